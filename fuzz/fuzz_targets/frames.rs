@@ -1,0 +1,8 @@
+//! Headers and the bodies of control frames, from any bytes.
+
+#![no_main]
+
+#[path = "../../teleport-wire/tests/targets/frames.rs"]
+mod target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target::frames(data));

@@ -1,0 +1,222 @@
+//! The sizes of an array's axes.
+//!
+//! Up to [`INLINE_RANK`] sizes lie inside the value, so that making, cloning and viewing common arrays allocates
+//! nothing for them. A shape checks nothing by itself: products are checked where an array is made.
+
+use std::fmt;
+use std::ops::Deref;
+
+/// Batches of images or videos have rank 4 or 5; rank 4 keeps `Array` within two cache lines.
+const INLINE_RANK: usize = 4;
+
+/// The sizes of an array's axes, outermost first. Rank 0 is a scalar; sizes of 0 are legal.
+///
+/// Made from arrays, slices and vectors of `usize`, from one `usize`, and from tuples; read as a slice.
+///
+/// ```
+/// use teleport_wire::Shape;
+///
+/// let shape = Shape::from([64, 64, 3]);
+/// assert_eq!(shape, Shape::from((64, 64, 3)));
+/// assert_eq!(shape.iter().product::<usize>(), 12288);
+/// assert_eq!(Shape::from(()).len(), 0); // a scalar
+/// ```
+#[derive(Clone)]
+pub struct Shape(Sizes);
+
+#[derive(Clone)]
+enum Sizes {
+    /// Invariant: `rank <= INLINE_RANK`.
+    Inline {
+        rank: u8,
+        sizes: [usize; INLINE_RANK],
+    },
+    Heap(Box<[usize]>),
+}
+
+impl Shape {
+    /// The shape of a scalar: no axes.
+    pub const SCALAR: Shape = Shape(Sizes::Inline { rank: 0, sizes: [0; INLINE_RANK] });
+
+    /// The sizes, outermost first.
+    pub fn as_slice(&self) -> &[usize] {
+        match &self.0 {
+            Sizes::Inline { rank, sizes } => &sizes[..usize::from(*rank)],
+            Sizes::Heap(sizes) => sizes,
+        }
+    }
+
+    /// This shape with a first axis of `size` put before it.
+    pub fn with_first(&self, size: usize) -> Shape {
+        std::iter::once(size).chain(self.iter().copied()).collect()
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        self.as_slice()
+    }
+}
+
+impl AsRef<[usize]> for Shape {
+    fn as_ref(&self) -> &[usize] {
+        self
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape::SCALAR
+    }
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Shape) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Shape {}
+
+impl std::hash::Hash for Shape {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
+
+/// As a list: `[64, 64, 3]`.
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_slice())
+    }
+}
+
+/// As a list: `[64, 64, 3]`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_slice())
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(from: &[usize]) -> Shape {
+        let mut sizes = [0; INLINE_RANK];
+        match sizes.get_mut(..from.len()) {
+            Some(inline) => {
+                inline.copy_from_slice(from);
+                Shape(Sizes::Inline { rank: from.len() as u8, sizes })
+            }
+            None => Shape(Sizes::Heap(from.into())),
+        }
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(sizes: Vec<usize>) -> Shape {
+        if sizes.len() <= INLINE_RANK { sizes.as_slice().into() } else { Shape(Sizes::Heap(sizes.into())) }
+    }
+}
+
+impl FromIterator<usize> for Shape {
+    fn from_iter<I: IntoIterator<Item = usize>>(from: I) -> Shape {
+        let mut from = from.into_iter();
+        let mut sizes = [0; INLINE_RANK];
+        let mut rank = 0;
+        while let Some(size) = from.next() {
+            if rank == INLINE_RANK {
+                return sizes.into_iter().chain([size]).chain(from).collect::<Vec<_>>().into();
+            }
+            sizes[rank] = size;
+            rank += 1;
+        }
+        Shape(Sizes::Inline { rank: rank as u8, sizes })
+    }
+}
+
+impl<const RANK: usize> From<[usize; RANK]> for Shape {
+    fn from(sizes: [usize; RANK]) -> Shape {
+        sizes.as_slice().into()
+    }
+}
+
+impl<const RANK: usize> From<&[usize; RANK]> for Shape {
+    fn from(sizes: &[usize; RANK]) -> Shape {
+        sizes.as_slice().into()
+    }
+}
+
+impl From<&Vec<usize>> for Shape {
+    fn from(sizes: &Vec<usize>) -> Shape {
+        sizes.as_slice().into()
+    }
+}
+
+impl From<&Shape> for Shape {
+    fn from(shape: &Shape) -> Shape {
+        shape.clone()
+    }
+}
+
+/// One axis.
+impl From<usize> for Shape {
+    fn from(size: usize) -> Shape {
+        [size].into()
+    }
+}
+
+/// A scalar.
+impl From<()> for Shape {
+    fn from((): ()) -> Shape {
+        Shape::SCALAR
+    }
+}
+
+macro_rules! from_tuples {
+    ($(($($name:ident $size:ty),+))*) => {$(
+        impl From<($($size,)+)> for Shape {
+            fn from(($($name,)+): ($($size,)+)) -> Shape {
+                [$($name),+].into()
+            }
+        }
+    )*};
+}
+
+from_tuples! {
+    (a usize)
+    (a usize, b usize)
+    (a usize, b usize, c usize)
+    (a usize, b usize, c usize, d usize)
+    (a usize, b usize, c usize, d usize, e usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_reads_back() {
+        for rank in 0..9 {
+            let sizes: Vec<usize> = (10..10 + rank).collect();
+            let shape = Shape::from(sizes.as_slice());
+            assert_eq!(&shape[..], sizes);
+            assert_eq!(shape, Shape::from(sizes.clone()));
+            assert_eq!(shape, sizes.iter().copied().collect());
+            assert_eq!(shape.with_first(7)[0], 7);
+            assert_eq!(shape.with_first(7)[1..], sizes);
+        }
+    }
+
+    #[test]
+    fn ranks_differ_even_where_sizes_are_zero() {
+        assert_ne!(Shape::from([]), Shape::from([0]));
+        assert_ne!(Shape::from([0]), Shape::from([0, 0]));
+    }
+
+    #[test]
+    fn prints_as_a_list() {
+        assert_eq!(Shape::from((64, 3)).to_string(), "[64, 3]");
+        assert_eq!(Shape::SCALAR.to_string(), "[]");
+    }
+}

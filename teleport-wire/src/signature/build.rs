@@ -1,0 +1,122 @@
+//! Making a tree on the memory that its payload was received into.
+//!
+//! Arrays get a part of the memory each, with one owner, so that a function may write them in place. Keys are
+//! counted clones of the signature's. Recursion is bounded by the depth that decoding allowed.
+
+use crate::signature::{LeafKind, Node, Signature};
+use crate::{Array, Buffer, DecodeError, Dict, Key, Order, Text, Tree};
+
+impl Signature {
+    /// The tree whose payload lies in `memory`, its dicts in the caller's order.
+    ///
+    /// `memory` is [`memory_bytes`](Signature::memory_bytes) long and starts at a multiple of 64. If it has one
+    /// owner, each leaf of the tree has one owner too; otherwise leaves share it. Strings are checked here.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotUtf8`] if a string is none; [`DecodeError::MemoryLength`].
+    ///
+    /// # Panics
+    /// If `order` was decoded for another signature, which is the caller's mistake.
+    pub fn build(&self, order: &Order, memory: Buffer) -> Result<Tree, DecodeError> {
+        if memory.len() != self.memory_bytes {
+            let (expected, found) = (self.memory_bytes as u64, memory.len() as u64);
+            return Err(DecodeError::MemoryLength { expected, found });
+        }
+        let order = order.indices();
+        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
+        let buffers = self.split(memory);
+        let mut builder =
+            Builder { signature: self, order, buffers, next_node: 0, next_key: 0, next_leaf: 0 };
+        builder.node()
+    }
+
+    fn split(&self, memory: Buffer) -> Buffers {
+        if self.ranges.len() <= 1 {
+            return Buffers::One(memory);
+        }
+        match memory.split(&self.ranges) {
+            Ok(parts) => Buffers::Parts(parts.into_iter()),
+            Err(shared) => Buffers::Shared(shared),
+        }
+    }
+}
+
+/// Where leaves get their memory from, in their order.
+enum Buffers {
+    /// All of it, for the only leaf.
+    One(Buffer),
+    Parts(std::vec::IntoIter<Buffer>),
+    Shared(Buffer),
+}
+
+struct Builder<'a> {
+    signature: &'a Signature,
+    /// What is left of the order; empty throughout if every dict is sorted.
+    order: &'a [u32],
+    buffers: Buffers,
+    next_node: usize,
+    next_key: usize,
+    next_leaf: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn node(&mut self) -> Result<Tree, DecodeError> {
+        let node = self.signature.nodes[self.next_node];
+        self.next_node += 1;
+        match node {
+            Node::Null => Ok(Tree::Null),
+            Node::Leaf => self.leaf(),
+            Node::List(count) => {
+                (0..count).map(|_| self.node()).collect::<Result<Vec<_>, _>>().map(Tree::List)
+            }
+            Node::Dict(count) => self.dict(count as usize).map(Tree::Dict),
+        }
+    }
+
+    fn leaf(&mut self) -> Result<Tree, DecodeError> {
+        let leaf = &self.signature.leaves[self.next_leaf];
+        self.next_leaf += 1;
+        let buffer = match &mut self.buffers {
+            Buffers::One(memory) => std::mem::take(memory),
+            Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
+            Buffers::Shared(memory) => memory.slice(leaf.memory.clone()),
+        };
+        match &leaf.kind {
+            LeafKind::Array { dtype, shape } => {
+                let array = Array::from_buffer(*dtype, shape, buffer);
+                Ok(Tree::Array(array.expect("decoding gave the leaf the bytes of its shape")))
+            }
+            LeafKind::String => Text::from_utf8(buffer)
+                .map(Tree::String)
+                .map_err(|error| DecodeError::NotUtf8 { field: "string", at: error.valid_up_to() as u64 }),
+            LeafKind::Bytes => Ok(Tree::Bytes(buffer)),
+        }
+    }
+
+    fn dict(&mut self, count: usize) -> Result<Dict, DecodeError> {
+        let keys = &self.signature.keys[self.next_key..][..count];
+        self.next_key += count;
+        let mut dict = Dict::with_capacity(count);
+        if count < 2 || self.order.is_empty() {
+            for key in keys {
+                dict.insert(key, self.node()?);
+            }
+            return Ok(dict);
+        }
+        let (order, rest) = self.order.split_at(count);
+        self.order = rest;
+        self.reordered(keys, order, &mut dict)?;
+        Ok(dict)
+    }
+
+    /// Children lie in the order of their keys, and are inserted in the caller's.
+    fn reordered(&mut self, keys: &[Key], order: &[u32], dict: &mut Dict) -> Result<(), DecodeError> {
+        let children: Result<Vec<_>, _> = keys.iter().map(|_| self.node()).collect();
+        let mut children = children?;
+        for index in order {
+            let index = *index as usize;
+            dict.insert(&keys[index], std::mem::take(&mut children[index]));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! How often a small message allocates: what its speed depends on most.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use teleport_wire::{Array, CallHead, CallMetadata, Limits, Message, Order, Signature, Tree, tree};
+
+/// The system's allocator, with a count for each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to `System` as it is; counting allocates nothing, as the counter needs no initialization.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`, and the memory is the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = ALLOCATIONS.get();
+    let done = work();
+    (ALLOCATIONS.get() - before, done)
+}
+
+fn encode(tree: &Tree) -> (usize, Message) {
+    let limits = Limits::default();
+    let (count, message) = allocations(|| Message::call(&CallHead::new("act"), tree, &limits));
+    (count, message.expect("small trees fit every limit"))
+}
+
+#[test]
+fn encoding_allocates_metadata_and_payload_list_only() {
+    let image = Array::zeros::<u8>([64, 64, 3]);
+    assert_eq!(encode(&Tree::from(image.clone())).0, 2);
+    assert_eq!(encode(&tree!({"image": image})).0, 2);
+    assert_eq!(encode(&tree!([1, 2, 3, 4])).0, 2);
+    assert_eq!(encode(&tree!(null)).0, 1);
+}
+
+#[test]
+fn building_one_array_from_a_known_signature_allocates_nothing() {
+    let (_, message) = encode(&Tree::from(Array::zeros::<u8>([64, 64, 3])));
+    let metadata = CallMetadata::decode(&message.metadata).expect("it was just encoded");
+    let signature = Signature::decode(metadata.signature, &Limits::default()).expect("it was just encoded");
+    let memory = message.payload.into_iter().next().expect("an image has payload");
+    let (count, tree) = allocations(|| {
+        let order = Order::decode(metadata.order, &signature)?;
+        signature.build(&order, memory)
+    });
+    assert_eq!(count, 0, "{tree:?}");
+}
