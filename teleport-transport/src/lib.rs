@@ -1,1 +1,100 @@
-//! teleport-transport
+//! Connections that carry large arrays beside small messages, over TCP and Unix sockets.
+//!
+//! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] puts a connected [`Socket`] into
+//! its hands and gives a [`Link`], on which any thread sends; a [`Handler`] is told what arrives. Large payloads are
+//! read straight into memory of a [`Pool`], wait for a [`Budget`] before they are sent, and share the connection with
+//! small messages chunk by chunk. What a connection does is decided in [`connection`], which knows neither sockets nor
+//! clocks.
+//!
+//! This layer knows calls and answers, but not what is called: `teleport-server` and `teleport-client` stand on it.
+//!
+//! # Example
+//! A server that answers each call with its arguments, and a client that calls it once.
+//!
+//! ```
+//! use std::sync::{Arc, mpsc};
+//! use teleport_transport::connection::{Closed, Gate, Role};
+//! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
+//! use teleport_transport::{
+//!     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Poller, PollerThread, Reply, Socket, Wakers,
+//! };
+//!
+//! struct Echo;
+//! impl Gate for Echo {
+//!     fn admit(&self, _method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> { Ok(0) }
+//! }
+//! impl Handler for Echo {
+//!     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
+//!     fn called(&self, link: &Arc<Link>, call: Call) {
+//!         let tree = call.tree.expect("its strings are UTF-8");
+//!         let result = Message::result(&tree, &Limits::default()).expect("it came within the limits");
+//!         let _ = link.answer(call.id, result); // fails if the caller is gone
+//!     }
+//!     fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
+//! }
+//!
+//! struct Accept(Poller);
+//! impl Acceptor for Accept {
+//!     fn accepted(&self, socket: Socket) {
+//!         let _ = self.0.attach(socket, Role::Server, &Arc::new(Config::default()), None, Arc::new(Echo));
+//!     }
+//!     fn failed(&self, error: &AcceptError) { eprintln!("{error}") }
+//! }
+//!
+//! struct Print(mpsc::Sender<Tree>, Tree);
+//! impl Gate for Print {
+//!     fn admit(&self, _method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> { unreachable!() }
+//! }
+//! impl Handler for Print {
+//!     fn opened(&self, link: &Arc<Link>, _peer: &Hello) {
+//!         let call = Message::call(&CallHead::new("echo"), &self.1, &Limits::default()).expect("it is small");
+//!         link.call(call, |_id| {}).expect("the link is open");
+//!     }
+//!     fn answered(&self, _: &Arc<Link>, _id: u64, answer: Result<Reply, RemoteError>, _: &mut Wakers) {
+//!         let reply = answer.expect("echo does not fail");
+//!         self.0.send(reply.tree.expect("its strings are UTF-8")).expect("main waits");
+//!     }
+//!     fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let thread = PollerThread::start("server")?;
+//! let listener = Listener::bind(&"tcp://127.0.0.1:0".parse()?)?;
+//! let address = listener.address().clone();
+//! let listening = thread.poller().listen(listener, Arc::new(Accept(thread.poller().clone())))?;
+//!
+//! let (sender, receiver) = mpsc::channel();
+//! let handler = Arc::new(Print(sender, tree!({"x": [1, 2.5]})));
+//! let socket = Socket::connect(&address, None)?;
+//! let link = Poller::shared()?.attach(socket, Role::Client, &Arc::new(Config::default()), None, handler)?;
+//! assert_eq!(receiver.recv()?, tree!({"x": [1, 2.5]}));
+//! link.abort();
+//! drop(listening); // before its poller ends
+//! # Ok(())
+//! # }
+//! ```
+
+// Connections.
+mod budget;
+mod config;
+pub mod connection;
+mod link;
+mod poller;
+
+pub use budget::{Budget, Charge, OnGrant};
+pub use config::Config;
+pub use link::{Call, Handler, Lease, Link, Reply, Wakers, block_on};
+pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
+pub use teleport_wire as wire;
+
+// Addresses, sockets, memory.
+mod address;
+mod machine;
+mod pool;
+mod socket;
+mod sys;
+
+pub use address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
+pub use machine::machine_memory_bytes;
+pub use pool::{MemoryError, Pool, PoolStats};
+pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};

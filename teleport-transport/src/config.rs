@@ -1,0 +1,89 @@
+//! What both ends of a connection are configured with: limits, times, names. A plain struct with documented defaults.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use teleport_wire::{Hello, Id128, Limits};
+
+use crate::connection::Role;
+use crate::pool::Pool;
+
+/// How a connection behaves and what it accepts.
+///
+/// ```
+/// use teleport_transport::Config;
+/// let config = Config { name: "trainer".into(), ..Config::default() };
+/// assert_eq!(config.eager_credit_bytes, 1 << 20);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this side calls itself; the peer sees it in its logs. At most 256 bytes. Default: empty.
+    pub name: String,
+    /// Limits on what is received; the peer learns them and keeps to them.
+    pub limits: Limits,
+    /// Calls that a client may have open on one connection. A server holds up to `max_metadata_bytes` for each.
+    /// Default: 4,096.
+    pub max_open_calls: u32,
+    /// Payload that the peer may send without asking; larger messages wait for a grant. Costs the same amount of memory
+    /// per connection, when used. Default: 1 MiB.
+    pub eager_credit_bytes: u64,
+    /// A ping is sent when nothing was received for so long. Default: 10 s.
+    pub ping_interval: Duration,
+    /// The connection ends when nothing was received for so long. Default: 120 s.
+    pub max_silence: Duration,
+    /// The peer must have introduced itself within this time. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// Whether payload is sent with a checksum. Headers and metadata always are. Default: no.
+    pub checksum: bool,
+    /// Where received payload is put. Default: the pool of the process.
+    pub pool: Pool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            name: String::new(),
+            limits: Limits::default(),
+            max_open_calls: 4096,
+            eager_credit_bytes: 1 << 20,
+            ping_interval: Duration::from_secs(10),
+            max_silence: Duration::from_secs(120),
+            handshake_timeout: Duration::from_secs(10),
+            checksum: false,
+            pool: Pool::global().clone(),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn hello(&self, role: Role) -> Hello {
+        Hello {
+            features: 0,
+            limits: self.limits,
+            eager_credit_bytes: self.eager_credit_bytes,
+            max_open_calls: if role == Role::Server { self.max_open_calls } else { 0 },
+            instance: instance_id(),
+            session: Id128::NONE,
+            name: self.name.clone(),
+            auth: Vec::new(),
+        }
+    }
+}
+
+/// Sixteen random bytes that tell this process from every other, also from an earlier one at the same address.
+fn instance_id() -> Id128 {
+    static ID: OnceLock<Id128> = OnceLock::new();
+    *ID.get_or_init(|| {
+        // Each `RandomState` is keyed by the system's randomness.
+        let half = || {
+            let mut hasher = RandomState::new().build_hasher();
+            hasher.write_u32(std::process::id());
+            hasher.finish().to_le_bytes()
+        };
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&half());
+        id[8..].copy_from_slice(&half());
+        Id128(id)
+    })
+}

@@ -1,0 +1,483 @@
+//! What a connection receives: which frames are legal now, and where their bytes belong.
+//!
+//! Flow: `receive` offers the open message's own memory and the poller's read-ahead buffer to one read -> bytes that fell
+//! into place are only counted, the rest goes through the [`Decoder`] -> [`Session`] judges each frame -> [`Event`]s for
+//! the layer above, changes to the [`Outbound`] half.
+//!
+//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager credit and
+//! grants, metadata by `max_metadata_bytes`; each is checked before memory is taken.
+
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use teleport_wire::{
+    CallMetadata, Decoder, ErrorKind, Goodbye, Header, Hello, Kind, Message, Order, Ran, RemoteError,
+    ResultMetadata, Signature, Sink,
+};
+
+use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Subject};
+use super::liveness::Liveness;
+use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
+use crate::config::Config;
+
+/// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
+const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
+
+/// Kept signatures of a connection.
+const CACHED_SIGNATURES: usize = 4;
+
+/// What one [`Inbound::receive`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that came.
+    pub bytes: usize,
+    /// Whether the socket gave as much as it was asked for, and so may hold more.
+    pub filled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waiting for the peer's preface and hello.
+    Handshake,
+    Open,
+    /// The peer said goodbye: nothing may follow.
+    Finished,
+}
+
+/// The receiving half of a connection, without I/O.
+#[derive(Debug)]
+pub struct Inbound {
+    decoder: Decoder,
+    reception: Reception,
+    liveness: Liveness,
+}
+
+#[derive(Debug)]
+struct Reception {
+    role: Role,
+    config: Arc<Config>,
+    phase: Phase,
+    /// Messages whose payload has not come to its end.
+    messages: HashMap<u64, Incoming>,
+    /// The message that the open chunk belongs to, and the chunk's length and checksum.
+    chunk: Chunk,
+    signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
+    next_signature: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Chunk {
+    id: u64,
+    bytes: usize,
+    crc: Option<u32>,
+}
+
+impl Inbound {
+    pub(super) fn new(role: Role, config: Arc<Config>, now: Instant) -> Inbound {
+        Inbound {
+            decoder: Decoder::new(&config.limits),
+            liveness: Liveness::new(&config, now),
+            reception: Reception {
+                role,
+                config,
+                phase: Phase::Handshake,
+                messages: HashMap::new(),
+                chunk: Chunk::default(),
+                signatures: [const { None }; CACHED_SIGNATURES],
+                next_signature: 0,
+            },
+        }
+    }
+
+    /// Reads once and takes in what came. `read` is offered the memory that the open message belongs in and, as the last
+    /// segment, `ahead`; it returns as `readv` does,
+    /// and may fail with `WouldBlock` or `Interrupted`. Events are appended to `events`.
+    ///
+    /// # Errors
+    /// Why the connection is over: what `read` returned (0 bytes are the end of the stream), or the peer broke a rule.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        ahead: &mut [u8],
+        outbound: &impl SharedOutbound,
+        gate: &dyn Gate,
+        events: &mut Vec<Event>,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Result<Received, Closed> {
+        let (in_place, ahead_bytes, asked) = self.read_once(ahead, read)?;
+        if in_place + ahead_bytes == 0 {
+            return Ok(Received { bytes: 0, filled: asked == 0 });
+        }
+        self.liveness.received(now);
+        let mut session = Session { reception: &mut self.reception, outbound, gate, events, now };
+        if in_place > 0 {
+            session.reception.place(in_place);
+            self.decoder.advance(in_place, &mut session)?;
+        }
+        self.decoder.feed(&ahead[..ahead_bytes], &mut session)?;
+        let bytes = in_place + ahead_bytes;
+        Ok(Received { bytes, filled: bytes == asked })
+    }
+
+    /// One read: bytes that went to their place, bytes in `ahead`, and bytes asked for.
+    fn read_once(
+        &mut self,
+        ahead: &mut [u8],
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Result<(usize, usize, usize), Closed> {
+        let remaining = self.decoder.chunk_remaining();
+        let open =
+            if remaining == 0 { None } else { self.reception.messages.get_mut(&self.reception.chunk.id) };
+        let (read, offered, ahead_len) = match open {
+            Some(message) if !message.is_dropped() => {
+                // Within a message only the next header is read ahead, so that no payload lands there to be copied out.
+                let more = message.has_more_chunks();
+                let ahead_len = if more { ahead.len().min(Header::BYTES) } else { ahead.len() };
+                let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+                let (filled, offered) = message.slices(remaining, &mut slices);
+                let mut all: [IoSliceMut<'_>; MAX_SEGMENTS_PER_READ + 1] =
+                    std::array::from_fn(|_| IoSliceMut::new(&mut []));
+                for (slot, slice) in all.iter_mut().zip(slices) {
+                    *slot = slice;
+                }
+                if offered == remaining {
+                    all[filled] = IoSliceMut::new(&mut ahead[..ahead_len]);
+                    (read(&mut all[..=filled]), offered, ahead_len)
+                } else {
+                    (read(&mut all[..filled]), offered, 0)
+                }
+            }
+            _ => {
+                let ahead_len = ahead.len();
+                (read(&mut [IoSliceMut::new(ahead)]), 0, ahead_len)
+            }
+        };
+        match read {
+            Ok(0) => Err(Closed::Lost { error: None }),
+            Ok(bytes) => Ok((bytes.min(offered), bytes.saturating_sub(offered), offered + ahead_len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((0, 0, 1)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((0, 0, 0)),
+            Err(error) => Err(Closed::Lost { error: Some(error) }),
+        }
+    }
+
+    /// The memory of a message that waits has been paid for: tells the peer to send it.
+    pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
+        // A message that was withdrawn meanwhile gives its memory back at once.
+        if let Some(message) = self.reception.messages.get_mut(&id) {
+            message.admit(hold);
+            outbound.with(|outbound| outbound.grant(id));
+        }
+    }
+
+    /// Whether both sides have said hello and neither goodbye.
+    pub fn is_open(&self) -> bool {
+        self.reception.phase == Phase::Open
+    }
+
+    /// When `handle_timeout` wants to be called next.
+    pub fn next_timeout(&self) -> Instant {
+        self.liveness.next_timeout(self.reception.phase == Phase::Handshake)
+    }
+
+    /// Sends a ping or gives the connection up, where it is time to. Call it after all that has arrived was received.
+    ///
+    /// # Errors
+    /// The peer has been silent for too long.
+    pub fn handle_timeout(&mut self, now: Instant, outbound: &impl SharedOutbound) -> Result<(), Closed> {
+        if let Some(token) = self.liveness.handle_timeout(now, self.reception.phase == Phase::Handshake)? {
+            outbound.with(|outbound| outbound.ping(token));
+        }
+        Ok(())
+    }
+
+    /// Messages whose payload has not come to its end, and the bytes of memory granted to them.
+    pub fn unfinished(&self) -> usize {
+        self.reception.messages.len()
+    }
+}
+
+impl Reception {
+    fn place(&mut self, bytes: usize) {
+        if let Some(message) = self.messages.get_mut(&self.chunk.id) {
+            message.placed(bytes);
+        }
+    }
+
+    fn signature(&mut self, bytes: &[u8]) -> Result<Arc<Signature>, ProtocolError> {
+        if let Some(known) = self.signatures.iter().flatten().find(|known| known.as_bytes() == bytes) {
+            return Ok(known.clone());
+        }
+        let signature = Arc::new(Signature::decode(bytes, &self.config.limits)?);
+        if bytes.len() <= MAX_CACHED_SIGNATURE_BYTES {
+            self.signatures[self.next_signature] = Some(signature.clone());
+            self.next_signature = (self.next_signature + 1) % CACHED_SIGNATURES;
+        }
+        Ok(signature)
+    }
+}
+
+/// One call of `receive`: the reception with all that a frame may change.
+struct Session<'a, O> {
+    reception: &'a mut Reception,
+    outbound: &'a O,
+    gate: &'a dyn Gate,
+    events: &'a mut Vec<Event>,
+    now: Instant,
+}
+
+impl<O: SharedOutbound> Sink for Session<'_, O> {
+    type Error = ProtocolError;
+
+    fn preface(&mut self) -> Result<(), ProtocolError> {
+        Ok(())
+    }
+
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        match (self.reception.phase, header.kind) {
+            (Phase::Handshake, Kind::Hello) => self.hello(body),
+            (Phase::Handshake | Phase::Open, Kind::Goodbye) => self.goodbye(header, body),
+            (Phase::Open, _) => self.open_frame(header, body),
+            (Phase::Handshake, kind) => Err(ProtocolError::BeforeHello { kind }),
+            (Phase::Finished, kind) => Err(ProtocolError::AfterGoodbye { kind }),
+        }
+    }
+
+    fn begin_chunk(&mut self, header: &Header) -> Result<(), ProtocolError> {
+        if self.reception.phase != Phase::Open {
+            return Err(ProtocolError::BeforeHello { kind: Kind::Data });
+        }
+        let id = header.id;
+        let Some(message) = self.reception.messages.get_mut(&id) else {
+            return Err(ProtocolError::UnknownId { kind: Kind::Data, id });
+        };
+        if !message.is_admitted() {
+            return Err(ProtocolError::NotGranted { id });
+        }
+        if !message.announce(header.length) {
+            let bytes = message.payload_bytes();
+            return Err(ProtocolError::TooMuchData { id, bytes });
+        }
+        if let Err(error) = message.allocate(&self.reception.config.pool) {
+            self.refuse_memory(id, error)?;
+        }
+        self.reception.chunk = Chunk {
+            id,
+            bytes: header.length as usize,
+            crc: header.has_checksum().then_some(header.body_crc),
+        };
+        Ok(())
+    }
+
+    fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        if let Some(message) = self.reception.messages.get_mut(&self.reception.chunk.id) {
+            message.copy(bytes);
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), ProtocolError> {
+        let Chunk { id, bytes, crc } = self.reception.chunk;
+        let Some(message) = self.reception.messages.get_mut(&id) else { return Ok(()) };
+        if let Some(expected) = crc.filter(|_| !message.is_dropped())
+            && message.checksum_of_last(bytes) != expected
+        {
+            self.corrupt(id)?;
+        }
+        if self.reception.messages.get(&id).is_some_and(Incoming::is_complete)
+            && let Some(message) = self.reception.messages.remove(&id)
+        {
+            self.complete(id, message);
+        }
+        Ok(())
+    }
+}
+
+impl<O: SharedOutbound> Session<'_, O> {
+    fn hello(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
+        let hello = Hello::decode(body)?;
+        self.reception.phase = Phase::Open;
+        self.outbound.with(|outbound| outbound.peer_hello(hello.clone()));
+        self.events.push(Event::Open(hello));
+        Ok(())
+    }
+
+    fn goodbye(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        self.reception.phase = Phase::Finished;
+        self.events.push(Event::Goodbye(Goodbye::decode(header, body)?));
+        Ok(())
+    }
+
+    fn open_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        let id = header.id;
+        match (header.kind, self.reception.role) {
+            (Kind::Call, Role::Server) => self.call(header, body),
+            (Kind::Result, Role::Client) => self.result(header, body),
+            (Kind::Error, Role::Client) => self.error(id, body),
+            (Kind::Cancel, Role::Server) => self.cancel(id),
+            (Kind::Abort, _) => self.abort(id),
+            (Kind::Ping, _) => {
+                self.outbound.with(|outbound| outbound.pong(id));
+                Ok(())
+            }
+            (Kind::Pong, _) => Ok(()),
+            (Kind::Credit, _) => self.outbound.with(|outbound| outbound.credited(id)),
+            (Kind::Grant, _) => {
+                let mut ids = teleport_wire::decode_ids(body)?;
+                self.outbound.with(|outbound| ids.try_for_each(|id| outbound.granted(id)))
+            }
+            (kind, role) => Err(ProtocolError::NotAllowed { kind, role }),
+        }
+    }
+
+    fn call(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        let id = header.id;
+        let metadata = CallMetadata::decode(body)?;
+        let (signature, order) = self.tree(metadata.signature, metadata.order)?;
+        let max_open_calls = self.reception.config.max_open_calls;
+        self.outbound.with(|outbound| outbound.call_arrived(id, max_open_calls))?;
+        let deadline = metadata.head.deadline.map(|time| Deadline { arrived: self.now, time });
+        let idempotent = metadata.head.idempotent;
+        let admitted = self.gate.admit(metadata.head.method, signature.payload_bytes());
+        let slot = *admitted.as_ref().unwrap_or(&0);
+        let subject = Subject::Call { slot, deadline, idempotent };
+        if let Err(error) = admitted {
+            return self.refuse(header, subject, signature, &error);
+        }
+        self.begin(header, Incoming::new(subject, signature, order))
+    }
+
+    fn result(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        let metadata = ResultMetadata::decode(body)?;
+        let (signature, order) = self.tree(metadata.signature, metadata.order)?;
+        self.outbound.with(|outbound| outbound.answer_arrived(header.id))?;
+        self.begin(header, Incoming::new(Subject::Answer, signature, order))
+    }
+
+    fn tree(&mut self, signature: &[u8], order: &[u8]) -> Result<(Arc<Signature>, Order), ProtocolError> {
+        let signature = self.reception.signature(signature)?;
+        let order = Order::decode(order, &signature)?;
+        Ok((signature, order))
+    }
+
+    /// A message's head is legal: completes it, or makes ready for its payload.
+    fn begin(&mut self, header: &Header, mut message: Incoming) -> Result<(), ProtocolError> {
+        let (id, bytes) = (header.id, message.memory_bytes());
+        if bytes == 0 {
+            if header.is_eager() {
+                return Err(ProtocolError::EagerWithoutPayload { id });
+            }
+            self.complete(id, message);
+            return Ok(());
+        }
+        if header.is_eager() {
+            self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
+            message.admit(Hold::Eager { bytes });
+        } else {
+            self.events.push(Event::Wants { id, bytes });
+        }
+        self.reception.messages.insert(id, message);
+        Ok(())
+    }
+
+    /// Answers a call with an error before its payload has come; what comes of that is dropped.
+    fn refuse(
+        &mut self,
+        header: &Header,
+        subject: Subject,
+        signature: Arc<Signature>,
+        error: &RemoteError,
+    ) -> Result<(), ProtocolError> {
+        let (id, bytes) = (header.id, signature.memory_bytes() as u64);
+        if header.is_eager() && bytes > 0 {
+            self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
+            let message = Incoming::dropped(subject, signature, Hold::Eager { bytes });
+            self.reception.messages.insert(id, message);
+        }
+        self.answer(id, error);
+        Ok(())
+    }
+
+    fn answer(&mut self, id: u64, error: &RemoteError) {
+        // Fails only when the call is gone or the connection closes: nobody waits for the answer then.
+        let _ = self.outbound.with(|outbound| outbound.push_answer(id, Message::error(error)));
+    }
+
+    /// No memory for a message that was admitted. A call is answered; a client's future learns it too.
+    fn refuse_memory(&mut self, id: u64, error: crate::pool::MemoryError) -> Result<(), ProtocolError> {
+        let error = RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string());
+        self.drop_message(id, error)
+    }
+
+    fn corrupt(&mut self, id: u64) -> Result<(), ProtocolError> {
+        let text = "the payload's checksum does not match: bytes were changed on the way";
+        self.drop_message(id, RemoteError::new(ErrorKind::Checksum, Ran::No, text))
+    }
+
+    fn drop_message(&mut self, id: u64, error: RemoteError) -> Result<(), ProtocolError> {
+        if let Some(message) = self.reception.messages.get_mut(&id) {
+            message.drop_payload();
+        }
+        match self.reception.role {
+            Role::Server => self.answer(id, &error),
+            Role::Client => {
+                let ran = Ran::Yes;
+                self.events.push(Event::Answer { id, answer: Err(RemoteError { ran, ..error }) });
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, id: u64, body: &[u8]) -> Result<(), ProtocolError> {
+        let error = RemoteError::decode(body)?;
+        self.outbound.with(|outbound| outbound.answer_arrived(id))?;
+        self.events.push(Event::Answer { id, answer: Err(error) });
+        Ok(())
+    }
+
+    fn cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
+        if id > self.outbound.with(|outbound| outbound.last_call_id()) {
+            return Err(ProtocolError::UnknownId { kind: Kind::Cancel, id });
+        }
+        self.events.push(Event::Cancel { id });
+        Ok(())
+    }
+
+    /// The sender gave up a message that it had begun.
+    fn abort(&mut self, id: u64) -> Result<(), ProtocolError> {
+        if id > self.outbound.with(|outbound| outbound.last_call_id()) {
+            return Err(ProtocolError::UnknownId { kind: Kind::Abort, id });
+        }
+        if let Some(message) = self.reception.messages.remove(&id) {
+            if self.reception.role == Role::Server {
+                self.outbound.with(|outbound| outbound.call_aborted(id));
+            }
+            if !message.is_admitted() {
+                self.events.push(Event::Withdrawn { id });
+            }
+            self.events.push(Event::Dropped { hold: message.into_hold() });
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, id: u64, message: Incoming) {
+        if message.is_dropped() {
+            self.events.push(Event::Dropped { hold: message.into_hold() });
+            return;
+        }
+        let (subject, tree, hold) = message.finish();
+        let event = match subject {
+            Subject::Call { slot, deadline, idempotent } => {
+                let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_DEADLINE));
+                Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, hold })
+            }
+            Subject::Answer => Event::Answer { id, answer: Ok((tree, hold)) },
+        };
+        self.events.push(event);
+    }
+}
+
+/// Longer deadlines are none in practice, and adding them to a clock could overflow it.
+const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -1,0 +1,221 @@
+//! One message whose payload is arriving: which memory its next byte belongs to.
+//!
+//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `slices`/`placed` (read in place) or
+//! `copy` (what the read-ahead caught) -> `finish` (the tree). Memory is taken from the pool when the first byte comes.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
+
+use super::Hold;
+use crate::pool::{MemoryError, Pool};
+
+/// Segments of one message offered to one read; more arrive with the next.
+pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
+
+/// What a message is, as far as its head tells.
+#[derive(Debug)]
+pub(super) enum Subject {
+    Call { slot: u32, deadline: Option<Deadline>, idempotent: bool },
+    Answer,
+}
+
+/// A duration from the wire, counted from when the call's head arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    pub(super) arrived: Instant,
+    pub(super) time: Duration,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// The head came; no byte of the payload did.
+    None,
+    /// Invariant: one owner, `Signature::memory_bytes` long.
+    Memory(Buffer),
+    /// The message was refused: what still comes of it is dropped.
+    Dropped,
+}
+
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) subject: Subject,
+    signature: Arc<Signature>,
+    order: Order,
+    target: Target,
+    /// Payload bytes that have come.
+    received_bytes: u64,
+    /// The run that holds the next byte.
+    run: usize,
+    /// What pays for the memory; none until the message was granted.
+    hold: Option<Hold>,
+    /// Payload bytes in chunks that were announced, received or not.
+    announced_bytes: u64,
+}
+
+impl Incoming {
+    pub(super) fn new(subject: Subject, signature: Arc<Signature>, order: Order) -> Incoming {
+        Incoming {
+            subject,
+            signature,
+            order,
+            target: Target::None,
+            received_bytes: 0,
+            run: 0,
+            hold: None,
+            announced_bytes: 0,
+        }
+    }
+
+    /// A refused call whose eager payload is still to come, to be dropped on arrival.
+    pub(super) fn dropped(subject: Subject, signature: Arc<Signature>, hold: Hold) -> Incoming {
+        let target = Target::Dropped;
+        Incoming { target, hold: Some(hold), ..Incoming::new(subject, signature, Order::sorted()) }
+    }
+
+    pub(super) fn admit(&mut self, hold: Hold) {
+        self.hold = Some(hold);
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        matches!(self.target, Target::Dropped)
+    }
+
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.signature.payload_bytes()
+    }
+
+    /// What the payload costs: its memory with each leaf at its alignment.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.signature.memory_bytes() as u64
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.received_bytes == self.payload_bytes()
+    }
+
+    /// Takes note of a chunk's header; false if the chunk holds more than the message lacks.
+    pub(super) fn announce(&mut self, bytes: u64) -> bool {
+        let fits = bytes <= self.payload_bytes() - self.announced_bytes;
+        self.announced_bytes += if fits { bytes } else { 0 };
+        fits
+    }
+
+    /// Whether payload follows the chunk that was announced last.
+    pub(super) fn has_more_chunks(&self) -> bool {
+        self.announced_bytes < self.payload_bytes()
+    }
+
+    /// Takes the memory from the pool, once.
+    pub(super) fn allocate(&mut self, pool: &Pool) -> Result<(), MemoryError> {
+        if matches!(self.target, Target::None) {
+            self.target = Target::Memory(pool.alloc(self.signature.memory_bytes())?);
+        }
+        Ok(())
+    }
+
+    /// From now on, what comes of the message is dropped.
+    pub(super) fn drop_payload(&mut self) {
+        self.target = Target::Dropped;
+    }
+
+    /// Fills `slices` with the places of the next bytes, up to `bytes` of them, and says how many slices and bytes it
+    /// offers. Nothing for a message that is dropped.
+    pub(super) fn slices<'a>(
+        &'a mut self,
+        bytes: usize,
+        slices: &mut [IoSliceMut<'a>; MAX_SEGMENTS_PER_READ],
+    ) -> (usize, usize) {
+        let Target::Memory(memory) = &mut self.target else { return (0, 0) };
+        let Some(mut rest) = memory.get_mut() else { return (0, 0) };
+        let (mut filled, mut offered, mut rest_start) = (0, 0, 0);
+        let mut next = self.received_bytes;
+        for run in &self.signature.runs()[self.run..] {
+            if filled == MAX_SEGMENTS_PER_READ || offered == bytes {
+                break;
+            }
+            let skip = (next - run.payload_start) as usize;
+            let length = (run.bytes - skip).min(bytes - offered);
+            let start = run.memory_start + skip;
+            let (place, behind) = rest[start - rest_start..].split_at_mut(length);
+            slices[filled] = IoSliceMut::new(place);
+            rest = behind;
+            rest_start = start + length;
+            next += length as u64;
+            offered += length;
+            filled += 1;
+        }
+        (filled, offered)
+    }
+
+    /// Takes note of bytes that were read into the slices.
+    pub(super) fn placed(&mut self, bytes: usize) {
+        self.received_bytes += bytes as u64;
+        let runs = self.signature.runs();
+        while runs
+            .get(self.run)
+            .is_some_and(|run| run.payload_start + run.bytes as u64 <= self.received_bytes)
+        {
+            self.run += 1;
+        }
+    }
+
+    /// Copies bytes to where they belong.
+    pub(super) fn copy(&mut self, mut bytes: &[u8]) {
+        if self.is_dropped() {
+            return self.placed(bytes.len());
+        }
+        while !bytes.is_empty() {
+            let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let (filled, offered) = self.slices(bytes.len(), &mut slices);
+            for slice in &mut slices[..filled] {
+                let (now, later) = bytes.split_at(slice.len());
+                slice.copy_from_slice(now);
+                bytes = later;
+            }
+            if offered == 0 {
+                debug_assert!(false, "bytes past the end of a message were checked by `announce`");
+                return;
+            }
+            self.placed(offered);
+        }
+    }
+
+    /// The checksum of the `bytes` payload bytes that came last, computed where they lie.
+    pub(super) fn checksum_of_last(&self, bytes: usize) -> u32 {
+        let Target::Memory(memory) = &self.target else { return 0 };
+        let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
+        let mut crc = 0;
+        for run in self.signature.runs() {
+            let run_end = run.payload_start + run.bytes as u64;
+            if run_end <= start || run.payload_start >= end {
+                continue;
+            }
+            let from = start.max(run.payload_start) - run.payload_start;
+            let to = end.min(run_end) - run.payload_start;
+            let place = run.memory_start + from as usize..run.memory_start + to as usize;
+            crc = teleport_wire::checksum(crc, &memory[place]);
+        }
+        crc
+    }
+
+    /// What pays for the memory of a message that nobody will read.
+    pub(super) fn into_hold(self) -> Hold {
+        self.hold.unwrap_or(Hold::None)
+    }
+
+    /// The message, whole, and what pays for its memory.
+    pub(super) fn finish(self) -> (Subject, Result<Tree, DecodeError>, Hold) {
+        let memory = match self.target {
+            Target::Memory(memory) => memory,
+            Target::None | Target::Dropped => Buffer::empty(),
+        };
+        (self.subject, self.signature.build(&self.order, memory), self.hold.unwrap_or(Hold::None))
+    }
+}

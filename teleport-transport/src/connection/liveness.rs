@@ -1,0 +1,116 @@
+//! Whether the peer is alive: any byte from it counts, and a ping asks for one where none came.
+//!
+//! Flow: `received` with each read -> `next_timeout` tells when to look again -> `handle_timeout` pings or gives up.
+//! Knows no clock: `now` comes in. Bound: one ping in `ping_interval`.
+
+use std::time::{Duration, Instant};
+
+use super::Closed;
+use crate::config::Config;
+
+#[derive(Debug)]
+pub(super) struct Liveness {
+    ping_interval: Duration,
+    max_silence: Duration,
+    handshake_timeout: Duration,
+    opened: Instant,
+    last_received: Instant,
+    /// When the newest ping was asked for, if nothing has come since.
+    pinged: Option<Instant>,
+    next_token: u64,
+}
+
+impl Liveness {
+    pub(super) fn new(config: &Config, now: Instant) -> Liveness {
+        Liveness {
+            ping_interval: config.ping_interval,
+            max_silence: config.max_silence,
+            handshake_timeout: config.handshake_timeout,
+            opened: now,
+            last_received: now,
+            pinged: None,
+            next_token: 1,
+        }
+    }
+
+    pub(super) fn received(&mut self, now: Instant) {
+        self.last_received = now;
+        self.pinged = None;
+    }
+
+    pub(super) fn next_timeout(&self, handshaking: bool) -> Instant {
+        if handshaking {
+            return self.opened + self.handshake_timeout;
+        }
+        let ping = self.pinged.unwrap_or(self.last_received) + self.ping_interval;
+        ping.min(self.last_received + self.max_silence)
+    }
+
+    /// The token of a ping that is due, if one is.
+    pub(super) fn handle_timeout(&mut self, now: Instant, handshaking: bool) -> Result<Option<u64>, Closed> {
+        if handshaking {
+            if now >= self.opened + self.handshake_timeout {
+                return Err(Closed::NoHandshake { waited: self.handshake_timeout });
+            }
+            return Ok(None);
+        }
+        let silence = now.saturating_duration_since(self.last_received);
+        if silence >= self.max_silence {
+            return Err(Closed::NotAlive { silence, max_silence: self.max_silence });
+        }
+        if now < self.pinged.unwrap_or(self.last_received) + self.ping_interval {
+            return Ok(None);
+        }
+        self.pinged = Some(now);
+        self.next_token += 1;
+        Ok(Some(self.next_token - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn liveness(now: Instant) -> Liveness {
+        Liveness::new(&Config { ping_interval: 10 * S, max_silence: 35 * S, ..Config::default() }, now)
+    }
+
+    #[test]
+    fn pings_come_when_nothing_else_does() {
+        let start = Instant::now();
+        let mut liveness = liveness(start);
+        liveness.received(start);
+        let mut pings = Vec::new();
+        let error = loop {
+            let now = liveness.next_timeout(false);
+            match liveness.handle_timeout(now, false) {
+                Ok(token) => pings.extend(token.map(|token| (token, (now - start).as_secs()))),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(pings, [(1, 10), (2, 20), (3, 30)]);
+        assert!(matches!(error, Closed::NotAlive { silence, .. } if silence == 35 * S));
+    }
+
+    #[test]
+    fn any_byte_counts_as_life() {
+        let start = Instant::now();
+        let mut liveness = liveness(start);
+        for second in 1..1000 {
+            liveness.received(start + second * S);
+            assert!(matches!(liveness.handle_timeout(start + (second + 1) * S, false), Ok(None)));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_never_says_hello_is_given_up() {
+        let start = Instant::now();
+        let mut liveness = liveness(start);
+        liveness.received(start + 4 * S);
+        let end = liveness.next_timeout(true);
+        assert!(matches!(liveness.handle_timeout(end - S, true), Ok(None)));
+        assert!(matches!(liveness.handle_timeout(end, true), Err(Closed::NoHandshake { .. })));
+    }
+}

@@ -1,0 +1,142 @@
+//! The state of one connection, without a socket and without a clock: bytes and `now` come in, bytes and events go out.
+//!
+//! Two halves, so that a thread that sends and a thread that receives do not wait for each other: [`Inbound`] judges and
+//! places what arrives, [`Outbound`] holds what will be sent and says what goes next. What one learns for the other (a
+//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; the tests here and in
+//! `simulation.rs` drive two of them against each other in virtual time.
+
+mod error;
+mod inbound;
+mod incoming;
+mod liveness;
+mod outbound;
+mod staged;
+
+#[cfg(test)]
+mod simulation;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use teleport_wire::{DecodeError, Goodbye, Hello, RemoteError, Tree};
+
+pub use self::error::{Closed, ProtocolError, SendError};
+pub use self::inbound::{Inbound, Received};
+pub use self::outbound::{MAX_SMALL_BYTES, Outbound, Withdrawn};
+pub use self::staged::{MAX_SEGMENTS_PER_WRITE, Staged};
+use crate::budget::Charge;
+use crate::config::Config;
+
+/// Which end of a connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Makes calls.
+    Client,
+    /// Answers them.
+    Server,
+}
+
+/// What pays for the memory of a received message until it is the user's.
+#[derive(Debug)]
+pub enum Hold {
+    /// It has no payload.
+    None,
+    /// Bytes of the connection's eager credit, to be given back with [`Outbound::give_credit`].
+    Eager {
+        /// Payload bytes.
+        bytes: u64,
+    },
+    /// Bytes of a budget; given back when dropped.
+    Charged(Charge),
+}
+
+/// A call, received whole.
+#[derive(Debug)]
+pub struct IncomingCall {
+    /// Names the call on this connection; the answer carries it.
+    pub id: u64,
+    /// What [`Gate::admit`] gave for its method.
+    pub slot: u32,
+    /// The arguments; an error where a string is not UTF-8.
+    pub tree: Result<Tree, DecodeError>,
+    /// When the caller stops waiting; none if it waits for as long as it takes.
+    pub deadline: Option<Instant>,
+    /// Whether the caller allows it to run twice.
+    pub idempotent: bool,
+    /// What pays for the arguments' memory.
+    pub hold: Hold,
+}
+
+/// What a connection tells the layer above.
+#[derive(Debug)]
+pub enum Event {
+    /// The peer said hello: messages can be sent.
+    Open(Hello),
+    /// A message waits until its memory is paid for; answer with [`Inbound::grant`].
+    Wants {
+        /// The message.
+        id: u64,
+        /// Its payload.
+        bytes: u64,
+    },
+    /// A call arrived (on a server).
+    Call(IncomingCall),
+    /// A call of ours was answered (on a client).
+    Answer {
+        /// The call.
+        id: u64,
+        /// Its result with what pays for it, or the error that the server or the connection found.
+        answer: Result<(Result<Tree, DecodeError>, Hold), RemoteError>,
+    },
+    /// The peer no longer wants the answer to a call, which may be running.
+    Cancel {
+        /// The call.
+        id: u64,
+    },
+    /// A message was given up before it was whole; its memory is free again.
+    Dropped {
+        /// What paid for it.
+        hold: Hold,
+    },
+    /// A message that waited for memory will not come.
+    Withdrawn {
+        /// The message.
+        id: u64,
+    },
+    /// The peer sends nothing any more.
+    Goodbye(Goodbye),
+}
+
+/// Decides about calls when their metadata has come and no byte of payload was accepted.
+pub trait Gate {
+    /// Gives a number for `method` that the call will carry, or refuses the call.
+    ///
+    /// # Errors
+    /// What the caller is told; the call's payload is then not received.
+    fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
+}
+
+/// Reaches the sending half from the receiving one, for a moment.
+pub trait SharedOutbound {
+    /// Runs `change` on the sending half. It must not block.
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T;
+}
+
+impl SharedOutbound for Mutex<Outbound> {
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.lock())
+    }
+}
+
+impl SharedOutbound for RefCell<Outbound> {
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.borrow_mut())
+    }
+}
+
+/// Both halves of a new connection. Preface and hello wait to be staged.
+pub fn halves(role: Role, config: &Arc<Config>, now: Instant) -> (Inbound, Outbound) {
+    (Inbound::new(role, config.clone(), now), Outbound::new(role, config))
+}

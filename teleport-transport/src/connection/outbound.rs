@@ -1,0 +1,539 @@
+//! What a connection will send: one place where all messages wait, and the rule of what goes next.
+//!
+//! Flow: `push` and the control slots (from any thread, a short lock) -> `stage` (whoever holds the right to write) ->
+//! [`Staged`] -> the socket. Control frames go first and are coalesced: a slot, not a queue. Small messages follow in
+//! their order. Large payloads share what is left, a chunk a turn; after `SMALL_BYTES_PER_CHUNK` of small messages one
+//! chunk goes all the same, so that neither lane starves the other.
+//!
+//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers by the
+//! calls that the peer has open, control frames by those two.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use teleport_wire::{
+    Buffer, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, MAX_IDS, Message, Preface,
+    encode_frame, encode_ids,
+};
+
+use super::{ProtocolError, Role, SendError, Staged};
+use crate::config::Config;
+
+/// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
+pub const MAX_SMALL_BYTES: u64 = 64 << 10;
+
+/// After so many bytes of small messages a large transfer gets one chunk.
+const SMALL_BYTES_PER_CHUNK: usize = 1 << 20;
+
+/// Small messages staged at once. More would let a later ping or grant wait behind them.
+const STAGED_SMALL_BYTES: usize = 256 << 10;
+
+/// A piece of a small message up to this size is copied beside its header: cheaper than a segment of its own.
+const MAX_COPIED_BYTES: usize = 2 << 10;
+
+/// Of one message, at most so many bytes are copied beside headers.
+const MAX_COPIED_BYTES_PER_MESSAGE: usize = 16 << 10;
+
+/// What came of withdrawing a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// Not a byte of it was sent.
+    NeverSent,
+    /// It was sent in part; the server was told to forget it and never runs it.
+    Aborted,
+    /// It was sent whole; the server was asked to drop or stop it and still answers.
+    Requested,
+    /// No such call is open.
+    NotOpen,
+}
+
+#[derive(Debug)]
+struct Queued {
+    id: u64,
+    message: Message,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was sent. Eager: the payload follows at once, paid from the peer's credit.
+    Head { eager: bool },
+    /// The head was sent and the peer granted the payload, which is small.
+    Granted,
+}
+
+/// A large payload on its way.
+#[derive(Debug)]
+struct Transfer {
+    id: u64,
+    /// Invariant: no buffer is empty, and their lengths are `remaining_bytes`.
+    pieces: VecDeque<Buffer>,
+    remaining_bytes: u64,
+}
+
+/// Frames that are slots: at most one of each kind waits, however often it was asked for.
+#[derive(Debug, Default)]
+struct Control {
+    ping: Option<u64>,
+    pong: Option<u64>,
+    credit_bytes: u64,
+    grants: Vec<u64>,
+    acks: Vec<u64>,
+    aborts: Vec<u64>,
+    cancels: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Farewell {
+    None,
+    /// Goes once everything queued has gone.
+    Queued(Goodbye),
+    Staged,
+}
+
+/// The sending half of a connection, without I/O.
+#[derive(Debug)]
+pub struct Outbound {
+    checksum: bool,
+    /// Preface and hello, until they are staged.
+    introduction: Vec<u8>,
+    peer: Option<Hello>,
+    control: Control,
+    small: VecDeque<Queued>,
+    large: VecDeque<Transfer>,
+    /// Messages whose head was sent and whose payload waits for its grant.
+    waiting: HashMap<u64, Message>,
+    /// A client's calls without an answer, or those of its client that a server has not answered.
+    open: HashSet<u64>,
+    /// Calls number from 1; on a server, the last one seen.
+    last_call_id: u64,
+    /// Eager payload that the peer still accepts.
+    credit_bytes: u64,
+    /// Eager payload received and not yet given back, and how much of it may be out.
+    held_eager_bytes: u64,
+    max_eager_bytes: u64,
+    /// Payload and metadata that are queued, in transfer or waiting for a grant.
+    queued_bytes: u64,
+    small_bytes_since_chunk: usize,
+    farewell: Farewell,
+}
+
+impl Outbound {
+    pub(super) fn new(role: Role, config: &Config) -> Outbound {
+        let mut introduction = Preface::BYTES.to_vec();
+        introduction.extend(encode_frame(Kind::Hello, 0, &config.hello(role).encode()));
+        Outbound {
+            checksum: config.checksum,
+            introduction,
+            peer: None,
+            control: Control::default(),
+            small: VecDeque::new(),
+            large: VecDeque::new(),
+            waiting: HashMap::new(),
+            open: HashSet::new(),
+            last_call_id: 0,
+            credit_bytes: 0,
+            held_eager_bytes: 0,
+            max_eager_bytes: config.eager_credit_bytes,
+            queued_bytes: 0,
+            small_bytes_since_chunk: 0,
+            farewell: Farewell::None,
+        }
+    }
+
+    /// What the peer said of itself; none before its hello came.
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Payload and metadata in bytes that wait here, whether for the socket or for a grant.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// Calls without an answer.
+    pub fn open_calls(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether `stage` would find anything.
+    pub fn has_work(&self) -> bool {
+        !self.introduction.is_empty()
+            || (self.peer.is_some() && self.has_frames())
+            || matches!(self.farewell, Farewell::Queued(_))
+    }
+
+    fn has_frames(&self) -> bool {
+        !matches!(self.farewell, Farewell::Staged)
+            && (self.control.has_frames() || !self.small.is_empty() || !self.large.is_empty())
+    }
+
+    /// Whether the goodbye was staged: nothing follows it.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.farewell, Farewell::Staged)
+    }
+
+    // ---- Messages ----
+
+    /// Queues a call and gives its id, which `register` learns before the call can be answered.
+    ///
+    /// # Errors
+    /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
+    pub fn push_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        let peer = self.sendable()?;
+        let max_open_calls = peer.max_open_calls;
+        if self.open.len() >= max_open_calls as usize {
+            return Err(SendError::TooManyCalls { max_open_calls });
+        }
+        self.last_call_id += 1;
+        let id = self.last_call_id;
+        self.open.insert(id);
+        register(id);
+        self.push(id, message);
+        Ok(id)
+    }
+
+    /// Queues the answer to a call, a result or an error.
+    ///
+    /// # Errors
+    /// If the connection takes nothing any more, or the call has been answered or withdrawn.
+    pub fn push_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
+        self.sendable()?;
+        if !self.open.remove(&id) {
+            return Err(SendError::NotOpen { id });
+        }
+        self.push(id, message);
+        Ok(())
+    }
+
+    fn sendable(&self) -> Result<&Hello, SendError> {
+        if !matches!(self.farewell, Farewell::None) {
+            return Err(SendError::Closed);
+        }
+        self.peer.as_ref().ok_or(SendError::NotReady)
+    }
+
+    fn push(&mut self, id: u64, message: Message) {
+        let eager = message.payload_bytes > 0 && message.memory_bytes <= self.credit_bytes;
+        if eager {
+            self.credit_bytes -= message.memory_bytes;
+        }
+        self.queued_bytes += message.payload_bytes + message.metadata.len() as u64;
+        self.small.push_back(Queued { id, message, stage: Stage::Head { eager } });
+    }
+
+    /// Withdraws a client's call as far as that is still possible.
+    pub fn withdraw(&mut self, id: u64) -> Withdrawn {
+        if !self.open.contains(&id) {
+            return Withdrawn::NotOpen;
+        }
+        if self.drop_unsent_head(id) {
+            self.open.remove(&id);
+            return Withdrawn::NeverSent;
+        }
+        if self.drop_unsent_payload(id) {
+            self.control.aborts.push(id);
+            self.open.remove(&id);
+            return Withdrawn::Aborted;
+        }
+        self.control.cancels.push(id);
+        Withdrawn::Requested
+    }
+
+    fn drop_unsent_head(&mut self, id: u64) -> bool {
+        let unsent = |queued: &Queued| queued.id == id && matches!(queued.stage, Stage::Head { .. });
+        let Some(index) = self.small.iter().position(unsent) else { return false };
+        if let Some(queued) = self.small.remove(index) {
+            if queued.stage == (Stage::Head { eager: true }) {
+                self.credit_bytes += queued.message.memory_bytes;
+            }
+            self.queued_bytes -= queued.message.payload_bytes + queued.message.metadata.len() as u64;
+        }
+        true
+    }
+
+    /// Forgets a payload that was not sent to its end; true if there was one.
+    fn drop_unsent_payload(&mut self, id: u64) -> bool {
+        if let Some(message) = self.waiting.remove(&id) {
+            self.queued_bytes -= message.payload_bytes;
+            return true;
+        }
+        if let Some(index) = self.large.iter().position(|transfer| transfer.id == id) {
+            self.queued_bytes -= self.large.remove(index).map_or(0, |transfer| transfer.remaining_bytes);
+            return true;
+        }
+        if let Some(index) = self.small.iter().position(|queued| queued.id == id) {
+            self.queued_bytes -= self.small.remove(index).map_or(0, |queued| queued.message.payload_bytes);
+            return true;
+        }
+        false
+    }
+
+    // ---- What the peer's frames change ----
+
+    pub(super) fn peer_hello(&mut self, hello: Hello) {
+        self.credit_bytes = hello.eager_credit_bytes;
+        self.peer = Some(hello);
+    }
+
+    /// The head of a call arrived (on a server).
+    pub(super) fn call_arrived(&mut self, id: u64, max_open_calls: u32) -> Result<(), ProtocolError> {
+        if id <= self.last_call_id {
+            return Err(ProtocolError::ReusedId { id, last_id: self.last_call_id });
+        }
+        if self.open.len() >= max_open_calls as usize {
+            return Err(ProtocolError::TooManyCalls { max_open_calls });
+        }
+        self.last_call_id = id;
+        self.open.insert(id);
+        Ok(())
+    }
+
+    /// The head of an answer arrived (on a client): whatever is left of the call's payload is not sent.
+    pub(super) fn answer_arrived(&mut self, id: u64) -> Result<(), ProtocolError> {
+        if !self.open.remove(&id) {
+            return Err(ProtocolError::UnexpectedAnswer { id });
+        }
+        if self.drop_unsent_payload(id) {
+            self.control.aborts.push(id);
+        }
+        Ok(())
+    }
+
+    /// The peer withdrew a call that it had not sent whole (on a server).
+    pub(super) fn call_aborted(&mut self, id: u64) {
+        self.open.remove(&id);
+    }
+
+    pub(super) fn eager_arrived(&mut self, bytes: u64) -> Result<(), ProtocolError> {
+        let held_bytes = self.held_eager_bytes + bytes;
+        if held_bytes > self.max_eager_bytes {
+            return Err(ProtocolError::CreditOverrun { bytes, max_bytes: self.max_eager_bytes });
+        }
+        self.held_eager_bytes = held_bytes;
+        Ok(())
+    }
+
+    pub(super) fn credited(&mut self, bytes: u64) -> Result<(), ProtocolError> {
+        let most = self.peer.as_ref().map_or(0, |peer| peer.eager_credit_bytes);
+        let credit_bytes = self.credit_bytes.saturating_add(bytes);
+        if credit_bytes > most {
+            return Err(ProtocolError::TooMuchCredit { bytes, max_bytes: most });
+        }
+        self.credit_bytes = credit_bytes;
+        Ok(())
+    }
+
+    pub(super) fn granted(&mut self, id: u64) -> Result<(), ProtocolError> {
+        if id > self.last_call_id {
+            return Err(ProtocolError::UnknownId { kind: Kind::Grant, id });
+        }
+        // A message that was withdrawn meanwhile may still be granted: the frames crossed.
+        let Some(message) = self.waiting.remove(&id) else { return Ok(()) };
+        if message.payload_bytes <= MAX_SMALL_BYTES {
+            self.small.push_back(Queued { id, message, stage: Stage::Granted });
+        } else {
+            self.large.push_back(Transfer::new(id, message));
+        }
+        Ok(())
+    }
+
+    // ---- Control slots ----
+
+    pub(super) fn ping(&mut self, token: u64) {
+        self.control.ping = Some(token);
+    }
+
+    pub(super) fn pong(&mut self, token: u64) {
+        self.control.pong = Some(token);
+    }
+
+    /// Tells the peer that a message which waits for memory may come.
+    pub fn grant(&mut self, id: u64) {
+        self.control.grants.push(id);
+    }
+
+    /// Gives eager credit back; true if enough has come together to be worth a frame of its own.
+    pub fn give_credit(&mut self, bytes: u64) -> bool {
+        self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
+        self.control.credit_bytes += bytes;
+        self.control.credit_bytes * 2 >= self.max_eager_bytes
+    }
+
+    /// Says goodbye once everything queued has gone. Nothing can be queued from now on.
+    pub fn finish(&mut self, kind: Option<ErrorKind>, reason: &str) {
+        if matches!(self.farewell, Farewell::None) {
+            self.farewell = Farewell::Queued(Goodbye { kind, reason: reason.to_owned() });
+        }
+    }
+
+    /// Says goodbye at once and drops everything queued.
+    pub fn finish_now(&mut self, kind: Option<ErrorKind>, reason: &str) {
+        self.discard();
+        self.finish(kind, reason);
+    }
+
+    /// Drops everything queued, as when the connection is gone.
+    pub fn discard(&mut self) {
+        self.control = Control::default();
+        self.small.clear();
+        self.large.clear();
+        self.waiting.clear();
+        self.queued_bytes = 0;
+    }
+
+    // ---- Staging ----
+
+    /// Moves what goes next into `staged`: control frames, then small messages, then at most one large chunk.
+    pub fn stage(&mut self, staged: &mut Staged) {
+        if !self.introduction.is_empty() {
+            staged.append(&std::mem::take(&mut self.introduction));
+        }
+        if self.peer.is_some() && !self.is_finished() {
+            self.control.stage(staged);
+            self.stage_small(staged);
+            if self.small.is_empty() || self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK {
+                self.stage_chunk(staged);
+            }
+        }
+        if self.small.is_empty() && self.large.is_empty() && self.waiting.is_empty() {
+            self.stage_farewell(staged);
+        }
+    }
+
+    fn stage_small(&mut self, staged: &mut Staged) {
+        let before = staged.remaining_bytes();
+        while staged.remaining_bytes() - before < STAGED_SMALL_BYTES {
+            if !self.large.is_empty() && self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK {
+                break;
+            }
+            let Some(queued) = self.small.pop_front() else { break };
+            let start = staged.remaining_bytes();
+            self.stage_message(queued, staged);
+            self.small_bytes_since_chunk += staged.remaining_bytes() - start;
+        }
+        if self.large.is_empty() {
+            self.small_bytes_since_chunk = 0;
+        }
+    }
+
+    fn stage_message(&mut self, queued: Queued, staged: &mut Staged) {
+        let Queued { id, message, stage } = queued;
+        let mut payload_follows = message.payload_bytes > 0;
+        if let Stage::Head { eager } = stage {
+            staged.append(&message.header(id, eager));
+            staged.append(&message.metadata);
+            self.queued_bytes -= message.metadata.len() as u64;
+            payload_follows &= eager;
+        }
+        if payload_follows && message.payload_bytes <= MAX_SMALL_BYTES {
+            self.queued_bytes -= message.payload_bytes;
+            stage_data(id, message.payload_bytes, &mut message.payload.into(), self.checksum, staged);
+        } else if payload_follows {
+            self.large.push_back(Transfer::new(id, message));
+        } else if message.payload_bytes > 0 {
+            self.waiting.insert(id, message);
+        }
+    }
+
+    fn stage_chunk(&mut self, staged: &mut Staged) {
+        let Some(mut transfer) = self.large.pop_front() else { return };
+        let bytes = transfer.remaining_bytes.min(MAX_CHUNK_BYTES);
+        stage_data(transfer.id, bytes, &mut transfer.pieces, self.checksum, staged);
+        transfer.remaining_bytes -= bytes;
+        self.queued_bytes -= bytes;
+        self.small_bytes_since_chunk = 0;
+        if transfer.remaining_bytes > 0 {
+            self.large.push_back(transfer);
+        }
+    }
+
+    fn stage_farewell(&mut self, staged: &mut Staged) {
+        if let Farewell::Queued(goodbye) = std::mem::replace(&mut self.farewell, Farewell::None) {
+            staged.append(&goodbye.encode_frame());
+            self.farewell = Farewell::Staged;
+        }
+    }
+
+    /// The newest call: a client's own, or the last that a server saw.
+    pub(super) fn last_call_id(&self) -> u64 {
+        self.last_call_id
+    }
+
+    /// The limits that messages to the peer must keep: `None` before its hello.
+    pub fn peer_limits(&self) -> Option<Limits> {
+        self.peer.as_ref().map(|peer| peer.limits)
+    }
+}
+
+impl Transfer {
+    fn new(id: u64, message: Message) -> Transfer {
+        let remaining_bytes = message.payload_bytes;
+        let pieces = message.payload.into_iter().filter(|piece| !piece.is_empty()).collect();
+        Transfer { id, pieces, remaining_bytes }
+    }
+}
+
+impl Control {
+    fn has_frames(&self) -> bool {
+        self.ping.is_some()
+            || self.pong.is_some()
+            || self.credit_bytes > 0
+            || !(self.grants.is_empty()
+                && self.acks.is_empty()
+                && self.aborts.is_empty()
+                && self.cancels.is_empty())
+    }
+
+    fn stage(&mut self, staged: &mut Staged) {
+        for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
+            if let Some(token) = token {
+                staged.append(&Header::empty(kind, token).encode());
+            }
+        }
+        if self.credit_bytes > 0 {
+            staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
+        }
+        for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
+            for ids in std::mem::take(ids).chunks(MAX_IDS) {
+                staged.append(&encode_frame(kind, 0, &encode_ids(ids)));
+            }
+        }
+        for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
+            for id in std::mem::take(ids) {
+                staged.append(&Header::empty(kind, id).encode());
+            }
+        }
+    }
+}
+
+/// Stages one data frame with the next `bytes` bytes of `pieces`, and removes them from there.
+fn stage_data(id: u64, bytes: u64, pieces: &mut VecDeque<Buffer>, checksum: bool, staged: &mut Staged) {
+    let chunk = take_bytes(pieces, bytes as usize);
+    let crc = checksum.then(|| chunk.iter().fold(0, |crc, piece| teleport_wire::checksum(crc, piece)));
+    staged.append(&Header::data(id, bytes, crc).encode());
+    let mut copied = 0;
+    for piece in chunk {
+        if piece.len() <= MAX_COPIED_BYTES && copied + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
+            copied += piece.len();
+            staged.append(&piece);
+        } else {
+            staged.share(piece);
+        }
+    }
+}
+
+/// The next `bytes` bytes of `pieces`; the last piece may be split.
+fn take_bytes(pieces: &mut VecDeque<Buffer>, mut bytes: usize) -> Vec<Buffer> {
+    let mut taken = Vec::new();
+    while bytes > 0 {
+        let Some(piece) = pieces.pop_front() else { break };
+        if piece.len() > bytes {
+            taken.push(piece.slice(..bytes));
+            pieces.push_front(piece.slice(bytes..));
+            break;
+        }
+        bytes -= piece.len();
+        taken.push(piece);
+    }
+    taken
+}

@@ -1,0 +1,182 @@
+//! Bytes that left the outbox and that the socket has not yet taken.
+//!
+//! Flow: the outbox appends frames (`append` copies, `share` borrows) -> `slices` (for writev) -> `advance`.
+//! Small pieces lie one behind the other in one buffer, so that many small messages are one segment; array bytes stay
+//! where their owner has them. Bound: the outbox stages one large chunk or `STAGED_SMALL_BYTES` at a time.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use teleport_wire::Buffer;
+
+/// Segments handed to one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
+pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
+
+/// A buffer of up to so many bytes is kept when everything is written; an idle connection holds no more.
+const KEPT_BYTES: usize = 2048;
+
+#[derive(Debug)]
+enum Segment {
+    /// A range of `Staged::inline`.
+    Inline {
+        start: usize,
+        end: usize,
+    },
+    Shared(Buffer),
+}
+
+impl Segment {
+    fn len(&self) -> usize {
+        match self {
+            Segment::Inline { start, end } => end - start,
+            Segment::Shared(buffer) => buffer.len(),
+        }
+    }
+}
+
+/// Frames in the order in which they go to the socket.
+#[derive(Debug, Default)]
+pub struct Staged {
+    inline: Vec<u8>,
+    /// Invariant: no segment is empty.
+    segments: VecDeque<Segment>,
+    /// Bytes of the first segment that the socket has taken; less than its length.
+    written_bytes: usize,
+    /// Invariant: the lengths of `segments` less `written_bytes`.
+    remaining_bytes: usize,
+}
+
+impl Staged {
+    /// Bytes that the socket has not taken.
+    pub fn remaining_bytes(&self) -> usize {
+        self.remaining_bytes
+    }
+
+    /// Whether everything was written.
+    pub fn is_empty(&self) -> bool {
+        self.remaining_bytes == 0
+    }
+
+    /// Copies a few bytes behind what is there.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let start = self.inline.len();
+        self.inline.extend_from_slice(bytes);
+        self.remaining_bytes += bytes.len();
+        match self.segments.back_mut() {
+            Some(Segment::Inline { end, .. }) => *end += bytes.len(),
+            _ => self.segments.push_back(Segment::Inline { start, end: start + bytes.len() }),
+        }
+    }
+
+    /// Puts a buffer behind what is there without copying it.
+    pub(super) fn share(&mut self, buffer: Buffer) {
+        if !buffer.is_empty() {
+            self.remaining_bytes += buffer.len();
+            self.segments.push_back(Segment::Shared(buffer));
+        }
+    }
+
+    /// Fills `slices` with what comes next and says how many it filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SEGMENTS_PER_WRITE]) -> usize {
+        let mut skip = self.written_bytes;
+        let mut filled = 0;
+        for (slot, segment) in slices.iter_mut().zip(&self.segments) {
+            let bytes = match segment {
+                Segment::Inline { start, end } => &self.inline[*start..*end],
+                Segment::Shared(buffer) => &buffer[..],
+            };
+            *slot = IoSlice::new(&bytes[skip..]);
+            skip = 0;
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Takes note that the socket took the next `bytes` bytes, and lets go of what is behind them.
+    ///
+    /// # Panics
+    /// If fewer bytes are left.
+    pub fn advance(&mut self, bytes: usize) {
+        assert!(bytes <= self.remaining_bytes, "{bytes} bytes written of {}", self.remaining_bytes);
+        self.remaining_bytes -= bytes;
+        self.written_bytes += bytes;
+        while let Some(first) = self.segments.front().map(Segment::len) {
+            if self.written_bytes < first {
+                break;
+            }
+            self.written_bytes -= first;
+            self.segments.pop_front();
+        }
+        if self.segments.is_empty() {
+            self.recycle();
+        }
+    }
+
+    /// Drops everything, as when the connection is gone.
+    pub fn clear(&mut self) {
+        *self = Staged::default();
+    }
+
+    fn recycle(&mut self) {
+        self.inline.clear();
+        if self.inline.capacity() > KEPT_BYTES {
+            self.inline = Vec::new();
+        }
+        if self.segments.capacity() > MAX_SEGMENTS_PER_WRITE {
+            self.segments = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(staged: &mut Staged, at_most: usize) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        let filled = staged.slices(&mut slices);
+        let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+        bytes.truncate(at_most);
+        staged.advance(bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn bytes_leave_in_order_whatever_the_socket_takes() {
+        for at_most in 1..12 {
+            let mut staged = Staged::default();
+            staged.append(b"ab");
+            staged.append(b"cd");
+            staged.share(Buffer::copy_from(b"efg"));
+            staged.share(Buffer::empty());
+            staged.append(b"h");
+            assert_eq!(staged.segments.len(), 3);
+            let mut all = Vec::new();
+            while !staged.is_empty() {
+                all.extend(written(&mut staged, at_most));
+            }
+            assert_eq!(all, b"abcdefgh");
+        }
+    }
+
+    #[test]
+    fn shared_bytes_are_the_owners_own() {
+        let buffer = Buffer::zeroed(100);
+        let mut staged = Staged::default();
+        staged.share(buffer.clone());
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        assert_eq!(staged.slices(&mut slices), 1);
+        assert_eq!(slices[0].as_ptr(), buffer.as_ptr());
+    }
+
+    #[test]
+    fn an_empty_stage_keeps_little_memory() {
+        let mut staged = Staged::default();
+        staged.append(&vec![0; 100_000]);
+        staged.advance(100_000);
+        assert!(staged.inline.capacity() <= KEPT_BYTES);
+    }
+}

@@ -1,0 +1,184 @@
+//! A thread that waits for an answer reads the connection itself.
+//!
+//! Without this, the poller would read the answer and then wake the thread, which costs two changes of threads for
+//! each call. So a waiting thread takes the link's read side if no other has it: the poller stops watching the socket,
+//! the thread sleeps in `poll(2)` on it and on its own waker, and reads what comes, also for others. When its own
+//! answer is there, the poller watches again; what has come meanwhile is reported to it at once.
+//!
+//! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::{Link, Scratch, Turn};
+use crate::sys::EventFlag;
+
+/// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
+struct Sleeper {
+    thread: Thread,
+    /// Ends a sleep in `poll(2)`. None where the process had no descriptor left: then the thread does not drive.
+    flag: Option<EventFlag>,
+    /// Whether the thread is in `poll(2)`, or about to be.
+    polls: AtomicBool,
+    /// Whether it was woken since it last looked.
+    woken: AtomicBool,
+}
+
+// `polls` and `woken` are sequentially consistent: the thread sets the one and reads the other, who wakes it does the
+// reverse, and one of them must see what the other wrote.
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        match &self.flag {
+            Some(flag) if self.polls.load(Ordering::SeqCst) => flag.raise(),
+            _ => self.thread.unpark(),
+        }
+    }
+}
+
+impl Sleeper {
+    fn new() -> Arc<Sleeper> {
+        let flag = EventFlag::new().ok();
+        let thread = thread::current();
+        Arc::new(Sleeper { thread, flag, polls: AtomicBool::new(false), woken: AtomicBool::new(false) })
+    }
+}
+
+struct Local {
+    sleeper: Arc<Sleeper>,
+    waker: Waker,
+    scratch: Scratch,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
+}
+
+/// Polls until ready, and **blocks** this thread in between; none if `until` comes first.
+///
+/// While it waits, the thread reads `link` itself if no other thread does, which saves two changes of threads when the
+/// answer comes on that link.
+pub fn block_on<T>(
+    mut link: Option<&Arc<Link>>,
+    until: Option<Instant>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
+    // Taken out, not borrowed: what `poll` runs may wait for something of its own.
+    let mut local = LOCAL.take().unwrap_or_else(|| {
+        let sleeper = Sleeper::new();
+        Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
+    });
+    let mut driver = None;
+    let result = loop {
+        local.sleeper.woken.store(false, Ordering::SeqCst);
+        if let Poll::Ready(value) = poll(&mut Context::from_waker(&local.waker)) {
+            break Some(value);
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            break None;
+        }
+        if driver.is_none() && local.sleeper.flag.is_some() {
+            driver = link.and_then(Driver::new);
+        }
+        match &driver {
+            Some(of) if of.wait(&mut local, left) => {}
+            // The link's end has completed all that waited for it, and what still waits is for another.
+            Some(_) => (driver, link) = (None, None),
+            None => left.map_or_else(thread::park, thread::park_timeout),
+        }
+    };
+    drop(driver);
+    LOCAL.set(Some(local));
+    result
+}
+
+/// The right to watch and read a link. The poller gets it back when this is dropped.
+struct Driver<'a> {
+    link: &'a Arc<Link>,
+}
+
+impl<'a> Driver<'a> {
+    /// None if the link is over, or another thread drives it.
+    fn new(link: &'a Arc<Link>) -> Option<Driver<'a>> {
+        if link.closed.get().is_some() || link.driven.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        link.watch(|watch| watch.readable = false);
+        Some(Driver { link })
+    }
+
+    /// Sleeps until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
+    fn wait(&self, local: &mut Local, left: Option<Duration>) -> bool {
+        let Some(readable) = self.sleep(&local.sleeper, left) else { return false };
+        !readable || self.link.read(&mut local.scratch, Instant::now()) != Turn::Gone
+    }
+
+    /// Whether the socket wants to be read; none if it is closed.
+    fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
+        let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
+        sleeper.polls.store(true, Ordering::SeqCst);
+        let woken = sleeper.woken.load(Ordering::SeqCst);
+        let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left));
+        sleeper.polls.store(false, Ordering::SeqCst);
+        readable
+    }
+}
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        self.link.driven.store(false, Ordering::Release);
+        self.link.watch(|watch| watch.readable = true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waker_ends_the_wait() {
+        let mut polls = 0;
+        let value = block_on(None, None, |cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls == 3 { Poll::Ready(polls) } else { Poll::Pending }
+        });
+        assert_eq!(value, Some(3));
+    }
+
+    #[test]
+    fn another_thread_ends_the_wait() {
+        let (sender, receiver) = std::sync::mpsc::channel::<Waker>();
+        let thread = std::thread::spawn(move || receiver.recv().expect("the waker comes").wake());
+        let mut polls = 0;
+        block_on(None, None, |cx| {
+            polls += 1;
+            if polls == 1 {
+                sender.send(cx.waker().clone()).expect("the thread waits");
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        thread.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn time_ends_the_wait() {
+        assert_eq!(block_on(None, Some(Instant::now()), |_| Poll::<()>::Pending), None);
+    }
+
+    #[test]
+    fn what_is_waited_for_may_wait_itself() {
+        let outer = block_on(None, None, |_| Poll::Ready(block_on(None, None, |_| Poll::Ready(7))));
+        assert_eq!(outer, Some(Some(7)));
+    }
+}

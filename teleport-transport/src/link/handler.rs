@@ -1,0 +1,103 @@
+//! What a [`Link`] tells the layer above, and what that layer gives back.
+
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Instant;
+
+use teleport_wire::{DecodeError, Hello, RemoteError, Tree};
+
+use super::Link;
+use crate::connection::{Closed, Gate, Hold};
+
+/// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
+#[derive(Debug)]
+pub struct Lease {
+    hold: Hold,
+    link: Weak<Link>,
+}
+
+impl Lease {
+    pub(super) fn new(hold: Hold, link: &Arc<Link>) -> Lease {
+        // A charge and nothing at all settle themselves.
+        let link = if matches!(hold, Hold::Eager { .. }) { Arc::downgrade(link) } else { Weak::new() };
+        Lease { hold, link }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Hold::Eager { bytes } = self.hold
+            && let Some(link) = self.link.upgrade()
+        {
+            link.give_credit(bytes);
+        }
+    }
+}
+
+/// A call, received whole.
+#[derive(Debug)]
+pub struct Call {
+    /// Names the call on its link; [`Link::answer`] takes it.
+    pub id: u64,
+    /// What [`Gate::admit`] gave for its method.
+    pub slot: u32,
+    /// The arguments; an error where a string is not UTF-8.
+    pub tree: Result<Tree, DecodeError>,
+    /// When the caller stops waiting, if it said so.
+    pub deadline: Option<Instant>,
+    /// Whether the caller allows it to run twice.
+    pub idempotent: bool,
+    /// What pays for the arguments' memory.
+    pub lease: Lease,
+}
+
+/// A result, received whole.
+#[derive(Debug)]
+pub struct Reply {
+    /// The result; an error where a string is not UTF-8.
+    pub tree: Result<Tree, DecodeError>,
+    /// What pays for its memory.
+    pub lease: Lease,
+}
+
+/// Wakers to be run when no lock is held any more.
+#[derive(Debug, Default)]
+pub struct Wakers(Vec<Waker>);
+
+impl Wakers {
+    /// Has `waker` woken soon.
+    pub fn push(&mut self, waker: Waker) {
+        self.0.push(waker);
+    }
+
+    /// Wakes them all. The caller holds no lock that what they run could want.
+    pub fn wake_all(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// The layer above one or many links. Its methods are called by the thread that reads the link, one at a time for each
+/// link and in the order of what arrived; they must not block and must not wait for another call.
+pub trait Handler: Gate + Send + Sync + 'static {
+    /// The peer said hello: messages can be sent.
+    fn opened(&self, link: &Arc<Link>, peer: &Hello);
+
+    /// A call arrived (on a server). Answer it with [`Link::answer`], now or later, from any thread.
+    fn called(&self, _link: &Arc<Link>, _call: Call) {}
+
+    /// The caller of `id` no longer wants the answer; it still gets one.
+    fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
+
+    /// A call of ours was answered (on a client).
+    fn answered(
+        &self,
+        _link: &Arc<Link>,
+        _id: u64,
+        _answer: Result<Reply, RemoteError>,
+        _wakers: &mut Wakers,
+    ) {
+    }
+
+    /// The link is over. Called once, and nothing after it.
+    fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
+}

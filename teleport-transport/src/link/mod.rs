@@ -1,0 +1,576 @@
+//! One connection on one socket: what threads share of it.
+//!
+//! Flow in: the poller calls `read` -> [`Inbound`] -> [`Handler`]. Flow out: any thread queues into the [`Outbound`] half
+//! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
+//! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `socket`. The socket's
+//! lock is held by readers and writers for one non-blocking system call, and exclusively to close the descriptor.
+//!
+//! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
+//! `MAX_BYTES_PER_TURN`, so that no link keeps a thread for itself.
+
+mod drive;
+mod handler;
+mod right;
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::{Interest, Token};
+use parking_lot::{Mutex, RwLock};
+use teleport_wire::{ErrorKind, Hello, Limits, Message};
+
+pub use self::drive::block_on;
+pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
+use self::right::WriteRight;
+use crate::budget::{Budget, Charge};
+use crate::config::Config;
+use crate::connection::{
+    self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
+};
+use crate::poller::{Command, Poller};
+use crate::socket::Socket;
+
+/// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
+const MAX_BYTES_PER_TURN: usize = 4 << 20;
+
+/// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Buffers of the reading thread, shared by all links that it reads.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    ahead: Box<[u8; READ_AHEAD_BYTES]>,
+    events: Vec<Event>,
+    pub(crate) wakers: Wakers,
+}
+
+/// What is read beyond the bytes that have a place already. Only these are ever copied.
+const READ_AHEAD_BYTES: usize = 16 << 10;
+
+impl Scratch {
+    pub(crate) fn new() -> Scratch {
+        Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers: Wakers::default() }
+    }
+}
+
+/// What a turn of reading came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The socket has no more for now.
+    Drained,
+    /// The turn was over before the socket was empty.
+    More,
+    /// The link is gone; forget it.
+    Gone,
+}
+
+/// A connection that threads share.
+#[derive(Debug)]
+pub struct Link {
+    key: usize,
+    peer_address: String,
+    poller: Poller,
+    handler: Arc<dyn DebugHandler>,
+    budget: Option<Budget>,
+    inbound: Mutex<Inbound>,
+    outbound: Mutex<Outbound>,
+    /// Locked by the holder of `right` alone.
+    staged: Mutex<Staged>,
+    watch: Mutex<Watch>,
+    /// A waiting thread reads, not the poller.
+    driven: AtomicBool,
+    right: WriteRight,
+    /// None once the descriptor is closed.
+    socket: RwLock<Option<Socket>>,
+    /// Why the link is over, once it is.
+    closed: OnceLock<Arc<Closed>>,
+    /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
+    lingers: AtomicBool,
+    linger_until: Mutex<Option<Instant>>,
+    /// Writing failed: when everything the peer sent is read, the link is over.
+    broken: AtomicBool,
+}
+
+/// What the poller is told about the socket.
+#[derive(Debug)]
+struct Watch {
+    /// False while a waiting thread reads.
+    readable: bool,
+    /// True while the socket is full. Always to be told would wake the poller for every message that the peer reads.
+    writable: bool,
+    /// Whether the poller knows the socket at all.
+    registered: bool,
+}
+
+impl Watch {
+    fn interest(&self) -> Option<Interest> {
+        match (self.readable, self.writable) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        }
+    }
+}
+
+/// [`Handler`]s need not be `Debug`; links are.
+trait DebugHandler: Handler {}
+impl<H: Handler + ?Sized> DebugHandler for H {}
+impl std::fmt::Debug for dyn DebugHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handler")
+    }
+}
+
+impl Link {
+    pub(crate) fn new<H: Handler>(
+        poller: &Poller,
+        socket: Socket,
+        role: Role,
+        config: &Arc<Config>,
+        budget: Option<Budget>,
+        handler: Arc<H>,
+    ) -> Arc<Link> {
+        let (inbound, outbound) = connection::halves(role, config, Instant::now());
+        Arc::new(Link {
+            key: poller.next_key(),
+            peer_address: socket.peer().to_owned(),
+            poller: poller.clone(),
+            handler,
+            budget,
+            inbound: Mutex::new(inbound),
+            outbound: Mutex::new(outbound),
+            staged: Mutex::default(),
+            watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
+            driven: AtomicBool::new(false),
+            right: WriteRight::new(),
+            socket: RwLock::new(Some(socket)),
+            closed: OnceLock::new(),
+            lingers: AtomicBool::new(false),
+            linger_until: Mutex::new(None),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// A number that no other link of this process has, or had.
+    pub fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Where the peer is, for logs: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process.
+    pub fn peer_address(&self) -> &str {
+        &self.peer_address
+    }
+
+    /// What the peer said of itself; none before its hello came.
+    pub fn peer(&self) -> Option<Hello> {
+        self.outbound.lock().peer().cloned()
+    }
+
+    /// What messages to the peer must keep to; none before its hello came.
+    pub fn peer_limits(&self) -> Option<Limits> {
+        self.outbound.lock().peer_limits()
+    }
+
+    /// Why the link is over; none while it is open.
+    pub fn closed(&self) -> Option<&Arc<Closed>> {
+        self.closed.get()
+    }
+
+    /// Bytes that wait for the socket, or for the peer to grant them.
+    pub fn queued_bytes(&self) -> u64 {
+        self.outbound.lock().queued_bytes()
+    }
+
+    /// Sends a call, as far as the socket takes it now; the poller sends the rest. `register` learns the call's id before
+    /// it can be answered; it runs under a lock and must not use the link.
+    ///
+    /// # Errors
+    /// If the link is not open, or the peer allows no more calls at once.
+    pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        let id = self.outbound.lock().push_call(message, register)?;
+        self.flush();
+        Ok(id)
+    }
+
+    /// Answers a call with a result or an error. Never blocks.
+    ///
+    /// # Errors
+    /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
+    pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        self.outbound.lock().push_answer(id, message)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Withdraws a call as far as that is still possible.
+    pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
+        let withdrawn = self.outbound.lock().withdraw(id);
+        self.flush();
+        withdrawn
+    }
+
+    /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
+    pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
+        self.outbound.lock().finish(kind, reason);
+        self.linger(within);
+        self.flush();
+    }
+
+    /// Ends the link now, without a goodbye.
+    pub fn abort(self: &Arc<Self>) {
+        self.poller.send(Command::Abort(self.clone()));
+    }
+
+    pub(crate) fn give_credit(self: &Arc<Self>, bytes: u64) {
+        let due = self.outbound.lock().give_credit(bytes);
+        if due {
+            self.flush();
+        }
+    }
+
+    // ---- Writing ----
+
+    /// Writes what is queued, if no other thread does.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if self.right.acquire() {
+            self.write();
+        }
+    }
+
+    /// The socket is writable: goes on where a thread stopped.
+    pub(crate) fn writable(self: &Arc<Self>) {
+        if self.right.unblock() {
+            self.write();
+        }
+    }
+
+    /// Called with the right to write; gives it back, or hands it to the poller.
+    fn write(self: &Arc<Self>) {
+        let mut staged = self.staged.lock();
+        let mut written = 0;
+        loop {
+            if staged.is_empty() && !self.stage(&mut staged) {
+                if self.everything_is_written() {
+                    return;
+                }
+                continue;
+            }
+            match self.write_once(&staged) {
+                Ok(bytes) => {
+                    let all = bytes == staged.remaining_bytes();
+                    staged.advance(bytes);
+                    written += bytes;
+                    if !all || written >= MAX_BYTES_PER_TURN {
+                        return self.hand_over();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.hand_over();
+                }
+                Err(_) => return self.writing_failed(&mut staged),
+            }
+        }
+    }
+
+    /// Gives the right back, unless something was queued meanwhile; true if it did.
+    fn everything_is_written(self: &Arc<Self>) -> bool {
+        if self.outbound.lock().is_finished() {
+            // A goodbye was the last thing to go.
+            self.say_no_more();
+        }
+        self.watch_writable(false);
+        self.right.release()
+    }
+
+    /// What the peer said last may still be unread: reading finds out why the link is over.
+    fn writing_failed(self: &Arc<Self>, staged: &mut Staged) {
+        staged.clear();
+        self.outbound.lock().discard();
+        self.broken.store(true, Ordering::Release);
+        self.right.block();
+        self.poller.send(Command::Read(self.clone()));
+    }
+
+    /// Moves what goes next from the outbox; false if there is nothing.
+    fn stage(&self, staged: &mut Staged) -> bool {
+        self.outbound.lock().stage(staged);
+        !staged.is_empty()
+    }
+
+    fn write_once(&self, staged: &Staged) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        let filled = staged.slices(&mut slices);
+        match &*self.socket.read() {
+            Some(socket) => socket.write_vectored(&slices[..filled]),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The socket is full, or the turn is over: the poller writes on when the socket is writable, which may be at once.
+    fn hand_over(&self) {
+        self.right.block();
+        self.watch_writable(true);
+    }
+
+    fn watch_writable(&self, writable: bool) {
+        // Unchanged and false is the usual case; unchanged and true must fire again.
+        if writable || self.watch.lock().writable {
+            self.watch(|watch| watch.writable = writable);
+        }
+    }
+
+    /// Changes what the poller is told of. An edge-triggered registration fires after each change, if the socket is ready
+    /// then.
+    fn watch(&self, change: impl FnOnce(&mut Watch)) {
+        let mut watch = self.watch.lock();
+        change(&mut watch);
+        let socket = self.socket.read();
+        let Some(mut socket) = socket.as_ref() else { return };
+        let registry = self.poller.registry();
+        let result = match (watch.interest(), watch.registered) {
+            (Some(interest), true) => socket.reregister(registry, Token(self.key), interest),
+            (Some(interest), false) => socket.register(registry, Token(self.key), interest),
+            (None, true) => socket.deregister(registry),
+            (None, false) => Ok(()),
+        };
+        watch.registered = watch.interest().is_some();
+        if let Err(error) = result {
+            tracing::error!(peer = %self.peer_address, %error, "cannot watch a socket: the connection will time out");
+        }
+    }
+
+    fn say_no_more(self: &Arc<Self>) {
+        if !self.lingers.swap(true, Ordering::AcqRel) {
+            if let Some(socket) = self.socket.read().as_ref() {
+                // An error means that the connection is gone already, which reading finds out.
+                let _ = socket.shutdown_write();
+            }
+            self.linger(LINGER);
+        }
+    }
+
+    /// Closes the descriptor in `within`, or earlier where an earlier time was set.
+    fn linger(self: &Arc<Self>, within: Duration) {
+        let until = Instant::now() + within;
+        let mut linger_until = self.linger_until.lock();
+        if linger_until.is_none_or(|earlier| until < earlier) {
+            *linger_until = Some(until);
+            self.poller.send(Command::Timer(self.clone(), until));
+        }
+    }
+
+    // ---- Reading ----
+
+    /// Reads what there is, for one turn. Called by one thread at a time.
+    pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+        let mut inbound = self.inbound.lock();
+        let turn = self.read_turn(&mut inbound, scratch, now);
+        drop(inbound);
+        // One write answers all pings, grants and withdrawals of the turn.
+        if turn != Turn::Gone && self.outbound.lock().has_work() {
+            self.flush();
+        }
+        scratch.wakers.wake_all();
+        turn
+    }
+
+    fn read_turn(self: &Arc<Self>, inbound: &mut Inbound, scratch: &mut Scratch, now: Instant) -> Turn {
+        let mut taken = 0;
+        loop {
+            if self.closed.get().is_some() || self.lingers.load(Ordering::Acquire) {
+                return self.drop_input(scratch);
+            }
+            let read = |slices: &mut [io::IoSliceMut<'_>]| match &*self.socket.read() {
+                Some(socket) => socket.read_vectored(slices),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            };
+            let gate = Admission(&*self.handler);
+            let received = inbound.receive(
+                now,
+                &mut scratch.ahead[..],
+                &self.outbound,
+                &gate,
+                &mut scratch.events,
+                read,
+            );
+            let goodbye = self.dispatch(inbound, scratch);
+            match received {
+                _ if goodbye.is_some() => {
+                    return self.fail(goodbye.unwrap_or(Closed::Here), &mut scratch.wakers);
+                }
+                Ok(received) if !received.filled && self.broken.load(Ordering::Acquire) => {
+                    return self.fail(Closed::Lost { error: None }, &mut scratch.wakers);
+                }
+                Ok(received) if !received.filled => return Turn::Drained,
+                Ok(received) => taken += received.bytes,
+                Err(closed) => return self.fail(closed, &mut scratch.wakers),
+            }
+            if taken >= MAX_BYTES_PER_TURN {
+                return Turn::More;
+            }
+        }
+    }
+
+    /// Tells the handler what arrived; gives the reason if the peer said goodbye.
+    fn dispatch(self: &Arc<Self>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
+        let mut goodbye = None;
+        for event in scratch.events.drain(..) {
+            match event {
+                Event::Open(peer) => self.handler.opened(self, &peer),
+                Event::Wants { id, bytes } => self.request_memory(inbound, id, bytes),
+                Event::Call(call) => self.handler.called(
+                    self,
+                    Call {
+                        id: call.id,
+                        slot: call.slot,
+                        tree: call.tree,
+                        deadline: call.deadline,
+                        idempotent: call.idempotent,
+                        lease: Lease::new(call.hold, self),
+                    },
+                ),
+                Event::Answer { id, answer } => {
+                    let answer = answer.map(|(tree, hold)| Reply { tree, lease: Lease::new(hold, self) });
+                    self.handler.answered(self, id, answer, &mut scratch.wakers);
+                }
+                Event::Cancel { id } => self.handler.cancelled(self, id),
+                Event::Dropped { hold } => drop(Lease::new(hold, self)),
+                Event::Withdrawn { id } => {
+                    if let Some(budget) = &self.budget {
+                        budget.forget_message(self.key as u64, id);
+                    }
+                }
+                Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
+            }
+        }
+        goodbye
+    }
+
+    /// A message waits for its memory: from the budget where there is one; a client takes every result it asked for.
+    fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
+        let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
+        let charge = budget.request(self.key as u64, id, bytes, || {
+            let link = self.clone();
+            Box::new(move |charge| link.poller.clone().send(Command::Grant(link, id, charge)))
+        });
+        if let Some(charge) = charge {
+            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+        }
+    }
+
+    /// The budget has room for a message that waited.
+    pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
+        self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
+        self.flush();
+    }
+
+    /// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
+    fn drop_input(self: &Arc<Self>, scratch: &mut Scratch) -> Turn {
+        let mut taken = 0;
+        while taken < MAX_BYTES_PER_TURN {
+            let slices = &mut [io::IoSliceMut::new(&mut scratch.ahead[..])];
+            let read = match &*self.socket.read() {
+                Some(socket) => socket.read_vectored(slices),
+                None => return Turn::Gone,
+            };
+            match read {
+                Ok(bytes) if bytes > 0 => taken += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return self.gone(Closed::Here, &mut scratch.wakers),
+            }
+        }
+        Turn::More
+    }
+
+    // ---- Time ----
+
+    /// Looks at the clock; gives the next time to do so, or none if the link is gone.
+    pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
+        if self.linger_until.lock().is_some_and(|until| until <= now) {
+            self.gone(Closed::Here, &mut scratch.wakers);
+            scratch.wakers.wake_all();
+            return None;
+        }
+        // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
+        if self.inbound.lock().next_timeout() <= now && self.read(scratch, now) == Turn::Gone {
+            return None;
+        }
+        let mut inbound = self.inbound.lock();
+        let result = inbound.handle_timeout(now, &self.outbound);
+        let next = inbound.next_timeout();
+        drop(inbound);
+        if let Err(closed) = result {
+            self.gone(closed, &mut scratch.wakers);
+            scratch.wakers.wake_all();
+            return None;
+        }
+        self.flush();
+        Some(self.linger_until.lock().map_or(next, |until| until.min(next)))
+    }
+
+    // ---- The end ----
+
+    /// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
+    fn fail(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+        let text = match &closed {
+            Closed::Protocol(error) if !error.is_stranger() => Some(error.to_string()),
+            _ => None,
+        };
+        let Some(text) = text else { return self.gone(closed, wakers) };
+        self.end(closed, wakers);
+        self.outbound.lock().finish_now(Some(ErrorKind::Protocol), &text);
+        self.linger(LINGER);
+        self.flush();
+        Turn::Drained
+    }
+
+    /// Tells the handler, once, and gives back what was held.
+    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) {
+        if let Some(budget) = &self.budget {
+            budget.forget_connection(self.key as u64);
+        }
+        let closed = Arc::new(closed);
+        if self.closed.set(closed.clone()).is_ok() {
+            self.handler.closed(self, &closed, wakers);
+        }
+    }
+
+    /// Closes the descriptor.
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+        self.end(closed, wakers);
+        self.outbound.lock().discard();
+        // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
+        if let Some(socket) = self.socket.read().as_ref() {
+            let _ = socket.shutdown();
+        }
+        // Takes the lock from readers and writers: nobody uses the descriptor when it is closed and its number reused.
+        drop(self.socket.write().take());
+        self.poller.send(Command::Forget(self.key));
+        Turn::Gone
+    }
+
+    /// Puts the socket into the poller's hands.
+    pub(crate) fn register(self: &Arc<Self>) -> io::Result<()> {
+        let mut watch = self.watch.lock();
+        watch.registered = true;
+        match self.socket.read().as_ref() {
+            Some(mut socket) => socket.register(self.poller.registry(), Token(self.key), Interest::READABLE),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// Lets the receiving half ask a handler.
+struct Admission<'a>(&'a dyn DebugHandler);
+
+impl connection::Gate for Admission<'_> {
+    fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, teleport_wire::RemoteError> {
+        self.0.admit(method, payload_bytes)
+    }
+}

@@ -1,0 +1,362 @@
+//! Threads that wait for many sockets at once and move their bytes.
+//!
+//! Flow: the kernel says which sockets are ready -> each link reads and writes for one turn; who has more goes to the
+//! ready list, so that all get a turn -> commands of other threads -> timers. A poller owns the read-ahead buffer of all
+//! its links. Never runs user code that blocks; an inline method is the user's promise not to.
+//! Bounds: one turn a link a round, `MAX_ACCEPTS_PER_ROUND`, one timer entry a link and one more when it closes.
+
+mod timers;
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::event::Source;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+
+use self::timers::Timers;
+use crate::budget::{Budget, Charge};
+use crate::config::Config;
+use crate::connection::{Closed, Role};
+use crate::link::{Handler, Link, Scratch, Turn};
+use crate::socket::{AcceptError, Listener, Socket};
+
+/// The token of the waker; links and listeners count up from the one after it.
+const WAKER: Token = Token(0);
+
+/// Readiness events taken from the kernel at once.
+const EVENTS_PER_ROUND: usize = 256;
+
+/// Connections accepted before the other sockets get their turn again.
+const MAX_ACCEPTS_PER_ROUND: usize = 64;
+
+/// When accepting failed for lack of descriptors, it is tried again after this time.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
+pub trait Acceptor: Send + Sync + 'static {
+    /// A client connected; pass the socket to [`Poller::attach`], or drop it to refuse.
+    fn accepted(&self, socket: Socket);
+
+    /// Accepting failed; it is tried again soon where that can help.
+    fn failed(&self, error: &AcceptError);
+}
+
+pub(crate) enum Command {
+    Attach(Arc<Link>),
+    Read(Arc<Link>),
+    Grant(Arc<Link>, u64, Charge),
+    Timer(Arc<Link>, Instant),
+    Abort(Arc<Link>),
+    Forget(usize),
+    Listen(usize, Listener, Arc<dyn Acceptor>),
+    Unlisten(usize, Sender<()>),
+    Stop,
+}
+
+/// A handle on a polling thread; clones share it.
+#[derive(Clone, Debug)]
+pub struct Poller {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    waker: Waker,
+    commands: Sender<Command>,
+}
+
+/// Keys of links and listeners are never reused, so that an event for one that is gone finds nothing.
+static NEXT_KEY: AtomicUsize = AtomicUsize::new(WAKER.0 + 1);
+
+thread_local! {
+    static IS_POLLER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is a poller's thread, which must not wait for calls: it would wait for itself.
+pub fn on_poller_thread() -> bool {
+    IS_POLLER.get()
+}
+
+/// A poller that ends when this is dropped, with all its links.
+#[derive(Debug)]
+pub struct PollerThread {
+    poller: Poller,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PollerThread {
+    /// Starts a polling thread called `name`.
+    ///
+    /// # Errors
+    /// What the system says when it has no descriptor or thread left.
+    pub fn start(name: &str) -> io::Result<PollerThread> {
+        let poll = Poll::new()?;
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let shared = Shared {
+            registry: poll.registry().try_clone()?,
+            waker: Waker::new(poll.registry(), WAKER)?,
+            commands: sender,
+        };
+        let poller = Poller { shared: Arc::new(shared) };
+        let polling = Polling::new(poll, receiver);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || polling.run())?;
+        Ok(PollerThread { poller, thread: Some(thread) })
+    }
+
+    /// The handle that links are attached with.
+    pub fn poller(&self) -> &Poller {
+        &self.poller
+    }
+}
+
+impl Drop for PollerThread {
+    fn drop(&mut self) {
+        self.poller.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // The thread's panic was printed by its hook; there is nobody else to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Poller {
+    /// The poller that all clients of this process share; it starts with the first one and never ends.
+    ///
+    /// # Errors
+    /// What the system says when it has no descriptor or thread left.
+    pub fn shared() -> io::Result<&'static Poller> {
+        static SHARED: OnceLock<PollerThread> = OnceLock::new();
+        if let Some(thread) = SHARED.get() {
+            return Ok(thread.poller());
+        }
+        let started = PollerThread::start("teleport-poller")?;
+        Ok(SHARED.get_or_init(|| started).poller())
+    }
+
+    /// Puts a connected socket into the poller's hands and begins the handshake. With a `budget`, large messages wait for
+    /// memory from it; without, all are taken.
+    ///
+    /// # Errors
+    /// What the system says when it cannot watch the socket.
+    pub fn attach<H: Handler>(
+        &self,
+        socket: Socket,
+        role: Role,
+        config: &Arc<Config>,
+        budget: Option<Budget>,
+        handler: Arc<H>,
+    ) -> io::Result<Arc<Link>> {
+        let link = Link::new(self, socket, role, config, budget, handler);
+        link.register()?;
+        self.send(Command::Attach(link.clone()));
+        Ok(link)
+    }
+
+    /// Accepts connections until the returned handle is dropped.
+    ///
+    /// # Errors
+    /// What the system says when it cannot watch the socket.
+    pub fn listen(&self, listener: Listener, acceptor: Arc<dyn Acceptor>) -> io::Result<Listening> {
+        let key = self.next_key();
+        (&mut &listener).register(self.registry(), Token(key), Interest::READABLE)?;
+        self.send(Command::Listen(key, listener, acceptor));
+        Ok(Listening { key, poller: self.clone() })
+    }
+
+    pub(crate) fn next_key(&self) -> usize {
+        NEXT_KEY.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    pub(crate) fn send(&self, command: Command) {
+        // A poller that has stopped has dropped all its links: nothing is left to do for them.
+        if self.shared.commands.send(command).is_ok()
+            && let Err(error) = self.shared.waker.wake()
+        {
+            tracing::error!(%error, "cannot wake a poller");
+        }
+    }
+}
+
+/// A listener in a poller's hands; dropping it closes the listener before it returns.
+#[derive(Debug)]
+pub struct Listening {
+    key: usize,
+    poller: Poller,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let (done, closed) = crossbeam_channel::bounded(1);
+        self.poller.send(Command::Unlisten(self.key, done));
+        if !on_poller_thread() {
+            // Fails when the poller has stopped, which closed the listener too.
+            let _ = closed.recv();
+        }
+    }
+}
+
+/// The state of a polling thread.
+struct Polling {
+    poll: Poll,
+    commands: Receiver<Command>,
+    links: HashMap<usize, Arc<Link>>,
+    listeners: HashMap<usize, (Listener, Arc<dyn Acceptor>)>,
+    /// Links that had more to read when their turn was over.
+    ready: VecDeque<Arc<Link>>,
+    /// Listeners that had more to accept.
+    accepting: Vec<usize>,
+    timers: Timers,
+    scratch: Scratch,
+}
+
+impl Polling {
+    fn new(poll: Poll, commands: Receiver<Command>) -> Polling {
+        Polling {
+            poll,
+            commands,
+            links: HashMap::new(),
+            listeners: HashMap::new(),
+            ready: VecDeque::new(),
+            accepting: Vec::new(),
+            timers: Timers::default(),
+            scratch: Scratch::new(),
+        }
+    }
+
+    fn run(mut self) {
+        IS_POLLER.set(true);
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        loop {
+            let idle = self.ready.is_empty() && self.accepting.is_empty();
+            let wait = if idle { self.timers.wait(Instant::now()) } else { Some(Duration::ZERO) };
+            if let Err(error) = self.poll.poll(&mut events, wait)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "a poller cannot wait for its sockets and ends");
+                break;
+            }
+            let now = Instant::now();
+            self.take_turns(now);
+            for event in &events {
+                let Token(key) = event.token();
+                if let Some(link) = self.links.get(&key).cloned() {
+                    if event.is_writable() {
+                        link.writable();
+                    }
+                    if event.is_readable() || event.is_error() || event.is_read_closed() {
+                        self.read(link, now);
+                    }
+                } else if self.listeners.contains_key(&key) {
+                    self.accept(key);
+                }
+            }
+            if self.obey(now) {
+                break;
+            }
+            self.check_timers();
+        }
+        self.end();
+    }
+
+    /// One turn for each that had more than its last turn allowed.
+    fn take_turns(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            if let Some(link) = self.ready.pop_front() {
+                self.read(link, now);
+            }
+        }
+        for key in std::mem::take(&mut self.accepting) {
+            self.accept(key);
+        }
+    }
+
+    fn read(&mut self, link: Arc<Link>, now: Instant) {
+        if link.read(&mut self.scratch, now) == Turn::More {
+            self.ready.push_back(link);
+        }
+    }
+
+    fn accept(&mut self, key: usize) {
+        let Some((listener, acceptor)) = self.listeners.get(&key) else { return };
+        for _ in 0..MAX_ACCEPTS_PER_ROUND {
+            match listener.accept() {
+                Ok(Some(socket)) => acceptor.accepted(socket),
+                Ok(None) => return,
+                Err(error) => {
+                    acceptor.failed(&error);
+                    self.timers.add(Instant::now() + ACCEPT_AGAIN, key);
+                    return;
+                }
+            }
+        }
+        self.accepting.push(key);
+    }
+
+    /// Carries out what other threads asked for; true if the poller is to end.
+    fn obey(&mut self, now: Instant) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach(link) => {
+                    self.links.insert(link.key(), link.clone());
+                    self.timers.add(now, link.key());
+                    // The socket may have become ready before the link was known here.
+                    link.flush();
+                    self.read(link, now);
+                }
+                Command::Read(link) => self.read(link, now),
+                Command::Grant(link, id, charge) => link.grant(id, charge),
+                Command::Timer(link, at) => self.timers.add(at, link.key()),
+                Command::Abort(link) => {
+                    link.gone(Closed::Here, &mut self.scratch.wakers);
+                    self.scratch.wakers.wake_all();
+                }
+                Command::Forget(key) => drop(self.links.remove(&key)),
+                Command::Listen(key, listener, acceptor) => {
+                    self.listeners.insert(key, (listener, acceptor));
+                    self.accept(key);
+                }
+                Command::Unlisten(key, done) => {
+                    self.listeners.remove(&key);
+                    // The one who asked may be this thread, and not wait.
+                    let _ = done.send(());
+                }
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn check_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.timers.due(now) {
+            if let Some(link) = self.links.get(&key).cloned() {
+                if let Some(next) = link.timeout(&mut self.scratch, now) {
+                    self.timers.add(next, key);
+                }
+            } else {
+                self.accept(key);
+            }
+        }
+    }
+
+    fn end(mut self) {
+        self.listeners.clear();
+        for link in std::mem::take(&mut self.links).into_values() {
+            link.gone(Closed::Here, &mut self.scratch.wakers);
+        }
+        self.scratch.wakers.wake_all();
+    }
+}

@@ -1,0 +1,21 @@
+//! The one place that speaks to the kernel through nix and libc.
+//!
+//! Each function is one or two system calls with an `io::Result`; what they are for is decided by the modules
+//! that call them. Everything here is safe to call.
+
+mod event;
+mod file;
+mod memory;
+mod net;
+
+pub(crate) use event::EventFlag;
+pub(crate) use file::DirectoryLock;
+pub(crate) use memory::Memory;
+pub(crate) use net::{
+    connect_unix, connection_refused, is_absent_address, is_exhausted, is_listening, is_lost_connection,
+    listen_tcp, peer_credentials, read_vectored, shutdown, shutdown_write, tune_tcp, tune_unix,
+    write_vectored,
+};
+
+#[cfg(test)]
+pub(crate) mod tests;
