@@ -1,1 +1,74 @@
-//! teleport-server
+//! A server that binds functions to names and answers calls with trees of arrays.
+//!
+//! [`Methods`] hold the functions, [`Server`] listens and runs them on its workers, [`ServerHandle`] looks at it and ends
+//! it. A function takes and gives any types that trees convert to: plain Rust values, [`Array`](wire::Array)s, or a
+//! [`Tree`](wire::Tree). Arrays arrive in the memory that the function reads, and leave from the memory that it returns.
+//!
+//! ```
+//! use teleport_server::{BoxError, Context, Method, Methods, Server};
+//! use teleport_server::wire::{Array, Tree, tree};
+//!
+//! fn brighten(mut x: Tree, cx: Context) -> Result<Tree, BoxError> {
+//!     let mut image: Array = x.take("image")?; // received in place, and ours to change
+//!     for pixel in image.as_mut_slice::<u8>()? {
+//!         *pixel = pixel.saturating_add(10);
+//!     }
+//!     println!("a {:?} image for {}", image.shape(), cx.caller());
+//!     Ok(tree!({"image": image}))
+//! }
+//!
+//! # fn main() -> Result<(), BoxError> {
+//! let methods = Methods::new()
+//!     .register("brighten", brighten)
+//!     .register("echo", |x: Tree| x)
+//!     .register("save", Method::new(|x: Tree| drop(x)).workers(2)) // a pool of its own
+//!     .register("ping", Method::inline(|x: Tree| x)); // on the poller: must not block
+//! let server = Server::bind("tcp://127.0.0.1:0")?.workers(4).start(methods)?;
+//! println!("listening at {}", server.address());
+//! server.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Threads
+//! A few I/O threads receive and send; each pool has its workers; one thread runs done functions; one sleeps until the
+//! server is to close. No connection has a thread of its own. Calls run in parallel and may overtake each other.
+//!
+//! # Failures
+//! A function's error or panic goes to its caller, to [`ServerHandle::check`] and to the log (with `tracing`, target
+//! `teleport_server`), and the server goes on, unless its owner chose [`Server::stop_on_error`]. A [`Failure`] gives the
+//! caller a code beside the text. An unknown method and arguments that do not fit are errors for that call alone.
+//!
+//! To tell a panic's place, the first start of a server adds a panic hook of its own before the one that the process has.
+//! With `panic = "abort"` nothing can be caught: a panicking function ends the whole process. The log says so at start.
+#![forbid(unsafe_code)]
+
+mod call;
+mod context;
+mod core;
+mod counters;
+mod done;
+mod error;
+mod failure;
+mod handle;
+mod lifecycle;
+mod log_limit;
+mod method;
+mod methods;
+mod options;
+mod peer;
+mod queue;
+mod server;
+mod supervisor;
+mod worker;
+
+pub use context::Context;
+pub use counters::Stats;
+pub use error::ServeError;
+pub use failure::{BoxError, Failure};
+pub use handle::{Closer, ServerHandle};
+pub use method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain};
+pub use methods::Methods;
+pub use server::Server;
+pub use teleport_transport as transport;
+pub use teleport_transport::wire;

@@ -1,0 +1,103 @@
+//! One call that a server owes an answer, from its arrival to that answer.
+//!
+//! Flow: `OpenCall::new` (it arrived) -> a pool's queue -> `claim` by a worker or `withdraw` by its caller, whichever
+//! comes first -> `answer`. Who takes the arguments out decides whether the function runs; so a call that was withdrawn
+//! gives its memory back at once, wherever in a queue it stands. Never waits. Bound: the client's open calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use teleport_transport::wire::{Message, RemoteError, Tree};
+use teleport_transport::{Lease, Link};
+
+use crate::counters::Counter;
+use crate::methods::Entry;
+use crate::peer::Peer;
+
+/// What a function is called with, and what pays for its memory until then.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub(crate) tree: Tree,
+    pub(crate) lease: Lease,
+}
+
+/// A call without an answer.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) id: u64,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) deadline: Option<Instant>,
+    cancelled: AtomicBool,
+    /// Until the call starts or is withdrawn.
+    arguments: Mutex<Option<Arguments>>,
+}
+
+impl OpenCall {
+    pub(crate) fn new(
+        peer: &Arc<Peer>,
+        link: &Arc<Link>,
+        id: u64,
+        entry: &Arc<Entry>,
+        deadline: Option<Instant>,
+        arguments: Arguments,
+    ) -> OpenCall {
+        OpenCall {
+            peer: peer.clone(),
+            link: link.clone(),
+            id,
+            entry: entry.clone(),
+            deadline,
+            cancelled: AtomicBool::new(false),
+            arguments: Mutex::new(Some(arguments)),
+        }
+    }
+
+    /// Takes the arguments, once: whoever gets them decides what becomes of the call.
+    pub(crate) fn claim(&self) -> Option<Arguments> {
+        self.arguments.lock().take()
+    }
+
+    /// Whether the call still waits for a worker.
+    pub(crate) fn waits(&self) -> bool {
+        self.arguments.lock().is_some()
+    }
+
+    /// Tells a running function that its caller has gone or wants no answer.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is wanted no more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()
+    }
+
+    /// Whether the caller stopped waiting.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Sends a result. Only the first answer of a call goes out.
+    pub(crate) fn answer(&self, message: Message) {
+        self.send(message, &self.peer.core.counters.answered);
+    }
+
+    /// Sends an error. Only the first answer of a call goes out.
+    pub(crate) fn refuse(&self, error: &RemoteError) {
+        self.send(Message::error(error), &self.peer.core.counters.failed);
+    }
+
+    fn send(&self, message: Message, counter: &Counter) {
+        self.peer.forget(self.id);
+        // First, so that who has the answer finds it counted.
+        counter.add();
+        // Fails when the connection is over or the call was answered at closing: nobody waits for this one.
+        if self.link.closed().is_some() || self.link.answer(self.id, message).is_err() {
+            counter.take_back();
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What all threads of a running server share, and how connections come to it.
+//!
+//! Flow: [`Door`] accepts a socket -> a poller in turn -> a [`Peer`] for it -> this, until the connection has ended.
+//! Never waits. Bounds: `max_connections`; eager credit of all connections, which shrinks when there are many.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use teleport_transport::connection::Role;
+use teleport_transport::wire::{ErrorKind, RemoteError};
+use teleport_transport::{AcceptError, Acceptor, Budget, Config, Link, Poller, Socket};
+
+use crate::call::OpenCall;
+use crate::counters::Counters;
+use crate::done::Ledger;
+use crate::error::ServeError;
+use crate::lifecycle::Lifecycle;
+use crate::log_limit::LogLimit;
+use crate::methods::Table;
+use crate::options::Options;
+use crate::peer::Peer;
+use crate::queue::Queue;
+
+/// Connections past `max_connections` that are told so, at the same time; more are just closed.
+const MAX_REFUSALS: usize = 64;
+
+/// How long a refused client has to read why.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+
+/// What a connection may send without asking when there are many: the least that keeps small calls at one trip.
+const MIN_EAGER_BYTES: u64 = 64 << 10;
+
+/// The part of `max_memory` that eager credit of `Config::eager_credit_bytes` may amount to.
+const EAGER_PART: u64 = 4;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) table: Table,
+    /// One queue for each pool of the table.
+    pub(crate) pools: Vec<Queue<Arc<OpenCall>>>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Counters,
+    pub(crate) log_limit: LogLimit,
+    pub(crate) budget: Budget,
+    stop_on_error: bool,
+    max_connections: usize,
+    roomy: Arc<Config>,
+    tight: Arc<Config>,
+    pollers: Vec<Poller>,
+    next_poller: AtomicUsize,
+    /// Every connection that has not ended, by its link's key.
+    connections: Mutex<HashMap<usize, (Arc<Link>, Arc<Peer>)>>,
+    /// Counted on its own, since a connection may end before it stands in the map.
+    connection_count: AtomicUsize,
+}
+
+impl Core {
+    pub(crate) fn new(
+        options: &Options,
+        table: Table,
+        pollers: Vec<Poller>,
+        lifecycle: Arc<Lifecycle>,
+    ) -> Arc<Core> {
+        let roomy = options.config();
+        let eager_credit_bytes = roomy.eager_credit_bytes.min(MIN_EAGER_BYTES);
+        let tight = Config { eager_credit_bytes, ..roomy.clone() };
+        Arc::new(Core {
+            pools: table.pools.iter().map(|_| Queue::new(|call: &Arc<OpenCall>| call.waits())).collect(),
+            ledger: Ledger::new(table.logging_workers()),
+            table,
+            lifecycle,
+            counters: Counters::default(),
+            log_limit: LogLimit::default(),
+            budget: Budget::new(options.max_memory),
+            stop_on_error: options.stop_on_error,
+            max_connections: options.max_connections,
+            roomy: Arc::new(roomy),
+            tight: Arc::new(tight),
+            pollers,
+            next_poller: AtomicUsize::new(0),
+            connections: Mutex::default(),
+            connection_count: AtomicUsize::new(0),
+        })
+    }
+
+    /// Connections that have not ended, those in their handshake included.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.connection_count.load(Ordering::SeqCst)
+    }
+
+    /// Every connection that has not ended.
+    pub(crate) fn connections(&self) -> Vec<(Arc<Link>, Arc<Peer>)> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn connection_ended(&self, key: usize) {
+        let ended = self.connections.lock().remove(&key);
+        // Outside of the lock: it may be the last that holds the link.
+        drop(ended);
+        self.connection_count.fetch_sub(1, Ordering::SeqCst);
+        self.lifecycle.notify();
+    }
+
+    /// A function failed: its caller is told, and so is the server's owner.
+    pub(crate) fn function_failed(&self, call: &OpenCall, error: RemoteError) {
+        // The caller's own mistake.
+        if error.kind == ErrorKind::BadArguments {
+            return call.refuse(&error);
+        }
+        let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
+        if self.log_limit.allows() {
+            tracing::warn!(method, caller, "a call failed: {error}");
+        }
+        let answer = error.clone();
+        let failure = ServeError::Function { method: method.to_owned(), caller: caller.to_owned(), error };
+        self.note(failure, || call.refuse(&answer));
+    }
+
+    /// A done function failed.
+    pub(crate) fn done_failed(&self, method: &str, message: String) {
+        if self.log_limit.allows() {
+            tracing::warn!(method, "a done function failed: {message}");
+        }
+        self.note(ServeError::Done { method: method.to_owned(), message }, || {});
+    }
+
+    /// Who has the answer finds the failure noted; a server that ends of it answers first.
+    fn note(&self, failure: ServeError, answer: impl FnOnce()) {
+        if self.stop_on_error {
+            answer();
+            self.lifecycle.fail(failure);
+        } else {
+            self.lifecycle.note(failure);
+            answer();
+        }
+    }
+
+    /// Whether the credit of one more connection is within its part of the memory.
+    fn config(&self, connections: usize) -> &Arc<Config> {
+        let eager_bytes = (connections as u64).saturating_mul(self.roomy.eager_credit_bytes);
+        if eager_bytes <= self.budget.max_bytes() / EAGER_PART { &self.roomy } else { &self.tight }
+    }
+}
+
+/// Where clients come in.
+#[derive(Debug)]
+pub(crate) struct Door(pub(crate) Arc<Core>);
+
+impl Door {
+    fn admit(&self, socket: Socket, connections: usize) -> std::io::Result<()> {
+        let core = &self.0;
+        let turn = core.next_poller.fetch_add(1, Ordering::Relaxed);
+        let poller = &core.pollers[turn % core.pollers.len()];
+        let peer = Peer::new(core);
+        let budget = Some(core.budget.clone());
+        let link = poller.attach(socket, Role::Server, core.config(connections), budget, peer.clone())?;
+        if connections > core.max_connections {
+            let reason =
+                format!("the server has its {} connections (`max_connections`)", core.max_connections);
+            link.close(Some(ErrorKind::Overloaded), &reason, REFUSAL_TIME);
+        }
+        let mut known = core.connections.lock();
+        // A connection that has ended by now was removed before it stood here.
+        if link.closed().is_none() {
+            known.insert(link.key(), (link, peer));
+        }
+        Ok(())
+    }
+}
+
+impl Acceptor for Door {
+    fn accepted(&self, socket: Socket) {
+        let core = &self.0;
+        let connections = core.connection_count.fetch_add(1, Ordering::SeqCst) + 1;
+        let surplus = connections.saturating_sub(core.max_connections);
+        let peer = socket.peer().to_owned();
+        if surplus > 0 && core.log_limit.allows() {
+            tracing::warn!(
+                peer,
+                max_connections = core.max_connections,
+                "a connection was refused: too many"
+            );
+        }
+        let refused =
+            if surplus > MAX_REFUSALS { Ok(false) } else { self.admit(socket, connections).map(|()| true) };
+        if !matches!(refused, Ok(true)) {
+            core.connection_count.fetch_sub(1, Ordering::SeqCst);
+            core.lifecycle.notify();
+        }
+        if let Err(error) = refused
+            && core.log_limit.allows()
+        {
+            tracing::warn!(peer, %error, "a connection was refused: it cannot be watched");
+        }
+    }
+
+    fn failed(&self, error: &AcceptError) {
+        if self.0.log_limit.allows() {
+            tracing::warn!("{error}");
+        }
+    }
+}

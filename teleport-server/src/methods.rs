@@ -1,0 +1,314 @@
+//! Names and the functions behind them: the list that a user writes, and the table that calls are looked up in.
+//!
+//! Flow: [`Methods::register`] -> [`Table::build`] checks all names once, at start -> [`Table::find`] for each call.
+//! Never changes after the start. Bound: names have 1 to 256 bytes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, Ran, RemoteError};
+
+use crate::error::ServeError;
+use crate::method::{Erased, IntoMethod, Method, Place};
+
+/// Functions by name, for [`Server::run`](crate::Server::run) or [`start`](crate::Server::start).
+///
+/// ```
+/// use teleport_server::Methods;
+/// use teleport_server::wire::{Tree, TreeError, tree};
+///
+/// let methods = Methods::new()
+///     .register("echo", |x: Tree| x)
+///     .register("length", |text: String| text.len())
+///     .register("add", |x: Tree| -> Result<Tree, TreeError> {
+///         Ok(tree!({"result": x.field::<i64>("foo")? + x.field::<i64>("bar")?}))
+///     });
+/// ```
+#[derive(Default)]
+pub struct Methods {
+    list: Vec<(String, Method)>,
+}
+
+impl Methods {
+    /// No methods yet.
+    pub fn new() -> Methods {
+        Methods::default()
+    }
+
+    /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is there already, or too long, is
+    /// an error when the server starts.
+    #[must_use]
+    #[doc(alias = "bind")]
+    pub fn register<Form>(mut self, name: impl Into<String>, method: impl IntoMethod<Form>) -> Methods {
+        self.list.push((name.into(), method.into_method()));
+        self
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.list.iter().map(|(name, method)| (name, method))).finish()
+    }
+}
+
+/// Where a method's calls go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    Inline,
+    /// The pool of that number.
+    Pool(usize),
+}
+
+/// One method of a running server.
+pub(crate) struct Entry {
+    pub(crate) name: Arc<str>,
+    pub(crate) function: Erased,
+    pub(crate) route: Route,
+    /// The number of the done function that gets its logs.
+    pub(crate) done: Option<usize>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("name", &self.name).field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
+/// A pool of workers that the table asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PoolPlan {
+    /// The method that it is for; none for the shared one.
+    pub(crate) method: Option<Arc<str>>,
+    pub(crate) workers: usize,
+}
+
+/// All methods of a running server.
+#[derive(Debug)]
+pub(crate) struct Table {
+    entries: Vec<Arc<Entry>>,
+    slots: HashMap<Arc<str>, u32>,
+    pub(crate) pools: Vec<PoolPlan>,
+}
+
+impl Table {
+    /// Checks names and options. `done` holds the names that have a done function, by its number.
+    pub(crate) fn build(
+        methods: Methods,
+        shared_workers: usize,
+        done: &[String],
+    ) -> Result<Table, ServeError> {
+        let mut table = Table { entries: Vec::new(), slots: HashMap::new(), pools: Vec::new() };
+        for (name, method) in methods.list {
+            table.add(name, method, shared_workers, done)?;
+        }
+        table.check_done(done)?;
+        Ok(table)
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        method: Method,
+        shared_workers: usize,
+        done: &[String],
+    ) -> Result<(), ServeError> {
+        if name.is_empty() || name.len() > MAX_METHOD_BYTES {
+            return Err(ServeError::MethodName { bytes: name.len(), name, max_bytes: MAX_METHOD_BYTES });
+        }
+        if method.place == Place::Inline && method.has_workers {
+            return Err(ServeError::InlineWithWorkers { name });
+        }
+        let done = done.iter().position(|done| *done == name);
+        if done.is_some() && !method.logged {
+            return Err(ServeError::NotLogged { name });
+        }
+        let name: Arc<str> = name.into();
+        let slot = self.entries.len() as u32;
+        if self.slots.insert(name.clone(), slot).is_some() {
+            return Err(ServeError::DuplicateMethod { name: name.to_string() });
+        }
+        let route = self.route(&name, method.place, shared_workers);
+        self.entries.push(Arc::new(Entry { name, function: method.function, route, done }));
+        Ok(())
+    }
+
+    fn route(&mut self, name: &Arc<str>, place: Place, shared_workers: usize) -> Route {
+        let plan = match place {
+            Place::Inline => return Route::Inline,
+            Place::Shared => match self.pools.iter().position(|pool| pool.method.is_none()) {
+                Some(shared) => return Route::Pool(shared),
+                None => PoolPlan { method: None, workers: shared_workers },
+            },
+            Place::Own { workers } => PoolPlan { method: Some(name.clone()), workers },
+        };
+        self.pools.push(plan);
+        Route::Pool(self.pools.len() - 1)
+    }
+
+    fn check_done(&self, done: &[String]) -> Result<(), ServeError> {
+        for (index, name) in done.iter().enumerate() {
+            if done[..index].contains(name) {
+                return Err(ServeError::DuplicateDone { name: name.clone() });
+            }
+            if !self.slots.contains_key(name.as_str()) {
+                return Err(ServeError::DoneWithoutMethod { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the method called `name`.
+    pub(crate) fn find(&self, name: &str) -> Result<u32, RemoteError> {
+        self.slots.get(name).copied().ok_or_else(|| {
+            let text = format!("there is no method {name:?}; {}", self.others(name));
+            RemoteError::new(ErrorKind::UnknownMethod, Ran::No, text)
+        })
+    }
+
+    /// A method by its number, which [`find`](Table::find) gave.
+    pub(crate) fn entry(&self, slot: u32) -> Option<&Arc<Entry>> {
+        self.entries.get(slot as usize)
+    }
+
+    /// Worker threads of all pools whose calls may leave logs for a done function.
+    pub(crate) fn logging_workers(&self) -> usize {
+        let logs =
+            |pool| self.entries.iter().any(|entry| entry.done.is_some() && entry.route == Route::Pool(pool));
+        self.pools.iter().enumerate().filter(|(index, _)| logs(*index)).map(|(_, plan)| plan.workers).sum()
+    }
+
+    /// What the caller of an unknown method may have meant.
+    fn others(&self, name: &str) -> String {
+        let names = || self.entries.iter().map(|entry| &*entry.name).take(MAX_NAMES_COMPARED);
+        let close: Vec<&str> = names().filter(|known| is_close(known, name)).take(MAX_NAMES_TOLD).collect();
+        match (close.is_empty(), self.entries.len()) {
+            (false, _) => format!("did the caller mean {}?", quoted(&close)),
+            (true, 0) => "the server has none".to_owned(),
+            (true, count) => {
+                let some: Vec<&str> = names().take(MAX_NAMES_TOLD).collect();
+                let more = if count > some.len() { ", …" } else { "" };
+                format!("the server has {}{more}", quoted(&some))
+            }
+        }
+    }
+}
+
+/// Names in an error text.
+const MAX_NAMES_TOLD: usize = 8;
+
+/// Names looked through for a likely one, and how long they may be: a caller of unknown methods costs little.
+const MAX_NAMES_COMPARED: usize = 64;
+const MAX_COMPARED_BYTES: usize = 32;
+
+/// Edits between a name and one that was likely meant.
+const MAX_EDITS: usize = 2;
+
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether two names differ by case or by a typing error or two.
+fn is_close(known: &str, name: &str) -> bool {
+    let (known, name) = (known.as_bytes(), name.as_bytes());
+    if known.eq_ignore_ascii_case(name) {
+        return true;
+    }
+    let longest = known.len().max(name.len());
+    // A short name is a few edits away from every other.
+    longest <= MAX_COMPARED_BYTES && edits(known, name) <= MAX_EDITS.min(longest / 3)
+}
+
+/// Insertions, removals and replacements of a byte that lead from one name to the other.
+fn edits(from: &[u8], to: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, byte) in from.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
+        for (index, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(byte != other);
+            diagonal = row[index + 1];
+            row[index + 1] = replaced.min(row[index] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use teleport_transport::wire::Tree;
+
+    use super::*;
+
+    fn table(methods: Methods, done: &[&str]) -> Result<Table, ServeError> {
+        Table::build(methods, 3, &done.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    fn echo(x: Tree) -> Tree {
+        x
+    }
+
+    fn logged(x: Tree) -> (Tree, Tree) {
+        (x.clone(), x)
+    }
+
+    #[test]
+    fn names_are_checked() {
+        let twice = Methods::new().register("a", echo).register("a", echo);
+        assert!(matches!(table(twice, &[]), Err(ServeError::DuplicateMethod { name }) if name == "a"));
+        let empty = Methods::new().register("", echo);
+        assert!(matches!(table(empty, &[]), Err(ServeError::MethodName { bytes: 0, .. })));
+        let long = Methods::new().register("x".repeat(257), echo);
+        assert!(matches!(table(long, &[]), Err(ServeError::MethodName { bytes: 257, .. })));
+        let inline = Methods::new().register("a", Method::inline(echo).workers(2));
+        assert!(matches!(table(inline, &[]), Err(ServeError::InlineWithWorkers { .. })));
+    }
+
+    #[test]
+    fn done_functions_need_a_logged_method() {
+        let plain = || Methods::new().register("a", echo);
+        assert!(matches!(table(plain(), &["a"]), Err(ServeError::NotLogged { .. })));
+        assert!(matches!(table(plain(), &["b"]), Err(ServeError::DoneWithoutMethod { .. })));
+        let step = || Methods::new().register("a", Method::logged(logged));
+        assert!(matches!(table(step(), &["a", "a"]), Err(ServeError::DuplicateDone { .. })));
+        let table = table(step(), &["a"]).unwrap();
+        assert_eq!(table.entry(0).unwrap().done, Some(0));
+        assert_eq!(table.logging_workers(), 3);
+    }
+
+    #[test]
+    fn pools_are_made_where_they_are_used() {
+        let methods = Methods::new()
+            .register("inline", Method::inline(echo))
+            .register("own", Method::new(echo).workers(0))
+            .register("one", echo)
+            .register("two", echo);
+        let table = table(methods, &[]).unwrap();
+        let routes: Vec<Route> = (0..4).map(|slot| table.entry(slot).unwrap().route).collect();
+        assert_eq!(routes, [Route::Inline, Route::Pool(0), Route::Pool(1), Route::Pool(1)]);
+        let own = PoolPlan { method: Some("own".into()), workers: 1 };
+        assert_eq!(table.pools, [own, PoolPlan { method: None, workers: 3 }]);
+        assert_eq!(table.logging_workers(), 0);
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_likely_ones() {
+        let methods = Methods::new().register("observe", echo).register("act", echo);
+        let table = table(methods, &[]).unwrap();
+        assert_eq!(table.find("act"), Ok(1));
+        let text = |name| table.find(name).unwrap_err().message;
+        assert_eq!(text("Act"), "there is no method \"Act\"; did the caller mean \"act\"?");
+        assert_eq!(text("obzerve"), "there is no method \"obzerve\"; did the caller mean \"observe\"?");
+        assert_eq!(text("sum"), "there is no method \"sum\"; the server has \"observe\", \"act\"");
+        assert!(text(&"é".repeat(128)).ends_with("the server has \"observe\", \"act\""));
+        let none = super::tests::table(Methods::new(), &[]).unwrap();
+        assert_eq!(none.find("a").unwrap_err().message, "there is no method \"a\"; the server has none");
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        assert_eq!(edits(b"kitten", b"sitting"), 3);
+        assert_eq!(edits(b"", b"abc"), 3);
+        assert_eq!(edits(b"abc", b""), 3);
+        assert_eq!(edits(b"abc", b"abc"), 0);
+    }
+}

@@ -1,0 +1,72 @@
+//! What a server is configured with, and the defaults.
+
+use std::fmt;
+
+use teleport_transport::wire::Tree;
+use teleport_transport::{Config, machine_memory_bytes};
+
+use crate::failure::BoxError;
+
+/// A done function of any form.
+pub(crate) type DoneFunction = Box<dyn FnMut(Tree) -> Result<(), BoxError> + Send>;
+
+/// Connections at once, unless told otherwise: more than the 10,000 actors of a large run, and their credit of 64 KiB
+/// each amounts to 1 GiB at most.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// Less would refuse what any client may send without asking.
+const MIN_MEMORY: u64 = 1 << 20;
+
+/// One poller moves more than one network card of today does; more help where many small calls come in.
+const MAX_DEFAULT_POLLERS: usize = 4;
+const CORES_PER_POLLER: usize = 4;
+
+pub(crate) struct Options {
+    pub(crate) config: Config,
+    pub(crate) workers: usize,
+    pub(crate) io_threads: usize,
+    pub(crate) max_memory: u64,
+    pub(crate) max_connections: usize,
+    pub(crate) stop_on_error: bool,
+    /// By the method whose logs they get.
+    pub(crate) done: Vec<(String, DoneFunction)>,
+}
+
+impl Options {
+    pub(crate) fn new() -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Options {
+            config: Config::default(),
+            workers: 1,
+            io_threads: (cores / CORES_PER_POLLER).clamp(1, MAX_DEFAULT_POLLERS),
+            max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
+            max_connections: MAX_CONNECTIONS,
+            stop_on_error: false,
+            done: Vec::new(),
+        }
+    }
+
+    pub(crate) fn set_max_memory(&mut self, bytes: u64) {
+        self.max_memory = bytes.max(MIN_MEMORY);
+    }
+
+    /// The connections' configuration: no message may be larger than all memory, since it would wait for ever.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        config.limits.max_message_bytes = config.limits.max_message_bytes.min(self.max_memory);
+        config
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("config", &self.config)
+            .field("workers", &self.workers)
+            .field("io_threads", &self.io_threads)
+            .field("max_memory", &self.max_memory)
+            .field("max_connections", &self.max_connections)
+            .field("stop_on_error", &self.stop_on_error)
+            .finish_non_exhaustive()
+    }
+}

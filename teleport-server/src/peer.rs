@@ -1,0 +1,176 @@
+//! One connected client, as the server sees it: its calls without an answer, and what becomes of them.
+//!
+//! Flow: the poller tells what arrived -> a call goes to its pool's queue, or runs here if its method is inline -> a
+//! cancel or the end of the connection withdraws what has not started and tells what runs. Never blocks. Bound: as many
+//! calls as the server allows a connection at once (`max_open_calls`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+use teleport_transport::connection::{Closed, Gate};
+use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError};
+use teleport_transport::{Call, Handler, Link, Wakers};
+
+use crate::call::{Arguments, OpenCall};
+use crate::core::Core;
+use crate::methods::Route;
+use crate::worker;
+
+/// What a client said of itself.
+#[derive(Debug)]
+struct Introduction {
+    name: String,
+    limits: Limits,
+}
+
+/// The client at the other end of one connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    me: Weak<Peer>,
+    pub(crate) core: Arc<Core>,
+    introduction: OnceLock<Introduction>,
+    /// Calls of methods with workers that have no answer. Inline ones are answered before anything else happens here.
+    open: Mutex<HashMap<u64, Arc<OpenCall>>>,
+}
+
+impl Peer {
+    pub(crate) fn new(core: &Arc<Core>) -> Arc<Peer> {
+        Arc::new_cyclic(|me| Peer {
+            me: me.clone(),
+            core: core.clone(),
+            introduction: OnceLock::new(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// Its name, or its address if it gave none.
+    pub(crate) fn name<'a>(&'a self, link: &'a Link) -> &'a str {
+        match self.introduction.get() {
+            Some(introduction) if !introduction.name.is_empty() => &introduction.name,
+            _ => link.peer_address(),
+        }
+    }
+
+    /// What a message to it must keep to.
+    pub(crate) fn limits(&self) -> Limits {
+        self.introduction.get().map(|introduction| introduction.limits).unwrap_or_default()
+    }
+
+    /// Whether its hello has come.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduction.get().is_some()
+    }
+
+    /// A call was answered.
+    pub(crate) fn forget(&self, id: u64) {
+        self.open.lock().remove(&id);
+    }
+
+    fn queue(&self, call: Arc<OpenCall>, pool: usize) {
+        self.open.lock().insert(call.id, call.clone());
+        if let Err(call) = self.core.pools[pool].push(call)
+            && call.claim().is_some()
+        {
+            call.refuse(&closing());
+        }
+    }
+
+    /// Withdraws a call; true if it had not started.
+    fn withdraw(&self, call: &OpenCall) -> bool {
+        // Dropping the arguments gives their memory back.
+        let waited = call.claim().is_some();
+        match call.entry.route {
+            Route::Pool(pool) if waited => self.core.pools[pool].one_died(),
+            _ => call.cancel(),
+        }
+        waited
+    }
+}
+
+/// What a call is answered with when the server closes before it could start.
+pub(crate) fn closing() -> RemoteError {
+    RemoteError::new(ErrorKind::Closing, Ran::No, "the server is closing and starts no more calls")
+}
+
+impl Gate for Peer {
+    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        let admitted =
+            if self.core.lifecycle.is_closing() { Err(closing()) } else { self.core.table.find(method) };
+        if admitted.is_err() {
+            self.core.counters.refused.add();
+        }
+        admitted
+    }
+}
+
+impl Handler for Peer {
+    fn opened(&self, link: &Arc<Link>, hello: &Hello) {
+        let introduction = Introduction { name: hello.name.clone(), limits: hello.limits };
+        // A second hello is a fault of protocol, which ends the link before this is called.
+        if self.introduction.set(introduction).is_ok() {
+            self.core.counters.clients.add();
+            tracing::debug!(peer = link.peer_address(), name = hello.name, "a client connected");
+        }
+    }
+
+    fn called(&self, link: &Arc<Link>, call: Call) {
+        self.core.counters.calls.add();
+        let Call { id, slot, tree, deadline, lease, .. } = call;
+        // `admit` gave the number, and this link keeps its handler for as long as it lives.
+        let (Some(me), Some(entry)) = (self.me.upgrade(), self.core.table.entry(slot)) else { return };
+        let tree = match tree {
+            Ok(tree) => tree,
+            Err(error) => {
+                self.core.counters.failed.add();
+                let error = RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string());
+                // Fails when the link is over: nobody waits for the answer then.
+                let _ = link.answer(id, Message::error(&error));
+                return;
+            }
+        };
+        let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, Arguments { tree, lease }));
+        match entry.route {
+            Route::Inline => worker::run_inline(&self.core, &call),
+            Route::Pool(pool) => self.queue(call, pool),
+        }
+    }
+
+    fn cancelled(&self, _link: &Arc<Link>, id: u64) {
+        let call = self.open.lock().get(&id).cloned();
+        if let Some(call) = call
+            && self.withdraw(&call)
+        {
+            let text = "the caller withdrew the call before it started";
+            call.refuse(&RemoteError::new(ErrorKind::Cancelled, Ran::No, text));
+        }
+    }
+
+    fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, _wakers: &mut Wakers) {
+        let open = std::mem::take(&mut *self.open.lock());
+        for call in open.values() {
+            self.withdraw(call);
+        }
+        if self.is_introduced() {
+            self.core.counters.clients.take_back();
+        }
+        self.core.connection_ended(link.key());
+        self.log_end(link, reason, open.len());
+    }
+}
+
+impl Peer {
+    /// One line for each connection that ended otherwise than by being closed.
+    fn log_end(&self, link: &Link, reason: &Closed, open_calls: usize) {
+        let (name, peer) = (self.name(link), link.peer_address());
+        if matches!(reason, Closed::Goodbye { .. } | Closed::Here) {
+            tracing::debug!(name, peer, open_calls, "a connection ended: {reason}");
+        } else if !self.core.log_limit.allows() {
+            // Counted there.
+        } else if matches!(reason, Closed::Lost { .. }) {
+            tracing::info!(name, peer, open_calls, "a connection ended: {reason}");
+        } else {
+            tracing::warn!(name, peer, open_calls, "a connection ended: {reason}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The threads of a running server, and the one that ends them in order.
+//!
+//! Flow: `Staff::hire` starts pollers, workers and the done thread -> the supervisor sleeps until somebody asks for the
+//! server to close -> no new connections, no new calls, the waiting ones refused -> the running ones end, or are given up
+//! when the time is over -> goodbyes -> pollers. All steps share the time to close; one that has none left has `GRACE`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+use teleport_transport::{Listener, Listening, PollerThread};
+
+use crate::core::{Core, Door};
+use crate::error::ServeError;
+use crate::failure::{catch, full_text};
+use crate::options::DoneFunction;
+use crate::peer::closing;
+use crate::worker::{OnDuty, Worker};
+
+/// What functions have to notice that they are cancelled, done functions to take the last logs, clients to read a goodbye
+/// and pollers to end, each, when the time to close is over.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Where closing may take for ever, results still leave within this time.
+const MAX_GOODBYE: Duration = Duration::from_secs(3600);
+
+/// All threads of a server but the supervisor.
+#[derive(Debug)]
+pub(crate) struct Staff {
+    listening: Listening,
+    pollers: Vec<PollerThread>,
+    workers: Vec<Worker>,
+    done: Option<JoinHandle<()>>,
+    /// Workers that have not ended.
+    working: Arc<AtomicUsize>,
+    /// 1 while the done thread has not ended.
+    done_working: Arc<AtomicUsize>,
+}
+
+impl Staff {
+    /// Starts all threads; clients are let in last.
+    pub(crate) fn hire(
+        core: &Arc<Core>,
+        listener: Listener,
+        pollers: Vec<PollerThread>,
+        done: Vec<(String, DoneFunction)>,
+    ) -> Result<Staff, ServeError> {
+        let hired = Staff::try_hire(core, listener, pollers, done);
+        if hired.is_err() {
+            // Those that have started find nothing to do and end.
+            core.pools.iter().for_each(|pool| drop(pool.close()));
+            core.ledger.abandon();
+        }
+        hired
+    }
+
+    fn try_hire(
+        core: &Arc<Core>,
+        listener: Listener,
+        pollers: Vec<PollerThread>,
+        functions: Vec<(String, DoneFunction)>,
+    ) -> Result<Staff, ServeError> {
+        let (working, done_working) = (Arc::default(), Arc::default());
+        let mut workers = Vec::new();
+        for (pool, plan) in core.table.pools.iter().enumerate() {
+            for index in 0..plan.workers {
+                workers.push(Worker::start(core, pool, index, &working).map_err(cannot("a worker thread"))?);
+            }
+        }
+        let mut done = None;
+        if !functions.is_empty() {
+            let started = start_done(core, functions, &done_working);
+            done = Some(started.map_err(cannot("the thread of the done functions"))?);
+        }
+        // The caller passes at least one poller.
+        let listening = pollers[0].poller().listen(listener, Arc::new(Door(core.clone())));
+        let listening = listening.map_err(cannot("listening"))?;
+        Ok(Staff { listening, pollers, workers, done, working, done_working })
+    }
+}
+
+fn cannot(what: &str) -> impl FnOnce(io::Error) -> ServeError {
+    move |source| ServeError::Io { what: what.to_owned(), source }
+}
+
+/// Starts as many pollers as asked for, at least one.
+pub(crate) fn start_pollers(count: usize) -> Result<Vec<PollerThread>, ServeError> {
+    let start = |index| PollerThread::start(&format!("teleport-io-{index}"));
+    (0..count.max(1)).map(start).collect::<io::Result<_>>().map_err(cannot("an I/O thread"))
+}
+
+fn start_done(
+    core: &Arc<Core>,
+    mut functions: Vec<(String, DoneFunction)>,
+    threads: &Arc<AtomicUsize>,
+) -> io::Result<JoinHandle<()>> {
+    let (on_duty, core) = (OnDuty::new(core, threads), core.clone());
+    let run = move || {
+        let _on_duty = on_duty;
+        core.lifecycle.own_this_thread();
+        let freed = || core.pools.iter().for_each(|pool| pool.try_again());
+        while let Some(logs) = core.ledger.next(freed) {
+            let (method, function) = &mut functions[logs.done];
+            match catch(|| function(logs.tree)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => core.done_failed(method, full_text(&*error)),
+                Err(panic) => core.done_failed(method, panic.to_string()),
+            }
+        }
+    };
+    std::thread::Builder::new().name("teleport-done".to_owned()).spawn(run)
+}
+
+/// Starts the thread that ends the server when it is asked to.
+pub(crate) fn supervise(core: Arc<Core>, staff: Staff) -> Result<(), ServeError> {
+    let run = move || {
+        core.lifecycle.wait_for_request();
+        let running = shut_down(&core, staff);
+        if !running.is_empty() {
+            tracing::error!("closed, but these did not return in time: {}", running.join(", "));
+        }
+        core.lifecycle.finish(running);
+    };
+    let thread = std::thread::Builder::new().name("teleport-server".to_owned()).spawn(run);
+    // Nobody joins it: who waits for the server waits for its lifecycle, which is the last that the thread touches.
+    thread.map(drop).map_err(cannot("the supervisor thread"))
+}
+
+/// Ends everything, in order. Gives what did not end in time.
+fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
+    let Staff { listening, pollers, workers, done, working, done_working } = staff;
+    let mut running = Vec::new();
+    // The poller closes the listener, which it cannot do while an inline method runs on it.
+    in_time(core, move || drop(listening));
+    for call in core.pools.iter().flat_map(|pool| pool.close()) {
+        if call.claim().is_some() {
+            call.refuse(&closing());
+        }
+    }
+    if !core.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0) {
+        core.lifecycle.cancel_running();
+        core.lifecycle.wait_to_close(GRACE, || working.load(Ordering::SeqCst) == 0);
+    }
+    for worker in workers {
+        running.extend(end_worker(worker));
+    }
+    running.extend(end_done(core, done, &done_working, running.is_empty()));
+    say_goodbye(core);
+    if !in_time(core, move || drop(pollers)) {
+        running.push("an inline method on teleport-io".to_owned());
+    }
+    running
+}
+
+/// Joins a worker, or gives up its call and tells which one that is.
+fn end_worker(worker: Worker) -> Option<String> {
+    let busy = worker.desk.lock().clone();
+    let name = worker.thread.thread().name().unwrap_or_default().to_owned();
+    let Some(call) = busy else {
+        // It is on its way out; a panic of its own was printed by the hook.
+        let _ = worker.thread.join();
+        return None;
+    };
+    let text = "the server closed while the function was still running";
+    call.refuse(&RemoteError::new(ErrorKind::Closing, Ran::Yes, text));
+    Some(format!("{:?} on {name}", call.entry.name))
+}
+
+/// Lets the done functions have what is left, and ends their thread.
+fn end_done(
+    core: &Core,
+    done: Option<JoinHandle<()>>,
+    threads: &AtomicUsize,
+    all_returned: bool,
+) -> Option<String> {
+    let done = done?;
+    if all_returned {
+        core.ledger.close()
+    } else {
+        core.ledger.abandon()
+    }
+    if core.lifecycle.wait_to_close(GRACE, || threads.load(Ordering::SeqCst) == 0) {
+        let _ = done.join();
+        return None;
+    }
+    Some("a done function on teleport-done".to_owned())
+}
+
+/// Tells every client that the server closes, and waits until they have gone.
+fn say_goodbye(core: &Core) {
+    let within = core.lifecycle.time_to_close().map_or(MAX_GOODBYE, |left| left.clamp(GRACE, MAX_GOODBYE));
+    for (link, peer) in core.connections() {
+        if peer.is_introduced() {
+            link.close(Some(ErrorKind::Closing), "the server closes", within);
+        } else {
+            link.abort();
+        }
+    }
+    // Those that have not gone then go with their poller.
+    core.lifecycle.wait_to_close(GRACE, || core.connection_count() == 0);
+}
+
+/// Does what may have to wait for a poller, on a thread of its own, so that a poller that never comes back holds up
+/// nobody. True if it was done in time.
+fn in_time(core: &Arc<Core>, action: impl FnOnce() + Send + 'static) -> bool {
+    let done = Arc::new(AtomicBool::new(false));
+    let act = {
+        let (core, done) = (core.clone(), done.clone());
+        move || {
+            action();
+            done.store(true, Ordering::SeqCst);
+            core.lifecycle.notify();
+        }
+    };
+    let thread = std::thread::Builder::new().name("teleport-end".to_owned()).spawn(act);
+    // Without a thread the action was dropped, and with it what it was to end: that waits, but does the same.
+    thread.is_err() || core.lifecycle.wait_to_close(GRACE, || done.load(Ordering::SeqCst))
+}
