@@ -1,0 +1,92 @@
+//! How long to wait before the next attempt to connect: longer after each failure, and never the same for two clients.
+//!
+//! Pure: knows no clock, and its randomness comes in. Bounds: `FIRST_WAIT` and `MAX_WAIT`.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// A server that restarts is back within a few of these.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// A server that is found this late was not waited for long in comparison; a thousand clients that wait for one server
+/// cost it a thousand refused connections a second, which is little.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// A connection that lived shorter than this counts as a failure, so that a server which accepts and closes is not
+/// connected to in a hot loop.
+const MIN_LIFE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// An attempt failed.
+    pub(crate) fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A connection ended after `life`.
+    pub(crate) fn ended(&mut self, life: Duration) {
+        if life >= MIN_LIFE {
+            self.failures = 0;
+        } else {
+            self.failed();
+        }
+    }
+
+    /// How long to wait before the next attempt: nothing before the first, then between a half and the whole of a time
+    /// that doubles up to `MAX_WAIT`. Where in between, `random` decides, so that clients do not come in step.
+    pub(crate) fn wait(&self, random: u32) -> Duration {
+        let Some(doublings) = self.failures.checked_sub(1) else { return Duration::ZERO };
+        let whole = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(MAX_WAIT);
+        whole / 2 + (whole / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+}
+
+/// A number that differs from process to process and from call to call.
+pub(crate) fn random() -> u32 {
+    // Each `RandomState` is keyed by the system's randomness.
+    RandomState::new().build_hasher().finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn waits_double_up_to_a_second() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.wait(u32::MAX), Duration::ZERO);
+        let waits: Vec<_> = std::iter::repeat_with(|| {
+            backoff.failed();
+            (backoff.wait(0).as_millis(), backoff.wait(u32::MAX).as_millis())
+        })
+        .take(8)
+        .collect();
+        let expected =
+            [(10, 20), (20, 40), (40, 80), (80, 160), (160, 320), (320, 640), (500, 1000), (500, 1000)];
+        assert_eq!(waits, expected);
+        (0..1000).for_each(|_| backoff.failed());
+        assert_eq!(backoff.wait(u32::MAX), 1000 * MS);
+    }
+
+    #[test]
+    fn a_connection_that_lived_starts_anew() {
+        let mut backoff = Backoff::default();
+        backoff.ended(10 * MS);
+        assert_eq!(backoff.wait(u32::MAX), 20 * MS);
+        backoff.ended(10 * MS);
+        assert_eq!(backoff.wait(u32::MAX), 40 * MS);
+        backoff.ended(MIN_LIFE);
+        assert_eq!(backoff.wait(u32::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn randomness_differs() {
+        assert!((0..10).any(|_| random() != random()));
+    }
+}

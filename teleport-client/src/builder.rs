@@ -1,0 +1,168 @@
+//! What a client can be told before it connects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use teleport_transport::wire::Limits;
+use teleport_transport::{Config, on_poller_thread};
+
+use crate::BoxError;
+use crate::client::Client;
+use crate::core::{Core, Settings};
+use crate::dial;
+use crate::error::ClientError;
+use crate::resolver::Resolver;
+
+/// Settings of a client. Each has a default.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use teleport_client::Client;
+///
+/// let client = Client::builder("slurm://trainer")
+///     .name("actor-3")
+///     .max_inflight(64)
+///     .max_silence(Duration::from_secs(30))
+///     .resolver("slurm://*", |_name| std::env::var("TRAINER"))
+///     .connect()?;
+/// # Ok::<(), teleport_client::ClientError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct ClientBuilder {
+    address: String,
+    max_inflight: usize,
+    connect_timeout: Option<Duration>,
+    close_timeout: Duration,
+    errors_from_next_call: bool,
+    resolvers: Vec<Resolver>,
+    config: Config,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new(address: &str) -> ClientBuilder {
+        ClientBuilder {
+            address: address.to_owned(),
+            max_inflight: 16,
+            connect_timeout: Some(Duration::from_secs(60)),
+            close_timeout: Duration::from_secs(10),
+            errors_from_next_call: false,
+            resolvers: Vec::new(),
+            config: Config::default(),
+        }
+    }
+
+    /// What the client calls itself: the server shows it in its logs and to its functions. At most 256 bytes travel.
+    /// Default: empty.
+    pub fn name(mut self, name: &str) -> ClientBuilder {
+        name.clone_into(&mut self.config.name);
+        self
+    }
+
+    /// Calls that may be in flight at once, at least 1; more wait. Their arguments and results are what the client holds
+    /// in memory. A server that allows a connection fewer bounds it further. Default: 16.
+    #[doc(alias = "maxinflight")]
+    pub fn max_inflight(mut self, calls: usize) -> ClientBuilder {
+        self.max_inflight = calls;
+        self
+    }
+
+    /// How long `connect` waits for its server, and a call for a connection that was lost. Zero tries each address of the
+    /// server once. Default: 60 s.
+    pub fn connect_timeout(mut self, time: Duration) -> ClientBuilder {
+        self.connect_timeout = Some(time);
+        self
+    }
+
+    /// Waits for the server for as long as it takes.
+    pub fn no_connect_timeout(mut self) -> ClientBuilder {
+        self.connect_timeout = None;
+        self
+    }
+
+    /// How long closing, and dropping the last clone, waits for calls in flight. Default: 10 s.
+    pub fn close_timeout(mut self, time: Duration) -> ClientBuilder {
+        self.close_timeout = time;
+        self
+    }
+
+    /// A ping goes out when nothing came for so long, which shows a busy server from a dead one. Default: 10 s.
+    #[doc(alias = "pings")]
+    pub fn ping_interval(mut self, time: Duration) -> ClientBuilder {
+        self.config.ping_interval = time;
+        self
+    }
+
+    /// The server is given up when nothing came for so long; calls in flight then fail with
+    /// [`CallError::NotAlive`](crate::CallError::NotAlive). Keep it well above `ping_interval`. Default: 120 s.
+    #[doc(alias = "maxage")]
+    pub fn max_silence(mut self, time: Duration) -> ClientBuilder {
+        self.config.max_silence = time;
+        self
+    }
+
+    /// Sends arguments with a checksum, which the server checks, at the cost of reading each byte once more on both
+    /// sides. Headers, names and shapes always have one. Default: no.
+    pub fn checksum(mut self, checksum: bool) -> ClientBuilder {
+        self.config.checksum = checksum;
+        self
+    }
+
+    /// The largest result that the client takes; a server sends an error instead of a larger one. Default: 16 GiB.
+    pub fn max_message_bytes(mut self, bytes: u64) -> ClientBuilder {
+        self.config.limits = Limits { max_message_bytes: bytes, ..self.config.limits };
+        self
+    }
+
+    /// Has `function` say which address a name stands for. It is asked at each connect, on a thread that may block.
+    ///
+    /// `pattern` is the whole address, or has one `*` that stands for any text; the function gets that text
+    /// (`slurm://*` and `slurm://trainer` give `trainer`), or the whole address where there is no `*`. The first pattern
+    /// that fits counts. The answer may be a name again; names that lead to each other are an error.
+    pub fn resolver<E: Into<BoxError>>(
+        mut self,
+        pattern: &str,
+        function: impl Fn(&str) -> Result<String, E> + Send + Sync + 'static,
+    ) -> ClientBuilder {
+        let function = Arc::new(move |name: &str| function(name).map_err(Into::into));
+        self.resolvers.push(Resolver::new(pattern, function));
+        self
+    }
+
+    /// Has the failure of a call whose future was dropped come out of the next call, which is then not sent, as
+    /// [`CallError::Earlier`](crate::CallError::Earlier). [`Client::check`] gives it too, whichever comes first.
+    /// Default: no.
+    pub fn errors_from_next_call(mut self, from_next_call: bool) -> ClientBuilder {
+        self.errors_from_next_call = from_next_call;
+        self
+    }
+
+    /// Connects, and **blocks** until the server has answered, for up to `connect_timeout`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: at once for a bad address and for a peer that speaks another protocol, otherwise when the time is
+    /// over, with what was tried last.
+    pub fn connect(self) -> Result<Client, ClientError> {
+        if on_poller_thread() {
+            return Err(ClientError::OnPoller);
+        }
+        let core = Core::new(Settings {
+            address: self.address.into(),
+            max_inflight: self.max_inflight,
+            connect_timeout: self.connect_timeout,
+            close_timeout: self.close_timeout,
+            errors_from_next_call: self.errors_from_next_call,
+            resolvers: self.resolvers,
+            config: Arc::new(self.config),
+        })
+        .map_err(ClientError::System)?;
+        match dial::connect(&core) {
+            Ok(()) => Ok(Client::new(core)),
+            Err(error) => {
+                // Ends the thread that connects.
+                core.close(Duration::ZERO);
+                Err(error)
+            }
+        }
+    }
+}

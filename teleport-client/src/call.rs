@@ -1,0 +1,225 @@
+//! A call before it is sent: a builder that blocks, fails or awaits where there is no free slot.
+//!
+//! Flow: [`Call`] -> `Submission` (a slot, then the link) -> [`CallFuture`]. Blocking and awaiting are the same poll
+//! function, so both stand in the same line.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use teleport_transport::wire::{FromTree, Key, Ran, Tree};
+use teleport_transport::{Link, block_on, on_poller_thread};
+
+use crate::core::{Core, Request, Unsent};
+use crate::error::CallError;
+use crate::flight::{Deadline, Flight};
+use crate::future::CallFuture;
+use crate::pass::{Door, Pass};
+use crate::state::Acquired;
+
+/// A call that has not been sent. It does nothing until it is waited for, sent or awaited.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use teleport_client::{CallError, Client, wire::tree};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::connect("tcp://localhost:2222")?;
+/// let sum = client.call("add", tree!({"foo": 1, "bar": 2})).wait()?; // a slot and the result
+/// let future = client.call("add", tree!({"foo": 1, "bar": 2})).send()?; // a slot
+/// match client.call("add", tree!({"foo": 1, "bar": 2})).deadline(Duration::from_millis(20)).wait() {
+///     Ok(sum) => println!("{sum}"),
+///     Err(CallError::Deadline { .. }) => println!("too late"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a call that is not sent does nothing: `wait`, `send`, `try_send` or `.await` it"]
+pub struct Call<R = Tree> {
+    core: Arc<Core>,
+    request: Request,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<R> fmt::Debug for Call<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { method, deadline, .. } = &self.request;
+        f.debug_struct("Call").field("method", method).field("deadline", deadline).finish_non_exhaustive()
+    }
+}
+
+impl<R: FromTree> Call<R> {
+    pub(crate) fn new(core: Arc<Core>, method: Key, tree: Tree) -> Call<R> {
+        Call { core, request: Request { method, tree, deadline: None }, reply: PhantomData }
+    }
+
+    /// Gives the call so much time, from when it is sent, waited for or first polled: waiting for a slot counts.
+    ///
+    /// When it is over, the call ends with [`CallError::Deadline`], its slot is free, and the server is told to drop or
+    /// stop it. It travels as a duration, so the machines' clocks need not agree. Default: none.
+    pub fn deadline(mut self, time: Duration) -> Call<R> {
+        self.request.deadline = Some(time);
+        self
+    }
+
+    /// Sends the call and **blocks** until its result comes; first, if need be, until a slot is free (`max_inflight`),
+    /// and where there is no connection, for up to `connect_timeout` until there is one.
+    ///
+    /// # Errors
+    /// Any [`CallError`] but `Full` and `Cancelled` by this side.
+    pub fn wait(self) -> Result<R, CallError> {
+        self.send()?.wait()
+    }
+
+    /// Sends the call and gives a future for its result. **Blocks** until a slot is free (`max_inflight`), and where
+    /// there is no connection, for up to `connect_timeout` until there is one.
+    ///
+    /// Returns when the arguments are queued; what the socket takes at once is sent by this thread. They are counted,
+    /// not copied, so an array that is kept costs a copy when it is written to before it has left.
+    ///
+    /// # Errors
+    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Earlier`;
+    /// `Disconnected`, `NotAlive` and `Closing` if the connection ends in this moment.
+    pub fn send(self) -> Result<CallFuture<R>, CallError> {
+        let mut submission = Submission::new(self.core, self.request);
+        let flight = submission.wait()?;
+        Ok(CallFuture::new(submission.core.clone(), flight))
+    }
+
+    /// As [`send`](Call::send), but never blocks.
+    ///
+    /// # Errors
+    /// [`CallError::Full`] if no slot is free, or others wait for one; [`CallError::Connect`] if there is no connection;
+    /// otherwise as for `send`.
+    pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
+        let deadline = self.request.deadline.and_then(|time| Deadline::after(time, Instant::now()));
+        let door = self.core.try_acquire(&self.request)?;
+        match self.core.launch(&door, &self.request, deadline) {
+            Ok(flight) => Ok(CallFuture::new(self.core, flight)),
+            Err(Unsent::Failed(error)) => Err(error),
+            Err(Unsent::Again) => {
+                Err(self.core.state.lock().not_connected(&self.request.method, Duration::ZERO))
+            }
+        }
+    }
+}
+
+/// Awaits a free slot and then the result, on any executor, without blocking it. The call is sent at the first poll that
+/// finds a slot.
+impl<R: FromTree> IntoFuture for Call<R> {
+    type Output = Result<R, CallError>;
+    type IntoFuture = Running<R>;
+
+    fn into_future(self) -> Running<R> {
+        Running { stage: Stage::Submitting(Submission::new(self.core, self.request)) }
+    }
+}
+
+/// A call that is awaited: first its slot, then its result. Made by `.await` on a [`Call`].
+///
+/// Dropped before the call was sent, it is never sent; dropped after that, it detaches as a [`CallFuture`] does.
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct Running<R> {
+    stage: Stage<R>,
+}
+
+#[derive(Debug)]
+enum Stage<R> {
+    Submitting(Submission),
+    Sent(CallFuture<R>),
+}
+
+impl<R: FromTree> Future for Running<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.stage {
+                Stage::Sent(future) => return Pin::new(future).poll(cx),
+                Stage::Submitting(submission) => {
+                    let flight = std::task::ready!(submission.poll(cx))?;
+                    let future = CallFuture::new(submission.core.clone(), flight);
+                    self.stage = Stage::Sent(future);
+                }
+            }
+        }
+    }
+}
+
+/// A call on its way to a slot.
+struct Submission {
+    core: Arc<Core>,
+    request: Request,
+    /// Whether the time of the call has begun to count, and when it is over.
+    deadline: Option<Option<Deadline>>,
+    pass: Option<Arc<Pass<Arc<Link>>>>,
+}
+
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waits = self.pass.is_some();
+        f.debug_struct("Submission").field("method", &self.request.method).field("waits", &waits).finish()
+    }
+}
+
+impl Submission {
+    fn new(core: Arc<Core>, request: Request) -> Submission {
+        Submission { core, request, deadline: None, pass: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Flight>, CallError>> {
+        let time = self.request.deadline;
+        let deadline =
+            *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())));
+        loop {
+            let door = std::task::ready!(self.poll_slot(deadline, cx))?;
+            match self.core.launch(&door, &self.request, deadline) {
+                Ok(flight) => return Poll::Ready(Ok(flight)),
+                Err(Unsent::Failed(error)) => return Poll::Ready(Err(error)),
+                Err(Unsent::Again) => {}
+            }
+        }
+    }
+
+    fn poll_slot(
+        &mut self,
+        deadline: Option<Deadline>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Arc<Door<Arc<Link>>>, CallError>> {
+        let pass = match self.pass.take() {
+            Some(pass) => pass,
+            None => match self.core.acquire(&self.request, deadline) {
+                Ok(Acquired::Now(door)) => return Poll::Ready(Ok(door)),
+                Ok(Acquired::Later(pass)) => pass,
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+        };
+        let polled = pass.poll(cx);
+        if polled.is_pending() {
+            self.pass = Some(pass);
+        }
+        polled
+    }
+
+    fn wait(&mut self) -> Result<Arc<Flight>, CallError> {
+        // A poller's thread may send, but not wait until it can.
+        let until = on_poller_thread().then(Instant::now);
+        let link = self.core.link();
+        block_on(link.as_ref(), until, |cx| self.poll(cx))
+            .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        if let Some(pass) = self.pass.take() {
+            self.core.leave(&pass);
+        }
+    }
+}

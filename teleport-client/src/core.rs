@@ -1,0 +1,457 @@
+//! What all clones of a client, its calls and its futures share.
+//!
+//! Flow out: a call acquires a slot -> is encoded for this server -> goes to the link, which writes it on the caller's own
+//! thread as far as the socket takes it. Flow in: the poller's thread -> `answered` -> the call's flight -> whoever
+//! waits. A lost connection fails what was in flight and starts a thread that connects again.
+//!
+//! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may take it
+//! while it holds its own locks, so nothing that takes those is called under it.
+
+use std::io;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
+use teleport_transport::wire::{CallHead, ErrorKind, Hello, Key, Message, Ran, RemoteError, Tree};
+use teleport_transport::{Config, Handler, Link, Poller, Reply, Wakers};
+
+use crate::dial;
+use crate::error::CallError;
+use crate::flight::{Deadline, Flight, Outcome, Place};
+use crate::pass::Door;
+use crate::resolver::Resolver;
+use crate::state::{Acquired, State};
+use crate::stats::Meter;
+use crate::timer::{Alarm, AlarmId, Timer};
+
+/// How long a goodbye may take to reach the server, once nothing waits for an answer.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// What a client was built with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) address: Arc<str>,
+    pub(crate) max_inflight: usize,
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) close_timeout: Duration,
+    pub(crate) errors_from_next_call: bool,
+    pub(crate) resolvers: Vec<Resolver>,
+    pub(crate) config: Arc<Config>,
+}
+
+/// A call as its caller describes it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Key,
+    pub(crate) tree: Tree,
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// Why a call with a slot was not sent.
+pub(crate) enum Unsent {
+    /// The connection ended meanwhile, and nothing of the call left: it may wait for the next one.
+    Again,
+    Failed(CallError),
+}
+
+pub(crate) struct Core {
+    me: Weak<Core>,
+    pub(crate) settings: Settings,
+    pub(crate) poller: Poller,
+    pub(crate) state: Mutex<State<Arc<Link>>>,
+    /// Something changed that a connecting or closing thread waits for.
+    pub(crate) changed: Condvar,
+    timer: &'static Timer,
+    alarm: AlarmId,
+    pub(crate) meter: Meter,
+    /// Futures that are alive.
+    pub(crate) futures: AtomicUsize,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings) -> io::Result<Arc<Core>> {
+        let now = Instant::now();
+        let state =
+            State::new(settings.max_inflight, settings.connect_timeout, settings.address.clone(), now);
+        let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
+        Ok(Arc::new_cyclic(|me| Core {
+            me: me.clone(),
+            settings,
+            poller,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            timer,
+            alarm: AlarmId::new(),
+            meter: Meter::new(now),
+            futures: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The connection, if there is one: a thread that waits for an answer reads it itself.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.state.lock().door().map(|door| door.link.clone())
+    }
+
+    // ---- Sending ----
+
+    /// A slot, or a place in the line for one.
+    pub(crate) fn acquire(
+        &self,
+        request: &Request,
+        deadline: Option<Deadline>,
+    ) -> Result<Acquired<Arc<Link>>, CallError> {
+        let (acquired, dials) = {
+            let mut state = self.state.lock();
+            self.earlier_failure(&mut state)?;
+            let acquired = state.acquire(&request.method, deadline, Instant::now())?;
+            let mut dials = false;
+            if let Acquired::Later(pass) = &acquired {
+                if let Some(at) = state.expiry(pass) {
+                    self.arm(&mut state, at);
+                }
+                dials = state.needs_dial();
+            }
+            (acquired, dials)
+        };
+        if dials {
+            self.dial();
+        }
+        Ok(acquired)
+    }
+
+    /// A slot that is free now.
+    pub(crate) fn try_acquire(&self, request: &Request) -> Result<Arc<Door<Arc<Link>>>, CallError> {
+        let mut state = self.state.lock();
+        self.earlier_failure(&mut state)?;
+        state.try_acquire(&request.method)
+    }
+
+    fn earlier_failure(&self, state: &mut State<Arc<Link>>) -> Result<(), CallError> {
+        match state.take_failure_if(self.settings.errors_from_next_call) {
+            Some(error) => Err(CallError::Earlier { source: Box::new(error) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a call with the slot that it was given. The slot is given back if it cannot.
+    pub(crate) fn launch(
+        &self,
+        door: &Door<Arc<Link>>,
+        request: &Request,
+        deadline: Option<Deadline>,
+    ) -> Result<Arc<Flight>, Unsent> {
+        let failed = |error| {
+            self.give_back();
+            Unsent::Failed(error)
+        };
+        let method = || request.method.clone();
+        let left = deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
+        if let Some(deadline) = deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
+            return Err(failed(deadline.error(&request.method, Ran::No)));
+        }
+        let head = CallHead { deadline: left, ..CallHead::new(&request.method) };
+        let message = Message::call(&head, &request.tree, &door.limits)
+            .map_err(|error| failed(CallError::encode(method(), error)))?;
+        let bytes = message.payload_bytes;
+        let flight = Arc::new(Flight::new(method(), deadline));
+        let mut current = true;
+        let sent = door.link.call(message, |id| {
+            let place = Place { connection: door.connection, id };
+            // A new flight has no place yet.
+            let _ = flight.place.set(place);
+            current = self.state.lock().sent(place, &flight);
+        });
+        match sent {
+            Ok(_) if current => {
+                self.meter.sent(bytes);
+                if let Some(deadline) = deadline {
+                    self.arm(&mut self.state.lock(), deadline.at);
+                }
+                Ok(flight)
+            }
+            Ok(id) => {
+                self.give_back();
+                Err(self.sent_too_late(door, id, method()))
+            }
+            Err(SendError::TooManyCalls { max_open_calls }) => {
+                Err(failed(CallError::Full { method: method(), max_inflight: max_open_calls as usize }))
+            }
+            Err(_) => {
+                self.give_back();
+                self.lose(
+                    &door.link,
+                    door.link.closed().unwrap_or(&Arc::new(Closed::Here)),
+                    &mut Wakers::default(),
+                );
+                Err(Unsent::Again)
+            }
+        }
+    }
+
+    /// A call went to a link after that had told of its end.
+    fn sent_too_late(&self, door: &Door<Arc<Link>>, id: u64, method: Key) -> Unsent {
+        match door.link.withdraw(id) {
+            Withdrawn::NeverSent => Unsent::Again,
+            _ => {
+                let here = Arc::new(Closed::Here);
+                Unsent::Failed(CallError::lost(method, door.link.closed().unwrap_or(&here)))
+            }
+        }
+    }
+
+    fn give_back(&self) {
+        let mut wakers = Wakers::default();
+        self.state.lock().give_back(&mut wakers);
+        self.settle(wakers);
+    }
+
+    /// A call no longer waits for a slot.
+    pub(crate) fn leave(&self, pass: &Arc<crate::pass::Pass<Arc<Link>>>) {
+        let mut wakers = Wakers::default();
+        self.state.lock().leave(pass, &mut wakers);
+        self.settle(wakers);
+    }
+
+    // ---- Outcomes ----
+
+    /// Hands an outcome to the call's future; where there is none, an error is kept for `check`.
+    pub(crate) fn complete(&self, flight: &Flight, outcome: Outcome, wakers: &mut Wakers) {
+        if let Some(Err(error)) = flight.complete(outcome, wakers) {
+            self.report(error);
+        }
+    }
+
+    /// Keeps the failure of a call whose future was dropped.
+    pub(crate) fn report(&self, error: CallError) {
+        tracing::debug!(%error, "a call without a future failed");
+        let text = error.to_string();
+        if !self.state.lock().report(error) {
+            tracing::warn!(error = text, "a call failed, and too many failures wait for `check` to keep it");
+        }
+    }
+
+    /// Withdraws a call that was sent. Says whether it may have run; none if it has ended already.
+    pub(crate) fn withdraw(&self, flight: &Flight) -> Option<Ran> {
+        let place = *flight.place.get()?;
+        let mut wakers = Wakers::default();
+        let link = {
+            let mut state = self.state.lock();
+            state.withdraw(place, &mut wakers)?;
+            state.door()?.link.clone()
+        };
+        let ran = self.withdraw_from(&link, place, &mut wakers);
+        self.settle(wakers);
+        Some(ran)
+    }
+
+    fn withdraw_from(&self, link: &Arc<Link>, place: Place, wakers: &mut Wakers) -> Ran {
+        match link.withdraw(place.id) {
+            // A call that did not arrive whole never runs, and gets no answer.
+            Withdrawn::NeverSent | Withdrawn::Aborted => {
+                self.state.lock().forget(place, wakers);
+                Ran::No
+            }
+            Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+        }
+    }
+
+    // ---- Connections ----
+
+    /// A connection is over: fails its calls and connects anew.
+    fn lose(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
+        let (flights, dials) = {
+            let mut state = self.state.lock();
+            let flights = state.lost(link.key(), Instant::now());
+            if flights.is_some()
+                && let Some(at) = state.next_expiry()
+            {
+                self.arm(&mut state, at);
+            }
+            (flights, state.needs_dial())
+        };
+        self.changed.notify_all();
+        let Some(flights) = flights else { return };
+        tracing::info!(server = link.peer_address(), %reason, in_flight = flights.len(), "disconnected");
+        for flight in flights {
+            self.complete(&flight, Err(CallError::lost(flight.method.clone(), reason)), wakers);
+        }
+        if dials {
+            self.dial();
+        }
+        self.end_if_idle(wakers);
+    }
+
+    /// Starts the thread that connects. Whoever finds that it is needed has set `dialing`.
+    fn dial(&self) {
+        let Some(core) = self.me.upgrade() else { return };
+        if let Err(error) = dial::start(core) {
+            // The next call that waits tries again.
+            tracing::error!(%error, "no thread to connect with");
+            self.state.lock().dialing = false;
+        }
+    }
+
+    // ---- Time ----
+
+    fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
+        if state.armed.is_none_or(|armed| at < armed) {
+            self.set_alarm(state, at);
+        }
+    }
+
+    fn set_alarm(&self, state: &mut State<Arc<Link>>, at: Instant) {
+        let before = state.armed.replace(at);
+        let me: Weak<dyn Alarm> = self.me.clone();
+        self.timer.set(self.alarm, before, at, me);
+    }
+
+    // ---- The end ----
+
+    /// Wakes whom a change concerns, and ends if this client was closed and the last call has ended.
+    fn settle(&self, mut wakers: Wakers) {
+        self.end_if_idle(&mut wakers);
+        wakers.wake_all();
+    }
+
+    fn end_if_idle(&self, wakers: &mut Wakers) {
+        let ends = {
+            let state = self.state.lock();
+            let closing = state.is_closing();
+            if closing {
+                self.changed.notify_all();
+            }
+            closing && state.is_idle() && !state.is_over()
+        };
+        if ends {
+            self.end(wakers);
+        }
+    }
+
+    /// Says goodbye. Calls that are still in flight fail.
+    fn end(&self, wakers: &mut Wakers) {
+        let (door, flights) = self.state.lock().end(wakers);
+        self.changed.notify_all();
+        for flight in flights {
+            let error = CallError::Closed { method: flight.method.clone(), ran: Ran::Maybe };
+            self.complete(&flight, Err(error), wakers);
+        }
+        if let Some(door) = door {
+            door.link.close(None, "", GOODBYE_TIME);
+        }
+    }
+
+    /// Takes no more calls, waits up to `within` for the answers that `wanted` says are still waited for, and ends.
+    fn close_when(
+        &self,
+        within: Duration,
+        wanted: fn(&State<Arc<Link>>) -> bool,
+        spare: fn(&State<Arc<Link>>) -> bool,
+    ) {
+        let mut wakers = Wakers::default();
+        let until = Instant::now().checked_add(within);
+        let mut state = self.state.lock();
+        state.begin_close(&mut wakers);
+        while !state.is_over() && wanted(&state) {
+            match until {
+                None => self.changed.wait(&mut state),
+                Some(until) if self.changed.wait_until(&mut state, until).timed_out() => break,
+                Some(_) => {}
+            }
+        }
+        let spared = !state.is_over() && spare(&state);
+        drop(state);
+        if !spared {
+            self.end(&mut wakers);
+        }
+        wakers.wake_all();
+    }
+
+    /// Closes for everyone: waits for all calls in flight.
+    pub(crate) fn close(&self, within: Duration) {
+        self.close_when(within, |state| !state.is_idle(), |_| false);
+    }
+
+    /// The last client is gone: waits for the calls without a future; those with one go on.
+    pub(crate) fn release(&self, within: Duration) {
+        self.close_when(within, State::has_detached, State::has_held);
+    }
+
+    /// As `release`, but calls without a future go on too.
+    pub(crate) fn release_at_once(&self) {
+        self.close_when(Duration::ZERO, |_| false, |state| !state.is_idle());
+    }
+}
+
+impl Gate for Core {
+    /// A client answers no calls; the link refuses them before it asks.
+    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        let text = format!("a client has no methods, and so no {method:?}");
+        Err(RemoteError::new(ErrorKind::UnknownMethod, Ran::No, text))
+    }
+}
+
+impl Handler for Core {
+    fn opened(&self, link: &Arc<Link>, peer: &Hello) {
+        let door = Door {
+            link: link.clone(),
+            connection: link.key(),
+            limits: peer.limits,
+            max_open_calls: peer.max_open_calls as usize,
+        };
+        // The thread that connects waits for this, and lets the waiting calls go.
+        let wanted = self.state.lock().opened(Arc::new(door), Instant::now());
+        self.changed.notify_all();
+        if wanted {
+            self.meter.connected();
+            tracing::info!(server = link.peer_address(), name = peer.name, "connected");
+        } else {
+            link.close(None, "", GOODBYE_TIME);
+        }
+    }
+
+    fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
+        self.meter.received(&answer);
+        let (flight, closing) = {
+            let mut state = self.state.lock();
+            (state.answered(Place { connection: link.key(), id }, wakers), state.is_closing())
+        };
+        if let Some(flight) = flight {
+            let outcome = answer.map_err(|error| CallError::remote(flight.method.clone(), error));
+            self.complete(&flight, outcome, wakers);
+        }
+        if closing {
+            self.end_if_idle(wakers);
+        }
+    }
+
+    fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
+        self.lose(link, reason, wakers);
+    }
+}
+
+impl Alarm for Core {
+    fn ring(&self, now: Instant) {
+        let mut wakers = Wakers::default();
+        let (overdue, link) = {
+            let mut state = self.state.lock();
+            let overdue = state.expire(now, &mut wakers);
+            match state.next_expiry() {
+                Some(at) => self.set_alarm(&mut state, at),
+                None => state.armed = None,
+            }
+            (overdue, state.door().map(|door| door.link.clone()))
+        };
+        for flight in overdue {
+            let ran = match (&link, flight.place.get()) {
+                (Some(link), Some(place)) => self.withdraw_from(link, *place, &mut wakers),
+                _ => Ran::Maybe,
+            };
+            if let Some(deadline) = flight.deadline {
+                self.complete(&flight, Err(deadline.error(&flight.method, ran)), &mut wakers);
+            }
+        }
+        self.settle(wakers);
+    }
+}

@@ -1,0 +1,499 @@
+//! Why a call failed or a client could not connect, grouped by what the caller can do next.
+//!
+//! Facts only; the texts name the value, the limit and the remedy. What came from the server stays as it was said there.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use teleport_transport::connection::Closed;
+use teleport_transport::wire::{DecodeError, EncodeError, ErrorKind, Key, Ran, RemoteError, TreeError};
+use teleport_transport::{AddressError, ConnectError};
+
+/// Why a call has no result.
+///
+/// [`ran`](CallError::ran) says whether its function ran, and so whether calling again is safe.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The server answered with an error: the function failed or panicked, there is no such method, the arguments do
+    /// not fit it, or the server is overloaded. [`RemoteFailure::kind`] says which.
+    #[error(transparent)]
+    Remote(Box<RemoteFailure>),
+    /// The server is closing or has closed. Another one, or the same after its restart, can be called.
+    #[error("{method}: the server is closing{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Closing {
+        /// The method.
+        method: Key,
+        /// What the server said; may be empty.
+        reason: String,
+        /// No where the server refused the call; maybe where it closed before it answered.
+        ran: Ran,
+    },
+    /// Nothing came from the server for too long: it hangs, was stopped, or is cut off.
+    #[error(
+        "{method}: nothing came from the server for {silence:.1?}, longer than `max_silence` ({max_silence:?})"
+    )]
+    NotAlive {
+        /// The method.
+        method: Key,
+        /// How long nothing came.
+        silence: Duration,
+        /// The client's limit.
+        max_silence: Duration,
+    },
+    /// The connection broke before the answer came. The client connects again by itself.
+    #[error("{method}: disconnected before the answer came: {reason}")]
+    Disconnected {
+        /// The method.
+        method: Key,
+        /// What happened to the connection.
+        reason: Arc<Closed>,
+    },
+    /// One side did not keep to the protocol, and the connection ended: a mistake in one of the two programs.
+    #[error("{method}: {reason}")]
+    Protocol {
+        /// The method.
+        method: Key,
+        /// The rule that was broken.
+        reason: Arc<Closed>,
+    },
+    /// The call's time was over before its result came.
+    #[error("{method}: no result within its deadline{}", Time(time))]
+    Deadline {
+        /// The method.
+        method: Key,
+        /// The time that the call was given, if this side knows it.
+        time: Option<Duration>,
+        /// No if it was never sent whole or the server dropped it before it started, else maybe.
+        ran: Ran,
+    },
+    /// The call was withdrawn.
+    #[error("{method}: the call was cancelled")]
+    Cancelled {
+        /// The method.
+        method: Key,
+        /// Whether it had started.
+        ran: Ran,
+    },
+    /// The server would never take so large a message. Nothing was sent.
+    #[error(
+        "{method}: the arguments take {bytes} bytes and the server accepts {max_bytes} in one message: split them, or \
+        raise the server's `max_message_bytes`"
+    )]
+    TooLarge {
+        /// The method.
+        method: Key,
+        /// Bytes of memory that the arguments take at the server.
+        bytes: u64,
+        /// The server's limit.
+        max_bytes: u64,
+    },
+    /// The method's name or the structure of the arguments is past a limit. Nothing was sent.
+    #[error("{method}: {source}")]
+    Encode {
+        /// The method.
+        method: Key,
+        /// Which limit.
+        source: EncodeError,
+    },
+    /// The function returned something else than this call expects.
+    #[error("{method}: the result does not fit: {source}")]
+    Reply {
+        /// The method.
+        method: Key,
+        /// What was found and what was expected.
+        source: Box<TreeError>,
+    },
+    /// The function returned a string that is not UTF-8.
+    #[error("{method}: the result cannot be read: {source}")]
+    Garbled {
+        /// The method.
+        method: Key,
+        /// What is wrong with it.
+        source: Box<DecodeError>,
+    },
+    /// [`try_send`](crate::Call::try_send) found no free slot.
+    #[error("{method}: {max_inflight} calls are in flight, which is all that are allowed (`max_inflight`)")]
+    Full {
+        /// The method.
+        method: Key,
+        /// The client's limit, or the server's where that is lower.
+        max_inflight: usize,
+    },
+    /// There is no connection, and there was none for as long as a call waits for one.
+    #[error("{method}: no connection to {address} within {waited:.1?} (`connect_timeout`){}", Last(last))]
+    Connect {
+        /// The method.
+        method: Key,
+        /// Where the client connects to.
+        address: Arc<str>,
+        /// How long the call waited.
+        waited: Duration,
+        /// Why the last attempt failed, if there was one.
+        last: Option<Arc<AttemptError>>,
+    },
+    /// The client was closed.
+    #[error("{method}: the client was closed")]
+    Closed {
+        /// The method.
+        method: Key,
+        /// No if the call was not sent before.
+        ran: Ran,
+    },
+    /// A thread that moves the bytes of connections would have waited for itself: call from another thread, or use
+    /// `try_send` or `.await`.
+    #[error(
+        "{method}: waiting on a poller's thread would wait for itself: wait on another thread, or `.await`"
+    )]
+    OnPoller {
+        /// The method.
+        method: Key,
+        /// No if the call was not sent; else maybe, since it goes on.
+        ran: Ran,
+    },
+    /// A call whose future was dropped failed, and this call reports it, as
+    /// [`errors_from_next_call`](crate::ClientBuilder::errors_from_next_call) asks. This call was not sent.
+    #[error("an earlier call failed: {source}")]
+    Earlier {
+        /// Why that call failed.
+        source: Box<CallError>,
+    },
+}
+
+impl CallError {
+    /// Whether the function of this call ran: what to know before calling again.
+    ///
+    /// ```
+    /// use teleport_client::{CallError, wire::Ran};
+    /// let error = CallError::Full { method: "act".into(), max_inflight: 16 };
+    /// assert_eq!(error.ran(), Ran::No); // safe to try again
+    /// ```
+    pub fn ran(&self) -> Ran {
+        match self {
+            CallError::Remote(failure) => failure.ran(),
+            CallError::Closing { ran, .. }
+            | CallError::Deadline { ran, .. }
+            | CallError::Cancelled { ran, .. }
+            | CallError::Closed { ran, .. }
+            | CallError::OnPoller { ran, .. } => *ran,
+            CallError::NotAlive { .. } | CallError::Disconnected { .. } | CallError::Protocol { .. } => {
+                Ran::Maybe
+            }
+            CallError::TooLarge { .. }
+            | CallError::Encode { .. }
+            | CallError::Full { .. }
+            | CallError::Connect { .. }
+            | CallError::Earlier { .. } => Ran::No,
+            CallError::Reply { .. } | CallError::Garbled { .. } => Ran::Yes,
+        }
+    }
+
+    /// The method that was called.
+    pub fn method(&self) -> &str {
+        match self {
+            CallError::Remote(failure) => failure.method(),
+            CallError::Earlier { source } => source.method(),
+            CallError::Closing { method, .. }
+            | CallError::NotAlive { method, .. }
+            | CallError::Disconnected { method, .. }
+            | CallError::Protocol { method, .. }
+            | CallError::Deadline { method, .. }
+            | CallError::Cancelled { method, .. }
+            | CallError::TooLarge { method, .. }
+            | CallError::Encode { method, .. }
+            | CallError::Reply { method, .. }
+            | CallError::Garbled { method, .. }
+            | CallError::Full { method, .. }
+            | CallError::Connect { method, .. }
+            | CallError::Closed { method, .. }
+            | CallError::OnPoller { method, .. } => method,
+        }
+    }
+
+    /// What an error frame means for its call.
+    pub(crate) fn remote(method: Key, error: RemoteError) -> CallError {
+        let ran = error.ran;
+        match error.kind {
+            ErrorKind::Closing => CallError::Closing { method, reason: error.message, ran },
+            ErrorKind::Deadline => CallError::Deadline { method, time: None, ran },
+            ErrorKind::Cancelled => CallError::Cancelled { method, ran },
+            _ => CallError::Remote(Box::new(RemoteFailure { method, error })),
+        }
+    }
+
+    /// What the end of a connection means for a call that was sent on it.
+    pub(crate) fn lost(method: Key, reason: &Arc<Closed>) -> CallError {
+        match &**reason {
+            Closed::NotAlive { silence, max_silence } => {
+                CallError::NotAlive { method, silence: *silence, max_silence: *max_silence }
+            }
+            Closed::Goodbye { kind: None | Some(ErrorKind::Closing), reason } => {
+                CallError::Closing { method, reason: reason.clone(), ran: Ran::Maybe }
+            }
+            Closed::Protocol(_) | Closed::Goodbye { kind: Some(ErrorKind::Protocol), .. } => {
+                CallError::Protocol { method, reason: reason.clone() }
+            }
+            _ => CallError::Disconnected { method, reason: reason.clone() },
+        }
+    }
+
+    pub(crate) fn encode(method: Key, error: EncodeError) -> CallError {
+        match error {
+            EncodeError::TooLarge { bytes, max_bytes } => CallError::TooLarge { method, bytes, max_bytes },
+            source => CallError::Encode { method, source },
+        }
+    }
+}
+
+/// ` (20ms)`
+struct Time<'a>(&'a Option<Duration>);
+
+impl fmt::Display for Time<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |time| write!(f, " ({time:?})"))
+    }
+}
+
+/// `: cannot connect to …`
+struct Last<'a>(&'a Option<Arc<AttemptError>>);
+
+impl fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |last| write!(f, ": {last}"))
+    }
+}
+
+/// What a server answered instead of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteFailure {
+    method: Key,
+    error: RemoteError,
+}
+
+impl RemoteFailure {
+    /// The method that was called.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// What went wrong: the function failed, it panicked, there is no such method, …
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind
+    }
+
+    /// The application's own code for it; empty if it gave none.
+    pub fn code(&self) -> &str {
+        &self.error.code
+    }
+
+    /// The text for people, from the server.
+    pub fn message(&self) -> &str {
+        &self.error.message
+    }
+
+    /// Where in the server's program it happened, if the server says so.
+    pub fn backtrace(&self) -> Option<&str> {
+        self.error.backtrace.as_deref()
+    }
+
+    /// Whether the function ran.
+    pub fn ran(&self) -> Ran {
+        self.error.ran
+    }
+}
+
+impl fmt::Display for RemoteFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", &*self.method, self.error)
+    }
+}
+
+impl std::error::Error for RemoteFailure {}
+
+/// Why a client was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address is wrong: trying again does not help.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No server answered in time. Start it, correct the address, or wait longer.
+    #[error(
+        "no server at {address} within {waited:.1?} ({attempts} attempts; `connect_timeout` sets how long){}",
+        Last(last)
+    )]
+    TimedOut {
+        /// The address as it was given.
+        address: Arc<str>,
+        /// How long the client tried.
+        waited: Duration,
+        /// How often it tried.
+        attempts: u64,
+        /// Why the last attempt failed; none if it is still under way.
+        last: Option<Arc<AttemptError>>,
+    },
+    /// Something answered that will not serve this client however long it waits: it speaks another protocol, or
+    /// refuses.
+    #[error("the server at {address} does not take this client: {reason}")]
+    Refused {
+        /// The address as it was given.
+        address: Arc<str>,
+        /// What happened.
+        reason: Arc<AttemptError>,
+    },
+    /// The system has no descriptor or thread left for a client.
+    #[error("the system gives no thread or descriptor for a client: {0}")]
+    System(#[source] io::Error),
+    /// Connecting blocks, and a poller's thread must not.
+    #[error("connecting on a poller's thread would wait for itself: connect on another thread")]
+    OnPoller,
+}
+
+/// Why one attempt to connect failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// A resolver gave no address.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A resolver gave something that is no address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody accepted the connection.
+    #[error(transparent)]
+    Socket(#[from] ConnectError),
+    /// The system cannot watch the socket.
+    #[error("cannot watch the socket: {0}")]
+    System(#[source] io::Error),
+    /// The connection ended before both sides had introduced themselves.
+    #[error("{peer}: {reason}")]
+    Handshake {
+        /// Who was at the other end.
+        peer: String,
+        /// Why the connection ended.
+        reason: Arc<Closed>,
+    },
+    /// The client was closed meanwhile.
+    #[error("the client was closed")]
+    Closed,
+}
+
+impl AttemptError {
+    /// Whether trying again cannot help a client that has never been connected.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            AttemptError::Address(_) | AttemptError::Closed => true,
+            AttemptError::Socket(error) => matches!(error, ConnectError::Address(_)),
+            AttemptError::Handshake { reason, .. } => {
+                matches!(**reason, Closed::Protocol(_))
+                    || matches!(reason.goodbye_kind(), Some(ErrorKind::Unauthorized | ErrorKind::Protocol))
+            }
+            AttemptError::Resolve(_) | AttemptError::System(_) => false,
+        }
+    }
+}
+
+/// Why a resolver gave no address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// Its function returned an error or panicked.
+    #[error("the resolver of {address} failed: {source}")]
+    Failed {
+        /// What it was asked for.
+        address: String,
+        /// What it said.
+        source: crate::BoxError,
+    },
+    /// Names stand for each other, or too many for one another.
+    #[error("names lead to each other without end: {}", chain.join(" -> "))]
+    Loop {
+        /// Each name and what it stands for.
+        chain: Vec<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teleport_transport::wire::{Tree, tree};
+
+    fn method() -> Key {
+        Key::from_static("act")
+    }
+
+    #[test]
+    fn every_variant_says_whether_it_ran() {
+        let silence = Duration::from_secs(121);
+        let reason = Arc::new(Closed::Lost { error: None });
+        let remote = |kind, ran| CallError::remote(method(), RemoteError::new(kind, ran, "why"));
+        let garbled = DecodeError::NotUtf8 { field: "string", at: 3 };
+        let full = || CallError::Full { method: method(), max_inflight: 16 };
+        let cases = [
+            (remote(ErrorKind::Failed, Ran::Yes), Ran::Yes),
+            (remote(ErrorKind::UnknownMethod, Ran::No), Ran::No),
+            (remote(ErrorKind::Expired, Ran::Yes), Ran::Yes),
+            (remote(ErrorKind::Closing, Ran::No), Ran::No),
+            (remote(ErrorKind::Deadline, Ran::No), Ran::No),
+            (remote(ErrorKind::Cancelled, Ran::Maybe), Ran::Maybe),
+            (CallError::Closing { method: method(), reason: String::new(), ran: Ran::Maybe }, Ran::Maybe),
+            (CallError::NotAlive { method: method(), silence, max_silence: silence }, Ran::Maybe),
+            (CallError::Disconnected { method: method(), reason: reason.clone() }, Ran::Maybe),
+            (CallError::Protocol { method: method(), reason }, Ran::Maybe),
+            (CallError::Deadline { method: method(), time: Some(silence), ran: Ran::No }, Ran::No),
+            (CallError::Cancelled { method: method(), ran: Ran::No }, Ran::No),
+            (CallError::TooLarge { method: method(), bytes: 2, max_bytes: 1 }, Ran::No),
+            (CallError::encode(method(), EncodeError::TooDeep { max_depth: 64 }), Ran::No),
+            (
+                CallError::Reply {
+                    method: method(),
+                    source: Box::new(tree!(1).field::<i64>("a").unwrap_err()),
+                },
+                Ran::Yes,
+            ),
+            (CallError::Garbled { method: method(), source: Box::new(garbled) }, Ran::Yes),
+            (full(), Ran::No),
+            (
+                CallError::Connect { method: method(), address: "a".into(), waited: silence, last: None },
+                Ran::No,
+            ),
+            (CallError::Closed { method: method(), ran: Ran::No }, Ran::No),
+            (CallError::Closed { method: method(), ran: Ran::Maybe }, Ran::Maybe),
+            (CallError::OnPoller { method: method(), ran: Ran::Maybe }, Ran::Maybe),
+            (CallError::Earlier { source: Box::new(remote(ErrorKind::Failed, Ran::Yes)) }, Ran::No),
+        ];
+        for (error, ran) in cases {
+            assert_eq!(error.ran(), ran, "{error:?}");
+            assert_eq!(error.method(), "act");
+            assert!(!error.to_string().contains("  "), "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_of_connections_are_grouped() {
+        let lost = |closed| CallError::lost(method(), &Arc::new(closed));
+        let goodbye = |kind| Closed::Goodbye { kind, reason: "done".into() };
+        assert!(matches!(
+            lost(goodbye(Some(ErrorKind::Closing))),
+            CallError::Closing { ran: Ran::Maybe, .. }
+        ));
+        assert!(matches!(lost(goodbye(Some(ErrorKind::Protocol))), CallError::Protocol { .. }));
+        assert!(matches!(lost(goodbye(Some(ErrorKind::Overloaded))), CallError::Disconnected { .. }));
+        assert!(matches!(lost(Closed::Lost { error: None }), CallError::Disconnected { .. }));
+        let second = Duration::from_secs(1);
+        let silent = Closed::NotAlive { silence: second, max_silence: second };
+        assert!(matches!(lost(silent), CallError::NotAlive { .. }));
+    }
+
+    #[test]
+    fn errors_travel_between_threads_and_are_small() {
+        fn check<E: std::error::Error + Send + Sync + 'static>() {}
+        check::<CallError>();
+        check::<ClientError>();
+        check::<AttemptError>();
+        assert!(size_of::<CallError>() <= 80);
+        assert!(size_of::<Result<Tree, CallError>>() <= 128);
+    }
+}

@@ -1,0 +1,169 @@
+//! One call on its way: where its outcome is put, and who waits for it.
+//!
+//! Flow: sent -> `complete` (from the thread that reads the connection, the timer, or whoever ends the connection) ->
+//! `poll` (from the future). A future that is dropped lets go; then an error is reported instead.
+//! Never runs a waker under its lock.
+
+use std::sync::OnceLock;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use teleport_transport::wire::{Key, Ran};
+use teleport_transport::{Reply, Wakers};
+
+use crate::error::CallError;
+
+pub(crate) type Outcome = Result<Reply, CallError>;
+
+/// When a call's time is over, and how long it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) time: Duration,
+}
+
+impl Deadline {
+    /// None for a time so long that no clock reaches its end.
+    pub(crate) fn after(time: Duration, now: Instant) -> Option<Deadline> {
+        Some(Deadline { at: now.checked_add(time)?, time })
+    }
+
+    pub(crate) fn error(self, method: &Key, ran: Ran) -> CallError {
+        CallError::Deadline { method: method.clone(), time: Some(self.time), ran }
+    }
+}
+
+/// Which call of which connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) connection: usize,
+    pub(crate) id: u64,
+}
+
+/// What a call and its future share.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) method: Key,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) place: OnceLock<Place>,
+    cell: Mutex<Cell>,
+}
+
+#[derive(Debug)]
+struct Cell {
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+    /// Whether a future will read the outcome.
+    held: bool,
+}
+
+impl Flight {
+    pub(crate) fn new(method: Key, deadline: Option<Deadline>) -> Flight {
+        let cell = Mutex::new(Cell { outcome: None, waker: None, held: true });
+        Flight { method, deadline, place: OnceLock::new(), cell }
+    }
+
+    /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:
+    /// the first one counts.
+    pub(crate) fn complete(&self, outcome: Outcome, wakers: &mut Wakers) -> Option<Outcome> {
+        let mut cell = self.cell.lock();
+        if !cell.held || cell.outcome.is_some() {
+            return Some(outcome);
+        }
+        cell.outcome = Some(outcome);
+        if let Some(waker) = cell.waker.take() {
+            wakers.push(waker);
+        }
+        None
+    }
+
+    /// Takes the outcome, or has `cx` woken when it comes.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut cell = self.cell.lock();
+        match cell.outcome.take() {
+            Some(outcome) => {
+                cell.held = false;
+                Poll::Ready(outcome)
+            }
+            None => {
+                keep_waker(&mut cell.waker, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// As `poll`, but leaves the outcome where it is.
+    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut cell = self.cell.lock();
+        if cell.outcome.is_some() {
+            return Poll::Ready(());
+        }
+        keep_waker(&mut cell.waker, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.cell.lock().outcome.is_some()
+    }
+
+    /// Whether a future waits for it, or has it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.cell.lock().held
+    }
+
+    /// The future is gone. Gives the outcome that it did not read.
+    pub(crate) fn release(&self) -> Option<Outcome> {
+        let mut cell = self.cell.lock();
+        cell.held = false;
+        cell.waker = None;
+        cell.outcome.take()
+    }
+}
+
+/// Has `cx` woken through `slot`, without cloning a waker that is there already.
+pub(crate) fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight() -> Flight {
+        Flight::new(Key::from_static("act"), None)
+    }
+
+    fn error() -> Outcome {
+        Err(CallError::Full { method: Key::from_static("act"), max_inflight: 1 })
+    }
+
+    #[test]
+    fn the_first_outcome_counts() {
+        let (flight, mut wakers) = (flight(), Wakers::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(flight.poll(&mut cx).is_pending() && !flight.is_done());
+        assert!(flight.complete(error(), &mut wakers).is_none());
+        assert!(flight.complete(error(), &mut wakers).is_some());
+        assert!(flight.poll_done(&mut cx).is_ready() && flight.is_done());
+        assert!(flight.poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn an_outcome_without_a_future_is_given_back() {
+        let (flight, mut wakers) = (flight(), Wakers::default());
+        assert!(flight.release().is_none() && !flight.is_held());
+        assert!(flight.complete(error(), &mut wakers).is_some());
+        let flight = self::flight();
+        assert!(flight.complete(error(), &mut wakers).is_none());
+        assert!(flight.release().is_some());
+    }
+
+    #[test]
+    fn deadlines_past_the_clock_are_none() {
+        assert!(Deadline::after(Duration::MAX, Instant::now()).is_none());
+    }
+}

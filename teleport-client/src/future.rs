@@ -1,0 +1,183 @@
+//! A call that was sent: its result, to be waited for, awaited, cancelled, or left to itself.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use teleport_transport::wire::{FromTree, Ran, Tree};
+use teleport_transport::{Link, block_on, on_poller_thread};
+
+use crate::core::Core;
+use crate::error::CallError;
+use crate::flight::{Flight, Outcome};
+
+/// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
+///
+/// Dropping it **detaches**: the call runs, its result is dropped, and its failure comes from
+/// [`Client::check`](crate::Client::check), or from the next call where the client was built so.
+/// [`cancel`](CallFuture::cancel) withdraws the call instead.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use teleport_client::{Client, wait_all, wire::tree};
+///
+/// let client = Client::connect("tcp://localhost:2222")?;
+/// let futures = (0..8).map(|i| client.call("echo", tree!(i)).send()).collect::<Result<Vec<_>, _>>()?;
+/// for reply in wait_all(futures)? {
+///     println!("{reply}");
+/// }
+/// client.call("save", tree!({"step": 3})).send()?; // runs by itself
+/// # Ok(())
+/// # }
+/// ```
+pub struct CallFuture<R = Tree> {
+    core: Arc<Core>,
+    flight: Arc<Flight>,
+    cancels: bool,
+    /// Whether the outcome was read: nothing is left to detach from.
+    read: bool,
+    reply: PhantomData<fn() -> R>,
+}
+
+impl<R> fmt::Debug for CallFuture<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = self.read || self.flight.is_done();
+        f.debug_struct("CallFuture").field("method", &self.flight.method).field("done", &done).finish()
+    }
+}
+
+impl<R: FromTree> CallFuture<R> {
+    pub(crate) fn new(core: Arc<Core>, flight: Arc<Flight>) -> CallFuture<R> {
+        core.futures.fetch_add(1, Ordering::Relaxed);
+        CallFuture { core, flight, cancels: false, read: false, reply: PhantomData }
+    }
+
+    /// **Blocks** until the result comes.
+    ///
+    /// # Errors
+    /// Why there is none. On a poller's thread [`CallError::OnPoller`], if it has not come yet.
+    ///
+    /// # Panics
+    /// If [`wait_timeout`](CallFuture::wait_timeout) gave the result already.
+    pub fn wait(mut self) -> Result<R, CallError> {
+        self.wait_until(None).unwrap_or_else(|| Err(self.on_poller()))
+    }
+
+    /// **Blocks** until the result comes or `time` is over, which gives none: the call goes on and can be waited for
+    /// again.
+    ///
+    /// # Errors
+    /// Why there is no result, as for [`wait`](CallFuture::wait).
+    ///
+    /// # Panics
+    /// If it gave the result already.
+    pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
+        let until = Instant::now().checked_add(time);
+        match self.wait_until(until) {
+            Some(result) => result.map(Some),
+            None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the result has come: then waiting does not block.
+    pub fn is_done(&self) -> bool {
+        self.read || self.flight.is_done()
+    }
+
+    /// The method that was called.
+    pub fn method(&self) -> &str {
+        &self.flight.method
+    }
+
+    /// Withdraws the call. What was not sent is never sent; what has not started does not start; a function that runs can
+    /// see it in its context. Its slot is free at once.
+    ///
+    /// Says whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] if its result had come.
+    pub fn cancel(mut self) -> Ran {
+        self.read = true;
+        self.cancel_now()
+    }
+
+    /// Has the call withdrawn when the future is dropped before the result came, instead of left to itself.
+    pub fn cancel_on_drop(mut self) -> CallFuture<R> {
+        self.cancels = true;
+        self
+    }
+
+    /// None if `until` comes first, or this thread must not wait.
+    fn wait_until(&mut self, until: Option<Instant>) -> Option<Result<R, CallError>> {
+        let until = if on_poller_thread() { Some(Instant::now()) } else { until };
+        let link = if self.is_done() { None } else { self.link() };
+        block_on(link.as_ref(), until, |cx| self.poll_result(cx))
+    }
+
+    fn on_poller(&self) -> CallError {
+        CallError::OnPoller { method: self.flight.method.clone(), ran: Ran::Maybe }
+    }
+
+    fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, CallError>> {
+        assert!(!self.read, "the result of {} was taken before", self.method());
+        let outcome = ready!(self.flight.poll(cx));
+        self.read = true;
+        Poll::Ready(self.convert(outcome))
+    }
+
+    /// The result as `R`. Its memory is the user's from here on, and no longer counts for the connection.
+    fn convert(&self, outcome: Outcome) -> Result<R, CallError> {
+        let reply = outcome?;
+        let method = || self.flight.method.clone();
+        let tree =
+            reply.tree.map_err(|source| CallError::Garbled { method: method(), source: Box::new(source) })?;
+        R::from_tree(tree).map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
+    }
+
+    /// The connection that the result most likely comes on.
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.core.link()
+    }
+
+    /// As `poll`, but leaves the result to be taken.
+    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.read { Poll::Ready(()) } else { self.flight.poll_done(cx) }
+    }
+}
+
+impl<R> CallFuture<R> {
+    fn cancel_now(&self) -> Ran {
+        let withdrawn = self.core.withdraw(&self.flight);
+        match (withdrawn, self.flight.release()) {
+            (Some(ran), _) => ran,
+            (None, Some(Ok(_))) => Ran::Yes,
+            (None, Some(Err(error))) => error.ran(),
+            (None, None) => Ran::Maybe,
+        }
+    }
+}
+
+impl<R: FromTree> Future for CallFuture<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_result(cx)
+    }
+}
+
+impl<R> Drop for CallFuture<R> {
+    fn drop(&mut self) {
+        self.core.futures.fetch_sub(1, Ordering::Relaxed);
+        if self.read {
+            return;
+        }
+        if self.cancels {
+            self.cancel_now();
+        } else if let Some(Err(error)) = self.flight.release() {
+            self.core.report(error);
+        }
+    }
+}
