@@ -1,1 +1,44 @@
-//! teleport
+//! Send large arrays between processes and machines by remote calls, as fast as the machine moves bytes.
+//!
+//! A [`Server`] binds functions to names; a [`Client`] calls them and gets futures. Arguments and results are trees:
+//! dicts and lists, nested, of arrays, strings, bytes and nulls. Array bytes are never serialized.
+//!
+//! ```
+//! use teleport::{BoxError, Client, Methods, Server, Tree, tree};
+//!
+//! # fn main() -> Result<(), BoxError> {
+//! let methods = Methods::new().register("add", |x: Tree| -> Result<Tree, BoxError> {
+//!     Ok(tree!({"result": x.field::<i64>("foo")? + x.field::<i64>("bar")?}))
+//! });
+//! let server = Server::bind("tcp://127.0.0.1:0")?.start(methods)?; // port 0: a free one
+//!
+//! let client = Client::connect(&server.address().to_string())?;
+//! let reply = client.call("add", tree!({"foo": 1, "bar": 1})).wait()?;
+//! assert_eq!(reply, tree!({"result": 2}));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is where
+//! This crate holds nothing of its own: it gathers those beneath, each of which can be used alone.
+//! - [`wire`]: arrays, trees and the format, without sockets
+//! - [`transport`]: addresses, connections, memory
+//! - [`client`] and [`server`]: the two sides
+//!
+//! # Features
+//! - `ndarray`: owned arrays in, views out, both without a copy
+//! - `half`: `f16` and `bf16` as element types
+#![forbid(unsafe_code)]
+
+pub use teleport_client as client;
+pub use teleport_server as server;
+pub use teleport_server::transport;
+pub use teleport_server::transport::wire;
+
+pub use teleport_client::{Call, CallError, CallFuture, Client, ClientBuilder, as_completed, wait_all};
+pub use teleport_server::transport::wire::{
+    Array, Buffer, Complex, DType, Dict, ErrorKind, FromTree, IntoTree, Ran, RemoteError, Rpc, Text, Tree,
+    TreeError, tree,
+};
+pub use teleport_server::transport::{Address, Pool};
+pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};

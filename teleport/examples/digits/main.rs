@@ -1,0 +1,97 @@
+//! The main job on real input: handwritten digits go from several client processes to a server that classifies each by
+//! its nearest neighbour among the others. The accuracy must equal that of the same computation without Teleport.
+//!
+//! `cargo run --release --example digits -- --clients 4 --workers 2`
+
+#[path = "../common/mod.rs"]
+mod common;
+mod neighbour;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Parser;
+use common::{Again, end_with_parent};
+use neighbour::Digits;
+use teleport::{Array, BoxError, Client, Methods, Server, Tree, tree};
+
+/// Classify handwritten digits on a server, from several client processes.
+#[derive(Parser)]
+struct Options {
+    /// Client processes
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    clients: u32,
+    /// Threads of the server that classify
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// In a client process: where the server is
+    #[arg(long, hide = true)]
+    server: Option<String>,
+    /// In a client process: which of the clients it is
+    #[arg(long, hide = true, default_value_t = 0)]
+    index: u32,
+}
+
+fn main() -> Result<(), BoxError> {
+    let options = Options::parse();
+    match &options.server {
+        Some(server) => client(server, &options),
+        None => serve(&options),
+    }
+}
+
+fn serve(options: &Options) -> Result<(), BoxError> {
+    let digits = Arc::new(Digits::load()?);
+    let known = digits.clone();
+    let methods = Methods::new().register("classify", move |mut x: Tree| -> Result<Tree, BoxError> {
+        let image: Array = x.take("image")?;
+        let index: usize = x.take("index")?; // a digit must not be its own neighbour
+        Ok(tree!({"label": known.classify(image.as_slice::<u8>()?, index)}))
+    });
+    let server = Server::bind("tcp://127.0.0.1:0")?.workers(options.workers).start(methods)?;
+    println!("{} digits, {} client processes, {} workers", digits.len(), options.clients, options.workers);
+
+    let start = Instant::now();
+    let (address, count) = (server.address().to_string(), options.clients.to_string());
+    let mut clients = Vec::new();
+    for index in 0..options.clients {
+        let index = index.to_string();
+        clients.push(Again::start(&["--server", &address, "--clients", &count, "--index", &index])?);
+    }
+    let mut correct = 0;
+    for mut client in clients {
+        correct += client.line()?.parse::<usize>()?;
+        client.end()?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    server.check()?;
+
+    let expected = (0..digits.len()).filter(|index| digits.is_right(*index)).count();
+    let percent = |right: usize| 100.0 * right as f64 / digits.len() as f64;
+    println!("accuracy {:.2} % ({correct} of {} right)", percent(correct), digits.len());
+    println!("without Teleport {:.2} % ({expected} right)", percent(expected));
+    println!("{:.0} calls per second, with the start of the processes", digits.len() as f64 / seconds);
+    if correct == expected { Ok(()) } else { Err("the accuracies differ".into()) }
+}
+
+/// Sends every n-th digit, counts the right answers and prints how many there were.
+fn client(server: &str, options: &Options) -> Result<(), BoxError> {
+    end_with_parent(|| std::process::exit(1));
+    let digits = Digits::load()?;
+    let client = Client::builder(server).name(&format!("client-{}", options.index)).connect()?;
+    let mine = (options.index as usize..digits.len()).step_by(options.clients as usize);
+    let futures = mine
+        .map(|index| {
+            let image = digits.image(index);
+            // Waits while as many calls are under way as `max_inflight` allows.
+            Ok((index, client.call("classify", tree!({"image": image, "index": index})).send()?))
+        })
+        .collect::<Result<Vec<_>, BoxError>>()?;
+    let mut correct = 0;
+    for (index, future) in futures {
+        let label: u8 = future.wait()?.take("label")?;
+        correct += usize::from(label == digits.label(index));
+    }
+    println!("{correct}");
+    Ok(())
+}
