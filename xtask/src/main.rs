@@ -1,2 +1,60 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, as `cargo xtask <command>`.
+//!
+//! Each command is one module with its options and a `run` that gives a [`Failure`] or nothing.
+//! They call cargo and read the sources; none of them is linked into what users build.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ci;
+mod failure;
+mod fuzz;
+mod layers;
+mod links;
+mod package;
+mod shell;
+mod soak;
+mod source;
+mod workspace;
+
+use failure::Failure;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Bench(bench::Options),
+    #[command(hide = true)]
+    BenchServer(bench::ServerOptions),
+    Ci(ci::Options),
+    Fuzz(fuzz::Options),
+    Soak(soak::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nerror: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Bench(options) => bench::run(&options),
+        Command::BenchServer(options) => bench::run_server(&options),
+        Command::Ci(options) => ci::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
+        Command::Soak(options) => soak::run(&options),
+    }
+}

@@ -1,0 +1,127 @@
+//! Who is measured: each has a server process of its own, and a client in this one.
+
+use std::io::{self, BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use teleport::{Array, BoxError, Client, Method, Methods, Server, Tree};
+
+use super::raw;
+use crate::failure::Failure;
+
+/// A server process that ends with this one: its standard input closes then.
+struct ServerProcess(Child);
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One side of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Who {
+    /// Plain sockets.
+    Raw,
+    /// This library.
+    Teleport,
+}
+
+/// A connected client and its server.
+pub(super) struct Contender {
+    client: Connected,
+    _server: ServerProcess,
+}
+
+enum Connected {
+    Raw(raw::Client),
+    Teleport { client: Client, message: Array },
+}
+
+/// Runs a server in this process until standard input closes. Prints where it listens.
+pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
+    std::thread::spawn(|| {
+        // The parent holds the other end: it closes when the parent ends, however that happens.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(0);
+    });
+    match who {
+        Who::Raw => {
+            let (server, address) = raw::Server::bind(address)?;
+            println!("{address}");
+            server.serve()?;
+        }
+        Who::Teleport => {
+            let methods = Methods::new()
+                .register("sink", Method::inline(|_: Tree| ()))
+                .register("echo", Method::inline(|x: Tree| x))
+                .register("pool_echo", |x: Tree| x);
+            let server = Server::bind(address)?.start(methods)?;
+            println!("{}", server.address());
+            server.join()?;
+        }
+    }
+    Ok(())
+}
+
+impl Contender {
+    /// Starts a server process at `address` and connects to it.
+    pub(super) fn start(who: Who, address: &str) -> Result<Contender, Failure> {
+        let program = std::env::current_exe().map_err(Failure::bench)?;
+        let name = format!("{who:?}").to_lowercase();
+        let mut process = Command::new(program)
+            .args(["bench-server", &name, address])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(Failure::bench)?;
+        let mut line = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        let server = ServerProcess(process);
+        BufReader::new(output).read_line(&mut line).map_err(Failure::bench)?;
+        let client = Connected::to(who, line.trim())?;
+        Ok(Contender { client, _server: server })
+    }
+
+    /// Sends `bytes` bytes and waits for the answer.
+    pub(super) fn call(&mut self, bytes: usize, answer: Answer) -> Result<(), Failure> {
+        match &mut self.client {
+            Connected::Raw(client) => client.call(bytes, answer != Answer::Nothing).map_err(Failure::bench),
+            Connected::Teleport { client, message } => {
+                if message.len() != bytes {
+                    *message = Array::from(vec![1u8; bytes]);
+                }
+                let method = match answer {
+                    Answer::Nothing => "sink",
+                    Answer::Same => "echo",
+                    Answer::SameFromPool => "pool_echo",
+                };
+                client.call(method, message.clone()).wait().map(drop).map_err(Failure::bench)
+            }
+        }
+    }
+}
+
+/// What a server answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Null, or one byte of a raw server.
+    Nothing,
+    /// The message, from the thread that received it.
+    Same,
+    /// The message, from a pool of workers; a raw server has none.
+    SameFromPool,
+}
+
+impl Connected {
+    fn to(who: Who, address: &str) -> Result<Connected, Failure> {
+        match who {
+            Who::Raw => Ok(Connected::Raw(raw::Client::connect(address).map_err(Failure::bench)?)),
+            Who::Teleport => {
+                let client = Client::connect(address).map_err(Failure::bench)?;
+                Ok(Connected::Teleport { client, message: Array::from(Vec::<u8>::new()) })
+            }
+        }
+    }
+}

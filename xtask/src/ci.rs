@@ -1,0 +1,195 @@
+//! What must pass before a change lands, as a list of named steps.
+//!
+//! Cheap steps stand first, so that a slip shows at once. The first failure ends the run. The build
+//! profile and the features are the same wherever they can be: clippy and doc share what `cargo check`
+//! makes of the dependencies; tests, their examples, the short soak and the packages share the dev build.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use clap::builder::PossibleValuesParser;
+
+use crate::failure::Failure;
+use crate::{fuzz, layers, links, package, shell, soak};
+
+/// Run all checks that a change must pass, in order; the first failure ends the run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Run this step only; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = step_names())]
+    step: Vec<String>,
+}
+
+struct Step {
+    name: &'static str,
+    /// Completes "checks ...".
+    what: &'static str,
+    /// Gives the detail for the closing table.
+    run: fn() -> Result<String, Failure>,
+}
+
+const STEPS: [Step; 11] = [
+    Step { name: "format", what: "rustfmt's layout", run: format },
+    Step { name: "layers", what: "who may depend on whom and name what", run: layers::check },
+    Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
+    Step { name: "clippy", what: "clippy, all features, warnings are errors", run: clippy },
+    Step {
+        name: "clippy-default",
+        what: "clippy, default features, warnings are errors",
+        run: clippy_default,
+    },
+    Step { name: "test", what: "all tests, doc tests and examples, all features", run: test },
+    Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
+    Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
+    Step { name: "quickstart", what: "the first command of the README", run: quickstart },
+    Step { name: "fuzz", what: "each fuzz target for a few seconds", run: || fuzz::short(FUZZ_SECONDS) },
+    Step { name: "soak", what: "integration tests again under load", run: || soak::short(SOAK_TIME) },
+];
+
+/// Enough to run the committed corpus and a few hundred thousand mutations of it.
+const FUZZ_SECONDS: u32 = 5;
+
+/// A short look for tests that fail now and then; `cargo xtask soak` takes a long one.
+const SOAK_TIME: Duration = Duration::from_secs(30);
+
+fn step_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        STEPS.iter().map(|step| clap::builder::PossibleValue::new(step.name).help(step.what)),
+    )
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let chosen = |step: &&Step| options.step.is_empty() || options.step.iter().any(|name| name == step.name);
+    let steps: Vec<_> = STEPS.iter().filter(chosen).collect();
+    let mut report = Report::default();
+    for (index, step) in steps.iter().enumerate() {
+        println!("\n=== {} ({} of {}): {}", step.name, index + 1, steps.len(), step.what);
+        let start = Instant::now();
+        let result = (step.run)();
+        let time = start.elapsed();
+        match result {
+            Ok(detail) => report.add(step.name, time, detail),
+            Err(failure) => {
+                report.add(step.name, time, "FAILED".into());
+                report.print();
+                eprintln!("\nthis step alone: cargo xtask ci --step {}", step.name);
+                return Err(failure);
+            }
+        }
+    }
+    report.print();
+    Ok(())
+}
+
+#[derive(Default)]
+struct Report {
+    rows: Vec<(&'static str, Duration, String)>,
+}
+
+impl Report {
+    fn add(&mut self, name: &'static str, time: Duration, detail: String) {
+        println!("--- {name}: {:.1} s", time.as_secs_f64());
+        // Keeps our lines in order with what the programs print themselves.
+        let _ = io::stdout().flush();
+        self.rows.push((name, time, detail));
+    }
+
+    fn print(&self) {
+        println!("\n{:<16}{:>9}", "step", "seconds");
+        for (name, time, detail) in &self.rows {
+            println!("{}", format!("{name:<16}{:>9.1}  {detail}", time.as_secs_f64()).trim_end());
+        }
+        let total: Duration = self.rows.iter().map(|(_, time, _)| *time).sum();
+        println!("{:<16}{:>9.1}", "total", total.as_secs_f64());
+    }
+}
+
+fn format() -> Result<String, Failure> {
+    shell::run(&mut shell::cargo("fmt --all --check"))?;
+    if shell::root().join("fuzz/Cargo.toml").exists() {
+        shell::run(&mut shell::cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
+    }
+    Ok(String::new())
+}
+
+fn clippy() -> Result<String, Failure> {
+    shell::run(&mut shell::cargo("clippy --workspace --all-targets --all-features -- -D warnings"))?;
+    Ok(String::new())
+}
+
+fn clippy_default() -> Result<String, Failure> {
+    shell::run(&mut shell::cargo("clippy --workspace --all-targets -- -D warnings"))?;
+    Ok(String::new())
+}
+
+fn test() -> Result<String, Failure> {
+    let mut count = Count::default();
+    // Without a choice of targets cargo builds the examples too, which the integration tests start.
+    let result =
+        shell::watched(&mut shell::cargo("test --workspace --all-features"), |line| count.read(line));
+    println!("\n{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    result?;
+    Ok(format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped))
+}
+
+fn doc() -> Result<String, Failure> {
+    let mut command = shell::cargo("doc --workspace --no-deps --all-features");
+    shell::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(String::new())
+}
+
+fn quickstart() -> Result<String, Failure> {
+    shell::run(&mut shell::cargo("run --release --example quickstart"))?;
+    Ok(String::new())
+}
+
+/// The sum of the lines `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+#[derive(Default, Debug, PartialEq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Count {
+    fn read(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let mut count = Count::default();
+        count.read("running 3 tests");
+        count.read(
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s",
+        );
+        count.read("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        assert_eq!(count, Count { passed: 5, failed: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn steps_have_names_of_their_own() {
+        let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}

@@ -1,0 +1,61 @@
+//! Why a command of this tool failed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+/// Why a command failed; the text is what the developer reads last.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A program ran and reported a failure, which it has printed itself.
+    #[error("`{command}` failed ({status})")]
+    Command { command: String, status: ExitStatus },
+    /// A program could not be started at all.
+    #[error("`{command}` could not be started: {source}")]
+    Start { command: String, source: io::Error },
+    /// A program's answer is not what this tool can read.
+    #[error("cannot read the output of `{command}`: {problem}")]
+    Output { command: String, problem: String },
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// A rule of the project is broken; each line names the place and the remedy.
+    #[error("{rule} is broken in {} place(s):\n  {}", places.len(), places.join("\n  "))]
+    Rule { rule: &'static str, places: Vec<String> },
+    /// CI changed tracked files or left new ones, so what it tested is not what is committed.
+    #[error("the working tree is not clean in CI (is Cargo.lock committed up to date?):\n{files}")]
+    Dirty { files: String },
+    /// The named fuzz target does not exist.
+    #[error("there is no fuzz target `{name}`; there are: {}", known.join(", "))]
+    UnknownTarget { name: String, known: Vec<String> },
+    /// No test has run where some had to.
+    #[error("no test matched `{filter}`, so nothing was checked")]
+    NoTests { filter: String },
+    /// Some tests failed in some round of a soak.
+    #[error("{failed} test(s) failed at least once; their output is in {}", logs.display())]
+    Flaky { failed: usize, logs: PathBuf },
+    /// A benchmark could not be run.
+    #[error("cannot measure: {0}")]
+    Bench(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    /// For `map_err` on whatever a benchmark calls.
+    pub(crate) fn bench(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Failure::Bench(source.into())
+    }
+
+    /// For `map_err` on file operations.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Failure::File { path: path.to_path_buf(), source }
+    }
+
+    /// [`Failure::Rule`] if there is any place, else `detail`.
+    pub(crate) fn unless_empty(
+        rule: &'static str,
+        places: Vec<String>,
+        detail: String,
+    ) -> Result<String, Failure> {
+        if places.is_empty() { Ok(detail) } else { Err(Failure::Rule { rule, places }) }
+    }
+}
