@@ -83,7 +83,7 @@ mod poller;
 
 pub use budget::{Budget, Charge, OnGrant};
 pub use config::Config;
-pub use link::{Call, Handler, Lease, Link, Reply, Wakers, block_on};
+pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 pub use teleport_wire as wire;
 

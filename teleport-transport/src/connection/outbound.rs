@@ -372,7 +372,13 @@ impl Outbound {
         self.finish(kind, reason);
     }
 
-    /// Drops everything queued, as when the connection is gone.
+    /// Drops everything queued and takes nothing more: the connection is gone.
+    pub fn end(&mut self) {
+        self.discard();
+        self.farewell = Farewell::Staged;
+    }
+
+    /// Drops everything queued.
     pub fn discard(&mut self) {
         self.control = Control::default();
         self.small.clear();
@@ -448,7 +454,7 @@ impl Outbound {
     }
 
     fn stage_farewell(&mut self, staged: &mut Staged) {
-        if let Farewell::Queued(goodbye) = std::mem::replace(&mut self.farewell, Farewell::None) {
+        if let Farewell::Queued(goodbye) = &self.farewell {
             staged.append(&goodbye.encode_frame());
             self.farewell = Farewell::Staged;
         }

@@ -1,9 +1,12 @@
 //! A thread that waits for an answer reads the connection itself.
 //!
 //! Without this, the poller would read the answer and then wake the thread, which costs two changes of threads for
-//! each call. So a waiting thread takes the link's read side if no other has it: the poller stops watching the socket,
-//! the thread sleeps in `poll(2)` on it and on its own waker, and reads what comes, also for others. When its own
-//! answer is there, the poller watches again; what has come meanwhile is reported to it at once.
+//! each call. So a thread that is about to wait takes the link's read side if no other has it: the poller stops watching
+//! the socket, the thread sleeps in `poll(2)` on it and on its own waker, and reads what comes, also for others.
+//!
+//! When it leaves, the poller watches again. While calls are open that is at once; else only pings and a goodbye can
+//! come, and the socket stays unwatched for `UNWATCHED`, since the thread most likely calls again: a loop of calls then
+//! needs no system call for taking turns. A call of another thread has the socket watched at once.
 //!
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
@@ -15,6 +18,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::{Link, Scratch, Turn};
+use crate::poller::Command;
 use crate::sys::EventFlag;
 
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
@@ -64,10 +68,10 @@ thread_local! {
 
 /// Polls until ready, and **blocks** this thread in between; none if `until` comes first.
 ///
-/// While it waits, the thread reads `link` itself if no other thread does, which saves two changes of threads when the
-/// answer comes on that link.
+/// While it waits with a [`Driver`], the thread reads that link itself, which saves two changes of threads when the answer
+/// comes on it.
 pub fn block_on<T>(
-    mut link: Option<&Arc<Link>>,
+    driver: &mut Option<Driver>,
     until: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
@@ -76,7 +80,6 @@ pub fn block_on<T>(
         let sleeper = Sleeper::new();
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
-    let mut driver = None;
     let result = loop {
         local.sleeper.woken.store(false, Ordering::SeqCst);
         if let Poll::Ready(value) = poll(&mut Context::from_waker(&local.waker)) {
@@ -86,43 +89,60 @@ pub fn block_on<T>(
         if left == Some(Duration::ZERO) {
             break None;
         }
-        if driver.is_none() && local.sleeper.flag.is_some() {
-            driver = link.and_then(Driver::new);
-        }
-        match &driver {
+        match driver {
             Some(of) if of.wait(&mut local, left) => {}
             // The link's end has completed all that waited for it, and what still waits is for another.
-            Some(_) => (driver, link) = (None, None),
+            Some(_) => *driver = None,
             None => left.map_or_else(thread::park, thread::park_timeout),
         }
     };
-    drop(driver);
     LOCAL.set(Some(local));
     result
 }
 
-/// The right to watch and read a link. The poller gets it back when this is dropped.
-struct Driver<'a> {
-    link: &'a Arc<Link>,
+/// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
+pub(super) const UNWATCHED: Duration = Duration::from_millis(20);
+
+/// The right to read a link, instead of the poller, which gets it back when this is dropped. Take it before sending what
+/// is to be waited for, and wait with [`block_on`]: nobody else reads the link meanwhile.
+#[derive(Debug)]
+pub struct Driver {
+    link: Arc<Link>,
 }
 
-impl<'a> Driver<'a> {
-    /// None if the link is over, or another thread drives it.
-    fn new(link: &'a Arc<Link>) -> Option<Driver<'a>> {
-        if link.closed.get().is_some() || link.driven.swap(true, Ordering::AcqRel) {
+impl Link {
+    /// None if the link is over, or another thread has the right.
+    pub fn drive(self: &Arc<Self>) -> Option<Driver> {
+        if self.closed.get().is_some() || self.driven.swap(true, Ordering::SeqCst) {
             return None;
         }
-        link.watch(|watch| watch.readable = false);
-        Some(Driver { link })
+        self.drives.fetch_add(1, Ordering::Relaxed);
+        self.watch(|watch| watch.readable = false);
+        Some(Driver { link: self.clone() })
     }
 
+    /// Has the poller watch the link at once, unless a thread reads it.
+    pub(super) fn expect_answers(&self) {
+        if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
+            self.watch_again();
+        }
+    }
+
+    /// Has the poller told of what has arrived, also if it was told before.
+    pub(crate) fn watch_again(&self) {
+        self.unwatched.store(false, Ordering::SeqCst);
+        self.watch(|watch| watch.readable = !self.driven.load(Ordering::SeqCst));
+    }
+}
+
+impl Driver {
     /// Sleeps until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
     fn wait(&self, local: &mut Local, left: Option<Duration>) -> bool {
         let Some(readable) = self.sleep(&local.sleeper, left) else { return false };
         !readable || self.link.read(&mut local.scratch, Instant::now()) != Turn::Gone
     }
 
-    /// Whether the socket wants to be read; none if it is closed.
+    /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
     fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
         let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
         sleeper.polls.store(true, Ordering::SeqCst);
@@ -133,10 +153,17 @@ impl<'a> Driver<'a> {
     }
 }
 
-impl Drop for Driver<'_> {
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.link.driven.store(false, Ordering::Release);
-        self.link.watch(|watch| watch.readable = true);
+        // Sequentially consistent with `expect_answers`: a call that is sent meanwhile sees that nobody reads, or is seen
+        // here as open.
+        self.link.unwatched.store(true, Ordering::SeqCst);
+        self.link.driven.store(false, Ordering::SeqCst);
+        if self.link.outbound.lock().open_calls() > 0 {
+            self.link.watch_again();
+        } else if !self.link.rewatch.swap(true, Ordering::SeqCst) {
+            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
+        }
     }
 }
 
@@ -147,7 +174,7 @@ mod tests {
     #[test]
     fn a_waker_ends_the_wait() {
         let mut polls = 0;
-        let value = block_on(None, None, |cx| {
+        let value = block_on(&mut None, None, |cx| {
             polls += 1;
             cx.waker().wake_by_ref();
             if polls == 3 { Poll::Ready(polls) } else { Poll::Pending }
@@ -160,7 +187,7 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel::<Waker>();
         let thread = std::thread::spawn(move || receiver.recv().expect("the waker comes").wake());
         let mut polls = 0;
-        block_on(None, None, |cx| {
+        block_on(&mut None, None, |cx| {
             polls += 1;
             if polls == 1 {
                 sender.send(cx.waker().clone()).expect("the thread waits");
@@ -173,12 +200,12 @@ mod tests {
 
     #[test]
     fn time_ends_the_wait() {
-        assert_eq!(block_on(None, Some(Instant::now()), |_| Poll::<()>::Pending), None);
+        assert_eq!(block_on(&mut None, Some(Instant::now()), |_| Poll::<()>::Pending), None);
     }
 
     #[test]
     fn what_is_waited_for_may_wait_itself() {
-        let outer = block_on(None, None, |_| Poll::Ready(block_on(None, None, |_| Poll::Ready(7))));
+        let outer = block_on(&mut None, None, |_| Poll::Ready(block_on(&mut None, None, |_| Poll::Ready(7))));
         assert_eq!(outer, Some(Some(7)));
     }
 }

@@ -13,7 +13,7 @@ mod handler;
 mod right;
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
 use teleport_wire::{ErrorKind, Hello, Limits, Message};
 
-pub use self::drive::block_on;
+use self::drive::UNWATCHED;
+pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
 use crate::budget::{Budget, Charge};
@@ -82,6 +83,14 @@ pub struct Link {
     watch: Mutex<Watch>,
     /// A waiting thread reads, not the poller.
     driven: AtomicBool,
+    /// How often one began to.
+    drives: AtomicUsize,
+    /// The last one left, and the poller does not watch yet.
+    unwatched: AtomicBool,
+    /// The poller will look at the clock for that.
+    rewatch: AtomicBool,
+    /// `drives` when it looked last.
+    drives_seen: AtomicUsize,
     right: WriteRight,
     /// None once the descriptor is closed.
     socket: RwLock<Option<Socket>>,
@@ -92,6 +101,8 @@ pub struct Link {
     linger_until: Mutex<Option<Instant>>,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
+    /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
+    ending: AtomicBool,
 }
 
 /// What the poller is told about the socket.
@@ -146,12 +157,17 @@ impl Link {
             staged: Mutex::default(),
             watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
             driven: AtomicBool::new(false),
+            drives: AtomicUsize::new(0),
+            unwatched: AtomicBool::new(false),
+            rewatch: AtomicBool::new(false),
+            drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
             linger_until: Mutex::new(None),
             broken: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -192,6 +208,7 @@ impl Link {
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         let id = self.outbound.lock().push_call(message, register)?;
+        self.expect_answers();
         self.flush();
         Ok(id)
     }
@@ -366,6 +383,11 @@ impl Link {
 
     // ---- Reading ----
 
+    /// The peer sends nothing more: what it sent is read to the end of the stream.
+    pub(crate) fn stream_ends(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
     /// Reads what there is, for one turn. Called by one thread at a time.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
         let mut inbound = self.inbound.lock();
@@ -406,7 +428,12 @@ impl Link {
                 Ok(received) if !received.filled && self.broken.load(Ordering::Acquire) => {
                     return self.fail(Closed::Lost { error: None }, &mut scratch.wakers);
                 }
-                Ok(received) if !received.filled => return Turn::Drained,
+                // A short read has emptied the socket, except that the end of the stream may stand behind it.
+                Ok(received)
+                    if !received.filled && (received.bytes == 0 || !self.ending.load(Ordering::Acquire)) =>
+                {
+                    return Turn::Drained;
+                }
                 Ok(received) => taken += received.bytes,
                 Err(closed) => return self.fail(closed, &mut scratch.wakers),
             }
@@ -421,7 +448,11 @@ impl Link {
         let mut goodbye = None;
         for event in scratch.events.drain(..) {
             match event {
-                Event::Open(peer) => self.handler.opened(self, &peer),
+                Event::Open(peer) => {
+                    // From now on silence counts, which may end earlier than the handshake's time.
+                    self.poller.send(Command::Timer(self.clone(), inbound.next_timeout()));
+                    self.handler.opened(self, &peer);
+                }
                 Event::Wants { id, bytes } => self.request_memory(inbound, id, bytes),
                 Event::Call(call) => self.handler.called(
                     self,
@@ -511,7 +542,22 @@ impl Link {
             return None;
         }
         self.flush();
-        Some(self.linger_until.lock().map_or(next, |until| until.min(next)))
+        let next = self.linger_until.lock().map_or(next, |until| until.min(next));
+        Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
+    }
+
+    /// A link that no thread has driven for a while is watched again; gives when to look again otherwise.
+    fn watch_when_quiet(&self, now: Instant) -> Option<Instant> {
+        if !self.rewatch.load(Ordering::SeqCst) {
+            return None;
+        }
+        let drives = self.drives.load(Ordering::Relaxed);
+        if self.drives_seen.swap(drives, Ordering::Relaxed) != drives {
+            return Some(now + UNWATCHED);
+        }
+        self.rewatch.store(false, Ordering::SeqCst);
+        self.expect_answers();
+        None
     }
 
     // ---- The end ----
@@ -544,7 +590,7 @@ impl Link {
     /// Closes the descriptor.
     pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
         self.end(closed, wakers);
-        self.outbound.lock().discard();
+        self.outbound.lock().end();
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {
             let _ = socket.shutdown();

@@ -256,6 +256,9 @@ impl Polling {
                     if event.is_writable() {
                         link.writable();
                     }
+                    if event.is_read_closed() {
+                        link.stream_ends();
+                    }
                     if event.is_readable() || event.is_error() || event.is_read_closed() {
                         self.read(link, now);
                     }
@@ -312,9 +315,9 @@ impl Polling {
                 Command::Attach(link) => {
                     self.links.insert(link.key(), link.clone());
                     self.timers.add(now, link.key());
-                    // The socket may have become ready before the link was known here.
+                    // What the kernel told of it before the link was known here, it tells again.
+                    link.watch_again();
                     link.flush();
-                    self.read(link, now);
                 }
                 Command::Read(link) => self.read(link, now),
                 Command::Grant(link, id, charge) => link.grant(id, charge),
