@@ -22,7 +22,7 @@ use crate::log_limit::LogLimit;
 use crate::methods::Table;
 use crate::options::Options;
 use crate::peer::Peer;
-use crate::queue::Queue;
+use crate::queue::{Kind, Queue};
 
 /// Connections past `max_connections` that are told so, at the same time; more are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -35,6 +35,13 @@ const MIN_EAGER_BYTES: u64 = 64 << 10;
 
 /// The part of `max_memory` that eager credit of `Config::eager_credit_bytes` may amount to.
 const EAGER_PART: u64 = 4;
+
+/// A connection that has not ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) link: Arc<Link>,
+    pub(crate) peer: Arc<Peer>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -53,7 +60,7 @@ pub(crate) struct Core {
     pollers: Vec<Poller>,
     next_poller: AtomicUsize,
     /// Every connection that has not ended, by its link's key.
-    connections: Mutex<HashMap<usize, (Arc<Link>, Arc<Peer>)>>,
+    connections: Mutex<HashMap<usize, Connection>>,
     /// Counted on its own, since a connection may end before it stands in the map.
     connection_count: AtomicUsize,
 }
@@ -69,7 +76,7 @@ impl Core {
         let eager_credit_bytes = roomy.eager_credit_bytes.min(MIN_EAGER_BYTES);
         let tight = Config { eager_credit_bytes, ..roomy.clone() };
         Arc::new(Core {
-            pools: table.pools.iter().map(|_| Queue::new(|call: &Arc<OpenCall>| call.waits())).collect(),
+            pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
@@ -93,7 +100,7 @@ impl Core {
     }
 
     /// Every connection that has not ended.
-    pub(crate) fn connections(&self) -> Vec<(Arc<Link>, Arc<Peer>)> {
+    pub(crate) fn connections(&self) -> Vec<Connection> {
         self.connections.lock().values().cloned().collect()
     }
 
@@ -115,9 +122,12 @@ impl Core {
         if self.log_limit.allows() {
             tracing::warn!(method, caller, "a call failed: {error}");
         }
-        let answer = error.clone();
-        let failure = ServeError::Function { method: method.to_owned(), caller: caller.to_owned(), error };
-        self.note(failure, || call.refuse(&answer));
+        let failure = ServeError::Function {
+            method: method.to_owned(),
+            caller: caller.to_owned(),
+            error: Box::new(error.clone()),
+        };
+        self.note(failure, || call.refuse(&error));
     }
 
     /// A done function failed.
@@ -146,6 +156,11 @@ impl Core {
     }
 }
 
+/// A queue in which calls with a done function need a place in the ledger.
+fn calls() -> Queue<Arc<OpenCall>> {
+    Queue::new(Kind { is_alive: |call| call.waits(), needs_place: |call| call.entry.done.is_some() })
+}
+
 /// Where clients come in.
 #[derive(Debug)]
 pub(crate) struct Door(pub(crate) Arc<Core>);
@@ -166,7 +181,7 @@ impl Door {
         let mut known = core.connections.lock();
         // A connection that has ended by now was removed before it stood here.
         if link.closed().is_none() {
-            known.insert(link.key(), (link, peer));
+            known.insert(link.key(), Connection { link, peer });
         }
         Ok(())
     }

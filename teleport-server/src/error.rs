@@ -70,7 +70,7 @@ pub enum ServeError {
         /// The name of the client, or its address where it has no name.
         caller: String,
         /// What the caller was told.
-        error: RemoteError,
+        error: Box<RemoteError>,
     },
     /// A done function failed or panicked.
     #[error("the done function of method {method:?}: {message}")]

@@ -72,3 +72,8 @@ pub use methods::Methods;
 pub use server::Server;
 pub use teleport_transport as transport;
 pub use teleport_transport::wire;
+
+/// Runs the README's example as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

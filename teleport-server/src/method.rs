@@ -22,7 +22,7 @@ pub(crate) struct Output {
 #[derive(Debug)]
 pub(crate) enum NoOutput {
     /// The arguments do not fit its type: it did not run.
-    Arguments(TreeError),
+    Arguments(Box<TreeError>),
     /// Its own error.
     Failed(BoxError),
 }
@@ -88,7 +88,7 @@ impl Method {
         F::Return: IntoLogged,
     {
         let function: Erased = Box::new(move |arguments, context| {
-            let returned = function.call(arguments, context).map_err(NoOutput::Arguments)?;
+            let returned = function.call(arguments, context).map_err(bad_arguments)?;
             let (reply, logs) = returned.into_logged().map_err(NoOutput::Failed)?;
             Ok(Output { reply, logs: Some(logs) })
         });
@@ -120,13 +120,17 @@ impl fmt::Debug for Method {
     }
 }
 
+fn bad_arguments(error: TreeError) -> NoOutput {
+    NoOutput::Arguments(Box::new(error))
+}
+
 fn reply_of<F, S, K>(function: F) -> Erased
 where
     F: Function<S>,
     F::Return: IntoReply<K>,
 {
     Box::new(move |arguments, context| {
-        let returned = function.call(arguments, context).map_err(NoOutput::Arguments)?;
+        let returned = function.call(arguments, context).map_err(bad_arguments)?;
         let reply = returned.into_reply().map_err(NoOutput::Failed)?;
         Ok(Output { reply, logs: None })
     })

@@ -1,8 +1,9 @@
 //! Calls that wait for a worker of one pool, in the order in which they came.
 //!
-//! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. A call
-//! whose start is not allowed yet is set aside and goes first as soon as it is. Calls that were withdrawn meanwhile are
-//! passed over, and swept out when there are many, so that calls which come and are withdrawn again fill no memory.
+//! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. Some calls
+//! need a place before they may start (logged ones); while there is none they are set aside, others go past them, and
+//! they start in their order. Calls that were withdrawn meanwhile are passed over, and swept out when there are many, so
+//! that calls which come and are withdrawn again fill no memory.
 //! Bound: at most as many as all clients have open, and as many dead ones again.
 
 use std::collections::VecDeque;
@@ -18,13 +19,22 @@ pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     /// Something may be taken, or the queue was closed.
     changed: Condvar,
-    is_alive: fn(&T) -> bool,
+    kind: Kind<T>,
+}
+
+/// What the queue asks about a call.
+#[derive(Debug)]
+pub(crate) struct Kind<T> {
+    /// Whether it still wants to run.
+    pub(crate) is_alive: fn(&T) -> bool,
+    /// Whether it needs a place to start.
+    pub(crate) needs_place: fn(&T) -> bool,
 }
 
 #[derive(Debug)]
 struct State<T> {
     waiting: VecDeque<T>,
-    /// Those at the front that were not allowed to start, in their order.
+    /// Calls that found no place, in their order. Invariant: each needs one, and came before all in `waiting` that do.
     aside: VecDeque<T>,
     /// About how many in both are dead.
     dead: usize,
@@ -32,10 +42,10 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue; `is_alive` tells whether a call still wants to run.
-    pub(crate) fn new(is_alive: fn(&T) -> bool) -> Queue<T> {
+    /// An empty queue.
+    pub(crate) fn new(kind: Kind<T>) -> Queue<T> {
         let state = State { waiting: VecDeque::new(), aside: VecDeque::new(), dead: 0, closed: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new(), is_alive }
+        Queue { state: Mutex::new(state), changed: Condvar::new(), kind }
     }
 
     /// Adds a call; gives it back if the queue is closed.
@@ -50,24 +60,28 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for the next call that `start` allows, and gives it with what `start` gave; none once the queue is closed.
-    /// `start` runs under the queue's lock, so calls start in the order in which they are taken.
-    pub(crate) fn take<S>(&self, mut start: impl FnMut(&T) -> Option<S>) -> Option<(T, S)> {
+    /// Waits for the next call that may start, and gives it with its place if it needs one; none once the queue is
+    /// closed. `reserve` runs under the queue's lock, so places are in the order in which calls are taken.
+    pub(crate) fn take<P>(&self, mut reserve: impl FnMut() -> Option<P>) -> Option<(T, Option<P>)> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some(taken) = state.next(self.is_alive, &mut start) {
+            if let Some(taken) = state.next(&self.kind, &mut reserve) {
+                // Whoever was woken for what waits may have taken what was set aside instead.
+                if taken.1.is_some() && !state.waiting.is_empty() {
+                    self.changed.notify_one();
+                }
                 return Some(taken);
             }
             self.changed.wait(&mut state);
         }
     }
 
-    /// What `start` refused may be allowed now.
+    /// There may be a place now.
     pub(crate) fn try_again(&self) {
-        // Under the lock, so that workers which were just refused wait before they are woken.
+        // Under the lock, so that workers which have just found none wait before they are woken.
         let state = self.state.lock();
         if !state.aside.is_empty() {
             self.changed.notify_all();
@@ -79,8 +93,8 @@ impl<T> Queue<T> {
         let mut state = self.state.lock();
         state.dead += 1;
         if state.dead >= MIN_SWEEP && state.dead * 2 > state.len() {
-            state.waiting.retain(self.is_alive);
-            state.aside.retain(self.is_alive);
+            state.waiting.retain(self.kind.is_alive);
+            state.aside.retain(self.kind.is_alive);
             state.dead = 0;
         }
     }
@@ -107,35 +121,34 @@ impl<T> State<T> {
         self.waiting.len() + self.aside.len()
     }
 
-    fn next<S>(
-        &mut self,
-        is_alive: fn(&T) -> bool,
-        start: &mut impl FnMut(&T) -> Option<S>,
-    ) -> Option<(T, S)> {
-        while let Some(item) = self.aside.pop_front() {
-            if !is_alive(&item) {
-                self.dead = self.dead.saturating_sub(1);
-                continue;
-            }
-            match start(&item) {
-                Some(started) => return Some((item, started)),
-                None => {
-                    self.aside.push_front(item);
-                    break;
-                }
-            }
+    fn next<P>(&mut self, kind: &Kind<T>, reserve: &mut impl FnMut() -> Option<P>) -> Option<(T, Option<P>)> {
+        while self.aside.front().is_some_and(|item| !(kind.is_alive)(item)) {
+            self.aside.pop_front();
+            self.one_dead_less();
+        }
+        if !self.aside.is_empty()
+            && let Some(place) = reserve()
+        {
+            return self.aside.pop_front().map(|item| (item, Some(place)));
         }
         while let Some(item) = self.waiting.pop_front() {
-            if !is_alive(&item) {
-                self.dead = self.dead.saturating_sub(1);
-                continue;
-            }
-            match start(&item) {
-                Some(started) => return Some((item, started)),
-                None => self.aside.push_back(item),
+            if !(kind.is_alive)(&item) {
+                self.one_dead_less();
+            } else if !(kind.needs_place)(&item) {
+                return Some((item, None));
+            } else if self.aside.is_empty()
+                && let Some(place) = reserve()
+            {
+                return Some((item, Some(place)));
+            } else {
+                self.aside.push_back(item);
             }
         }
         None
+    }
+
+    fn one_dead_less(&mut self) {
+        self.dead = self.dead.saturating_sub(1);
     }
 }
 
@@ -146,46 +159,53 @@ mod tests {
 
     use super::*;
 
+    /// Odd numbers need a place.
     fn queue() -> Queue<u32> {
-        Queue::new(|_| true)
+        Queue::new(Kind { is_alive: |_| true, needs_place: |item| item % 2 == 1 })
     }
 
-    fn any(_: &u32) -> Option<()> {
+    fn free() -> Option<()> {
         Some(())
+    }
+
+    fn none() -> Option<()> {
+        None
     }
 
     #[test]
     fn the_first_comes_first() {
         let queue = queue();
-        for item in 0..3 {
+        for item in 0..4 {
             queue.push(item).unwrap();
         }
-        assert_eq!(queue.take(any), Some((0, ())));
-        assert_eq!(queue.close(), [1, 2]);
-        assert_eq!(queue.take(any), None);
+        assert_eq!(queue.take(free), Some((0, None)));
+        assert_eq!(queue.take(free), Some((1, Some(()))));
+        assert_eq!(queue.close(), [2, 3]);
+        assert_eq!(queue.take(free), None);
         assert_eq!(queue.push(3), Err(3));
     }
 
     #[test]
-    fn what_may_not_start_is_set_aside() {
+    fn what_finds_no_place_is_set_aside() {
         let queue = queue();
-        for item in 0..6 {
+        for item in [1, 3, 4, 5, 6, 7] {
             queue.push(item).unwrap();
         }
-        let odd = |item: &u32| (item % 2 == 1).then_some(*item);
-        assert_eq!(queue.take(odd), Some((1, 1)));
-        assert_eq!(queue.take(odd), Some((3, 3)));
-        // Those set aside keep their order and go first.
-        assert_eq!(queue.take(any), Some((0, ())));
-        assert_eq!(queue.take(any), Some((2, ())));
-        assert_eq!(queue.take(odd), Some((5, 5)));
-        assert_eq!(queue.take(any), Some((4, ())));
+        assert_eq!(queue.take(none), Some((4, None)));
+        assert_eq!(queue.take(none), Some((6, None)));
+        // Those set aside keep their order, also before a later one that would find a place.
+        let mut places = [None, Some(())].into_iter();
+        queue.push(8).unwrap();
+        assert_eq!(queue.take(|| places.next().flatten()), Some((8, None)));
+        let order: Vec<u32> = (0..4).map(|_| queue.take(free).unwrap().0).collect();
+        assert_eq!(order, [1, 3, 5, 7]);
         assert_eq!(queue.len(), 0);
     }
 
     #[test]
     fn the_dead_are_passed_over_and_swept() {
-        let queue: Queue<Arc<AtomicBool>> = Queue::new(|alive| alive.load(Ordering::Relaxed));
+        let is_alive = |alive: &Arc<AtomicBool>| alive.load(Ordering::Relaxed);
+        let queue = Queue::new(Kind { is_alive, needs_place: |_| false });
         for _ in 0..10 * MIN_SWEEP {
             let item = Arc::new(AtomicBool::new(true));
             queue.push(item.clone()).unwrap();
@@ -195,7 +215,7 @@ mod tests {
         }
         let item = Arc::new(AtomicBool::new(true));
         queue.push(item.clone()).unwrap();
-        assert!(Arc::ptr_eq(&queue.take(|_| Some(())).unwrap().0, &item));
+        assert!(Arc::ptr_eq(&queue.take(free).unwrap().0, &item));
     }
 
     #[test]
@@ -203,10 +223,10 @@ mod tests {
         let (queue, allowed) = (queue(), AtomicBool::new(false));
         queue.push(7).unwrap();
         std::thread::scope(|scope| {
-            let worker = scope.spawn(|| queue.take(|item| allowed.load(Ordering::SeqCst).then_some(*item)));
+            let worker = scope.spawn(|| queue.take(|| allowed.load(Ordering::SeqCst).then_some(())));
             allowed.store(true, Ordering::SeqCst);
             queue.try_again();
-            assert_eq!(worker.join().unwrap(), Some((7, 7)));
+            assert_eq!(worker.join().unwrap(), Some((7, Some(()))));
         });
     }
 
@@ -217,7 +237,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while queue.take(any).is_some() {
+                    while queue.take(free).is_some() {
                         if taken.fetch_add(1, Ordering::Relaxed) + 1 == ITEMS as usize {
                             queue.close();
                         }

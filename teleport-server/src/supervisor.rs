@@ -13,7 +13,7 @@ use std::time::Duration;
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 use teleport_transport::{Listener, Listening, PollerThread};
 
-use crate::core::{Core, Door};
+use crate::core::{Connection, Core, Door};
 use crate::error::ServeError;
 use crate::failure::{catch, full_text};
 use crate::options::DoneFunction;
@@ -178,9 +178,9 @@ fn end_done(
 ) -> Option<String> {
     let done = done?;
     if all_returned {
-        core.ledger.close()
+        core.ledger.close();
     } else {
-        core.ledger.abandon()
+        core.ledger.abandon();
     }
     if core.lifecycle.wait_to_close(GRACE, || threads.load(Ordering::SeqCst) == 0) {
         let _ = done.join();
@@ -192,7 +192,7 @@ fn end_done(
 /// Tells every client that the server closes, and waits until they have gone.
 fn say_goodbye(core: &Core) {
     let within = core.lifecycle.time_to_close().map_or(MAX_GOODBYE, |left| left.clamp(GRACE, MAX_GOODBYE));
-    for (link, peer) in core.connections() {
+    for Connection { link, peer } in core.connections() {
         if peer.is_introduced() {
             link.close(Some(ErrorKind::Closing), "the server closes", within);
         } else {

@@ -77,11 +77,7 @@ impl Worker {
 }
 
 fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Arc<OpenCall>>>) {
-    let start = |call: &Arc<OpenCall>| match call.entry.done {
-        Some(_) => core.ledger.reserve().map(Some),
-        None => Some(None),
-    };
-    while let Some((call, place)) = core.pools[pool].take(start) {
+    while let Some((call, place)) = core.pools[pool].take(|| core.ledger.reserve()) {
         *desk.lock() = Some(call.clone());
         // Functions' panics are caught inside; this one is for what a result's memory does when it is dropped.
         if let Err(panic) = catch(|| run(core, &call, place)) {

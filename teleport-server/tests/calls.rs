@@ -1,4 +1,5 @@
 //! Calls as a client sees them: forms of functions, failures, pools, cancelling, deadlines.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! A server's life: starting, done functions, failures that end it, closing in every state, bad guests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
