@@ -8,9 +8,9 @@ use teleport_transport::{Config, on_poller_thread};
 
 use crate::BoxError;
 use crate::client::Client;
+use crate::connect_error::ClientError;
 use crate::core::{Core, Settings};
 use crate::dial;
-use crate::error::ClientError;
 use crate::resolver::Resolver;
 
 /// Settings of a client. Each has a default.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Key, Ran, Tree};
-use teleport_transport::{Link, block_on, on_poller_thread};
+use teleport_transport::{Driver, Link, block_on, on_poller_thread};
 
 use crate::core::{Core, Request, Unsent};
 use crate::error::CallError;
@@ -73,7 +73,9 @@ impl<R: FromTree> Call<R> {
     /// # Errors
     /// Any [`CallError`] but `Full` and `Cancelled` by this side.
     pub fn wait(self) -> Result<R, CallError> {
-        self.send()?.wait()
+        // Taken before the call is sent, so that the poller does not read the answer first.
+        let mut driver = self.core.driver();
+        self.send_with(&mut driver)?.wait_with(&mut driver)
     }
 
     /// Sends the call and gives a future for its result. **Blocks** until a slot is free (`max_inflight`), and where
@@ -86,8 +88,12 @@ impl<R: FromTree> Call<R> {
     /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Earlier`;
     /// `Disconnected`, `NotAlive` and `Closing` if the connection ends in this moment.
     pub fn send(self) -> Result<CallFuture<R>, CallError> {
+        self.send_with(&mut None)
+    }
+
+    fn send_with(self, driver: &mut Option<Driver>) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.core, self.request);
-        let flight = submission.wait()?;
+        let flight = submission.wait(driver)?;
         Ok(CallFuture::new(submission.core.clone(), flight))
     }
 
@@ -207,11 +213,10 @@ impl Submission {
         polled
     }
 
-    fn wait(&mut self) -> Result<Arc<Flight>, CallError> {
+    fn wait(&mut self, driver: &mut Option<Driver>) -> Result<Arc<Flight>, CallError> {
         // A poller's thread may send, but not wait until it can.
         let until = on_poller_thread().then(Instant::now);
-        let link = self.core.link();
-        block_on(link.as_ref(), until, |cx| self.poll(cx))
+        block_on(driver, until, |cx| self.poll(cx))
             .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
     }
 }

@@ -10,8 +10,9 @@ use teleport_transport::{MemoryError, on_poller_thread};
 
 use crate::builder::ClientBuilder;
 use crate::call::Call;
+use crate::connect_error::ClientError;
 use crate::core::Core;
-use crate::error::{CallError, ClientError};
+use crate::error::CallError;
 use crate::method::ToMethod;
 use crate::stats::ClientStats;
 

@@ -20,7 +20,7 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
         for future in &futures {
-            block_on(future.link().as_ref(), None, |cx| future.poll_done(cx));
+            block_on(&mut future.driver(), None, |cx| future.poll_done(cx));
         }
     }
     futures.into_iter().map(CallFuture::wait).collect()
@@ -125,8 +125,8 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
             return None;
         }
         let until = on_poller_thread().then(std::time::Instant::now);
-        let link = self.futures.iter().flatten().next().and_then(CallFuture::link);
-        block_on(link.as_ref(), until, |cx| self.poll_next(cx)).or_else(|| {
+        let mut driver = self.futures.iter().flatten().find_map(CallFuture::driver);
+        block_on(&mut driver, until, |cx| self.poll_next(cx)).or_else(|| {
             // This thread must not wait: what is not there fails.
             let index = self.futures.iter().position(Option::is_some)?;
             Some(self.take(index))

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{CallHead, ErrorKind, Hello, Key, Message, Ran, RemoteError, Tree};
-use teleport_transport::{Config, Handler, Link, Poller, Reply, Wakers};
+use teleport_transport::{Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
 use crate::dial;
 use crate::error::CallError;
@@ -89,9 +89,13 @@ impl Core {
         }))
     }
 
-    /// The connection, if there is one: a thread that waits for an answer reads it itself.
-    pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.state.lock().door().map(|door| door.link.clone())
+    /// The right to read the connection, if no other thread has it: one that waits for an answer reads it itself.
+    pub(crate) fn driver(&self) -> Option<Driver> {
+        if on_poller_thread() {
+            return None;
+        }
+        let link = self.state.lock().door().map(|door| door.link.clone());
+        link.and_then(|link| link.drive())
     }
 
     // ---- Sending ----
@@ -180,11 +184,7 @@ impl Core {
             }
             Err(_) => {
                 self.give_back();
-                self.lose(
-                    &door.link,
-                    door.link.closed().unwrap_or(&Arc::new(Closed::Here)),
-                    &mut Wakers::default(),
-                );
+                self.found_over(&door.link);
                 Err(Unsent::Again)
             }
         }
@@ -199,6 +199,14 @@ impl Core {
                 Unsent::Failed(CallError::lost(method, door.link.closed().unwrap_or(&here)))
             }
         }
+    }
+
+    /// A link takes nothing any more, though it has not told so yet.
+    fn found_over(&self, link: &Arc<Link>) {
+        let mut wakers = Wakers::default();
+        let here = Arc::new(Closed::Here);
+        self.lose(link, link.closed().unwrap_or(&here), &mut wakers);
+        wakers.wake_all();
     }
 
     fn give_back(&self) {
@@ -401,10 +409,16 @@ impl Handler for Core {
             max_open_calls: peer.max_open_calls as usize,
         };
         // The thread that connects waits for this, and lets the waiting calls go.
-        let wanted = self.state.lock().opened(Arc::new(door), Instant::now());
+        let wanted = {
+            let mut state = self.state.lock();
+            let wanted = state.opened(Arc::new(door), Instant::now());
+            if wanted {
+                self.meter.connected();
+            }
+            wanted
+        };
         self.changed.notify_all();
         if wanted {
-            self.meter.connected();
             tracing::info!(server = link.peer_address(), name = peer.name, "connected");
         } else {
             link.close(None, "", GOODBYE_TIME);

@@ -12,8 +12,8 @@ use teleport_transport::connection::Role;
 use teleport_transport::{Address, Link, Socket, Wakers};
 
 use crate::backoff;
+use crate::connect_error::{AttemptError, ClientError};
 use crate::core::Core;
-use crate::error::{AttemptError, ClientError};
 use crate::resolver;
 
 /// One attempt, over all addresses of the server's name. A server that is there answers within a round trip.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
-use teleport_transport::{Link, block_on, on_poller_thread};
+use teleport_transport::{Driver, block_on, on_poller_thread};
 
 use crate::core::Core;
 use crate::error::CallError;
@@ -65,7 +65,12 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// If [`wait_timeout`](CallFuture::wait_timeout) gave the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
-        self.wait_until(None).unwrap_or_else(|| Err(self.on_poller()))
+        let mut driver = self.driver();
+        self.wait_until(&mut driver, None).unwrap_or_else(|| Err(self.on_poller()))
+    }
+
+    pub(crate) fn wait_with(mut self, driver: &mut Option<Driver>) -> Result<R, CallError> {
+        self.wait_until(driver, None).unwrap_or_else(|| Err(self.on_poller()))
     }
 
     /// **Blocks** until the result comes or `time` is over, which gives none: the call goes on and can be waited for
@@ -78,7 +83,8 @@ impl<R: FromTree> CallFuture<R> {
     /// If it gave the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
         let until = Instant::now().checked_add(time);
-        match self.wait_until(until) {
+        let mut driver = self.driver();
+        match self.wait_until(&mut driver, until) {
             Some(result) => result.map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
             None => Ok(None),
@@ -111,10 +117,13 @@ impl<R: FromTree> CallFuture<R> {
     }
 
     /// None if `until` comes first, or this thread must not wait.
-    fn wait_until(&mut self, until: Option<Instant>) -> Option<Result<R, CallError>> {
+    fn wait_until(
+        &mut self,
+        driver: &mut Option<Driver>,
+        until: Option<Instant>,
+    ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let link = if self.is_done() { None } else { self.link() };
-        block_on(link.as_ref(), until, |cx| self.poll_result(cx))
+        block_on(driver, until, |cx| self.poll_result(cx))
     }
 
     fn on_poller(&self) -> CallError {
@@ -137,9 +146,9 @@ impl<R: FromTree> CallFuture<R> {
         R::from_tree(tree).map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
     }
 
-    /// The connection that the result most likely comes on.
-    pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.core.link()
+    /// The right to read the connection, unless there is nothing to wait for.
+    pub(crate) fn driver(&self) -> Option<Driver> {
+        if self.is_done() { None } else { self.core.driver() }
     }
 
     /// As `poll`, but leaves the result to be taken.

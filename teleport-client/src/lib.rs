@@ -1,4 +1,82 @@
 //! A client that calls functions of a server with trees of arrays, and gets futures.
+//!
+//! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] gives a [`Call`], which
+//! does nothing until it is waited for, sent or awaited; sending it gives a [`CallFuture`]. Arguments are counted, not
+//! copied, on their way to the socket; results are received in memory of their own, which is the caller's once the
+//! future is read.
+//!
+//! ```text
+//! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> call in flight -> CallFuture
+//! ```
+//!
+//! Of each call that was accepted, exactly one result or error comes out: from its future or, where that was dropped,
+//! from [`Client::check`]. [`CallError::ran`] says whether the function ran.
+//!
+//! # Threads and blocking
+//! All clients of a process share one polling thread and one thread for deadlines; while a client has no connection,
+//! one more looks for its server. `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`], [`as_completed`], `close` and
+//! dropping the last clone can block, each for a time that its documentation tells. Nothing else does.
+//!
+//! # Example
+//! ```
+//! use teleport_client::wire::{Rpc, tree};
+//! use teleport_client::{CallError, Client};
+//!
+//! const ADD: Rpc<(i64, i64), i64> = Rpc::new("add");
+//!
+//! # mod server {
+//! #     //! As `teleport-server` would, one method on the bare transport.
+//! #     use std::sync::Arc;
+//! #     use teleport_client::transport::connection::{Closed, Gate, Role};
+//! #     use teleport_client::transport::*;
+//! #     use teleport_client::wire::*;
+//! #     pub struct Add;
+//! #     impl Gate for Add {
+//! #         fn admit(&self, name: &str, _: u64) -> Result<u32, RemoteError> {
+//! #             let unknown = || RemoteError::new(ErrorKind::UnknownMethod, Ran::No, format!("no method {name:?}"));
+//! #             if name == "add" { Ok(0) } else { Err(unknown()) }
+//! #         }
+//! #     }
+//! #     impl Handler for Add {
+//! #         fn opened(&self, _: &Arc<Link>, _: &Hello) {}
+//! #         fn called(&self, link: &Arc<Link>, call: Call) {
+//! #             let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
+//! #             let _ = link.answer(call.id, Message::result(&tree!(a + b), &Limits::default()).unwrap());
+//! #         }
+//! #         fn closed(&self, _: &Arc<Link>, _: &Arc<Closed>, _: &mut Wakers) {}
+//! #     }
+//! #     pub struct Accept(pub Poller);
+//! #     impl Acceptor for Accept {
+//! #         fn accepted(&self, socket: Socket) {
+//! #             let _ = self.0.attach(socket, Role::Server, &Arc::default(), None, Arc::new(Add));
+//! #         }
+//! #         fn failed(&self, error: &AcceptError) { panic!("{error}") }
+//! #     }
+//! #     pub fn start() -> (PollerThread, Listening, String) {
+//! #         let thread = PollerThread::start("server").unwrap();
+//! #         let listener = Listener::bind(&"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
+//! #         let address = listener.address().to_string();
+//! #         let accept = Arc::new(Accept(thread.poller().clone()));
+//! #         let listening = thread.poller().listen(listener, accept).unwrap();
+//! #         (thread, listening, address)
+//! #     }
+//! # }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (_thread, _listening, address) = server::start();
+//! let client = Client::builder(&address).name("example").connect()?;
+//! assert_eq!(client.call(ADD, (1, 2)).wait()?, 3);
+//!
+//! let futures = (0..8).map(|i| client.call(ADD, (i, i)).send()).collect::<Result<Vec<_>, _>>()?;
+//! assert_eq!(teleport_client::wait_all(futures)?, [0, 2, 4, 6, 8, 10, 12, 14]);
+//!
+//! match client.call("subtract", tree!([1, 2])).wait() {
+//!     Err(CallError::Remote(failure)) => assert_eq!(failure.message(), r#"no method "subtract""#),
+//!     other => panic!("{other:?}"),
+//! }
+//! client.close()?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -6,6 +84,7 @@ mod builder;
 mod call;
 mod client;
 mod collect;
+mod connect_error;
 mod core;
 mod dial;
 mod error;
@@ -22,7 +101,8 @@ pub use builder::ClientBuilder;
 pub use call::{Call, Running};
 pub use client::Client;
 pub use collect::{AsCompleted, as_completed, wait_all};
-pub use error::{AttemptError, CallError, ClientError, RemoteFailure, ResolveError};
+pub use connect_error::{AttemptError, ClientError, ResolveError};
+pub use error::{CallError, RemoteFailure};
 pub use future::CallFuture;
 pub use method::ToMethod;
 pub use stats::ClientStats;

@@ -14,7 +14,8 @@ use teleport_transport::Wakers;
 use teleport_transport::wire::{Key, Ran};
 
 use crate::backoff::Backoff;
-use crate::error::{AttemptError, CallError};
+use crate::connect_error::AttemptError;
+use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Place};
 use crate::pass::{Door, Pass};
 

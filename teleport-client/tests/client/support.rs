@@ -11,7 +11,7 @@ use teleport_client::transport::{
     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Listening, Poller, PollerThread, Socket,
     Wakers,
 };
-use teleport_client::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Tree, tree};
+use teleport_client::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Tree, tree};
 
 /// What takes longer hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
@@ -142,7 +142,7 @@ impl Server {
 }
 
 fn result(link: &Link, tree: &Tree) -> Message {
-    let limits = link.peer_limits().unwrap_or_else(Limits::default);
+    let limits = link.peer_limits().unwrap_or_default();
     Message::result(tree, &limits).unwrap_or_else(|error| {
         Message::error(&RemoteError::new(ErrorKind::TooLarge, Ran::Yes, error.to_string()))
     })

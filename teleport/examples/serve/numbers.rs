@@ -52,19 +52,21 @@ macro_rules! for_number {
 }
 
 /// Adds two arrays of the same dtype and shape, in the memory of the first. Integers wrap around.
-pub(crate) fn add(foo: Array, bar: Array) -> Result<Array, BoxError> {
-    if (foo.dtype(), foo.shape()) != (bar.dtype(), bar.shape()) {
-        let [foo, bar] = [&foo, &bar].map(|array| format!("{} {:?}", array.dtype(), array.shape()));
-        return Err(format!("foo is {foo} and bar is {bar}; they must have the same dtype and shape").into());
+pub(crate) fn add(left: Array, right: Array) -> Result<Array, BoxError> {
+    if (left.dtype(), left.shape()) != (right.dtype(), right.shape()) {
+        let [foo_is, bar_is] = [&left, &right].map(|array| format!("{} {:?}", array.dtype(), array.shape()));
+        return Err(
+            format!("foo is {foo_is} and bar is {bar_is}; they must have the same dtype and shape").into()
+        );
     }
-    for_number!(foo.dtype(), T => add_as::<T>(foo, &bar))
+    for_number!(left.dtype(), T => add_as::<T>(left, &right))
 }
 
-fn add_as<T: Number>(mut foo: Array, bar: &Array) -> Result<Array, BoxError> {
-    for (foo, bar) in foo.as_mut_slice::<T>()?.iter_mut().zip(bar.as_slice::<T>()?) {
-        *foo = foo.plus(*bar);
+fn add_as<T: Number>(mut left: Array, right: &Array) -> Result<Array, BoxError> {
+    for (sum, other) in left.as_mut_slice::<T>()?.iter_mut().zip(right.as_slice::<T>()?) {
+        *sum = sum.plus(*other);
     }
-    Ok(foo)
+    Ok(left)
 }
 
 /// Puts the sum of its items in the place of each array: an i64 for integers, an f64 for floats.
