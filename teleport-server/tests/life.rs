@@ -270,7 +270,7 @@ fn one_connection_too_many_is_told_so() {
     let refused = Client::connect(&server);
     match &*refused.end() {
         Closed::Goodbye { kind: Some(ErrorKind::Overloaded), reason } => {
-            assert!(reason.contains("max_connections"))
+            assert!(reason.contains("max_connections"));
         }
         other => panic!("{other}"),
     }
