@@ -22,9 +22,13 @@ pub struct Config {
     pub name: String,
     /// Limits on what is received; the peer learns them and keeps to them.
     pub limits: Limits,
-    /// Calls that a client may have open on one connection. A server holds up to `max_metadata_bytes` for each.
-    /// Default: 4,096.
+    /// Calls that a client may have open on one connection. Default: 4,096.
     pub max_open_calls: u32,
+    /// Memory that names, shapes and nodes of the calls that have no answer may take on one connection, their payload not
+    /// counted. A call past it is answered with the error `overloaded`; one alone always fits. A client holds as much for
+    /// each of its own calls in flight as one result may have. Default: 64 MiB, which is 4,096 calls of about 50 arrays
+    /// each.
+    pub max_structure_bytes: u64,
     /// Payload that the peer may send without asking; larger messages wait for a grant. Costs the same amount of memory
     /// per connection, when used. Default: 1 MiB.
     pub eager_credit_bytes: u64,
@@ -34,7 +38,9 @@ pub struct Config {
     pub max_silence: Duration,
     /// The peer must have introduced itself within this time. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// Whether payload is sent with a checksum. Headers and metadata always are. Default: no.
+    /// Payload is sent with a checksum, and the peer is asked for the same; it is enough that one side asks. A message whose
+    /// payload was changed on its way fails with the error `checksum`. Headers and metadata always have checksums.
+    /// Default: no.
     pub checksum: bool,
     /// Where received payload is put. Default: the pool of the process.
     pub pool: Pool,
@@ -46,6 +52,7 @@ impl Default for Config {
             name: String::new(),
             limits: Limits::default(),
             max_open_calls: 4096,
+            max_structure_bytes: 64 << 20,
             eager_credit_bytes: 1 << 20,
             ping_interval: Duration::from_secs(10),
             max_silence: Duration::from_secs(120),
@@ -59,7 +66,7 @@ impl Default for Config {
 impl Config {
     pub(crate) fn hello(&self, role: Role) -> Hello {
         Hello {
-            features: 0,
+            features: if self.checksum { Hello::CHECKSUM } else { 0 },
             limits: self.limits,
             eager_credit_bytes: self.eager_credit_bytes,
             max_open_calls: if role == Role::Server { self.max_open_calls } else { 0 },

@@ -13,7 +13,7 @@ mod decode;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
-use crate::{DType, Key, LEAF_ALIGNMENT, Shape};
+use crate::{Buffer, DType, Key, LEAF_ALIGNMENT, Shape, Tree};
 
 /// The first byte of each node.
 pub(crate) mod tag {
@@ -123,6 +123,17 @@ impl Signature {
         self.memory_bytes
     }
 
+    /// Bytes of memory that this, and a tree built from it, take beside the payload, at most: what a receiver holds for
+    /// names, shapes and nodes alone. Grows with the metadata and the number of nodes.
+    pub fn structure_bytes(&self) -> u64 {
+        // Names, and sizes of arrays of many dimensions, are written once and kept twice more.
+        let text = self.bytes.len() * 3;
+        let nodes = self.nodes.len() * (size_of::<Node>() + size_of::<Tree>());
+        let keys = self.keys.len() * KEY_BYTES;
+        let leaves = self.leaves.len() * LEAF_BYTES;
+        (size_of::<Signature>() + text + nodes + keys + leaves) as u64
+    }
+
     /// Where the payload goes, from its first byte to its last.
     pub fn runs(&self) -> &[Run] {
         &self.runs
@@ -145,6 +156,13 @@ impl Signature {
         })
     }
 }
+
+/// What an entry of a dict takes beside its child: the counted name, its place here, and its places in the map.
+const KEY_BYTES: usize = 2 * size_of::<Key>() + 6 * size_of::<usize>();
+
+/// What a leaf takes beside its node: its places here, and the handle of its part of the memory.
+const LEAF_BYTES: usize =
+    size_of::<Leaf>() + size_of::<Range<usize>>() + size_of::<Run>() + size_of::<Buffer>();
 
 impl PartialEq for Signature {
     fn eq(&self, other: &Signature) -> bool {

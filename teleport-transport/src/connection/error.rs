@@ -52,14 +52,22 @@ pub enum ProtocolError {
         /// The newest one before it.
         last_id: u64,
     },
-    /// An answer to a call that was never made, or that has been answered.
+    /// An answer to a call that was never made, or that has been answered; or a result of one that was withdrawn.
     #[error("an answer came for call {id}, which is not open")]
     UnexpectedAnswer {
         /// What it named.
         id: u64,
     },
+    /// A result of a call that the server cannot have whole.
+    #[error("a result came for call {id}, whose payload was not sent to its end")]
+    EarlyResult {
+        /// The call.
+        id: u64,
+    },
     /// More calls at once than the hello allows.
-    #[error("more than {max_open_calls} calls at once (the server's `max_open_calls`)")]
+    #[error(
+        "more than {max_open_calls} calls without an answer, or twice as many not sent whole (the server's `max_open_calls`)"
+    )]
     TooManyCalls {
         /// The limit that was sent in the hello.
         max_open_calls: u32,

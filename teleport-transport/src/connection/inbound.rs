@@ -5,7 +5,8 @@
 //! the layer above, changes to the [`Outbound`] half.
 //!
 //! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager credit and
-//! grants, metadata by `max_metadata_bytes`; each is checked before memory is taken.
+//! grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`; each is checked before memory
+//! is taken, the last before it is kept.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -17,7 +18,8 @@ use teleport_wire::{
     ResultMetadata, Signature, Sink,
 };
 
-use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Subject};
+use super::calls::StructureOverrun;
+use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::config::Config;
@@ -165,9 +167,8 @@ impl Inbound {
 
     /// The memory of a message that waits has been paid for: tells the peer to send it.
     pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
-        // A message that was withdrawn meanwhile gives its memory back at once.
-        if let Some(message) = self.reception.messages.get_mut(&id) {
-            message.admit(hold);
+        // For a message that was withdrawn meanwhile, or replaced by another, the memory is given back at once.
+        if self.reception.messages.get_mut(&id).is_some_and(|message| message.admit(hold)) {
             outbound.with(|outbound| outbound.grant(id));
         }
     }
@@ -193,7 +194,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Messages whose payload has not come to its end, and the bytes of memory granted to them.
+    /// Messages whose payload has not come to its end.
     pub fn unfinished(&self) -> usize {
         self.reception.messages.len()
     }
@@ -246,12 +247,16 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), ProtocolError> {
-        if self.reception.phase != Phase::Open {
-            return Err(ProtocolError::BeforeHello { kind: Kind::Data });
+        let (id, kind, role) = (header.id, Kind::Data, self.reception.role);
+        match self.reception.phase {
+            Phase::Handshake => return Err(ProtocolError::BeforeHello { kind }),
+            Phase::Finished => return Err(ProtocolError::AfterGoodbye { kind }),
+            // No hello of ours offers shared memory.
+            Phase::Open if header.is_shared() => return Err(ProtocolError::NotAllowed { kind, role }),
+            Phase::Open => {}
         }
-        let id = header.id;
         let Some(message) = self.reception.messages.get_mut(&id) else {
-            return Err(ProtocolError::UnknownId { kind: Kind::Data, id });
+            return Err(ProtocolError::UnknownId { kind, id });
         };
         if !message.is_admitted() {
             return Err(ProtocolError::NotGranted { id });
@@ -336,24 +341,45 @@ impl<O: SharedOutbound> Session<'_, O> {
         let id = header.id;
         let metadata = CallMetadata::decode(body)?;
         let (signature, order) = self.tree(metadata.signature, metadata.order)?;
-        let max_open_calls = self.reception.config.max_open_calls;
-        self.outbound.with(|outbound| outbound.call_arrived(id, max_open_calls))?;
+        let structure_bytes = signature.structure_bytes();
+        let config = &self.reception.config;
+        let max_unfinished = config.max_open_calls as usize * 2;
+        if self.reception.messages.len() >= max_unfinished {
+            return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
+        }
+        let overrun = self.outbound.with(|outbound| outbound.call_arrived(id, structure_bytes, config))?;
+        let admitted = match overrun {
+            Some(overrun) => Err(overloaded(overrun)),
+            None => self.gate.admit(metadata.head.method, signature.payload_bytes()),
+        };
         let deadline = metadata.head.deadline.map(|time| Deadline { arrived: self.now, time });
         let idempotent = metadata.head.idempotent;
-        let admitted = self.gate.admit(metadata.head.method, signature.payload_bytes());
         let slot = *admitted.as_ref().unwrap_or(&0);
         let subject = Subject::Call { slot, deadline, idempotent };
-        if let Err(error) = admitted {
-            return self.refuse(header, subject, signature, &error);
-        }
-        self.begin(header, Incoming::new(subject, signature, order))
+        let plan = Plan { subject, signature, order };
+        let Err(error) = admitted else { return self.begin(header, plan) };
+        self.answer(id, &error);
+        // Without a grant none of its payload comes; the entry stays until the client has taken note.
+        self.begin_dropped(header, plan)
     }
 
     fn result(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        let id = header.id;
         let metadata = ResultMetadata::decode(body)?;
         let (signature, order) = self.tree(metadata.signature, metadata.order)?;
-        self.outbound.with(|outbound| outbound.answer_arrived(header.id))?;
-        self.begin(header, Incoming::new(Subject::Answer, signature, order))
+        let is_awaited = self.outbound.with(|outbound| outbound.result_arrived(id))?;
+        let plan = Plan { subject: Subject::Answer, signature, order };
+        if is_awaited {
+            return self.begin(header, plan);
+        }
+        self.begin_dropped(header, plan)?;
+        // The server cannot let go of it otherwise.
+        if let Some(message) = self.reception.messages.get_mut(&id)
+            && message.admit(Hold::None)
+        {
+            self.outbound.with(|outbound| outbound.grant(id));
+        }
+        Ok(())
     }
 
     fn tree(&mut self, signature: &[u8], order: &[u8]) -> Result<(Arc<Signature>, Order), ProtocolError> {
@@ -363,40 +389,42 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// A message's head is legal: completes it, or makes ready for its payload.
-    fn begin(&mut self, header: &Header, mut message: Incoming) -> Result<(), ProtocolError> {
-        let (id, bytes) = (header.id, message.memory_bytes());
+    fn begin(&mut self, header: &Header, plan: Plan) -> Result<(), ProtocolError> {
+        let (id, mut message) = (header.id, Incoming::new(plan));
+        self.charge_eager(header, &mut message)?;
+        let bytes = message.memory_bytes();
         if bytes == 0 {
-            if header.is_eager() {
-                return Err(ProtocolError::EagerWithoutPayload { id });
-            }
             self.complete(id, message);
             return Ok(());
         }
-        if header.is_eager() {
-            self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
-            message.admit(Hold::Eager { bytes });
-        } else {
+        if !message.is_admitted() {
             self.events.push(Event::Wants { id, bytes });
         }
         self.reception.messages.insert(id, message);
         Ok(())
     }
 
-    /// Answers a call with an error before its payload has come; what comes of that is dropped.
-    fn refuse(
-        &mut self,
-        header: &Header,
-        subject: Subject,
-        signature: Arc<Signature>,
-        error: &RemoteError,
-    ) -> Result<(), ProtocolError> {
-        let (id, bytes) = (header.id, signature.memory_bytes() as u64);
-        if header.is_eager() && bytes > 0 {
-            self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
-            let message = Incoming::dropped(subject, signature, Hold::Eager { bytes });
-            self.reception.messages.insert(id, message);
+    /// A message's head is legal, and nobody wants it: what comes of its payload will be dropped.
+    fn begin_dropped(&mut self, header: &Header, plan: Plan) -> Result<(), ProtocolError> {
+        let mut message = Incoming::dropped(plan);
+        self.charge_eager(header, &mut message)?;
+        if message.memory_bytes() > 0 {
+            self.reception.messages.insert(header.id, message);
         }
-        self.answer(id, error);
+        Ok(())
+    }
+
+    /// The payload of an eager message is paid for from the credit that this side gave.
+    fn charge_eager(&mut self, header: &Header, message: &mut Incoming) -> Result<(), ProtocolError> {
+        if !header.is_eager() {
+            return Ok(());
+        }
+        let bytes = message.memory_bytes();
+        if bytes == 0 {
+            return Err(ProtocolError::EagerWithoutPayload { id: header.id });
+        }
+        self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
+        message.admit(Hold::Eager { bytes });
         Ok(())
     }
 
@@ -432,51 +460,60 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     fn error(&mut self, id: u64, body: &[u8]) -> Result<(), ProtocolError> {
         let error = RemoteError::decode(body)?;
-        self.outbound.with(|outbound| outbound.answer_arrived(id))?;
-        self.events.push(Event::Answer { id, answer: Err(error) });
+        if self.outbound.with(|outbound| outbound.error_arrived(id))? {
+            self.events.push(Event::Answer { id, answer: Err(error) });
+        }
         Ok(())
     }
 
     fn cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
-        if id > self.outbound.with(|outbound| outbound.last_call_id()) {
-            return Err(ProtocolError::UnknownId { kind: Kind::Cancel, id });
-        }
+        self.known(Kind::Cancel, id)?;
         self.events.push(Event::Cancel { id });
         Ok(())
     }
 
     /// The sender gave up a message that it had begun.
     fn abort(&mut self, id: u64) -> Result<(), ProtocolError> {
-        if id > self.outbound.with(|outbound| outbound.last_call_id()) {
-            return Err(ProtocolError::UnknownId { kind: Kind::Abort, id });
+        self.known(Kind::Abort, id)?;
+        let Some(message) = self.reception.messages.remove(&id) else { return Ok(()) };
+        let is_awaited = !message.is_dropped();
+        match self.reception.role {
+            Role::Server => self.outbound.with(|outbound| outbound.call_aborted(id)),
+            Role::Client => self.outbound.with(|outbound| outbound.result_aborted(id, is_awaited)),
         }
-        if let Some(message) = self.reception.messages.remove(&id) {
-            if self.reception.role == Role::Server {
-                self.outbound.with(|outbound| outbound.call_aborted(id));
-            }
-            if !message.is_admitted() {
-                self.events.push(Event::Withdrawn { id });
-            }
-            self.events.push(Event::Dropped { hold: message.into_hold() });
+        if is_awaited && !message.is_admitted() {
+            self.events.push(Event::Withdrawn { id });
         }
+        self.events.push(Event::Dropped { hold: message.into_hold() });
         Ok(())
     }
 
+    /// Refuses a frame about a call that was never made; about one that is gone, it may have crossed something of ours.
+    fn known(&self, kind: Kind, id: u64) -> Result<(), ProtocolError> {
+        let is_known = self.outbound.with(|outbound| outbound.is_known(id));
+        if is_known { Ok(()) } else { Err(ProtocolError::UnknownId { kind, id }) }
+    }
+
     fn complete(&mut self, id: u64, message: Incoming) {
-        if message.is_dropped() {
-            self.events.push(Event::Dropped { hold: message.into_hold() });
-            return;
-        }
-        let (subject, tree, hold) = message.finish();
-        let event = match subject {
-            Subject::Call { slot, deadline, idempotent } => {
+        let event = match message.finish() {
+            Err(hold) => Event::Dropped { hold },
+            Ok((Subject::Call { slot, deadline, idempotent }, tree, hold)) => {
                 let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_DEADLINE));
                 Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, hold })
             }
-            Subject::Answer => Event::Answer { id, answer: Ok((tree, hold)) },
+            Ok((Subject::Answer, tree, hold)) => Event::Answer { id, answer: Ok((tree, hold)) },
         };
         self.events.push(event);
     }
+}
+
+fn overloaded(overrun: StructureOverrun) -> RemoteError {
+    let StructureOverrun { bytes, held_bytes, max_bytes } = overrun;
+    let text = format!(
+        "names, shapes and nodes of this call take {bytes} bytes beside the {held_bytes} of calls that have no answer yet, \
+         past the server's {max_bytes} per connection (`max_structure_bytes`): make fewer at once, or calls of fewer nodes"
+    );
+    RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
 }
 
 /// Longer deadlines are none in practice, and adding them to a clock could overflow it.

@@ -2,6 +2,7 @@
 //!
 //! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `slices`/`placed` (read in place) or
 //! `copy` (what the read-ahead caught) -> `finish` (the tree). Memory is taken from the pool when the first byte comes.
+//! What comes of a message that was refused is only counted; neither memory nor structure is kept for it.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -29,22 +30,30 @@ pub(super) struct Deadline {
     pub(super) time: Duration,
 }
 
+/// What a message's head told of it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) subject: Subject,
+    pub(super) signature: Arc<Signature>,
+    pub(super) order: Order,
+}
+
 #[derive(Debug)]
 enum Target {
     /// The head came; no byte of the payload did.
-    None,
-    /// Invariant: one owner, `Signature::memory_bytes` long.
-    Memory(Buffer),
+    None(Plan),
+    /// Invariant: the buffer has one owner and is `Signature::memory_bytes` long.
+    Memory(Plan, Buffer),
     /// The message was refused: what still comes of it is dropped.
     Dropped,
 }
 
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) subject: Subject,
-    signature: Arc<Signature>,
-    order: Order,
     target: Target,
+    payload_bytes: u64,
+    /// What the payload costs: its memory with each leaf at its alignment.
+    memory_bytes: u64,
     /// Payload bytes that have come.
     received_bytes: u64,
     /// The run that holds the next byte.
@@ -56,12 +65,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(subject: Subject, signature: Arc<Signature>, order: Order) -> Incoming {
+    pub(super) fn new(plan: Plan) -> Incoming {
         Incoming {
-            subject,
-            signature,
-            order,
-            target: Target::None,
+            payload_bytes: plan.signature.payload_bytes(),
+            memory_bytes: plan.signature.memory_bytes() as u64,
+            target: Target::None(plan),
             received_bytes: 0,
             run: 0,
             hold: None,
@@ -69,14 +77,23 @@ impl Incoming {
         }
     }
 
-    /// A refused call whose eager payload is still to come, to be dropped on arrival.
-    pub(super) fn dropped(subject: Subject, signature: Arc<Signature>, hold: Hold) -> Incoming {
-        let target = Target::Dropped;
-        Incoming { target, hold: Some(hold), ..Incoming::new(subject, signature, Order::sorted()) }
+    /// A message that nobody wants, whose payload may still come.
+    pub(super) fn dropped(plan: Plan) -> Incoming {
+        Incoming { target: Target::Dropped, ..Incoming::new(plan) }
     }
 
-    pub(super) fn admit(&mut self, hold: Hold) {
-        self.hold = Some(hold);
+    /// The memory is paid for, if it was not and `hold` is as much as it takes; true then.
+    pub(super) fn admit(&mut self, hold: Hold) -> bool {
+        let pays = match &hold {
+            Hold::None => true,
+            Hold::Eager { bytes } => *bytes == self.memory_bytes,
+            Hold::Charged(charge) => charge.bytes() == self.memory_bytes,
+        };
+        let is_new = pays && self.hold.is_none();
+        if is_new {
+            self.hold = Some(hold);
+        }
+        is_new
     }
 
     pub(super) fn is_admitted(&self) -> bool {
@@ -88,34 +105,36 @@ impl Incoming {
     }
 
     pub(super) fn payload_bytes(&self) -> u64 {
-        self.signature.payload_bytes()
+        self.payload_bytes
     }
 
-    /// What the payload costs: its memory with each leaf at its alignment.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.signature.memory_bytes() as u64
+        self.memory_bytes
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.received_bytes == self.payload_bytes()
+        self.received_bytes == self.payload_bytes
     }
 
     /// Takes note of a chunk's header; false if the chunk holds more than the message lacks.
     pub(super) fn announce(&mut self, bytes: u64) -> bool {
-        let fits = bytes <= self.payload_bytes() - self.announced_bytes;
+        let fits = bytes <= self.payload_bytes - self.announced_bytes;
         self.announced_bytes += if fits { bytes } else { 0 };
         fits
     }
 
     /// Whether payload follows the chunk that was announced last.
     pub(super) fn has_more_chunks(&self) -> bool {
-        self.announced_bytes < self.payload_bytes()
+        self.announced_bytes < self.payload_bytes
     }
 
     /// Takes the memory from the pool, once.
     pub(super) fn allocate(&mut self, pool: &Pool) -> Result<(), MemoryError> {
-        if matches!(self.target, Target::None) {
-            self.target = Target::Memory(pool.alloc(self.signature.memory_bytes())?);
+        if let Target::None(plan) = &self.target {
+            let memory = pool.alloc(plan.signature.memory_bytes())?;
+            if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
+                self.target = Target::Memory(plan, memory);
+            }
         }
         Ok(())
     }
@@ -132,11 +151,11 @@ impl Incoming {
         bytes: usize,
         slices: &mut [IoSliceMut<'a>; MAX_SEGMENTS_PER_READ],
     ) -> (usize, usize) {
-        let Target::Memory(memory) = &mut self.target else { return (0, 0) };
+        let Target::Memory(plan, memory) = &mut self.target else { return (0, 0) };
         let Some(mut rest) = memory.get_mut() else { return (0, 0) };
         let (mut filled, mut offered, mut rest_start) = (0, 0, 0);
         let mut next = self.received_bytes;
-        for run in &self.signature.runs()[self.run..] {
+        for run in &plan.signature.runs()[self.run..] {
             if filled == MAX_SEGMENTS_PER_READ || offered == bytes {
                 break;
             }
@@ -157,7 +176,8 @@ impl Incoming {
     /// Takes note of bytes that were read into the slices.
     pub(super) fn placed(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
-        let runs = self.signature.runs();
+        let Target::Memory(plan, _) = &self.target else { return };
+        let runs = plan.signature.runs();
         while runs
             .get(self.run)
             .is_some_and(|run| run.payload_start + run.bytes as u64 <= self.received_bytes)
@@ -189,10 +209,10 @@ impl Incoming {
 
     /// The checksum of the `bytes` payload bytes that came last, computed where they lie.
     pub(super) fn checksum_of_last(&self, bytes: usize) -> u32 {
-        let Target::Memory(memory) = &self.target else { return 0 };
+        let Target::Memory(plan, memory) = &self.target else { return 0 };
         let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
         let mut crc = 0;
-        for run in self.signature.runs() {
+        for run in plan.signature.runs() {
             let run_end = run.payload_start + run.bytes as u64;
             if run_end <= start || run.payload_start >= end {
                 continue;
@@ -210,12 +230,14 @@ impl Incoming {
         self.hold.unwrap_or(Hold::None)
     }
 
-    /// The message, whole, and what pays for its memory.
-    pub(super) fn finish(self) -> (Subject, Result<Tree, DecodeError>, Hold) {
-        let memory = match self.target {
-            Target::Memory(memory) => memory,
-            Target::None | Target::Dropped => Buffer::empty(),
+    /// The message, whole, and what pays for its memory; the latter alone if it was dropped.
+    pub(super) fn finish(self) -> Result<(Subject, Result<Tree, DecodeError>, Hold), Hold> {
+        let hold = self.hold.unwrap_or(Hold::None);
+        let (plan, memory) = match self.target {
+            Target::None(plan) => (plan, Buffer::empty()),
+            Target::Memory(plan, memory) => (plan, memory),
+            Target::Dropped => return Err(hold),
         };
-        (self.subject, self.signature.build(&self.order, memory), self.hold.unwrap_or(Hold::None))
+        Ok((plan.subject, plan.signature.build(&plan.order, memory), hold))
     }
 }

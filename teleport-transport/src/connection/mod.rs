@@ -5,6 +5,7 @@
 //! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; the tests here and in
 //! `simulation.rs` drive two of them against each other in virtual time.
 
+mod calls;
 mod error;
 mod inbound;
 mod incoming;
@@ -12,6 +13,8 @@ mod liveness;
 mod outbound;
 mod staged;
 
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod simulation;
 

@@ -5,16 +5,17 @@
 //! their order. Large payloads share what is left, a chunk a turn; after `SMALL_BYTES_PER_CHUNK` of small messages one
 //! chunk goes all the same, so that neither lane starves the other.
 //!
-//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers by the
-//! calls that the peer has open, control frames by those two.
+//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
+//! were not begun by our own, control frames by those two.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use teleport_wire::{
     Buffer, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, MAX_IDS, Message, Preface,
-    encode_frame, encode_ids,
+    RemoteError, encode_frame, encode_ids,
 };
 
+use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::config::Config;
 
@@ -93,6 +94,7 @@ enum Farewell {
 /// The sending half of a connection, without I/O.
 #[derive(Debug)]
 pub struct Outbound {
+    /// Whether payload is sent with a checksum: because this side or the peer wants it.
     checksum: bool,
     /// Preface and hello, until they are staged.
     introduction: Vec<u8>,
@@ -102,13 +104,13 @@ pub struct Outbound {
     large: VecDeque<Transfer>,
     /// Messages whose head was sent and whose payload waits for its grant.
     waiting: HashMap<u64, Message>,
-    /// A client's calls without an answer, or those of its client that a server has not answered.
-    open: HashSet<u64>,
-    /// Calls number from 1; on a server, the last one seen.
-    last_call_id: u64,
+    /// Of a client.
+    own_calls: OwnCalls,
+    /// Of a server.
+    peer_calls: PeerCalls,
     /// Eager payload that the peer still accepts.
     credit_bytes: u64,
-    /// Eager payload received and not yet given back, and how much of it may be out.
+    /// Eager payload received and not yet given back. Invariant: at most `max_eager_bytes`.
     held_eager_bytes: u64,
     max_eager_bytes: u64,
     /// Payload and metadata that are queued, in transfer or waiting for a grant.
@@ -129,8 +131,8 @@ impl Outbound {
             small: VecDeque::new(),
             large: VecDeque::new(),
             waiting: HashMap::new(),
-            open: HashSet::new(),
-            last_call_id: 0,
+            own_calls: OwnCalls::default(),
+            peer_calls: PeerCalls::default(),
             credit_bytes: 0,
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
@@ -152,7 +154,12 @@ impl Outbound {
 
     /// Calls without an answer.
     pub fn open_calls(&self) -> usize {
-        self.open.len()
+        self.own_calls.len() + self.peer_calls.unanswered()
+    }
+
+    /// Bytes of payload memory that the peer still accepts without a grant.
+    pub fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
     }
 
     /// Whether `stage` would find anything.
@@ -181,12 +188,10 @@ impl Outbound {
     pub fn push_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         let peer = self.sendable()?;
         let max_open_calls = peer.max_open_calls;
-        if self.open.len() >= max_open_calls as usize {
+        if self.own_calls.len() >= max_open_calls as usize {
             return Err(SendError::TooManyCalls { max_open_calls });
         }
-        self.last_call_id += 1;
-        let id = self.last_call_id;
-        self.open.insert(id);
+        let id = self.own_calls.begin();
         register(id);
         self.push(id, message);
         Ok(id)
@@ -198,11 +203,24 @@ impl Outbound {
     /// If the connection takes nothing any more, or the call has been answered or withdrawn.
     pub fn push_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
         self.sendable()?;
-        if !self.open.remove(&id) {
+        if !self.peer_calls.answered(id) {
             return Err(SendError::NotOpen { id });
         }
         self.push(id, message);
         Ok(())
+    }
+
+    /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
+    /// memory is needed. True if it did.
+    pub fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
+        if !self.drop_unsent_head(id) {
+            if !self.drop_unsent_payload(id) {
+                return false;
+            }
+            self.control.aborts.push(id);
+        }
+        self.push(id, Message::error(error));
+        true
     }
 
     fn sendable(&self) -> Result<&Hello, SendError> {
@@ -223,20 +241,20 @@ impl Outbound {
 
     /// Withdraws a client's call as far as that is still possible.
     pub fn withdraw(&mut self, id: u64) -> Withdrawn {
-        if !self.open.contains(&id) {
-            return Withdrawn::NotOpen;
+        match self.own_calls.progress(id) {
+            None => return Withdrawn::NotOpen,
+            Some(Progress::Whole) => {
+                self.control.cancels.push(id);
+                return Withdrawn::Requested;
+            }
+            Some(Progress::Queued | Progress::Begun) => self.own_calls.withdrawn(id),
         }
         if self.drop_unsent_head(id) {
-            self.open.remove(&id);
             return Withdrawn::NeverSent;
         }
-        if self.drop_unsent_payload(id) {
-            self.control.aborts.push(id);
-            self.open.remove(&id);
-            return Withdrawn::Aborted;
-        }
-        self.control.cancels.push(id);
-        Withdrawn::Requested
+        self.drop_unsent_payload(id);
+        self.control.aborts.push(id);
+        Withdrawn::Aborted
     }
 
     fn drop_unsent_head(&mut self, id: u64) -> bool {
@@ -272,44 +290,56 @@ impl Outbound {
 
     pub(super) fn peer_hello(&mut self, hello: Hello) {
         self.credit_bytes = hello.eager_credit_bytes;
+        self.checksum |= hello.features & Hello::CHECKSUM != 0;
         self.peer = Some(hello);
     }
 
-    /// The head of a call arrived (on a server).
-    pub(super) fn call_arrived(&mut self, id: u64, max_open_calls: u32) -> Result<(), ProtocolError> {
-        if id <= self.last_call_id {
-            return Err(ProtocolError::ReusedId { id, last_id: self.last_call_id });
-        }
-        if self.open.len() >= max_open_calls as usize {
-            return Err(ProtocolError::TooManyCalls { max_open_calls });
-        }
-        self.last_call_id = id;
-        self.open.insert(id);
-        Ok(())
+    /// The head of a call arrived (on a server). With an overrun, it is to be refused.
+    pub(super) fn call_arrived(
+        &mut self,
+        id: u64,
+        structure_bytes: u64,
+        config: &Config,
+    ) -> Result<Option<StructureOverrun>, ProtocolError> {
+        self.peer_calls.arrived(id, structure_bytes, config)
     }
 
-    /// The head of an answer arrived (on a client): whatever is left of the call's payload is not sent.
-    pub(super) fn answer_arrived(&mut self, id: u64) -> Result<(), ProtocolError> {
-        if !self.open.remove(&id) {
-            return Err(ProtocolError::UnexpectedAnswer { id });
-        }
-        if self.drop_unsent_payload(id) {
+    /// An error arrived (on a client): whatever is left of the call's payload is not sent. True if somebody waits for it.
+    pub(super) fn error_arrived(&mut self, id: u64) -> Result<bool, ProtocolError> {
+        let (is_awaited, progress) = self.own_calls.error_arrived(id)?;
+        if progress == Progress::Begun && self.drop_unsent_payload(id) {
             self.control.aborts.push(id);
         }
-        Ok(())
+        Ok(is_awaited)
+    }
+
+    /// The head of a result arrived (on a client). True if somebody waits for it.
+    pub(super) fn result_arrived(&mut self, id: u64) -> Result<bool, ProtocolError> {
+        self.own_calls.result_arrived(id)
+    }
+
+    /// The peer gave up a result that it had begun (on a client).
+    pub(super) fn result_aborted(&mut self, id: u64, is_awaited: bool) {
+        self.own_calls.result_aborted(id, is_awaited);
     }
 
     /// The peer withdrew a call that it had not sent whole (on a server).
     pub(super) fn call_aborted(&mut self, id: u64) {
-        self.open.remove(&id);
+        if self.peer_calls.aborted(id) {
+            self.drop_unsent_head(id);
+        }
+    }
+
+    /// Whether the peer may name `id`: a frame for a message that is gone may have crossed something of ours.
+    pub(super) fn is_known(&self, id: u64) -> bool {
+        self.own_calls.is_known(id) || self.peer_calls.is_known(id)
     }
 
     pub(super) fn eager_arrived(&mut self, bytes: u64) -> Result<(), ProtocolError> {
-        let held_bytes = self.held_eager_bytes + bytes;
-        if held_bytes > self.max_eager_bytes {
+        if bytes > self.max_eager_bytes - self.held_eager_bytes {
             return Err(ProtocolError::CreditOverrun { bytes, max_bytes: self.max_eager_bytes });
         }
-        self.held_eager_bytes = held_bytes;
+        self.held_eager_bytes += bytes;
         Ok(())
     }
 
@@ -324,7 +354,7 @@ impl Outbound {
     }
 
     pub(super) fn granted(&mut self, id: u64) -> Result<(), ProtocolError> {
-        if id > self.last_call_id {
+        if !self.is_known(id) {
             return Err(ProtocolError::UnknownId { kind: Kind::Grant, id });
         }
         // A message that was withdrawn meanwhile may still be granted: the frames crossed.
@@ -356,7 +386,7 @@ impl Outbound {
     pub fn give_credit(&mut self, bytes: u64) -> bool {
         self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
         self.control.credit_bytes += bytes;
-        self.control.credit_bytes * 2 >= self.max_eager_bytes
+        self.control.credit_bytes.saturating_mul(2) >= self.max_eager_bytes
     }
 
     /// Says goodbye once everything queued has gone. Nothing can be queued from now on.
@@ -431,7 +461,9 @@ impl Outbound {
             self.queued_bytes -= message.metadata.len() as u64;
             payload_follows &= eager;
         }
-        if payload_follows && message.payload_bytes <= MAX_SMALL_BYTES {
+        let is_small = message.payload_bytes <= MAX_SMALL_BYTES;
+        self.note_sent(id, message.payload_bytes == 0 || (payload_follows && is_small));
+        if payload_follows && is_small {
             self.queued_bytes -= message.payload_bytes;
             stage_data(id, message.payload_bytes, &mut message.payload.into(), self.checksum, staged);
         } else if payload_follows {
@@ -439,6 +471,12 @@ impl Outbound {
         } else if message.payload_bytes > 0 {
             self.waiting.insert(id, message);
         }
+    }
+
+    /// The head of a message was staged, or all that is left of it.
+    fn note_sent(&mut self, id: u64, is_whole: bool) {
+        self.own_calls.advance(id, if is_whole { Progress::Whole } else { Progress::Begun });
+        self.peer_calls.answer_sent(id);
     }
 
     fn stage_chunk(&mut self, staged: &mut Staged) {
@@ -450,6 +488,8 @@ impl Outbound {
         self.small_bytes_since_chunk = 0;
         if transfer.remaining_bytes > 0 {
             self.large.push_back(transfer);
+        } else {
+            self.note_sent(transfer.id, true);
         }
     }
 
@@ -458,11 +498,6 @@ impl Outbound {
             staged.append(&goodbye.encode_frame());
             self.farewell = Farewell::Staged;
         }
-    }
-
-    /// The newest call: a client's own, or the last that a server saw.
-    pub(super) fn last_call_id(&self) -> u64 {
-        self.last_call_id
     }
 
     /// The limits that messages to the peer must keep: `None` before its hello.

@@ -1,8 +1,9 @@
-//! Two connections against each other in virtual time: seeded sizes, splits, stalls, orders of polling, withdrawals, cuts.
+//! Two connections against each other in virtual time: seeded sizes, splits, stalls, orders of polling, hellos that
+//! differ, calls that are refused or withdrawn while their answer is on the way, results that are given up.
 //!
 //! Each seed is a run of its own; a failure names it. Invariants: every call ends exactly once and with its own bytes;
-//! credits and grants are never exceeded (either side would refuse); the budget returns to zero; after the last call
-//! nothing is left in either half.
+//! credits and grants are never exceeded (either side would refuse); budget and credits return to what they were; after
+//! the last call nothing is left in either half.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -124,15 +125,46 @@ struct World {
     serving: Vec<IncomingCall>,
     /// What pays for results that the client has not read.
     unread: Vec<Hold>,
-    answered: usize,
-    cancelled: Vec<u64>,
+    seen: Seen,
 }
 
-fn config(eager_credit_bytes: u64) -> Arc<Config> {
+/// What came of the calls of one run, or of several.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: usize,
+    refused: usize,
+    overloaded: usize,
+    given_up: usize,
+    never_sent: usize,
+    aborted: usize,
+    cancelled: usize,
+}
+
+impl Seen {
+    fn add(&mut self, other: &Seen) {
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.overloaded += other.overloaded;
+        self.given_up += other.given_up;
+        self.never_sent += other.never_sent;
+        self.aborted += other.aborted;
+        self.cancelled += other.cancelled;
+    }
+}
+
+/// Two sides need not want the same.
+fn config(random: &mut Random) -> Arc<Config> {
+    let eager_credit_bytes = match random.below(4) {
+        0 => 0,
+        1 => random.below(1000),
+        2 => random.below(200_000),
+        _ => random.below(3_000_000),
+    };
     Arc::new(Config {
         eager_credit_bytes,
-        max_open_calls: 40,
-        checksum: eager_credit_bytes.is_multiple_of(2),
+        max_open_calls: if random.one_in(3) { 1 + random.below(5) as u32 } else { 40 },
+        max_structure_bytes: if random.one_in(3) { 3000 } else { 64 << 20 },
+        checksum: random.one_in(2),
         pool: Pool::global().clone(),
         ..Config::default()
     })
@@ -141,21 +173,23 @@ fn config(eager_credit_bytes: u64) -> Arc<Config> {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed);
+        let (client, server) = (config(&mut random), config(&mut random));
+        World { random, ..World::of(seed, client, server) }
+    }
+
+    fn of(seed: u64, client: Arc<Config>, server: Arc<Config>) -> World {
         let now = Instant::now();
-        let client = End::new(Role::Client, &config(random.below(200_000)), now);
-        let server = End::new(Role::Server, &config(random.below(200_000)), now);
         World {
-            random,
+            random: Random(seed),
             now,
-            client,
-            server,
+            client: End::new(Role::Client, &client, now),
+            server: End::new(Role::Server, &server, now),
             budget: Budget::new(4 << 20),
             granted: Arc::default(),
             open: HashMap::new(),
             serving: Vec::new(),
             unread: Vec::new(),
-            answered: 0,
-            cancelled: Vec::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -176,16 +210,20 @@ impl World {
     }
 
     fn call(&mut self) {
-        if self.client.outbound.borrow().peer().is_none() || self.open.len() >= 40 {
+        let Some(max_open_calls) = self.client.outbound.borrow().peer().map(|peer| peer.max_open_calls)
+        else {
+            return;
+        };
+        if self.client.outbound.borrow().open_calls() >= max_open_calls as usize {
             return;
         }
         let tree = self.tree();
-        let method = if self.random.one_in(20) { "unknown" } else { "echo" };
+        let method = if self.random.one_in(5) { "unknown" } else { "echo" };
         let message = Message::call(&CallHead::new(method), &tree, &Limits::default())
             .expect("it is within the limits");
         let open = &mut self.open;
         let register = |id| drop(open.insert(id, tree));
-        self.client.outbound.borrow_mut().push_call(message, register).expect("40 calls are allowed");
+        self.client.outbound.borrow_mut().push_call(message, register).expect("one more is allowed");
     }
 
     fn answer(&mut self) {
@@ -207,13 +245,31 @@ impl World {
     }
 
     fn withdraw(&mut self) {
-        let Some(id) = self.open.keys().min().copied() else { return };
+        let mut open: Vec<u64> = self.open.keys().copied().collect();
+        open.sort_unstable();
+        if open.is_empty() {
+            return;
+        }
+        let id = open[self.random.below(open.len() as u64) as usize];
         let withdrawn = self.client.outbound.borrow_mut().withdraw(id);
         match withdrawn {
-            Withdrawn::NeverSent | Withdrawn::Aborted => drop(self.open.remove(&id)),
-            Withdrawn::Requested => self.cancelled.push(id),
+            Withdrawn::NeverSent => self.seen.never_sent += 1,
+            Withdrawn::Aborted => self.seen.aborted += 1,
+            Withdrawn::Requested => self.seen.cancelled += 1,
             // Its answer is on the way: the head has come.
             Withdrawn::NotOpen => {}
+        }
+        if matches!(withdrawn, Withdrawn::NeverSent | Withdrawn::Aborted) {
+            self.open.remove(&id);
+        }
+    }
+
+    /// The server gives up a result that has not gone whole, if the one it picks has not.
+    fn give_up(&mut self) {
+        if let Some(newest) = self.open.keys().max() {
+            let id = 1 + self.random.below(*newest);
+            let error = RemoteError::new(ErrorKind::TooSlow, Ran::Yes, "the receiver is too slow");
+            self.server.outbound.borrow_mut().replace_answer(id, &error);
         }
     }
 
@@ -257,6 +313,8 @@ impl World {
         for event in std::mem::take(&mut self.client.events) {
             match event {
                 Event::Answer { id, answer } => self.answered(id, answer),
+                Event::Dropped { hold } => self.unread.push(hold),
+                Event::Withdrawn { .. } => {}
                 Event::Wants { id, .. } => self.client.inbound.grant(id, Hold::None, &self.client.outbound),
                 Event::Open(_) => {}
                 event => panic!("the server sent {event:?}"),
@@ -266,13 +324,18 @@ impl World {
 
     fn answered(&mut self, id: u64, answer: Result<(Result<Tree, DecodeError>, Hold), RemoteError>) {
         let sent = self.open.remove(&id).expect("each call ends once");
-        self.answered += 1;
+        self.seen.answered += 1;
         match answer {
             Ok((tree, hold)) => {
                 assert!(tree.expect("nothing was changed on the way") == sent, "call {id} came back changed");
                 self.unread.push(hold);
             }
-            Err(error) => assert_eq!(error.kind, ErrorKind::UnknownMethod),
+            Err(error) => match error.kind {
+                ErrorKind::UnknownMethod => self.seen.refused += 1,
+                ErrorKind::Overloaded => self.seen.overloaded += 1,
+                ErrorKind::TooSlow => self.seen.given_up += 1,
+                _ => panic!("nothing else fails: {error}"),
+            },
         }
     }
 
@@ -286,13 +349,13 @@ impl World {
     fn settle(&mut self) {
         let mut idle = 0;
         while idle < 20 {
-            let before = (self.answered, self.client.arriving.len() + self.server.arriving.len());
+            let before = (self.seen.answered, self.client.arriving.len() + self.server.arriving.len());
             for _ in 0..10 {
                 self.step();
                 self.answer();
                 self.read_a_result();
             }
-            let after = (self.answered, self.client.arriving.len() + self.server.arriving.len());
+            let after = (self.seen.answered, self.client.arriving.len() + self.server.arriving.len());
             idle = if before == after { idle + 1 } else { 0 };
         }
     }
@@ -305,7 +368,8 @@ fn run(seed: u64) -> World {
             0 => world.call(),
             1 => world.answer(),
             2 => world.read_a_result(),
-            3 if world.random.one_in(4) => world.withdraw(),
+            3 if world.random.one_in(3) => world.withdraw(),
+            4 if world.random.one_in(3) => world.give_up(),
             _ => world.step(),
         }
     }
@@ -326,25 +390,30 @@ impl Drop for Named {
 
 #[test]
 fn every_call_ends_once_whatever_the_network_does() {
-    let mut answered = 0;
+    let mut seen = Seen::default();
     for seed in 0..300 {
         let _named = Named(seed);
         let world = run(seed);
         assert!(world.open.is_empty(), "calls {:?} never ended", world.open.keys());
         assert_eq!(world.budget.used_bytes(), 0, "the budget is whole again");
         assert_eq!(world.budget.waiting(), 0);
-        for end in [&world.client, &world.server] {
+        for (end, other) in [(&world.client, &world.server), (&world.server, &world.client)] {
             assert_eq!(end.inbound.unfinished(), 0);
-            assert_eq!(end.outbound.borrow().queued_bytes(), 0);
-            assert_eq!(end.outbound.borrow().open_calls(), 0);
+            let outbound = end.outbound.borrow();
+            assert_eq!((outbound.queued_bytes(), outbound.open_calls()), (0, 0));
+            let whole = outbound.peer().expect("they said hello").eager_credit_bytes;
+            assert_eq!(outbound.credit_bytes(), whole, "all credit came back, and nothing waits to be given");
+            assert!(!other.outbound.borrow().has_work());
         }
-        answered += world.answered;
+        seen.add(&world.seen);
     }
-    assert!(answered > 3000, "the runs do something: {answered} calls were answered");
+    assert!(seen.answered > 3000, "the runs do something: {seen:?}");
+    let rare = [seen.refused, seen.overloaded, seen.given_up, seen.never_sent, seen.aborted, seen.cancelled];
+    assert!(rare.iter().all(|count| *count > 50), "each case occurs: {seen:?}");
 }
 
 fn opened() -> World {
-    let mut world = World::new(1);
+    let mut world = World::of(1, Arc::default(), Arc::default());
     while world.client.outbound.borrow().peer().is_none() || world.server.outbound.borrow().peer().is_none() {
         world.step();
     }
