@@ -15,21 +15,19 @@ pub enum ProtocolError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// A frame came before the peer's hello.
-    #[error("a {kind} frame came before the hello")]
+    #[error("{kind} came before the hello")]
     BeforeHello {
         /// The frame.
         kind: Kind,
     },
     /// A frame came after the peer's goodbye.
-    #[error("a {kind} frame came after the goodbye")]
+    #[error("{kind} came after the goodbye")]
     AfterGoodbye {
         /// The frame.
         kind: Kind,
     },
     /// A frame of a kind that this side does not receive now.
-    #[error(
-        "a {kind} frame is not allowed here: this is the {role:?} and the hellos agreed on no such thing"
-    )]
+    #[error("{kind} is not allowed here: this is the {role:?} and the hellos agreed on no such thing")]
     NotAllowed {
         /// The frame.
         kind: Kind,
@@ -37,7 +35,7 @@ pub enum ProtocolError {
         role: Role,
     },
     /// A frame names a message that does not exist.
-    #[error("a {kind} frame names message {id}, which is none that is open")]
+    #[error("{kind} names message {id}, which is none that is open")]
     UnknownId {
         /// The frame.
         kind: Kind,
