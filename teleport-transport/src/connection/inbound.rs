@@ -343,8 +343,9 @@ impl<O: SharedOutbound> Session<'_, O> {
         let (signature, order) = self.tree(metadata.signature, metadata.order)?;
         let structure_bytes = signature.structure_bytes();
         let config = &self.reception.config;
+        // Calls that were refused are unfinished until the client has taken note, and no longer open.
         let max_unfinished = config.max_open_calls as usize * 2;
-        if self.reception.messages.len() >= max_unfinished {
+        if signature.memory_bytes() > 0 && self.reception.messages.len() >= max_unfinished {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
         let overrun = self.outbound.with(|outbound| outbound.call_arrived(id, structure_bytes, config))?;
@@ -468,7 +469,10 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     fn cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.known(Kind::Cancel, id)?;
-        self.events.push(Event::Cancel { id });
+        // One that is not whole is withdrawn by an abort.
+        if !self.reception.messages.contains_key(&id) {
+            self.events.push(Event::Cancel { id });
+        }
         Ok(())
     }
 

@@ -355,7 +355,8 @@ fn refused_calls_that_are_never_ended() {
         assert_eq!(server.sent(), [(Kind::Error, id, 0)]);
     }
     let text = "more than 3 calls without an answer, or twice as many not sent whole (the server's `max_open_calls`)";
-    check(server, &[call(7, "m", 0, false)], text);
+    server.feed(&call(7, "m", 0, false)).expect("it is whole at once");
+    check(server, &[call(8, "m", 1, false)], text);
 }
 
 #[test]
@@ -476,7 +477,11 @@ fn frames_that_crossed_something_are_ignored() {
     server.feed(&call(9, "m", 0, false)).expect("it is legal");
     server.feed(&empty(Kind::Abort, 9)).expect("it was whole");
     server.feed(&empty(Kind::Abort, 3)).expect("ids below the newest count as used");
-    assert_eq!(server.events(), ["call 9"]);
+    server.feed(&call(10, "m", 5, false)).expect("it is legal");
+    server.feed(&empty(Kind::Cancel, 10)).expect("it is not whole");
+    assert_eq!(server.events(), ["call 9", "wants 10 5"]);
+    server.feed(&empty(Kind::Cancel, 9)).expect("it is whole");
+    assert_eq!(server.events(), ["cancel 9"]);
     assert!(server.outbound.borrow_mut().push_answer(9, Message::error(&remote())).is_ok());
 }
 
