@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use teleport::{BoxError, Context, Method, Methods, Server, Tree};
+use teleport::{BoxError, Context, Method, Methods, Server, Tree, tree};
 
 /// Serve a few methods: echo, add (foo + bar), sum, sleep (seconds), fail (message), panic.
 #[derive(Parser)]
@@ -48,7 +48,7 @@ fn methods() -> Methods {
     Methods::new()
         .register("echo", |x: Tree| x)
         .register("add", |mut x: Tree| -> Result<Tree, BoxError> {
-            Ok(numbers::add(x.take("foo")?, x.take("bar")?)?.into())
+            Ok(tree!({"result": numbers::add(x.take("foo")?, x.take("bar")?)?}))
         })
         .register("sum", |x: Tree| numbers::sum(x))
         // A pool of its own, so that sleepers do not keep the other methods waiting.
