@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each example uses a part")]
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use teleport::BoxError;
 
@@ -35,12 +35,24 @@ impl Again {
         }
     }
 
+    /// Waits until the child has ended by itself, which it does when its work is done.
+    pub(crate) fn wait(mut self) -> Result<(), BoxError> {
+        // `Child::wait` would close it first, which asks the child to end.
+        let input = self.child.stdin.take();
+        let status = self.child.wait()?;
+        drop(input);
+        success(status)
+    }
+
     /// Asks the child to end and waits until it has.
     pub(crate) fn end(mut self) -> Result<(), BoxError> {
         drop(self.child.stdin.take());
-        let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("a child process ended with {status}").into()) }
+        success(self.child.wait()?)
     }
+}
+
+fn success(status: ExitStatus) -> Result<(), BoxError> {
+    if status.success() { Ok(()) } else { Err(format!("a child process ended with {status}").into()) }
 }
 
 impl Drop for Again {
@@ -64,6 +76,7 @@ pub(crate) fn end_with_parent(end: impl FnOnce() + Send + 'static) {
 pub(crate) fn show_logs() {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
         .init();
 }

@@ -61,7 +61,7 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     let mut correct = 0;
     for mut client in clients {
         correct += client.line()?.parse::<usize>()?;
-        client.end()?;
+        client.wait()?;
     }
     let seconds = start.elapsed().as_secs_f64();
     server.check()?;
