@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use common::{Again, end_with_parent};
@@ -14,7 +15,11 @@ const ARRAY_BYTES: usize = 256 << 20;
 /// The first time memory is used, the kernel must find and clear it; later times show what the transfer takes.
 const TIMES: usize = 5;
 
-fn main() -> Result<(), BoxError> {
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<(), BoxError> {
     match std::env::args().nth(1).as_deref() {
         Some("server") => server(),
         _ => client(),

@@ -5,9 +5,12 @@
 //! The arguments become one dict: a file under its name without `.npy`, or under a key of your choice (`foo=x.npy`);
 //! numbers and texts as `key=value` (`sleep seconds=1.5`, `fail message=no`).
 
+#[path = "../common/mod.rs"]
+mod common;
 mod npy;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -30,7 +33,11 @@ struct Options {
     connect_timeout: f64,
 }
 
-fn main() -> Result<(), BoxError> {
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<(), BoxError> {
     let options = Options::parse();
     let mut dict = Dict::new();
     for argument in &options.arguments {

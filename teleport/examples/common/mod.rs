@@ -1,11 +1,22 @@
-//! What the examples share: a child process that ends with its parent, and log lines on standard error.
+//! What the examples share: errors for people, a child process that ends with its parent, log lines on standard error.
 
 #![allow(dead_code, reason = "each example uses a part")]
 
 use std::io::{self, BufRead, BufReader, IsTerminal};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 
 use teleport::BoxError;
+
+/// Ends the program: with the error as a person wants to read it, if there is one.
+pub(crate) fn exit(result: Result<(), BoxError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// This program, started again with other arguments. It ends when this is dropped, or when this process ends, however
 /// that happens: its standard input closes then, which `end_with_parent` waits for.

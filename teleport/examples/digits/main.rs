@@ -7,6 +7,7 @@
 mod common;
 mod neighbour;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,7 +33,11 @@ struct Options {
     index: u32,
 }
 
-fn main() -> Result<(), BoxError> {
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<(), BoxError> {
     let options = Options::parse();
     match &options.server {
         Some(server) => client(server, &options),

@@ -8,6 +8,7 @@
 mod common;
 mod numbers;
 
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +27,11 @@ struct Options {
     workers: usize,
 }
 
-fn main() -> Result<(), BoxError> {
+fn main() -> ExitCode {
+    common::exit(run())
+}
+
+fn run() -> Result<(), BoxError> {
     let options = Options::parse();
     common::show_logs();
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
