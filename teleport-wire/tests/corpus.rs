@@ -59,6 +59,11 @@ fn corpus_of_frames() {
 }
 
 #[test]
+fn corpus_of_decoder() {
+    replay("decoder", targets::decoder::decoder);
+}
+
+#[test]
 fn corpus_of_trees() {
     replay("trees", targets::trees::trees);
 }

@@ -565,3 +565,18 @@ fn calls_of_too_much_structure_are_refused_one_by_one() {
     server.feed(&nulls(4)).expect("it is legal");
     assert_eq!(server.events(), ["call 4"]);
 }
+
+#[test]
+fn nothing_follows_the_own_goodbye() {
+    let mut client = Side::client(0, 0);
+    client.outbound.borrow_mut().finish(None, "enough");
+    assert_eq!(client.sent(), [(Kind::Goodbye, 0, 0)]);
+    client.feed(&empty(Kind::Ping, 1)).expect("the server has not read it yet");
+    for _ in 0..2 {
+        assert!(client.sent().is_empty());
+        client.outbound.borrow_mut().stage(&mut Staged::default());
+        assert!(client.outbound.borrow().is_finished());
+        let refused = client.outbound.borrow_mut().push_call(call_message("m", 0), |_| {});
+        assert_eq!(refused, Err(SendError::Closed));
+    }
+}

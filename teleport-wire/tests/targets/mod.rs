@@ -2,6 +2,7 @@
 //!
 //! Each function takes any bytes, and panics only on a fault of the crate.
 
+pub(crate) mod decoder;
 pub(crate) mod frames;
 pub(crate) mod signature;
 pub(crate) mod trees;

@@ -1,0 +1,91 @@
+//! The state machine of a connection, driven by operations: two ends that keep the rules, or one end against frames made
+//! by hand, most of them legal and some not.
+//!
+//! Any bytes are a run. A panic is a fault of the crate. No sockets, clocks or threads.
+
+#![allow(clippy::expect_used, reason = "a panic is how a target reports what it found")]
+
+mod end;
+mod lone;
+mod pair;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use teleport_transport::Config;
+use teleport_transport::wire::{Array, CallHead, ErrorKind, Limits, Message, Ran, RemoteError, Tree};
+
+/// Takes the first bytes of `data` for what is driven and how it is configured, and the rest for operations.
+pub(crate) fn connection(data: &[u8]) {
+    let mut input = Input(data);
+    match input.below(2) {
+        0 => pair::run(&mut input),
+        _ => lone::run(&mut input),
+    }
+}
+
+/// Choices read from an input, zeros when it is at its end.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn next(&mut self) -> u8 {
+        self.0.split_off_first().copied().unwrap_or(0)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.next()) % bound
+    }
+
+    /// One of those that there are, if there are any.
+    fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        (!of.is_empty()).then(|| of[self.below(of.len())])
+    }
+
+    /// Sizes around those at which something changes.
+    fn bytes(&mut self) -> usize {
+        const SIZES: [usize; 10] = [0, 1, 63, 64, 65, 1000, 5000, 65_536, 65_537, 200_000];
+        SIZES[self.below(SIZES.len())]
+    }
+}
+
+fn config(input: &mut Input<'_>) -> Arc<Config> {
+    Arc::new(Config {
+        limits: Limits { max_message_bytes: 1 << 20, ..Limits::default() },
+        max_open_calls: input.below(6) as u32,
+        max_structure_bytes: if input.below(4) == 0 { 3000 } else { 64 << 20 },
+        eager_credit_bytes: [0, 64, 2000, 70_000, 500_000][input.below(5)],
+        checksum: input.below(2) == 1,
+        // Time is an operation, and no run takes so long.
+        ping_interval: Duration::from_secs(1),
+        max_silence: Duration::from_secs(1_000_000),
+        handshake_timeout: Duration::from_secs(1_000_000),
+        ..Config::default()
+    })
+}
+
+/// A list of one to three arrays, or an empty one.
+fn tree(input: &mut Input<'_>) -> Tree {
+    let arrays = (0..input.below(4)).map(|_| {
+        let fill = input.next();
+        Tree::Array(Array::from(vec![fill; input.bytes()]))
+    });
+    Tree::List(arrays.collect())
+}
+
+fn call_message(input: &mut Input<'_>) -> (Tree, Message) {
+    let (method, tree) = (["echo", "refused"][input.below(4) / 3], tree(input));
+    let message = Message::call(&CallHead::new(method), &tree, &Limits::default());
+    (tree, message.expect("three small arrays fit"))
+}
+
+fn result_message(tree: &Tree) -> Message {
+    Message::result(tree, &Limits::default()).expect("three small arrays fit")
+}
+
+fn failure() -> RemoteError {
+    RemoteError::new(ErrorKind::Failed, Ran::Yes, "it failed")
+}

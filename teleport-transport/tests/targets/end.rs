@@ -1,0 +1,131 @@
+//! One end of a connection with what stands above and below it: holds to settle, bytes that arrive, a clock that is told.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use teleport_transport::Config;
+use teleport_transport::connection::{
+    Closed, Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Received, Role, Staged, halves,
+};
+use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+
+struct Refusing;
+
+impl Gate for Refusing {
+    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        match method {
+            "refused" => Err(RemoteError::new(ErrorKind::UnknownMethod, Ran::No, "no such method")),
+            _ => Ok(1),
+        }
+    }
+}
+
+pub(super) struct End {
+    pub(super) inbound: Inbound,
+    pub(super) outbound: RefCell<Outbound>,
+    pub(super) config: Arc<Config>,
+    staged: Staged,
+    pub(super) arriving: VecDeque<u8>,
+    pub(super) events: Vec<Event>,
+    /// What pays for messages that the layer above has not let go of.
+    pub(super) holds: Vec<Hold>,
+    /// Messages that wait for a grant.
+    pub(super) wanted: Vec<u64>,
+    now: Instant,
+}
+
+impl End {
+    pub(super) fn new(role: Role, config: Arc<Config>) -> End {
+        let now = Instant::now();
+        let (inbound, outbound) = halves(role, &config, now);
+        End {
+            inbound,
+            outbound: RefCell::new(outbound),
+            config,
+            staged: Staged::default(),
+            arriving: VecDeque::new(),
+            events: Vec::new(),
+            holds: Vec::new(),
+            wanted: Vec::new(),
+            now,
+        }
+    }
+
+    /// The next bytes that it sends, at most so many.
+    pub(super) fn write(&mut self, at_most: usize) -> Vec<u8> {
+        if self.staged.is_empty() {
+            self.outbound.borrow_mut().stage(&mut self.staged);
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        let filled = self.staged.slices(&mut slices);
+        let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+        bytes.truncate(at_most);
+        self.staged.advance(bytes.len());
+        bytes
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        !self.staged.is_empty() || self.outbound.borrow().has_work()
+    }
+
+    /// Reads at most so many of the bytes that have arrived.
+    pub(super) fn read(&mut self, at_most: usize) -> Result<Received, Closed> {
+        let arriving = &mut self.arriving;
+        let mut ahead = [0; 512];
+        let read = |slices: &mut [IoSliceMut<'_>]| {
+            if arriving.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let mut read = 0;
+            for slice in slices {
+                let bytes = slice.len().min(at_most - read).min(arriving.len());
+                arriving.read_exact(&mut slice[..bytes])?;
+                read += bytes;
+            }
+            Ok(read)
+        };
+        self.inbound.receive(self.now, &mut ahead, &self.outbound, &Refusing, &mut self.events, read)
+    }
+
+    pub(super) fn grant(&mut self, index: usize) {
+        if !self.wanted.is_empty() {
+            let id = self.wanted.swap_remove(index % self.wanted.len());
+            self.inbound.grant(id, Hold::None, &self.outbound);
+        }
+    }
+
+    pub(super) fn settle(&mut self, hold: Hold) {
+        if let Hold::Eager { bytes } = hold {
+            self.outbound.borrow_mut().give_credit(bytes);
+        }
+    }
+
+    /// Lets go of one message's memory.
+    pub(super) fn release(&mut self, index: usize) {
+        if !self.holds.is_empty() {
+            let hold = self.holds.swap_remove(index % self.holds.len());
+            self.settle(hold);
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self, milliseconds: u64) {
+        self.now += Duration::from_millis(milliseconds);
+        self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes so long");
+        assert!(self.inbound.next_timeout() > self.now);
+    }
+
+    /// Eager payload that the layer above holds, in bytes: never more than this end offered.
+    pub(super) fn check_holds(&self) {
+        let eager = |hold: &Hold| if let Hold::Eager { bytes } = hold { *bytes } else { 0 };
+        let held: u64 = self.holds.iter().map(eager).sum();
+        assert!(held <= self.config.eager_credit_bytes, "{held} bytes of credit are held");
+        let outbound = self.outbound.borrow();
+        if let Some(peer) = outbound.peer() {
+            assert!(outbound.credit_bytes() <= peer.eager_credit_bytes);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Two ends that keep the rules. Neither may refuse anything, every call ends exactly once and with its own bytes, and
+//! when all is read nothing is left and all credit is back.
+
+use std::collections::HashMap;
+
+use teleport_transport::connection::{Event, IncomingCall, Role, SendError, Withdrawn};
+use teleport_transport::wire::{ErrorKind, Message, Tree};
+
+use super::end::End;
+use super::{Input, call_message, config, failure, result_message};
+
+/// Each moves all that can go at once, and one answer, one grant and one hold of each end.
+const MAX_ROUNDS: usize = 2000;
+
+struct Pair {
+    client: End,
+    server: End,
+    /// Calls that the client waits for, with what they carry.
+    open: HashMap<u64, Tree>,
+    serving: Vec<IncomingCall>,
+    said_goodbye: bool,
+}
+
+pub(super) fn run(input: &mut Input<'_>) {
+    let (client, server) = (End::new(Role::Client, config(input)), End::new(Role::Server, config(input)));
+    let mut pair = Pair { client, server, open: HashMap::new(), serving: Vec::new(), said_goodbye: false };
+    while !input.is_empty() {
+        pair.operate(input);
+        pair.take_events();
+        pair.client.check_holds();
+        pair.server.check_holds();
+    }
+    pair.drain();
+    pair.check_end();
+}
+
+impl Pair {
+    fn operate(&mut self, input: &mut Input<'_>) {
+        match input.below(14) {
+            0 | 1 => self.call(input),
+            2 => self.answer(input.next().into(), input.next()),
+            3 => self.withdraw(input),
+            4 => {
+                let id = 1 + input.below(8) as u64;
+                self.server.outbound.borrow_mut().replace_answer(id, &failure());
+            }
+            5 => self.client.grant(input.next().into()),
+            6 => self.server.grant(input.next().into()),
+            7 => self.client.release(input.next().into()),
+            8 => self.server.release(input.next().into()),
+            9 => drop(self.client.arriving.extend(self.server.write(amount(input)))),
+            10 => drop(self.server.arriving.extend(self.client.write(amount(input)))),
+            11 => self.read(amount(input)),
+            12 => {
+                self.client.tick(input.next().into());
+                self.server.tick(u64::from(input.next()) * 10);
+            }
+            _ if input.below(32) == 31 => {
+                let end = [&self.client, &self.server][input.below(2)];
+                end.outbound.borrow_mut().finish(None, "enough");
+                self.said_goodbye = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, input: &mut Input<'_>) {
+        let (tree, message) = call_message(input);
+        let open = &mut self.open;
+        let called = self.client.outbound.borrow_mut().push_call(message, |id| drop(open.insert(id, tree)));
+        match called {
+            Ok(_) | Err(SendError::TooManyCalls { .. }) => {}
+            Err(SendError::NotReady) => assert!(self.client.outbound.borrow().peer().is_none()),
+            Err(other) => assert!(self.said_goodbye, "{other}"),
+        }
+    }
+
+    fn answer(&mut self, index: usize, how: u8) {
+        if self.serving.is_empty() {
+            return;
+        }
+        let call = self.serving.swap_remove(index % self.serving.len());
+        let message = match &call.tree {
+            Ok(tree) if !how.is_multiple_of(4) => result_message(tree),
+            _ => Message::error(&failure()),
+        };
+        let answered = self.server.outbound.borrow_mut().push_answer(call.id, message);
+        assert!(answered.is_ok() || self.said_goodbye, "{answered:?}");
+        self.server.holds.push(call.hold);
+    }
+
+    fn withdraw(&mut self, input: &mut Input<'_>) {
+        let mut open: Vec<u64> = self.open.keys().copied().collect();
+        open.sort_unstable();
+        let Some(id) = input.pick(&open) else { return };
+        let withdrawn = self.client.outbound.borrow_mut().withdraw(id);
+        if matches!(withdrawn, Withdrawn::NeverSent | Withdrawn::Aborted) {
+            self.open.remove(&id);
+        }
+    }
+
+    fn read(&mut self, at_most: usize) {
+        for end in [&mut self.client, &mut self.server] {
+            if let Err(error) = end.read(at_most) {
+                panic!("both keep the rules: {error}");
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        for event in std::mem::take(&mut self.server.events) {
+            match event {
+                Event::Call(call) => self.serving.push(call),
+                Event::Wants { id, .. } => self.server.wanted.push(id),
+                Event::Withdrawn { id } => self.server.wanted.retain(|wanted| *wanted != id),
+                Event::Dropped { hold } => self.server.holds.push(hold),
+                Event::Open(_) | Event::Cancel { .. } | Event::Goodbye(_) => {}
+                Event::Answer { .. } => panic!("a server waits for no answer"),
+            }
+        }
+        for event in std::mem::take(&mut self.client.events) {
+            match event {
+                Event::Answer { id, answer } => {
+                    let sent = self.open.remove(&id).expect("each call ends once");
+                    match answer {
+                        Ok((tree, hold)) => {
+                            assert!(tree.expect("nothing was changed on the way") == sent);
+                            self.client.holds.push(hold);
+                        }
+                        Err(error) => assert_ne!(error.kind, ErrorKind::Checksum),
+                    }
+                }
+                Event::Wants { id, .. } => self.client.wanted.push(id),
+                Event::Withdrawn { id } => self.client.wanted.retain(|wanted| *wanted != id),
+                Event::Dropped { hold } => self.client.holds.push(hold),
+                Event::Open(_) | Event::Goodbye(_) => {}
+                Event::Call(_) | Event::Cancel { .. } => panic!("a client takes no calls"),
+            }
+        }
+    }
+
+    /// Lets everything that was begun come to its end.
+    fn drain(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            self.client.arriving.extend(self.server.write(usize::MAX));
+            self.server.arriving.extend(self.client.write(usize::MAX));
+            self.read(usize::MAX);
+            self.take_events();
+            self.answer(0, 1);
+            for end in [&mut self.client, &mut self.server] {
+                end.grant(0);
+                end.release(0);
+            }
+            let is_busy =
+                |end: &End| end.has_unwritten() || !(end.arriving.is_empty() && end.holds.is_empty());
+            let waits = !(self.client.wanted.is_empty() && self.server.wanted.is_empty());
+            if !(is_busy(&self.client) || is_busy(&self.server) || waits || !self.serving.is_empty()) {
+                return;
+            }
+        }
+        // A goodbye may wait for a grant that a peer which said goodbye too cannot send: links close then.
+        assert!(self.said_goodbye, "it never comes to an end");
+    }
+
+    fn check_end(&self) {
+        if self.said_goodbye {
+            return;
+        }
+        assert!(self.open.is_empty(), "calls {:?} never ended", self.open.keys());
+        for end in [&self.client, &self.server] {
+            let outbound = end.outbound.borrow();
+            assert_eq!((end.inbound.unfinished(), outbound.open_calls(), outbound.queued_bytes()), (0, 0, 0));
+            let whole = outbound.peer().expect("everything was read").eager_credit_bytes;
+            assert_eq!(outbound.credit_bytes(), whole);
+        }
+    }
+}
+
+fn amount(input: &mut Input<'_>) -> usize {
+    match input.next() {
+        amount @ 0..200 => 1 + usize::from(amount),
+        amount @ 200..250 => usize::from(amount) * 300,
+        _ => usize::MAX,
+    }
+}

@@ -1,0 +1,130 @@
+//! The stream decoder: the same frames from any split, wherever a chunk's bytes are read to, and no way back once refused.
+
+use teleport_wire::{DecodeError, Decoder, Header, Limits, Preface, Sink};
+
+/// Bodies are short here, so that their limit is met.
+const MAX_METADATA_BYTES: u32 = 300;
+
+/// Takes the first byte of `data` for how a stream is split, and the rest for a script that a stream is made from.
+pub(crate) fn decoder(data: &[u8]) {
+    let Some((seed, script)) = data.split_first() else { return };
+    let stream = stream(script);
+    let whole = run(&stream, None, false);
+    assert_eq!(run(&stream, Some(*seed), false), whole);
+    assert_eq!(run(&stream, Some(*seed), true), whole);
+}
+
+/// A preface and frames. Of each frame the script gives a byte of options, the header and the body; lengths and
+/// checksums are made right unless the options say otherwise, or else no fuzzer would get past them.
+fn stream(mut script: &[u8]) -> Vec<u8> {
+    let mut stream = Preface::BYTES.to_vec();
+    while let Some((options, rest)) = script.split_first() {
+        let taken = rest.len().min(28);
+        let mut header = [0; Header::BYTES];
+        header[..taken].copy_from_slice(&rest[..taken]);
+        script = &rest[taken..];
+        let mut body = &script[..0];
+        if options & 1 == 0 {
+            (body, script) = script.split_at(usize::from(header[16]).min(script.len()));
+            header[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
+        }
+        if options & 2 == 0 {
+            let crc = teleport_wire::checksum(0, body);
+            header[4..8].copy_from_slice(&crc.to_le_bytes());
+        }
+        if options & 4 == 0 {
+            header[2..4].fill(0);
+        }
+        if options & 8 == 0 {
+            let crc = teleport_wire::checksum(0, &header[..28]);
+            header[28..].copy_from_slice(&crc.to_le_bytes());
+        }
+        stream.extend_from_slice(&header);
+        stream.extend_from_slice(body);
+    }
+    stream
+}
+
+/// What a sink was told, and how the stream ended.
+type Outcome = (Vec<Told>, Result<(), DecodeError>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Preface,
+    Frame(Header, Vec<u8>),
+    Chunk(Header, Vec<u8>),
+    ChunkEnd,
+}
+
+#[derive(Default)]
+struct Recorder(Vec<Told>);
+
+impl Sink for Recorder {
+    type Error = DecodeError;
+
+    fn preface(&mut self) -> Result<(), DecodeError> {
+        self.0.push(Told::Preface);
+        Ok(())
+    }
+
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+        assert_eq!((header.length, header.check_body(body)), (body.len() as u64, Ok(())));
+        self.0.push(Told::Frame(*header, body.to_vec()));
+        Ok(())
+    }
+
+    fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
+        self.0.push(Told::Chunk(*header, Vec::new()));
+        Ok(())
+    }
+
+    fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        match self.0.last_mut() {
+            Some(Told::Chunk(header, all)) => {
+                all.extend_from_slice(bytes);
+                assert!(all.len() as u64 <= header.length);
+            }
+            other => panic!("bytes of a chunk after {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), DecodeError> {
+        match self.0.last() {
+            Some(Told::Chunk(header, all)) => assert_eq!(all.len() as u64, header.length),
+            other => panic!("the end of a chunk after {other:?}"),
+        }
+        self.0.push(Told::ChunkEnd);
+        Ok(())
+    }
+}
+
+/// Feeds the stream at once, or in pieces that follow from `seed`. With `in_place`, bytes of an open chunk do not go
+/// through the decoder, as when they are read straight to where they belong.
+fn run(stream: &[u8], seed: Option<u8>, in_place: bool) -> Outcome {
+    let limits = Limits { max_metadata_bytes: MAX_METADATA_BYTES, ..Limits::default() };
+    let (mut decoder, mut sink) = (Decoder::new(&limits), Recorder::default());
+    let mut state = u64::from(seed.unwrap_or(0)) + 1;
+    let mut rest = stream;
+    while !rest.is_empty() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let piece_bytes = seed.map_or(rest.len(), |_| 1 + (state >> 33) as usize % 40).min(rest.len());
+        let open = decoder.chunk_remaining();
+        let result = if in_place && open > 0 {
+            let (now, later) = rest.split_at(piece_bytes.min(open));
+            rest = later;
+            sink.chunk_bytes(now).expect("the recorder takes everything");
+            decoder.advance(now.len(), &mut sink)
+        } else {
+            let (now, later) = rest.split_at(piece_bytes);
+            rest = later;
+            decoder.feed(now, &mut sink)
+        };
+        if let Err(error) = result {
+            assert_eq!(decoder.chunk_remaining(), 0);
+            assert_eq!(decoder.feed(stream, &mut sink), Err(DecodeError::Refused));
+            return (sink.0, Err(error));
+        }
+    }
+    (sink.0, Ok(()))
+}
