@@ -1,1 +1,30 @@
-//! tests
+//! What the integration tests share. The tests themselves stand in `tests/`, one file for each promise:
+//!
+//! - `bad_input.rs`: strangers, liars and vandals against the example `serve`
+//! - `liveness.rs`: peers that are stopped, killed, or busy for long
+//! - `examples.rs`: what the README's commands print, and that Ctrl-C leaves nothing behind
+//! - `python.rs`: a client in another language, written from `FORMAT.md`
+//! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
+//! - `calling.rs`: futures, waited for and awaited, from many threads
+//! - `arrays.rs`: every dtype and shape there and back, without copies
+//!
+//! A test starts the examples as processes of their own ([`Program`], [`Serve`]), speaks to them as the library does
+//! ([`Steady`]) or byte by byte ([`Raw`]), and waits for what must happen ([`watched`], [`until`]).
+
+mod memory;
+mod program;
+mod raw;
+mod scratch;
+mod seed;
+mod serve;
+mod steady;
+mod watch;
+
+pub use memory::{Memory, allow_many_descriptors};
+pub use program::{Ended, Program, example, until_none_left};
+pub use raw::{Raw, Received};
+pub use scratch::{Scratch, abstract_address};
+pub use seed::Random;
+pub use serve::Serve;
+pub use steady::Steady;
+pub use watch::{WATCHDOG, until, watched};

@@ -1,0 +1,240 @@
+//! The examples as processes of their own.
+//!
+//! Flow: [`example`] has cargo build them, which does nothing where `cargo test` has built them just before -> [`Program`]
+//! starts one, collects what it prints, and kills it when dropped. A process carries a mark in its environment, which its
+//! own children inherit, so that a test can look whether any of them outlived it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::watch::{WATCHDOG, until};
+
+/// In the environment of every process that a test starts.
+const MARK: &str = "TELEPORT_TEST_MARK";
+
+/// Process groups that tests of this process have started and that have not ended.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// The program of one of the facade's examples, built as this test was.
+///
+/// # Panics
+/// If cargo cannot build it.
+pub fn example(name: &str) -> PathBuf {
+    static EXAMPLES: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
+    EXAMPLES.get_or_init(build_examples).get(name).expect("the facade has such an example").clone()
+}
+
+/// Builds all examples with the profile, features and target folder of this program, and finds where they are.
+fn build_examples() -> HashMap<String, PathBuf> {
+    let this = std::env::current_exe().expect("this program has a path");
+    // <target folder>/<profile>/deps/<this program>
+    let profile_folder = this.ancestors().nth(2).expect("cargo puts test programs into folders");
+    let target_folder = profile_folder.parent().expect("cargo puts test programs into folders");
+    let profile = match profile_folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    // The whole workspace, so that dependencies have the features that `cargo test --workspace` gives them.
+    cargo.args(["build", "--workspace", "--quiet", "--message-format=json"]);
+    for name in ["quickstart", "serve", "call", "digits"] {
+        cargo.args(["--example", name]);
+    }
+    cargo.args(["--profile", profile]).arg("--target-dir").arg(target_folder);
+    if cfg!(all(feature = "half", feature = "ndarray")) {
+        cargo.arg("--all-features");
+    }
+    let output = cargo.stderr(Stdio::inherit()).output().expect("cargo can be started");
+    assert!(output.status.success(), "cargo cannot build the examples");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(executable).collect()
+}
+
+/// Name and path of the program that a message of cargo's tells of.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let path = message["executable"].as_str()?;
+    Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
+}
+
+/// A running program. Dropping it kills it and whatever it has started.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    mark: String,
+    lines: Receiver<String>,
+    printed: Vec<String>,
+    errors: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+    ended: Option<ExitStatus>,
+}
+
+/// How a program ended and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code or the signal that ended it.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl Program {
+    /// Starts an example.
+    pub fn start(name: &str, arguments: &[&str]) -> Program {
+        let mut command = Command::new(example(name));
+        command.args(arguments);
+        Program::spawn(command)
+    }
+
+    /// Starts a command, in a process group of its own, as a shell does, so that [`interrupt`](Program::interrupt) can
+    /// act as Ctrl-C in a terminal does.
+    pub fn spawn(mut command: Command) -> Program {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        command.process_group(0).env(MARK, &mark).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program can be started");
+        RUNNING.lock().expect("nobody panics with it").push(group(&child));
+        let (sender, lines) = mpsc::channel();
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut error_output = child.stderr.take().expect("it is piped");
+        let errors = Arc::new(Mutex::new(String::new()));
+        let collected = errors.clone();
+        let readers = vec![
+            std::thread::spawn(move || {
+                // Nobody listens any more when the test is over.
+                output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+            }),
+            std::thread::spawn(move || collect(&mut error_output, &collected)),
+        ];
+        Program { child, mark, lines, printed: Vec::new(), errors, readers, ended: None }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its standard output.
+    ///
+    /// # Panics
+    /// If it prints no more.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        match self.lines.recv_timeout(WATCHDOG) {
+            Ok(line) => {
+                self.printed.push(line.clone());
+                line
+            }
+            Err(error) => panic!(
+                "no more lines ({error}) after {:?}; standard error: {}",
+                self.printed,
+                self.errors_so_far()
+            ),
+        }
+    }
+
+    /// Its standard error so far.
+    pub fn errors_so_far(&self) -> String {
+        self.errors.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Sends it a signal, and none of its children.
+    pub fn signal(&self, signal: Signal) {
+        // An error means that it has ended, which `wait` tells.
+        let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
+    }
+
+    /// Does what Ctrl-C in a terminal does: interrupts it and all that it has started.
+    pub fn interrupt(&self) {
+        let _ = killpg(group(&self.child), Signal::SIGINT);
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        until("the program ends", || self.has_ended());
+        for reader in self.readers.drain(..) {
+            // Ends when the last process that holds the pipe does.
+            until("its output is closed", || reader.is_finished());
+            reader.join().expect("it only reads");
+        }
+        self.printed.extend(self.lines.try_iter());
+        let status = self.ended.expect("it was waited for");
+        let output = self.printed.iter().map(|line| line.clone() + "\n").collect();
+        Ended { status, output, errors: self.errors_so_far() }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("it is a child of this process");
+        }
+        self.ended.is_some()
+    }
+
+    /// What its processes have, for [`until_none_left`].
+    pub fn mark(&self) -> String {
+        self.mark.clone()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let group = group(&self.child);
+        RUNNING.lock().expect("nobody panics with it").retain(|running| *running != group);
+        if !self.has_ended() {
+            let _ = killpg(group, Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Waits until no process has the mark: neither a program nor anything that it has started.
+#[track_caller]
+pub fn until_none_left(mark: &str) {
+    let wanted = format!("{MARK}={mark}");
+    until("every process that the program has started ends", || processes_with(&wanted).is_empty());
+}
+
+/// Processes with this text as one entry of their environment. Those that have ended have none.
+fn processes_with(entry: &str) -> Vec<PathBuf> {
+    let folders = fs::read_dir("/proc").expect("this is Linux").filter_map(Result::ok);
+    let has_it = |folder: &PathBuf| {
+        let environment = fs::read(folder.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+    };
+    folders.map(|folder| folder.path()).filter(has_it).collect()
+}
+
+/// Kills every program that was started and has not ended.
+pub(crate) fn kill_all() {
+    for group in RUNNING.lock().expect("nobody panics with it").iter() {
+        let _ = killpg(*group, Signal::SIGKILL);
+    }
+}
+
+fn group(child: &Child) -> Pid {
+    Pid::from_raw(child.id() as i32)
+}
+
+fn collect(input: &mut impl Read, text: &Mutex<String>) {
+    let mut bytes = [0; 4096];
+    // An error is the end of it, as for a terminal that was closed.
+    while let Ok(read @ 1..) = input.read(&mut bytes) {
+        text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+}

@@ -1,0 +1,221 @@
+//! A peer that sends whatever bytes a test likes, over a plain socket.
+//!
+//! Flow: [`Raw::connect`] says nothing; [`Raw::introduced`] has said and heard hello as the format asks. Then
+//! [`Raw::send`], and [`Raw::receive`] or [`Raw::until_closed`] for what comes back.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
+
+use teleport::wire::{FrameHeader, Header, Hello, Id128, Kind, Limits, Message, Preface, encode_frame};
+
+use crate::watch::WATCHDOG;
+
+/// One frame that came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its header.
+    pub header: Header,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// A connection without manners.
+#[derive(Debug)]
+pub struct Raw {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Raw {
+    /// Connects and says nothing.
+    pub fn connect(address: &str) -> Raw {
+        let socket = if let Some(place) = address.strip_prefix("tcp://") {
+            Socket::Tcp(TcpStream::connect(place).expect("the server listens"))
+        } else if let Some(name) = address.strip_prefix("ipc://@") {
+            let address = SocketAddr::from_abstract_name(name).expect("the name is short");
+            Socket::Unix(UnixStream::connect_addr(&address).expect("the server listens"))
+        } else {
+            let path = address.strip_prefix("ipc://").expect("tcp or ipc");
+            Socket::Unix(UnixStream::connect(path).expect("the server listens"))
+        };
+        Raw::new(socket)
+    }
+
+    /// The next client that connects to this listener, which takes the test for its server.
+    pub fn accept(listener: &TcpListener) -> Raw {
+        Raw::new(Socket::Tcp(listener.accept().expect("a client connects").0))
+    }
+
+    fn new(socket: Socket) -> Raw {
+        let set = match &socket {
+            Socket::Tcp(stream) => stream.set_read_timeout(Some(WATCHDOG)),
+            Socket::Unix(stream) => stream.set_read_timeout(Some(WATCHDOG)),
+        };
+        set.expect("the time is not zero");
+        Raw { socket }
+    }
+
+    /// Connects, introduces itself, and hears the server's introduction.
+    pub fn introduced(address: &str) -> (Raw, Hello) {
+        let mut raw = Raw::connect(address);
+        let hello = raw.introduce(&Raw::hello());
+        (raw, hello)
+    }
+
+    /// Sends preface and hello and hears the peer's.
+    pub fn introduce(&mut self, hello: &Hello) -> Hello {
+        self.send(&Preface::BYTES);
+        self.send(&encode_frame(Kind::Hello, 0, &hello.encode()));
+        let mut preface = [0; Preface::LENGTH];
+        self.socket.read_exact(&mut preface).expect("the peer introduces itself");
+        assert_eq!(preface, Preface::BYTES);
+        let frame = self.receive().expect("a hello");
+        assert_eq!(frame.header.kind, Kind::Hello);
+        Hello::decode(&frame.body).expect("it is good")
+    }
+
+    /// What it says of itself unless a test wants otherwise: a client's hello, with much credit.
+    pub fn hello() -> Hello {
+        Hello {
+            features: 0,
+            limits: Limits::default(),
+            eager_credit_bytes: 1 << 20,
+            max_open_calls: 0,
+            instance: Id128([7; 16]),
+            session: Id128::NONE,
+            name: "raw".into(),
+            auth: Vec::new(),
+        }
+    }
+
+    /// Sends bytes. A peer that has closed already is no failure: that is what many a test wants.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.try_send(bytes);
+    }
+
+    /// Sends bytes, as far as the peer takes them.
+    ///
+    /// # Errors
+    /// The peer has closed.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    /// Sends the head of a call or result.
+    pub fn send_head(&mut self, id: u64, message: &Message, eager: bool) {
+        self.send(&message.header(id, eager));
+        self.send(&message.metadata);
+    }
+
+    /// Sends a whole message with its payload, without asking.
+    pub fn send_eager(&mut self, id: u64, message: &Message) {
+        self.send_head(id, message, message.payload_bytes > 0);
+        for buffer in &message.payload {
+            self.send(&Header::data(id, buffer.len() as u64, None).encode());
+            self.send(buffer);
+        }
+    }
+
+    /// The next frame; none when the peer has closed.
+    pub fn receive(&mut self) -> Option<Received> {
+        let mut bytes = [0; Header::BYTES];
+        self.read(&mut bytes)?;
+        let limits = Limits { max_metadata_bytes: u32::MAX, ..Limits::default() };
+        let FrameHeader::Known(header) =
+            Header::decode(&bytes, &limits).expect("the library sends good frames")
+        else {
+            panic!("the library sends no unknown frames")
+        };
+        let mut body = vec![0; header.length as usize];
+        self.read(&mut body)?;
+        header.check_body(&body).expect("the library's checksums are right");
+        Some(Received { header, body })
+    }
+
+    /// The next frame of this kind; others are passed over.
+    ///
+    /// # Panics
+    /// If the peer closes before.
+    #[track_caller]
+    pub fn next_of(&mut self, kind: Kind) -> Received {
+        let mut others = Vec::new();
+        while let Some(frame) = self.receive() {
+            if frame.header.kind == kind {
+                return frame;
+            }
+            others.push(frame.header);
+        }
+        panic!("the peer closed before it sent a {kind} frame; it sent {others:?}");
+    }
+
+    /// Waits until the peer has closed, and gives the frames that came before.
+    pub fn until_closed(&mut self) -> Vec<Received> {
+        std::iter::from_fn(|| self.receive()).collect()
+    }
+
+    /// Waits until the peer has closed, whatever it sends before.
+    pub fn until_silent_end(&mut self) {
+        let mut bytes = [0; 4096];
+        while self.read_some(&mut bytes) > 0 {}
+    }
+
+    /// Sends no more, and still listens.
+    pub fn finish(&mut self) {
+        let _ = match &self.socket {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// None at the end of the stream.
+    fn read(&mut self, mut bytes: &mut [u8]) -> Option<()> {
+        while !bytes.is_empty() {
+            match self.read_some(bytes) {
+                0 => return None,
+                read => bytes = &mut bytes[read..],
+            }
+        }
+        Some(())
+    }
+
+    /// 0 at the end. A reset is an end as well: the peer closed while something it had not read was under way.
+    fn read_some(&mut self, bytes: &mut [u8]) -> usize {
+        loop {
+            match self.socket.read(bytes) {
+                Ok(read) => return read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the peer does nothing"),
+                Err(_) => return 0,
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(bytes),
+            Socket::Unix(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
