@@ -464,7 +464,7 @@ fn any_frame_before_hello() {
 
 #[test]
 fn a_second_hello() {
-    liar("Hello frame is not allowed", |peer| peer.send(&good_frame(Kind::Hello)));
+    liar("Hello is not allowed", |peer| peer.send(&good_frame(Kind::Hello)));
 }
 
 #[test]
@@ -605,7 +605,7 @@ fn checksums_that_do_not_match() {
 
 #[test]
 fn more_calls_than_the_server_allows() {
-    check("calls at once", |address| {
+    check("calls without an answer", |address| {
         let (mut peer, hello) = Raw::introduced(address);
         let sleep = |id| {
             let head = CallHead::new("sleep");
