@@ -3,6 +3,7 @@
 //! Each test does one bad thing ([`check`]). The server must close that connection, or answer that one call with an error;
 //! write one line to its log; take no more memory than [`MAX_GROWTH_BYTES`]; and a client that works meanwhile must not
 //! notice. What a server could do to a client stands at the end.
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -565,7 +566,6 @@ fn payload_after_the_end_of_its_message() {
 #[test]
 fn payload_without_a_grant() {
     liar("came before its grant", |peer| {
-        // Larger than the server can grant while another such call holds the memory is not needed: it is not asked.
         peer.send_head(1, &bytes(100), false);
         peer.send(&Header::data(1, 100, None).encode());
     });

@@ -1,0 +1,274 @@
+//! The examples as a stranger runs them: what they print, how they end, and that Ctrl-C leaves nothing behind.
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+
+use nix::sys::signal::Signal;
+use teleport::{Client, Context, Methods, Server, Tree, tree};
+use teleport_tests::{Ended, Program, Scratch, Serve, abstract_address, until, until_none_left, watched};
+
+#[track_caller]
+fn ends_well(program: Program) -> String {
+    let mark = program.mark();
+    let Ended { status, output, errors } = program.wait();
+    assert!(status.success(), "{status}\n{output}\n{errors}");
+    until_none_left(&mark);
+    output
+}
+
+/// Ends a program as Ctrl-C does; it must go, with all that it has started.
+#[track_caller]
+fn ends_at_once(program: Program) {
+    let mark = program.mark();
+    program.interrupt();
+    program.wait();
+    until_none_left(&mark);
+}
+
+/// The bytes of a `.npy` file.
+fn npy(dtype: &str, shape: &str, items: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
+    while (10 + header.len() + 1) % 64 != 0 {
+        header.push(' ');
+    }
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), items].concat()
+}
+
+/// Dtype, shape and items of a `.npy` file, as far as its header says it in words.
+fn parts(file: &[u8]) -> (String, Vec<u8>) {
+    assert!(file.starts_with(b"\x93NUMPY"), "it is a .npy file");
+    let (start, length) = match file[6] {
+        1 => (10, u16::from_le_bytes([file[8], file[9]]) as usize),
+        _ => (12, u32::from_le_bytes([file[8], file[9], file[10], file[11]]) as usize),
+    };
+    let header = String::from_utf8(file[start..start + length].to_vec()).unwrap();
+    (header, file[start + length..].to_vec())
+}
+
+fn floats(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+#[test]
+fn quickstart_prints_what_the_readme_says() {
+    watched(|| {
+        let output = ends_well(Program::start("quickstart", &[]));
+        assert!(output.lines().any(|line| line == r#"{"result": 2}"#), "{output}");
+        assert!(output.contains("Message from client: Hello"), "{output}");
+        let rate = output.lines().last().and_then(|line| line.strip_suffix(" GB/s")).expect("a rate");
+        let rate: f64 = rate.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(rate > 0.0, "{output}");
+    });
+}
+
+#[test]
+fn quickstart_interrupted() {
+    watched(|| {
+        let mut quickstart = Program::start("quickstart", &[]);
+        quickstart.line();
+        ends_at_once(quickstart);
+    });
+}
+
+#[test]
+fn quickstart_killed_leaves_no_server() {
+    watched(|| {
+        let mut quickstart = Program::start("quickstart", &[]);
+        quickstart.line();
+        let mark = quickstart.mark();
+        // Only itself: its server must notice.
+        quickstart.signal(Signal::SIGKILL);
+        quickstart.wait();
+        until_none_left(&mark);
+    });
+}
+
+/// The number that stands before `word` in the line that starts with `start`.
+fn right(output: &str, start: &str) -> String {
+    let line = output.lines().find(|line| line.starts_with(start)).expect("such a line");
+    line.split_once('(').expect("numbers in parentheses").1.split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn digits_are_as_right_as_without_teleport() {
+    watched(|| {
+        let output = ends_well(Program::start("digits", &["--clients", "3"]));
+        assert_eq!(right(&output, "accuracy "), right(&output, "without Teleport "), "{output}");
+        let count: u32 = right(&output, "accuracy ").parse().unwrap();
+        assert!((1700..=1797).contains(&count), "the nearest neighbour is right for most: {output}");
+        assert!(output.contains("calls per second"), "{output}");
+    });
+}
+
+#[test]
+fn digits_interrupted() {
+    watched(|| {
+        let mut digits = Program::start("digits", &[]);
+        digits.line();
+        ends_at_once(digits);
+    });
+}
+
+#[test]
+fn digits_killed_leaves_no_clients() {
+    watched(|| {
+        let mut digits = Program::start("digits", &[]);
+        digits.line();
+        let mark = digits.mark();
+        digits.signal(Signal::SIGKILL);
+        digits.wait();
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn serve_and_call_with_numpy_files() {
+    watched(|| {
+        let scratch = Scratch::new();
+        for address in ["tcp://127.0.0.1:0", &abstract_address(), &scratch.socket()] {
+            let serve = Serve::start(address);
+            let file = |name: &str| scratch.file(name).to_str().unwrap().to_owned();
+            fs::write(scratch.file("foo.npy"), npy("<f4", "(2, 3)", &floats(&[1., 2., 3., 4., 5., 6.])))
+                .unwrap();
+            fs::write(scratch.file("bar.npy"), npy("<f4", "(2, 3)", &floats(&[10.; 6]))).unwrap();
+            let arguments =
+                [serve.address(), "add", &file("foo.npy"), &file("bar.npy"), "--save", &file("sum.npy")];
+            let output = ends_well(Program::start("call", &arguments));
+            assert!(output.contains("11") && output.contains("16"), "{output}");
+            let (header, items) = parts(&fs::read(scratch.file("sum.npy")).unwrap());
+            assert!(header.contains("<f4") && header.contains("(2, 3)"), "{header}");
+            assert_eq!(items, floats(&[11., 12., 13., 14., 15., 16.]));
+            assert_eq!(serve.log(), [""; 0]);
+        }
+        assert!(!scratch.files().contains(&"socket".to_owned()));
+    });
+}
+
+#[test]
+fn call_echoes_every_number_type_through_files() {
+    watched(|| {
+        let serve = Serve::start(&abstract_address());
+        let scratch = Scratch::new();
+        let (sent, saved) = (scratch.file("sent.npy"), scratch.file("saved.npy"));
+        for (dtype, bytes) in [
+            ("|b1", 1),
+            ("|i1", 1),
+            ("<i2", 2),
+            ("<i4", 4),
+            ("<i8", 8),
+            ("|u1", 1),
+            ("<u2", 2),
+            ("<u4", 4),
+            ("<u8", 8),
+            ("<f4", 4),
+            ("<f8", 8),
+        ] {
+            let items = [0, 1, 1, 0].repeat(bytes);
+            fs::write(&sent, npy(dtype, "(4,)", &items)).unwrap();
+            let argument = format!("x={}", sent.display());
+            let arguments = [serve.address(), "echo", &argument, "--save", saved.to_str().unwrap()];
+            ends_well(Program::start("call", &arguments));
+            let (header, received) = parts(&fs::read(&saved).unwrap());
+            assert!(header.contains(dtype), "{header}");
+            assert_eq!(received, items, "{dtype}");
+        }
+        serve.log();
+    });
+}
+
+#[test]
+fn call_shows_errors_as_people_want_them() {
+    watched(|| {
+        let serve = Serve::start(&abstract_address());
+        let fail = |arguments: &[&str]| {
+            let ended = Program::start("call", &[&[serve.address()], arguments].concat()).wait();
+            assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+            assert_eq!(ended.output, "");
+            ended.errors
+        };
+        assert!(fail(&["fail", "message=out of ink"]).contains("out of ink"));
+        assert!(fail(&["panic"]).contains("this method panics"));
+        assert!(fail(&["ecko"]).contains("echo"), "it names the methods that there are");
+        let missing = fail(&["echo", "/nowhere/x.npy"]);
+        assert!(missing.contains("/nowhere/x.npy") && !missing.contains("Os {"), "{missing}");
+        // What the server wrote of it: one line for each function that failed, and none of the message that panics print.
+        let log = serve.log();
+        assert_eq!(log.iter().filter(|line| line.contains("a call failed")).count(), 2, "{log:#?}");
+    });
+}
+
+#[test]
+fn call_interrupted_while_it_waits() {
+    watched(|| {
+        let (sender, began) = mpsc::channel();
+        let methods = Methods::new().register("hold", move |_: Tree, cx: Context| {
+            sender.send(()).unwrap();
+            until("the caller is gone", || cx.is_cancelled());
+        });
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().start(methods).unwrap();
+        let call = Program::start("call", &[&server.address().to_string(), "hold"]);
+        began.recv().unwrap();
+        ends_at_once(call);
+        until("the server notices", || server.clients() == 0);
+    });
+}
+
+/// A `serve` on a socket file, with a call that takes long, and the client that makes it.
+fn busy_serve(scratch: &Scratch, seconds: f64) -> (Serve, Client, teleport::CallFuture) {
+    let serve = Serve::start(&scratch.socket());
+    let client = Client::builder(serve.address()).connect().unwrap();
+    let sleeping = client.call("sleep", tree!({"seconds": seconds})).send().unwrap();
+    assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
+    assert!(Path::new(&scratch.file("socket")).exists());
+    (serve, client, sleeping)
+}
+
+#[test]
+fn serve_interrupted() {
+    watched(|| {
+        let scratch = Scratch::new();
+        let (serve, _client, sleeping) = busy_serve(&scratch, 1e6);
+        let mark = serve.program().mark();
+        let ended = serve.interrupt();
+        assert!(ended.status.code().is_some(), "it is not the signal that ends it: {ended:?}");
+        until_none_left(&mark);
+        assert_eq!(scratch.files(), [""; 0]);
+        sleeping.wait().unwrap_err();
+    });
+}
+
+#[test]
+fn serve_terminated_lets_running_calls_finish() {
+    watched(|| {
+        let scratch = Scratch::new();
+        let (serve, client, sleeping) = busy_serve(&scratch, 1.0);
+        let mark = serve.program().mark();
+        let ended = serve.terminate();
+        assert!(ended.status.success(), "{ended:?}");
+        until_none_left(&mark);
+        assert_eq!(scratch.files(), [""; 0]);
+        sleeping.wait().unwrap();
+        drop(client);
+    });
+}
+
+#[test]
+fn a_bad_address_is_shown_with_what_is_wrong() {
+    watched(|| {
+        for (program, arguments) in [
+            ("serve", &["localhost:2222"][..]),
+            ("serve", &["tcp://localhost"]),
+            ("serve", &["udp://localhost:1"]),
+            ("call", &["tcp//x:1", "echo"]),
+        ] {
+            let ended = Program::start(program, arguments).wait();
+            assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+            assert!(ended.errors.contains(arguments[0]), "{ended:?}");
+            assert!(!ended.errors.contains("AddressError"), "{ended:?}");
+        }
+    });
+}

@@ -1,0 +1,253 @@
+//! Peers that are stopped, killed, or busy for long, as processes of their own: each becomes a typed error, or is found to
+//! be alive after all.
+//!
+//! Times are as short as a busy machine allows: a living peer must answer a ping within [`MAX_SILENCE`].
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use teleport::wire::{CallHead, Header, Kind, Limits, Message, Preface, encode_frame};
+use teleport::{
+    CallError, CallFuture, Client, Context, Method, Methods, Ran, Server, ServerHandle, Tree, tree,
+};
+use teleport_tests::{Program, Raw, Scratch, Serve, abstract_address, until, watched};
+
+const PING_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_SILENCE: Duration = Duration::from_millis(1500);
+
+/// A client that soon finds out that its server is silent.
+fn impatient(address: &str) -> Client {
+    let builder = Client::builder(address).name("impatient");
+    builder.ping_interval(PING_INTERVAL).max_silence(MAX_SILENCE).connect().unwrap()
+}
+
+/// A server of this process that soon finds out that a client is silent, with the method `hold`, which tells when it
+/// begins and waits until its caller is gone.
+fn impatient_server(address: &str) -> (ServerHandle, mpsc::Receiver<String>) {
+    let (sender, began) = mpsc::channel();
+    let hold = move |_: Tree, cx: Context| {
+        sender.send(cx.caller().to_owned()).unwrap();
+        until("the caller is gone", || cx.is_cancelled());
+    };
+    let methods = Methods::new().register("hold", Method::new(hold).workers(4)).register("echo", |x: Tree| x);
+    let server = Server::bind(address).unwrap().ping_interval(PING_INTERVAL).max_silence(MAX_SILENCE);
+    (server.start(methods).unwrap(), began)
+}
+
+fn for_each_address(check: impl Fn(&str) + Send + 'static) {
+    watched(move || {
+        check("tcp://127.0.0.1:0");
+        check(&abstract_address());
+    });
+}
+
+/// Waits until the server has begun to run a call that was sent before: another call of the same pool, sent after it, is
+/// answered.
+fn has_begun(client: &Client, _before: &CallFuture) {
+    assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
+}
+
+fn is_not_alive(error: &CallError) -> bool {
+    matches!(error, CallError::NotAlive { silence, max_silence, .. }
+        if silence >= max_silence && *max_silence == MAX_SILENCE)
+}
+
+#[test]
+fn a_stopped_server_is_not_alive_and_a_continued_one_is() {
+    for_each_address(|address| {
+        let serve = Serve::start(address);
+        let client = impatient(serve.address());
+        let before = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
+        has_begun(&client, &before);
+
+        serve.program().signal(Signal::SIGSTOP);
+        let error = before.wait().unwrap_err();
+        assert!(is_not_alive(&error), "{error:?}");
+        assert_eq!(error.ran(), Ran::Maybe);
+
+        serve.program().signal(Signal::SIGCONT);
+        assert_eq!(client.call("echo", tree!("again")).wait().unwrap(), tree!("again"));
+        assert_eq!(client.stats().connects, 2);
+        serve.interrupt();
+    });
+}
+
+#[test]
+fn a_call_to_a_stopped_server_is_not_answered_for_ever() {
+    for_each_address(|address| {
+        let serve = Serve::start(address);
+        let client = impatient(serve.address());
+        has_been_answered(&client);
+        serve.program().signal(Signal::SIGSTOP);
+        let error = client.call("echo", tree!(1)).wait().unwrap_err();
+        assert!(is_not_alive(&error), "{error:?}");
+        serve.program().signal(Signal::SIGCONT);
+        has_been_answered(&client);
+        serve.log();
+    });
+}
+
+fn has_been_answered(client: &Client) {
+    assert_eq!(client.call("echo", tree!("text")).wait().unwrap(), tree!("text"));
+}
+
+#[test]
+fn a_stopped_server_is_found_out_while_nobody_calls() {
+    for_each_address(|address| {
+        let serve = Serve::start(address);
+        let client = impatient(serve.address());
+        assert!(client.stats().server.is_some());
+        serve.program().signal(Signal::SIGSTOP);
+        until("the client gives the connection up", || client.stats().server.is_none());
+        serve.program().signal(Signal::SIGCONT);
+        has_been_answered(&client);
+        serve.log();
+    });
+}
+
+#[test]
+fn a_call_may_take_longer_than_the_silence_that_is_allowed() {
+    for_each_address(|address| {
+        let serve = Serve::start(address);
+        let client = impatient(serve.address());
+        let seconds = 2.0 * MAX_SILENCE.as_secs_f64();
+        client.call("sleep", tree!({"seconds": seconds})).wait().unwrap();
+        assert_eq!(client.stats().connects, 1);
+        client.close().unwrap();
+        assert_eq!(serve.log(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_killed_server_is_disconnected_at_once() {
+    for_each_address(|address| {
+        let serve = Serve::start(address);
+        // The defaults: nothing but the end of the stream tells that the server is gone.
+        let client = Client::connect(serve.address()).unwrap();
+        let before = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
+        has_begun(&client, &before);
+        serve.kill();
+        let error = before.wait().unwrap_err();
+        assert!(matches!(error, CallError::Disconnected { .. }), "{error:?}");
+        assert_eq!(error.ran(), Ran::Maybe);
+    });
+}
+
+#[test]
+fn a_client_finds_the_server_that_replaces_a_killed_one() {
+    watched(|| {
+        let scratch = Scratch::new();
+        let first = Serve::start(&scratch.socket());
+        let client = Client::connect(first.address()).unwrap();
+        first.kill();
+        assert_eq!(scratch.files(), ["socket"], "a killed server cannot remove its file");
+        let second = Serve::start(&scratch.socket());
+        until("the client notices", || client.stats().connects == 2);
+        has_been_answered(&client);
+        drop(client);
+        second.log();
+        assert_eq!(scratch.files(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_stopped_client_is_found_out() {
+    for_each_address(|address| {
+        let (server, began) = impatient_server(address);
+        let address = server.address().to_string();
+        let stopped = Program::start("call", &[&address, "hold"]);
+        let mark = stopped.mark();
+        assert_eq!(began.recv().unwrap(), "call");
+        assert_eq!(server.clients(), 1);
+        stopped.signal(Signal::SIGSTOP);
+        until("the server gives its client up", || server.clients() == 0);
+        until("its call is withdrawn", || server.stats().running == 0);
+        stopped.signal(Signal::SIGCONT);
+        let ended = stopped.wait();
+        assert!(!ended.status.success() && !ended.errors.is_empty(), "{ended:?}");
+        teleport_tests::until_none_left(&mark);
+        server.close().unwrap();
+    });
+}
+
+#[test]
+fn a_killed_client_is_found_out_at_once() {
+    for_each_address(|address| {
+        let (server, began) = impatient_server(address);
+        let address = server.address().to_string();
+        let killed = Program::start("call", &[&address, "hold"]);
+        began.recv().unwrap();
+        killed.signal(Signal::SIGKILL);
+        until("the server notices", || server.clients() == 0);
+        until("its call is withdrawn", || server.stats().running == 0);
+        server.close().unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_waits_quietly_is_alive() {
+    for_each_address(|address| {
+        let (server, began) = impatient_server(address);
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let held = client.call("hold", ()).send().unwrap();
+        began.recv().unwrap();
+        // Others come and go for longer than the silence that is allowed.
+        let start = std::time::Instant::now();
+        while start.elapsed() < 2 * MAX_SILENCE {
+            has_been_answered(&impatient(&server.address().to_string()));
+        }
+        assert!(!held.is_done());
+        assert_eq!(client.stats().connects, 1);
+        held.cancel();
+        server.close().unwrap();
+    });
+}
+
+/// The end of a stream that arrives together with the last bytes before it is told of once by the kernel.
+#[test]
+fn a_stream_that_ends_right_behind_its_last_bytes() {
+    for_each_address(|address| {
+        let hour = Duration::from_secs(3600);
+        let (sender, began) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let block = move |_: Tree| {
+            sender.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        };
+        let methods = Methods::new().register("block", Method::inline(block)).register("echo", |x: Tree| x);
+        // Only the end itself may tell.
+        let server = Server::bind(address).unwrap();
+        let server = server.io_threads(1).ping_interval(hour).max_silence(hour).handshake_timeout(hour);
+        let address = server.address().to_string();
+
+        // All of it has arrived before the server looks at its socket at all.
+        let part_of_call = {
+            let message = Message::call(&CallHead::new("echo"), &tree!("text"), &Limits::default()).unwrap();
+            [&message.header(1, true)[..], &message.metadata, &Header::data(1, 4, None).encode(), b"te"]
+                .concat()
+        };
+        let mut early = Raw::connect(&address);
+        early.send(&Preface::BYTES);
+        early.send(&encode_frame(Kind::Hello, 0, &Raw::hello().encode()));
+        early.send(&part_of_call);
+        early.finish();
+        let server = server.start(methods).unwrap();
+        early.until_silent_end();
+
+        // All of it has arrived while the server did something else.
+        let (mut late, _) = Raw::introduced(&address);
+        let client = Client::connect(&address).unwrap();
+        let blocking = client.call("block", ()).send().unwrap();
+        began.recv().unwrap();
+        late.send(&part_of_call);
+        late.finish();
+        release.send(()).unwrap();
+        late.until_closed();
+        blocking.wait().unwrap();
+        until("both are gone", || server.clients() == 1);
+        server.close().unwrap();
+    });
+}
