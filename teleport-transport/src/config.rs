@@ -26,8 +26,8 @@ pub struct Config {
     pub max_open_calls: u32,
     /// Memory that names, shapes and nodes of the calls that have no answer may take on one connection, their payload not
     /// counted. A call past it is answered with the error `overloaded`; one alone always fits. A client holds as much for
-    /// each of its own calls in flight as one result may have. Default: 64 MiB, which is 4,096 calls of about 50 arrays
-    /// each.
+    /// each of its own calls in flight as one result may have. Default: 256 MiB, which is 4,096 calls of about 100 named
+    /// arrays each.
     pub max_structure_bytes: u64,
     /// Payload that the peer may send without asking; larger messages wait for a grant. Costs the same amount of memory
     /// per connection, when used. Default: 1 MiB.
@@ -52,7 +52,7 @@ impl Default for Config {
             name: String::new(),
             limits: Limits::default(),
             max_open_calls: 4096,
-            max_structure_bytes: 64 << 20,
+            max_structure_bytes: 256 << 20,
             eager_credit_bytes: 1 << 20,
             ping_interval: Duration::from_secs(10),
             max_silence: Duration::from_secs(120),

@@ -126,12 +126,17 @@ impl Signature {
     /// Bytes of memory that this, and a tree built from it, take beside the payload, at most: what a receiver holds for
     /// names, shapes and nodes alone. Grows with the metadata and the number of nodes.
     pub fn structure_bytes(&self) -> u64 {
-        // Names, and sizes of arrays of many dimensions, are written once and kept twice more.
-        let text = self.bytes.len() * 3;
-        let nodes = self.nodes.len() * (size_of::<Node>() + size_of::<Tree>());
-        let keys = self.keys.len() * KEY_BYTES;
-        let leaves = self.leaves.len() * LEAF_BYTES;
-        (size_of::<Signature>() + text + nodes + keys + leaves) as u64
+        let lists = self.nodes.capacity() * size_of::<Node>()
+            + self.keys.capacity() * size_of::<Key>()
+            + self.leaves.capacity() * size_of::<Leaf>()
+            + self.ranges.capacity() * size_of::<Range<usize>>()
+            + self.runs.capacity() * size_of::<Run>();
+        // Beside the bytes themselves: names as counted text, and sizes of arrays of many dimensions twice.
+        let text = self.bytes.len() * 3 + self.keys.len() * 2 * size_of::<usize>();
+        let tree = self.nodes.len() * size_of::<Tree>()
+            + self.keys.len() * MAP_ENTRY_BYTES
+            + self.leaves.len() * 2 * size_of::<Buffer>();
+        (size_of::<Signature>() + lists + text + tree) as u64
     }
 
     /// Where the payload goes, from its first byte to its last.
@@ -157,12 +162,9 @@ impl Signature {
     }
 }
 
-/// What an entry of a dict takes beside its child: the counted name, its place here, and its places in the map.
-const KEY_BYTES: usize = 2 * size_of::<Key>() + 6 * size_of::<usize>();
-
-/// What a leaf takes beside its node: its places here, and the handle of its part of the memory.
-const LEAF_BYTES: usize =
-    size_of::<Leaf>() + size_of::<Range<usize>>() + size_of::<Run>() + size_of::<Buffer>();
+/// What an entry of a dict's map takes beside the child: the key, its hash, and the places of its index, of which up to half
+/// are empty and the fewest are four.
+const MAP_ENTRY_BYTES: usize = size_of::<Key>() + 8 * size_of::<usize>();
 
 impl PartialEq for Signature {
     fn eq(&self, other: &Signature) -> bool {

@@ -66,11 +66,18 @@ impl<'a> Builder<'a> {
         match node {
             Node::Null => Ok(Tree::Null),
             Node::Leaf => self.leaf(),
-            Node::List(count) => {
-                (0..count).map(|_| self.node()).collect::<Result<Vec<_>, _>>().map(Tree::List)
-            }
+            Node::List(count) => self.children(count as usize).map(Tree::List),
             Node::Dict(count) => self.dict(count as usize).map(Tree::Dict),
         }
+    }
+
+    /// The next `count` nodes with all below them. Collecting results would make room in steps, and up to twice as much.
+    fn children(&mut self, count: usize) -> Result<Vec<Tree>, DecodeError> {
+        let mut children = Vec::with_capacity(count);
+        for _ in 0..count {
+            children.push(self.node()?);
+        }
+        Ok(children)
     }
 
     fn leaf(&mut self) -> Result<Tree, DecodeError> {
@@ -111,8 +118,7 @@ impl<'a> Builder<'a> {
 
     /// Children lie in the order of their keys, and are inserted in the caller's.
     fn reordered(&mut self, keys: &[Key], order: &[u32], dict: &mut Dict) -> Result<(), DecodeError> {
-        let children: Result<Vec<_>, _> = keys.iter().map(|_| self.node()).collect();
-        let mut children = children?;
+        let mut children = self.children(keys.len())?;
         for index in order {
             let index = *index as usize;
             dict.insert(&keys[index], std::mem::take(&mut children[index]));
