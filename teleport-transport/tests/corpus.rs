@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// Changed copies that are tried of each input.
-const CHANGES: u64 = 100;
+const CHANGES: u64 = 30;
 
 #[test]
 fn corpus_of_connection() {

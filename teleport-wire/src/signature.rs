@@ -164,7 +164,7 @@ impl Signature {
 
 /// What an entry of a dict's map takes beside the child: the key, its hash, and the places of its index, of which up to half
 /// are empty and the fewest are four.
-const MAP_ENTRY_BYTES: usize = size_of::<Key>() + 8 * size_of::<usize>();
+const MAP_ENTRY_BYTES: usize = size_of::<Key>() + size_of::<[usize; 8]>();
 
 impl PartialEq for Signature {
     fn eq(&self, other: &Signature) -> bool {

@@ -48,8 +48,8 @@ impl Pair {
             6 => self.server.grant(input.next().into()),
             7 => self.client.release(input.next().into()),
             8 => self.server.release(input.next().into()),
-            9 => drop(self.client.arriving.extend(self.server.write(amount(input)))),
-            10 => drop(self.server.arriving.extend(self.client.write(amount(input)))),
+            9 => self.client.arriving.extend(self.server.write(amount(input))),
+            10 => self.server.arriving.extend(self.client.write(amount(input))),
             11 => self.read(amount(input)),
             12 => {
                 self.client.tick(input.next().into());
