@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use teleport_transport::wire::{Array, DType, Element, IntoTree, Shape};
+use teleport_transport::wire::{Array, Element, IntoTree, Shape};
 use teleport_transport::{MemoryError, on_poller_thread};
 
 use crate::builder::ClientBuilder;
@@ -89,12 +89,7 @@ impl Client {
     /// # Errors
     /// [`MemoryError`] if the system gives no memory, or none could hold such an array.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
-        let shape = shape.into();
-        let bytes = T::DTYPE.array_bytes(&shape).ok_or(MemoryError { bytes: usize::MAX })?;
-        let pool = &self.handle.core.settings.config.pool;
-        // Bytes that are neither 0 nor 1 are no booleans.
-        let buffer = if T::DTYPE == DType::Bool { pool.alloc_zeroed(bytes)? } else { pool.alloc(bytes)? };
-        Ok(Array::from_buffer(T::DTYPE, shape, buffer).expect("the buffer has the bytes of the shape"))
+        self.handle.core.settings.config.pool.alloc_array::<T>(shape)
     }
 
     /// Gives the oldest failure, not given before, of a call whose future was dropped.

@@ -89,7 +89,8 @@ impl Wake for Bell {
 }
 
 impl<R: FromTree> AsCompleted<R> {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Result<R, CallError>)> {
+    /// The index of the next future that is done.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         loop {
             let index = {
                 let mut ready = self.shared.lock();
@@ -105,7 +106,7 @@ impl<R: FromTree> AsCompleted<R> {
             let Some(future) = &self.futures[index] else { continue };
             let waker = Waker::from(Arc::new(Bell { index, shared: self.shared.clone() }));
             if future.poll_done(&mut Context::from_waker(&waker)).is_ready() {
-                return Poll::Ready(self.take(index));
+                return Poll::Ready(index);
             }
         }
     }
@@ -126,11 +127,12 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
         }
         let until = on_poller_thread().then(std::time::Instant::now);
         let mut driver = self.futures.iter().flatten().find_map(CallFuture::driver);
-        block_on(&mut driver, until, |cx| self.poll_next(cx)).or_else(|| {
-            // This thread must not wait: what is not there fails.
-            let index = self.futures.iter().position(Option::is_some)?;
-            Some(self.take(index))
-        })
+        let next = block_on(&mut driver, until, |cx| self.poll_next(cx));
+        // Converting runs code of the user's, which may take long or call: others read meanwhile.
+        drop(driver);
+        // On a poller's thread, which must not wait, what is not there fails.
+        let index = next.or_else(|| self.futures.iter().position(Option::is_some))?;
+        Some(self.take(index))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -123,18 +123,21 @@ impl<R: FromTree> CallFuture<R> {
         until: Option<Instant>,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        block_on(driver, until, |cx| self.poll_result(cx))
+        let outcome = block_on(driver, until, |cx| self.poll_outcome(cx))?;
+        // Converting runs code of the user's, which may take long or call: others read meanwhile.
+        *driver = None;
+        Some(self.convert(outcome))
     }
 
     fn on_poller(&self) -> CallError {
         CallError::OnPoller { method: self.flight.method.clone(), ran: Ran::Maybe }
     }
 
-    fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, CallError>> {
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         assert!(!self.read, "the result of {} was taken before", self.method());
         let outcome = ready!(self.flight.poll(cx));
         self.read = true;
-        Poll::Ready(self.convert(outcome))
+        Poll::Ready(outcome)
     }
 
     /// The result as `R`. Its memory is the user's from here on, and no longer counts for the connection.
@@ -173,7 +176,8 @@ impl<R: FromTree> Future for CallFuture<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_result(cx)
+        let outcome = ready!(self.poll_outcome(cx));
+        Poll::Ready(self.convert(outcome))
     }
 }
 

@@ -65,17 +65,11 @@ impl Context {
     }
 
     /// An array in warm memory of the process's pool, from where a result is sent without a copy. Its content is
-    /// whatever was there before; it goes back to the pool with its last owner.
+    /// whatever was there before, save that bools are false; it goes back to the pool with its last owner.
     ///
     /// # Errors
     /// If the system has no memory for it, or the shape's size overflows.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
-        let shape = shape.into();
-        let item_bytes = size_of::<T>();
-        let elements = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-        let bytes = elements.and_then(|elements| elements.checked_mul(item_bytes)).unwrap_or(usize::MAX);
-        let buffer = Pool::global().alloc(bytes)?;
-        let array = Array::from_buffer(T::DTYPE, shape, buffer);
-        Ok(array.expect("the buffer is as long as the shape asks for"))
+        Pool::global().alloc_array::<T>(shape)
     }
 }

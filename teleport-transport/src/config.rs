@@ -9,6 +9,9 @@ use teleport_wire::{Hello, Id128, Limits};
 use crate::connection::Role;
 use crate::pool::Pool;
 
+/// Longer times are none in practice, and adding them to a clock could overflow it.
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How a connection behaves and what it accepts.
 ///
 /// ```

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
-use teleport_wire::Buffer;
+use teleport_wire::{Array, Buffer, DType, Element, Shape};
 use thiserror::Error;
 
 use crate::machine::machine_memory_bytes;
@@ -122,6 +122,18 @@ impl Pool {
                 self.buffer(memory, bytes)
             }
         })
+    }
+
+    /// An array with one owner, to be filled. Its content is what was there before, save that bools are false.
+    ///
+    /// # Errors
+    /// As for [`alloc`](Pool::alloc); also for a shape whose size overflows.
+    pub fn alloc_array<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
+        let shape = shape.into();
+        let bytes = T::DTYPE.array_bytes(&shape).ok_or(MemoryError { bytes: usize::MAX })?;
+        // Bytes that are neither 0 nor 1 are no bools.
+        let buffer = if T::DTYPE == DType::Bool { self.alloc_zeroed(bytes)? } else { self.alloc(bytes)? };
+        Ok(Array::from_buffer(T::DTYPE, shape, buffer).expect("the buffer has the bytes of the shape"))
     }
 
     /// Gives all idle memory back to the system, and says how many bytes that were.

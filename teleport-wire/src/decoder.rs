@@ -18,6 +18,11 @@ pub trait Sink {
     /// The peer's preface arrived and is one of this version.
     fn preface(&mut self) -> Result<(), Self::Error>;
 
+    /// The header of a frame of any kind except data: a sink may refuse it before its body is collected.
+    fn header(&mut self, _header: &Header) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// A whole frame of any kind except data; its checksums hold and its length is within the limits.
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
 
@@ -210,6 +215,7 @@ impl Decoder {
             self.state = State::Chunk(header.length as usize);
             return Ok(());
         }
+        sink.header(&header)?;
         // The usual small frame lies whole in what was read: no copy of its body then.
         let length = header.length as usize;
         if rest.len() >= length {

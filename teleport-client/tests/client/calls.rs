@@ -53,6 +53,38 @@ fn typed_calls_give_their_type() {
     });
 }
 
+/// A result whose conversion makes a call of its own, on the client that waits.
+struct Nested;
+
+thread_local! {
+    static CLIENT: std::cell::RefCell<Option<Client>> = const { std::cell::RefCell::new(None) };
+}
+
+impl FromTree for Nested {
+    fn from_tree(tree: Tree) -> Result<Nested, TreeError> {
+        let again = CLIENT.with_borrow(|client| client.as_ref().unwrap().call("echo", tree.clone()).wait());
+        assert_eq!(again.unwrap(), tree);
+        Ok(Nested)
+    }
+}
+
+#[test]
+fn converting_a_result_may_call_again() {
+    const NESTED: Rpc<Tree, Nested> = Rpc::new("echo");
+    watched(|| {
+        // Nobody would read the inner answer if the outer call kept the right to; only a ping after this time would.
+        let never = Duration::from_secs(1000);
+        let server = Server::start(&address());
+        let client =
+            Client::builder(&server.address).ping_interval(never).max_silence(never).connect().unwrap();
+        CLIENT.set(Some(client.clone()));
+        client.call(NESTED, tree!(1)).wait().unwrap();
+        let futures = (0..3).map(|i| client.call(NESTED, tree!(i)).send().unwrap());
+        assert_eq!(as_completed(futures).filter(|(_, result)| result.is_ok()).count(), 3);
+        CLIENT.set(None);
+    });
+}
+
 #[test]
 fn errors_of_the_server_arrive() {
     watched(|| {

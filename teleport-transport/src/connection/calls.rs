@@ -31,9 +31,11 @@ struct OwnCall {
     progress: Progress,
     /// False once its caller was told of a failure: the answer that still comes is dropped.
     is_awaited: bool,
+    /// The head of its result has come, and part of the payload or none.
+    is_receiving: bool,
 }
 
-/// The calls that this side has made and that have no answer.
+/// The calls that this side has made and that have no answer, or one that is not whole.
 #[derive(Debug, Default)]
 pub(super) struct OwnCalls {
     open: HashMap<u64, OwnCall>,
@@ -54,12 +56,16 @@ impl OwnCalls {
 
     pub(super) fn begin(&mut self) -> u64 {
         self.last_id += 1;
-        self.open.insert(self.last_id, OwnCall { progress: Progress::Queued, is_awaited: true });
+        self.open.insert(
+            self.last_id,
+            OwnCall { progress: Progress::Queued, is_awaited: true, is_receiving: false },
+        );
         self.last_id
     }
 
+    /// None for a call that has its answer, or the head of it.
     pub(super) fn progress(&self, id: u64) -> Option<Progress> {
-        self.open.get(&id).map(|call| call.progress)
+        self.open.get(&id).filter(|call| !call.is_receiving).map(|call| call.progress)
     }
 
     /// A part of the message `id` was staged.
@@ -92,7 +98,7 @@ impl OwnCalls {
     /// An error arrived: tells whether anybody waits for it, and how far the call was sent.
     pub(super) fn error_arrived(&mut self, id: u64) -> Result<(bool, Progress), ProtocolError> {
         match self.open.get(&id) {
-            Some(call) if call.progress != Progress::Queued => {
+            Some(call) if call.progress != Progress::Queued && !call.is_receiving => {
                 let (is_awaited, progress) = (call.is_awaited, call.progress);
                 self.open.remove(&id);
                 Ok((is_awaited, progress))
@@ -104,31 +110,36 @@ impl OwnCalls {
 
     /// The head of a result arrived: tells whether anybody waits for it.
     pub(super) fn result_arrived(&mut self, id: u64) -> Result<bool, ProtocolError> {
-        match self.open.get(&id) {
+        match self.open.get_mut(&id) {
+            Some(call) if call.is_receiving => Err(ProtocolError::UnexpectedAnswer { id }),
             Some(call) if call.progress == Progress::Whole => {
-                let is_awaited = call.is_awaited;
-                self.open.remove(&id);
-                Ok(is_awaited)
+                call.is_receiving = true;
+                Ok(call.is_awaited)
             }
             Some(call) if call.progress == Progress::Begun => Err(ProtocolError::EarlyResult { id }),
             _ => Err(ProtocolError::UnexpectedAnswer { id }),
         }
     }
 
+    /// A result is whole: the call is over.
+    pub(super) fn result_completed(&mut self, id: u64) {
+        self.open.remove(&id);
+    }
+
     /// The peer gave up a result that it had begun: another answer follows.
     pub(super) fn result_aborted(&mut self, id: u64, is_awaited: bool) {
-        self.open.insert(id, OwnCall { progress: Progress::Whole, is_awaited });
+        self.open.insert(id, OwnCall { progress: Progress::Whole, is_awaited, is_receiving: false });
     }
 }
 
 #[derive(Debug)]
 struct PeerCall {
-    /// Whether an answer is queued whose head was not staged.
+    /// Whether an answer is queued that was not staged whole.
     is_answered: bool,
     structure_bytes: u64,
 }
 
-/// The calls of the peer that have no answer, or one that was not staged.
+/// The calls of the peer that have no answer, or one that was not staged whole.
 #[derive(Debug, Default)]
 pub(super) struct PeerCalls {
     open: HashMap<u64, PeerCall>,
@@ -197,7 +208,7 @@ impl PeerCalls {
         }
     }
 
-    /// The head of an answer was staged: the call is over.
+    /// An answer was staged whole: the call is over.
     pub(super) fn answer_sent(&mut self, id: u64) {
         if self.open.get(&id).is_some_and(|call| call.is_answered) {
             self.open.remove(&id);
@@ -277,5 +288,22 @@ mod tests {
         assert!(calls.aborted(2), "its answer is still queued");
         assert!(calls.arrived(3, 1, &config).is_ok());
         assert_eq!(calls.unanswered(), 1);
+    }
+
+    #[test]
+    fn a_call_is_open_until_its_result_is_whole() {
+        let mut calls = OwnCalls::default();
+        let id = calls.begin();
+        calls.advance(id, Progress::Whole);
+        assert!(matches!(calls.result_arrived(id), Ok(true)));
+        assert_eq!((calls.len(), calls.progress(id)), (1, None));
+        assert!(
+            calls.result_arrived(id).is_err() && calls.error_arrived(id).is_err(),
+            "one answer is enough"
+        );
+        calls.result_aborted(id, true);
+        assert!(matches!(calls.result_arrived(id), Ok(true)), "unless it was given up");
+        calls.result_completed(id);
+        assert_eq!(calls.len(), 0);
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use teleport_wire::{
     CallMetadata, Decoder, ErrorKind, Goodbye, Header, Hello, Kind, Message, Order, Ran, RemoteError,
@@ -22,7 +22,7 @@ use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
-use crate::config::Config;
+use crate::config::{Config, MAX_TIME};
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
 const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
@@ -234,6 +234,15 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
 
     fn preface(&mut self) -> Result<(), ProtocolError> {
         Ok(())
+    }
+
+    /// Bodies are collected for those only who have introduced themselves.
+    fn header(&mut self, header: &Header) -> Result<(), ProtocolError> {
+        match (self.reception.phase, header.kind) {
+            (Phase::Handshake, Kind::Hello | Kind::Goodbye) | (Phase::Open, _) => Ok(()),
+            (Phase::Handshake, kind) => Err(ProtocolError::BeforeHello { kind }),
+            (Phase::Finished, kind) => Err(ProtocolError::AfterGoodbye { kind }),
+        }
     }
 
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
@@ -499,10 +508,13 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     fn complete(&mut self, id: u64, message: Incoming) {
+        if self.reception.role == Role::Client {
+            self.outbound.with(|outbound| outbound.result_completed(id));
+        }
         let event = match message.finish() {
             Err(hold) => Event::Dropped { hold },
             Ok((Subject::Call { slot, deadline, idempotent }, tree, hold)) => {
-                let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_DEADLINE));
+                let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_TIME));
                 Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, hold })
             }
             Ok((Subject::Answer, tree, hold)) => Event::Answer { id, answer: Ok((tree, hold)) },
@@ -519,6 +531,3 @@ fn overloaded(overrun: StructureOverrun) -> RemoteError {
     );
     RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
 }
-
-/// Longer deadlines are none in practice, and adding them to a clock could overflow it.
-const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

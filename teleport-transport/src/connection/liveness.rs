@@ -6,7 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::Closed;
-use crate::config::Config;
+use crate::config::{Config, MAX_TIME};
+
+/// Shorter times would only keep the poller busy.
+const MIN_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -23,9 +26,9 @@ pub(super) struct Liveness {
 impl Liveness {
     pub(super) fn new(config: &Config, now: Instant) -> Liveness {
         Liveness {
-            ping_interval: config.ping_interval,
-            max_silence: config.max_silence,
-            handshake_timeout: config.handshake_timeout,
+            ping_interval: clamp(config.ping_interval),
+            max_silence: clamp(config.max_silence),
+            handshake_timeout: clamp(config.handshake_timeout),
             opened: now,
             last_received: now,
             pinged: None,
@@ -65,6 +68,11 @@ impl Liveness {
         self.next_token += 1;
         Ok(Some(self.next_token - 1))
     }
+}
+
+/// Times that users mean as "never" would overflow a clock, and none at all would keep the poller from sleeping.
+fn clamp(time: Duration) -> Duration {
+    time.clamp(MIN_TIME, MAX_TIME)
 }
 
 #[cfg(test)]
@@ -112,5 +120,16 @@ mod tests {
         let end = liveness.next_timeout(true);
         assert!(matches!(liveness.handle_timeout(end - S, true), Ok(None)));
         assert!(matches!(liveness.handle_timeout(end, true), Err(Closed::NoHandshake { .. })));
+    }
+
+    #[test]
+    fn never_is_a_time_too() {
+        let start = Instant::now();
+        let (ping_interval, max_silence) = (Duration::ZERO, Duration::MAX);
+        let mut liveness = Liveness::new(&Config { ping_interval, max_silence, ..Config::default() }, start);
+        liveness.received(start);
+        assert!(liveness.next_timeout(false) > start);
+        assert!(matches!(liveness.handle_timeout(start + S, false), Ok(Some(1))));
+        assert!(liveness.next_timeout(false) > start + S);
     }
 }

@@ -152,7 +152,7 @@ impl Outbound {
         self.queued_bytes
     }
 
-    /// Calls without an answer.
+    /// Calls without an answer, and a client's whose result is not whole.
     pub fn open_calls(&self) -> usize {
         self.own_calls.len() + self.peer_calls.unanswered()
     }
@@ -318,13 +318,25 @@ impl Outbound {
         self.own_calls.result_arrived(id)
     }
 
+    /// A result is whole (on a client).
+    pub(super) fn result_completed(&mut self, id: u64) {
+        self.own_calls.result_completed(id);
+    }
+
     /// The peer gave up a result that it had begun (on a client).
     pub(super) fn result_aborted(&mut self, id: u64, is_awaited: bool) {
+        self.forget_grant(id);
         self.own_calls.result_aborted(id, is_awaited);
+    }
+
+    /// A grant that was not sent is for nothing now. Kept, they could pile up behind a peer that does not read.
+    fn forget_grant(&mut self, id: u64) {
+        self.control.grants.retain(|granted| *granted != id);
     }
 
     /// The peer withdrew a call that it had not sent whole (on a server).
     pub(super) fn call_aborted(&mut self, id: u64) {
+        self.forget_grant(id);
         if self.peer_calls.aborted(id) {
             self.drop_unsent_head(id);
         }
@@ -476,7 +488,9 @@ impl Outbound {
     /// The head of a message was staged, or all that is left of it.
     fn note_sent(&mut self, id: u64, is_whole: bool) {
         self.own_calls.advance(id, if is_whole { Progress::Whole } else { Progress::Begun });
-        self.peer_calls.answer_sent(id);
+        if is_whole {
+            self.peer_calls.answer_sent(id);
+        }
     }
 
     fn stage_chunk(&mut self, staged: &mut Staged) {

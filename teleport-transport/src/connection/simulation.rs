@@ -413,7 +413,11 @@ fn every_call_ends_once_whatever_the_network_does() {
 }
 
 fn opened() -> World {
-    let mut world = World::of(1, Arc::default(), Arc::default());
+    opened_with(Config::default(), Config::default())
+}
+
+fn opened_with(client: Config, server: Config) -> World {
+    let mut world = World::of(1, Arc::new(client), Arc::new(server));
     while world.client.outbound.borrow().peer().is_none() || world.server.outbound.borrow().peer().is_none() {
         world.step();
     }
@@ -496,4 +500,26 @@ impl World {
             self.server.outbound.borrow_mut().push_answer(call.id, message).expect("it is open");
         }
     }
+}
+
+#[test]
+fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
+    let client = Config { eager_credit_bytes: 0, ..Config::default() };
+    let server = Config { max_open_calls: 40, ..Config::default() };
+    let mut world = opened_with(client.clone(), server.clone());
+    let large = Tree::Array(Array::from(vec![0u8; 300_000]));
+    for _ in 0..40 {
+        let id = push(&mut world, 10);
+        bytes_before(&mut world, id);
+        let call = world.serving.pop().expect("it has arrived");
+        world.settle_on_server(call.hold);
+        let message = Message::result(&large, &Limits::default()).expect("it is within the limits");
+        world.server.outbound.borrow_mut().push_answer(call.id, message).expect("it is open");
+        // The head of the result goes to the client, which never hears of it, and so grants nothing.
+        let mut lost = End::new(Role::Client, &Arc::new(client.clone()), world.now);
+        world.server.write_to(&mut lost, usize::MAX);
+    }
+    let mut outbound = world.server.outbound.borrow_mut();
+    let overrun = outbound.call_arrived(1000, 0, &server);
+    assert!(matches!(overrun, Err(ProtocolError::TooManyCalls { max_open_calls: 40 })), "{overrun:?}");
 }

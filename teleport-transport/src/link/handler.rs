@@ -1,5 +1,6 @@
 //! What a [`Link`] tells the layer above, and what that layer gives back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
@@ -70,9 +71,14 @@ impl Wakers {
         self.0.push(waker);
     }
 
-    /// Wakes them all. The caller holds no lock that what they run could want.
+    /// Wakes them all. The caller holds no lock that what they run could want. A waker that panics is reported in the log
+    /// and keeps none of the others waiting.
     pub fn wake_all(&mut self) {
-        self.0.drain(..).for_each(Waker::wake);
+        for waker in self.0.drain(..) {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("a waker panicked");
+            }
+        }
     }
 }
 
@@ -100,4 +106,39 @@ pub trait Handler: Gate + Send + Sync + 'static {
 
     /// The link is over. Called once, and nothing after it.
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("this waker panics");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_waiting() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let mut wakers = Wakers::default();
+        for waker in [count.clone().into(), Arc::new(Panics).into(), count.clone().into()] {
+            wakers.push(waker);
+        }
+        wakers.wake_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
 }

@@ -27,7 +27,7 @@ pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
 use crate::budget::{Budget, Charge};
-use crate::config::Config;
+use crate::config::{Config, MAX_TIME};
 use crate::connection::{
     self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
 };
@@ -36,6 +36,9 @@ use crate::socket::Socket;
 
 /// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
+
+/// A turn of many small messages ends after this time, since what they cost is not their bytes.
+const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -99,6 +102,8 @@ pub struct Link {
     /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
     lingers: AtomicBool,
     linger_until: Mutex<Option<Instant>>,
+    /// It stands in the poller's list of links that have more to read.
+    pub(crate) queued: AtomicBool,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
@@ -166,6 +171,7 @@ impl Link {
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
             linger_until: Mutex::new(None),
+            queued: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         })
@@ -355,7 +361,7 @@ impl Link {
             (None, true) => socket.deregister(registry),
             (None, false) => Ok(()),
         };
-        watch.registered = watch.interest().is_some();
+        watch.registered = result.is_ok() && watch.interest().is_some();
         if let Err(error) = result {
             tracing::error!(peer = %self.peer_address, %error, "cannot watch a socket: the connection will time out");
         }
@@ -373,7 +379,7 @@ impl Link {
 
     /// Closes the descriptor in `within`, or earlier where an earlier time was set.
     fn linger(self: &Arc<Self>, within: Duration) {
-        let until = Instant::now() + within;
+        let until = Instant::now() + within.min(MAX_TIME);
         let mut linger_until = self.linger_until.lock();
         if linger_until.is_none_or(|earlier| until < earlier) {
             *linger_until = Some(until);
@@ -437,7 +443,7 @@ impl Link {
                 Ok(received) => taken += received.bytes,
                 Err(closed) => return self.fail(closed, &mut scratch.wakers),
             }
-            if taken >= MAX_BYTES_PER_TURN {
+            if taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN {
                 return Turn::More;
             }
         }

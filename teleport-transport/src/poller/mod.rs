@@ -38,6 +38,9 @@ const MAX_ACCEPTS_PER_ROUND: usize = 64;
 /// When accepting failed for lack of descriptors, it is tried again after this time.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A link looks at the clock no more often than this.
+const MIN_SLEEP: Duration = Duration::from_millis(1);
+
 /// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
 pub trait Acceptor: Send + Sync + 'static {
     /// A client connected; pass the socket to [`Poller::attach`], or drop it to refuse.
@@ -278,6 +281,7 @@ impl Polling {
     fn take_turns(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
             if let Some(link) = self.ready.pop_front() {
+                link.queued.store(false, Ordering::Relaxed);
                 self.read(link, now);
             }
         }
@@ -286,8 +290,10 @@ impl Polling {
         }
     }
 
+    /// One turn. A link that waits for its next turn has had this round's.
     fn read(&mut self, link: Arc<Link>, now: Instant) {
-        if link.read(&mut self.scratch, now) == Turn::More {
+        if !link.queued.load(Ordering::Relaxed) && link.read(&mut self.scratch, now) == Turn::More {
+            link.queued.store(true, Ordering::Relaxed);
             self.ready.push_back(link);
         }
     }
@@ -305,7 +311,9 @@ impl Polling {
                 }
             }
         }
-        self.accepting.push(key);
+        if !self.accepting.contains(&key) {
+            self.accepting.push(key);
+        }
     }
 
     /// Carries out what other threads asked for; true if the poller is to end.
@@ -347,7 +355,8 @@ impl Polling {
         while let Some(key) = self.timers.due(now) {
             if let Some(link) = self.links.get(&key).cloned() {
                 if let Some(next) = link.timeout(&mut self.scratch, now) {
-                    self.timers.add(next, key);
+                    // Never at once: this loop would not end.
+                    self.timers.add(next.max(now + MIN_SLEEP), key);
                 }
             } else {
                 self.accept(key);

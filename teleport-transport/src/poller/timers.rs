@@ -4,6 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
+/// Fewer entries than this are not worth a walk.
+const MIN_SWEEP: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -17,6 +20,14 @@ impl Timers {
         if self.next.get(&key).is_none_or(|earlier| at < *earlier) {
             self.next.insert(key, at);
             self.heap.push(Reverse((at, key)));
+            self.sweep();
+        }
+    }
+
+    /// Drops entries that were passed over, when they are most of the heap.
+    fn sweep(&mut self) {
+        if self.heap.len() > 2 * self.next.len() + MIN_SWEEP {
+            self.heap = self.next.iter().map(|(key, at)| Reverse((*at, *key))).collect();
         }
     }
 
@@ -59,5 +70,17 @@ mod tests {
         assert_eq!(timers.due(second(9)), Some(2));
         assert_eq!(timers.due(second(9)), None);
         assert_eq!(timers.wait(now), None);
+    }
+
+    #[test]
+    fn entries_that_were_passed_over_do_not_pile_up() {
+        let now = Instant::now();
+        let mut timers = Timers::default();
+        for second in (1..10_000).rev() {
+            timers.add(now + Duration::from_secs(second), 1);
+        }
+        assert!(timers.heap.len() <= 2 + MIN_SWEEP);
+        assert_eq!(timers.due(now + Duration::from_secs(1)), Some(1));
+        assert_eq!(timers.due(now + Duration::from_secs(20_000)), None);
     }
 }

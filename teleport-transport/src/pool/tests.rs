@@ -253,3 +253,14 @@ proptest! {
         prop_assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0));
     }
 }
+
+#[test]
+fn arrays_of_bools_are_false_whatever_was_there() {
+    let pool = Pool::new(64 << 20);
+    let mut dirty = pool.alloc(100_000).unwrap();
+    dirty.get_mut().unwrap().fill(7);
+    drop(dirty);
+    let array = pool.alloc_array::<bool>([10, 10_000]).unwrap();
+    assert!(array.as_slice::<bool>().unwrap().iter().all(|item| !item));
+    assert!(pool.alloc_array::<f64>([usize::MAX, 2]).is_err());
+}
