@@ -107,7 +107,16 @@ pub use future::CallFuture;
 pub use method::ToMethod;
 pub use stats::ClientStats;
 pub use teleport_transport as transport;
-pub use teleport_transport::wire;
 
 /// Any error, as resolvers return them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Arrays, trees and the wire format: all of `teleport-wire`.
+///
+/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
+/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+pub mod wire {
+    #[cfg(feature = "derive")]
+    pub use teleport_derive::{ClientFromTree as FromTree, ClientIntoTree as IntoTree};
+    pub use teleport_transport::wire::*;
+}

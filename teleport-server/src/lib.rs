@@ -71,7 +71,16 @@ pub use method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply
 pub use methods::Methods;
 pub use server::Server;
 pub use teleport_transport as transport;
-pub use teleport_transport::wire;
+
+/// Arrays, trees and the wire format: all of `teleport-wire`.
+///
+/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
+/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+pub mod wire {
+    #[cfg(feature = "derive")]
+    pub use teleport_derive::{ServerFromTree as FromTree, ServerIntoTree as IntoTree};
+    pub use teleport_transport::wire::*;
+}
 
 /// Runs the README's example as a test.
 #[cfg(doctest)]

@@ -85,7 +85,6 @@ pub use budget::{Budget, Charge, OnGrant};
 pub use config::Config;
 pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
-pub use teleport_wire as wire;
 
 // Addresses, sockets, memory.
 mod address;
@@ -98,3 +97,13 @@ pub use address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_B
 pub use machine::machine_memory_bytes;
 pub use pool::{MemoryError, Pool, PoolStats};
 pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
+
+/// Arrays, trees and the wire format: all of `teleport-wire`.
+///
+/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
+/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+pub mod wire {
+    #[cfg(feature = "derive")]
+    pub use teleport_derive::{TransportFromTree as FromTree, TransportIntoTree as IntoTree};
+    pub use teleport_wire::*;
+}

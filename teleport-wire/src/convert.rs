@@ -24,6 +24,8 @@ use crate::{Tree, TreeError};
 /// | `HashMap<String, T>` | dict, sorted by key |
 /// | `Option<T>`, `&T` | as `T` |
 ///
+/// With the feature `derive`, structs and enums get it by `#[derive(IntoTree)]`.
+///
 /// ```
 /// use teleport_wire::{tree, IntoTree};
 ///
@@ -51,6 +53,8 @@ pub trait IntoTree: Sized {
 /// [`Array::item`](crate::Array::item)); arrays are strict: a vector of `f32` needs an array of `f32`, or a list of
 /// scalars. Dicts and lists may not lack items; a map takes any keys.
 ///
+/// With the feature `derive`, structs and enums get it by `#[derive(FromTree)]`.
+///
 /// ```
 /// use teleport_wire::{tree, FromTree};
 /// use std::collections::BTreeMap;
@@ -76,6 +80,12 @@ pub trait FromTree: Sized {
     #[doc(hidden)]
     fn vec_from_tree(tree: Tree) -> Result<Vec<Self>, TreeError> {
         from::list(tree)
+    }
+
+    /// The value of a dict's key that is not there, for types that have one: `Option` has `None`.
+    #[doc(hidden)]
+    fn absent() -> Option<Self> {
+        None
     }
 }
 

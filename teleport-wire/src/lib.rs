@@ -10,6 +10,9 @@
 //!
 //! Nothing here opens a socket, reads a clock or starts a thread.
 //!
+//! Features: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums), `half` (`f16` and `bf16` as element types),
+//! `ndarray` (owned arrays in, views out, without a copy). None is on by default.
+//!
 //! ```
 //! use teleport_wire::{tree, Array, Tree};
 //!
@@ -33,6 +36,8 @@ mod array;
 #[allow(unsafe_code, reason = "the counted memory behind arrays; each block carries its proof")]
 mod buffer;
 mod convert;
+#[cfg(feature = "derive")]
+mod derive;
 mod dtype;
 #[allow(unsafe_code, reason = "`Complex` is plain old data; bytemuck's derive would add two crates for it")]
 mod element;
@@ -46,6 +51,9 @@ mod tree;
 pub use array::{Array, ArrayError};
 pub use buffer::Buffer;
 pub use convert::{FromTree, IntoTree};
+#[cfg(feature = "derive")]
+#[doc(inline)]
+pub use derive::{FromTree, IntoTree};
 pub use dtype::{DType, ParseDTypeError, TimeBase, TimeUnit};
 pub use element::{Complex, Element};
 pub use rpc::Rpc;
@@ -56,6 +64,10 @@ pub use tree::{Dict, Key, Step, Structure, Tree, TreeError, TreePath};
 #[doc(hidden)]
 pub mod __private {
     //! What the macros expand to; no part of the public interface.
+    #[cfg(feature = "derive")]
+    pub use crate::derive::{
+        entries, field, field_or_default, item, items, unwrapped_into_tree, wrapped_from_tree,
+    };
     pub use crate::macros::{Literal, LiteralIntoTree, empty_list};
 }
 // ---- End of data model -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 ///
 /// const NORM: Rpc<Array, f64> = Rpc::new("norm");
 /// assert_eq!(NORM.name(), "norm");
+/// assert_eq!(String::from(NORM), "norm");
 /// ```
 pub struct Rpc<A, R> {
     name: &'static str,
@@ -29,6 +30,13 @@ impl<A, R> Rpc<A, R> {
     /// The method's name.
     pub const fn name(self) -> &'static str {
         self.name
+    }
+}
+
+/// The name alone, for whoever takes names as strings.
+impl<A, R> From<Rpc<A, R>> for String {
+    fn from(rpc: Rpc<A, R>) -> String {
+        rpc.name.to_owned()
     }
 }
 

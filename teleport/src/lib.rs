@@ -33,12 +33,21 @@
 pub use teleport_client as client;
 pub use teleport_server as server;
 pub use teleport_server::transport;
-pub use teleport_server::transport::wire;
 
 pub use teleport_client::{Call, CallError, CallFuture, Client, ClientBuilder, as_completed, wait_all};
-pub use teleport_server::transport::wire::{
+pub use teleport_server::transport::{Address, Pool};
+pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};
+pub use wire::{
     Array, Buffer, Complex, DType, Dict, ErrorKind, FromTree, IntoTree, Ran, RemoteError, Rpc, Text, Tree,
     TreeError, tree,
 };
-pub use teleport_server::transport::{Address, Pool};
-pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};
+
+/// Arrays, trees and the wire format: all of `teleport-wire`.
+///
+/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
+/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+pub mod wire {
+    #[cfg(feature = "derive")]
+    pub use teleport_derive::{FacadeFromTree as FromTree, FacadeIntoTree as IntoTree};
+    pub use teleport_server::transport::wire::*;
+}

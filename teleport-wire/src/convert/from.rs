@@ -135,6 +135,10 @@ impl<T: FromTree> FromTree for Option<T> {
     fn from_tree(tree: Tree) -> Result<Option<T>, TreeError> {
         if tree.is_null() { Ok(None) } else { T::from_tree(tree).map(Some) }
     }
+
+    fn absent() -> Option<Option<T>> {
+        Some(None)
+    }
 }
 
 /// The entries of a dict with values of one type.

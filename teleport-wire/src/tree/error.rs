@@ -42,6 +42,16 @@ pub enum TreeError {
         /// What was found, arrays with dtype and shape.
         found: String,
     },
+    /// A string is none of the names that an enum has.
+    #[error("{path}there is no {found:?}; expected one of {}", Names(.known))]
+    Variant {
+        /// Where the string is.
+        path: TreePath,
+        /// The string, cut after 64 characters.
+        found: String,
+        /// The names of the enum's variants.
+        known: &'static [&'static str],
+    },
     /// A list has another length than the tuple or array it is read as, or than the list beside it.
     #[error("{path}expected a list of {expected} items, found {found}")]
     Length {
@@ -131,6 +141,7 @@ impl TreeError {
             Missing { path, .. }
             | NoIndex { path, .. }
             | Kind { path, .. }
+            | Variant { path, .. }
             | Length { path, .. }
             | Array { path, .. }
             | Mismatch { path, .. }
@@ -147,6 +158,16 @@ impl TreeError {
     /// `expected` reads as in a sentence: `"a dict"`.
     pub fn kind(expected: &'static str, found: &Tree) -> TreeError {
         TreeError::Kind { path: TreePath::default(), expected, found: found.describe() }
+    }
+
+    /// The error of a string that names no variant of an enum, for implementors of [`FromTree`](crate::FromTree).
+    pub fn variant(found: &str, known: &'static [&'static str]) -> TreeError {
+        let mut chars = found.chars();
+        let mut found: String = chars.by_ref().take(MAX_VARIANT_CHARS).collect();
+        if chars.next().is_some() {
+            found.push('…');
+        }
+        TreeError::Variant { path: TreePath::default(), found, known }
     }
 
     /// Why `tree` has no subtree at `step`.
@@ -212,12 +233,15 @@ impl fmt::Debug for TreePath {
 }
 
 /// Some names of a dict, enough to see a misspelling.
-struct Names<'a>(&'a [Key]);
+struct Names<'a, T>(&'a [T]);
 
 /// A dict may have thousands of keys; a message with ten is still read.
 const MAX_NAMES: usize = 10;
 
-impl fmt::Display for Names<'_> {
+/// A peer may send any string where a name is expected; so much of it shows what it is.
+const MAX_VARIANT_CHARS: usize = 64;
+
+impl<T: fmt::Debug> fmt::Display for Names<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("no keys");
