@@ -65,30 +65,37 @@ fn uses(ty: &Type, names: &HashSet<Ident>) -> Uses {
     }
 }
 
-/// Collects the parameters among `tokens`, and says whether one is there only for a type that belongs to it.
+/// Collects the parameters among `tokens`, and says whether one is there for a type that belongs to it.
 fn find(tokens: TokenStream, names: &HashSet<Ident>, parameters: &mut Vec<Ident>) -> bool {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let is = |index: usize, char: char| matches!(tokens.get(index), Some(TokenTree::Punct(p)) if p.as_char() == char);
+    let mut belonging = false;
     for (index, token) in tokens.iter().enumerate() {
         match token {
-            TokenTree::Group(group) => {
-                if find(group.stream(), names, parameters) {
-                    return true;
-                }
-            }
-            TokenTree::Ident(ident) if names.contains(&ident.unraw()) => {
-                // A lifetime, or a path's later segment, may have a parameter's name.
-                if index > 0 && (is(index - 1, '\'') || is(index - 1, ':')) {
-                    continue;
-                }
-                let cast = matches!(tokens.get(index + 1), Some(TokenTree::Ident(next)) if next == "as");
-                if cast || (is(index + 1, ':') && is(index + 2, ':')) {
-                    return true;
-                }
+            TokenTree::Group(group) => belonging |= find(group.stream(), names, parameters),
+            TokenTree::Ident(ident) if names.contains(&ident.unraw()) && stands_alone(&tokens[..index]) => {
+                belonging |= is_qualified(&tokens[index + 1..]);
                 parameters.push(ident.clone());
             }
             _ => {}
         }
     }
-    false
+    belonging
+}
+
+/// Whether what follows these tokens is a name by itself, and neither a lifetime nor a later segment of a path.
+fn stands_alone(before: &[TokenTree]) -> bool {
+    !before.last().is_some_and(|token| is(token, '\'') || is(token, ':'))
+}
+
+/// Whether a parameter before these tokens only says to whom a type belongs: `T::Item`, `<T as Trait>::Item`.
+fn is_qualified(after: &[TokenTree]) -> bool {
+    match after {
+        [TokenTree::Ident(next), ..] => next == "as",
+        [first, second, ..] => is(first, ':') && is(second, ':'),
+        _ => false,
+    }
+}
+
+fn is(token: &TokenTree, char: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
 }

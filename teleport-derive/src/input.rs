@@ -27,7 +27,7 @@ pub(crate) enum Form {
     /// A unit struct: null.
     Null,
     /// A tuple struct of one field: whatever stands for the field.
-    Transparent(Type),
+    Transparent(Box<Type>),
     /// A tuple struct of several fields, or of none: a list.
     List(Vec<Type>),
     /// A struct with named fields: a dict.
@@ -92,11 +92,11 @@ impl Form {
             Fields::Unit => Ok(Form::Null),
             Fields::Unnamed(fields) => {
                 let types = all(fields.unnamed.into_iter().map(|field| {
-                    Options::read(&field.attrs, Place::Place)?;
+                    Options::read(&field.attrs, Place::Unnamed)?;
                     Ok(field.ty)
                 }))?;
                 Ok(match <[Type; 1]>::try_from(types) {
-                    Ok([ty]) => Form::Transparent(ty),
+                    Ok([ty]) => Form::Transparent(Box::new(ty)),
                     Err(types) => Form::List(types),
                 })
             }
@@ -149,7 +149,7 @@ enum Place {
     Type,
     Field,
     /// A field of a tuple struct.
-    Place,
+    Unnamed,
     Variant,
 }
 
@@ -158,7 +158,7 @@ impl Place {
         match self {
             Place::Type => "a type takes `crate = \"…\"`",
             Place::Field => "a field takes `rename = \"…\"` and `default`",
-            Place::Place => "a field without a name takes none, for it is known by its place",
+            Place::Unnamed => "a field without a name takes none, for it is known by its place",
             Place::Variant => "a variant takes `rename = \"…\"`",
         }
     }
@@ -212,11 +212,14 @@ fn distinct<'a>(keys: impl Iterator<Item = (&'a Ident, &'a str)>) -> Result<(), 
 
 /// All values, or all errors.
 fn all<T>(results: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
-    results.fold(Ok(Vec::new()), |values, result| {
-        let (mut values, value) = both(values, result)?;
-        values.push(value);
-        Ok(values)
-    })
+    let mut values = Ok(Vec::new());
+    for result in results {
+        values = both(values, result).map(|(mut values, value)| {
+            values.push(value);
+            values
+        });
+    }
+    values
 }
 
 /// Both values, or all errors.
