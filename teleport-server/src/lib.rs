@@ -55,6 +55,7 @@ mod lifecycle;
 mod log_limit;
 mod method;
 mod methods;
+mod name;
 mod options;
 mod peer;
 mod queue;
@@ -69,6 +70,7 @@ pub use failure::{BoxError, Failure};
 pub use handle::{Closer, ServerHandle};
 pub use method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain};
 pub use methods::Methods;
+pub use name::MethodName;
 pub use server::Server;
 pub use teleport_transport as transport;
 
@@ -76,6 +78,23 @@ pub use teleport_transport as transport;
 ///
 /// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
 /// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+///
+/// ```
+/// # #[cfg(feature = "derive")]
+/// # fn main() -> Result<(), teleport_server::wire::TreeError> {
+/// use teleport_server::wire::{FromTree, IntoTree, tree};
+///
+/// #[derive(IntoTree, FromTree)]
+/// struct Step {
+///     index: u64,
+/// }
+///
+/// assert_eq!(Step::from_tree(tree!({"index": 3}))?.index, 3);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "derive"))]
+/// # fn main() {}
+/// ```
 pub mod wire {
     #[cfg(feature = "derive")]
     pub use teleport_derive::{ServerFromTree as FromTree, ServerIntoTree as IntoTree};

@@ -11,6 +11,7 @@ use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, Ran, RemoteError};
 
 use crate::error::ServeError;
 use crate::method::{Erased, IntoMethod, Method, Place};
+use crate::name::MethodName;
 
 /// Functions by name, for [`Server::run`](crate::Server::run) or [`start`](crate::Server::start).
 ///
@@ -38,10 +39,43 @@ impl Methods {
 
     /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is there already, or too long, is
     /// an error when the server starts.
+    ///
+    /// Under an [`Rpc<A, R>`](teleport_transport::wire::Rpc) the compiler checks that a function takes `A` and returns
+    /// `R`, or a `Result` of it. A [`Method`] is not checked.
+    ///
+    /// ```
+    /// use teleport_server::{Context, Method, Methods};
+    /// use teleport_server::wire::{Array, ArrayError, Rpc, Tree};
+    ///
+    /// // In a crate that clients use, too.
+    /// const LENGTH: Rpc<String, usize> = Rpc::new("length");
+    /// const SUM: Rpc<Array, f32> = Rpc::new("sum");
+    ///
+    /// fn sum(items: Array, _: Context) -> Result<f32, ArrayError> {
+    ///     Ok(items.as_slice::<f32>()?.iter().sum())
+    /// }
+    ///
+    /// let methods = Methods::new().register(LENGTH, |text: String| text.len()).register(SUM, sum);
+    /// let trees = Methods::new().register(LENGTH, Method::new(|x: Tree| x.payload_bytes()));
+    /// ```
+    ///
+    /// A function of other types does not compile:
+    /// ```compile_fail,E0277
+    /// # use teleport_server::Methods;
+    /// # use teleport_server::wire::Rpc;
+    /// const LENGTH: Rpc<String, usize> = Rpc::new("length");
+    /// let methods = Methods::new().register(LENGTH, |text: String| text.len() as i32);
+    /// ```
+    /// ```compile_fail,E0277
+    /// # use teleport_server::Methods;
+    /// # use teleport_server::wire::Rpc;
+    /// # const LENGTH: Rpc<String, usize> = Rpc::new("length");
+    /// let methods = Methods::new().register(LENGTH, |items: Vec<u8>| items.len());
+    /// ```
     #[must_use]
     #[doc(alias = "bind")]
-    pub fn register<Form>(mut self, name: impl Into<String>, method: impl IntoMethod<Form>) -> Methods {
-        self.list.push((name.into(), method.into_method()));
+    pub fn register<Form>(mut self, name: impl MethodName<Form>, method: impl IntoMethod<Form>) -> Methods {
+        self.list.push((name.into_name(), method.into_method()));
         self
     }
 }

@@ -102,6 +102,23 @@ pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket
 ///
 /// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
 /// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+///
+/// ```
+/// # #[cfg(feature = "derive")]
+/// # fn main() -> Result<(), teleport_transport::wire::TreeError> {
+/// use teleport_transport::wire::{FromTree, IntoTree, tree};
+///
+/// #[derive(IntoTree, FromTree)]
+/// struct Step {
+///     index: u64,
+/// }
+///
+/// assert_eq!(Step::from_tree(tree!({"index": 3}))?.index, 3);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "derive"))]
+/// # fn main() {}
+/// ```
 pub mod wire {
     #[cfg(feature = "derive")]
     pub use teleport_derive::{TransportFromTree as FromTree, TransportIntoTree as IntoTree};

@@ -19,6 +19,44 @@
 //! # }
 //! ```
 //!
+//! # Typed
+//! With the feature `derive`, structs are arguments and results, and one constant is the contract of both sides:
+#![cfg_attr(feature = "derive", doc = "```")]
+#![cfg_attr(not(feature = "derive"), doc = "```ignore")]
+//! use teleport::{Array, BoxError, Client, Context, FromTree, IntoTree, Methods, Rpc, Server};
+//!
+//! #[derive(IntoTree, FromTree)]
+//! struct Obs {
+//!     image: Array,
+//!     reward: f32,
+//! }
+//!
+//! #[derive(IntoTree, FromTree)]
+//! struct Action {
+//!     action: Array,
+//! }
+//!
+//! const ACT: Rpc<Obs, Action> = Rpc::new("act");
+//!
+//! fn act(obs: Obs, cx: Context) -> Result<Action, BoxError> {
+//!     let mut action = cx.alloc::<f32>([7])?;
+//!     action.as_mut_slice::<f32>()?.fill(obs.reward + obs.image.as_slice::<u8>()?[0] as f32);
+//!     Ok(Action { action })
+//! }
+//!
+//! # fn main() -> Result<(), BoxError> {
+//! let methods = Methods::new().register(ACT, act); // compiles only with the types of `ACT`
+//! let server = Server::bind("tcp://127.0.0.1:0")?.start(methods)?;
+//!
+//! let client = Client::connect(&server.address().to_string())?;
+//! let obs = Obs { image: Array::zeros::<u8>([64, 64, 3]), reward: 0.5 };
+//! let Action { action } = client.call(ACT, obs).wait()?;
+//! assert_eq!(action.as_slice::<f32>()?, [0.5; 7]);
+//! # Ok(())
+//! # }
+//! ```
+//! The rules are in the documentation of the derives, [`IntoTree`](wire::IntoTree) and [`FromTree`](wire::FromTree).
+//!
 //! # What is where
 //! This crate holds nothing of its own: it gathers those beneath, each of which can be used alone.
 //! - [`wire`]: arrays, trees and the format, without sockets
@@ -26,6 +64,7 @@
 //! - [`client`] and [`server`]: the two sides
 //!
 //! # Features
+//! - `derive`: `#[derive(IntoTree, FromTree)]` for structs and enums
 //! - `ndarray`: owned arrays in, views out, both without a copy
 //! - `half`: `f16` and `bf16` as element types
 #![forbid(unsafe_code)]
