@@ -133,7 +133,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # fn main() {}
 /// ```
 pub mod wire {
+    #[doc(no_inline)]
+    pub use teleport_transport::wire::*;
+
     #[cfg(feature = "derive")]
     pub use teleport_derive::{ClientFromTree as FromTree, ClientIntoTree as IntoTree};
-    pub use teleport_transport::wire::*;
 }

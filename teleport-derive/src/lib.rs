@@ -1,7 +1,7 @@
 //! The macros behind `#[derive(IntoTree, FromTree)]`.
 //!
 //! Not for direct use: the feature `derive` of `teleport` and of each crate beneath it exports them beside the traits
-//! of the same names. Their rules and examples are documented in `teleport-wire`.
+//! of the same names. Examples are in `teleport-wire`, which has the traits.
 //!
 //! Flow: `input` parses and checks a type -> `bounds` adds what its generics must satisfy -> `into_tree` or
 //! `from_tree` writes the implementation. What could go wrong when the generated code runs is in `teleport-wire`, as
@@ -24,13 +24,15 @@ use proc_macro2::TokenStream;
 
 macro_rules! derives {
     ($($root:literal: $into:ident by $into_function:ident, $from:ident by $from_function:ident;)*) => {$(
-        #[doc = concat!("Derives `IntoTree` by the path `", $root, "`; see the documentation of `teleport-wire`.")]
+        #[doc = concat!("Derives `", $root, "::IntoTree`.\n\n")]
+        #[doc = include_str!("rules.md")]
         #[proc_macro_derive($into, attributes(teleport))]
         pub fn $into_function(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
             derive(input.into(), $root, into_tree::expand).into()
         }
 
-        #[doc = concat!("Derives `FromTree` by the path `", $root, "`; see the documentation of `teleport-wire`.")]
+        #[doc = concat!("Derives `", $root, "::FromTree`.\n\n")]
+        #[doc = include_str!("rules.md")]
         #[proc_macro_derive($from, attributes(teleport))]
         pub fn $from_function(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
             derive(input.into(), $root, from_tree::expand).into()

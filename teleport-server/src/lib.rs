@@ -96,9 +96,11 @@ pub use teleport_transport as transport;
 /// # fn main() {}
 /// ```
 pub mod wire {
+    #[doc(no_inline)]
+    pub use teleport_transport::wire::*;
+
     #[cfg(feature = "derive")]
     pub use teleport_derive::{ServerFromTree as FromTree, ServerIntoTree as IntoTree};
-    pub use teleport_transport::wire::*;
 }
 
 /// Runs the README's example as a test.

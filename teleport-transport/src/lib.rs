@@ -120,7 +120,9 @@ pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket
 /// # fn main() {}
 /// ```
 pub mod wire {
+    #[doc(no_inline)]
+    pub use teleport_wire::*;
+
     #[cfg(feature = "derive")]
     pub use teleport_derive::{TransportFromTree as FromTree, TransportIntoTree as IntoTree};
-    pub use teleport_wire::*;
 }

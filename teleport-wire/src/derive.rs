@@ -8,34 +8,6 @@ use crate::{Dict, Key, Tree, TreeError, TreePath, convert};
 
 /// Derives the trait [`IntoTree`](trait@crate::IntoTree) for a struct or an enum. Needs the feature `derive`.
 ///
-/// | Rust | tree |
-/// |---|---|
-/// | `struct Obs { image: Array, reward: f32 }` | dict with a key for each field, in their order |
-/// | `struct Meters(f32)` | what its field is; a `Vec<Meters>` is one array, as a `Vec<f32>` is |
-/// | `struct Range(f32, f32)` | list |
-/// | `struct Reset;` | null |
-/// | `enum Move { Left, Right }` | string: the variant's name |
-///
-/// The same rules hold for [`FromTree`](derive@crate::FromTree), so that what one side sends the other can receive:
-/// - A field that is an `Option` is sent as null if it is `None`. It is received as `None` from null, and if its key is
-///   missing, so that a field can be added without all peers knowing it.
-/// - A key that no field has is ignored, arrays and all. So a newer client can send more to an older server, which is how
-///   long runs are updated; the price is that a misspelled key is noticed only by the field that misses it. Who wants to
-///   look at the other keys takes a [`Tree`] or a [`Dict`] instead of a struct.
-/// - Any other missing key is an error that names the key and those that are there.
-/// - Values are moved, never cloned: an array that had one owner in the tree has one in the struct.
-/// - Type parameters get the trait as a bound if a field uses them.
-/// - Enums with fields are refused: there are several ways to write them as a tree, and peers in other languages would
-///   have to know which. An `Option` for each alternative, in a struct, says the same in plain sight.
-///
-/// Attributes:
-/// - `#[teleport(rename = "…")]` at a field or a variant: its key, instead of its name.
-/// - `#[teleport(default)]` at a field: a missing key gives `Default::default()`. A null does not.
-/// - `#[teleport(crate = "…")]` at the type: the path of what `teleport-wire` exports, in a program that renamed the crate
-///   it depends on, or reaches it through another. By default it is the crate that exports the derive in use:
-///   `teleport::IntoTree` needs `teleport` in the program's manifest, `teleport_client::wire::IntoTree` needs
-///   `teleport-client`, and so on.
-///
 /// ```
 /// use teleport_wire::{Array, FromTree, IntoTree, tree};
 ///
@@ -79,8 +51,6 @@ use crate::{Dict, Key, Tree, TreeError, TreePath, convert};
 pub use teleport_derive::IntoTree;
 
 /// Derives the trait [`FromTree`](trait@crate::FromTree) for a struct or an enum. Needs the feature `derive`.
-///
-/// Rules and attributes are those of [`IntoTree`](derive@crate::IntoTree).
 ///
 /// ```
 /// use teleport_wire::{FromTree, tree};

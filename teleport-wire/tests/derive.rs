@@ -16,7 +16,7 @@ fn check<T: IntoTree + FromTree + PartialEq + Clone + Debug>(value: T, tree: Tre
 
 #[track_caller]
 fn check_error<T: FromTree + Debug>(tree: Tree, text: &str) {
-    assert_eq!(T::from_tree(tree).unwrap_err().to_string(), text);
+    assert_eq!(T::from_tree(tree).expect_err(text).to_string(), text);
 }
 
 #[derive(IntoTree, FromTree, Clone, PartialEq, Debug)]
@@ -149,7 +149,7 @@ fn errors_have_path_and_keys() {
 #[track_caller]
 fn check_in_place(array: &mut Array, start: *const u8) {
     assert!(array.buffer().is_unique());
-    assert_eq!(array.as_mut_slice::<u8>().unwrap().as_ptr(), start);
+    assert_eq!(array.as_mut_slice::<u8>().map(|items| items.as_ptr()), Ok(start));
 }
 
 #[test]

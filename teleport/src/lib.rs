@@ -55,7 +55,8 @@
 //! # Ok(())
 //! # }
 //! ```
-//! The rules are in the documentation of the derives, [`IntoTree`](wire::IntoTree) and [`FromTree`](wire::FromTree).
+//! The rules are in the documentation of the derives, which have the names of their traits, [`IntoTree`] and
+//! [`FromTree`].
 //!
 //! # What is where
 //! This crate holds nothing of its own: it gathers those beneath, each of which can be used alone.
@@ -86,7 +87,9 @@ pub use wire::{
 /// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
 /// crate, so that nobody needs `teleport-wire` in their manifest beside it.
 pub mod wire {
+    #[doc(no_inline)]
+    pub use teleport_server::transport::wire::*;
+
     #[cfg(feature = "derive")]
     pub use teleport_derive::{FacadeFromTree as FromTree, FacadeIntoTree as IntoTree};
-    pub use teleport_server::transport::wire::*;
 }
