@@ -72,5 +72,5 @@ fn sleep(x: Tree, cx: Context) -> Result<(), BoxError> {
         thread::sleep(nap);
         left -= nap;
     }
-    Ok(())
+    if left.is_zero() { Ok(()) } else { Err(format!("cut short {left:.1?} before its end").into()) }
 }
