@@ -159,6 +159,18 @@ impl Program {
         let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
     }
 
+    /// Stops it, and waits until none of its threads runs.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        until("every thread is stopped", || threads(self.id()).iter().all(|state| *state == 'T'));
+    }
+
+    /// Lets it go on after [`stop`](Program::stop).
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Does what Ctrl-C in a terminal does: interrupts it and all that it has started.
     pub fn interrupt(&self) {
         let _ = killpg(group(&self.child), Signal::SIGINT);
@@ -218,6 +230,16 @@ fn processes_with(entry: &str) -> Vec<PathBuf> {
         environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
     };
     folders.map(|folder| folder.path()).filter(has_it).collect()
+}
+
+/// The state of each thread of a process: `T` if it is stopped.
+fn threads(process: u32) -> Vec<char> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process is alive, on Linux");
+    // A thread may end meanwhile.
+    let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat")).ok();
+    // The state stands behind the name, which is in parentheses.
+    let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    threads.filter_map(Result::ok).filter_map(stat).filter_map(state).collect()
 }
 
 /// Kills every program that was started and has not ended.

@@ -140,7 +140,7 @@ fn serve_and_call_with_numpy_files() {
             let output = ends_well(Program::start("call", &arguments));
             assert!(output.contains("11") && output.contains("16"), "{output}");
             let (header, items) = parts(&fs::read(scratch.file("sum.npy")).unwrap());
-            assert!(header.contains("<f4") && header.contains("(2, 3)"), "{header}");
+            assert!(header.contains("<f4") && header.contains("(2, 3"), "{header}");
             assert_eq!(items, floats(&[11., 12., 13., 14., 15., 16.]));
             assert_eq!(serve.log(), [""; 0]);
         }
@@ -222,7 +222,8 @@ fn busy_serve(scratch: &Scratch, seconds: f64) -> (Serve, Client, teleport::Call
     let serve = Serve::start(&scratch.socket());
     let client = Client::builder(serve.address()).connect().unwrap();
     let sleeping = client.call("sleep", tree!({"seconds": seconds})).send().unwrap();
-    assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
+    // It has begun: the same pool takes this one later, in order.
+    client.call("sleep", tree!({"seconds": 0.0})).wait().unwrap();
     assert!(Path::new(&scratch.file("socket")).exists());
     (serve, client, sleeping)
 }

@@ -43,10 +43,12 @@ fn for_each_address(check: impl Fn(&str) + Send + 'static) {
     });
 }
 
-/// Waits until the server has begun to run a call that was sent before: another call of the same pool, sent after it, is
-/// answered.
-fn has_begun(client: &Client, _before: &CallFuture) {
-    assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
+/// A call that the server has begun to run and that takes for ever.
+fn endless(client: &Client) -> CallFuture {
+    let endless = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
+    // The same pool takes it later, in order.
+    client.call("sleep", tree!({"seconds": 0.0})).wait().unwrap();
+    endless
 }
 
 fn is_not_alive(error: &CallError) -> bool {
@@ -59,15 +61,14 @@ fn a_stopped_server_is_not_alive_and_a_continued_one_is() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
-        let before = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
-        has_begun(&client, &before);
+        let before = endless(&client);
 
-        serve.program().signal(Signal::SIGSTOP);
+        serve.program().stop();
         let error = before.wait().unwrap_err();
         assert!(is_not_alive(&error), "{error:?}");
         assert_eq!(error.ran(), Ran::Maybe);
 
-        serve.program().signal(Signal::SIGCONT);
+        serve.program().go_on();
         assert_eq!(client.call("echo", tree!("again")).wait().unwrap(), tree!("again"));
         assert_eq!(client.stats().connects, 2);
         serve.interrupt();
@@ -80,10 +81,10 @@ fn a_call_to_a_stopped_server_is_not_answered_for_ever() {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
         has_been_answered(&client);
-        serve.program().signal(Signal::SIGSTOP);
+        serve.program().stop();
         let error = client.call("echo", tree!(1)).wait().unwrap_err();
         assert!(is_not_alive(&error), "{error:?}");
-        serve.program().signal(Signal::SIGCONT);
+        serve.program().go_on();
         has_been_answered(&client);
         serve.log();
     });
@@ -99,9 +100,9 @@ fn a_stopped_server_is_found_out_while_nobody_calls() {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
         assert!(client.stats().server.is_some());
-        serve.program().signal(Signal::SIGSTOP);
+        serve.program().stop();
         until("the client gives the connection up", || client.stats().server.is_none());
-        serve.program().signal(Signal::SIGCONT);
+        serve.program().go_on();
         has_been_answered(&client);
         serve.log();
     });
@@ -126,8 +127,7 @@ fn a_killed_server_is_disconnected_at_once() {
         let serve = Serve::start(address);
         // The defaults: nothing but the end of the stream tells that the server is gone.
         let client = Client::connect(serve.address()).unwrap();
-        let before = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
-        has_begun(&client, &before);
+        let before = endless(&client);
         serve.kill();
         let error = before.wait().unwrap_err();
         assert!(matches!(error, CallError::Disconnected { .. }), "{error:?}");
@@ -161,10 +161,10 @@ fn a_stopped_client_is_found_out() {
         let mark = stopped.mark();
         assert_eq!(began.recv().unwrap(), "call");
         assert_eq!(server.clients(), 1);
-        stopped.signal(Signal::SIGSTOP);
+        stopped.stop();
         until("the server gives its client up", || server.clients() == 0);
         until("its call is withdrawn", || server.stats().running == 0);
-        stopped.signal(Signal::SIGCONT);
+        stopped.go_on();
         let ended = stopped.wait();
         assert!(!ended.status.success() && !ended.errors.is_empty(), "{ended:?}");
         teleport_tests::until_none_left(&mark);
