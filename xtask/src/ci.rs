@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 
 use crate::failure::Failure;
-use crate::{fuzz, layers, links, package, shell, soak};
+use crate::{fuzz, layers, links, package, python, shell, soak};
 
 /// Run all checks that a change must pass, in order; the first failure ends the run.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ struct Step {
     run: fn() -> Result<String, Failure>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "format", what: "rustfmt's layout", run: format },
     Step { name: "layers", what: "who may depend on whom and name what", run: layers::check },
     Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
@@ -38,6 +38,7 @@ const STEPS: [Step; 11] = [
         what: "clippy, default features, warnings are errors",
         run: clippy_default,
     },
+    Step { name: "python", what: "for a Python with NumPy, which the tests use", run: python::prepare },
     Step { name: "test", what: "all tests, doc tests and examples, all features", run: test },
     Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
     Step { name: "package", what: "that every published crate builds from its archive", run: package::check },

@@ -14,6 +14,7 @@ mod fuzz;
 mod layers;
 mod links;
 mod package;
+mod python;
 mod shell;
 mod soak;
 mod source;
