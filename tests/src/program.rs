@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::thread::JoinHandle;
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::unistd::Pid;
 
 use crate::watch::{WATCHDOG, until};
@@ -106,6 +106,7 @@ impl Program {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         command.process_group(0).env(MARK, &mark).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        hear_interrupts();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be started");
         RUNNING.lock().expect("nobody panics with it").push(group(&child));
@@ -230,6 +231,17 @@ fn processes_with(entry: &str) -> Vec<PathBuf> {
         environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
     };
     folders.map(|folder| folder.path()).filter(has_it).collect()
+}
+
+/// Has programs started from now on end on Ctrl-C, also where a script runs these tests in the background: its shell has
+/// them ignore it, which programs inherit.
+fn hear_interrupts() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: no function is installed that could run at a bad time; the default ends the process, as is meant.
+        let default = unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) };
+        default.expect("the signal exists");
+    });
 }
 
 /// The state of each thread of a process: `T` if it is stopped.

@@ -7,10 +7,17 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
 
 use teleport::wire::{FrameHeader, Header, Hello, Id128, Kind, Limits, Message, Preface, encode_frame};
 
 use crate::watch::WATCHDOG;
+
+/// A peer that takes nothing for so long waits for its own bytes to be read.
+const TAKES_NO_MORE: Duration = Duration::from_secs(1);
+
+/// What [`Raw::flood`] sends at once.
+const IDS_PER_WRITE: usize = 1000;
 
 /// One frame that came.
 #[derive(Clone, Debug)]
@@ -106,6 +113,22 @@ impl Raw {
     /// The peer has closed.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
+    }
+
+    /// Sends what `make` gives for each id from 1 to `ids`, and reads nothing, until the peer has closed or takes no more.
+    pub fn flood(&mut self, ids: u64, make: impl Fn(u64) -> Vec<u8>) {
+        let set = match &self.socket {
+            Socket::Tcp(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
+            Socket::Unix(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
+        };
+        set.expect("the time is not zero");
+        let mut ids = 1..=ids;
+        loop {
+            let bytes: Vec<u8> = ids.by_ref().take(IDS_PER_WRITE).flat_map(&make).collect();
+            if bytes.is_empty() || self.try_send(&bytes).is_err() {
+                return;
+            }
+        }
     }
 
     /// Sends the head of a call or result.

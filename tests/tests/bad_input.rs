@@ -647,6 +647,48 @@ fn a_client_that_asks_for_much_memory_and_vanishes() {
     });
 }
 
+// ---- Floods ----
+
+/// A client sends what `make` gives for each id, reads nothing, and goes when the server takes no more. The server may
+/// close the connection or stop reading; its memory is checked as in every test here.
+#[track_caller]
+fn flood(ids: u64, make: impl Fn(u64) -> Vec<u8> + Send + 'static) {
+    check("a connection ended", move |address| {
+        let (mut peer, _) = Raw::introduced(address);
+        peer.flood(ids, &make);
+    });
+}
+
+#[test]
+fn calls_whose_results_nobody_reads() {
+    let large = echo(&tree!("x".repeat(10_000)));
+    flood(20_000, move |id| {
+        let data = Header::data(id, 10_000, None).encode();
+        [&large.header(id, true)[..], &large.metadata, &data, &large.payload[0]].concat()
+    });
+    let empty = echo(&Tree::Null);
+    flood(500_000, move |id| [&empty.header(id, false)[..], &empty.metadata].concat());
+}
+
+#[test]
+fn calls_of_no_method_whose_errors_nobody_reads() {
+    let message = Message::call(&CallHead::new("nothing"), &tree!("text"), &Limits::default()).unwrap();
+    flood(500_000, move |id| [&message.header(id, false)[..], &message.metadata].concat());
+}
+
+#[test]
+fn pings_whose_pongs_nobody_reads() {
+    flood(1_000_000, |id| Header::empty(Kind::Ping, id).encode().to_vec());
+}
+
+#[test]
+fn calls_that_are_withdrawn_again() {
+    let message = echo(&tree!("x".repeat(10_000)));
+    flood(500_000, move |id| {
+        [&message.header(id, false)[..], &message.metadata, &Header::empty(Kind::Abort, id).encode()].concat()
+    });
+}
+
 // ---- Errors for one call ----
 
 /// The error that answers call `id`.
