@@ -150,10 +150,16 @@ impl Value {
         }
     }
 
-    /// A float of at most this precision, or an integer that a float of this precision holds exactly.
+    /// A float, or an integer that a float of this precision holds exactly. A float of more digits is rounded to single
+    /// precision, since literals and Python's numbers are doubles, but not past its range and to no less than that.
     fn as_float(self, max: Precision) -> Option<f64> {
         match self {
-            Value::Float(value, precision) => (precision <= max).then_some(value),
+            Value::Float(value, precision) if precision <= max => Some(value),
+            Value::Float(value, _) if max == Precision::Single => {
+                let rounded = value as f32;
+                (rounded.is_finite() || !value.is_finite()).then(|| f64::from(rounded))
+            }
+            Value::Float(..) => None,
             Value::Int(value) => {
                 let exact = if max == Precision::Double { value as f64 } else { f64::from(value as f32) };
                 (exact as i128 == value).then_some(exact)
@@ -318,9 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn floats_widen_and_never_round() {
+    fn floats_widen_and_doubles_round_to_single() {
         assert_eq!(f64::from_value(Value::Float(0.5, Precision::Single)), Some(0.5));
-        assert_eq!(f32::from_value(Value::Float(0.5, Precision::Double)), None);
+        assert_eq!(f32::from_value(Value::Float(0.1, Precision::Double)), Some(0.1));
+        assert_eq!(f32::from_value(Value::Float(f64::INFINITY, Precision::Double)), Some(f32::INFINITY));
+        assert_eq!(f32::from_value(Value::Float(1e300, Precision::Double)), None);
         assert_eq!(f32::from_value(Value::Int(1 << 24)), Some(16_777_216.0));
         assert_eq!(f32::from_value(Value::Int((1 << 24) + 1)), None);
         assert_eq!(f64::from_value(Value::Int((1 << 53) + 1)), None);

@@ -28,3 +28,7 @@ pub use seed::Random;
 pub use serve::Serve;
 pub use steady::Steady;
 pub use watch::{WATCHDOG, until, watched};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeExamples;

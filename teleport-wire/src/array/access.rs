@@ -52,8 +52,8 @@ impl Array {
 
     /// The one item of a scalar.
     ///
-    /// Integers are read as any integer type that they fit. Floats are read as floats at least as wide, integers as
-    /// floats where that is exact, and any of these as complex numbers. `bool` is `bool` only.
+    /// Integers are read as any integer type that they fit. Floats are read as floats at least as wide, and doubles as
+    /// `f32` too, rounded, if they are in its range; integers as floats where that is exact, and any of these as complex numbers. `bool` is `bool` only.
     ///
     /// # Errors
     /// [`Rank`](ArrayError::Rank) if this is no scalar, [`OutOfRange`](ArrayError::OutOfRange) if the value does not
@@ -173,8 +173,8 @@ mod tests {
         assert_eq!(Array::scalar(0.5f32).item::<Complex<f64>>(), Ok(Complex { re: 0.5, im: 0.0 }));
         let error = Array::scalar(-1i64).item::<u8>().unwrap_err();
         assert_eq!(error.to_string(), "the int64 -1 cannot be read as uint8 without loss");
-        let error = Array::scalar(0.5f64).item::<f32>().unwrap_err();
-        assert_eq!(error.to_string(), "the array is float64, not float32");
+        assert_eq!(Array::scalar(0.1f64).item::<f32>(), Ok(0.1));
+        assert!(Array::scalar(1e300f64).item::<f32>().is_err());
         let error = Array::scalar(1i64).item::<bool>().unwrap_err();
         assert_eq!(error, ArrayError::DType { expected: DType::Bool, found: DType::I64 });
         let error = Array::from([1i64]).item::<i64>().unwrap_err();
