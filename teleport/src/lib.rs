@@ -93,7 +93,3 @@ pub mod wire {
     #[cfg(feature = "derive")]
     pub use teleport_derive::{FacadeFromTree as FromTree, FacadeIntoTree as IntoTree};
 }
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct ReadmeExample;

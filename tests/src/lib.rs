@@ -32,3 +32,7 @@ pub use watch::{WATCHDOG, until, watched};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../teleport/README.md")]
+struct FacadeReadmeExamples;
