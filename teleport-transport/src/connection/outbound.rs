@@ -242,19 +242,23 @@ impl Outbound {
     /// Withdraws a client's call as far as that is still possible.
     pub fn withdraw(&mut self, id: u64) -> Withdrawn {
         match self.own_calls.progress(id) {
-            None => return Withdrawn::NotOpen,
+            None => Withdrawn::NotOpen,
             Some(Progress::Whole) => {
                 self.control.cancels.push(id);
-                return Withdrawn::Requested;
+                Withdrawn::Requested
             }
-            Some(Progress::Queued | Progress::Begun) => self.own_calls.withdrawn(id),
+            Some(Progress::Queued) => {
+                self.own_calls.withdrawn(id);
+                self.drop_unsent_head(id);
+                Withdrawn::NeverSent
+            }
+            Some(Progress::Begun) => {
+                self.own_calls.withdrawn(id);
+                self.drop_unsent_payload(id);
+                self.control.aborts.push(id);
+                Withdrawn::Aborted
+            }
         }
-        if self.drop_unsent_head(id) {
-            return Withdrawn::NeverSent;
-        }
-        self.drop_unsent_payload(id);
-        self.control.aborts.push(id);
-        Withdrawn::Aborted
     }
 
     fn drop_unsent_head(&mut self, id: u64) -> bool {

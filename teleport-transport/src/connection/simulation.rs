@@ -523,3 +523,12 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
     let overrun = outbound.call_arrived(1000, 0, &server);
     assert!(matches!(overrun, Err(ProtocolError::TooManyCalls { max_open_calls: 40 })), "{overrun:?}");
 }
+
+#[test]
+fn a_call_that_was_queued_when_the_connection_ended_was_never_sent() {
+    let mut world = opened();
+    let id = push(&mut world, 10);
+    let mut outbound = world.client.outbound.borrow_mut();
+    outbound.end();
+    assert_eq!(outbound.withdraw(id), Withdrawn::NeverSent);
+}

@@ -493,7 +493,9 @@ impl Link {
         let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
         let charge = budget.request(self.key as u64, id, bytes, || {
             let link = self.clone();
-            Box::new(move |charge| link.poller.clone().send(Command::Grant(link, id, charge)))
+            Box::new(move |charge| {
+                link.poller.clone().send(Command::Grant(link, id, charge));
+            })
         });
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);

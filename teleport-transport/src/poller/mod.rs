@@ -10,6 +10,7 @@ mod timers;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -108,8 +109,14 @@ impl PollerThread {
             commands: sender,
         };
         let poller = Poller { shared: Arc::new(shared) };
-        let polling = Polling::new(poll, receiver);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || polling.run())?;
+        let mut polling = Polling::new(poll, receiver);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Whatever ends the poller, those who wait on its links hear of it.
+            if catch_unwind(AssertUnwindSafe(|| polling.run())).is_err() {
+                tracing::error!("a poller panicked: all its connections end");
+            }
+            polling.end();
+        })?;
         Ok(PollerThread { poller, thread: Some(thread) })
     }
 
@@ -160,8 +167,11 @@ impl Poller {
     ) -> io::Result<Arc<Link>> {
         let link = Link::new(self, socket, role, config, budget, handler);
         link.register()?;
-        self.send(Command::Attach(link.clone()));
-        Ok(link)
+        if self.send(Command::Attach(link.clone())) {
+            Ok(link)
+        } else {
+            Err(io::Error::other("the poller has ended"))
+        }
     }
 
     /// Accepts connections until the returned handle is dropped.
@@ -183,13 +193,13 @@ impl Poller {
         &self.shared.registry
     }
 
-    pub(crate) fn send(&self, command: Command) {
-        // A poller that has stopped has dropped all its links: nothing is left to do for them.
-        if self.shared.commands.send(command).is_ok()
-            && let Err(error) = self.shared.waker.wake()
-        {
+    /// False if the poller has ended. It has dropped all its links then: nothing is left to do for them.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let sent = self.shared.commands.send(command).is_ok();
+        if sent && let Err(error) = self.shared.waker.wake() {
             tracing::error!(%error, "cannot wake a poller");
         }
+        sent
     }
 }
 
@@ -239,7 +249,7 @@ impl Polling {
         }
     }
 
-    fn run(mut self) {
+    fn run(&mut self) {
         IS_POLLER.set(true);
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
         loop {
@@ -274,7 +284,6 @@ impl Polling {
             }
             self.check_timers();
         }
-        self.end();
     }
 
     /// One turn for each that had more than its last turn allowed.
@@ -368,6 +377,11 @@ impl Polling {
         self.listeners.clear();
         for link in std::mem::take(&mut self.links).into_values() {
             link.gone(Closed::Here, &mut self.scratch.wakers);
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Attach(link) = command {
+                link.gone(Closed::Here, &mut self.scratch.wakers);
+            }
         }
         self.scratch.wakers.wake_all();
     }
