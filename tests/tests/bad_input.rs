@@ -565,10 +565,13 @@ fn payload_after_the_end_of_its_message() {
 
 #[test]
 fn payload_without_a_grant() {
-    liar("came before its grant", |peer| {
-        peer.send_head(1, &bytes(100), false);
-        peer.send(&Header::data(1, 100, None).encode());
-    });
+    liars("came before its grant", vec![ungranted()]);
+}
+
+/// A call that needs a grant, and its payload, in one piece: between two the grant might come.
+fn ungranted() -> Vec<u8> {
+    let message = bytes(100);
+    [&message.header(1, false)[..], &message.metadata, &Header::data(1, 100, None).encode()].concat()
 }
 
 #[test]
@@ -661,10 +664,10 @@ fn flood(ids: u64, make: impl Fn(u64) -> Vec<u8> + Send + 'static) {
 
 #[test]
 fn calls_whose_results_nobody_reads() {
-    let large = echo(&tree!("x".repeat(10_000)));
-    flood(20_000, move |id| {
-        let data = Header::data(id, 10_000, None).encode();
-        [&large.header(id, true)[..], &large.metadata, &data, &large.payload[0]].concat()
+    let some = bytes(100);
+    flood(500_000, move |id| {
+        let data = Header::data(id, 100, None).encode();
+        [&some.header(id, true)[..], &some.metadata, &data, &some.payload[0]].concat()
     });
     let empty = echo(&Tree::Null);
     flood(500_000, move |id| [&empty.header(id, false)[..], &empty.metadata].concat());
@@ -739,8 +742,7 @@ fn a_name_that_would_break_the_log() {
             name: "evil\nINFO all is well\u{1b}[2J".into(),
             ..Raw::hello()
         });
-        peer.send_head(1, &bytes(100), false);
-        peer.send(&Header::data(1, 100, None).encode());
+        peer.send(&ungranted());
         peer.until_closed();
     });
 }
