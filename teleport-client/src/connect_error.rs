@@ -19,7 +19,8 @@ pub enum ClientError {
     Address(#[from] AddressError),
     /// No server answered in time. Start it, correct the address, or wait longer.
     #[error(
-        "no server at {address} within {waited:.1?} ({attempts} attempts; `connect_timeout` sets how long){}",
+        "no server at {address} within {waited:.1?} ({attempts} attempt{}; `connect_timeout` sets how long){}",
+        if *attempts == 1 { "" } else { "s" },
         LastAttempt(last)
     )]
     TimedOut {

@@ -43,7 +43,7 @@ fn a_client_without_patience_tries_once() {
         let text = error.to_string();
         let ClientError::TimedOut { attempts: 1, last: Some(last), .. } = error else { panic!("{text}") };
         assert!(matches!(*last, AttemptError::Socket(_)));
-        assert!(text.contains("connect_timeout") && text.contains("1 attempts"), "{text}");
+        assert!(text.contains("connect_timeout") && text.contains("1 attempt;"), "{text}");
         let server = Server::start("tcp://127.0.0.1:0");
         let client = Client::builder(&server.address).connect_timeout(Duration::ZERO).connect().unwrap();
         client.call("echo", ()).wait().unwrap();
