@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use teleport::{Array, BoxError, Client, Method, Methods, Server, Tree};
 
-use super::raw;
+use super::{Cores, raw};
 use crate::failure::Failure;
 
 /// A server process that ends with this one: its standard input closes then.
@@ -67,11 +67,11 @@ pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
 
 impl Contender {
     /// Starts a server process at `address` and connects to it.
-    pub(super) fn start(who: Who, address: &str) -> Result<Contender, Failure> {
+    pub(super) fn start(who: Who, address: &str, cores: Cores) -> Result<Contender, Failure> {
         let program = std::env::current_exe().map_err(Failure::bench)?;
         let name = format!("{who:?}").to_lowercase();
         let mut process = Command::new(program)
-            .args(["bench-server", &name, address])
+            .args(["bench-server", &name, address, if cores == Cores::One { "0" } else { "1" }])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

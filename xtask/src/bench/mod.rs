@@ -37,6 +37,7 @@ pub(crate) struct Options {
 pub(crate) struct ServerOptions {
     who: Who,
     address: String,
+    core: usize,
 }
 
 /// What one row measures.
@@ -51,6 +52,17 @@ pub(super) struct Row {
     messages: usize,
     /// The ratio to the raw socket that is to be reached.
     pub(super) goal: f64,
+    pub(super) cores: Cores,
+}
+
+/// Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on two, and a wake-up
+/// of an idle core takes many times as long as a call: then contenders differ by luck. So each row says where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cores {
+    /// Both on the first core: nothing but instructions and changes of threads.
+    One,
+    /// A core each, which is idle while the other works.
+    Two,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,45 +73,31 @@ pub(super) enum Measure {
     Latency,
 }
 
-const ROWS: [Row; 4] = [
-    Row {
-        name: "256 MiB argument, null result",
-        measure: Measure::Throughput,
-        bytes: 256 << 20,
-        answer: Answer::Nothing,
-        messages: 2,
-        goal: 0.8,
-    },
-    Row {
-        name: "1 MiB argument, null result",
-        measure: Measure::Throughput,
-        bytes: 1 << 20,
-        answer: Answer::Nothing,
-        messages: 200,
-        goal: 0.8,
-    },
-    Row {
-        name: "1 KiB call, inline method, p50",
-        measure: Measure::Latency,
-        bytes: 1 << 10,
-        answer: Answer::Same,
-        messages: 1000,
-        goal: 2.0,
-    },
-    Row {
-        name: "1 KiB call, pool of workers, p50",
-        measure: Measure::Latency,
-        bytes: 1 << 10,
-        answer: Answer::SameFromPool,
-        messages: 1000,
-        goal: 3.0,
-    },
+const ROWS: [Row; 6] = [
+    Row::throughput("256 MiB argument, null result", 256 << 20, 2),
+    Row::throughput("1 MiB argument, null result", 1 << 20, 200),
+    Row::latency("1 KiB call, inline method, p50, one core", Answer::Same, 2.0, Cores::One),
+    Row::latency("1 KiB call, inline method, p50, two cores", Answer::Same, 2.0, Cores::Two),
+    Row::latency("1 KiB call, pool of workers, p50, one core", Answer::SameFromPool, 3.0, Cores::One),
+    Row::latency("1 KiB call, pool of workers, p50, two cores", Answer::SameFromPool, 3.0, Cores::Two),
 ];
+
+impl Row {
+    const fn throughput(name: &'static str, bytes: usize, messages: usize) -> Row {
+        let (measure, answer, cores) = (Measure::Throughput, Answer::Nothing, Cores::Two);
+        Row { name, measure, bytes, answer, messages, goal: 0.8, cores }
+    }
+
+    const fn latency(name: &'static str, answer: Answer, goal: f64, cores: Cores) -> Row {
+        Row { name, measure: Measure::Latency, bytes: 1 << 10, answer, messages: 1000, goal, cores }
+    }
+}
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         return again_optimized();
     }
+    pin_to_core(0)?;
     let folder = std::env::temp_dir();
     let mut outcomes = Vec::new();
     for transport in ["tcp", "ipc"] {
@@ -120,7 +118,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
+    pin_to_core(options.core)?;
     contender::serve(options.who, &options.address).map_err(Failure::bench)
+}
+
+/// Keeps this thread, and all that it starts, on one core.
+fn pin_to_core(core: usize) -> Result<(), Failure> {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(core).map_err(Failure::bench)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Failure::bench)
 }
 
 /// `cargo xtask` is built without optimisation; what is measured must be built with it.
@@ -142,8 +148,8 @@ fn measure(
     address: &dyn Fn(Who) -> String,
     rounds: usize,
 ) -> Result<Outcome, Failure> {
-    let mut raw = Contender::start(Who::Raw, &address(Who::Raw))?;
-    let mut teleport = Contender::start(Who::Teleport, &address(Who::Teleport))?;
+    let mut raw = Contender::start(Who::Raw, &address(Who::Raw), row.cores)?;
+    let mut teleport = Contender::start(Who::Teleport, &address(Who::Teleport), row.cores)?;
     let (mut raw_values, mut teleport_values) = (Vec::new(), Vec::new());
     for contender in [&mut raw, &mut teleport] {
         round(row, contender)?; // memory gets warm

@@ -47,7 +47,7 @@ impl Outcome {
 /// Prints the table.
 pub(super) fn print(outcomes: &[Outcome]) {
     println!(
-        "{:<34} {:>4} {:>14} {:>14}   ratio (95 % interval)    goal     met",
+        "{:<43} {:>4} {:>14} {:>14}   ratio (95 % interval)    goal     met",
         "row", "over", "raw", "teleport"
     );
     for outcome in outcomes {
@@ -56,7 +56,7 @@ pub(super) fn print(outcomes: &[Outcome]) {
         let values =
             [&outcome.raw, &outcome.teleport].map(|v| format!("{:.2} {}", median(v), outcome.unit()));
         println!(
-            "{:<34} {:>4} {:>14} {:>14}   {middle:.2} ({low:.2} to {high:.2})      {:<8} {met}",
+            "{:<43} {:>4} {:>14} {:>14}   {middle:.2} ({low:.2} to {high:.2})      {:<8} {met}",
             outcome.row.name,
             outcome.transport,
             values[0],
