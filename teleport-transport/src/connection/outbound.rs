@@ -6,7 +6,7 @@
 //! chunk goes all the same, so that neither lane starves the other.
 //!
 //! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
-//! were not begun by our own, control frames by those two.
+//! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -69,6 +69,8 @@ struct Transfer {
     /// Invariant: no buffer is empty, and their lengths are `remaining_bytes`.
     pieces: VecDeque<Buffer>,
     remaining_bytes: u64,
+    /// What of it was copied beside headers.
+    copied_bytes: usize,
 }
 
 /// Frames that are slots: at most one of each kind waits, however often it was asked for.
@@ -481,7 +483,7 @@ impl Outbound {
         self.note_sent(id, message.payload_bytes == 0 || (payload_follows && is_small));
         if payload_follows && is_small {
             self.queued_bytes -= message.payload_bytes;
-            stage_data(id, message.payload_bytes, &mut message.payload.into(), self.checksum, staged);
+            stage_data(id, message.payload_bytes, &mut message.payload.into(), &mut 0, self.checksum, staged);
         } else if payload_follows {
             self.large.push_back(Transfer::new(id, message));
         } else if message.payload_bytes > 0 {
@@ -499,8 +501,8 @@ impl Outbound {
 
     fn stage_chunk(&mut self, staged: &mut Staged) {
         let Some(mut transfer) = self.large.pop_front() else { return };
-        let bytes = transfer.remaining_bytes.min(MAX_CHUNK_BYTES);
-        stage_data(transfer.id, bytes, &mut transfer.pieces, self.checksum, staged);
+        let (id, bytes) = (transfer.id, transfer.remaining_bytes.min(MAX_CHUNK_BYTES));
+        stage_data(id, bytes, &mut transfer.pieces, &mut transfer.copied_bytes, self.checksum, staged);
         transfer.remaining_bytes -= bytes;
         self.queued_bytes -= bytes;
         self.small_bytes_since_chunk = 0;
@@ -528,7 +530,7 @@ impl Transfer {
     fn new(id: u64, message: Message) -> Transfer {
         let remaining_bytes = message.payload_bytes;
         let pieces = message.payload.into_iter().filter(|piece| !piece.is_empty()).collect();
-        Transfer { id, pieces, remaining_bytes }
+        Transfer { id, pieces, remaining_bytes, copied_bytes: 0 }
     }
 }
 
@@ -565,15 +567,22 @@ impl Control {
     }
 }
 
-/// Stages one data frame with the next `bytes` bytes of `pieces`, and removes them from there.
-fn stage_data(id: u64, bytes: u64, pieces: &mut VecDeque<Buffer>, checksum: bool, staged: &mut Staged) {
+/// Stages one data frame with the next `bytes` bytes of `pieces`, and removes them from there. `copied_bytes` counts what
+/// was copied of the whole message.
+fn stage_data(
+    id: u64,
+    bytes: u64,
+    pieces: &mut VecDeque<Buffer>,
+    copied_bytes: &mut usize,
+    checksum: bool,
+    staged: &mut Staged,
+) {
     let chunk = take_bytes(pieces, bytes as usize);
     let crc = checksum.then(|| chunk.iter().fold(0, |crc, piece| teleport_wire::checksum(crc, piece)));
     staged.append(&Header::data(id, bytes, crc).encode());
-    let mut copied = 0;
     for piece in chunk {
-        if piece.len() <= MAX_COPIED_BYTES && copied + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
-            copied += piece.len();
+        if piece.len() <= MAX_COPIED_BYTES && *copied_bytes + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
+            *copied_bytes += piece.len();
             staged.append(&piece);
         } else {
             staged.share(piece);
@@ -595,4 +604,21 @@ fn take_bytes(pieces: &mut VecDeque<Buffer>, mut bytes: usize) -> Vec<Buffer> {
         taken.push(piece);
     }
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_message_of_small_pieces_little_is_copied_however_many_chunks_it_has() {
+        let mut pieces: VecDeque<Buffer> = (0..4096).map(|_| Buffer::zeroed(1024)).collect();
+        let (mut copied_bytes, mut staged) = (0, Staged::default());
+        for _ in 0..4 {
+            stage_data(1, MAX_CHUNK_BYTES, &mut pieces, &mut copied_bytes, false, &mut staged);
+        }
+        assert!(pieces.is_empty());
+        assert_eq!(copied_bytes, MAX_COPIED_BYTES_PER_MESSAGE);
+        assert_eq!(staged.remaining_bytes(), (4 << 20) + 4 * Header::BYTES);
+    }
 }

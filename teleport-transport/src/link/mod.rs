@@ -2,11 +2,12 @@
 //!
 //! Flow in: the poller calls `read` -> [`Inbound`] -> [`Handler`]. Flow out: any thread queues into the [`Outbound`] half
 //! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
-//! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `socket`. The socket's
-//! lock is held by readers and writers for one non-blocking system call, and exclusively to close the descriptor.
+//! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
+//! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
+//! exclusively to close the descriptor, which wakes the driver first.
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
-//! `MAX_BYTES_PER_TURN`, so that no link keeps a thread for itself.
+//! `MAX_BYTES_PER_TURN`, and reading ends after `MAX_TURN`, so that no link keeps a thread for itself.
 
 mod drive;
 mod handler;
