@@ -36,7 +36,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Invariant: the sum of all charges, and at most `max_bytes`.
+    /// Invariant: the sum of all charges; past `max_bytes` only by what `charge_anyway` took.
     used_bytes: u64,
     /// Whose turn it is stands first. Invariant: no queue is empty.
     lines: VecDeque<Line>,
@@ -97,6 +97,13 @@ impl Budget {
         })
     }
 
+    /// Charges `bytes` whatever is in use: for memory that is taken already, or that somebody must have now. Until enough
+    /// is given back, nobody else is granted anything.
+    pub fn charge_anyway(&self, bytes: u64) -> Charge {
+        self.shared.state.lock().used_bytes += bytes;
+        self.charge(bytes)
+    }
+
     /// Charges `bytes` for message `id` of `connection` at once, or calls what `on_grant` makes when its turn has come.
     /// More than `max_bytes` would wait for ever: check that first.
     pub fn request(
@@ -153,7 +160,7 @@ impl Budget {
 
 impl Shared {
     fn fits(&self, state: &State, bytes: u64) -> bool {
-        bytes <= self.max_bytes - state.used_bytes
+        bytes <= self.max_bytes.saturating_sub(state.used_bytes)
     }
 
     /// Grants to those in line while there is room. Called without the lock; each callback runs without it too.
@@ -242,6 +249,18 @@ mod tests {
         drop(held);
         assert_eq!(ids(&granted), [(1, 1), (2, 2)]);
         assert_eq!(budget.used_bytes(), 9);
+    }
+
+    #[test]
+    fn what_is_charged_anyway_holds_up_the_others() {
+        let budget = Budget::new(10);
+        let granted = Granted::default();
+        let first = budget.charge_anyway(25);
+        ask(&budget, &granted, 1, 1, 1);
+        assert!(ids(&granted).is_empty() && budget.try_charge(1).is_none());
+        assert_eq!(budget.used_bytes(), 25);
+        drop(first);
+        assert_eq!(ids(&granted), [(1, 1)]);
     }
 
     #[test]
