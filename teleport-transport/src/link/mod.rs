@@ -11,6 +11,7 @@
 
 mod drive;
 mod handler;
+mod resume;
 mod right;
 
 use std::io::{self, IoSlice};
@@ -469,6 +470,7 @@ impl Link {
                         tree: call.tree,
                         deadline: call.deadline,
                         idempotent: call.idempotent,
+                        resume: call.resume,
                         lease: Lease::new(call.hold, self),
                     },
                 ),
@@ -476,6 +478,9 @@ impl Link {
                     let answer = answer.map(|(tree, hold)| Reply { tree, lease: Lease::new(hold, self) });
                     self.handler.answered(self, id, answer, &mut scratch.wakers);
                 }
+                Event::Acknowledged { ids } => self.handler.acknowledged(self, &ids),
+                Event::Resume(resume) => self.handler.resuming(self, resume),
+                Event::Resumed { calls } => self.handler.resumed(self, calls, &mut scratch.wakers),
                 Event::Cancel { id } => self.handler.cancelled(self, id),
                 Event::Dropped { hold } => drop(Lease::new(hold, self)),
                 Event::Withdrawn { id } => {
@@ -578,28 +583,29 @@ impl Link {
             _ => None,
         };
         let Some(text) = text else { return self.gone(closed, wakers) };
-        self.end(closed, wakers);
-        self.outbound.lock().finish_now(Some(ErrorKind::Protocol), &text);
+        self.end(closed, wakers, |outbound| outbound.finish_now(Some(ErrorKind::Protocol), &text));
         self.linger(LINGER);
         self.flush();
         Turn::Drained
     }
 
-    /// Tells the handler, once, and gives back what was held.
-    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) {
+    /// Sends no message any more, tells the handler, once, and gives back what was held.
+    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers, silence: impl FnOnce(&mut Outbound)) {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
         let closed = Arc::new(closed);
-        if self.closed.set(closed.clone()).is_ok() {
+        let is_first = self.closed.set(closed.clone()).is_ok();
+        // Before the handler is told, so that it can tell what was sent.
+        silence(&mut self.outbound.lock());
+        if is_first {
             self.handler.closed(self, &closed, wakers);
         }
     }
 
     /// Closes the descriptor.
     pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        self.end(closed, wakers);
-        self.outbound.lock().end();
+        self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {
             let _ = socket.shutdown();
