@@ -8,14 +8,14 @@
 //! while it holds its own locks, so nothing that takes those is called under it.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{CallHead, ErrorKind, Hello, Key, Message, Ran, RemoteError, Tree};
-use teleport_transport::{Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
+use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
 use crate::dial;
 use crate::error::CallError;
@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
     pub(crate) errors_from_next_call: bool,
+    pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
 }
@@ -66,6 +67,10 @@ pub(crate) struct Core {
     timer: &'static Timer,
     alarm: AlarmId,
     pub(crate) meter: Meter,
+    /// What pays for results that have come, or may come, and were not read.
+    pub(crate) budget: Budget,
+    /// Whether the log has told that results wait for memory.
+    told_of_waiting: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
 }
@@ -78,6 +83,8 @@ impl Core {
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
+            budget: Budget::new(settings.max_memory),
+            told_of_waiting: AtomicBool::new(false),
             settings,
             poller,
             state: Mutex::new(state),
@@ -240,6 +247,18 @@ impl Core {
         }
     }
 
+    /// Somebody asked for an outcome, or gave it up: a result that waits for memory is taken without, to be read or dropped.
+    pub(crate) fn send_for(&self, flight: &Flight) {
+        if !flight.take_deferred() {
+            return;
+        }
+        let Some(place) = flight.place.get() else { return };
+        let door = self.state.lock().door().cloned();
+        if let Some(door) = door.filter(|door| door.connection == place.connection) {
+            door.link.want(place.id);
+        }
+    }
+
     /// Withdraws a call that was sent. Says whether it may have run; none if it has ended already.
     pub(crate) fn withdraw(&self, flight: &Flight) -> Option<Ran> {
         let place = *flight.place.get()?;
@@ -261,7 +280,12 @@ impl Core {
                 self.state.lock().forget(place, wakers);
                 Ran::No
             }
-            Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+            Withdrawn::Requested => Ran::Maybe,
+            // Its result may wait for memory: it comes, and is dropped.
+            Withdrawn::NotOpen => {
+                link.want(place.id);
+                Ran::Maybe
+            }
         }
     }
 
@@ -361,6 +385,14 @@ impl Core {
         let until = Instant::now().checked_add(within);
         let mut state = self.state.lock();
         state.begin_close(&mut wakers);
+        // They are waited for now, whether or not anyone will read them.
+        let deferred = state.flights();
+        MutexGuard::unlocked(&mut state, || {
+            for flight in deferred {
+                flight.expect();
+                self.send_for(&flight);
+            }
+        });
         while !state.is_over() && wanted(&state) {
             match until {
                 None => self.changed.wait(&mut state),
@@ -423,6 +455,24 @@ impl Handler for Core {
         } else {
             link.close(None, "", GOODBYE_TIME);
         }
+    }
+
+    fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
+        let (flight, closing) = {
+            let state = self.state.lock();
+            (state.flight(Place { connection: link.key(), id }), state.is_closing())
+        };
+        // Closing waits for all of them.
+        let is_awaited = closing || flight.is_none_or(|flight| flight.must_come());
+        if !is_awaited && !self.told_of_waiting.swap(true, Ordering::Relaxed) {
+            let (server, max_memory) = (link.peer_address(), self.settings.max_memory);
+            tracing::info!(
+                server,
+                max_memory,
+                "results wait at the server: unread ones hold the client's memory"
+            );
+        }
+        is_awaited
     }
 
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {

@@ -233,6 +233,16 @@ impl<L> State<L> {
         flight
     }
 
+    /// A call that was sent and not answered; none if nobody waits for it any more.
+    pub(crate) fn flight(&self, place: Place) -> Option<Arc<Flight>> {
+        if self.is_current(place.connection) { self.calls.get(&place.id)?.clone() } else { None }
+    }
+
+    /// All calls that were sent and not answered, but for those that were given up.
+    pub(crate) fn flights(&self) -> Vec<Arc<Flight>> {
+        self.calls.values().flatten().cloned().collect()
+    }
+
     /// Gives up a call, and its slot with it; none if it has ended. Its answer may still come.
     pub(crate) fn withdraw(&mut self, place: Place, wakers: &mut Wakers) -> Option<Arc<Flight>> {
         if !self.is_current(place.connection) {

@@ -173,6 +173,12 @@ impl Inbound {
         }
     }
 
+    /// The memory in bytes that message `id` waits for; none if it has been granted, is gone, or has not begun.
+    pub fn wanted_bytes(&self, id: u64) -> Option<u64> {
+        let message = self.reception.messages.get(&id)?;
+        (!message.is_admitted() && !message.is_dropped()).then(|| message.memory_bytes())
+    }
+
     /// Whether both sides have said hello and neither goodbye.
     pub fn is_open(&self) -> bool {
         self.reception.phase == Phase::Open

@@ -96,6 +96,12 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// The caller of `id` no longer wants the answer; it still gets one.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
 
+    /// Whether somebody waits for message `id`, which finds no room in the link's budget: it is then taken all the same.
+    /// Asked once for each message; tell of a later change with [`Link::want`].
+    fn is_awaited(&self, _link: &Arc<Link>, _id: u64) -> bool {
+        false
+    }
+
     /// A call of ours was answered (on a client).
     fn answered(
         &self,

@@ -28,7 +28,7 @@ use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
 use crate::connection::{
     self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
@@ -236,6 +236,21 @@ impl Link {
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
+    }
+
+    /// Somebody waits for message `id`: if it waits for room in the budget, it is granted without. Changes nothing for a
+    /// message that has not begun, was granted, or is gone; one that begins later asks [`Handler::is_awaited`].
+    pub fn want(self: &Arc<Self>, id: u64) {
+        let Some(budget) = &self.budget else { return };
+        {
+            let mut inbound = self.inbound.lock();
+            let Some(bytes) = inbound.wanted_bytes(id) else { return };
+            // Charged before it leaves the line, so that what it takes is not given to others.
+            let charge = budget.charge_anyway(bytes);
+            budget.forget_message(self.key as u64, id);
+            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+        }
+        self.flush();
     }
 
     /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
@@ -494,15 +509,19 @@ impl Link {
         goodbye
     }
 
-    /// A message waits for its memory: from the budget where there is one; a client takes every result it asked for.
+    /// A message waits for its memory: from the budget where there is one.
     fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
         let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
-        let charge = budget.request(self.key as u64, id, bytes, || {
+        let is_awaited = || self.handler.is_awaited(self, id);
+        let on_grant = || -> OnGrant {
             let link = self.clone();
             Box::new(move |charge| {
                 link.poller.clone().send(Command::Grant(link, id, charge));
             })
-        });
+        };
+        let charge = (budget.try_charge(bytes))
+            .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
+            .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
         }
