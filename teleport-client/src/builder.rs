@@ -122,8 +122,9 @@ impl ClientBuilder {
     /// Memory for results that have come and whose futures were not read, at least 1 MiB; beside it, each connection takes
     /// small results of up to 1 MiB in all without asking. A result that finds no room stays at the server, and keeps its
     /// slot of `max_inflight`, until other futures are read or dropped, **or until somebody waits for it**: a future that is
-    /// waited for, polled, asked or dropped gets its result at once, whatever the others hold. So a caller that only sends,
-    /// and never reads, comes to wait for a slot.
+    /// waited for, polled, asked or dropped gets its result at once, whatever the others hold, and one that is still waited
+    /// for after a second or two also those of the calls before it, since the server may have no room for more results. So
+    /// a caller that only sends, and never reads, comes to wait for a slot.
     ///
     /// What was read is the caller's own and does not count. Default: a quarter of the machine's memory, or of its control
     /// group's limit.

@@ -22,12 +22,16 @@ use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Outcome, Place};
 use crate::pass::Door;
 use crate::resolver::Resolver;
-use crate::state::{Acquired, State};
+use crate::state::{Acquired, State, earliest};
 use crate::stats::Meter;
 use crate::timer::{Alarm, AlarmId, Timer};
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// A server has a bound on unsent results too, past which it starts no calls of this client. So results that were deferred
+/// come when somebody has waited for a later call for one to two times this long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client was built with.
 #[derive(Debug)]
@@ -458,12 +462,16 @@ impl Handler for Core {
     }
 
     fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
-        let (flight, closing) = {
-            let state = self.state.lock();
-            (state.flight(Place { connection: link.key(), id }), state.is_closing())
+        let is_awaited = {
+            let mut state = self.state.lock();
+            let flight = state.flight(Place { connection: link.key(), id });
+            // Closing waits for all of them.
+            let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
+            if !is_awaited {
+                self.arm(&mut state, Instant::now() + PATIENCE);
+            }
+            is_awaited
         };
-        // Closing waits for all of them.
-        let is_awaited = closing || flight.is_none_or(|flight| flight.must_come());
         if !is_awaited && !self.told_of_waiting.swap(true, Ordering::Relaxed) {
             let (server, max_memory) = (link.peer_address(), self.settings.max_memory);
             tracing::info!(
@@ -498,15 +506,22 @@ impl Handler for Core {
 impl Alarm for Core {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
-        let (overdue, link) = {
+        let waits_for_memory = self.budget.waiting() > 0;
+        let (overdue, in_the_way, link) = {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
-            match state.next_expiry() {
+            let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
+            let look_again = waits_for_memory.then(|| now + PATIENCE);
+            match earliest(state.next_expiry(), look_again) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }
-            (overdue, state.door().map(|door| door.link.clone()))
+            (overdue, in_the_way, state.door().map(|door| door.link.clone()))
         };
+        for flight in in_the_way {
+            flight.expect();
+            self.send_for(&flight);
+        }
         for flight in overdue {
             let ran = match (&link, flight.place.get()) {
                 (Some(link), Some(place)) => self.withdraw_from(link, *place, &mut wakers),

@@ -65,11 +65,14 @@ struct Cell {
     held: bool,
     /// Whether somebody asked for the outcome before it came.
     awaited: bool,
+    /// Whether `waits_long` found it awaited before.
+    seen_awaited: bool,
 }
 
 impl Flight {
     pub(crate) fn new(method: Key, deadline: Option<Deadline>) -> Flight {
-        let cell = Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false });
+        let cell =
+            Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false, seen_awaited: false });
         Flight { method, deadline, place: OnceLock::new(), cell, deferred: AtomicBool::new(false) }
     }
 
@@ -130,6 +133,17 @@ impl Flight {
     /// Somebody waits for the outcome.
     pub(crate) fn expect(&self) {
         self.cell.lock().awaited = true;
+    }
+
+    /// Whether somebody has waited for it since this was last asked.
+    pub(crate) fn waits_long(&self) -> bool {
+        let mut cell = self.cell.lock();
+        let awaited = cell.awaited && cell.held && cell.outcome.is_none();
+        std::mem::replace(&mut cell.seen_awaited, awaited) && awaited
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed)
     }
 
     /// Whether the result was deferred. True once: the caller, for whom `poll`, `expect` or `release` came first, sends for it.

@@ -185,6 +185,27 @@ fn results_larger_than_all_memory_come_one_at_a_time_or_when_they_are_waited_for
     });
 }
 
+/// The server may start no calls while it has too many results that nobody fetches.
+#[test]
+fn results_come_that_may_be_in_the_way_of_one_that_is_waited_for() {
+    watched(|| {
+        let (server, client) = pair();
+        let earlier = unread(&client);
+        let held = client.call("hold", tree!(7)).send().unwrap();
+        server.saw_held(1);
+        let later: Vec<_> = (0..3).map(|value| client.call("echo", large(value)).send().unwrap()).collect();
+        until("all wait", || client.stats().awaiting_memory == CALLS - FITTING + later.len());
+        let waiting = thread::spawn(move || held.wait().unwrap());
+        until("the earlier ones come", || client.stats().awaiting_memory == later.len());
+        until("the earlier ones have come", || client.stats().receives == CALLS as u64);
+        server.answer();
+        assert_eq!(waiting.join().unwrap(), tree!(7));
+        assert_eq!(client.stats().awaiting_memory, later.len());
+        drop((earlier, later));
+        nothing_is_held(&client);
+    });
+}
+
 /// Sends for results in every way while they come, so that asking meets their heads on the way.
 #[test]
 fn asking_and_coming_never_miss_each_other() {
