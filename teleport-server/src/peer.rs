@@ -193,7 +193,7 @@ impl Handler for Peer {
                 withdraw(vec![session.resuming(link, resume)]);
             }
             // Fails when the link is over: nobody waits for the answer then.
-            _ => drop(link.answer_resume(unknown(&resume))),
+            _ => drop(link.answer_resume(unknown(&resume), Vec::new())),
         }
     }
 

@@ -89,10 +89,11 @@ impl Budget {
         self.shared.state.lock().lines.iter().map(|line| line.waiting.len()).sum()
     }
 
-    /// Charges `bytes` if they are free and nobody waits.
+    /// Charges `bytes` if they are free and nobody waits. Never goes past the bound.
     pub fn try_charge(&self, bytes: u64) -> Option<Charge> {
         let mut state = self.shared.state.lock();
-        (state.lines.is_empty() && self.shared.fits(&state, bytes)).then(|| {
+        let is_free = bytes <= self.shared.max_bytes.saturating_sub(state.used_bytes);
+        (state.lines.is_empty() && is_free).then(|| {
             state.used_bytes += bytes;
             self.charge(bytes)
         })
@@ -268,6 +269,7 @@ mod tests {
     fn one_that_is_too_large_waits_until_it_is_alone() {
         let budget = Budget::new(10);
         let granted = Granted::default();
+        assert!(budget.try_charge(11).is_none());
         let held = budget.try_charge(1).expect("room");
         ask(&budget, &granted, 1, 1, 25);
         ask(&budget, &granted, 2, 2, 1);

@@ -29,13 +29,23 @@ impl Link {
         Ok(())
     }
 
-    /// Answers a client's resume: the same ids in the same order. Calls that are done or running can be answered on this
-    /// link from now on.
+    /// Answers a client's resume, the same ids in the same order, and sends what is there of calls that are done. Those,
+    /// and the ones that run, can be answered on this link from now on.
     ///
     /// # Errors
     /// If the link is over, or the ids are not those of the resume.
-    pub fn answer_resume(self: &Arc<Self>, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
-        self.outbound.lock().answer_resume(calls)?;
+    pub fn answer_resume(
+        self: &Arc<Self>,
+        calls: Vec<(u64, CallAnswer)>,
+        done: Vec<(u64, Message)>,
+    ) -> Result<(), SendError> {
+        let mut outbound = self.outbound.lock();
+        outbound.answer_resume(calls)?;
+        // All before any is written, so that small ones go first.
+        for (id, message) in done {
+            outbound.push_answer(id, message)?;
+        }
+        drop(outbound);
         self.flush();
         Ok(())
     }
