@@ -87,8 +87,8 @@ pub(crate) struct Core {
     pub(crate) meter: Meter,
     /// What pays for results that have come, or may come, and were not read.
     pub(crate) budget: Budget,
-    /// Whether the log has told that results wait for memory.
-    told_of_waiting: AtomicBool,
+    /// Whether the log has told that calls wait for slots of unread results.
+    told_of_slots: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
 }
@@ -102,7 +102,7 @@ impl Core {
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
             budget: Budget::new(settings.max_memory),
-            told_of_waiting: AtomicBool::new(false),
+            told_of_slots: AtomicBool::new(false),
             settings,
             poller,
             state: Mutex::new(state),
@@ -339,6 +339,18 @@ impl Core {
 
     // ---- Time ----
 
+    /// Calls wait for slots, and results for their futures to be read: if one thread does both, it waits for itself.
+    fn tell_of_slots(&self) {
+        if !self.told_of_slots.swap(true, Ordering::Relaxed) {
+            let (address, max_memory) = (&*self.settings.address, self.settings.max_memory);
+            tracing::warn!(
+                address,
+                max_memory,
+                "calls wait for slots that results hold which nobody reads: read them before, or raise `max_memory`"
+            );
+        }
+    }
+
     pub(crate) fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         if state.armed.is_none_or(|armed| at < armed) {
             self.set_alarm(state, at);
@@ -490,23 +502,12 @@ impl Handler for Core {
     }
 
     fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
-        let is_awaited = {
-            let mut state = self.state.lock();
-            let flight = state.flight(Place { connection: link.key(), id });
-            // Closing waits for all of them.
-            let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
-            if !is_awaited {
-                self.arm(&mut state, Instant::now() + PATIENCE);
-            }
-            is_awaited
-        };
-        if !is_awaited && !self.told_of_waiting.swap(true, Ordering::Relaxed) {
-            let (server, max_memory) = (link.peer_address(), self.settings.max_memory);
-            tracing::info!(
-                server,
-                max_memory,
-                "results wait at the server: unread ones hold the client's memory"
-            );
+        let mut state = self.state.lock();
+        let flight = state.flight(Place { connection: link.key(), id });
+        // Closing waits for all of them.
+        let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
+        if !is_awaited {
+            self.arm(&mut state, Instant::now() + PATIENCE);
         }
         is_awaited
     }
@@ -544,6 +545,9 @@ impl Alarm for Core {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
             let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
+            if waits_for_memory && state.waiting() > 0 {
+                self.tell_of_slots();
+            }
             let look_again = waits_for_memory.then(|| now + PATIENCE);
             match earliest(state.next_expiry(), look_again) {
                 Some(at) => self.set_alarm(&mut state, at),
