@@ -19,7 +19,8 @@ use teleport_transport::wire::{
 };
 use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
-use crate::dial;
+use crate::backoff;
+use crate::connect_error::AttemptError;
 use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Outcome, Place, Survival};
 use crate::on_disconnect::OnDisconnect;
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
+    /// Starts the thread that connects: [`dial::start`](crate::dial::start), but in a test.
+    pub(crate) dialler: fn(Arc<Core>) -> io::Result<()>,
 }
 
 /// A call as its caller describes it.
@@ -330,11 +333,13 @@ impl Core {
     /// Starts the thread that connects. Whoever finds that it is needed has set `dialing`.
     fn dial(&self) {
         let Some(core) = self.me.upgrade() else { return };
-        if let Err(error) = dial::start(core) {
-            // The next call that waits tries again.
-            tracing::error!(%error, "no thread to connect with");
-            self.state.lock().dialing = false;
-        }
+        let Err(error) = (self.settings.dialler)(core) else { return };
+        tracing::error!(%error, "no thread to connect with: it is tried again");
+        let mut state = self.state.lock();
+        state.not_dialed(AttemptError::System(error));
+        // Calls that wait already ask nobody: without this they would wait for ever.
+        let at = Instant::now() + state.backoff.wait(backoff::random());
+        self.arm(&mut state, at);
     }
 
     // ---- Time ----
@@ -459,6 +464,15 @@ pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Me
     Message::call(&head, tree, limits).map_err(|error| CallError::encode(flight.method.clone(), error))
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Else the timer would keep the memory until then.
+        if let Some(at) = self.state.get_mut().armed {
+            self.timer.unset(self.alarm, at);
+        }
+    }
+}
+
 impl Gate for Core {
     /// A client answers no calls; the link refuses them before it asks.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
@@ -541,7 +555,7 @@ impl Alarm for Core {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
         let waits_for_memory = self.budget.waiting() > 0;
-        let (overdue, in_the_way, link) = {
+        let (overdue, in_the_way, dials, link) = {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
             let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
@@ -553,8 +567,11 @@ impl Alarm for Core {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }
-            (overdue, in_the_way, state.link())
+            (overdue, in_the_way, state.needs_dial(), state.link())
         };
+        if dials {
+            self.dial();
+        }
         for flight in in_the_way {
             flight.expect();
             self.send_for(&flight);
@@ -578,3 +595,6 @@ impl Alarm for Core {
         self.settle(wakers);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,6 +158,18 @@ impl<L> State<L> {
         needed
     }
 
+    /// The thread that connects could not be started.
+    pub(crate) fn not_dialed(&mut self, error: AttemptError) {
+        self.dialing = false;
+        self.attempt_failed(error);
+    }
+
+    pub(crate) fn attempt_failed(&mut self, error: AttemptError) {
+        self.backoff.failed();
+        self.attempts += 1;
+        self.last = Some(Arc::new(error));
+    }
+
     // ---- Slots ----
 
     /// The connection, if a slot on it is free.
