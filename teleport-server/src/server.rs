@@ -206,7 +206,7 @@ impl Server {
         let address = listener.address().clone();
         let core = Core::new(&options, table, handles, lifecycle);
         let staff = Staff::hire(&core, listener, pollers, done)?;
-        supervise(core.clone(), staff)?;
+        supervise(&core, staff)?;
         tracing::info!(%address, "serving");
         Ok(ServerHandle::new(core, address))
     }
