@@ -210,7 +210,9 @@ fn end_done(
 
 /// Tells every client that the server closes, and waits until they have gone.
 fn say_goodbye(core: &Core) {
-    let within = core.lifecycle.time_to_close().map_or(MAX_GOODBYE, |left| left.clamp(GRACE, MAX_GOODBYE));
+    // Of the time to close, the last is for goodbyes that waited for results which nobody took.
+    let left = core.lifecycle.time_to_close().unwrap_or(MAX_GOODBYE);
+    let within = left.saturating_sub(GRACE).clamp(GRACE, MAX_GOODBYE);
     for Connection { link, peer } in core.connections() {
         if peer.is_introduced() {
             link.close(Some(ErrorKind::Closing), "the server closes", within);
@@ -219,7 +221,7 @@ fn say_goodbye(core: &Core) {
         }
     }
     // Those that have not gone then go with their poller.
-    core.lifecycle.wait_to_close(GRACE, || core.connection_count() == 0);
+    core.lifecycle.wait_to_close(2 * GRACE, || core.connection_count() == 0);
 }
 
 /// Does what may have to wait for a poller, on a thread of its own, so that a poller that never comes back holds up

@@ -526,6 +526,15 @@ impl Outbound {
         }
     }
 
+    /// Has a goodbye that waits for what is queued go at once, and drops that; false if none waits.
+    pub fn hurry(&mut self) -> bool {
+        let waits = matches!(self.farewell, Farewell::Queued(_));
+        if waits {
+            self.discard();
+        }
+        waits
+    }
+
     /// Says goodbye at once and drops everything queued.
     pub fn finish_now(&mut self, kind: Option<ErrorKind>, reason: &str) {
         self.discard();

@@ -103,13 +103,22 @@ pub struct Link {
     closed: OnceLock<Arc<Closed>>,
     /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
     lingers: AtomicBool,
-    linger_until: Mutex<Option<Instant>>,
+    linger: Mutex<Linger>,
     /// It stands in the poller's list of links that have more to read.
     pub(crate) queued: AtomicBool,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     ending: AtomicBool,
+}
+
+/// When a link that closes gives up.
+#[derive(Debug, Default)]
+struct Linger {
+    /// None while it does not close.
+    until: Option<Instant>,
+    /// The goodbye goes before everything that is queued, since the time for that is over.
+    hurries: bool,
 }
 
 /// What the poller is told about the socket.
@@ -172,7 +181,7 @@ impl Link {
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
-            linger_until: Mutex::new(None),
+            linger: Mutex::default(),
             queued: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -253,7 +262,8 @@ impl Link {
         self.flush();
     }
 
-    /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
+    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a
+    /// grant it would wait as long as the peer likes), and the peer has another second to take the goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
         self.outbound.lock().finish(kind, reason);
         self.linger(within);
@@ -397,11 +407,25 @@ impl Link {
     /// Closes the descriptor in `within`, or earlier where an earlier time was set.
     fn linger(self: &Arc<Self>, within: Duration) {
         let until = Instant::now() + within.min(MAX_TIME);
-        let mut linger_until = self.linger_until.lock();
-        if linger_until.is_none_or(|earlier| until < earlier) {
-            *linger_until = Some(until);
+        let mut linger = self.linger.lock();
+        if linger.until.is_none_or(|earlier| until < earlier) {
+            linger.until = Some(until);
             self.poller.send(Command::Timer(self.clone(), until));
         }
+    }
+
+    fn linger_is_over(&self, now: Instant) -> bool {
+        self.linger.lock().until.is_some_and(|until| until <= now)
+    }
+
+    /// The time to close is over: has the goodbye go at once, if it still waits for what is queued. True if so, once.
+    fn hurry(&self, now: Instant) -> bool {
+        let mut linger = self.linger.lock();
+        let hurries = !linger.hurries && self.outbound.lock().hurry();
+        if hurries {
+            *linger = Linger { until: Some(now + LINGER), hurries };
+        }
+        hurries
     }
 
     // ---- Reading ----
@@ -556,7 +580,7 @@ impl Link {
 
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-        if self.linger_until.lock().is_some_and(|until| until <= now) {
+        if self.linger_is_over(now) && !self.hurry(now) {
             self.gone(Closed::Here, &mut scratch.wakers);
             scratch.wakers.wake_all();
             return None;
@@ -575,7 +599,7 @@ impl Link {
             return None;
         }
         self.flush();
-        let next = self.linger_until.lock().map_or(next, |until| until.min(next));
+        let next = self.linger.lock().until.map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
     }
 
