@@ -1,14 +1,14 @@
 //! What a client's results take of its memory: those that nobody has read are bounded, those that somebody has read are
-//! not, and one that somebody waits for comes whatever the others hold.
+//! not, and one that somebody waits for comes whatever the others hold. And what a client that is gone leaves at a server.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 
-use teleport::wire::Rpc;
+use teleport::wire::{CallHead, Kind, Limits, Message, Rpc};
 use teleport::{
-    Array, CallError, CallFuture, Client, Methods, Pool, Server, ServerHandle, as_completed, wait_all,
+    Array, CallError, CallFuture, Client, Methods, Pool, Server, ServerHandle, Tree, as_completed, wait_all,
 };
-use teleport_tests::{abstract_address, until, watched};
+use teleport_tests::{Raw, abstract_address, until, watched};
 
 /// So many bytes, all of one value.
 const MAKE: Rpc<(u64, u8), Array> = Rpc::new("make");
@@ -145,5 +145,32 @@ fn a_client_that_keeps_every_result_goes_on() {
             check(reply, LARGE, value);
         }
         drop(futures);
+    });
+}
+
+#[test]
+fn a_running_call_of_a_client_that_is_gone_holds_no_memory_for_it() {
+    for_each_address(|address| {
+        let (begin, began) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let hold = move |_: Tree| {
+            begin.send(()).unwrap();
+            // Ends when the test does.
+            let _ = released.lock().unwrap().recv();
+        };
+        let server = Server::bind(address).unwrap().start(Methods::new().register("hold", hold)).unwrap();
+        let (mut raw, _) = Raw::introduced(&server.address().to_string());
+        let call = |tree: &Tree| Message::call(&CallHead::new("hold"), tree, &Limits::default()).unwrap();
+        raw.send_eager(1, &call(&Tree::Null));
+        began.recv().unwrap();
+        raw.send_head(2, &call(&Array::zeros::<u8>([8 << 20]).into()), false);
+        raw.next_of(Kind::Grant);
+        assert_eq!(server.stats().held_bytes, 8 << 20);
+        drop(raw);
+        until("its memory is given back", || server.stats().held_bytes == 0);
+        assert_eq!(server.stats().running, 1);
+        drop(release);
+        server.close().unwrap();
     });
 }

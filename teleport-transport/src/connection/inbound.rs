@@ -200,6 +200,11 @@ impl Inbound {
         Ok(())
     }
 
+    /// Drops the messages whose payload has not come to its end, and gives back what pays for them: nothing comes any more.
+    pub fn discard(&mut self) {
+        self.reception.messages = HashMap::new();
+    }
+
     /// Messages whose payload has not come to its end.
     pub fn unfinished(&self) -> usize {
         self.reception.messages.len()

@@ -557,6 +557,11 @@ impl Link {
         self.flush();
     }
 
+    /// The link is gone: gives back the memory of what came in part. Calls that still run may hold the link for long.
+    pub(crate) fn forget_input(&self) {
+        self.inbound.lock().discard();
+    }
+
     /// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
     fn drop_input(self: &Arc<Self>, scratch: &mut Scratch) -> Turn {
         let mut taken = 0;

@@ -343,7 +343,11 @@ impl Polling {
                     link.gone(Closed::Here, &mut self.scratch.wakers);
                     self.scratch.wakers.wake_all();
                 }
-                Command::Forget(key) => drop(self.links.remove(&key)),
+                Command::Forget(key) => {
+                    if let Some(link) = self.links.remove(&key) {
+                        link.forget_input();
+                    }
+                }
                 Command::Listen(key, listener, acceptor) => {
                     self.listeners.insert(key, (listener, acceptor));
                     self.accept(key);
