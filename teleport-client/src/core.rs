@@ -267,9 +267,9 @@ impl Core {
             return;
         }
         let Some(place) = flight.place() else { return };
-        let door = self.state.lock().door().cloned();
-        if let Some(door) = door.filter(|door| door.connection == place.connection) {
-            door.link.want(place.id);
+        let link = self.state.lock().link();
+        if let Some(link) = link.filter(|link| link.key() == place.connection) {
+            link.want(place.id);
         }
     }
 

@@ -5,7 +5,8 @@
 //! their order. Large payloads share what is left, a chunk a turn; after `SMALL_BYTES_PER_CHUNK` of small messages one
 //! chunk goes all the same, so that neither lane starves the other.
 //!
-//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
+//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
+//! [`waste`](crate::waste)). Bounds: calls by the peer's `max_open_calls`, answers that
 //! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here.
 
 use std::collections::{HashMap, VecDeque};
@@ -19,6 +20,7 @@ use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::resuming::Resuming;
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::config::Config;
+use crate::waste::drop_buffer_later;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
 pub const MAX_SMALL_BYTES: u64 = 64 << 10;
@@ -201,13 +203,9 @@ impl Outbound {
     /// # Errors
     /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
     pub fn push_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
-        let peer = self.sendable()?;
-        let max_open_calls = peer.max_open_calls;
-        if self.own_calls.len() >= max_open_calls as usize {
-            return Err(SendError::TooManyCalls { max_open_calls });
-        }
-        if !self.resuming.call() {
-            return Err(SendError::NotReady);
+        if let Err(error) = self.may_call() {
+            drop_message(message);
+            return Err(error);
         }
         let id = self.own_calls.begin();
         register(id);
@@ -215,17 +213,27 @@ impl Outbound {
         Ok(id)
     }
 
+    fn may_call(&mut self) -> Result<(), SendError> {
+        let max_open_calls = self.sendable()?.max_open_calls;
+        if self.own_calls.len() >= max_open_calls as usize {
+            return Err(SendError::TooManyCalls { max_open_calls });
+        }
+        if self.resuming.call() { Ok(()) } else { Err(SendError::NotReady) }
+    }
+
     /// Queues the answer to a call, a result or an error.
     ///
     /// # Errors
     /// If the connection takes nothing any more, or the call has been answered or withdrawn.
     pub fn push_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
-        self.sendable()?;
-        if !self.peer_calls.answered(id) {
-            return Err(SendError::NotOpen { id });
+        let may_answer = self.sendable().map(drop).and_then(|()| {
+            if self.peer_calls.answered(id) { Ok(()) } else { Err(SendError::NotOpen { id }) }
+        });
+        match may_answer {
+            Ok(()) => self.push(id, message),
+            Err(_) => drop_message(message),
         }
-        self.push(id, message);
-        Ok(())
+        may_answer
     }
 
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
@@ -287,6 +295,7 @@ impl Outbound {
                 self.credit_bytes += queued.message.memory_bytes;
             }
             self.queued_bytes -= queued.message.payload_bytes + queued.message.metadata.len() as u64;
+            drop_message(queued.message);
         }
         true
     }
@@ -295,14 +304,19 @@ impl Outbound {
     fn drop_unsent_payload(&mut self, id: u64) -> bool {
         if let Some(message) = self.waiting.remove(&id) {
             self.queued_bytes -= message.payload_bytes;
+            drop_message(message);
             return true;
         }
-        if let Some(index) = self.large.iter().position(|transfer| transfer.id == id) {
-            self.queued_bytes -= self.large.remove(index).map_or(0, |transfer| transfer.remaining_bytes);
+        let position = self.large.iter().position(|transfer| transfer.id == id);
+        if let Some(transfer) = position.and_then(|index| self.large.remove(index)) {
+            self.queued_bytes -= transfer.remaining_bytes;
+            transfer.pieces.into_iter().for_each(drop_buffer_later);
             return true;
         }
-        if let Some(index) = self.small.iter().position(|queued| queued.id == id) {
-            self.queued_bytes -= self.small.remove(index).map_or(0, |queued| queued.message.payload_bytes);
+        let position = self.small.iter().position(|queued| queued.id == id);
+        if let Some(queued) = position.and_then(|index| self.small.remove(index)) {
+            self.queued_bytes -= queued.message.payload_bytes;
+            drop_message(queued.message);
             return true;
         }
         false
@@ -340,7 +354,10 @@ impl Outbound {
     /// # Errors
     /// If the connection takes nothing any more.
     pub fn push_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
-        self.sendable()?;
+        if let Err(error) = self.sendable() {
+            drop_message(message);
+            return Err(error);
+        }
         self.own_calls.begin_again(id);
         self.push(id, message);
         Ok(())
@@ -550,9 +567,9 @@ impl Outbound {
     /// Drops everything queued.
     pub fn discard(&mut self) {
         self.control = Control::default();
-        self.small.clear();
-        self.large.clear();
-        self.waiting.clear();
+        self.small.drain(..).for_each(|queued| drop_message(queued.message));
+        self.large.drain(..).flat_map(|transfer| transfer.pieces).for_each(drop_buffer_later);
+        self.waiting.drain().for_each(|(_, message)| drop_message(message));
         self.queued_bytes = 0;
     }
 
@@ -647,6 +664,11 @@ impl Outbound {
     }
 }
 
+/// Drops a message when no lock is held any more: its buffers may have owners of the user's.
+fn drop_message(message: Message) {
+    message.payload.into_iter().for_each(drop_buffer_later);
+}
+
 /// Whether the server has a call that a resume asked for, and answers it.
 fn is_held(answer: CallAnswer) -> bool {
     matches!(answer, CallAnswer::Done | CallAnswer::Running)
@@ -712,6 +734,7 @@ fn stage_data(
         if piece.len() <= MAX_COPIED_BYTES && *copied_bytes + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
             *copied_bytes += piece.len();
             staged.append(&piece);
+            drop_buffer_later(piece);
         } else {
             staged.share(piece);
         }

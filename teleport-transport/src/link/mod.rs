@@ -4,7 +4,8 @@
 //! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
 //! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
 //! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
-//! exclusively to close the descriptor, which wakes the driver first.
+//! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
+//! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
 //! `MAX_BYTES_PER_TURN`, and reading ends after `MAX_TURN`, so that no link keeps a thread for itself.
@@ -35,6 +36,7 @@ use crate::connection::{
 };
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
+use crate::waste::Bin;
 
 /// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
@@ -224,6 +226,7 @@ impl Link {
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        let _bin = Bin::open();
         let id = self.outbound.lock().push_call(message, register)?;
         self.expect_answers();
         self.flush();
@@ -235,6 +238,7 @@ impl Link {
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        let _bin = Bin::open();
         self.outbound.lock().push_answer(id, message)?;
         self.flush();
         Ok(())
@@ -242,6 +246,7 @@ impl Link {
 
     /// Withdraws a call as far as that is still possible.
     pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
+        let _bin = Bin::open();
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
@@ -300,6 +305,7 @@ impl Link {
 
     /// Called with the right to write; gives it back, or hands it to the poller.
     fn write(self: &Arc<Self>) {
+        let _bin = Bin::open();
         let mut staged = self.staged.lock();
         let mut written = 0;
         loop {
@@ -420,6 +426,7 @@ impl Link {
 
     /// The time to close is over: has the goodbye go at once, if it still waits for what is queued. True if so, once.
     fn hurry(&self, now: Instant) -> bool {
+        let _bin = Bin::open();
         let mut linger = self.linger.lock();
         let hurries = !linger.hurries && self.outbound.lock().hurry();
         if hurries {
@@ -437,6 +444,7 @@ impl Link {
 
     /// Reads what there is, for one turn. Called by one thread at a time.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+        let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
         drop(inbound);
@@ -444,6 +452,7 @@ impl Link {
         if turn != Turn::Gone && self.outbound.lock().has_work() {
             self.flush();
         }
+        drop(bin);
         scratch.wakers.wake_all();
         turn
     }
@@ -642,6 +651,7 @@ impl Link {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
+        let _bin = Bin::open();
         let closed = Arc::new(closed);
         let is_first = self.closed.set(closed.clone()).is_ok();
         // Before the handler is told, so that it can tell what was sent.

@@ -11,6 +11,7 @@ use teleport_wire::{CallAnswer, CallState, Message, Resume};
 
 use super::Link;
 use crate::connection::SendError;
+use crate::waste::Bin;
 
 impl Link {
     /// Whether both sides can resume, and the client has a session. False before the peer's hello.
@@ -56,6 +57,7 @@ impl Link {
     /// # Errors
     /// If the link is over.
     pub fn call_again(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        let _bin = Bin::open();
         self.outbound.lock().push_call_again(id, message)?;
         self.expect_answers();
         self.flush();
