@@ -11,6 +11,7 @@ fn settings(dialler: fn(Arc<Core>) -> io::Result<()>) -> Settings {
         connect_timeout: None,
         close_timeout: Duration::ZERO,
         errors_from_next_call: false,
+        on_disconnect: crate::OnDisconnect::Fail,
         max_memory: 1 << 20,
         resolvers: Vec::new(),
         config: Arc::default(),

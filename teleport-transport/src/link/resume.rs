@@ -40,6 +40,7 @@ impl Link {
         calls: Vec<(u64, CallAnswer)>,
         done: Vec<(u64, Message)>,
     ) -> Result<(), SendError> {
+        let _bin = Bin::open();
         let mut outbound = self.outbound.lock();
         outbound.answer_resume(calls)?;
         // All before any is written, so that small ones go first.
