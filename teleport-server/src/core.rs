@@ -36,6 +36,12 @@ const MIN_EAGER_BYTES: u64 = 64 << 10;
 /// The part of `max_memory` that eager credit of `Config::eager_credit_bytes` may amount to.
 const EAGER_PART: u64 = 4;
 
+/// What any connection's results may take: so much holds nobody up, and the quota of many connections is no less.
+const MIN_UNSENT_BYTES: u64 = 64 << 10;
+
+/// When more of the memory than one in so many parts is in use, connections share it alike.
+const SHARED_PART: u64 = 2;
+
 /// A connection that has not ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
@@ -53,6 +59,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) log_limit: LogLimit,
     pub(crate) budget: Budget,
+    max_unsent_bytes: u64,
     stop_on_error: bool,
     max_connections: usize,
     roomy: Arc<Config>,
@@ -83,6 +90,7 @@ impl Core {
             counters: Counters::default(),
             log_limit: LogLimit::default(),
             budget: Budget::new(options.max_memory),
+            max_unsent_bytes: options.max_unsent(),
             stop_on_error: options.stop_on_error,
             max_connections: options.max_connections,
             roomy: Arc::new(roomy),
@@ -110,6 +118,23 @@ impl Core {
         drop(ended);
         self.connection_count.fetch_sub(1, Ordering::SeqCst);
         self.lifecycle.notify();
+    }
+
+    /// Bytes of results that a connection may leave unfetched and still start calls. Less than the option says when many
+    /// do so at once: results are made whether or not there is memory left for them, so they share it before.
+    pub(crate) fn max_unsent_bytes(&self) -> u64 {
+        let part = self.budget.max_bytes() / SHARED_PART;
+        if self.budget.used_bytes() <= part {
+            return self.max_unsent_bytes;
+        }
+        let share = part / self.connection_count().max(1) as u64;
+        self.max_unsent_bytes.min(share.max(MIN_UNSENT_BYTES))
+    }
+
+    /// Whether a connection with so many bytes of results unfetched starts no call.
+    pub(crate) fn is_past_quota(&self, unsent_bytes: u64) -> bool {
+        // Without a look at what all share in most cases.
+        unsent_bytes > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && unsent_bytes > self.max_unsent_bytes()
     }
 
     /// A function failed: its caller is told, and so is the server's owner.

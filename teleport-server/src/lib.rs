@@ -57,6 +57,7 @@ mod method;
 mod methods;
 mod name;
 mod options;
+mod parked;
 mod peer;
 mod queue;
 mod server;

@@ -17,6 +17,11 @@ const MAX_CONNECTIONS: usize = 16_384;
 /// Less would refuse what any client may send without asking.
 const MIN_MEMORY: u64 = 1 << 20;
 
+/// The part of `max_memory` that results of one connection may take before it waits, unless told otherwise, and the least
+/// that this comes to: a chunk on its way and one behind it should not stop anybody.
+const UNSENT_PART: u64 = 8;
+const MIN_UNSENT: u64 = 1 << 20;
+
 /// One poller moves more than one network card of today does; more help where many small calls come in.
 const MAX_DEFAULT_POLLERS: usize = 4;
 const CORES_PER_POLLER: usize = 4;
@@ -26,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     pub(crate) io_threads: usize,
     pub(crate) max_memory: u64,
+    /// None: `UNSENT_PART` of the memory.
+    pub(crate) max_unsent: Option<u64>,
     pub(crate) max_connections: usize,
     pub(crate) stop_on_error: bool,
     /// By the method whose logs they get.
@@ -40,6 +47,7 @@ impl Options {
             workers: 1,
             io_threads: (cores / CORES_PER_POLLER).clamp(1, MAX_DEFAULT_POLLERS),
             max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
+            max_unsent: None,
             max_connections: MAX_CONNECTIONS,
             stop_on_error: false,
             done: Vec::new(),
@@ -48,6 +56,10 @@ impl Options {
 
     pub(crate) fn set_max_memory(&mut self, bytes: u64) {
         self.max_memory = bytes.max(MIN_MEMORY);
+    }
+
+    pub(crate) fn max_unsent(&self) -> u64 {
+        self.max_unsent.unwrap_or((self.max_memory / UNSENT_PART).max(MIN_UNSENT))
     }
 
     /// The connections' configuration: no message may be larger than all memory, since it would wait for ever.
@@ -65,6 +77,7 @@ impl fmt::Debug for Options {
             .field("workers", &self.workers)
             .field("io_threads", &self.io_threads)
             .field("max_memory", &self.max_memory)
+            .field("max_unsent", &self.max_unsent())
             .field("max_connections", &self.max_connections)
             .field("stop_on_error", &self.stop_on_error)
             .finish_non_exhaustive()

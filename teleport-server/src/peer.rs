@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate};
@@ -15,7 +16,11 @@ use teleport_transport::{Call, Handler, Link, Wakers};
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
 use crate::methods::Route;
+use crate::parked::{Parked, Verdict};
 use crate::worker;
+
+/// Inline calls that waited for results to leave have so much time on the poller before others get their turn.
+const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// What a client said of itself.
 #[derive(Debug)]
@@ -30,8 +35,10 @@ pub(crate) struct Peer {
     me: Weak<Peer>,
     pub(crate) core: Arc<Core>,
     introduction: OnceLock<Introduction>,
-    /// Calls of methods with workers that have no answer. Inline ones are answered before anything else happens here.
+    /// Calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
+    /// Those of them that wait until the client has fetched results.
+    parked: Parked,
 }
 
 impl Peer {
@@ -41,6 +48,7 @@ impl Peer {
             core: core.clone(),
             introduction: OnceLock::new(),
             open: Mutex::default(),
+            parked: Parked::default(),
         })
     }
 
@@ -69,27 +77,83 @@ impl Peer {
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
         self.open.lock().insert(call.id, call.clone());
-        if let Err(call) = self.core.pools[pool].push(call)
-            && call.claim().is_some()
-        {
-            call.refuse(&closing());
+        // Behind those of its connection that are kept, if there are any.
+        let is_kept = self.parked.len() > 0 && self.keeps(&call);
+        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
+            refuse_all([call]);
         }
+    }
+
+    fn run_inline(&self, call: Arc<OpenCall>) {
+        // Only one that has to wait can be withdrawn: what is cheap stays so.
+        if self.must_wait(&call.link) || self.parked.len() > 0 {
+            self.open.lock().insert(call.id, call.clone());
+            if self.keeps(&call) {
+                return;
+            }
+        }
+        worker::run_inline(&self.core, &call);
     }
 
     /// Withdraws a call; true if it had not started.
     fn withdraw(&self, call: &OpenCall) -> bool {
         // Dropping the arguments gives their memory back.
         let waited = call.claim().is_some();
+        let was_parked = waited && self.parked.remove(call.id);
         match call.entry.route {
-            Route::Pool(pool) if waited => self.core.pools[pool].one_died(),
+            Route::Pool(pool) if waited && !was_parked => self.core.pools[pool].one_died(),
             _ => call.cancel(),
         }
         waited
     }
+
+    // ---- Calls that wait for results to leave ----
+
+    fn must_wait(&self, link: &Link) -> bool {
+        self.core.is_past_quota(link.queued_bytes())
+    }
+
+    /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes
+    /// back once half of them have gone: so that not each chunk that goes moves all calls.
+    pub(crate) fn keeps(&self, call: &Arc<OpenCall>) -> bool {
+        self.keeps_if(call, || self.must_wait(&call.link))
+    }
+
+    fn keeps_if(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> bool {
+        match self.parked.park(call, must_wait) {
+            Verdict::Starts => return false,
+            Verdict::Kept => call.link.await_drain(self.core.max_unsent_bytes() / 2),
+            Verdict::Closed => refuse_all([call.clone()]),
+        }
+        // Withdrawn before it stood there.
+        if !call.waits() {
+            self.parked.remove(call.id);
+        }
+        true
+    }
+
+    /// Calls that are kept.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Keeps no calls from now on, and gives those that were.
+    pub(crate) fn close_parked(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
+        self.parked.close()
+    }
+}
+
+/// Answers calls that find no queue any more, or are left in one.
+pub(crate) fn refuse_all(calls: impl IntoIterator<Item = Arc<OpenCall>>) {
+    for call in calls {
+        if call.claim().is_some() {
+            call.refuse(&closing());
+        }
+    }
 }
 
 /// What a call is answered with when the server closes before it could start.
-pub(crate) fn closing() -> RemoteError {
+fn closing() -> RemoteError {
     RemoteError::new(ErrorKind::Closing, Ran::No, "the server is closing and starts no more calls")
 }
 
@@ -131,7 +195,7 @@ impl Handler for Peer {
         };
         let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, Arguments { tree, lease }));
         match entry.route {
-            Route::Inline => worker::run_inline(&self.core, &call),
+            Route::Inline => self.run_inline(call),
             Route::Pool(pool) => self.queue(call, pool),
         }
     }
@@ -143,6 +207,26 @@ impl Handler for Peer {
         {
             let text = "the caller withdrew the call before it started";
             call.refuse(&RemoteError::new(ErrorKind::Cancelled, Ran::No, text));
+        }
+    }
+
+    fn drained(&self, _link: &Arc<Link>) {
+        let mut inline = Vec::new();
+        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
+        for call in self.parked.take_all() {
+            match call.entry.route {
+                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
+                Route::Inline => inline.push(call),
+            }
+        }
+        for (pool, calls) in pooled {
+            self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
+        }
+        let start = Instant::now();
+        for call in inline {
+            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call.link)) {
+                worker::run_inline(&self.core, &call);
+            }
         }
     }
 

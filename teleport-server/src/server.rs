@@ -76,6 +76,14 @@ impl Server {
         self
     }
 
+    /// Bytes of results that one connection may leave unfetched: past it none of its calls start until half of them have
+    /// gone, while the calls of others go on. One result may be larger. When more than half of `max_memory` is in use,
+    /// connections share the other half alike, down to 64 KiB each. Default: an eighth of `max_memory`, at least 1 MiB.
+    pub fn max_unsent_bytes(mut self, bytes: u64) -> Server {
+        self.options.max_unsent = Some(bytes);
+        self
+    }
+
     /// Connections at once; one past it is told so and closed. Each costs a descriptor and, when used, up to 1 MiB for
     /// small calls (64 KiB when there are many). Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Server {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Called with the memory that a waiting message was given. Must not block.
+/// Called with the memory that a waiting message was given. Must not block, nor take a lock under which charges are dropped.
 pub type OnGrant = Box<dyn FnOnce(Charge) + Send>;
 
 /// Bytes that may be in use at once.

@@ -12,6 +12,7 @@ mod incoming;
 mod liveness;
 mod outbound;
 mod staged;
+mod unsent;
 
 #[cfg(test)]
 mod rules;

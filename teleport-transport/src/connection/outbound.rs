@@ -6,7 +6,8 @@
 //! chunk goes all the same, so that neither lane starves the other.
 //!
 //! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
-//! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here.
+//! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here: the
+//! layer above starts no more calls while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,7 +17,9 @@ use teleport_wire::{
 };
 
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
+use super::unsent::Unsent;
 use super::{ProtocolError, Role, SendError, Staged};
+use crate::budget::Charge;
 use crate::config::Config;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
@@ -117,6 +120,8 @@ pub struct Outbound {
     max_eager_bytes: u64,
     /// Payload and metadata that are queued, in transfer or waiting for a grant.
     queued_bytes: u64,
+    /// What pays for large results, and who is to be told when they have gone. Of a server.
+    unsent: Unsent,
     small_bytes_since_chunk: usize,
     farewell: Farewell,
 }
@@ -139,6 +144,7 @@ impl Outbound {
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
             queued_bytes: 0,
+            unsent: Unsent::default(),
             small_bytes_since_chunk: 0,
             farewell: Farewell::None,
         }
@@ -169,6 +175,7 @@ impl Outbound {
         !self.introduction.is_empty()
             || (self.peer.is_some() && self.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
+            || self.unsent.is_drained(self.queued_bytes)
     }
 
     fn has_frames(&self) -> bool {
@@ -212,6 +219,21 @@ impl Outbound {
         Ok(())
     }
 
+    /// Keeps what pays for the result that was queued last for call `id`, until it has gone whole or is dropped.
+    pub fn hold_charge(&mut self, id: u64, charge: Charge) {
+        self.unsent.hold(id, charge);
+    }
+
+    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are queued, which may be now.
+    pub fn await_drain(&mut self, max_bytes: u64) {
+        self.unsent.await_drain(max_bytes);
+    }
+
+    /// Whether as little is queued as was waited for; says so once.
+    pub fn take_drained(&mut self) -> bool {
+        self.unsent.take_drained(self.queued_bytes)
+    }
+
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
     /// memory is needed. True if it did.
     pub fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
@@ -221,6 +243,7 @@ impl Outbound {
             }
             self.control.aborts.push(id);
         }
+        self.unsent.release(id);
         self.push(id, Message::error(error));
         true
     }
@@ -345,6 +368,7 @@ impl Outbound {
         self.forget_grant(id);
         if self.peer_calls.aborted(id) {
             self.drop_unsent_head(id);
+            self.unsent.release(id);
         }
     }
 
@@ -432,6 +456,7 @@ impl Outbound {
         self.small.clear();
         self.large.clear();
         self.waiting.clear();
+        self.unsent.release_all();
         self.queued_bytes = 0;
     }
 
@@ -496,6 +521,7 @@ impl Outbound {
         self.own_calls.advance(id, if is_whole { Progress::Whole } else { Progress::Begun });
         if is_whole {
             self.peer_calls.answer_sent(id);
+            self.unsent.release(id);
         }
     }
 

@@ -83,7 +83,8 @@ impl Wakers {
 }
 
 /// The layer above one or many links. Its methods are called by the thread that reads the link, one at a time for each
-/// link and in the order of what arrived; they must not block and must not wait for another call.
+/// link and in the order of what arrived, but for [`drained`](Handler::drained); they must not block and must not wait for
+/// another call.
 pub trait Handler: Gate + Send + Sync + 'static {
     /// The peer said hello: messages can be sent.
     fn opened(&self, link: &Arc<Link>, peer: &Hello);
@@ -104,7 +105,11 @@ pub trait Handler: Gate + Send + Sync + 'static {
     ) {
     }
 
-    /// The link is over. Called once, and nothing after it.
+    /// As little waits to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
+    fn drained(&self, _link: &Arc<Link>) {}
+
+    /// The link is over. Called once, and nothing after it, but perhaps
+    /// [`drained`](Handler::drained).
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
 }
 

@@ -44,6 +44,10 @@ const MAX_TURN: Duration = Duration::from_millis(2);
 /// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
+/// that a peer may have open.
+const MIN_CHARGED_BYTES: u64 = 4 << 10;
+
 /// Buffers of the reading thread, shared by all links that it reads.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -220,14 +224,44 @@ impl Link {
         Ok(id)
     }
 
-    /// Answers a call with a result or an error. Never blocks.
+    /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget
+    /// whether or not there is room, until the last of it is on its way. Keep a connection that does not fetch its results
+    /// from making more of them with [`await_drain`](Link::await_drain).
     ///
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
-        self.outbound.lock().push_answer(id, message)?;
+        let budget = self.budget.as_ref().filter(|_| message.payload_bytes > MIN_CHARGED_BYTES);
+        let charge = budget.map(|budget| budget.charge_anyway(message.memory_bytes));
+        let mut outbound = self.outbound.lock();
+        outbound.push_answer(id, message)?;
+        if let Some(charge) = charge {
+            outbound.hold_charge(id, charge);
+        }
+        drop(outbound);
         self.flush();
         Ok(())
+    }
+
+    /// Has [`Handler::drained`] called, once, when at most `max_bytes` wait to be sent, which may be at once. If several
+    /// ask before that, the largest number counts.
+    pub fn await_drain(self: &Arc<Self>, max_bytes: u64) {
+        let mut outbound = self.outbound.lock();
+        outbound.await_drain(max_bytes);
+        let drained = outbound.take_drained();
+        drop(outbound);
+        self.tell_drained(drained);
+    }
+
+    /// The poller tells: this may be a worker, and may hold locks of the link.
+    fn tell_drained(self: &Arc<Self>, drained: bool) {
+        if drained {
+            self.poller.send(Command::Drained(self.clone()));
+        }
+    }
+
+    pub(crate) fn drained(self: &Arc<Self>) {
+        self.handler.drained(self);
     }
 
     /// Withdraws a call as far as that is still possible.
@@ -321,8 +355,12 @@ impl Link {
     }
 
     /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(&self, staged: &mut Staged) -> bool {
-        self.outbound.lock().stage(staged);
+    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
+        let mut outbound = self.outbound.lock();
+        outbound.stage(staged);
+        let drained = outbound.take_drained();
+        drop(outbound);
+        self.tell_drained(drained);
         !staged.is_empty()
     }
 

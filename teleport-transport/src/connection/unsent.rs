@@ -1,0 +1,80 @@
+//! What results that wait to be sent cost, and who waits for them to go.
+//!
+//! Flow: `hold` (a large result was queued) -> `release` (it was staged whole, or dropped). `await_drain` (too much waits)
+//! -> `take_drained`, once, when little enough does. Knows no messages: the outbox says what is queued. Bound: one charge
+//! an open call of the peer, one mark.
+
+use std::collections::HashMap;
+
+use crate::budget::Charge;
+
+/// Charges for results of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    charges: HashMap<u64, Charge>,
+    /// Somebody waits until no more bytes than this are queued.
+    mark: Option<u64>,
+}
+
+impl Unsent {
+    pub(super) fn hold(&mut self, id: u64, charge: Charge) {
+        self.charges.insert(id, charge);
+    }
+
+    pub(super) fn release(&mut self, id: u64) {
+        // Most connections hold nothing: no hash is computed for them.
+        if !self.charges.is_empty() {
+            self.charges.remove(&id);
+        }
+    }
+
+    pub(super) fn release_all(&mut self) {
+        self.charges.clear();
+    }
+
+    /// If several wait, the largest mark counts: who looks too early asks again.
+    pub(super) fn await_drain(&mut self, max_bytes: u64) {
+        self.mark = Some(self.mark.map_or(max_bytes, |mark| mark.max(max_bytes)));
+    }
+
+    pub(super) fn is_drained(&self, queued_bytes: u64) -> bool {
+        self.mark.is_some_and(|mark| queued_bytes <= mark)
+    }
+
+    pub(super) fn take_drained(&mut self, queued_bytes: u64) -> bool {
+        let is_drained = self.is_drained(queued_bytes);
+        if is_drained {
+            self.mark = None;
+        }
+        is_drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn charges_are_given_back_once() {
+        let (budget, mut unsent) = (Budget::new(100), Unsent::default());
+        for id in 1..=3 {
+            unsent.hold(id, budget.charge_anyway(60));
+        }
+        unsent.release(2);
+        unsent.release(2);
+        unsent.release(77);
+        assert_eq!(budget.used_bytes(), 120);
+        unsent.release_all();
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn who_waits_is_told_once() {
+        let mut unsent = Unsent::default();
+        assert!(!unsent.take_drained(0), "nobody waits");
+        [3, 10, 5].into_iter().for_each(|max_bytes| unsent.await_drain(max_bytes));
+        assert!(!unsent.take_drained(11));
+        assert!(unsent.take_drained(10) && !unsent.take_drained(0));
+    }
+}

@@ -1,0 +1,200 @@
+//! What peers can make a server keep, against a server with little memory: results that a client does not fetch, and
+//! arguments that come slowly or that functions keep.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+
+use teleport::wire::{
+    CallHead, ErrorKind, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError, decode_ids,
+    encode_frame, encode_ids,
+};
+use teleport::{Array, Client, Method, Methods, Server, ServerHandle, Tree, tree};
+use teleport_tests::{Raw, Received, until, watched};
+
+const MAX_MEMORY: u64 = 40 << 20;
+
+/// What of it grants and results may take.
+const SHARED: u64 = MAX_MEMORY;
+
+/// What a connection may leave unfetched before its calls wait.
+const QUOTA: u64 = MAX_MEMORY / 8;
+
+/// The arrays that are called with and given back.
+const BYTES: u64 = 500_000;
+
+/// Far more than fit the memory.
+const CALLS: u64 = 250;
+
+fn serve(methods: Methods) -> ServerHandle {
+    Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY).start(methods).unwrap()
+}
+
+fn echo() -> Methods {
+    Methods::new().register("echo", |x: Tree| x).register("inline", Method::inline(|x: Tree| x))
+}
+
+/// A peer whose every message waits for a grant, in both directions.
+struct Asking {
+    raw: Raw,
+    call: Message,
+    next_id: u64,
+    granted: u64,
+    /// Results whose head came, and that were not granted.
+    withheld: BTreeSet<u64>,
+    /// Payload of results that came.
+    fetched_bytes: u64,
+    errors: Vec<(u64, RemoteError)>,
+}
+
+impl Asking {
+    fn new(server: &ServerHandle, method: &str, bytes: u64) -> Asking {
+        let mut raw = Raw::connect(&server.address().to_string());
+        raw.introduce(&Hello { eager_credit_bytes: 0, ..Raw::hello() });
+        let array = Array::from(vec![7u8; bytes as usize]);
+        let call = Message::call(&CallHead::new(method), &Tree::Array(array), &Limits::default()).unwrap();
+        Asking {
+            raw,
+            call,
+            next_id: 1,
+            granted: 0,
+            withheld: BTreeSet::new(),
+            fetched_bytes: 0,
+            errors: Vec::new(),
+        }
+    }
+
+    /// Sends the heads of so many calls.
+    fn begin(&mut self, calls: u64) {
+        for _ in 0..calls {
+            self.raw.send_head(self.next_id, &self.call, false);
+            self.next_id += 1;
+        }
+    }
+
+    fn send_payload(&mut self, id: u64) {
+        let chunk = MAX_CHUNK_BYTES as usize;
+        for bytes in self.call.payload.iter().flat_map(|buffer| buffer.chunks(chunk)) {
+            self.raw.send(&Header::data(id, bytes.len() as u64, None).encode());
+            self.raw.send(bytes);
+        }
+    }
+
+    /// Takes one frame in; sends the payload of calls that were granted.
+    fn receive(&mut self) -> Received {
+        let frame = self.raw.receive().expect("the server keeps the connection");
+        let id = frame.header.id;
+        match frame.header.kind {
+            Kind::Grant => {
+                for id in decode_ids(&frame.body).unwrap().collect::<Vec<_>>() {
+                    self.granted += 1;
+                    self.send_payload(id);
+                }
+            }
+            Kind::Result => assert!(self.withheld.insert(id)),
+            Kind::Data => self.fetched_bytes += frame.header.length,
+            Kind::Error => self.errors.push((id, RemoteError::decode(&frame.body).unwrap())),
+            Kind::Ping => self.raw.send(&Header::empty(Kind::Pong, id).encode()),
+            _ => {}
+        }
+        frame
+    }
+
+    fn receive_until(&mut self, is_so: impl Fn(&Asking) -> bool) {
+        while !is_so(self) {
+            self.receive();
+        }
+    }
+
+    /// Grants the results that were withheld.
+    fn grant_all(&mut self) {
+        let ids: Vec<u64> = std::mem::take(&mut self.withheld).into_iter().collect();
+        if !ids.is_empty() {
+            self.raw.send(&encode_frame(Kind::Grant, 0, &encode_ids(&ids)));
+        }
+    }
+}
+
+/// What is left of the memory while results nobody fetches hold their quota, is taken by arguments of calls that wait.
+fn fill_with_results(server: &ServerHandle, peer: &mut Asking, calls: u64) {
+    peer.begin(calls);
+    while peer.granted < SHARED / BYTES || (peer.withheld.len() as u64) <= QUOTA / BYTES {
+        peer.receive();
+        let held_bytes = server.stats().held_bytes;
+        assert!(held_bytes <= SHARED + BYTES, "{held_bytes} bytes are held");
+    }
+    // A call's arguments are given back before its result is there: one more may have been granted between.
+    let waiting = SHARED / BYTES - QUOTA / BYTES - 1;
+    until("the calls wait", || (waiting..waiting + 2).contains(&(server.stats().queued as u64)));
+}
+
+#[test]
+fn results_that_nobody_fetches_are_bounded() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve(echo());
+            let mut peer = Asking::new(&server, method, BYTES);
+            fill_with_results(&server, &mut peer, CALLS);
+            // No more of them are made, and calls of others go past those that wait.
+            let other = Client::connect(&server.address().to_string()).unwrap();
+            for number in 0..100 {
+                assert_eq!(other.call(method, number).wait().unwrap(), tree!(number));
+            }
+            assert_eq!(peer.withheld.len() as u64, QUOTA / BYTES + 1, "{:?}", server.stats());
+            assert!(server.stats().running == 0 && server.stats().awaiting_memory > 0);
+            // All come once they are fetched, each once.
+            let mut seen = peer.withheld.clone();
+            while peer.fetched_bytes < CALLS * BYTES {
+                peer.grant_all();
+                let frame = peer.receive();
+                assert!(frame.header.kind != Kind::Result || seen.insert(frame.header.id));
+            }
+            assert_eq!(seen.len() as u64, CALLS);
+            assert!(peer.errors.is_empty());
+            until("all is given back", || server.stats().held_bytes == 0 && server.stats().unsent_bytes == 0);
+        }
+    });
+}
+
+#[test]
+fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve(echo());
+            let mut peer = Asking::new(&server, method, BYTES);
+            let calls = SHARED / BYTES;
+            fill_with_results(&server, &mut peer, calls);
+            for id in QUOTA / BYTES + 2..=calls {
+                peer.raw.send(&Header::empty(Kind::Cancel, id).encode());
+            }
+            let waiting = calls - QUOTA / BYTES - 1;
+            peer.receive_until(|peer| peer.errors.len() as u64 == waiting);
+            assert!(peer.errors.iter().all(|(_, error)| error.kind == ErrorKind::Cancelled));
+            let stats = server.stats();
+            assert_eq!((stats.queued, stats.held_bytes), (0, (QUOTA / BYTES + 1) * 500_000));
+            drop(peer);
+            until("all is given back", || server.stats().held_bytes == 0);
+        }
+    });
+}
+
+#[test]
+fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve(echo());
+            let mut peer = Asking::new(&server, method, BYTES);
+            let calls = SHARED / BYTES;
+            fill_with_results(&server, &mut peer, calls);
+            server.closer().close();
+            let waiting = calls - QUOTA / BYTES - 1;
+            peer.receive_until(|peer| peer.errors.len() as u64 == waiting);
+            let is_closing = |error: &RemoteError| (error.kind, error.ran) == (ErrorKind::Closing, Ran::No);
+            assert!(peer.errors.iter().all(|(_, error)| is_closing(error)));
+            // What ran is still delivered.
+            peer.grant_all();
+            peer.receive_until(|peer| peer.fetched_bytes == (QUOTA / BYTES + 1) * BYTES);
+            peer.raw.until_closed();
+            server.join().unwrap();
+        }
+    });
+}
