@@ -1,7 +1,7 @@
 //! What all threads of a running server share, and how connections come to it.
 //!
 //! Flow: [`Door`] accepts a socket -> a poller in turn -> a [`Peer`] for it -> this, until the connection has ended.
-//! Never waits. Bounds: `max_connections`; eager credit of all connections, which shrinks when there are many.
+//! Never waits. Bounds: `max_connections`; memory by `Budget` and [`Credit`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
 use teleport_transport::wire::{ErrorKind, RemoteError};
-use teleport_transport::{AcceptError, Acceptor, Budget, Config, Link, Poller, Socket};
+use teleport_transport::{AcceptError, Acceptor, Budget, Link, Poller, Socket};
 
 use crate::call::OpenCall;
 use crate::counters::Counters;
+use crate::credit::Credit;
 use crate::done::Ledger;
 use crate::error::ServeError;
 use crate::lifecycle::Lifecycle;
@@ -29,12 +30,6 @@ const MAX_REFUSALS: usize = 64;
 
 /// How long a refused client has to read why.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
-
-/// What a connection may send without asking when there are many: the least that keeps small calls at one trip.
-const MIN_EAGER_BYTES: u64 = 64 << 10;
-
-/// The part of `max_memory` that eager credit of `Config::eager_credit_bytes` may amount to.
-const EAGER_PART: u64 = 4;
 
 /// What any connection's results may take: so much holds nobody up, and the quota of many connections is no less.
 const MIN_UNSENT_BYTES: u64 = 64 << 10;
@@ -62,8 +57,7 @@ pub(crate) struct Core {
     max_unsent_bytes: u64,
     stop_on_error: bool,
     max_connections: usize,
-    roomy: Arc<Config>,
-    tight: Arc<Config>,
+    credit: Credit,
     pollers: Vec<Poller>,
     next_poller: AtomicUsize,
     /// Every connection that has not ended, by its link's key.
@@ -79,9 +73,6 @@ impl Core {
         pollers: Vec<Poller>,
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
-        let roomy = options.config();
-        let eager_credit_bytes = roomy.eager_credit_bytes.min(MIN_EAGER_BYTES);
-        let tight = Config { eager_credit_bytes, ..roomy.clone() };
         Arc::new(Core {
             pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
@@ -89,12 +80,11 @@ impl Core {
             lifecycle,
             counters: Counters::default(),
             log_limit: LogLimit::default(),
-            budget: Budget::new(options.max_memory),
+            budget: Budget::new(options.shared_memory()),
             max_unsent_bytes: options.max_unsent(),
             stop_on_error: options.stop_on_error,
             max_connections: options.max_connections,
-            roomy: Arc::new(roomy),
-            tight: Arc::new(tight),
+            credit: Credit::new(options.max_memory, options.config()),
             pollers,
             next_poller: AtomicUsize::new(0),
             connections: Mutex::default(),
@@ -173,12 +163,6 @@ impl Core {
             answer();
         }
     }
-
-    /// Whether the credit of one more connection is within its part of the memory.
-    fn config(&self, connections: usize) -> &Arc<Config> {
-        let eager_bytes = (connections as u64).saturating_mul(self.roomy.eager_credit_bytes);
-        if eager_bytes <= self.budget.max_bytes() / EAGER_PART { &self.roomy } else { &self.tight }
-    }
 }
 
 /// A queue in which calls with a done function need a place in the ledger.
@@ -195,10 +179,17 @@ impl Door {
         let core = &self.0;
         let turn = core.next_poller.fetch_add(1, Ordering::Relaxed);
         let poller = &core.pollers[turn % core.pollers.len()];
-        let peer = Peer::new(core);
+        let is_surplus = connections > core.max_connections;
+        let (config, reservation) = if is_surplus {
+            (core.credit.none(), None)
+        } else {
+            let (config, reservation) = core.credit.reserve();
+            (config, Some(reservation))
+        };
+        let peer = Peer::new(core, reservation);
         let budget = Some(core.budget.clone());
-        let link = poller.attach(socket, Role::Server, core.config(connections), budget, peer.clone())?;
-        if connections > core.max_connections {
+        let link = poller.attach(socket, Role::Server, config, budget, peer.clone())?;
+        if is_surplus {
             let reason =
                 format!("the server has its {} connections (`max_connections`)", core.max_connections);
             link.close(Some(ErrorKind::Overloaded), &reason, REFUSAL_TIME);

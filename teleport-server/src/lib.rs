@@ -47,6 +47,7 @@ mod call;
 mod context;
 mod core;
 mod counters;
+mod credit;
 mod done;
 mod error;
 mod failure;

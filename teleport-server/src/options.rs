@@ -5,16 +5,16 @@ use std::fmt;
 use teleport_transport::wire::Tree;
 use teleport_transport::{Config, machine_memory_bytes};
 
+use crate::credit::memory_beside_credit;
 use crate::failure::BoxError;
 
 /// A done function of any form.
 pub(crate) type DoneFunction = Box<dyn FnMut(Tree) -> Result<(), BoxError> + Send>;
 
-/// Connections at once, unless told otherwise: more than the 10,000 actors of a large run, and their credit of 64 KiB
-/// each amounts to 1 GiB at most.
+/// Connections at once, unless told otherwise: more than the 10,000 actors of a large run.
 const MAX_CONNECTIONS: usize = 16_384;
 
-/// Less would refuse what any client may send without asking.
+/// Less would leave a connection no credit to speak of.
 const MIN_MEMORY: u64 = 1 << 20;
 
 /// The part of `max_memory` that results of one connection may take before it waits, unless told otherwise, and the least
@@ -62,11 +62,16 @@ impl Options {
         self.max_unsent.unwrap_or((self.max_memory / UNSENT_PART).max(MIN_UNSENT))
     }
 
-    /// The connections' configuration: no message may be larger than all memory, since it would wait for ever.
+    /// The connections' configuration: no message may be larger than what is granted at all, since it would wait for ever.
     pub(crate) fn config(&self) -> Config {
         let mut config = self.config.clone();
-        config.limits.max_message_bytes = config.limits.max_message_bytes.min(self.max_memory);
+        config.limits.max_message_bytes = config.limits.max_message_bytes.min(self.shared_memory());
         config
+    }
+
+    /// What of the memory is for grants and results.
+    pub(crate) fn shared_memory(&self) -> u64 {
+        memory_beside_credit(self.max_memory)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Calls of one connection that may not start, since too many of its results wait to be sent.
 //!
 //! Flow: `park` (a call's turn came too early) -> `take_all` (enough results have gone) -> the calls go back to where they
-//! came from, in the order in which their caller made them (a later one that a worker has taken by then starts first); or `remove` (one was withdrawn), or `close` (none starts any
-//! more). Never runs or answers a call. Bound: the calls that the connection may have open.
+//! came from, in the order in which their caller made them (a later one that a worker has taken by then starts first); or
+//! `remove` (one was withdrawn), or `close` (none starts any more). Never runs or answers a call. Bound: the calls that the connection may have open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

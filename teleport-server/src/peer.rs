@@ -15,6 +15,7 @@ use teleport_transport::{Call, Handler, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
+use crate::credit::Reservation;
 use crate::methods::Route;
 use crate::parked::{Parked, Verdict};
 use crate::worker;
@@ -39,16 +40,19 @@ pub(crate) struct Peer {
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
+    /// What pays for its eager credit until the connection has ended; functions may keep the rest of this for longer.
+    reservation: Mutex<Option<Reservation>>,
 }
 
 impl Peer {
-    pub(crate) fn new(core: &Arc<Core>) -> Arc<Peer> {
+    pub(crate) fn new(core: &Arc<Core>, reservation: Option<Reservation>) -> Arc<Peer> {
         Arc::new_cyclic(|me| Peer {
             me: me.clone(),
             core: core.clone(),
             introduction: OnceLock::new(),
             open: Mutex::default(),
             parked: Parked::default(),
+            reservation: Mutex::new(reservation),
         })
     }
 
@@ -235,6 +239,7 @@ impl Handler for Peer {
         for call in open.values() {
             self.withdraw(call);
         }
+        drop(self.reservation.lock().take());
         if self.is_introduced() {
             self.core.counters.clients.take_back();
         }

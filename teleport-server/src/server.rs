@@ -68,9 +68,12 @@ impl Server {
         self
     }
 
-    /// Bytes that arguments may take while they are received and until their functions start; calls that find no room
-    /// wait to be sent. It also bounds the size of one call. At least 1 MiB. Default: a quarter of the machine's memory,
-    /// or of its control group's limit. What functions keep or return is not counted.
+    /// Bytes that clients can make the server keep. A quarter is for what they may send without asking, each its part. The
+    /// other three are for larger arguments, from when they may be sent until their functions start, and for results of
+    /// more than 4 KiB, until they have gone. Calls that find no room wait to be sent; results are made in any case, within
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). It also bounds the size of one call, to three quarters. What
+    /// functions keep is not counted. At least 1 MiB. Default: a quarter of the machine's memory, or of its control group's
+    /// limit.
     pub fn max_memory(mut self, bytes: u64) -> Server {
         self.options.set_max_memory(bytes);
         self
@@ -84,8 +87,9 @@ impl Server {
         self
     }
 
-    /// Connections at once; one past it is told so and closed. Each costs a descriptor and, when used, up to 1 MiB for
-    /// small calls (64 KiB when there are many). Default: 16,384.
+    /// Connections at once; one past it is told so and closed. Each costs a descriptor and up to 1 MiB of `max_memory` for
+    /// small calls. When these have taken an eighth of it, a new connection gets 64 KiB; when they have taken a quarter,
+    /// nothing, and all its arguments wait until they are asked for. Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = connections;
         self
@@ -117,8 +121,8 @@ impl Server {
         self
     }
 
-    /// The largest call, in bytes of memory, with each array at a multiple of 64. Default: 16 GiB, and never more than
-    /// `max_memory`.
+    /// The largest call, in bytes of memory, with each array at a multiple of 64. A client refuses a larger one before it is
+    /// sent. Default: 16 GiB, and never more than three quarters of `max_memory`.
     pub fn max_message_bytes(mut self, bytes: u64) -> Server {
         self.options.config.limits.max_message_bytes = bytes;
         self

@@ -14,7 +14,7 @@ use teleport_tests::{Raw, Received, until, watched};
 const MAX_MEMORY: u64 = 40 << 20;
 
 /// What of it grants and results may take.
-const SHARED: u64 = MAX_MEMORY;
+const SHARED: u64 = MAX_MEMORY / 4 * 3;
 
 /// What a connection may leave unfetched before its calls wait.
 const QUOTA: u64 = MAX_MEMORY / 8;
@@ -196,5 +196,62 @@ fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
             peer.raw.until_closed();
             server.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn a_lost_connection_gives_back_what_it_had_half_sent_while_its_functions_run() {
+    watched(|| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let stopped = std::sync::Mutex::new(stopped);
+        let server = serve(Methods::new().register("stop", move |x: Tree| {
+            let _ = stopped.lock().unwrap().recv();
+            x
+        }));
+        let mut peer = Asking::new(&server, "stop", BYTES);
+        // One runs, one waits for the worker, one is half sent.
+        peer.begin(2);
+        peer.receive_until(|peer| peer.granted == 2);
+        peer.begin(1);
+        peer.raw.next_of(Kind::Grant);
+        peer.raw.send(&Header::data(3, BYTES, None).encode());
+        peer.raw.send(&[7; 1000]);
+        until("one runs", || server.stats().running == 1 && server.stats().queued == 1);
+        assert_eq!(server.stats().held_bytes, 2 * BYTES);
+        drop(peer);
+        until("all is given back", || server.stats().held_bytes == 0);
+        assert_eq!(server.stats().running, 1);
+        drop(stop);
+    });
+}
+
+#[test]
+fn credit_is_a_part_of_the_memory_and_nobody_is_refused() {
+    watched(|| {
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(8 << 20).start(echo()).unwrap();
+        let address = server.address().to_string();
+        let introduced = || Raw::introduced(&address);
+        let mut credits: Vec<_> = (0..20).map(|_| introduced()).collect();
+        let bytes: Vec<u64> = credits.iter().map(|(_, hello)| hello.eager_credit_bytes).collect();
+        let (roomy, tight) = (1 << 20, 64 << 10);
+        assert_eq!(bytes, [[roomy].as_slice(), &[tight; 16], &[0; 3]].concat());
+        // Also without credit all is answered, in either direction.
+        let client = Client::connect(&address).unwrap();
+        for bytes in [0, 1, 100_000, 3 << 20] {
+            let array = Array::from(vec![1u8; bytes]);
+            assert_eq!(client.call("echo", array.clone()).wait().unwrap(), Tree::Array(array));
+        }
+        let error = client.call("echo", Array::zeros::<u8>([(6 << 20) + 1])).wait().unwrap_err();
+        let text = error.to_string();
+        for part in ["6291457", "6291456", "max_message_bytes", "max_memory"] {
+            assert!(text.contains(part), "{text}");
+        }
+        // Who goes leaves its credit to the next.
+        credits.remove(0);
+        until("its end was noticed", || server.clients() == 20);
+        assert_eq!(introduced().1.eager_credit_bytes, 64 << 10);
+        credits.clear();
+        until("their end was noticed", || server.clients() == 1);
+        assert_eq!(introduced().1.eager_credit_bytes, 1 << 20);
     });
 }

@@ -194,6 +194,11 @@ impl Inbound {
         Ok(())
     }
 
+    /// Drops every message whose payload has not come to its end, with what pays for it: the connection is over.
+    pub fn end(&mut self) {
+        self.reception.messages = HashMap::new();
+    }
+
     /// Messages whose payload has not come to its end.
     pub fn unfinished(&self) -> usize {
         self.reception.messages.len()

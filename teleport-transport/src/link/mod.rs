@@ -437,6 +437,9 @@ impl Link {
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
+        if self.closed.get().is_some() {
+            inbound.end();
+        }
         drop(inbound);
         // One write answers all pings, grants and withdrawals of the turn.
         if turn != Turn::Gone && self.outbound.lock().has_work() {
@@ -560,7 +563,7 @@ impl Link {
                 Ok(bytes) if bytes > 0 => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.gone(Closed::Here, &mut scratch.wakers),
+                _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
             }
         }
         Turn::More
@@ -571,8 +574,7 @@ impl Link {
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
         if self.linger_until.lock().is_some_and(|until| until <= now) {
-            self.gone(Closed::Here, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(Closed::Here, scratch);
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
@@ -584,8 +586,7 @@ impl Link {
         let next = inbound.next_timeout();
         drop(inbound);
         if let Err(closed) = result {
-            self.gone(closed, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(closed, scratch);
             return None;
         }
         self.flush();
@@ -615,7 +616,7 @@ impl Link {
             Closed::Protocol(error) if !error.is_stranger() => Some(error.to_string()),
             _ => None,
         };
-        let Some(text) = text else { return self.gone(closed, wakers) };
+        let Some(text) = text else { return self.close_socket(closed, wakers) };
         self.end(closed, wakers);
         self.outbound.lock().finish_now(Some(ErrorKind::Protocol), &text);
         self.linger(LINGER);
@@ -634,8 +635,16 @@ impl Link {
         }
     }
 
+    /// Ends the link from outside of a turn of reading, and gives back what was half received: functions that still run may
+    /// keep the link itself for long.
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, scratch: &mut Scratch) {
+        self.close_socket(closed, &mut scratch.wakers);
+        self.inbound.lock().end();
+        scratch.wakers.wake_all();
+    }
+
     /// Closes the descriptor.
-    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    fn close_socket(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
         self.end(closed, wakers);
         self.outbound.lock().end();
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.

@@ -342,8 +342,7 @@ impl Polling {
                 Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
-                    link.gone(Closed::Here, &mut self.scratch.wakers);
-                    self.scratch.wakers.wake_all();
+                    link.gone(Closed::Here, &mut self.scratch);
                 }
                 Command::Forget(key) => drop(self.links.remove(&key)),
                 Command::Listen(key, listener, acceptor) => {
@@ -378,13 +377,12 @@ impl Polling {
     fn end(mut self) {
         self.listeners.clear();
         for link in std::mem::take(&mut self.links).into_values() {
-            link.gone(Closed::Here, &mut self.scratch.wakers);
+            link.gone(Closed::Here, &mut self.scratch);
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Attach(link) = command {
-                link.gone(Closed::Here, &mut self.scratch.wakers);
+                link.gone(Closed::Here, &mut self.scratch);
             }
         }
-        self.scratch.wakers.wake_all();
     }
 }
