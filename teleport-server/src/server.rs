@@ -87,6 +87,23 @@ impl Server {
         self
     }
 
+    /// The least rate, in bytes per second, at which a client must move memory that other clients wait for: arguments that
+    /// it has half sent, results that it has not fetched. If it has moved less for 5 s in that direction, while others
+    /// waited for memory, these calls fail with the error `too_slow`; arguments that come later are dropped, and functions
+    /// that ran are not run again. A client may be as slow as it likes while there is memory for all. 0 for never.
+    /// Default: 64 KiB.
+    pub fn min_rate(mut self, bytes_per_second: u64) -> Server {
+        self.options.config.min_rate = bytes_per_second;
+        self
+    }
+
+    /// Not part of the public interface: how long a client may be slower than `min_rate`, for tests.
+    #[doc(hidden)]
+    pub fn pace_window(mut self, window: Duration) -> Server {
+        self.options.config.pace_window = window;
+        self
+    }
+
     /// Connections at once; one past it is told so and closed. Each costs a descriptor and up to 1 MiB of `max_memory` for
     /// small calls. When these have taken an eighth of it, a new connection gets 64 KiB; when they have taken a quarter,
     /// nothing, and all its arguments wait until they are asked for. Default: 16,384.

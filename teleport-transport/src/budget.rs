@@ -88,6 +88,11 @@ impl Budget {
         self.shared.state.lock().lines.iter().map(|line| line.waiting.len()).sum()
     }
 
+    /// Whether any but `connection` wait for memory.
+    pub fn others_wait(&self, connection: u64) -> bool {
+        self.shared.state.lock().lines.iter().any(|line| line.connection != connection)
+    }
+
     /// Charges `bytes` if they are free and nobody waits.
     pub fn try_charge(&self, bytes: u64) -> Option<Charge> {
         let mut state = self.shared.state.lock();
@@ -228,6 +233,10 @@ mod tests {
         }
         ask(&budget, &granted, 2, 1, 10);
         assert_eq!(budget.waiting(), 3);
+        assert!(budget.others_wait(1) && budget.others_wait(2) && budget.others_wait(3));
+        budget.forget_connection(2);
+        assert!(!budget.others_wait(1) && budget.others_wait(2));
+        ask(&budget, &granted, 2, 1, 10);
         let mut order = Vec::new();
         while let Some((connection, id, charge)) = { granted.lock().pop() } {
             order.push((connection, id));

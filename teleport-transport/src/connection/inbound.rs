@@ -21,6 +21,7 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
+use super::pace::{Pace, Sight};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::config::{Config, MAX_TIME};
 
@@ -54,6 +55,8 @@ pub struct Inbound {
     decoder: Decoder,
     reception: Reception,
     liveness: Liveness,
+    /// None where the peer may be as slow as it likes.
+    pace: Option<Pace>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,10 @@ struct Reception {
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
     next_signature: usize,
+    /// Payload that came since the connection began.
+    received_bytes: u64,
+    /// Counts the windows of `Inbound::pace`.
+    window: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +88,7 @@ impl Inbound {
         Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
+            pace: Pace::new(role, &config),
             reception: Reception {
                 role,
                 config,
@@ -89,6 +97,8 @@ impl Inbound {
                 chunk: Chunk::default(),
                 signatures: [const { None }; CACHED_SIGNATURES],
                 next_signature: 0,
+                received_bytes: 0,
+                window: 0,
             },
         }
     }
@@ -168,7 +178,10 @@ impl Inbound {
     /// The memory of a message that waits has been paid for: tells the peer to send it.
     pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
         // For a message that was withdrawn meanwhile, or replaced by another, the memory is given back at once.
-        if self.reception.messages.get_mut(&id).is_some_and(|message| message.admit(hold)) {
+        if let Some(message) = self.reception.messages.get_mut(&id)
+            && message.admit(hold)
+        {
+            message.note_window(self.reception.window);
             outbound.with(|outbound| outbound.grant(id));
         }
     }
@@ -194,6 +207,46 @@ impl Inbound {
         Ok(())
     }
 
+    /// Whether [`handle_pace`](Inbound::handle_pace) ever does anything.
+    pub fn has_pace(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Looks whether the peer crawls with memory that others wait for, and ends what does; gives when to look again, or none
+    /// while the connection holds no memory of a budget. `unwritten_bytes` are staged and not taken by the socket.
+    pub fn handle_pace(
+        &mut self,
+        now: Instant,
+        unwritten_bytes: u64,
+        outbound: &impl SharedOutbound,
+        others_wait: impl FnOnce() -> bool,
+    ) -> Option<Instant> {
+        let pace = self.pace.as_mut()?;
+        let receives = self.reception.messages.values().any(|message| message.holds_charge_before(u32::MAX));
+        if !receives && !outbound.with(|outbound| outbound.holds_charges()) {
+            pace.rest();
+            return None;
+        }
+        if let Some(end) = pace.window_ends().filter(|end| now < *end) {
+            return Some(end);
+        }
+        let staged_bytes = outbound.with(|outbound| outbound.staged_payload_bytes());
+        let sight = Sight {
+            received_bytes: self.reception.received_bytes,
+            sent_bytes: staged_bytes.saturating_sub(unwritten_bytes),
+            others_wait: others_wait(),
+        };
+        let slow = pace.look(now, sight);
+        if slow.receiving {
+            let error = pace.error("the arguments came", Ran::No);
+            self.reception.give_up_slow(&error, outbound);
+        }
+        let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
+        outbound.with(|outbound| outbound.end_window(error.as_ref()));
+        self.reception.window += 1;
+        pace.window_ends()
+    }
+
     /// Drops every message whose payload has not come to its end, with what pays for it: the connection is over.
     pub fn end(&mut self) {
         self.reception.messages = HashMap::new();
@@ -206,7 +259,19 @@ impl Inbound {
 }
 
 impl Reception {
+    /// Ends the messages that were half received before this window began.
+    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) {
+        for (id, message) in &mut self.messages {
+            if message.holds_charge_before(self.window) {
+                message.give_up();
+                // Fails when the connection closes: nobody waits for the answer then.
+                let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+            }
+        }
+    }
+
     fn place(&mut self, bytes: usize) {
+        self.received_bytes += bytes as u64;
         if let Some(message) = self.messages.get_mut(&self.chunk.id) {
             message.placed(bytes);
         }
@@ -291,6 +356,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
     }
 
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        self.reception.received_bytes += bytes.len() as u64;
         if let Some(message) = self.reception.messages.get_mut(&self.reception.chunk.id) {
             message.copy(bytes);
         }

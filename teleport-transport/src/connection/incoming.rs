@@ -62,6 +62,8 @@ pub(super) struct Incoming {
     hold: Option<Hold>,
     /// Payload bytes in chunks that were announced, received or not.
     announced_bytes: u64,
+    /// In which window of the connection's pace it was admitted.
+    window: u32,
 }
 
 impl Incoming {
@@ -74,6 +76,7 @@ impl Incoming {
             run: 0,
             hold: None,
             announced_bytes: 0,
+            window: 0,
         }
     }
 
@@ -94,6 +97,22 @@ impl Incoming {
             self.hold = Some(hold);
         }
         is_new
+    }
+
+    /// Takes note of the window in which it was admitted.
+    pub(super) fn note_window(&mut self, window: u32) {
+        self.window = window;
+    }
+
+    /// Whether it holds memory of a budget, since before `window` began.
+    pub(super) fn holds_charge_before(&self, window: u32) -> bool {
+        matches!(self.hold, Some(Hold::Charged(_))) && !self.is_dropped() && self.window < window
+    }
+
+    /// Gives its memory back. What comes of it is dropped.
+    pub(super) fn give_up(&mut self) {
+        self.drop_payload();
+        self.hold = Some(Hold::None);
     }
 
     pub(super) fn is_admitted(&self) -> bool {

@@ -11,6 +11,7 @@ mod inbound;
 mod incoming;
 mod liveness;
 mod outbound;
+mod pace;
 mod staged;
 mod unsent;
 

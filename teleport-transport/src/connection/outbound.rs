@@ -122,6 +122,8 @@ pub struct Outbound {
     queued_bytes: u64,
     /// What pays for large results, and who is to be told when they have gone. Of a server.
     unsent: Unsent,
+    /// Payload that was staged since the connection began.
+    staged_payload_bytes: u64,
     small_bytes_since_chunk: usize,
     farewell: Farewell,
 }
@@ -145,6 +147,7 @@ impl Outbound {
             max_eager_bytes: config.eager_credit_bytes,
             queued_bytes: 0,
             unsent: Unsent::default(),
+            staged_payload_bytes: 0,
             small_bytes_since_chunk: 0,
             farewell: Farewell::None,
         }
@@ -232,6 +235,27 @@ impl Outbound {
     /// Whether as little is queued as was waited for; says so once.
     pub fn take_drained(&mut self) -> bool {
         self.unsent.take_drained(self.queued_bytes)
+    }
+
+    /// Whether it holds charges for results.
+    pub(super) fn holds_charges(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Payload that was staged since the connection began.
+    pub(super) fn staged_payload_bytes(&self) -> u64 {
+        self.staged_payload_bytes
+    }
+
+    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
+    pub(super) fn end_window(&mut self, error: Option<&RemoteError>) {
+        let mut before = self.unsent.end_window();
+        before.sort_unstable();
+        if let Some(error) = error {
+            for id in before {
+                self.replace_answer(id, error);
+            }
+        }
     }
 
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
@@ -508,6 +532,7 @@ impl Outbound {
         self.note_sent(id, message.payload_bytes == 0 || (payload_follows && is_small));
         if payload_follows && is_small {
             self.queued_bytes -= message.payload_bytes;
+            self.staged_payload_bytes += message.payload_bytes;
             stage_data(id, message.payload_bytes, &mut message.payload.into(), &mut 0, self.checksum, staged);
         } else if payload_follows {
             self.large.push_back(Transfer::new(id, message));
@@ -530,6 +555,7 @@ impl Outbound {
         let (id, bytes) = (transfer.id, transfer.remaining_bytes.min(MAX_CHUNK_BYTES));
         stage_data(id, bytes, &mut transfer.pieces, &mut transfer.copied_bytes, self.checksum, staged);
         transfer.remaining_bytes -= bytes;
+        self.staged_payload_bytes += bytes;
         self.queued_bytes -= bytes;
         self.small_bytes_since_chunk = 0;
         if transfer.remaining_bytes > 0 {

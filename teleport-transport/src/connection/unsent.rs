@@ -11,14 +11,16 @@ use crate::budget::Charge;
 /// Charges for results of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
-    charges: HashMap<u64, Charge>,
+    /// With the window of the connection's pace in which each began.
+    charges: HashMap<u64, (u32, Charge)>,
+    window: u32,
     /// Somebody waits until no more bytes than this are queued.
     mark: Option<u64>,
 }
 
 impl Unsent {
     pub(super) fn hold(&mut self, id: u64, charge: Charge) {
-        self.charges.insert(id, charge);
+        self.charges.insert(id, (self.window, charge));
     }
 
     pub(super) fn release(&mut self, id: u64) {
@@ -30,6 +32,17 @@ impl Unsent {
 
     pub(super) fn release_all(&mut self) {
         self.charges.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.charges.is_empty()
+    }
+
+    /// The results that were held before this window began. Begins the next one.
+    pub(super) fn end_window(&mut self) -> Vec<u64> {
+        let window = self.window;
+        self.window += 1;
+        self.charges.iter().filter(|(_, (since, _))| *since < window).map(|(id, _)| *id).collect()
     }
 
     /// If several wait, the largest mark counts: who looks too early asks again.
@@ -65,6 +78,11 @@ mod tests {
         unsent.release(2);
         unsent.release(77);
         assert_eq!(budget.used_bytes(), 120);
+        assert_eq!(unsent.end_window(), []);
+        unsent.hold(4, budget.charge_anyway(1));
+        let mut before = unsent.end_window();
+        before.sort_unstable();
+        assert_eq!(before, [1, 3]);
         unsent.release_all();
         assert_eq!(budget.used_bytes(), 0);
     }

@@ -100,6 +100,12 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     right: WriteRight,
+    /// Staged bytes that the socket has not taken.
+    unwritten: AtomicUsize,
+    /// Whether it matters how fast the peer moves memory that it holds.
+    has_pace: bool,
+    /// The poller looks at that from time to time.
+    paced: AtomicBool,
     /// None once the descriptor is closed.
     socket: RwLock<Option<Socket>>,
     /// Why the link is over, once it is.
@@ -156,6 +162,7 @@ impl Link {
         handler: Arc<H>,
     ) -> Arc<Link> {
         let (inbound, outbound) = connection::halves(role, config, Instant::now());
+        let has_pace = inbound.has_pace() && budget.is_some();
         Arc::new(Link {
             key: poller.next_key(),
             peer_address: socket.peer().to_owned(),
@@ -172,6 +179,9 @@ impl Link {
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
+            unwritten: AtomicUsize::new(0),
+            has_pace,
+            paced: AtomicBool::new(false),
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
@@ -235,10 +245,14 @@ impl Link {
         let charge = budget.map(|budget| budget.charge_anyway(message.memory_bytes));
         let mut outbound = self.outbound.lock();
         outbound.push_answer(id, message)?;
+        let is_charged = charge.is_some();
         if let Some(charge) = charge {
             outbound.hold_charge(id, charge);
         }
         drop(outbound);
+        if is_charged {
+            self.watch_pace();
+        }
         self.flush();
         Ok(())
     }
@@ -321,6 +335,7 @@ impl Link {
                 Ok(bytes) => {
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
+                    self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
                     if !all || written >= MAX_BYTES_PER_TURN {
                         return self.hand_over();
@@ -541,12 +556,14 @@ impl Link {
         });
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
+            self.watch_pace();
         }
     }
 
     /// The budget has room for a message that waited.
     pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
         self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
+        self.watch_pace();
         self.flush();
     }
 
@@ -584,6 +601,7 @@ impl Link {
         let mut inbound = self.inbound.lock();
         let result = inbound.handle_timeout(now, &self.outbound);
         let next = inbound.next_timeout();
+        let next = self.handle_pace(&mut inbound, now).map_or(next, |again| again.min(next));
         drop(inbound);
         if let Err(closed) = result {
             self.gone(closed, scratch);
@@ -592,6 +610,25 @@ impl Link {
         self.flush();
         let next = self.linger_until.lock().map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
+    }
+
+    /// From now on the connection holds memory of the budget: somebody may wait for it.
+    fn watch_pace(self: &Arc<Self>) {
+        if self.has_pace && !self.paced.swap(true, Ordering::SeqCst) {
+            self.poller.send(Command::Timer(self.clone(), Instant::now()));
+        }
+    }
+
+    /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
+    fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Option<Instant> {
+        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed))?;
+        // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
+        self.paced.store(false, Ordering::SeqCst);
+        let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
+        let others_wait = || budget.others_wait(self.key as u64);
+        let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
+        self.paced.store(true, Ordering::SeqCst);
+        Some(again)
     }
 
     /// A link that no thread has driven for a while is watched again; gives when to look again otherwise.
