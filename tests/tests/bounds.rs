@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use teleport::wire::{
     CallHead, ErrorKind, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError, decode_ids,
@@ -202,8 +205,8 @@ fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
 #[test]
 fn a_lost_connection_gives_back_what_it_had_half_sent_while_its_functions_run() {
     watched(|| {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let stopped = std::sync::Mutex::new(stopped);
+        let (stop, stopped) = mpsc::channel::<()>();
+        let stopped = Mutex::new(stopped);
         let server = serve(Methods::new().register("stop", move |x: Tree| {
             let _ = stopped.lock().unwrap().recv();
             x
@@ -253,5 +256,146 @@ fn credit_is_a_part_of_the_memory_and_nobody_is_refused() {
         credits.clear();
         until("their end was noticed", || server.clients() == 1);
         assert_eq!(introduced().1.eager_credit_bytes, 1 << 20);
+    });
+}
+
+// ---- Peers that crawl while others wait ----
+
+/// Two messages of it do not fit.
+const LARGE: u64 = SHARED / 3 * 2;
+
+/// A server that soon loses its patience.
+fn serve_impatiently() -> ServerHandle {
+    let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
+    server.pace_window(Duration::from_millis(100)).start(echo().register("sum", sum)).unwrap()
+}
+
+fn sum(x: Vec<u8>) -> u64 {
+    x.into_iter().map(u64::from).sum()
+}
+
+/// A call that needs the memory that somebody else has.
+fn call_large(server: &ServerHandle) {
+    let client = Client::connect(&server.address().to_string()).unwrap();
+    let sum = client.call("sum", Array::from(vec![1u8; LARGE as usize])).wait().unwrap();
+    assert_eq!(sum, tree!(LARGE));
+}
+
+#[test]
+fn arguments_that_crawl_while_others_wait_are_given_up() {
+    watched(|| {
+        let server = serve_impatiently();
+        let mut peer = Asking::new(&server, "sum", LARGE);
+        peer.begin(1);
+        peer.raw.next_of(Kind::Grant);
+        let payload = peer.call.payload[0].clone();
+        let (first, rest) = payload.split_at(MAX_CHUNK_BYTES as usize + 1000);
+        let (whole, part) = first.split_at(MAX_CHUNK_BYTES as usize);
+        peer.raw.send(&Header::data(1, MAX_CHUNK_BYTES, None).encode());
+        peer.raw.send(whole);
+        peer.raw.send(&Header::data(1, MAX_CHUNK_BYTES, None).encode());
+        peer.raw.send(part);
+        call_large(&server);
+        peer.receive_until(|peer| peer.errors.len() == 1);
+        let (id, error) = &peer.errors[0];
+        assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::No));
+        assert!(error.message.contains("min_rate"), "{error}");
+        // What still comes is dropped, and the connection goes on.
+        let (part, _) = rest.split_at(MAX_CHUNK_BYTES as usize - 1000);
+        peer.raw.send(part);
+        peer.raw.send(&Header::empty(Kind::Abort, 1).encode());
+        peer.begin(1);
+        peer.receive_until(|peer| peer.granted == 1);
+        peer.receive_until(|peer| peer.fetched_bytes > 0 || !peer.withheld.is_empty());
+        until("all is given back", || server.stats().held_bytes == 0);
+    });
+}
+
+#[test]
+fn results_that_are_not_fetched_while_others_wait_are_given_up() {
+    watched(|| {
+        let server = serve_impatiently();
+        let mut peer = Asking::new(&server, "echo", LARGE);
+        peer.begin(1);
+        peer.receive_until(|peer| peer.withheld.len() == 1);
+        call_large(&server);
+        peer.receive_until(|peer| peer.errors.len() == 1);
+        let (id, error) = &peer.errors[0];
+        assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::Yes));
+        assert_eq!((server.stats().held_bytes, peer.fetched_bytes), (0, 0));
+    });
+}
+
+#[test]
+fn a_peer_may_crawl_while_nobody_waits() {
+    watched(|| {
+        let server = serve_impatiently();
+        let mut peer = Asking::new(&server, "sum", LARGE);
+        peer.begin(1);
+        peer.raw.next_of(Kind::Grant);
+        let start = Instant::now();
+        // Other calls find memory.
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let array = Array::from(vec![1u8; LARGE as usize / 4]);
+        while start.elapsed() < Duration::from_millis(500) {
+            client.call("sum", array.clone()).wait().unwrap();
+        }
+        assert_eq!(server.stats().held_bytes, LARGE);
+        peer.send_payload(1);
+        peer.receive_until(|peer| !peer.withheld.is_empty());
+        assert!(peer.errors.is_empty());
+    });
+}
+
+// ---- Nobody locks others out ----
+
+#[test]
+fn large_messages_come_one_after_the_other_and_none_is_locked_out() {
+    watched(|| {
+        let server = serve(echo().register("sum", sum));
+        let mut peers: Vec<Asking> = (0..8).map(|_| Asking::new(&server, "sum", LARGE)).collect();
+        peers.iter_mut().for_each(|peer| peer.begin(2));
+        until("one has the memory", || server.stats().awaiting_memory == 15);
+        assert_eq!(server.stats().held_bytes, LARGE);
+        // All or nothing: those that wait hold no part of it, and whoever has it can finish.
+        let threads: Vec<_> = peers
+            .into_iter()
+            .map(|mut peer| {
+                thread::spawn(move || {
+                    for calls in 1..=2 {
+                        peer.receive_until(|peer| peer.granted == calls);
+                    }
+                    while peer.fetched_bytes < 16 {
+                        peer.grant_all();
+                        peer.receive();
+                    }
+                    assert!(peer.errors.is_empty());
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        until("all is given back", || server.stats().held_bytes == 0);
+        assert_eq!((server.stats().answered, server.stats().awaiting_memory), (16, 0));
+    });
+}
+
+#[test]
+fn a_server_that_keeps_every_array_goes_on() {
+    watched(|| {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = kept.clone();
+        let methods = Methods::new().register("keep", move |x: Array| {
+            keep.lock().unwrap().push(x.clone());
+            x
+        });
+        let server = serve(methods);
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let calls = 2 * MAX_MEMORY / LARGE + 3;
+        for call in 0..calls {
+            let array = Array::from(vec![call as u8; LARGE as usize]);
+            assert_eq!(client.call("keep", array.clone()).wait().unwrap(), Tree::Array(array));
+        }
+        until("all is given back", || server.stats().held_bytes == 0);
+        assert_eq!(kept.lock().unwrap().len() as u64, calls);
     });
 }
