@@ -114,7 +114,7 @@ impl Peer {
     // ---- Calls that wait for results to leave ----
 
     fn must_wait(&self, link: &Link) -> bool {
-        self.core.is_past_quota(link.queued_bytes())
+        self.core.is_past_quota(link.unsent_bytes())
     }
 
     /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes

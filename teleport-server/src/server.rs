@@ -79,7 +79,7 @@ impl Server {
         self
     }
 
-    /// Bytes of results that one connection may leave unfetched: past it none of its calls start until half of them have
+    /// Bytes of results of more than 4 KiB that one connection may leave unfetched: past it none of its calls start until half of them have
     /// gone, while the calls of others go on. One result may be larger. When more than half of `max_memory` is in use,
     /// connections share the other half alike, down to 64 KiB each. Default: an eighth of `max_memory`, at least 1 MiB.
     pub fn max_unsent_bytes(mut self, bytes: u64) -> Server {

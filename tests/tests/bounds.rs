@@ -327,6 +327,28 @@ fn results_that_are_not_fetched_while_others_wait_are_given_up() {
 }
 
 #[test]
+fn calls_that_wait_for_results_to_leave_lock_nobody_out() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve_impatiently();
+            let mut peer = Asking::new(&server, method, BYTES);
+            fill_with_results(&server, &mut peer, CALLS);
+            // It reads what it is told, and fetches nothing.
+            let reads = thread::spawn(move || {
+                peer.receive_until(|peer| peer.errors.len() as u64 >= QUOTA / BYTES);
+                peer
+            });
+            call_large(&server);
+            let peer = reads.join().unwrap();
+            let is_slow = |error: &RemoteError| (error.kind, error.ran) == (ErrorKind::TooSlow, Ran::Yes);
+            assert!(peer.errors.iter().all(|(_, error)| is_slow(error)));
+            drop(peer);
+            until("all is given back", || server.stats().held_bytes == 0);
+        }
+    });
+}
+
+#[test]
 fn a_peer_may_crawl_while_nobody_waits() {
     watched(|| {
         let server = serve_impatiently();

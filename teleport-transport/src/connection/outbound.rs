@@ -163,6 +163,12 @@ impl Outbound {
         self.queued_bytes
     }
 
+    /// What is left to be sent of results that hold a charge. Smaller ones do not count: nobody has to wait for them, since
+    /// nobody is made to fetch them.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.queued_bytes.min(self.unsent.charged_bytes())
+    }
+
     /// Calls without an answer, and a client's whose result is not whole.
     pub fn open_calls(&self) -> usize {
         self.own_calls.len() + self.peer_calls.unanswered()
@@ -178,7 +184,7 @@ impl Outbound {
         !self.introduction.is_empty()
             || (self.peer.is_some() && self.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
-            || self.unsent.is_drained(self.queued_bytes)
+            || self.unsent.is_drained(self.unsent_bytes())
     }
 
     fn has_frames(&self) -> bool {
@@ -227,14 +233,15 @@ impl Outbound {
         self.unsent.hold(id, charge);
     }
 
-    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are queued, which may be now.
+    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are [unsent](Outbound::unsent_bytes), which
+    /// may be now.
     pub fn await_drain(&mut self, max_bytes: u64) {
         self.unsent.await_drain(max_bytes);
     }
 
-    /// Whether as little is queued as was waited for; says so once.
+    /// Whether as little is left as was waited for; says so once.
     pub fn take_drained(&mut self) -> bool {
-        self.unsent.take_drained(self.queued_bytes)
+        self.unsent.take_drained(self.unsent_bytes())
     }
 
     /// Whether it holds charges for results.

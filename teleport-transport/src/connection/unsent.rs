@@ -13,25 +13,35 @@ use crate::budget::Charge;
 pub(super) struct Unsent {
     /// With the window of the connection's pace in which each began.
     charges: HashMap<u64, (u32, Charge)>,
+    /// Invariant: the sum of `charges`.
+    charged_bytes: u64,
     window: u32,
-    /// Somebody waits until no more bytes than this are queued.
+    /// Somebody waits until no more bytes than this are left.
     mark: Option<u64>,
 }
 
 impl Unsent {
     pub(super) fn hold(&mut self, id: u64, charge: Charge) {
+        self.charged_bytes += charge.bytes();
         self.charges.insert(id, (self.window, charge));
     }
 
     pub(super) fn release(&mut self, id: u64) {
         // Most connections hold nothing: no hash is computed for them.
-        if !self.charges.is_empty() {
-            self.charges.remove(&id);
+        if !self.charges.is_empty()
+            && let Some((_, charge)) = self.charges.remove(&id)
+        {
+            self.charged_bytes -= charge.bytes();
         }
     }
 
     pub(super) fn release_all(&mut self) {
         self.charges.clear();
+        self.charged_bytes = 0;
+    }
+
+    pub(super) fn charged_bytes(&self) -> u64 {
+        self.charged_bytes
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,12 +60,12 @@ impl Unsent {
         self.mark = Some(self.mark.map_or(max_bytes, |mark| mark.max(max_bytes)));
     }
 
-    pub(super) fn is_drained(&self, queued_bytes: u64) -> bool {
-        self.mark.is_some_and(|mark| queued_bytes <= mark)
+    pub(super) fn is_drained(&self, unsent_bytes: u64) -> bool {
+        self.mark.is_some_and(|mark| unsent_bytes <= mark)
     }
 
-    pub(super) fn take_drained(&mut self, queued_bytes: u64) -> bool {
-        let is_drained = self.is_drained(queued_bytes);
+    pub(super) fn take_drained(&mut self, unsent_bytes: u64) -> bool {
+        let is_drained = self.is_drained(unsent_bytes);
         if is_drained {
             self.mark = None;
         }
@@ -77,14 +87,14 @@ mod tests {
         unsent.release(2);
         unsent.release(2);
         unsent.release(77);
-        assert_eq!(budget.used_bytes(), 120);
+        assert_eq!((budget.used_bytes(), unsent.charged_bytes()), (120, 120));
         assert_eq!(unsent.end_window(), []);
         unsent.hold(4, budget.charge_anyway(1));
         let mut before = unsent.end_window();
         before.sort_unstable();
         assert_eq!(before, [1, 3]);
         unsent.release_all();
-        assert_eq!(budget.used_bytes(), 0);
+        assert_eq!((budget.used_bytes(), unsent.charged_bytes()), (0, 0));
     }
 
     #[test]

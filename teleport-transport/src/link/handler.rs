@@ -105,7 +105,7 @@ pub trait Handler: Gate + Send + Sync + 'static {
     ) {
     }
 
-    /// As little waits to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
+    /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
     fn drained(&self, _link: &Arc<Link>) {}
 
     /// The link is over. Called once, and nothing after it, but perhaps

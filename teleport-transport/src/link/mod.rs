@@ -257,8 +257,13 @@ impl Link {
         Ok(())
     }
 
-    /// Has [`Handler::drained`] called, once, when at most `max_bytes` wait to be sent, which may be at once. If several
-    /// ask before that, the largest number counts.
+    /// What is left to be sent of large results.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.outbound.lock().unsent_bytes()
+    }
+
+    /// Has [`Handler::drained`] called, once, when at most `max_bytes` of large results are left to be sent, which may be at
+    /// once. If several ask before that, the largest number counts.
     pub fn await_drain(self: &Arc<Self>, max_bytes: u64) {
         let mut outbound = self.outbound.lock();
         outbound.await_drain(max_bytes);
