@@ -71,7 +71,8 @@ impl Server {
     /// Bytes that clients can make the server keep. A quarter is for what they may send without asking, each its part. The
     /// other three are for larger arguments, from when they may be sent until their functions start, and for results of
     /// more than 4 KiB, until they have gone. Calls that find no room wait to be sent; results are made in any case, within
-    /// [`max_unsent_bytes`](Server::max_unsent_bytes). It also bounds the size of one call, to three quarters. What
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Names and shapes of a call count where they take more than 64 KiB. It
+    /// also bounds the size of one call, to three quarters. What
     /// functions keep is not counted. At least 1 MiB. Default: a quarter of the machine's memory, or of its control group's
     /// limit.
     pub fn max_memory(mut self, bytes: u64) -> Server {
@@ -90,7 +91,7 @@ impl Server {
     /// The least rate, in bytes per second, at which a client must move memory that other clients wait for: arguments that
     /// it has half sent, results that it has not fetched. If it has moved less for 5 s in that direction, while others
     /// waited for memory, these calls fail with the error `too_slow`; arguments that come later are dropped, and functions
-    /// that ran are not run again. A client may be as slow as it likes while there is memory for all. 0 for never.
+    /// that ran are not run again. Metadata of more than 64 KiB that crawls ends its connection. A client may be as slow as it likes while there is memory for all. 0 for never.
     /// Default: 64 KiB.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Server {
         self.options.config.min_rate = bytes_per_second;

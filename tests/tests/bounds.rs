@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use teleport::wire::{
-    CallHead, ErrorKind, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError, decode_ids,
-    encode_frame, encode_ids,
+    CallHead, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError,
+    decode_ids, encode_frame, encode_ids,
 };
-use teleport::{Array, Client, Method, Methods, Server, ServerHandle, Tree, tree};
+use teleport::{Array, CallFuture, Client, Method, Methods, Server, ServerHandle, Tree, tree};
 use teleport_tests::{Raw, Received, until, watched};
 
 const MAX_MEMORY: u64 = 40 << 20;
@@ -345,6 +345,69 @@ fn calls_that_wait_for_results_to_leave_lock_nobody_out() {
             drop(peer);
             until("all is given back", || server.stats().held_bytes == 0);
         }
+    });
+}
+
+/// A server whose only worker is held up, and what ends that when dropped. Of two large calls one waits for the worker and
+/// the other for memory.
+fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let stopped = Mutex::new(stopped);
+    let methods = echo().register("sum", sum).register("stop", move |_: Tree| {
+        let _ = stopped.lock().unwrap().recv();
+    });
+    let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
+    // Long enough for a busy machine to see the memory charged before it is given back.
+    let server = server.pace_window(Duration::from_millis(500)).start(methods).unwrap();
+    let client = Client::connect(&server.address().to_string()).unwrap();
+    let large = Tree::Array(Array::from(vec![1u8; LARGE as usize]));
+    let futures = [("stop", Tree::Null), ("sum", large.clone()), ("sum", large)];
+    let futures = futures.map(|(method, tree)| client.call(method, tree).send().unwrap());
+    until("one is there", || server.stats().queued == 1 && server.stats().awaiting_memory == 1);
+    (server, stop, futures.into_iter().collect())
+}
+
+#[test]
+fn metadata_that_crawls_while_others_wait_ends_the_connection() {
+    watched(|| {
+        let (server, stop, futures) = serve_in_need();
+        let (mut peer, hello) = Raw::introduced(&server.address().to_string());
+        let bytes = u64::from(hello.limits.max_metadata_bytes);
+        peer.send(&Header { length: bytes, ..Header::empty(Kind::Call, 1) }.encode());
+        peer.send(&vec![0; bytes as usize / 2]);
+        until("it is charged", || server.stats().held_bytes == LARGE + bytes / 2);
+        let frames = peer.until_closed();
+        let goodbye = frames.last().unwrap();
+        let goodbye = Goodbye::decode(&goodbye.header, &goodbye.body).unwrap();
+        assert_eq!(goodbye.kind, Some(ErrorKind::TooSlow), "{}", goodbye.reason);
+        assert_eq!(server.stats().held_bytes, LARGE);
+        drop(stop);
+        futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
+    });
+}
+
+#[test]
+fn the_structure_of_large_calls_is_counted_and_must_not_crawl() {
+    watched(|| {
+        let (server, stop, futures) = serve_in_need();
+        let (mut peer, _) = Raw::introduced(&server.address().to_string());
+        let tree = Tree::List((0..5000).map(|x: i64| tree!(x)).collect());
+        let message = Message::call(&CallHead::new("echo"), &tree, &Limits::default()).unwrap();
+        peer.send_head(1, &message, true);
+        until("it is charged", || server.stats().held_bytes > LARGE);
+        let error = peer.next_of(Kind::Error);
+        let error = RemoteError::decode(&error.body).unwrap();
+        assert_eq!((error.kind, error.ran), (ErrorKind::TooSlow, Ran::No));
+        until("it is given back", || server.stats().held_bytes == LARGE);
+        // Its credit comes back when no more of it can come.
+        peer.send(&Header::empty(Kind::Abort, 1).encode());
+        assert_eq!(peer.next_of(Kind::Credit).header.id, message.memory_bytes);
+        peer.send_eager(2, &message);
+        until("it is charged", || server.stats().held_bytes > LARGE);
+        drop(stop);
+        assert_eq!(peer.next_of(Kind::Result).header.id, 2);
+        futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
+        until("all is given back", || server.stats().held_bytes == 0);
     });
 }
 

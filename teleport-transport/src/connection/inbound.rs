@@ -23,6 +23,7 @@ use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
 use super::pace::{Pace, Sight};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
+use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
@@ -30,6 +31,9 @@ const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
 
 /// Kept signatures of a connection.
 const CACHED_SIGNATURES: usize = 4;
+
+/// Of a frame that has not come whole, more than this counts as memory that others may wait for; in steps of as much.
+const UNCHARGED_BODY_BYTES: u64 = 64 << 10;
 
 /// What one [`Inbound::receive`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct Inbound {
     liveness: Liveness,
     /// None where the peer may be as slow as it likes.
     pace: Option<Pace>,
+    /// What pays for an unfinished frame, if that is large, and the window in which it came to be.
+    body: Option<(u32, Charge)>,
 }
 
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
             pace: Pace::new(role, &config),
+            body: None,
             reception: Reception {
                 role,
                 config,
@@ -128,7 +135,9 @@ impl Inbound {
             session.reception.place(in_place);
             self.decoder.advance(in_place, &mut session)?;
         }
+        let before = self.decoder.collected_bytes();
         self.decoder.feed(&ahead[..ahead_bytes], &mut session)?;
+        self.reception.received_bytes += self.decoder.collected_bytes().saturating_sub(before) as u64;
         let bytes = in_place + ahead_bytes;
         Ok(Received { bytes, filled: bytes == asked })
     }
@@ -212,23 +221,44 @@ impl Inbound {
         self.pace.is_some()
     }
 
+    /// Has a frame that has not come whole paid for, if it is large and has grown; true if it is the first time.
+    pub fn settle_body(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
+        let collected_bytes = self.decoder.collected_bytes() as u64;
+        if collected_bytes <= UNCHARGED_BODY_BYTES {
+            self.body = None;
+            return false;
+        }
+        let bytes = collected_bytes.next_multiple_of(UNCHARGED_BODY_BYTES);
+        let held = self.body.take();
+        let is_new = held.is_none();
+        self.body = Some(match held {
+            Some((window, held)) if held.bytes() == bytes => (window, held),
+            held => (held.map_or(self.reception.window, |(window, _)| window), charge(bytes)),
+        });
+        is_new
+    }
+
     /// Looks whether the peer crawls with memory that others wait for, and ends what does; gives when to look again, or none
     /// while the connection holds no memory of a budget. `unwritten_bytes` are staged and not taken by the socket.
+    ///
+    /// # Errors
+    /// A frame came too slowly: the connection cannot go on.
     pub fn handle_pace(
         &mut self,
         now: Instant,
         unwritten_bytes: u64,
         outbound: &impl SharedOutbound,
         others_wait: impl FnOnce() -> bool,
-    ) -> Option<Instant> {
-        let pace = self.pace.as_mut()?;
-        let receives = self.reception.messages.values().any(|message| message.holds_charge_before(u32::MAX));
+    ) -> Result<Option<Instant>, Closed> {
+        let Some(pace) = &mut self.pace else { return Ok(None) };
+        let receives = self.body.is_some()
+            || self.reception.messages.values().any(|message| message.holds_charge_before(u32::MAX));
         if !receives && !outbound.with(|outbound| outbound.holds_charges()) {
             pace.rest();
-            return None;
+            return Ok(None);
         }
         if let Some(end) = pace.window_ends().filter(|end| now < *end) {
-            return Some(end);
+            return Ok(Some(end));
         }
         let staged_bytes = outbound.with(|outbound| outbound.staged_payload_bytes());
         let sight = Sight {
@@ -238,18 +268,22 @@ impl Inbound {
         };
         let slow = pace.look(now, sight);
         if slow.receiving {
+            if self.body.as_ref().is_some_and(|(window, _)| *window < self.reception.window) {
+                return Err(Closed::TooSlow { min_rate: pace.min_rate() });
+            }
             let error = pace.error("the arguments came", Ran::No);
             self.reception.give_up_slow(&error, outbound);
         }
         let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
         outbound.with(|outbound| outbound.end_window(error.as_ref()));
         self.reception.window += 1;
-        pace.window_ends()
+        Ok(pace.window_ends())
     }
 
     /// Drops every message whose payload has not come to its end, with what pays for it: the connection is over.
     pub fn end(&mut self) {
         self.reception.messages = HashMap::new();
+        self.body = None;
     }
 
     /// Messages whose payload has not come to its end.

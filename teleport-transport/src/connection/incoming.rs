@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
 
 use super::Hold;
+use super::calls::LARGE_STRUCTURE_BYTES;
 use crate::pool::{MemoryError, Pool};
 
 /// Segments of one message offered to one read; more arrive with the next.
@@ -104,15 +105,23 @@ impl Incoming {
         self.window = window;
     }
 
-    /// Whether it holds memory of a budget, since before `window` began.
+    /// Whether its payload may come and it holds memory of a budget, since before `window` began.
     pub(super) fn holds_charge_before(&self, window: u32) -> bool {
-        matches!(self.hold, Some(Hold::Charged(_))) && !self.is_dropped() && self.window < window
+        let (Target::None(plan) | Target::Memory(plan, _)) = &self.target else { return false };
+        let is_charged = match &self.hold {
+            None => false,
+            Some(Hold::Charged(_)) => true,
+            Some(_) => plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES,
+        };
+        is_charged && self.window < window
     }
 
-    /// Gives its memory back. What comes of it is dropped.
+    /// Gives its memory back, but for credit, which goes back with the last of it. What comes of it is dropped.
     pub(super) fn give_up(&mut self) {
         self.drop_payload();
-        self.hold = Some(Hold::None);
+        if let Some(Hold::Charged(_)) = self.hold {
+            self.hold = Some(Hold::None);
+        }
     }
 
     pub(super) fn is_admitted(&self) -> bool {

@@ -122,6 +122,8 @@ pub struct Outbound {
     queued_bytes: u64,
     /// What pays for large results, and who is to be told when they have gone. Of a server.
     unsent: Unsent,
+    /// What pays for the structure of the peer's calls where that is large.
+    structure: Option<Charge>,
     /// Payload that was staged since the connection began.
     staged_payload_bytes: u64,
     small_bytes_since_chunk: usize,
@@ -147,6 +149,7 @@ impl Outbound {
             max_eager_bytes: config.eager_credit_bytes,
             queued_bytes: 0,
             unsent: Unsent::default(),
+            structure: None,
             staged_payload_bytes: 0,
             small_bytes_since_chunk: 0,
             farewell: Farewell::None,
@@ -242,6 +245,18 @@ impl Outbound {
     /// Whether as little is left as was waited for; says so once.
     pub fn take_drained(&mut self) -> bool {
         self.unsent.take_drained(self.unsent_bytes())
+    }
+
+    /// Has what the structure of the peer's calls takes paid for, where that is large and has changed; true if nothing was
+    /// before.
+    pub fn settle_structure(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
+        // Nobody is answered any more once the goodbye is on its way.
+        let bytes = if self.is_finished() { 0 } else { self.peer_calls.large_structure_bytes() };
+        let held_bytes = self.structure.as_ref().map_or(0, Charge::bytes);
+        if bytes != held_bytes {
+            self.structure = (bytes > 0).then(|| charge(bytes));
+        }
+        bytes > 0 && held_bytes == 0
     }
 
     /// Whether it holds charges for results.
@@ -488,6 +503,7 @@ impl Outbound {
         self.large.clear();
         self.waiting.clear();
         self.unsent.release_all();
+        self.structure = None;
         self.queued_bytes = 0;
     }
 

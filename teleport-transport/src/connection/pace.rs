@@ -17,7 +17,7 @@ const MIN_WINDOW: Duration = Duration::from_millis(1);
 /// What is seen of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sight {
-    /// Payload that has come so far.
+    /// Payload, and metadata of unfinished frames, that has come so far.
     pub(super) received_bytes: u64,
     /// Payload that the socket has taken so far.
     pub(super) sent_bytes: u64,
@@ -79,6 +79,10 @@ impl Pace {
     /// What must move in a window.
     fn min_bytes(&self) -> u128 {
         u128::from(self.min_rate) * self.window.as_micros() / 1_000_000
+    }
+
+    pub(super) fn min_rate(&self) -> u64 {
+        self.min_rate
     }
 
     /// What a call is answered with whose payload or result crawls.

@@ -246,6 +246,7 @@ impl Link {
         let mut outbound = self.outbound.lock();
         outbound.push_answer(id, message)?;
         let is_charged = charge.is_some();
+        self.settle_structure(&mut outbound);
         if let Some(charge) = charge {
             outbound.hold_charge(id, charge);
         }
@@ -459,10 +460,18 @@ impl Link {
         let turn = self.read_turn(&mut inbound, scratch, now);
         if self.closed.get().is_some() {
             inbound.end();
+        } else if let Some(budget) = &self.budget
+            && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
+        {
+            self.watch_pace();
         }
         drop(inbound);
+        let mut outbound = self.outbound.lock();
+        self.settle_structure(&mut outbound);
+        let has_work = outbound.has_work();
+        drop(outbound);
         // One write answers all pings, grants and withdrawals of the turn.
-        if turn != Turn::Gone && self.outbound.lock().has_work() {
+        if turn != Turn::Gone && has_work {
             self.flush();
         }
         scratch.wakers.wake_all();
@@ -606,12 +615,22 @@ impl Link {
         let mut inbound = self.inbound.lock();
         let result = inbound.handle_timeout(now, &self.outbound);
         let next = inbound.next_timeout();
-        let next = self.handle_pace(&mut inbound, now).map_or(next, |again| again.min(next));
+        let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
             self.gone(closed, scratch);
             return None;
         }
+        let next = match paced {
+            Ok(again) => again.map_or(next, |again| again.min(next)),
+            Err(closed) => {
+                self.fail(closed, &mut scratch.wakers);
+                self.inbound.lock().end();
+                scratch.wakers.wake_all();
+                next
+            }
+        };
+        self.settle_structure(&mut self.outbound.lock());
         self.flush();
         let next = self.linger_until.lock().map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
@@ -625,15 +644,27 @@ impl Link {
     }
 
     /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
-    fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Option<Instant> {
-        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed))?;
+    fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Result<Option<Instant>, Closed> {
+        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed));
+        let Some(budget) = budget else { return Ok(None) };
         // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
         self.paced.store(false, Ordering::SeqCst);
         let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
         let others_wait = || budget.others_wait(self.key as u64);
         let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
-        self.paced.store(true, Ordering::SeqCst);
-        Some(again)
+        if again.is_some() {
+            self.paced.store(true, Ordering::SeqCst);
+        }
+        Ok(again)
+    }
+
+    /// Keeps what the structure of open calls takes in the budget, where that is large.
+    fn settle_structure(self: &Arc<Self>, outbound: &mut Outbound) {
+        if let Some(budget) = &self.budget
+            && outbound.settle_structure(|bytes| budget.charge_anyway(bytes))
+        {
+            self.watch_pace();
+        }
     }
 
     /// A link that no thread has driven for a while is watched again; gives when to look again otherwise.
@@ -654,13 +685,14 @@ impl Link {
 
     /// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
     fn fail(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        let text = match &closed {
-            Closed::Protocol(error) if !error.is_stranger() => Some(error.to_string()),
+        let kind_and_text = match &closed {
+            Closed::Protocol(error) if !error.is_stranger() => Some((ErrorKind::Protocol, error.to_string())),
+            Closed::TooSlow { .. } => Some((ErrorKind::TooSlow, closed.to_string())),
             _ => None,
         };
-        let Some(text) = text else { return self.close_socket(closed, wakers) };
+        let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
         self.end(closed, wakers);
-        self.outbound.lock().finish_now(Some(ErrorKind::Protocol), &text);
+        self.outbound.lock().finish_now(Some(kind), &text);
         self.linger(LINGER);
         self.flush();
         Turn::Drained
