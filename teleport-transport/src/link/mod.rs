@@ -11,6 +11,7 @@
 
 mod drive;
 mod handler;
+mod memory;
 mod right;
 
 use std::io::{self, IoSlice};
@@ -256,32 +257,6 @@ impl Link {
         }
         self.flush();
         Ok(())
-    }
-
-    /// What is left to be sent of large results.
-    pub fn unsent_bytes(&self) -> u64 {
-        self.outbound.lock().unsent_bytes()
-    }
-
-    /// Has [`Handler::drained`] called, once, when at most `max_bytes` of large results are left to be sent, which may be at
-    /// once. If several ask before that, the largest number counts.
-    pub fn await_drain(self: &Arc<Self>, max_bytes: u64) {
-        let mut outbound = self.outbound.lock();
-        outbound.await_drain(max_bytes);
-        let drained = outbound.take_drained();
-        drop(outbound);
-        self.tell_drained(drained);
-    }
-
-    /// The poller tells: this may be a worker, and may hold locks of the link.
-    fn tell_drained(self: &Arc<Self>, drained: bool) {
-        if drained {
-            self.poller.send(Command::Drained(self.clone()));
-        }
-    }
-
-    pub(crate) fn drained(self: &Arc<Self>) {
-        self.handler.drained(self);
     }
 
     /// Withdraws a call as far as that is still possible.
@@ -634,37 +609,6 @@ impl Link {
         self.flush();
         let next = self.linger_until.lock().map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
-    }
-
-    /// From now on the connection holds memory of the budget: somebody may wait for it.
-    fn watch_pace(self: &Arc<Self>) {
-        if self.has_pace && !self.paced.swap(true, Ordering::SeqCst) {
-            self.poller.send(Command::Timer(self.clone(), Instant::now()));
-        }
-    }
-
-    /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
-    fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Result<Option<Instant>, Closed> {
-        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed));
-        let Some(budget) = budget else { return Ok(None) };
-        // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
-        self.paced.store(false, Ordering::SeqCst);
-        let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
-        let others_wait = || budget.others_wait(self.key as u64);
-        let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
-        if again.is_some() {
-            self.paced.store(true, Ordering::SeqCst);
-        }
-        Ok(again)
-    }
-
-    /// Keeps what the structure of open calls takes in the budget, where that is large.
-    fn settle_structure(self: &Arc<Self>, outbound: &mut Outbound) {
-        if let Some(budget) = &self.budget
-            && outbound.settle_structure(|bytes| budget.charge_anyway(bytes))
-        {
-            self.watch_pace();
-        }
     }
 
     /// A link that no thread has driven for a while is watched again; gives when to look again otherwise.
