@@ -16,6 +16,8 @@ mod staged;
 mod unsent;
 
 #[cfg(test)]
+mod crawling;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod simulation;
