@@ -17,7 +17,7 @@ use crate::core::{Connection, Core, Door};
 use crate::error::ServeError;
 use crate::failure::{catch, full_text};
 use crate::options::DoneFunction;
-use crate::peer::{closing, withdraw};
+use crate::peer::{refuse_all, withdraw};
 use crate::worker::{OnDuty, Worker};
 
 /// What functions have to notice that they are cancelled, done functions to take the last logs, clients to read a goodbye
@@ -153,11 +153,9 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
     let mut running = Vec::new();
     // The poller closes the listener, which it cannot do while an inline method runs on it.
     in_time(core, move || drop(listening));
-    for call in core.pools.iter().flat_map(|pool| pool.close()) {
-        if call.claim().is_some() {
-            call.refuse(&closing());
-        }
-    }
+    let queued = core.pools.iter().flat_map(|pool| pool.close());
+    let parked = core.connections().into_iter().flat_map(|connection| connection.peer.close_parked());
+    refuse_all(queued.chain(parked));
     if !core.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0) {
         core.lifecycle.cancel_running();
         core.lifecycle.wait_to_close(GRACE, || working.load(Ordering::SeqCst) == 0);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Called with the memory that a waiting message was given. Must not block.
+/// Called with the memory that a waiting message was given. Must not block, nor take a lock under which charges are dropped.
 pub type OnGrant = Box<dyn FnOnce(Charge) + Send>;
 
 /// Bytes that may be in use at once.
@@ -87,6 +87,11 @@ impl Budget {
     /// Messages that wait for memory.
     pub fn waiting(&self) -> usize {
         self.shared.state.lock().lines.iter().map(|line| line.waiting.len()).sum()
+    }
+
+    /// Whether any but `connection` wait for memory.
+    pub fn others_wait(&self, connection: u64) -> bool {
+        self.shared.state.lock().lines.iter().any(|line| line.connection != connection)
     }
 
     /// Charges `bytes` if they are free and nobody waits. Never goes past the bound.
@@ -230,6 +235,10 @@ mod tests {
         }
         ask(&budget, &granted, 2, 1, 10);
         assert_eq!(budget.waiting(), 3);
+        assert!(budget.others_wait(1) && budget.others_wait(2) && budget.others_wait(3));
+        budget.forget_connection(2);
+        assert!(!budget.others_wait(1) && budget.others_wait(2));
+        ask(&budget, &granted, 2, 1, 10);
         let mut order = Vec::new();
         while let Some((connection, id, charge)) = { granted.lock().pop() } {
             order.push((connection, id));

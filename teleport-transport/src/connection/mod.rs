@@ -11,9 +11,13 @@ mod inbound;
 mod incoming;
 mod liveness;
 mod outbound;
+mod pace;
 mod resuming;
 mod staged;
+mod unsent;
 
+#[cfg(test)]
+mod crawling;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod drive;
 mod handler;
+mod memory;
 mod resume;
 mod right;
 
@@ -99,6 +100,12 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     right: WriteRight,
+    /// Staged bytes that the socket has not taken.
+    unwritten: AtomicUsize,
+    /// Whether it matters how fast the peer moves memory that it holds.
+    has_pace: bool,
+    /// The poller looks at that from time to time.
+    paced: AtomicBool,
     /// None once the descriptor is closed.
     socket: RwLock<Option<Socket>>,
     /// Why the link is over, once it is.
@@ -164,6 +171,7 @@ impl Link {
         handler: Arc<H>,
     ) -> Arc<Link> {
         let (inbound, outbound) = connection::halves(role, config, Instant::now());
+        let has_pace = inbound.has_pace() && budget.is_some();
         Arc::new(Link {
             key: poller.next_key(),
             peer_address: socket.peer().to_owned(),
@@ -180,6 +188,9 @@ impl Link {
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
+            unwritten: AtomicUsize::new(0),
+            has_pace,
+            paced: AtomicBool::new(false),
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
@@ -233,13 +244,17 @@ impl Link {
         Ok(id)
     }
 
-    /// Answers a call with a result or an error. Never blocks.
+    /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget
+    /// whether or not there is room, until the last of it is on its way. Keep a connection that does not fetch its results
+    /// from making more of them with [`await_drain`](Link::await_drain).
     ///
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
         let _bin = Bin::open();
-        self.outbound.lock().push_answer(id, message)?;
+        let mut outbound = self.outbound.lock();
+        self.queue_answer(&mut outbound, id, message)?;
+        drop(outbound);
         self.flush();
         Ok(())
     }
@@ -319,6 +334,7 @@ impl Link {
                 Ok(bytes) => {
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
+                    self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
                     if !all || written >= MAX_BYTES_PER_TURN {
                         return self.hand_over();
@@ -353,8 +369,12 @@ impl Link {
     }
 
     /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(&self, staged: &mut Staged) -> bool {
-        self.outbound.lock().stage(staged);
+    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
+        let mut outbound = self.outbound.lock();
+        outbound.stage(staged);
+        let drained = outbound.take_drained();
+        drop(outbound);
+        self.tell_drained(drained);
         !staged.is_empty()
     }
 
@@ -447,9 +467,19 @@ impl Link {
         let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
+        if self.closed.get().is_none()
+            && let Some(budget) = &self.budget
+            && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
+        {
+            self.watch_pace();
+        }
         drop(inbound);
+        let mut outbound = self.outbound.lock();
+        self.settle_structure(&mut outbound);
+        let has_work = outbound.has_work();
+        drop(outbound);
         // One write answers all pings, grants and withdrawals of the turn.
-        if turn != Turn::Gone && self.outbound.lock().has_work() {
+        if turn != Turn::Gone && has_work {
             self.flush();
         }
         drop(bin);
@@ -557,12 +587,14 @@ impl Link {
             .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
+            self.watch_pace();
         }
     }
 
     /// The budget has room for a message that waited.
     pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
         self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
+        self.watch_pace();
         self.flush();
     }
 
@@ -584,7 +616,7 @@ impl Link {
                 Ok(bytes) if bytes > 0 => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.gone(Closed::Here, &mut scratch.wakers),
+                _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
             }
         }
         Turn::More
@@ -595,8 +627,7 @@ impl Link {
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
         if self.linger_is_over(now) && !self.hurry(now) {
-            self.gone(Closed::Here, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(Closed::Here, scratch);
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
@@ -606,12 +637,21 @@ impl Link {
         let mut inbound = self.inbound.lock();
         let result = inbound.handle_timeout(now, &self.outbound);
         let next = inbound.next_timeout();
+        let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
-            self.gone(closed, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(closed, scratch);
             return None;
         }
+        let next = match paced {
+            Ok(again) => again.map_or(next, |again| again.min(next)),
+            Err(closed) => {
+                self.fail(closed, &mut scratch.wakers);
+                scratch.wakers.wake_all();
+                next
+            }
+        };
+        self.settle_structure(&mut self.outbound.lock());
         self.flush();
         let next = self.linger.lock().until.map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
@@ -635,12 +675,13 @@ impl Link {
 
     /// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
     fn fail(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        let text = match &closed {
-            Closed::Protocol(error) if !error.is_stranger() => Some(error.to_string()),
+        let kind_and_text = match &closed {
+            Closed::Protocol(error) if !error.is_stranger() => Some((ErrorKind::Protocol, error.to_string())),
+            Closed::TooSlow { .. } => Some((ErrorKind::TooSlow, closed.to_string())),
             _ => None,
         };
-        let Some(text) = text else { return self.gone(closed, wakers) };
-        self.end(closed, wakers, |outbound| outbound.finish_now(Some(ErrorKind::Protocol), &text));
+        let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
+        self.end(closed, wakers, |outbound| outbound.finish_now(Some(kind), &text));
         self.linger(LINGER);
         self.flush();
         Turn::Drained
@@ -661,8 +702,14 @@ impl Link {
         }
     }
 
+    /// Ends the link from outside of a turn of reading.
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, scratch: &mut Scratch) {
+        self.close_socket(closed, &mut scratch.wakers);
+        scratch.wakers.wake_all();
+    }
+
     /// Closes the descriptor.
-    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    fn close_socket(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
         self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {

@@ -45,7 +45,7 @@ impl Link {
         outbound.answer_resume(calls)?;
         // All before any is written, so that small ones go first.
         for (id, message) in done {
-            outbound.push_answer(id, message)?;
+            self.queue_answer(&mut outbound, id, message)?;
         }
         drop(outbound);
         self.flush();
