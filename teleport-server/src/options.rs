@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use teleport_transport::wire::Tree;
-use teleport_transport::{Budget, Config, machine_memory_bytes, random_id};
+use teleport_transport::{Budget, Config, Lent, machine_memory_bytes, random_id};
 
 use crate::credit::memory_beside_credit;
 use crate::failure::BoxError;
@@ -54,7 +54,12 @@ impl Options {
     pub(crate) fn new() -> Options {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
-            config: Config { instance: random_id(), resume: true, ..Config::default() },
+            config: Config {
+                instance: random_id(),
+                resume: true,
+                lent: Some(Lent::default()),
+                ..Config::default()
+            },
             workers: 1,
             io_threads: (cores / CORES_PER_POLLER).clamp(1, MAX_DEFAULT_POLLERS),
             max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),

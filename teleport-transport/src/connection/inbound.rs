@@ -384,7 +384,8 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             let bytes = message.payload_bytes();
             return Err(ProtocolError::TooMuchData { id, bytes });
         }
-        if let Err(error) = message.allocate(&self.reception.config.pool) {
+        let config = &self.reception.config;
+        if let Err(error) = message.allocate(&config.pool, config.lent.as_ref()) {
             self.refuse_memory(id, error)?;
         }
         self.reception.chunk = Chunk {

@@ -20,17 +20,18 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(hold: Hold, link: &Arc<Link>) -> Lease {
         // A charge and nothing at all settle themselves.
-        let link = if matches!(hold, Hold::Eager { .. }) { Arc::downgrade(link) } else { Weak::new() };
+        let link = if hold.eager_bytes() > 0 { Arc::downgrade(link) } else { Weak::new() };
         Lease { hold, link }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Hold::Eager { bytes } = self.hold
+        let eager_bytes = self.hold.eager_bytes();
+        if eager_bytes > 0
             && let Some(link) = self.link.upgrade()
         {
-            link.give_credit(bytes);
+            link.give_credit(eager_bytes);
         }
     }
 }
