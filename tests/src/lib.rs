@@ -2,6 +2,7 @@
 //!
 //! - `bad_input.rs`: strangers, liars and vandals against the example `serve`
 //! - `liveness.rs`: peers that are stopped, killed, or busy for long
+//! - `faults/`: networks that lose, stall, slow down, cut and corrupt, made by a proxy
 //! - `examples.rs`: what the README's commands print, and that Ctrl-C leaves nothing behind
 //! - `python.rs`: a client in another language, written from `FORMAT.md`
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
