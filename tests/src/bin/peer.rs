@@ -1,7 +1,6 @@
-//! A server or a client as a process of its own, with times shorter than the examples have, for tests that stop it, kill it,
-//! or leave it few descriptors.
+//! A server or a client as a process of its own, with times shorter than the examples have, for tests that stop or kill it.
 //!
-//! - `peer serve ADDRESS MAX_SILENCE_MS [MAX_DESCRIPTORS]`: methods `echo` and `hold` (until its caller is gone); prints
+//! - `peer serve ADDRESS MAX_SILENCE_MS`: methods `echo` and `hold` (until its caller is gone); prints
 //!   `listening at …`, and ends on SIGKILL only.
 //! - `peer call ADDRESS MAX_SILENCE_MS METHOD`: calls the method again and again with 1, 2, …, and prints after each how
 //!   often it has connected so far. `-` as the method calls nothing.
@@ -10,7 +9,6 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use teleport::{Client, Context, Method, Methods, Server, Tree, tree};
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,11 +28,6 @@ fn main() -> ExitCode {
 fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     match arguments {
         ["serve", address, max_silence] => serve(address, milliseconds(max_silence)?),
-        ["serve", address, max_silence, max_descriptors] => {
-            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-            setrlimit(Resource::RLIMIT_NOFILE, max_descriptors.parse()?, hard)?;
-            serve(address, milliseconds(max_silence)?)
-        }
         ["call", address, max_silence, method] => call(address, milliseconds(max_silence)?, method),
         other => Err(format!("these arguments mean nothing: {other:?}").into()),
     }

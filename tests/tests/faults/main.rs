@@ -1,5 +1,6 @@
-//! Networks that fail, made by a proxy, and what both sides make of it.
+//! Networks that fail, made by a proxy, and what both sides make of it; and a machine that has no more to give.
 //!
+//! - `exhausted`: no descriptor is left for another connection
 //! - `silence`: peers that nothing comes from any more are given up, on both sides, and others are not
 //! - `slow`: late, slow and split streams are whole
 //! - `corrupt`: a flipped bit fails one call
@@ -7,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 mod corrupt;
+mod exhausted;
 mod silence;
 mod slow;
 mod withdrawn;
