@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use teleport::{CallError, Client, Ran, tree};
-use teleport_tests::{Program, Serve, Toward, until};
+use teleport_tests::{Program, Proxy, Serve, Toward, until};
 
 use crate::{HOUR, MAX_SILENCE, PING_INTERVAL, Scene, for_each_address, is_answered};
 
@@ -85,7 +85,7 @@ fn a_connection_that_is_lost_in_one_direction_is_lost() {
 fn a_server_that_dies_without_a_word_is_found_out() {
     for_each_address(|address| {
         let serve = Serve::start(address);
-        let proxy = teleport_tests::Proxy::start(serve.address());
+        let proxy = Proxy::start(serve.address());
         let client = |name: &str| {
             let builder = Client::builder(&proxy.address()).name(name);
             builder.ping_interval(PING_INTERVAL).max_silence(MAX_SILENCE).connect().unwrap()
@@ -192,5 +192,26 @@ fn a_server_that_was_stopped_for_long_keeps_its_living_clients() {
         assert_eq!(waits.wait().unwrap(), tree!("while it is stopped"));
         is_answered(&idle);
         assert_eq!((idle.stats().connects, busy.stats().connects), (1, 1));
+    });
+}
+
+/// As when a shell stops all programs of a job: neither side has anything from the other in its socket, and both live.
+#[test]
+fn two_that_were_stopped_for_long_keep_each_other() {
+    for_each_address(|address| {
+        let mut server = peer(&["serve", address, &milliseconds(MAX_SILENCE)]);
+        let address = server.line().strip_prefix("listening at ").unwrap().to_owned();
+        let proxy = Proxy::start(&address);
+        let mut idle = peer(&["call", &proxy.address(), &milliseconds(MAX_SILENCE), "-"]);
+        assert_eq!(idle.line(), "connected");
+        let both = [&server, &idle];
+        both.iter().for_each(|program| program.stop());
+        let bystander = Scene::start("tcp://127.0.0.1:0", HOUR);
+        let other = bystander.client(HOUR);
+        longer_than_max_silence(&bystander, &other);
+        both.iter().for_each(|program| program.go_on());
+        // It would have connected again by then, had one given the other up.
+        longer_than_max_silence(&bystander, &other);
+        assert_eq!((proxy.connections(), proxy.open()), (1, 1));
     });
 }
