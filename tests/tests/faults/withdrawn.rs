@@ -171,6 +171,8 @@ fn a_call_whose_time_is_over_is_not_started() {
         scene.proxy.swallow();
         let error = late.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { ran: Ran::Maybe, .. }), "{error:?}");
+        // The server counts from when the call came, which this one, given more time, did later.
+        assert!(other.call("hold", tree!("later")).deadline(SOON * 10).wait().is_err());
         for call in running {
             assert_eq!(call.cancel(), Ran::Maybe);
         }
