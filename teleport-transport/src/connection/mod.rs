@@ -14,6 +14,8 @@ mod outbound;
 mod staged;
 
 #[cfg(test)]
+mod fairness;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod simulation;

@@ -445,7 +445,9 @@ impl Outbound {
         if self.peer.is_some() && !self.is_finished() {
             self.control.stage(staged);
             self.stage_small(staged);
-            if self.small.is_empty() || self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK {
+            let is_turn = self.small.is_empty() || self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK;
+            // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two chunks at most.
+            if is_turn && staged.remaining_bytes() < STAGED_SMALL_BYTES {
                 self.stage_chunk(staged);
             }
         }
