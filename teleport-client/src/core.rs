@@ -8,26 +8,30 @@
 //! while it holds its own locks, so nothing that takes those is called under it.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{CallHead, ErrorKind, Hello, Key, Message, Ran, RemoteError, Tree};
-use teleport_transport::{Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
+use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
 use crate::dial;
 use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Outcome, Place};
 use crate::pass::Door;
 use crate::resolver::Resolver;
-use crate::state::{Acquired, State};
+use crate::state::{Acquired, State, earliest};
 use crate::stats::Meter;
 use crate::timer::{Alarm, AlarmId, Timer};
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// A server has a bound on unsent results too, past which it starts no calls of this client. So results that were deferred
+/// come when somebody has waited for a later call for one to two times this long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client was built with.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
     pub(crate) errors_from_next_call: bool,
+    pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
 }
@@ -66,6 +71,10 @@ pub(crate) struct Core {
     timer: &'static Timer,
     alarm: AlarmId,
     pub(crate) meter: Meter,
+    /// What pays for results that have come, or may come, and were not read.
+    pub(crate) budget: Budget,
+    /// Whether the log has told that results wait for memory.
+    told_of_waiting: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
 }
@@ -78,6 +87,8 @@ impl Core {
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
+            budget: Budget::new(settings.max_memory),
+            told_of_waiting: AtomicBool::new(false),
             settings,
             poller,
             state: Mutex::new(state),
@@ -240,6 +251,18 @@ impl Core {
         }
     }
 
+    /// Somebody asked for an outcome, or gave it up: a result that waits for memory is taken without, to be read or dropped.
+    pub(crate) fn send_for(&self, flight: &Flight) {
+        if !flight.take_deferred() {
+            return;
+        }
+        let Some(place) = flight.place.get() else { return };
+        let door = self.state.lock().door().cloned();
+        if let Some(door) = door.filter(|door| door.connection == place.connection) {
+            door.link.want(place.id);
+        }
+    }
+
     /// Withdraws a call that was sent. Says whether it may have run; none if it has ended already.
     pub(crate) fn withdraw(&self, flight: &Flight) -> Option<Ran> {
         let place = *flight.place.get()?;
@@ -261,7 +284,12 @@ impl Core {
                 self.state.lock().forget(place, wakers);
                 Ran::No
             }
-            Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+            Withdrawn::Requested => Ran::Maybe,
+            // Its result may wait for memory: it comes, and is dropped.
+            Withdrawn::NotOpen => {
+                link.want(place.id);
+                Ran::Maybe
+            }
         }
     }
 
@@ -361,6 +389,14 @@ impl Core {
         let until = Instant::now().checked_add(within);
         let mut state = self.state.lock();
         state.begin_close(&mut wakers);
+        // They are waited for now, whether or not anyone will read them.
+        let deferred = state.flights();
+        MutexGuard::unlocked(&mut state, || {
+            for flight in deferred {
+                flight.expect();
+                self.send_for(&flight);
+            }
+        });
         while !state.is_over() && wanted(&state) {
             match until {
                 None => self.changed.wait(&mut state),
@@ -425,6 +461,28 @@ impl Handler for Core {
         }
     }
 
+    fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
+        let is_awaited = {
+            let mut state = self.state.lock();
+            let flight = state.flight(Place { connection: link.key(), id });
+            // Closing waits for all of them.
+            let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
+            if !is_awaited {
+                self.arm(&mut state, Instant::now() + PATIENCE);
+            }
+            is_awaited
+        };
+        if !is_awaited && !self.told_of_waiting.swap(true, Ordering::Relaxed) {
+            let (server, max_memory) = (link.peer_address(), self.settings.max_memory);
+            tracing::info!(
+                server,
+                max_memory,
+                "results wait at the server: unread ones hold the client's memory"
+            );
+        }
+        is_awaited
+    }
+
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
         self.meter.received(&answer);
         let (flight, closing) = {
@@ -448,15 +506,22 @@ impl Handler for Core {
 impl Alarm for Core {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
-        let (overdue, link) = {
+        let waits_for_memory = self.budget.waiting() > 0;
+        let (overdue, in_the_way, link) = {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
-            match state.next_expiry() {
+            let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
+            let look_again = waits_for_memory.then(|| now + PATIENCE);
+            match earliest(state.next_expiry(), look_again) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }
-            (overdue, state.door().map(|door| door.link.clone()))
+            (overdue, in_the_way, state.door().map(|door| door.link.clone()))
         };
+        for flight in in_the_way {
+            flight.expect();
+            self.send_for(&flight);
+        }
         for flight in overdue {
             let ran = match (&link, flight.place.get()) {
                 (Some(link), Some(place)) => self.withdraw_from(link, *place, &mut wakers),

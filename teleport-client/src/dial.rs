@@ -68,7 +68,7 @@ fn attempt(core: &Arc<Core>) -> Result<(), AttemptError> {
     let socket = Socket::connect(&address, Some(Instant::now() + time))?;
     let link = core
         .poller
-        .attach(socket, Role::Client, &settings.config, None, core.clone())
+        .attach(socket, Role::Client, &settings.config, Some(core.budget.clone()), core.clone())
         .map_err(AttemptError::System)?;
     handshake(core, &link)
 }

@@ -233,6 +233,28 @@ impl<L> State<L> {
         flight
     }
 
+    /// A call that was sent and not answered; none if nobody waits for it any more.
+    pub(crate) fn flight(&self, place: Place) -> Option<Arc<Flight>> {
+        if self.is_current(place.connection) { self.calls.get(&place.id)?.clone() } else { None }
+    }
+
+    /// Calls whose results were deferred, and that were sent before one that somebody waits for since the last look.
+    pub(crate) fn in_the_way(&self) -> Vec<Arc<Flight>> {
+        let waits_long = |(id, flight): (&u64, &Option<Arc<Flight>>)| {
+            flight.as_ref().is_some_and(|flight| flight.waits_long()).then_some(*id)
+        };
+        // All are looked at, since each look counts for the next.
+        let Some(newest) = self.calls.iter().filter_map(waits_long).max() else { return Vec::new() };
+        let older =
+            self.calls.iter().filter(|(id, _)| **id < newest).filter_map(|(_, flight)| flight.as_ref());
+        older.filter(|flight| flight.is_deferred()).cloned().collect()
+    }
+
+    /// All calls that were sent and not answered, but for those that were given up.
+    pub(crate) fn flights(&self) -> Vec<Arc<Flight>> {
+        self.calls.values().flatten().cloned().collect()
+    }
+
     /// Gives up a call, and its slot with it; none if it has ended. Its answer may still come.
     pub(crate) fn withdraw(&mut self, place: Place, wakers: &mut Wakers) -> Option<Arc<Flight>> {
         if !self.is_current(place.connection) {
@@ -376,7 +398,8 @@ impl<L> State<L> {
     }
 }
 
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+/// The earlier of two times that may never come.
+pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
