@@ -358,8 +358,12 @@ impl Outbound {
     pub fn answer_resume(&mut self, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
         self.sendable()?;
         self.resuming.answer(&calls)?;
-        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
-            self.peer_calls.adopt(*id);
+        for (id, answer) in &calls {
+            // Of those that are over too: that one has expired is acknowledged.
+            self.peer_calls.know(*id);
+            if is_held(*answer) {
+                self.peer_calls.adopt(*id);
+            }
         }
         self.control.resume = encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
         Ok(())

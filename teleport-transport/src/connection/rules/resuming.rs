@@ -141,3 +141,13 @@ fn acknowledgements_say_what_arrived() {
     assert_eq!((state(1), state(2)), (Some(CallState::Acknowledged), Some(CallState::Part)));
     assert_eq!(state(3), None);
 }
+
+#[test]
+fn a_client_acknowledges_that_an_answer_has_expired() {
+    let mut server = side(Role::Server);
+    server.feed(&resume(&[(3, CallState::Sent), (7, CallState::Sent)])).expect("it comes first");
+    let answers = vec![(3, CallAnswer::Done), (7, CallAnswer::Expired)];
+    server.outbound.borrow_mut().answer_resume(answers).expect("the same ids");
+    server.feed(&ids(Kind::Ack, &[7])).expect("the server has just named it");
+    check(server, &[ids(Kind::Ack, &[8])], "Ack names message 8, which is none that is open");
+}
