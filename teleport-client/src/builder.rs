@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use teleport_transport::wire::Limits;
-use teleport_transport::{Config, machine_memory_bytes, on_poller_thread};
+use teleport_transport::{Config, machine_memory_bytes, on_poller_thread, random_id};
 
 use crate::BoxError;
 use crate::client::Client;
 use crate::connect_error::ClientError;
 use crate::core::{Core, Settings};
 use crate::dial;
+use crate::on_disconnect::OnDisconnect;
 use crate::resolver::Resolver;
 
 /// Less would have most results wait.
@@ -38,6 +39,7 @@ pub struct ClientBuilder {
     connect_timeout: Option<Duration>,
     close_timeout: Duration,
     errors_from_next_call: bool,
+    on_disconnect: OnDisconnect,
     max_memory: u64,
     resolvers: Vec<Resolver>,
     config: Config,
@@ -51,9 +53,10 @@ impl ClientBuilder {
             connect_timeout: Some(Duration::from_secs(60)),
             close_timeout: Duration::from_secs(10),
             errors_from_next_call: false,
+            on_disconnect: OnDisconnect::Fail,
             max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
             resolvers: Vec::new(),
-            config: Config::default(),
+            config: Config { resume: true, ..Config::default() },
         }
     }
 
@@ -82,6 +85,12 @@ impl ClientBuilder {
     /// Waits for the server for as long as it takes.
     pub fn no_connect_timeout(mut self) -> ClientBuilder {
         self.connect_timeout = None;
+        self
+    }
+
+    /// What becomes of calls in flight when the connection is lost; calls can differ. Default: [`OnDisconnect::Fail`].
+    pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> ClientBuilder {
+        self.on_disconnect = on_disconnect;
         self
     }
 
@@ -171,9 +180,11 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             close_timeout: self.close_timeout,
             errors_from_next_call: self.errors_from_next_call,
+            on_disconnect: self.on_disconnect,
             max_memory: self.max_memory,
             resolvers: self.resolvers,
-            config: Arc::new(self.config),
+            // Of each client its own: builders can be used again.
+            config: Arc::new(Config { session: random_id(), ..self.config }),
         })
         .map_err(ClientError::System)?;
         match dial::connect(&core) {

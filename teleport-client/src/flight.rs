@@ -7,13 +7,12 @@
 //! the server, and the first poll finds `take_deferred` true. Both stand under one lock, so that one of them sees the other.
 //! Never runs a waker under its lock.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{Key, Ran};
+use teleport_transport::wire::{Key, Ran, Tree};
 use teleport_transport::{Reply, Wakers};
 
 use crate::error::CallError;
@@ -50,11 +49,29 @@ pub(crate) struct Place {
 pub(crate) struct Flight {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
-    pub(crate) place: OnceLock<Place>,
+    /// Of a call that survives its connection.
+    survival: Option<Survival>,
+    /// None until it was sent; another one when it goes on on the next connection.
+    place: Mutex<Option<Place>>,
     cell: Mutex<Cell>,
     /// The result waits at the server, and nobody has sent for it. Set under the cell's lock; what is read after that lock
     /// was held needs it no more.
     deferred: AtomicBool,
+}
+
+/// What it takes to send a call again.
+#[derive(Debug)]
+pub(crate) struct Survival {
+    /// It may run twice.
+    pub(crate) is_idempotent: bool,
+    /// Until the server has them; of one that may run twice, until it has its answer.
+    arguments: Mutex<Option<Tree>>,
+}
+
+impl Survival {
+    pub(crate) fn new(is_idempotent: bool, arguments: Tree) -> Survival {
+        Survival { is_idempotent, arguments: Mutex::new(Some(arguments)) }
+    }
 }
 
 #[derive(Debug)]
@@ -70,10 +87,45 @@ struct Cell {
 }
 
 impl Flight {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>) -> Flight {
+    pub(crate) fn new(method: Key, deadline: Option<Deadline>, survival: Option<Survival>) -> Flight {
         let cell =
             Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false, seen_awaited: false });
-        Flight { method, deadline, place: OnceLock::new(), cell, deferred: AtomicBool::new(false) }
+        let (place, deferred) = (Mutex::new(None), AtomicBool::new(false));
+        Flight { method, deadline, survival, place, cell, deferred }
+    }
+
+    /// Where it is under way, or was last.
+    pub(crate) fn place(&self) -> Option<Place> {
+        *self.place.lock()
+    }
+
+    pub(crate) fn set_place(&self, place: Place) {
+        *self.place.lock() = Some(place);
+    }
+
+    /// Whether it survives its connection.
+    pub(crate) fn resumes(&self) -> bool {
+        self.survival.is_some()
+    }
+
+    /// Whether it may run twice, and so be sent again where nobody knows whether it ran.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.survival.as_ref().is_some_and(|survival| survival.is_idempotent)
+    }
+
+    /// What to send again; none once the server has it.
+    pub(crate) fn arguments(&self) -> Option<Tree> {
+        self.survival.as_ref()?.arguments.lock().clone()
+    }
+
+    /// The server has the arguments. A call that may run twice keeps them, for another server. Whoever calls holds no
+    /// lock: they may be the last that holds a user's memory.
+    pub(crate) fn arrived(&self) {
+        if self.is_idempotent() {
+            return;
+        }
+        let arguments = self.survival.as_ref().and_then(|survival| survival.arguments.lock().take());
+        drop(arguments);
     }
 
     /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:
@@ -178,7 +230,7 @@ mod tests {
     use super::*;
 
     fn flight() -> Flight {
-        Flight::new(Key::from_static("act"), None)
+        Flight::new(Key::from_static("act"), None, None)
     }
 
     fn error() -> Outcome {

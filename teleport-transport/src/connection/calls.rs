@@ -93,14 +93,15 @@ impl OwnCalls {
         }
     }
 
-    /// What the peer can know of a call whose answer has not come whole; none for any other.
-    pub(super) fn state(&self, id: u64) -> Option<CallState> {
-        self.open.get(&id).map(|call| match call.progress {
+    /// What the peer can know of each call whose answer has not come whole.
+    pub(super) fn states(&self) -> Vec<(u64, CallState)> {
+        let state = |call: &OwnCall| match call.progress {
             Progress::Queued => CallState::Unsent,
             Progress::Begun => CallState::Part,
             Progress::Whole if call.is_acknowledged => CallState::Acknowledged,
             Progress::Whole => CallState::Sent,
-        })
+        };
+        self.open.iter().map(|(id, call)| (*id, state(call))).collect()
     }
 
     /// None for a call that has its answer, or the head of it.

@@ -346,9 +346,9 @@ impl Outbound {
         Ok(())
     }
 
-    /// What the server can know of a client's call, until its answer has come whole; none afterwards.
-    pub fn call_state(&self, id: u64) -> Option<CallState> {
-        self.own_calls.state(id)
+    /// What the server can know of each of a client's calls whose answer has not come whole.
+    pub fn call_states(&self) -> Vec<(u64, CallState)> {
+        self.own_calls.states()
     }
 
     /// Answers a client's resume. From now on the calls that are done or running can be answered here.

@@ -1,6 +1,6 @@
 //! Calls that survive their link: how a client and a server agree on what became of them.
 //!
-//! Flow: a link is lost -> the client asks each call for its [`call_state`](Link::call_state) -> on the next link
+//! Flow: a link is lost -> [`call_states`](Link::call_states) says what the server can have -> on the next link
 //! [`resume`](Link::resume) lists them -> the server [answers](Link::answer_resume), and [`call_again`](Link::call_again)
 //! sends what it does not have. In between, both sides [`acknowledge`](Link::acknowledge) what they have whole.
 //! Whatever is kept meanwhile, the layer above keeps. Never blocks.
@@ -57,10 +57,10 @@ impl Link {
         self.outbound.lock().number_after(id);
     }
 
-    /// What the server can know of a client's call whose answer has not come whole; none for others. Does not change any
-    /// more once [`Handler::closed`](super::Handler::closed) is called.
-    pub fn call_state(&self, id: u64) -> Option<CallState> {
-        self.outbound.lock().call_state(id)
+    /// What the server can know of each of a client's calls whose answer has not come whole. Does not change any more once
+    /// [`Handler::closed`](super::Handler::closed) is called.
+    pub fn call_states(&self) -> Vec<(u64, CallState)> {
+        self.outbound.lock().call_states()
     }
 
     /// Tells the peer that a call (on a server) or an answer (on a client) has come whole. For handlers, while they are told

@@ -1,5 +1,7 @@
 //! The rules of calls that survive their connection.
 
+use std::collections::BTreeMap;
+
 use teleport_wire::{CallAnswer, CallState, Resume, ResumeAnswer};
 
 use super::*;
@@ -108,7 +110,7 @@ fn a_client_takes_the_answers_of_what_the_server_has() {
     let answers = [(3, CallAnswer::Running), (5, CallAnswer::Missing), (6, CallAnswer::Missing)];
     client.feed(&answer(&answers)).expect("the ids fit");
     let mut outbound = client.outbound.borrow_mut();
-    assert_eq!(outbound.call_state(3), Some(CallState::Acknowledged));
+    assert_eq!(outbound.call_states(), [(3, CallState::Acknowledged)]);
     outbound.push_call_again(5, call_message("m", 0)).expect("it is missing");
     outbound.push_call_again(6, call_message("m", 0)).expect("it is missing");
     assert_eq!(outbound.push_call(call_message("m", 0), |_| {}), Ok(7));
@@ -133,13 +135,13 @@ fn acknowledgements_say_what_arrived() {
     for bytes in [0, 100_000] {
         client.outbound.borrow_mut().push_call(call_message("m", bytes), |_| {}).expect("few are open");
     }
-    assert_eq!(client.outbound.borrow().call_state(1), Some(CallState::Unsent));
+    let states =
+        |client: &Side| client.outbound.borrow().call_states().into_iter().collect::<BTreeMap<_, _>>();
+    assert_eq!(states(&client), [(1, CallState::Unsent), (2, CallState::Unsent)].into());
     client.sent();
     client.feed(&ids(Kind::Ack, &[1, 2])).expect("both are known");
-    let state = |id| client.outbound.borrow().call_state(id);
     // The second was not sent whole: who says it has it does not count.
-    assert_eq!((state(1), state(2)), (Some(CallState::Acknowledged), Some(CallState::Part)));
-    assert_eq!(state(3), None);
+    assert_eq!(states(&client), [(1, CallState::Acknowledged), (2, CallState::Part)].into());
 }
 
 #[test]

@@ -309,8 +309,9 @@ impl Caller {
         self.budget.forget_connection(key);
         self.link = None;
         self.given_up.clear();
+        let states: BTreeMap<u64, CallState> = outbound.call_states().into_iter().collect();
         for (id, number) in std::mem::take(&mut self.open) {
-            let state = outbound.call_state(id).expect("its answer has not come");
+            let state = states[&id];
             if ledger.calls[number].resume {
                 self.kept.insert(id, (number, state));
             } else {
