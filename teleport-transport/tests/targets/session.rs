@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use teleport_transport::connection::SendError;
 use teleport_transport::wire::{CallAnswer, CallState, Id128, Message, Resume, Tree};
 
 use super::end::End;
@@ -34,7 +35,8 @@ impl Session {
         outbound.number_after(self.last_id);
         if std::mem::replace(&mut self.was_connected, true) && outbound.resumes() {
             let calls = self.kept.iter().map(|(id, (_, state))| (*id, *state)).collect();
-            outbound.resume(&Resume { server: Id128::NONE, calls }).expect("nothing was sent yet");
+            let asked = outbound.resume(&Resume { server: Id128::NONE, calls });
+            assert!(matches!(asked, Ok(()) | Err(SendError::Closed)), "nothing was sent yet: {asked:?}");
         }
     }
 
