@@ -185,6 +185,7 @@ impl ClientBuilder {
             resolvers: self.resolvers,
             // Of each client its own: builders can be used again.
             config: Arc::new(Config { session: random_id(), ..self.config }),
+            dialler: dial::start,
         })
         .map_err(ClientError::System)?;
         match dial::connect(&core) {

@@ -16,13 +16,14 @@ pub struct Stats {
     pub refused: u64,
     /// Calls whose function runs now.
     pub running: usize,
-    /// Calls that wait for a worker.
+    /// Calls that wait for a worker, or for their client to fetch results (`max_unsent_bytes`).
     pub queued: usize,
     /// Calls whose logs wait for a done function, or will.
     pub awaiting_done: usize,
     /// Clients that are connected.
     pub clients: usize,
-    /// Bytes of `max_memory` that hold arguments whose functions have not started, or that are granted to such.
+    /// Bytes of `max_memory` that hold arguments whose functions have not started, that are granted to such, or that hold
+    /// results of more than 4 KiB which clients have not fetched.
     pub held_bytes: u64,
     /// Calls that wait for memory to be received into.
     pub awaiting_memory: usize,

@@ -7,6 +7,8 @@
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
 //! - `calling.rs`: futures, waited for and awaited, from many threads
 //! - `surface.rs`: what the facade's users were promised to be able to write
+//! - `resume.rs`: calls that survive their connection, whatever cuts it
+//! - `memory.rs`: what results take that nobody reads, and what they never hold up
 //! - `arrays.rs`: every dtype and shape there and back, without copies
 //!
 //! A test starts the examples as processes of their own ([`Program`], [`Serve`]), speaks to them as the library does

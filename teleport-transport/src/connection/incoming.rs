@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
 
 use super::Hold;
+use super::calls::LARGE_STRUCTURE_BYTES;
 use crate::pool::{MemoryError, Pool};
 
 /// Segments of one message offered to one read; more arrive with the next.
@@ -62,6 +63,8 @@ pub(super) struct Incoming {
     hold: Option<Hold>,
     /// Payload bytes in chunks that were announced, received or not.
     announced_bytes: u64,
+    /// In which window of the connection's pace it was admitted.
+    window: u32,
 }
 
 impl Incoming {
@@ -74,6 +77,7 @@ impl Incoming {
             run: 0,
             hold: None,
             announced_bytes: 0,
+            window: 0,
         }
     }
 
@@ -94,6 +98,30 @@ impl Incoming {
             self.hold = Some(hold);
         }
         is_new
+    }
+
+    /// Takes note of the window in which it was admitted.
+    pub(super) fn note_window(&mut self, window: u32) {
+        self.window = window;
+    }
+
+    /// Whether its payload may come and it holds memory of a budget, since before `window` began.
+    pub(super) fn holds_charge_before(&self, window: u32) -> bool {
+        let (Target::None(plan) | Target::Memory(plan, _)) = &self.target else { return false };
+        let is_charged = match &self.hold {
+            None => false,
+            Some(Hold::Charged(_)) => true,
+            Some(_) => plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES,
+        };
+        is_charged && self.window < window
+    }
+
+    /// Gives its memory back, but for credit, which goes back with the last of it. What comes of it is dropped.
+    pub(super) fn give_up(&mut self) {
+        self.drop_payload();
+        if let Some(Hold::Charged(_)) = self.hold {
+            self.hold = Some(Hold::None);
+        }
     }
 
     pub(super) fn is_admitted(&self) -> bool {
