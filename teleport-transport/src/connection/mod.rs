@@ -2,8 +2,8 @@
 //!
 //! Two halves, so that a thread that sends and a thread that receives do not wait for each other: [`Inbound`] judges and
 //! places what arrives, [`Outbound`] holds what will be sent and says what goes next. What one learns for the other (a
-//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; the tests here and in
-//! `simulation.rs` drive two of them against each other in virtual time.
+//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; `simulation` drives two of
+//! them against each other in virtual time while everything goes wrong, and `fairness` where nothing does.
 
 mod calls;
 mod error;
@@ -18,6 +18,8 @@ mod unsent;
 
 #[cfg(test)]
 mod crawling;
+#[cfg(test)]
+mod fairness;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

@@ -444,8 +444,12 @@ impl Outbound {
     pub fn answer_resume(&mut self, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
         self.sendable()?;
         self.resuming.answer(&calls)?;
-        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
-            self.peer_calls.adopt(*id);
+        for (id, answer) in &calls {
+            // Of those that are over too: that one has expired is acknowledged.
+            self.peer_calls.know(*id);
+            if is_held(*answer) {
+                self.peer_calls.adopt(*id);
+            }
         }
         self.control.resume = encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
         Ok(())
@@ -655,7 +659,9 @@ impl Outbound {
         if self.peer.is_some() && !self.is_finished() {
             self.control.stage(staged);
             self.stage_small(staged);
-            if self.small.is_empty() || self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK {
+            let is_turn = self.small.is_empty() || self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK;
+            // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two chunks at most.
+            if is_turn && staged.remaining_bytes() < STAGED_SMALL_BYTES {
                 self.stage_chunk(staged);
             }
         }
