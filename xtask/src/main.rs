@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod child;
 mod ci;
 mod failure;
 mod fuzz;
@@ -18,6 +19,7 @@ mod python;
 mod shell;
 mod soak;
 mod source;
+mod usage;
 mod workspace;
 
 use failure::Failure;
@@ -38,6 +40,10 @@ enum Command {
     Ci(ci::Options),
     Fuzz(fuzz::Options),
     Soak(soak::Options),
+    #[command(hide = true)]
+    SoakClient(soak::ClientOptions),
+    #[command(hide = true)]
+    SoakServer(soak::ServerOptions),
 }
 
 fn main() -> ExitCode {
@@ -57,5 +63,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Ci(options) => ci::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::SoakClient(options) => soak::run_client(&options),
+        Command::SoakServer(options) => soak::run_server(&options),
     }
 }
