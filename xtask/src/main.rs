@@ -36,6 +36,8 @@ struct Cli {
 enum Command {
     Bench(bench::Options),
     #[command(hide = true)]
+    BenchIdle(bench::PartyOptions),
+    #[command(hide = true)]
     BenchServer(bench::ServerOptions),
     Ci(ci::Options),
     Fuzz(fuzz::Options),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Bench(options) => bench::run(&options),
+        Command::BenchIdle(options) => bench::run_party(&options),
         Command::BenchServer(options) => bench::run_server(&options),
         Command::Ci(options) => ci::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::failure::Failure;
@@ -55,6 +56,17 @@ fn busy(stat: &str) -> Duration {
         after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     Duration::from_secs_f64(ticks as f64 / per_second as f64)
+}
+
+/// Lets this process, and those that it starts from now on, have `count` descriptors, if the system's hard limit does.
+pub(crate) fn allow_descriptors(count: u64) -> Result<(), Failure> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Failure::bench)?;
+    if hard < count {
+        return Err(Failure::bench(format!(
+            "this needs {count} descriptors in one process, and the hard limit is {hard} (`ulimit -Hn`)"
+        )));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(count), hard).map_err(Failure::bench)
 }
 
 #[cfg(test)]

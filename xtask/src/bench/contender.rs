@@ -1,23 +1,10 @@
 //! Who is measured: each has a server process of its own, and a client in this one.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-
 use teleport::{Array, BoxError, Client, Method, Methods, Server, Tree};
 
 use super::{Cores, raw};
+use crate::child::{self, Child};
 use crate::failure::Failure;
-
-/// A server process that ends with this one: its standard input closes then.
-struct ServerProcess(Child);
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        // Both fail only where the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// One side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,7 +18,7 @@ pub(super) enum Who {
 /// A connected client and its server.
 pub(super) struct Contender {
     client: Connected,
-    _server: ServerProcess,
+    _server: Child,
 }
 
 enum Connected {
@@ -39,17 +26,12 @@ enum Connected {
     Teleport { client: Client, message: Array },
 }
 
-/// Runs a server in this process until standard input closes. Prints where it listens.
+/// Runs a server in this process, for ever. Prints where it listens.
 pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
-    std::thread::spawn(|| {
-        // The parent holds the other end: it closes when the parent ends, however that happens.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(0);
-    });
     match who {
         Who::Raw => {
             let (server, address) = raw::Server::bind(address)?;
-            println!("{address}");
+            child::say(&address)?;
             server.serve()?;
         }
         Who::Teleport => {
@@ -58,7 +40,7 @@ pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
                 .register("echo", Method::inline(|x: Tree| x))
                 .register("pool_echo", |x: Tree| x);
             let server = Server::bind(address)?.start(methods)?;
-            println!("{}", server.address());
+            child::say(&server.address().to_string())?;
             server.join()?;
         }
     }
@@ -68,19 +50,10 @@ pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
 impl Contender {
     /// Starts a server process at `address` and connects to it.
     pub(super) fn start(who: Who, address: &str, cores: Cores) -> Result<Contender, Failure> {
-        let program = std::env::current_exe().map_err(Failure::bench)?;
         let name = format!("{who:?}").to_lowercase();
-        let mut process = Command::new(program)
-            .args(["bench-server", &name, address, if cores == Cores::One { "0" } else { "1" }])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(Failure::bench)?;
-        let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
-        let server = ServerProcess(process);
-        BufReader::new(output).read_line(&mut line).map_err(Failure::bench)?;
-        let client = Connected::to(who, line.trim())?;
+        let core = if cores == Cores::One { "0" } else { "1" };
+        let mut server = Child::start(["bench-server", &name, address, core], &[])?;
+        let client = Connected::to(who, &server.line()?)?;
         Ok(Contender { client, _server: server })
     }
 

@@ -5,22 +5,27 @@
 //! Absolute numbers change from run to run; the ratios are what to read.
 
 mod contender;
+mod idle;
+mod raw;
 mod report;
 mod stats;
 
-mod raw;
-
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use self::contender::{Answer, Contender, Who};
+pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
 use self::report::Outcome;
+use crate::child;
 use crate::failure::Failure;
 
 /// Measure Teleport against the machine's own limit.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Only rows whose name contains this
     #[arg(long)]
     row: Option<String>,
@@ -30,6 +35,12 @@ pub(crate) struct Options {
     /// Also write the results to this file
     #[arg(long)]
     json: Option<std::path::PathBuf>,
+}
+
+/// What is measured in another way than the rows.
+#[derive(Debug, Subcommand)]
+enum Other {
+    Idle(IdleOptions),
 }
 
 /// A server process of the benchmark; not for users.
@@ -94,6 +105,9 @@ impl Row {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if let Some(Other::Idle(options)) = &options.other {
+        return idle::run(options);
+    }
     if cfg!(debug_assertions) {
         return again_optimized();
     }
@@ -118,6 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
+    child::follow_parent()?;
     pin_to_core(options.core)?;
     contender::serve(options.who, &options.address).map_err(Failure::bench)
 }
