@@ -35,9 +35,9 @@ fn run(core: &Arc<Core>) {
 fn pause(core: &Core) -> bool {
     let mut state = core.state.lock();
     let until = Instant::now() + state.backoff.wait(backoff::random());
-    while !state.is_closing() && !core.changed.wait_until(&mut state, until).timed_out() {}
-    state.dialing = !state.is_closing();
-    state.is_closing()
+    while state.wants_connection() && !core.changed.wait_until(&mut state, until).timed_out() {}
+    state.dialing = state.wants_connection();
+    !state.dialing
 }
 
 /// Takes note of what an attempt came to; true if this thread is no longer needed.
@@ -68,7 +68,7 @@ fn attempt(core: &Arc<Core>) -> Result<(), AttemptError> {
     let socket = Socket::connect(&address, Some(Instant::now() + time))?;
     let link = core
         .poller
-        .attach(socket, Role::Client, &settings.config, None, core.clone())
+        .attach(socket, Role::Client, &settings.config, Some(core.budget.clone()), core.clone())
         .map_err(AttemptError::System)?;
     handshake(core, &link)
 }
@@ -84,7 +84,7 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
             let peer = link.peer_address().to_owned();
             return Err(AttemptError::Handshake { peer, reason: reason.clone() });
         }
-        if state.is_closing() {
+        if !state.wants_connection() {
             link.abort();
             return Err(AttemptError::Closed);
         }

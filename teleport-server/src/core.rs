@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
-use teleport_transport::wire::{ErrorKind, RemoteError};
+use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
 use teleport_transport::{AcceptError, Acceptor, Budget, Config, Link, Poller, Socket};
 
 use crate::call::OpenCall;
@@ -23,6 +23,7 @@ use crate::methods::Table;
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::queue::{Kind, Queue};
+use crate::session::Sessions;
 
 /// Connections past `max_connections` that are told so, at the same time; more are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -53,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) log_limit: LogLimit,
     pub(crate) budget: Budget,
+    /// What tells this server from another at the same address.
+    pub(crate) instance: Id128,
+    pub(crate) sessions: Sessions,
     stop_on_error: bool,
     max_connections: usize,
     roomy: Arc<Config>,
@@ -75,14 +79,17 @@ impl Core {
         let roomy = options.config();
         let eager_credit_bytes = roomy.eager_credit_bytes.min(MIN_EAGER_BYTES);
         let tight = Config { eager_credit_bytes, ..roomy.clone() };
+        let budget = Budget::new(options.max_memory);
         Arc::new(Core {
+            instance: roomy.instance,
+            sessions: options.sessions(budget.clone()),
             pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
             counters: Counters::default(),
             log_limit: LogLimit::default(),
-            budget: Budget::new(options.max_memory),
+            budget,
             stop_on_error: options.stop_on_error,
             max_connections: options.max_connections,
             roomy: Arc::new(roomy),

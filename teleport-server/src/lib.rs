@@ -60,6 +60,7 @@ mod options;
 mod peer;
 mod queue;
 mod server;
+mod session;
 mod supervisor;
 mod worker;
 

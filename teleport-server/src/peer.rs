@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate};
-use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError};
+use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Call, Handler, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
 use crate::methods::Route;
+use crate::session::{Forgotten, Session, unknown};
 use crate::worker;
 
 /// What a client said of itself.
@@ -30,7 +32,9 @@ pub(crate) struct Peer {
     me: Weak<Peer>,
     pub(crate) core: Arc<Core>,
     introduction: OnceLock<Introduction>,
-    /// Calls of methods with workers that have no answer. Inline ones are answered before anything else happens here.
+    /// Where calls that survive this connection are kept.
+    session: OnceLock<Arc<Session>>,
+    /// Other calls of methods with workers that have no answer. Inline ones are answered before anything else happens.
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
 }
 
@@ -40,6 +44,7 @@ impl Peer {
             me: me.clone(),
             core: core.clone(),
             introduction: OnceLock::new(),
+            session: OnceLock::new(),
             open: Mutex::default(),
         })
     }
@@ -68,12 +73,26 @@ impl Peer {
     }
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
-        self.open.lock().insert(call.id, call.clone());
         if let Err(call) = self.core.pools[pool].push(call)
             && call.claim().is_some()
         {
             call.refuse(&closing());
         }
+    }
+
+    /// Takes note of a call that has arrived whole; false if it must not run.
+    fn keep(&self, link: &Arc<Link>, call: &Arc<OpenCall>, session: Option<&Arc<Session>>) -> bool {
+        let Some(session) = session else {
+            if call.entry.route != Route::Inline {
+                self.open.lock().insert(call.id, call.clone());
+            }
+            return true;
+        };
+        let kept = session.arrived(link, call);
+        if kept {
+            link.acknowledge(call.id);
+        }
+        kept
     }
 
     /// Withdraws a call; true if it had not started.
@@ -85,6 +104,13 @@ impl Peer {
             _ => call.cancel(),
         }
         waited
+    }
+}
+
+/// Withdraws calls that their clients have given up.
+pub(crate) fn withdraw(forgotten: Vec<Forgotten>) {
+    for call in forgotten.into_iter().flat_map(|forgotten| forgotten.open) {
+        call.peer.withdraw(&call);
     }
 }
 
@@ -111,12 +137,15 @@ impl Handler for Peer {
         if self.introduction.set(introduction).is_ok() {
             self.core.counters.clients.add();
             tracing::debug!(peer = link.peer_address(), name = hello.name, "a client connected");
+            if link.resumes() {
+                let _ = self.session.set(self.core.sessions.opened(hello.session, link));
+            }
         }
     }
 
     fn called(&self, link: &Arc<Link>, call: Call) {
         self.core.counters.calls.add();
-        let Call { id, slot, tree, deadline, lease, .. } = call;
+        let Call { id, slot, tree, deadline, resume, lease, .. } = call;
         // `admit` gave the number, and this link keeps its handler for as long as it lives.
         let (Some(me), Some(entry)) = (self.me.upgrade(), self.core.table.entry(slot)) else { return };
         let tree = match tree {
@@ -129,7 +158,12 @@ impl Handler for Peer {
                 return;
             }
         };
-        let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, Arguments { tree, lease }));
+        let session = self.session.get().filter(|_| resume);
+        let arguments = Arguments { tree, lease };
+        let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, session.cloned(), arguments));
+        if !self.keep(link, &call, session) {
+            return;
+        }
         match entry.route {
             Route::Inline => worker::run_inline(&self.core, &call),
             Route::Pool(pool) => self.queue(call, pool),
@@ -138,6 +172,7 @@ impl Handler for Peer {
 
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         let call = self.open.lock().get(&id).cloned();
+        let call = call.or_else(|| self.session.get().and_then(|session| session.open(id)));
         if let Some(call) = call
             && self.withdraw(&call)
         {
@@ -146,10 +181,30 @@ impl Handler for Peer {
         }
     }
 
+    fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {
+        if let Some(session) = self.session.get() {
+            session.acknowledged(ids);
+        }
+    }
+
+    fn resuming(&self, link: &Arc<Link>, resume: Resume) {
+        match self.session.get() {
+            Some(session) if resume.server == self.core.instance => {
+                withdraw(vec![session.resuming(link, resume)]);
+            }
+            // Fails when the link is over: nobody waits for the answer then.
+            _ => drop(link.answer_resume(unknown(&resume))),
+        }
+    }
+
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, _wakers: &mut Wakers) {
         let open = std::mem::take(&mut *self.open.lock());
         for call in open.values() {
             self.withdraw(call);
+        }
+        if let Some(session) = self.session.get() {
+            let is_goodbye = matches!(**reason, Closed::Goodbye { .. });
+            withdraw(self.core.sessions.closed(session, link, is_goodbye, Instant::now()));
         }
         if self.is_introduced() {
             self.core.counters.clients.take_back();

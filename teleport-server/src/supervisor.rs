@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 use teleport_transport::{Listener, Listening, PollerThread};
@@ -17,7 +17,7 @@ use crate::core::{Connection, Core, Door};
 use crate::error::ServeError;
 use crate::failure::{catch, full_text};
 use crate::options::DoneFunction;
-use crate::peer::closing;
+use crate::peer::{closing, withdraw};
 use crate::worker::{OnDuty, Worker};
 
 /// What functions have to notice that they are cancelled, done functions to take the last logs, clients to read a goodbye
@@ -117,7 +117,9 @@ fn start_done(
 /// Starts the thread that ends the server when it is asked to.
 pub(crate) fn supervise(core: Arc<Core>, staff: Staff) -> Result<(), ServeError> {
     let run = move || {
-        core.lifecycle.wait_for_request();
+        while !core.lifecycle.wait_for_request(|| core.sessions.next_expiry()) {
+            withdraw(core.sessions.expire(Instant::now()));
+        }
         let running = shut_down(&core, staff);
         if !running.is_empty() {
             tracing::error!("closed, but these did not return in time: {}", running.join(", "));
@@ -149,6 +151,7 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
     }
     running.extend(end_done(core, done, &done_working, running.is_empty()));
     say_goodbye(core);
+    withdraw(core.sessions.end());
     if !in_time(core, move || drop(pollers)) {
         running.push("an inline method on teleport-io".to_owned());
     }

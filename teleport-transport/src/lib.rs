@@ -82,7 +82,7 @@ mod link;
 mod poller;
 
 pub use budget::{Budget, Charge, OnGrant};
-pub use config::Config;
+pub use config::{Config, random_id};
 pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 

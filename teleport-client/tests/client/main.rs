@@ -4,4 +4,5 @@
 mod calls;
 mod connecting;
 mod ending;
+mod memory;
 mod support;

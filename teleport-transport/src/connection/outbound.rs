@@ -11,11 +11,12 @@
 use std::collections::{HashMap, VecDeque};
 
 use teleport_wire::{
-    Buffer, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, MAX_IDS, Message, Preface,
-    RemoteError, encode_frame, encode_ids,
+    Buffer, CallAnswer, CallState, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, MAX_CHUNK_BYTES,
+    MAX_IDS, Message, Preface, RemoteError, Resume, ResumeAnswer, encode_frame, encode_ids,
 };
 
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
+use super::resuming::Resuming;
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::config::Config;
 
@@ -81,6 +82,8 @@ struct Control {
     credit_bytes: u64,
     grants: Vec<u64>,
     acks: Vec<u64>,
+    /// A resume or its answer, as a frame.
+    resume: Vec<u8>,
     aborts: Vec<u64>,
     cancels: Vec<u64>,
 }
@@ -98,6 +101,11 @@ enum Farewell {
 pub struct Outbound {
     /// Whether payload is sent with a checksum: because this side or the peer wants it.
     checksum: bool,
+    /// Whether this side can resume, and the session that it has as a client.
+    resume: bool,
+    session: Id128,
+    /// Whether both sides can.
+    resumes: bool,
     /// Preface and hello, until they are staged.
     introduction: Vec<u8>,
     peer: Option<Hello>,
@@ -110,6 +118,7 @@ pub struct Outbound {
     own_calls: OwnCalls,
     /// Of a server.
     peer_calls: PeerCalls,
+    resuming: Resuming,
     /// Eager payload that the peer still accepts.
     credit_bytes: u64,
     /// Eager payload received and not yet given back. Invariant: at most `max_eager_bytes`.
@@ -127,6 +136,9 @@ impl Outbound {
         introduction.extend(encode_frame(Kind::Hello, 0, &config.hello(role).encode()));
         Outbound {
             checksum: config.checksum,
+            resume: config.resume,
+            session: if role == Role::Client { config.session } else { Id128::NONE },
+            resumes: false,
             introduction,
             peer: None,
             control: Control::default(),
@@ -135,6 +147,7 @@ impl Outbound {
             waiting: HashMap::new(),
             own_calls: OwnCalls::default(),
             peer_calls: PeerCalls::default(),
+            resuming: Resuming::default(),
             credit_bytes: 0,
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
@@ -192,6 +205,9 @@ impl Outbound {
         let max_open_calls = peer.max_open_calls;
         if self.own_calls.len() >= max_open_calls as usize {
             return Err(SendError::TooManyCalls { max_open_calls });
+        }
+        if !self.resuming.call() {
+            return Err(SendError::NotReady);
         }
         let id = self.own_calls.begin();
         register(id);
@@ -292,11 +308,77 @@ impl Outbound {
         false
     }
 
+    // ---- Calls of earlier connections ----
+
+    /// Whether both sides can resume, and the client has a session.
+    pub fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Asks what became of a client's calls of earlier connections. Calls have to wait for the answer.
+    ///
+    /// # Errors
+    /// Before the peer's hello, where one side cannot resume, or after the first call.
+    pub fn resume(&mut self, resume: &Resume) -> Result<(), SendError> {
+        self.sendable()?;
+        if !self.resumes {
+            return Err(SendError::NotReady);
+        }
+        self.resuming.ask(&resume.calls)?;
+        self.control.resume = encode_frame(Kind::Resume, 0, &resume.encode());
+        Ok(())
+    }
+
+    /// Numbers a client's next calls from above `id`, the last one of its earlier connections.
+    pub fn number_after(&mut self, id: u64) {
+        self.own_calls.number_after(id);
+    }
+
+    /// Sends a call again, under the id that it had, which the server does not know: in the order of their ids, and
+    /// before any new call.
+    ///
+    /// # Errors
+    /// If the connection takes nothing any more.
+    pub fn push_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
+        self.sendable()?;
+        self.own_calls.begin_again(id);
+        self.push(id, message);
+        Ok(())
+    }
+
+    /// What the server can know of each of a client's calls whose answer has not come whole.
+    pub fn call_states(&self) -> Vec<(u64, CallState)> {
+        self.own_calls.states()
+    }
+
+    /// Answers a client's resume. From now on the calls that are done or running can be answered here.
+    ///
+    /// # Errors
+    /// If the connection takes nothing any more, or the ids are not those of the resume.
+    pub fn answer_resume(&mut self, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
+        self.sendable()?;
+        self.resuming.answer(&calls)?;
+        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
+            self.peer_calls.adopt(*id);
+        }
+        self.control.resume = encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
+        Ok(())
+    }
+
+    /// Tells the peer that a call (on a server) or its answer (on a client) has come whole, and is kept here.
+    pub fn acknowledge(&mut self, id: u64) {
+        if self.resumes {
+            self.control.acks.push(id);
+        }
+    }
+
     // ---- What the peer's frames change ----
 
     pub(super) fn peer_hello(&mut self, hello: Hello) {
         self.credit_bytes = hello.eager_credit_bytes;
         self.checksum |= hello.features & Hello::CHECKSUM != 0;
+        let has_session = !(self.session.is_none() && hello.session.is_none());
+        self.resumes = self.resume && has_session && hello.features & Hello::RESUME != 0;
         self.peer = Some(hello);
     }
 
@@ -308,6 +390,36 @@ impl Outbound {
         config: &Config,
     ) -> Result<Option<StructureOverrun>, ProtocolError> {
         self.peer_calls.arrived(id, structure_bytes, config)
+    }
+
+    /// A call may arrive (on a server), unless it comes before the answer to a resume.
+    pub(super) fn call_in_turn(&mut self) -> Result<(), ProtocolError> {
+        if self.resuming.call() { Ok(()) } else { Err(ProtocolError::OutOfTurn { kind: Kind::Call }) }
+    }
+
+    /// A client's list of earlier calls arrived (on a server).
+    pub(super) fn resume_arrived(&mut self, resume: &Resume) -> Result<(), ProtocolError> {
+        self.resuming.asked(&resume.calls)
+    }
+
+    /// The answer to the list arrived (on a client): what the server has will be answered here.
+    pub(super) fn resume_answered(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), ProtocolError> {
+        self.resuming.answered(calls)?;
+        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
+            self.own_calls.adopt(*id);
+        }
+        Ok(())
+    }
+
+    /// The peer has messages whole.
+    pub(super) fn acknowledged(&mut self, ids: &[u64]) -> Result<(), ProtocolError> {
+        for id in ids {
+            if !self.is_known(*id) {
+                return Err(ProtocolError::UnknownId { kind: Kind::Ack, id: *id });
+            }
+            self.own_calls.acknowledged(*id);
+        }
+        Ok(())
     }
 
     /// An error arrived (on a client): whatever is left of the call's payload is not sent. True if somebody waits for it.
@@ -526,6 +638,11 @@ impl Outbound {
     }
 }
 
+/// Whether the server has a call that a resume asked for, and answers it.
+fn is_held(answer: CallAnswer) -> bool {
+    matches!(answer, CallAnswer::Done | CallAnswer::Running)
+}
+
 impl Transfer {
     fn new(id: u64, message: Message) -> Transfer {
         let remaining_bytes = message.payload_bytes;
@@ -539,7 +656,8 @@ impl Control {
         self.ping.is_some()
             || self.pong.is_some()
             || self.credit_bytes > 0
-            || !(self.grants.is_empty()
+            || !(self.resume.is_empty()
+                && self.grants.is_empty()
                 && self.acks.is_empty()
                 && self.aborts.is_empty()
                 && self.cancels.is_empty())
@@ -554,6 +672,7 @@ impl Control {
         if self.credit_bytes > 0 {
             staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
         }
+        staged.append(&std::mem::take(&mut self.resume));
         for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
             for ids in std::mem::take(ids).chunks(MAX_IDS) {
                 staged.append(&encode_frame(kind, 0, &encode_ids(ids)));

@@ -11,6 +11,7 @@
 
 mod drive;
 mod handler;
+mod resume;
 mod right;
 
 use std::io::{self, IoSlice};
@@ -27,7 +28,7 @@ use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
 use crate::connection::{
     self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
@@ -235,6 +236,21 @@ impl Link {
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
+    }
+
+    /// Somebody waits for message `id`: if it waits for room in the budget, it is granted without. Changes nothing for a
+    /// message that has not begun, was granted, or is gone; one that begins later asks [`Handler::is_awaited`].
+    pub fn want(self: &Arc<Self>, id: u64) {
+        let Some(budget) = &self.budget else { return };
+        {
+            let mut inbound = self.inbound.lock();
+            let Some(bytes) = inbound.wanted_bytes(id) else { return };
+            // Charged before it leaves the line, so that what it takes is not given to others.
+            let charge = budget.charge_anyway(bytes);
+            budget.forget_message(self.key as u64, id);
+            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+        }
+        self.flush();
     }
 
     /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
@@ -469,6 +485,7 @@ impl Link {
                         tree: call.tree,
                         deadline: call.deadline,
                         idempotent: call.idempotent,
+                        resume: call.resume,
                         lease: Lease::new(call.hold, self),
                     },
                 ),
@@ -476,6 +493,9 @@ impl Link {
                     let answer = answer.map(|(tree, hold)| Reply { tree, lease: Lease::new(hold, self) });
                     self.handler.answered(self, id, answer, &mut scratch.wakers);
                 }
+                Event::Acknowledged { ids } => self.handler.acknowledged(self, &ids),
+                Event::Resume(resume) => self.handler.resuming(self, resume),
+                Event::Resumed { calls } => self.handler.resumed(self, calls, &mut scratch.wakers),
                 Event::Cancel { id } => self.handler.cancelled(self, id),
                 Event::Dropped { hold } => drop(Lease::new(hold, self)),
                 Event::Withdrawn { id } => {
@@ -489,15 +509,19 @@ impl Link {
         goodbye
     }
 
-    /// A message waits for its memory: from the budget where there is one; a client takes every result it asked for.
+    /// A message waits for its memory: from the budget where there is one.
     fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
         let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
-        let charge = budget.request(self.key as u64, id, bytes, || {
+        let is_awaited = || self.handler.is_awaited(self, id);
+        let on_grant = || -> OnGrant {
             let link = self.clone();
             Box::new(move |charge| {
                 link.poller.clone().send(Command::Grant(link, id, charge));
             })
-        });
+        };
+        let charge = (budget.try_charge(bytes))
+            .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
+            .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
         }
@@ -578,28 +602,29 @@ impl Link {
             _ => None,
         };
         let Some(text) = text else { return self.gone(closed, wakers) };
-        self.end(closed, wakers);
-        self.outbound.lock().finish_now(Some(ErrorKind::Protocol), &text);
+        self.end(closed, wakers, |outbound| outbound.finish_now(Some(ErrorKind::Protocol), &text));
         self.linger(LINGER);
         self.flush();
         Turn::Drained
     }
 
-    /// Tells the handler, once, and gives back what was held.
-    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) {
+    /// Sends no message any more, tells the handler, once, and gives back what was held.
+    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers, silence: impl FnOnce(&mut Outbound)) {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
         let closed = Arc::new(closed);
-        if self.closed.set(closed.clone()).is_ok() {
+        let is_first = self.closed.set(closed.clone()).is_ok();
+        // Before the handler is told, so that it can tell what was sent.
+        silence(&mut self.outbound.lock());
+        if is_first {
             self.handler.closed(self, &closed, wakers);
         }
     }
 
     /// Closes the descriptor.
     pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        self.end(closed, wakers);
-        self.outbound.lock().end();
+        self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {
             let _ = socket.shutdown();
