@@ -1,5 +1,7 @@
 //! Who is measured: each has a server process of its own, and a client in this one.
 
+use std::sync::{Mutex, PoisonError};
+
 use teleport::{Array, BoxError, Client, Method, Methods, Server, Tree};
 
 use super::{Cores, raw};
@@ -13,6 +15,19 @@ pub(super) enum Who {
     Raw,
     /// This library.
     Teleport,
+    /// This library, with a checksum of the payload.
+    Checked,
+}
+
+impl Who {
+    /// As the report calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Who::Raw => "raw",
+            Who::Teleport => "teleport",
+            Who::Checked => "with checksum",
+        }
+    }
 }
 
 /// A connected client and its server.
@@ -34,17 +49,30 @@ pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
             child::say(&address)?;
             server.serve()?;
         }
-        Who::Teleport => {
+        Who::Teleport | Who::Checked => {
             let methods = Methods::new()
                 .register("sink", Method::inline(|_: Tree| ()))
                 .register("echo", Method::inline(|x: Tree| x))
+                .register("give", Method::inline(give()))
                 .register("pool_echo", |x: Tree| x);
-            let server = Server::bind(address)?.start(methods)?;
+            let server = Server::bind(address)?.checksum(who == Who::Checked).start(methods)?;
             child::say(&server.address().to_string())?;
             server.join()?;
         }
     }
     Ok(())
+}
+
+/// Gives so many bytes, which are made when they are first asked for.
+fn give() -> impl Fn(u64) -> Array + Send + Sync + 'static {
+    let kept = Mutex::new(Array::from(Vec::<u8>::new()));
+    move |bytes| {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() as u64 != bytes {
+            *kept = Array::from(vec![1u8; bytes as usize]);
+        }
+        kept.clone()
+    }
 }
 
 impl Contender {
@@ -55,6 +83,14 @@ impl Contender {
         let mut server = Child::start(["bench-server", &name, address, core], &[])?;
         let client = Connected::to(who, &server.line()?)?;
         Ok(Contender { client, _server: server })
+    }
+
+    /// The client, where it is one of this library.
+    pub(super) fn client(&self) -> Option<&Client> {
+        match &self.client {
+            Connected::Teleport { client, .. } => Some(client),
+            Connected::Raw(_) => None,
+        }
     }
 
     /// Sends `bytes` bytes and waits for the answer.
@@ -91,8 +127,9 @@ impl Connected {
     fn to(who: Who, address: &str) -> Result<Connected, Failure> {
         match who {
             Who::Raw => Ok(Connected::Raw(raw::Client::connect(address).map_err(Failure::bench)?)),
-            Who::Teleport => {
-                let client = Client::connect(address).map_err(Failure::bench)?;
+            Who::Teleport | Who::Checked => {
+                let client = Client::builder(address).checksum(who == Who::Checked).connect();
+                let client = client.map_err(Failure::bench)?;
                 Ok(Connected::Teleport { client, message: Array::from(Vec::<u8>::new()) })
             }
         }
