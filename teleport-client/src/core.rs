@@ -19,7 +19,8 @@ use teleport_transport::wire::{
 };
 use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
-use crate::dial;
+use crate::backoff;
+use crate::connect_error::AttemptError;
 use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Outcome, Place, Survival};
 use crate::on_disconnect::OnDisconnect;
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
+    /// Starts the thread that connects: [`dial::start`](crate::dial::start), but in a test.
+    pub(crate) dialler: fn(Arc<Core>) -> io::Result<()>,
 }
 
 /// A call as its caller describes it.
@@ -87,8 +90,8 @@ pub(crate) struct Core {
     pub(crate) meter: Meter,
     /// What pays for results that have come, or may come, and were not read.
     pub(crate) budget: Budget,
-    /// Whether the log has told that results wait for memory.
-    told_of_waiting: AtomicBool,
+    /// Whether the log has told that calls wait for slots of unread results.
+    told_of_slots: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
 }
@@ -102,7 +105,7 @@ impl Core {
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
             budget: Budget::new(settings.max_memory),
-            told_of_waiting: AtomicBool::new(false),
+            told_of_slots: AtomicBool::new(false),
             settings,
             poller,
             state: Mutex::new(state),
@@ -264,9 +267,9 @@ impl Core {
             return;
         }
         let Some(place) = flight.place() else { return };
-        let door = self.state.lock().door().cloned();
-        if let Some(door) = door.filter(|door| door.connection == place.connection) {
-            door.link.want(place.id);
+        let link = self.state.lock().link();
+        if let Some(link) = link.filter(|link| link.key() == place.connection) {
+            link.want(place.id);
         }
     }
 
@@ -330,14 +333,28 @@ impl Core {
     /// Starts the thread that connects. Whoever finds that it is needed has set `dialing`.
     fn dial(&self) {
         let Some(core) = self.me.upgrade() else { return };
-        if let Err(error) = dial::start(core) {
-            // The next call that waits tries again.
-            tracing::error!(%error, "no thread to connect with");
-            self.state.lock().dialing = false;
-        }
+        let Err(error) = (self.settings.dialler)(core) else { return };
+        tracing::error!(%error, "no thread to connect with: it is tried again");
+        let mut state = self.state.lock();
+        state.not_dialed(AttemptError::System(error));
+        // Calls that wait already ask nobody: without this they would wait for ever.
+        let at = Instant::now() + state.backoff.wait(backoff::random());
+        self.arm(&mut state, at);
     }
 
     // ---- Time ----
+
+    /// Calls wait for slots, and results for their futures to be read: if one thread does both, it waits for itself.
+    fn tell_of_slots(&self) {
+        if !self.told_of_slots.swap(true, Ordering::Relaxed) {
+            let (address, max_memory) = (&*self.settings.address, self.settings.max_memory);
+            tracing::warn!(
+                address,
+                max_memory,
+                "calls wait for slots that results hold which nobody reads: read them before, or raise `max_memory`"
+            );
+        }
+    }
 
     pub(crate) fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         if state.armed.is_none_or(|armed| at < armed) {
@@ -447,6 +464,15 @@ pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Me
     Message::call(&head, tree, limits).map_err(|error| CallError::encode(flight.method.clone(), error))
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Else the timer would keep the memory until then.
+        if let Some(at) = self.state.get_mut().armed {
+            self.timer.unset(self.alarm, at);
+        }
+    }
+}
+
 impl Gate for Core {
     /// A client answers no calls; the link refuses them before it asks.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
@@ -490,23 +516,12 @@ impl Handler for Core {
     }
 
     fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
-        let is_awaited = {
-            let mut state = self.state.lock();
-            let flight = state.flight(Place { connection: link.key(), id });
-            // Closing waits for all of them.
-            let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
-            if !is_awaited {
-                self.arm(&mut state, Instant::now() + PATIENCE);
-            }
-            is_awaited
-        };
-        if !is_awaited && !self.told_of_waiting.swap(true, Ordering::Relaxed) {
-            let (server, max_memory) = (link.peer_address(), self.settings.max_memory);
-            tracing::info!(
-                server,
-                max_memory,
-                "results wait at the server: unread ones hold the client's memory"
-            );
+        let mut state = self.state.lock();
+        let flight = state.flight(Place { connection: link.key(), id });
+        // Closing waits for all of them.
+        let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
+        if !is_awaited {
+            self.arm(&mut state, Instant::now() + PATIENCE);
         }
         is_awaited
     }
@@ -540,17 +555,23 @@ impl Alarm for Core {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
         let waits_for_memory = self.budget.waiting() > 0;
-        let (overdue, in_the_way, link) = {
+        let (overdue, in_the_way, dials, link) = {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
             let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
+            if waits_for_memory && state.waiting() > 0 {
+                self.tell_of_slots();
+            }
             let look_again = waits_for_memory.then(|| now + PATIENCE);
             match earliest(state.next_expiry(), look_again) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }
-            (overdue, in_the_way, state.link())
+            (overdue, in_the_way, state.needs_dial(), state.link())
         };
+        if dials {
+            self.dial();
+        }
         for flight in in_the_way {
             flight.expect();
             self.send_for(&flight);
@@ -574,3 +595,6 @@ impl Alarm for Core {
         self.settle(wakers);
     }
 }
+
+#[cfg(test)]
+mod tests;

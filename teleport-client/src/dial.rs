@@ -46,9 +46,7 @@ fn is_connected(core: &Core, attempted: Result<(), AttemptError>) -> bool {
     let mut state = core.state.lock();
     if let Err(error) = attempted {
         tracing::debug!(address = &*core.settings.address, %error, "cannot connect");
-        state.backoff.failed();
-        state.attempts += 1;
-        state.last = Some(Arc::new(error));
+        state.attempt_failed(error);
     }
     let connected = state.door().is_some();
     if connected {
@@ -96,7 +94,7 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
 pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
     check_address(core)?;
     core.state.lock().dialing = true;
-    start(core.clone()).map_err(ClientError::System)?;
+    (core.settings.dialler)(core.clone()).map_err(ClientError::System)?;
     let start = Instant::now();
     let timeout = core.settings.connect_timeout;
     let until = timeout.and_then(|timeout| start.checked_add(timeout));

@@ -86,7 +86,7 @@ pub enum CallError {
     /// The server would never take so large a message. Nothing was sent.
     #[error(
         "{method}: the arguments take {bytes} bytes and the server accepts {max_bytes} in one message: split them, or \
-        raise the server's `max_message_bytes`"
+        raise the server's `max_message_bytes` (at most three quarters of its `max_memory`)"
     )]
     TooLarge {
         /// The method.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::wire::{Key, Ran, Tree};
-use teleport_transport::{Reply, Wakers};
+use teleport_transport::{Reply, Wakers, drop_later};
 
 use crate::error::CallError;
 
@@ -72,6 +72,20 @@ impl Survival {
     pub(crate) fn new(is_idempotent: bool, arguments: Tree) -> Survival {
         Survival { is_idempotent, arguments: Mutex::new(Some(arguments)) }
     }
+
+    /// They may be the last that holds a user's memory, and a link's lock may be held here.
+    fn let_go(&self) {
+        let arguments = self.arguments.lock().take();
+        if let Some(arguments) = arguments {
+            drop_later(arguments);
+        }
+    }
+}
+
+impl Drop for Survival {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 #[derive(Debug)]
@@ -118,14 +132,11 @@ impl Flight {
         self.survival.as_ref()?.arguments.lock().clone()
     }
 
-    /// The server has the arguments. A call that may run twice keeps them, for another server. Whoever calls holds no
-    /// lock: they may be the last that holds a user's memory.
+    /// The server has the arguments. A call that may run twice keeps them, for another server.
     pub(crate) fn arrived(&self) {
-        if self.is_idempotent() {
-            return;
+        if let Some(survival) = self.survival.as_ref().filter(|survival| !survival.is_idempotent) {
+            survival.let_go();
         }
-        let arguments = self.survival.as_ref().and_then(|survival| survival.arguments.lock().take());
-        drop(arguments);
     }
 
     /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:

@@ -80,6 +80,8 @@ pub(crate) struct State<L> {
     failures: VecDeque<CallError>,
     closing: bool,
     pub(crate) backoff: Backoff,
+    /// Whether the connection has answered a call.
+    has_answered: bool,
     /// Whether a thread is connecting.
     pub(crate) dialing: bool,
     /// Attempts to connect that failed since the last connection, and why the last one did.
@@ -110,6 +112,7 @@ impl<L> State<L> {
             failures: VecDeque::new(),
             closing: false,
             backoff: Backoff::default(),
+            has_answered: false,
             dialing: false,
             attempts: 0,
             last: None,
@@ -153,6 +156,18 @@ impl<L> State<L> {
         let needed = matches!(self.phase, Phase::Down { .. }) && self.wants_connection() && !self.dialing;
         self.dialing |= needed;
         needed
+    }
+
+    /// The thread that connects could not be started.
+    pub(crate) fn not_dialed(&mut self, error: AttemptError) {
+        self.dialing = false;
+        self.attempt_failed(error);
+    }
+
+    pub(crate) fn attempt_failed(&mut self, error: AttemptError) {
+        self.backoff.failed();
+        self.attempts += 1;
+        self.last = Some(Arc::new(error));
     }
 
     // ---- Slots ----
@@ -252,6 +267,7 @@ impl<L> State<L> {
             return (None, false);
         }
         let Some(flight) = self.calls.remove(&place.id) else { return (None, false) };
+        self.has_answered = true;
         self.withdrawn -= usize::from(flight.is_none());
         self.admit(wakers);
         let is_kept = flight.as_ref().map_or_else(|| self.limbo.forget(place.id), |flight| flight.resumes());

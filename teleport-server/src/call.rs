@@ -77,6 +77,11 @@ impl OpenCall {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it survives its connection.
+    pub(crate) fn survives(&self) -> bool {
+        self.session.is_some()
+    }
+
     /// Whether the answer is wanted no more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()

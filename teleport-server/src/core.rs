@@ -1,7 +1,7 @@
 //! What all threads of a running server share, and how connections come to it.
 //!
 //! Flow: [`Door`] accepts a socket -> a poller in turn -> a [`Peer`] for it -> this, until the connection has ended.
-//! Never waits. Bounds: `max_connections`; eager credit of all connections, which shrinks when there are many.
+//! Never waits. Bounds: `max_connections`; memory by `Budget` and [`Credit`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
 use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
-use teleport_transport::{AcceptError, Acceptor, Budget, Config, Link, Poller, Socket};
+use teleport_transport::{AcceptError, Acceptor, Budget, Lent, Link, Poller, Socket};
 
 use crate::call::OpenCall;
 use crate::counters::Counters;
+use crate::credit::Credit;
 use crate::done::Ledger;
 use crate::error::ServeError;
 use crate::lifecycle::Lifecycle;
@@ -31,11 +32,11 @@ const MAX_REFUSALS: usize = 64;
 /// How long a refused client has to read why.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
-/// What a connection may send without asking when there are many: the least that keeps small calls at one trip.
-const MIN_EAGER_BYTES: u64 = 64 << 10;
+/// What any connection's results may take: so much holds nobody up, and the quota of many connections is no less.
+const MIN_UNSENT_BYTES: u64 = 64 << 10;
 
-/// The part of `max_memory` that eager credit of `Config::eager_credit_bytes` may amount to.
-const EAGER_PART: u64 = 4;
+/// When more of the memory than one in so many parts is in use, connections share it alike.
+const SHARED_PART: u64 = 2;
 
 /// A connection that has not ended.
 #[derive(Clone, Debug)]
@@ -57,10 +58,11 @@ pub(crate) struct Core {
     /// What tells this server from another at the same address.
     pub(crate) instance: Id128,
     pub(crate) sessions: Sessions,
+    lent: Option<Lent>,
+    max_unsent_bytes: u64,
     stop_on_error: bool,
     max_connections: usize,
-    roomy: Arc<Config>,
-    tight: Arc<Config>,
+    credit: Credit,
     pollers: Vec<Poller>,
     next_poller: AtomicUsize,
     /// Every connection that has not ended, by its link's key.
@@ -76,12 +78,10 @@ impl Core {
         pollers: Vec<Poller>,
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
-        let roomy = options.config();
-        let eager_credit_bytes = roomy.eager_credit_bytes.min(MIN_EAGER_BYTES);
-        let tight = Config { eager_credit_bytes, ..roomy.clone() };
-        let budget = Budget::new(options.max_memory);
+        let (config, budget) = (options.config(), Budget::new(options.shared_memory()));
         Arc::new(Core {
-            instance: roomy.instance,
+            instance: config.instance,
+            lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
             pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
@@ -90,10 +90,10 @@ impl Core {
             counters: Counters::default(),
             log_limit: LogLimit::default(),
             budget,
+            max_unsent_bytes: options.max_unsent(),
             stop_on_error: options.stop_on_error,
             max_connections: options.max_connections,
-            roomy: Arc::new(roomy),
-            tight: Arc::new(tight),
+            credit: Credit::new(options.max_memory, config),
             pollers,
             next_poller: AtomicUsize::new(0),
             connections: Mutex::default(),
@@ -104,6 +104,11 @@ impl Core {
     /// Connections that have not ended, those in their handshake included.
     pub(crate) fn connection_count(&self) -> usize {
         self.connection_count.load(Ordering::SeqCst)
+    }
+
+    /// Received memory that functions, or those that they gave it to, hold.
+    pub(crate) fn lent_bytes(&self) -> u64 {
+        self.lent.as_ref().map_or(0, Lent::bytes)
     }
 
     /// Every connection that has not ended.
@@ -117,6 +122,23 @@ impl Core {
         drop(ended);
         self.connection_count.fetch_sub(1, Ordering::SeqCst);
         self.lifecycle.notify();
+    }
+
+    /// Bytes of results that a connection may leave unfetched and still start calls. Less than the option says when many
+    /// do so at once: results are made whether or not there is memory left for them, so they share it before.
+    pub(crate) fn max_unsent_bytes(&self) -> u64 {
+        let part = self.budget.max_bytes() / SHARED_PART;
+        if self.budget.used_bytes() <= part {
+            return self.max_unsent_bytes;
+        }
+        let share = part / self.connection_count().max(1) as u64;
+        self.max_unsent_bytes.min(share.max(MIN_UNSENT_BYTES))
+    }
+
+    /// Whether a connection with so many bytes of results unfetched starts no call.
+    pub(crate) fn is_past_quota(&self, unsent_bytes: u64) -> bool {
+        // Without a look at what all share in most cases.
+        unsent_bytes > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && unsent_bytes > self.max_unsent_bytes()
     }
 
     /// A function failed: its caller is told, and so is the server's owner.
@@ -155,12 +177,6 @@ impl Core {
             answer();
         }
     }
-
-    /// Whether the credit of one more connection is within its part of the memory.
-    fn config(&self, connections: usize) -> &Arc<Config> {
-        let eager_bytes = (connections as u64).saturating_mul(self.roomy.eager_credit_bytes);
-        if eager_bytes <= self.budget.max_bytes() / EAGER_PART { &self.roomy } else { &self.tight }
-    }
 }
 
 /// A queue in which calls with a done function need a place in the ledger.
@@ -177,10 +193,17 @@ impl Door {
         let core = &self.0;
         let turn = core.next_poller.fetch_add(1, Ordering::Relaxed);
         let poller = &core.pollers[turn % core.pollers.len()];
-        let peer = Peer::new(core);
+        let is_surplus = connections > core.max_connections;
+        let (config, reservation) = if is_surplus {
+            (core.credit.none(), None)
+        } else {
+            let (config, reservation) = core.credit.reserve();
+            (config, Some(reservation))
+        };
+        let peer = Peer::new(core, reservation);
         let budget = Some(core.budget.clone());
-        let link = poller.attach(socket, Role::Server, core.config(connections), budget, peer.clone())?;
-        if connections > core.max_connections {
+        let link = poller.attach(socket, Role::Server, config, budget, peer.clone())?;
+        if is_surplus {
             let reason =
                 format!("the server has its {} connections (`max_connections`)", core.max_connections);
             link.close(Some(ErrorKind::Overloaded), &reason, REFUSAL_TIME);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate};
@@ -15,9 +15,14 @@ use teleport_transport::{Call, Handler, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
+use crate::credit::Reservation;
 use crate::methods::Route;
+use crate::parked::{Parked, Verdict};
 use crate::session::{Forgotten, Session, unknown};
 use crate::worker;
+
+/// Inline calls that waited for results to leave have so much time on the poller before others get their turn.
+const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// What a client said of itself.
 #[derive(Debug)]
@@ -34,18 +39,24 @@ pub(crate) struct Peer {
     introduction: OnceLock<Introduction>,
     /// Where calls that survive this connection are kept.
     session: OnceLock<Arc<Session>>,
-    /// Other calls of methods with workers that have no answer. Inline ones are answered before anything else happens.
+    /// Other calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
+    /// Those of them that wait until the client has fetched results.
+    parked: Parked,
+    /// What pays for its eager credit until the connection has ended; functions may keep the rest of this for longer.
+    reservation: Mutex<Option<Reservation>>,
 }
 
 impl Peer {
-    pub(crate) fn new(core: &Arc<Core>) -> Arc<Peer> {
+    pub(crate) fn new(core: &Arc<Core>, reservation: Option<Reservation>) -> Arc<Peer> {
         Arc::new_cyclic(|me| Peer {
             me: me.clone(),
             core: core.clone(),
             introduction: OnceLock::new(),
             session: OnceLock::new(),
             open: Mutex::default(),
+            parked: Parked::default(),
+            reservation: Mutex::new(reservation),
         })
     }
 
@@ -72,14 +83,6 @@ impl Peer {
         self.open.lock().remove(&id);
     }
 
-    fn queue(&self, call: Arc<OpenCall>, pool: usize) {
-        if let Err(call) = self.core.pools[pool].push(call)
-            && call.claim().is_some()
-        {
-            call.refuse(&closing());
-        }
-    }
-
     /// Takes note of a call that has arrived whole; false if it must not run.
     fn keep(&self, link: &Arc<Link>, call: &Arc<OpenCall>, session: Option<&Arc<Session>>) -> bool {
         let Some(session) = session else {
@@ -95,15 +98,102 @@ impl Peer {
         kept
     }
 
+    fn queue(&self, call: Arc<OpenCall>, pool: usize) {
+        // Behind those of its connection that are kept, if there are any.
+        let is_kept = self.parked.len() > 0 && self.keeps(&call);
+        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
+            refuse_all([call]);
+        }
+    }
+
+    fn run_inline(&self, call: Arc<OpenCall>) {
+        // Only one that has to wait can be withdrawn: what is cheap stays so.
+        if self.must_wait(&call.link) || self.parked.len() > 0 {
+            if !call.survives() {
+                self.open.lock().insert(call.id, call.clone());
+            }
+            if self.keeps(&call) {
+                return;
+            }
+        }
+        worker::run_inline(&self.core, &call);
+    }
+
     /// Withdraws a call; true if it had not started.
     fn withdraw(&self, call: &OpenCall) -> bool {
         // Dropping the arguments gives their memory back.
         let waited = call.claim().is_some();
+        let was_parked = waited && self.parked.remove(call.id);
         match call.entry.route {
-            Route::Pool(pool) if waited => self.core.pools[pool].one_died(),
+            Route::Pool(pool) if waited && !was_parked => self.core.pools[pool].one_died(),
             _ => call.cancel(),
         }
         waited
+    }
+
+    // ---- Calls that wait for results to leave ----
+
+    fn must_wait(&self, link: &Link) -> bool {
+        self.core.is_past_quota(link.unsent_bytes())
+    }
+
+    /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes
+    /// back once half of them have gone: so that not each chunk that goes moves all calls.
+    pub(crate) fn keeps(&self, call: &Arc<OpenCall>) -> bool {
+        self.keeps_if(call, || self.must_wait(&call.link))
+    }
+
+    fn keeps_if(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> bool {
+        match self.parked.park(call, must_wait) {
+            Verdict::Starts => return false,
+            Verdict::Kept => call.link.await_drain(self.core.max_unsent_bytes() / 2),
+            Verdict::Closed => refuse_all([call.clone()]),
+        }
+        // Withdrawn before it stood there.
+        if !call.waits() {
+            self.parked.remove(call.id);
+        }
+        true
+    }
+
+    /// Starts calls that were kept, as far as they may.
+    fn start_parked(&self) {
+        let mut inline = Vec::new();
+        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
+        for call in self.parked.take_all() {
+            match call.entry.route {
+                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
+                Route::Inline => inline.push(call),
+            }
+        }
+        for (pool, calls) in pooled {
+            self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
+        }
+        let start = Instant::now();
+        for call in inline {
+            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call.link)) {
+                worker::run_inline(&self.core, &call);
+            }
+        }
+    }
+
+    /// Calls that are kept.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Keeps no calls from now on, and gives those that were.
+    pub(crate) fn close_parked(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
+        self.parked.close()
+    }
+}
+
+/// Answers calls that find no queue any more, or are left in one.
+pub(crate) fn refuse_all(calls: impl IntoIterator<Item = Arc<OpenCall>>) {
+    for call in calls {
+        if call.claim().is_some() {
+            call.refuse(&closing());
+        }
     }
 }
 
@@ -115,7 +205,7 @@ pub(crate) fn withdraw(forgotten: Vec<Forgotten>) {
 }
 
 /// What a call is answered with when the server closes before it could start.
-pub(crate) fn closing() -> RemoteError {
+fn closing() -> RemoteError {
     RemoteError::new(ErrorKind::Closing, Ran::No, "the server is closing and starts no more calls")
 }
 
@@ -165,7 +255,7 @@ impl Handler for Peer {
             return;
         }
         match entry.route {
-            Route::Inline => worker::run_inline(&self.core, &call),
+            Route::Inline => self.run_inline(call),
             Route::Pool(pool) => self.queue(call, pool),
         }
     }
@@ -181,6 +271,10 @@ impl Handler for Peer {
         }
     }
 
+    fn drained(&self, _link: &Arc<Link>) {
+        self.start_parked();
+    }
+
     fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {
         if let Some(session) = self.session.get() {
             session.acknowledged(ids);
@@ -193,7 +287,7 @@ impl Handler for Peer {
                 withdraw(vec![session.resuming(link, resume)]);
             }
             // Fails when the link is over: nobody waits for the answer then.
-            _ => drop(link.answer_resume(unknown(&resume))),
+            _ => drop(link.answer_resume(unknown(&resume), Vec::new())),
         }
     }
 
@@ -205,7 +299,10 @@ impl Handler for Peer {
         if let Some(session) = self.session.get() {
             let is_goodbye = matches!(**reason, Closed::Goodbye { .. });
             withdraw(self.core.sessions.closed(session, link, is_goodbye, Instant::now()));
+            // Those that survive wait for nobody now.
+            self.start_parked();
         }
+        drop(self.reservation.lock().take());
         if self.is_introduced() {
             self.core.counters.clients.take_back();
         }

@@ -34,7 +34,7 @@ pub(crate) struct Kind<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: VecDeque<T>,
-    /// Calls that found no place, in their order. Invariant: each needs one, and came before all in `waiting` that do.
+    /// Calls that found no place, in their order. Invariant: each needs one, and starts before all in `waiting` that do.
     aside: VecDeque<T>,
     /// About how many in both are dead.
     dead: usize,
@@ -57,6 +57,18 @@ impl<T> Queue<T> {
         state.waiting.push_back(item);
         drop(state);
         self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Puts calls, in their order, before all that wait; gives them back if the queue is closed.
+    pub(crate) fn push_first(&self, items: Vec<T>) -> Result<(), Vec<T>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(items);
+        }
+        items.into_iter().rev().for_each(|item| state.waiting.push_front(item));
+        drop(state);
+        self.changed.notify_all();
         Ok(())
     }
 
@@ -180,8 +192,10 @@ mod tests {
         }
         assert_eq!(queue.take(free), Some((0, None)));
         assert_eq!(queue.take(free), Some((1, Some(()))));
-        assert_eq!(queue.close(), [2, 3]);
+        queue.push_first(vec![4, 5]).unwrap();
+        assert_eq!(queue.close(), [4, 5, 2, 3]);
         assert_eq!(queue.take(free), None);
+        assert_eq!(queue.push_first(vec![3]), Err(vec![3]));
         assert_eq!(queue.push(3), Err(3));
     }
 

@@ -68,16 +68,46 @@ impl Server {
         self
     }
 
-    /// Bytes that arguments may take while they are received and until their functions start; calls that find no room
-    /// wait to be sent. It also bounds the size of one call. At least 1 MiB. Default: a quarter of the machine's memory,
-    /// or of its control group's limit. What functions keep or return is not counted.
+    /// Bytes that clients can make the server keep. A quarter is for what they may send without asking, each its part. The
+    /// other three are for larger arguments, from when they may be sent until their functions start, and for results of
+    /// more than 4 KiB, until they have gone. Calls that find no room wait to be sent; results are made in any case, within
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Names and shapes of a call count where they take more than 64 KiB. It
+    /// also bounds the size of one call, to three quarters. What
+    /// functions keep is not counted. At least 1 MiB. Default: a quarter of the machine's memory, or of its control group's
+    /// limit.
     pub fn max_memory(mut self, bytes: u64) -> Server {
         self.options.set_max_memory(bytes);
         self
     }
 
-    /// Connections at once; one past it is told so and closed. Each costs a descriptor and, when used, up to 1 MiB for
-    /// small calls (64 KiB when there are many). Default: 16,384.
+    /// Bytes of results of more than 4 KiB that one connection may leave unfetched: past it none of its calls start until half of them have
+    /// gone, while the calls of others go on. One result may be larger. When more than half of `max_memory` is in use,
+    /// connections share the other half alike, down to 64 KiB each. Default: an eighth of `max_memory`, at least 1 MiB.
+    pub fn max_unsent_bytes(mut self, bytes: u64) -> Server {
+        self.options.max_unsent = Some(bytes);
+        self
+    }
+
+    /// The least rate, in bytes per second, at which a client must move memory that other clients wait for: arguments that
+    /// it has half sent, results that it has not fetched. If it has moved less for 5 s in that direction, while others
+    /// waited for memory, these calls fail with the error `too_slow`; arguments that come later are dropped, and functions
+    /// that ran are not run again. Metadata of more than 64 KiB that crawls ends its connection. A client may be as slow as it likes while there is memory for all. 0 for never.
+    /// Default: 64 KiB.
+    pub fn min_rate(mut self, bytes_per_second: u64) -> Server {
+        self.options.config.min_rate = bytes_per_second;
+        self
+    }
+
+    /// Not part of the public interface: how long a client may be slower than `min_rate`, for tests.
+    #[doc(hidden)]
+    pub fn pace_window(mut self, window: Duration) -> Server {
+        self.options.config.pace_window = window;
+        self
+    }
+
+    /// Connections at once; one past it is told so and closed. Each costs a descriptor and up to 1 MiB of `max_memory` for
+    /// small calls. When these have taken an eighth of it, a new connection gets 64 KiB; when they have taken a quarter,
+    /// nothing, and all its arguments wait until they are asked for. Default: 16,384.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = connections;
         self
@@ -109,8 +139,8 @@ impl Server {
         self
     }
 
-    /// The largest call, in bytes of memory, with each array at a multiple of 64. Default: 16 GiB, and never more than
-    /// `max_memory`.
+    /// The largest call, in bytes of memory, with each array at a multiple of 64. A client refuses a larger one before it is
+    /// sent. Default: 16 GiB, and never more than three quarters of `max_memory`.
     pub fn max_message_bytes(mut self, bytes: u64) -> Server {
         self.options.config.limits.max_message_bytes = bytes;
         self
@@ -206,7 +236,7 @@ impl Server {
         let address = listener.address().clone();
         let core = Core::new(&options, table, handles, lifecycle);
         let staff = Staff::hire(&core, listener, pollers, done)?;
-        supervise(core.clone(), staff)?;
+        supervise(&core, staff)?;
         tracing::info!(%address, "serving");
         Ok(ServerHandle::new(core, address))
     }

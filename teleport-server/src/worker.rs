@@ -78,6 +78,9 @@ impl Worker {
 
 fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Arc<OpenCall>>>) {
     while let Some((call, place)) = core.pools[pool].take(|| core.ledger.reserve()) {
+        if call.peer.keeps(&call) {
+            continue;
+        }
         *desk.lock() = Some(call.clone());
         // Functions' panics are caught inside; this one is for what a result's memory does when it is dropped.
         if let Err(panic) = catch(|| run(core, &call, place)) {

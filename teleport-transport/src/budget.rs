@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Called with the memory that a waiting message was given. Must not block.
+/// Called with the memory that a waiting message was given. Must not block, nor take a lock under which charges are dropped.
 pub type OnGrant = Box<dyn FnOnce(Charge) + Send>;
 
 /// Bytes that may be in use at once.
@@ -89,10 +89,16 @@ impl Budget {
         self.shared.state.lock().lines.iter().map(|line| line.waiting.len()).sum()
     }
 
-    /// Charges `bytes` if they are free and nobody waits.
+    /// Whether any but `connection` wait for memory.
+    pub fn others_wait(&self, connection: u64) -> bool {
+        self.shared.state.lock().lines.iter().any(|line| line.connection != connection)
+    }
+
+    /// Charges `bytes` if they are free and nobody waits. Never goes past the bound.
     pub fn try_charge(&self, bytes: u64) -> Option<Charge> {
         let mut state = self.shared.state.lock();
-        (state.lines.is_empty() && self.shared.fits(&state, bytes)).then(|| {
+        let is_free = bytes <= self.shared.max_bytes.saturating_sub(state.used_bytes);
+        (state.lines.is_empty() && is_free).then(|| {
             state.used_bytes += bytes;
             self.charge(bytes)
         })
@@ -229,6 +235,10 @@ mod tests {
         }
         ask(&budget, &granted, 2, 1, 10);
         assert_eq!(budget.waiting(), 3);
+        assert!(budget.others_wait(1) && budget.others_wait(2) && budget.others_wait(3));
+        budget.forget_connection(2);
+        assert!(!budget.others_wait(1) && budget.others_wait(2));
+        ask(&budget, &granted, 2, 1, 10);
         let mut order = Vec::new();
         while let Some((connection, id, charge)) = { granted.lock().pop() } {
             order.push((connection, id));
@@ -268,6 +278,7 @@ mod tests {
     fn one_that_is_too_large_waits_until_it_is_alone() {
         let budget = Budget::new(10);
         let granted = Granted::default();
+        assert!(budget.try_charge(11).is_none());
         let held = budget.try_charge(1).expect("room");
         ask(&budget, &granted, 1, 1, 25);
         ask(&budget, &granted, 2, 2, 1);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use teleport_wire::{Hello, Id128, Limits};
 
 use crate::connection::Role;
+use crate::lent::Lent;
 use crate::pool::Pool;
 
 /// Longer times are none in practice, and adding them to a clock could overflow it.
@@ -41,6 +42,13 @@ pub struct Config {
     pub max_silence: Duration,
     /// The peer must have introduced itself within this time. Default: 10 s.
     pub handshake_timeout: Duration,
+    /// Bytes per second, for a server. A client that holds memory which other clients wait for, in arguments that it has half
+    /// sent or in results that it has not fetched, must move as much payload in that direction, or these calls fail with
+    /// the error `too_slow`. 0 for never. Default: 64 KiB.
+    pub min_rate: u64,
+    /// How long a client may be slower. Not part of the public interface: tests make it short.
+    #[doc(hidden)]
+    pub pace_window: Duration,
     /// Tells this side from every other, also from an earlier one at the same address: a peer that finds another one knows
     /// that what it left here is gone. Default: one for the process.
     pub instance: Id128,
@@ -55,6 +63,8 @@ pub struct Config {
     pub checksum: bool,
     /// Where received payload is put. Default: the pool of the process.
     pub pool: Pool,
+    /// Counts received memory that users hold. Default: none, and nothing is counted.
+    pub lent: Option<Lent>,
 }
 
 impl Default for Config {
@@ -68,11 +78,14 @@ impl Default for Config {
             ping_interval: Duration::from_secs(10),
             max_silence: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(10),
+            min_rate: 64 << 10,
+            pace_window: Duration::from_secs(5),
             instance: process_id(),
             session: Id128::NONE,
             resume: false,
             checksum: false,
             pool: Pool::global().clone(),
+            lent: None,
         }
     }
 }

@@ -110,6 +110,11 @@ impl Decoder {
         }
     }
 
+    /// Bytes of an unfinished frame's body that are kept until its rest has come.
+    pub fn collected_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// Takes note of `bytes` bytes of the open chunk that were read straight into their memory.
     ///
     /// # Panics

@@ -57,7 +57,8 @@ impl<L> State<L> {
             return None;
         }
         if let Phase::Up { door, since } = &self.phase {
-            self.backoff.ended(now.saturating_duration_since(*since));
+            let has_answered = std::mem::take(&mut self.has_answered);
+            self.backoff.ended(now.saturating_duration_since(*since), has_answered);
             self.limbo.belongs_to(door.server);
             self.phase = Phase::Down { since: now };
         }

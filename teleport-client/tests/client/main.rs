@@ -5,4 +5,5 @@ mod calls;
 mod connecting;
 mod ending;
 mod memory;
+mod owners;
 mod support;

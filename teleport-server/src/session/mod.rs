@@ -196,11 +196,8 @@ impl State {
         self.link = Some(link.clone());
         let resumed = self.records.resume(&resume.calls);
         // Fails when this connection has ended too: the next one asks again.
-        if link.answer_resume(resumed.answers).is_ok() {
-            for (id, kept) in resumed.kept {
-                let _ = link.answer(id, kept.message);
-            }
-        }
+        let done = resumed.kept.into_iter().map(|(id, kept)| (id, kept.message)).collect();
+        let _ = link.answer_resume(resumed.answers, done);
         resumed.forgotten
     }
 }

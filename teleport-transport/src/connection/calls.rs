@@ -173,6 +173,10 @@ impl OwnCalls {
     }
 }
 
+/// What a call takes beside its payload counts as memory that others may wait for if it is more than this. Most take a few
+/// hundred bytes.
+pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
+
 #[derive(Debug)]
 struct PeerCall {
     /// Whether an answer is queued that was not staged whole.
@@ -191,6 +195,13 @@ pub(super) struct PeerCalls {
     last_adopted_id: u64,
     /// Invariant: the sum over `open`.
     structure_bytes: u64,
+    /// Invariant: the same over those of more than `LARGE_STRUCTURE_BYTES`.
+    large_structure_bytes: u64,
+}
+
+/// What of it counts as memory that others may wait for.
+fn large(structure_bytes: u64) -> u64 {
+    if structure_bytes > LARGE_STRUCTURE_BYTES { structure_bytes } else { 0 }
 }
 
 /// What the structure of a connection's calls takes, and why there is no room for one more.
@@ -206,6 +217,11 @@ pub(super) struct StructureOverrun {
 impl PeerCalls {
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered
+    }
+
+    /// What the structure of unanswered calls takes, but for that of small ones.
+    pub(super) fn large_structure_bytes(&self) -> u64 {
+        self.large_structure_bytes
     }
 
     /// Whether the peer may name the call in a frame that crossed something of ours.
@@ -243,6 +259,7 @@ impl PeerCalls {
         self.open.insert(id, PeerCall { is_answered: false, structure_bytes: kept_bytes });
         self.unanswered += 1;
         self.structure_bytes += kept_bytes;
+        self.large_structure_bytes += large(kept_bytes);
         Ok((!fits).then_some(StructureOverrun { bytes: structure_bytes, held_bytes, max_bytes }))
     }
 
@@ -251,7 +268,9 @@ impl PeerCalls {
         match self.open.get_mut(&id) {
             Some(call) if !call.is_answered => {
                 call.is_answered = true;
-                self.structure_bytes -= std::mem::take(&mut call.structure_bytes);
+                let freed_bytes = std::mem::take(&mut call.structure_bytes);
+                self.structure_bytes -= freed_bytes;
+                self.large_structure_bytes -= large(freed_bytes);
                 self.unanswered -= 1;
                 true
             }
@@ -314,8 +333,10 @@ mod tests {
     fn structure_is_bounded_and_one_call_alone_always_fits() {
         let config = Config { max_structure_bytes: 100, ..Config::default() };
         let mut calls = PeerCalls::default();
-        assert!(matches!(calls.arrived(1, 1000, &config), Ok(None)));
-        let overrun = StructureOverrun { bytes: 1, held_bytes: 1000, max_bytes: 100 };
+        let huge = LARGE_STRUCTURE_BYTES + 1;
+        assert!(matches!(calls.arrived(1, huge, &config), Ok(None)));
+        assert_eq!(calls.large_structure_bytes(), huge);
+        let overrun = StructureOverrun { bytes: 1, held_bytes: huge, max_bytes: 100 };
         assert!(matches!(calls.arrived(2, 1, &config), Ok(Some(found)) if found == overrun));
         assert!(calls.answered(2) && calls.answered(1) && !calls.answered(1));
         assert!(matches!(calls.arrived(3, 60, &config), Ok(None)));
@@ -323,7 +344,7 @@ mod tests {
         assert!(matches!(calls.arrived(5, 1, &config), Ok(Some(_))));
         assert!(!calls.aborted(4));
         assert!(matches!(calls.arrived(6, 40, &config), Ok(None)));
-        assert_eq!((calls.structure_bytes, calls.unanswered()), (100, 3));
+        assert_eq!((calls.structure_bytes, calls.large_structure_bytes(), calls.unanswered()), (100, 0, 3));
     }
 
     #[test]

@@ -153,6 +153,14 @@ pub enum Closed {
         /// The configured limit.
         waited: Duration,
     },
+    /// The peer kept this side waiting for a frame, with memory that others waited for.
+    #[error(
+        "a call's metadata came slower than {min_rate} bytes per second (`min_rate`) while others waited for memory"
+    )]
+    TooSlow {
+        /// The configured limit.
+        min_rate: u64,
+    },
     /// The peer broke a rule of the format.
     #[error("the peer does not keep to the protocol: {0}")]
     Protocol(#[from] ProtocolError),

@@ -21,7 +21,9 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
+use super::pace::{Pace, Sight};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
+use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
@@ -29,6 +31,9 @@ const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
 
 /// Kept signatures of a connection.
 const CACHED_SIGNATURES: usize = 4;
+
+/// Of a frame that has not come whole, more than this counts as memory that others may wait for; in steps of as much.
+const UNCHARGED_BODY_BYTES: u64 = 64 << 10;
 
 /// What one [`Inbound::receive`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,10 @@ pub struct Inbound {
     decoder: Decoder,
     reception: Reception,
     liveness: Liveness,
+    /// None where the peer may be as slow as it likes.
+    pace: Option<Pace>,
+    /// What pays for an unfinished frame, if that is large, and the window in which it came to be.
+    body: Option<(u32, Charge)>,
 }
 
 #[derive(Debug)]
@@ -67,6 +76,10 @@ struct Reception {
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
     next_signature: usize,
+    /// Payload that came since the connection began.
+    received_bytes: u64,
+    /// Counts the windows of `Inbound::pace`.
+    window: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,6 +94,8 @@ impl Inbound {
         Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
+            pace: Pace::new(role, &config),
+            body: None,
             reception: Reception {
                 role,
                 config,
@@ -89,6 +104,8 @@ impl Inbound {
                 chunk: Chunk::default(),
                 signatures: [const { None }; CACHED_SIGNATURES],
                 next_signature: 0,
+                received_bytes: 0,
+                window: 0,
             },
         }
     }
@@ -118,7 +135,9 @@ impl Inbound {
             session.reception.place(in_place);
             self.decoder.advance(in_place, &mut session)?;
         }
+        let before = self.decoder.collected_bytes();
         self.decoder.feed(&ahead[..ahead_bytes], &mut session)?;
+        self.reception.received_bytes += self.decoder.collected_bytes().saturating_sub(before) as u64;
         let bytes = in_place + ahead_bytes;
         Ok(Received { bytes, filled: bytes == asked })
     }
@@ -168,7 +187,10 @@ impl Inbound {
     /// The memory of a message that waits has been paid for: tells the peer to send it.
     pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
         // For a message that was withdrawn meanwhile, or replaced by another, the memory is given back at once.
-        if self.reception.messages.get_mut(&id).is_some_and(|message| message.admit(hold)) {
+        if let Some(message) = self.reception.messages.get_mut(&id)
+            && message.admit(hold)
+        {
+            message.note_window(self.reception.window);
             outbound.with(|outbound| outbound.grant(id));
         }
     }
@@ -200,6 +222,76 @@ impl Inbound {
         Ok(())
     }
 
+    /// Whether [`handle_pace`](Inbound::handle_pace) ever does anything.
+    pub fn has_pace(&self) -> bool {
+        self.pace.is_some()
+    }
+
+    /// Has a frame that has not come whole paid for, if it is large and has grown; true if it is the first time.
+    pub fn settle_body(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
+        let collected_bytes = self.decoder.collected_bytes() as u64;
+        if collected_bytes <= UNCHARGED_BODY_BYTES {
+            self.body = None;
+            return false;
+        }
+        let bytes = collected_bytes.next_multiple_of(UNCHARGED_BODY_BYTES);
+        let held = self.body.take();
+        let is_new = held.is_none();
+        self.body = Some(match held {
+            Some((window, held)) if held.bytes() == bytes => (window, held),
+            held => (held.map_or(self.reception.window, |(window, _)| window), charge(bytes)),
+        });
+        is_new
+    }
+
+    /// Looks whether the peer crawls with memory that others wait for, and ends what does; gives when to look again, or none
+    /// while the connection holds no memory of a budget. `unwritten_bytes` are staged and not taken by the socket.
+    ///
+    /// # Errors
+    /// A frame came too slowly: the connection cannot go on.
+    pub fn handle_pace(
+        &mut self,
+        now: Instant,
+        unwritten_bytes: u64,
+        outbound: &impl SharedOutbound,
+        others_wait: impl FnOnce() -> bool,
+    ) -> Result<Option<Instant>, Closed> {
+        let Some(pace) = &mut self.pace else { return Ok(None) };
+        let receives = self.body.is_some()
+            || self.reception.messages.values().any(|message| message.holds_charge_before(u32::MAX));
+        if !receives && !outbound.with(|outbound| outbound.holds_charges()) {
+            pace.rest();
+            return Ok(None);
+        }
+        if let Some(end) = pace.window_ends().filter(|end| now < *end) {
+            return Ok(Some(end));
+        }
+        let staged_bytes = outbound.with(|outbound| outbound.staged_payload_bytes());
+        let sight = Sight {
+            received_bytes: self.reception.received_bytes,
+            sent_bytes: staged_bytes.saturating_sub(unwritten_bytes),
+            others_wait: others_wait(),
+        };
+        let slow = pace.look(now, sight);
+        if slow.receiving {
+            if self.body.as_ref().is_some_and(|(window, _)| *window < self.reception.window) {
+                return Err(Closed::TooSlow { min_rate: pace.min_rate() });
+            }
+            let error = pace.error("the arguments came", Ran::No);
+            self.reception.give_up_slow(&error, outbound);
+        }
+        let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
+        outbound.with(|outbound| outbound.end_window(error.as_ref()));
+        self.reception.window += 1;
+        Ok(pace.window_ends())
+    }
+
+    /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
+    pub fn discard(&mut self) {
+        self.reception.messages = HashMap::new();
+        self.body = None;
+    }
+
     /// Messages whose payload has not come to its end.
     pub fn unfinished(&self) -> usize {
         self.reception.messages.len()
@@ -207,7 +299,19 @@ impl Inbound {
 }
 
 impl Reception {
+    /// Ends the messages that were half received before this window began.
+    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) {
+        for (id, message) in &mut self.messages {
+            if message.holds_charge_before(self.window) {
+                message.give_up();
+                // Fails when the connection closes: nobody waits for the answer then.
+                let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+            }
+        }
+    }
+
     fn place(&mut self, bytes: usize) {
+        self.received_bytes += bytes as u64;
         if let Some(message) = self.messages.get_mut(&self.chunk.id) {
             message.placed(bytes);
         }
@@ -280,7 +384,8 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             let bytes = message.payload_bytes();
             return Err(ProtocolError::TooMuchData { id, bytes });
         }
-        if let Err(error) = message.allocate(&self.reception.config.pool) {
+        let config = &self.reception.config;
+        if let Err(error) = message.allocate(&config.pool, config.lent.as_ref()) {
             self.refuse_memory(id, error)?;
         }
         self.reception.chunk = Chunk {
@@ -292,6 +397,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
     }
 
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        self.reception.received_bytes += bytes.len() as u64;
         if let Some(message) = self.reception.messages.get_mut(&self.reception.chunk.id) {
             message.copy(bytes);
         }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
 
 use super::Hold;
+use super::calls::LARGE_STRUCTURE_BYTES;
+use crate::lent::{Lent, Loan};
 use crate::pool::{MemoryError, Pool};
 
 /// Segments of one message offered to one read; more arrive with the next.
@@ -62,6 +64,10 @@ pub(super) struct Incoming {
     hold: Option<Hold>,
     /// Payload bytes in chunks that were announced, received or not.
     announced_bytes: u64,
+    /// In which window of the connection's pace it was admitted.
+    window: u32,
+    /// Of the memory, where that is counted. Invariant: dropped after `target`, so that memory which nobody gets never counts.
+    loan: Option<Loan>,
 }
 
 impl Incoming {
@@ -74,6 +80,8 @@ impl Incoming {
             run: 0,
             hold: None,
             announced_bytes: 0,
+            window: 0,
+            loan: None,
         }
     }
 
@@ -88,12 +96,38 @@ impl Incoming {
             Hold::None => true,
             Hold::Eager { bytes } => *bytes == self.memory_bytes,
             Hold::Charged(charge) => charge.bytes() == self.memory_bytes,
+            // Of whole messages only.
+            Hold::Lent { .. } => false,
         };
         let is_new = pays && self.hold.is_none();
         if is_new {
             self.hold = Some(hold);
         }
         is_new
+    }
+
+    /// Takes note of the window in which it was admitted.
+    pub(super) fn note_window(&mut self, window: u32) {
+        self.window = window;
+    }
+
+    /// Whether its payload may come and it holds memory of a budget, since before `window` began.
+    pub(super) fn holds_charge_before(&self, window: u32) -> bool {
+        let (Target::None(plan) | Target::Memory(plan, _)) = &self.target else { return false };
+        let is_charged = match &self.hold {
+            None => false,
+            Some(Hold::Charged(_)) => true,
+            Some(_) => plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES,
+        };
+        is_charged && self.window < window
+    }
+
+    /// Gives its memory back, but for credit, which goes back with the last of it. What comes of it is dropped.
+    pub(super) fn give_up(&mut self) {
+        self.drop_payload();
+        if let Some(Hold::Charged(_)) = self.hold {
+            self.hold = Some(Hold::None);
+        }
     }
 
     pub(super) fn is_admitted(&self) -> bool {
@@ -129,9 +163,12 @@ impl Incoming {
     }
 
     /// Takes the memory from the pool, once.
-    pub(super) fn allocate(&mut self, pool: &Pool) -> Result<(), MemoryError> {
+    pub(super) fn allocate(&mut self, pool: &Pool, lent: Option<&Lent>) -> Result<(), MemoryError> {
         if let Target::None(plan) = &self.target {
-            let memory = pool.alloc(plan.signature.memory_bytes())?;
+            let mut memory = pool.alloc(plan.signature.memory_bytes())?;
+            if let Some(lent) = lent {
+                (memory, self.loan) = lent.watch(memory);
+            }
             if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
                 self.target = Target::Memory(plan, memory);
             }
@@ -238,6 +275,7 @@ impl Incoming {
             Target::Memory(plan, memory) => (plan, memory),
             Target::Dropped => return Err(hold),
         };
+        let hold = hold.with_loan(self.loan);
         Ok((plan.subject, plan.signature.build(&plan.order, memory), hold))
     }
 }

@@ -11,9 +11,13 @@ mod inbound;
 mod incoming;
 mod liveness;
 mod outbound;
+mod pace;
 mod resuming;
 mod staged;
+mod unsent;
 
+#[cfg(test)]
+mod crawling;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
@@ -32,6 +36,7 @@ pub use self::outbound::{MAX_SMALL_BYTES, Outbound, Withdrawn};
 pub use self::staged::{MAX_SEGMENTS_PER_WRITE, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
+use crate::lent::Loan;
 
 /// Which end of a connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,34 @@ pub enum Hold {
     },
     /// Bytes of a budget; given back when dropped.
     Charged(Charge),
+    /// As one of those above, of a message that is whole: where the memory is counted that users hold, it counts from when
+    /// this is dropped.
+    Lent {
+        /// Bytes of a budget.
+        charge: Option<Charge>,
+        /// Bytes of the connection's eager credit, to be given back; 0 for none.
+        eager_bytes: u64,
+        /// Begins to count when it is dropped.
+        loan: Loan,
+    },
+}
+
+impl Hold {
+    /// Bytes of the connection's eager credit, to be given back with [`Outbound::give_credit`]; 0 for none.
+    pub fn eager_bytes(&self) -> u64 {
+        match self {
+            Hold::Eager { bytes } | Hold::Lent { eager_bytes: bytes, .. } => *bytes,
+            Hold::None | Hold::Charged(_) => 0,
+        }
+    }
+
+    fn with_loan(self, loan: Option<Loan>) -> Hold {
+        match (loan, self) {
+            (None, hold) => hold,
+            (Some(loan), Hold::Charged(charge)) => Hold::Lent { charge: Some(charge), eager_bytes: 0, loan },
+            (Some(loan), hold) => Hold::Lent { charge: None, eager_bytes: hold.eager_bytes(), loan },
+        }
+    }
 }
 
 /// A call, received whole.

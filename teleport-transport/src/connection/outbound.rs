@@ -5,8 +5,10 @@
 //! their order. Large payloads share what is left, a chunk a turn; after `SMALL_BYTES_PER_CHUNK` of small messages one
 //! chunk goes all the same, so that neither lane starves the other.
 //!
-//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
-//! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here.
+//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
+//! [`waste`](crate::waste)). Bounds: calls by the peer's `max_open_calls`, answers that have not gone whole by our own,
+//! control frames by those two. How many bytes those answers hold is not bounded here: the layer above starts no more calls
+//! while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,8 +19,11 @@ use teleport_wire::{
 
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::resuming::Resuming;
+use super::unsent::Unsent;
 use super::{ProtocolError, Role, SendError, Staged};
+use crate::budget::Charge;
 use crate::config::Config;
+use crate::waste::drop_buffer_later;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
 pub const MAX_SMALL_BYTES: u64 = 64 << 10;
@@ -126,6 +131,12 @@ pub struct Outbound {
     max_eager_bytes: u64,
     /// Payload and metadata that are queued, in transfer or waiting for a grant.
     queued_bytes: u64,
+    /// What pays for large results, and who is to be told when they have gone. Of a server.
+    unsent: Unsent,
+    /// What pays for the structure of the peer's calls where that is large.
+    structure: Option<Charge>,
+    /// Payload that was staged since the connection began.
+    staged_payload_bytes: u64,
     small_bytes_since_chunk: usize,
     farewell: Farewell,
 }
@@ -152,6 +163,9 @@ impl Outbound {
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
             queued_bytes: 0,
+            unsent: Unsent::default(),
+            structure: None,
+            staged_payload_bytes: 0,
             small_bytes_since_chunk: 0,
             farewell: Farewell::None,
         }
@@ -165,6 +179,12 @@ impl Outbound {
     /// Payload and metadata in bytes that wait here, whether for the socket or for a grant.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
+    }
+
+    /// What is left to be sent of results that hold a charge. Smaller ones do not count: nobody has to wait for them, since
+    /// nobody is made to fetch them.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.queued_bytes.min(self.unsent.charged_bytes())
     }
 
     /// Calls without an answer, and a client's whose result is not whole.
@@ -182,6 +202,7 @@ impl Outbound {
         !self.introduction.is_empty()
             || (self.peer.is_some() && self.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
+            || self.unsent.is_drained(self.unsent_bytes())
     }
 
     fn has_frames(&self) -> bool {
@@ -201,13 +222,9 @@ impl Outbound {
     /// # Errors
     /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
     pub fn push_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
-        let peer = self.sendable()?;
-        let max_open_calls = peer.max_open_calls;
-        if self.own_calls.len() >= max_open_calls as usize {
-            return Err(SendError::TooManyCalls { max_open_calls });
-        }
-        if !self.resuming.call() {
-            return Err(SendError::NotReady);
+        if let Err(error) = self.may_call() {
+            drop_message(message);
+            return Err(error);
         }
         let id = self.own_calls.begin();
         register(id);
@@ -215,17 +232,76 @@ impl Outbound {
         Ok(id)
     }
 
+    fn may_call(&mut self) -> Result<(), SendError> {
+        let max_open_calls = self.sendable()?.max_open_calls;
+        if self.own_calls.len() >= max_open_calls as usize {
+            return Err(SendError::TooManyCalls { max_open_calls });
+        }
+        if self.resuming.call() { Ok(()) } else { Err(SendError::NotReady) }
+    }
+
     /// Queues the answer to a call, a result or an error.
     ///
     /// # Errors
     /// If the connection takes nothing any more, or the call has been answered or withdrawn.
     pub fn push_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
-        self.sendable()?;
-        if !self.peer_calls.answered(id) {
-            return Err(SendError::NotOpen { id });
+        let may_answer = self.sendable().map(drop).and_then(|()| {
+            if self.peer_calls.answered(id) { Ok(()) } else { Err(SendError::NotOpen { id }) }
+        });
+        match may_answer {
+            Ok(()) => self.push(id, message),
+            Err(_) => drop_message(message),
         }
-        self.push(id, message);
-        Ok(())
+        may_answer
+    }
+
+    /// Keeps what pays for the result that was queued last for call `id`, until it has gone whole or is dropped.
+    pub fn hold_charge(&mut self, id: u64, charge: Charge) {
+        self.unsent.hold(id, charge);
+    }
+
+    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are [unsent](Outbound::unsent_bytes), which
+    /// may be now.
+    pub fn await_drain(&mut self, max_bytes: u64) {
+        self.unsent.await_drain(max_bytes);
+    }
+
+    /// Whether as little is left as was waited for; says so once.
+    pub fn take_drained(&mut self) -> bool {
+        self.unsent.take_drained(self.unsent_bytes())
+    }
+
+    /// Has what the structure of the peer's calls takes paid for, where that is large and has changed; true if nothing was
+    /// before.
+    pub fn settle_structure(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
+        // Nobody is answered any more once the goodbye is on its way.
+        let bytes = if self.is_finished() { 0 } else { self.peer_calls.large_structure_bytes() };
+        let held_bytes = self.structure.as_ref().map_or(0, Charge::bytes);
+        if bytes != held_bytes {
+            self.structure = (bytes > 0).then(|| charge(bytes));
+        }
+        bytes > 0 && held_bytes == 0
+    }
+
+    /// Whether it holds charges for results.
+    pub(super) fn holds_charges(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Payload that was staged since the connection began.
+    pub(super) fn staged_payload_bytes(&self) -> u64 {
+        self.staged_payload_bytes
+    }
+
+    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
+    pub(super) fn end_window(&mut self, error: Option<&RemoteError>) {
+        let mut before = self.unsent.end_window();
+        before.sort_unstable();
+        if let Some(error) = error {
+            for id in before {
+                self.replace_answer(id, error);
+            }
+        }
     }
 
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
@@ -237,6 +313,7 @@ impl Outbound {
             }
             self.control.aborts.push(id);
         }
+        self.unsent.release(id);
         self.push(id, Message::error(error));
         true
     }
@@ -287,6 +364,7 @@ impl Outbound {
                 self.credit_bytes += queued.message.memory_bytes;
             }
             self.queued_bytes -= queued.message.payload_bytes + queued.message.metadata.len() as u64;
+            drop_message(queued.message);
         }
         true
     }
@@ -295,14 +373,19 @@ impl Outbound {
     fn drop_unsent_payload(&mut self, id: u64) -> bool {
         if let Some(message) = self.waiting.remove(&id) {
             self.queued_bytes -= message.payload_bytes;
+            drop_message(message);
             return true;
         }
-        if let Some(index) = self.large.iter().position(|transfer| transfer.id == id) {
-            self.queued_bytes -= self.large.remove(index).map_or(0, |transfer| transfer.remaining_bytes);
+        let position = self.large.iter().position(|transfer| transfer.id == id);
+        if let Some(transfer) = position.and_then(|index| self.large.remove(index)) {
+            self.queued_bytes -= transfer.remaining_bytes;
+            transfer.pieces.into_iter().for_each(drop_buffer_later);
             return true;
         }
-        if let Some(index) = self.small.iter().position(|queued| queued.id == id) {
-            self.queued_bytes -= self.small.remove(index).map_or(0, |queued| queued.message.payload_bytes);
+        let position = self.small.iter().position(|queued| queued.id == id);
+        if let Some(queued) = position.and_then(|index| self.small.remove(index)) {
+            self.queued_bytes -= queued.message.payload_bytes;
+            drop_message(queued.message);
             return true;
         }
         false
@@ -340,7 +423,10 @@ impl Outbound {
     /// # Errors
     /// If the connection takes nothing any more.
     pub fn push_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
-        self.sendable()?;
+        if let Err(error) = self.sendable() {
+            drop_message(message);
+            return Err(error);
+        }
         self.own_calls.begin_again(id);
         self.push(id, message);
         Ok(())
@@ -457,6 +543,7 @@ impl Outbound {
         self.forget_grant(id);
         if self.peer_calls.aborted(id) {
             self.drop_unsent_head(id);
+            self.unsent.release(id);
         }
     }
 
@@ -526,6 +613,15 @@ impl Outbound {
         }
     }
 
+    /// Has a goodbye that waits for what is queued go at once, and drops that; false if none waits.
+    pub fn hurry(&mut self) -> bool {
+        let waits = matches!(self.farewell, Farewell::Queued(_));
+        if waits {
+            self.discard();
+        }
+        waits
+    }
+
     /// Says goodbye at once and drops everything queued.
     pub fn finish_now(&mut self, kind: Option<ErrorKind>, reason: &str) {
         self.discard();
@@ -541,9 +637,11 @@ impl Outbound {
     /// Drops everything queued.
     pub fn discard(&mut self) {
         self.control = Control::default();
-        self.small.clear();
-        self.large.clear();
-        self.waiting.clear();
+        self.small.drain(..).for_each(|queued| drop_message(queued.message));
+        self.large.drain(..).flat_map(|transfer| transfer.pieces).for_each(drop_buffer_later);
+        self.waiting.drain().for_each(|(_, message)| drop_message(message));
+        self.unsent.release_all();
+        self.structure = None;
         self.queued_bytes = 0;
     }
 
@@ -596,6 +694,7 @@ impl Outbound {
         self.note_sent(id, message.payload_bytes == 0 || (payload_follows && is_small));
         if payload_follows && is_small {
             self.queued_bytes -= message.payload_bytes;
+            self.staged_payload_bytes += message.payload_bytes;
             stage_data(id, message.payload_bytes, &mut message.payload.into(), &mut 0, self.checksum, staged);
         } else if payload_follows {
             self.large.push_back(Transfer::new(id, message));
@@ -609,6 +708,7 @@ impl Outbound {
         self.own_calls.advance(id, if is_whole { Progress::Whole } else { Progress::Begun });
         if is_whole {
             self.peer_calls.answer_sent(id);
+            self.unsent.release(id);
         }
     }
 
@@ -617,6 +717,7 @@ impl Outbound {
         let (id, bytes) = (transfer.id, transfer.remaining_bytes.min(MAX_CHUNK_BYTES));
         stage_data(id, bytes, &mut transfer.pieces, &mut transfer.copied_bytes, self.checksum, staged);
         transfer.remaining_bytes -= bytes;
+        self.staged_payload_bytes += bytes;
         self.queued_bytes -= bytes;
         self.small_bytes_since_chunk = 0;
         if transfer.remaining_bytes > 0 {
@@ -637,6 +738,11 @@ impl Outbound {
     pub fn peer_limits(&self) -> Option<Limits> {
         self.peer.as_ref().map(|peer| peer.limits)
     }
+}
+
+/// Drops a message when no lock is held any more: its buffers may have owners of the user's.
+fn drop_message(message: Message) {
+    message.payload.into_iter().for_each(drop_buffer_later);
 }
 
 /// Whether the server has a call that a resume asked for, and answers it.
@@ -713,6 +819,7 @@ fn stage_data(
         if piece.len() <= MAX_COPIED_BYTES && *copied_bytes + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
             *copied_bytes += piece.len();
             staged.append(&piece);
+            drop_buffer_later(piece);
         } else {
             staged.share(piece);
         }

@@ -4,7 +4,8 @@
 //! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
 //! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
 //! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
-//! exclusively to close the descriptor, which wakes the driver first.
+//! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
+//! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
 //! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
@@ -12,6 +13,7 @@
 
 mod drive;
 mod handler;
+mod memory;
 mod resume;
 mod right;
 
@@ -36,6 +38,7 @@ use crate::connection::{
 };
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
+use crate::waste::Bin;
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
@@ -102,19 +105,34 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     right: WriteRight,
+    /// Staged bytes that the socket has not taken.
+    unwritten: AtomicUsize,
+    /// Whether it matters how fast the peer moves memory that it holds.
+    has_pace: bool,
+    /// The poller looks at that from time to time.
+    paced: AtomicBool,
     /// None once the descriptor is closed.
     socket: RwLock<Option<Socket>>,
     /// Why the link is over, once it is.
     closed: OnceLock<Arc<Closed>>,
     /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
     lingers: AtomicBool,
-    linger_until: Mutex<Option<Instant>>,
+    linger: Mutex<Linger>,
     /// It stands in the poller's list of links that have more to read.
     pub(crate) queued: AtomicBool,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     ending: AtomicBool,
+}
+
+/// When a link that closes gives up.
+#[derive(Debug, Default)]
+struct Linger {
+    /// None while it does not close.
+    until: Option<Instant>,
+    /// The goodbye goes before everything that is queued, since the time for that is over.
+    hurries: bool,
 }
 
 /// What the poller is told about the socket.
@@ -158,6 +176,7 @@ impl Link {
         handler: Arc<H>,
     ) -> Arc<Link> {
         let (inbound, outbound) = connection::halves(role, config, Instant::now());
+        let has_pace = inbound.has_pace() && budget.is_some();
         Arc::new(Link {
             key: poller.next_key(),
             peer_address: socket.peer().to_owned(),
@@ -174,10 +193,13 @@ impl Link {
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
+            unwritten: AtomicUsize::new(0),
+            has_pace,
+            paced: AtomicBool::new(false),
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
-            linger_until: Mutex::new(None),
+            linger: Mutex::default(),
             queued: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -220,24 +242,31 @@ impl Link {
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        let _bin = Bin::open();
         let id = self.outbound.lock().push_call(message, register)?;
         self.expect_answers();
         self.flush();
         Ok(id)
     }
 
-    /// Answers a call with a result or an error. Never blocks.
+    /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget
+    /// whether or not there is room, until the last of it is on its way. Keep a connection that does not fetch its results
+    /// from making more of them with [`await_drain`](Link::await_drain).
     ///
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
-        self.outbound.lock().push_answer(id, message)?;
+        let _bin = Bin::open();
+        let mut outbound = self.outbound.lock();
+        self.queue_answer(&mut outbound, id, message)?;
+        drop(outbound);
         self.flush();
         Ok(())
     }
 
     /// Withdraws a call as far as that is still possible.
     pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
+        let _bin = Bin::open();
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
@@ -258,7 +287,8 @@ impl Link {
         self.flush();
     }
 
-    /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
+    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a
+    /// grant it would wait as long as the peer likes), and the peer has another second to take the goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
         self.outbound.lock().finish(kind, reason);
         self.linger(within);
@@ -295,6 +325,7 @@ impl Link {
 
     /// Called with the right to write; gives it back, or hands it to the poller.
     fn write(self: &Arc<Self>) {
+        let _bin = Bin::open();
         let mut staged = self.staged.lock();
         let mut written = 0;
         loop {
@@ -312,6 +343,7 @@ impl Link {
                 Ok(bytes) => {
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
+                    self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
                     if !all {
                         return self.hand_over();
@@ -346,8 +378,12 @@ impl Link {
     }
 
     /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(&self, staged: &mut Staged) -> bool {
-        self.outbound.lock().stage(staged);
+    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
+        let mut outbound = self.outbound.lock();
+        outbound.stage(staged);
+        let drained = outbound.take_drained();
+        drop(outbound);
+        self.tell_drained(drained);
         !staged.is_empty()
     }
 
@@ -406,11 +442,26 @@ impl Link {
     /// Closes the descriptor in `within`, or earlier where an earlier time was set.
     fn linger(self: &Arc<Self>, within: Duration) {
         let until = Instant::now() + within.min(MAX_TIME);
-        let mut linger_until = self.linger_until.lock();
-        if linger_until.is_none_or(|earlier| until < earlier) {
-            *linger_until = Some(until);
+        let mut linger = self.linger.lock();
+        if linger.until.is_none_or(|earlier| until < earlier) {
+            linger.until = Some(until);
             self.poller.send(Command::Timer(self.clone(), until));
         }
+    }
+
+    fn linger_is_over(&self, now: Instant) -> bool {
+        self.linger.lock().until.is_some_and(|until| until <= now)
+    }
+
+    /// The time to close is over: has the goodbye go at once, if it still waits for what is queued. True if so, once.
+    fn hurry(&self, now: Instant) -> bool {
+        let _bin = Bin::open();
+        let mut linger = self.linger.lock();
+        let hurries = !linger.hurries && self.outbound.lock().hurry();
+        if hurries {
+            *linger = Linger { until: Some(now + LINGER), hurries };
+        }
+        hurries
     }
 
     // ---- Reading ----
@@ -422,13 +473,25 @@ impl Link {
 
     /// Reads what there is, for one turn. Called by one thread at a time.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+        let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
+        if self.closed.get().is_none()
+            && let Some(budget) = &self.budget
+            && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
+        {
+            self.watch_pace();
+        }
         drop(inbound);
+        let mut outbound = self.outbound.lock();
+        self.settle_structure(&mut outbound);
+        let has_work = outbound.has_work();
+        drop(outbound);
         // One write answers all pings, grants and withdrawals of the turn.
-        if turn != Turn::Gone && self.outbound.lock().has_work() {
+        if turn != Turn::Gone && has_work {
             self.flush();
         }
+        drop(bin);
         scratch.wakers.wake_all();
         turn
     }
@@ -533,13 +596,20 @@ impl Link {
             .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
+            self.watch_pace();
         }
     }
 
     /// The budget has room for a message that waited.
     pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
         self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
+        self.watch_pace();
         self.flush();
+    }
+
+    /// The link is gone: gives back the memory of what came in part. Calls that still run may hold the link for long.
+    pub(crate) fn forget_input(&self) {
+        self.inbound.lock().discard();
     }
 
     /// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
@@ -555,7 +625,7 @@ impl Link {
                 Ok(bytes) if bytes > 0 => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.gone(Closed::Here, &mut scratch.wakers),
+                _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
             }
         }
         Turn::More
@@ -565,9 +635,8 @@ impl Link {
 
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-        if self.linger_until.lock().is_some_and(|until| until <= now) {
-            self.gone(Closed::Here, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+        if self.linger_is_over(now) && !self.hurry(now) {
+            self.gone(Closed::Here, scratch);
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
@@ -577,14 +646,23 @@ impl Link {
         let mut inbound = self.inbound.lock();
         let result = inbound.handle_timeout(now, &self.outbound);
         let next = inbound.next_timeout();
+        let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
-            self.gone(closed, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(closed, scratch);
             return None;
         }
+        let next = match paced {
+            Ok(again) => again.map_or(next, |again| again.min(next)),
+            Err(closed) => {
+                self.fail(closed, &mut scratch.wakers);
+                scratch.wakers.wake_all();
+                next
+            }
+        };
+        self.settle_structure(&mut self.outbound.lock());
         self.flush();
-        let next = self.linger_until.lock().map_or(next, |until| until.min(next));
+        let next = self.linger.lock().until.map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
     }
 
@@ -606,12 +684,13 @@ impl Link {
 
     /// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
     fn fail(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        let text = match &closed {
-            Closed::Protocol(error) if !error.is_stranger() => Some(error.to_string()),
+        let kind_and_text = match &closed {
+            Closed::Protocol(error) if !error.is_stranger() => Some((ErrorKind::Protocol, error.to_string())),
+            Closed::TooSlow { .. } => Some((ErrorKind::TooSlow, closed.to_string())),
             _ => None,
         };
-        let Some(text) = text else { return self.gone(closed, wakers) };
-        self.end(closed, wakers, |outbound| outbound.finish_now(Some(ErrorKind::Protocol), &text));
+        let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
+        self.end(closed, wakers, |outbound| outbound.finish_now(Some(kind), &text));
         self.linger(LINGER);
         self.flush();
         Turn::Drained
@@ -622,6 +701,7 @@ impl Link {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
+        let _bin = Bin::open();
         let closed = Arc::new(closed);
         let is_first = self.closed.set(closed.clone()).is_ok();
         // Before the handler is told, so that it can tell what was sent.
@@ -631,8 +711,14 @@ impl Link {
         }
     }
 
+    /// Ends the link from outside of a turn of reading.
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, scratch: &mut Scratch) {
+        self.close_socket(closed, &mut scratch.wakers);
+        scratch.wakers.wake_all();
+    }
+
     /// Closes the descriptor.
-    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    fn close_socket(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
         self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {

@@ -11,6 +11,7 @@ use teleport_wire::{CallAnswer, CallState, Message, Resume};
 
 use super::Link;
 use crate::connection::SendError;
+use crate::waste::Bin;
 
 impl Link {
     /// Whether both sides can resume, and the client has a session. False before the peer's hello.
@@ -29,15 +30,25 @@ impl Link {
         Ok(())
     }
 
-    /// Answers a client's resume: the same ids in the same order. Calls that are done or running can be answered on this
-    /// link from now on.
+    /// Answers a client's resume, the same ids in the same order, and sends what is there of calls that are done. Those,
+    /// and the ones that run, can be answered on this link from now on.
     ///
     /// # Errors
     /// If the link is over, or the ids are not those of the resume.
-    pub fn answer_resume(self: &Arc<Self>, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
-        self.outbound.lock().answer_resume(calls)?;
+    pub fn answer_resume(
+        self: &Arc<Self>,
+        calls: Vec<(u64, CallAnswer)>,
+        done: Vec<(u64, Message)>,
+    ) -> Result<(), SendError> {
+        let _bin = Bin::open();
+        let mut outbound = self.outbound.lock();
+        outbound.answer_resume(calls)?;
+        // All before any is written, so that small ones go first.
+        let mut done = done.into_iter();
+        let queued = done.try_for_each(|(id, message)| self.queue_answer(&mut outbound, id, message));
+        drop(outbound);
         self.flush();
-        Ok(())
+        queued
     }
 
     /// Sends a client's call again under its old id, which the server said is missing: in the order of the ids, and before
@@ -46,6 +57,7 @@ impl Link {
     /// # Errors
     /// If the link is over.
     pub fn call_again(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        let _bin = Bin::open();
         self.outbound.lock().push_call_again(id, message)?;
         self.expect_answers();
         self.flush();

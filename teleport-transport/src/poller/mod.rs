@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Attach(Arc<Link>),
     Read(Arc<Link>),
     Grant(Arc<Link>, u64, Charge),
+    Drained(Arc<Link>),
     Timer(Arc<Link>, Instant),
     Abort(Arc<Link>),
     Forget(usize),
@@ -338,12 +339,16 @@ impl Polling {
                 }
                 Command::Read(link) => self.read(link, now),
                 Command::Grant(link, id, charge) => link.grant(id, charge),
+                Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
-                    link.gone(Closed::Here, &mut self.scratch.wakers);
-                    self.scratch.wakers.wake_all();
+                    link.gone(Closed::Here, &mut self.scratch);
                 }
-                Command::Forget(key) => drop(self.links.remove(&key)),
+                Command::Forget(key) => {
+                    if let Some(link) = self.links.remove(&key) {
+                        link.forget_input();
+                    }
+                }
                 Command::Listen(key, listener, acceptor) => {
                     self.listeners.insert(key, (listener, acceptor));
                     self.accept(key);
@@ -376,13 +381,12 @@ impl Polling {
     fn end(mut self) {
         self.listeners.clear();
         for link in std::mem::take(&mut self.links).into_values() {
-            link.gone(Closed::Here, &mut self.scratch.wakers);
+            link.gone(Closed::Here, &mut self.scratch);
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Attach(link) = command {
-                link.gone(Closed::Here, &mut self.scratch.wakers);
+                link.gone(Closed::Here, &mut self.scratch);
             }
         }
-        self.scratch.wakers.wake_all();
     }
 }

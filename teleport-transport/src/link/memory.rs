@@ -1,0 +1,96 @@
+//! What a link holds of its server's memory: who is told when large results have gone, and whether the peer crawls with
+//! what others wait for.
+//!
+//! Flow: memory is charged (a grant, a result, a large frame) -> `watch_pace` -> the poller calls `handle_pace` once a
+//! window, until nothing is held. `await_drain` -> [`Handler::drained`](super::Handler::drained), by the poller.
+//! Never blocks. Bounds: one timer a link, however much it holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Link;
+use teleport_wire::Message;
+
+use crate::connection::{Closed, Inbound, Outbound, SendError};
+use crate::poller::Command;
+
+/// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
+/// that a peer may have open.
+const MIN_CHARGED_BYTES: u64 = 4 << 10;
+
+impl Link {
+    /// Queues an answer, and has it paid for if it is large.
+    pub(super) fn queue_answer(
+        self: &Arc<Self>,
+        outbound: &mut Outbound,
+        id: u64,
+        message: Message,
+    ) -> Result<(), SendError> {
+        let charged_bytes = if message.payload_bytes > MIN_CHARGED_BYTES { message.memory_bytes } else { 0 };
+        outbound.push_answer(id, message)?;
+        self.settle_structure(outbound);
+        if let Some(budget) = self.budget.as_ref().filter(|_| charged_bytes > 0) {
+            outbound.hold_charge(id, budget.charge_anyway(charged_bytes));
+            self.watch_pace();
+        }
+        Ok(())
+    }
+
+    /// What is left to be sent of large results.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.outbound.lock().unsent_bytes()
+    }
+
+    /// Has [`Handler::drained`](super::Handler::drained) called, once, when at most `max_bytes` of large results are left to
+    /// be sent, which may be at once. If several ask before that, the largest number counts.
+    pub fn await_drain(self: &Arc<Self>, max_bytes: u64) {
+        let mut outbound = self.outbound.lock();
+        outbound.await_drain(max_bytes);
+        let drained = outbound.take_drained();
+        drop(outbound);
+        self.tell_drained(drained);
+    }
+
+    /// The poller tells: this may be a worker, and may hold locks of the link.
+    pub(super) fn tell_drained(self: &Arc<Self>, drained: bool) {
+        if drained {
+            self.poller.send(Command::Drained(self.clone()));
+        }
+    }
+
+    pub(crate) fn drained(self: &Arc<Self>) {
+        self.handler.drained(self);
+    }
+
+    /// From now on the connection holds memory of the budget: somebody may wait for it.
+    pub(super) fn watch_pace(self: &Arc<Self>) {
+        if self.has_pace && !self.paced.swap(true, Ordering::SeqCst) {
+            self.poller.send(Command::Timer(self.clone(), Instant::now()));
+        }
+    }
+
+    /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
+    pub(super) fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Result<Option<Instant>, Closed> {
+        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed));
+        let Some(budget) = budget else { return Ok(None) };
+        // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
+        self.paced.store(false, Ordering::SeqCst);
+        let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
+        let others_wait = || budget.others_wait(self.key as u64);
+        let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
+        if again.is_some() {
+            self.paced.store(true, Ordering::SeqCst);
+        }
+        Ok(again)
+    }
+
+    /// Keeps what the structure of open calls takes in the budget, where that is large.
+    pub(super) fn settle_structure(self: &Arc<Self>, outbound: &mut Outbound) {
+        if let Some(budget) = &self.budget
+            && outbound.settle_structure(|bytes| budget.charge_anyway(bytes))
+        {
+            self.watch_pace();
+        }
+    }
+}
