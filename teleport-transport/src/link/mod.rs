@@ -7,8 +7,9 @@
 //! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
 //! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
-//! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
-//! `MAX_BYTES_PER_TURN`, and reading ends after `MAX_TURN`, so that no link keeps a thread for itself.
+//! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
+//! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
+//! link keeps a thread for itself.
 
 mod drive;
 mod handler;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, Message};
+use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
 
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
@@ -39,8 +40,12 @@ use crate::poller::{Command, Poller};
 use crate::socket::Socket;
 use crate::waste::Bin;
 
-/// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
+/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
+
+/// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
+/// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
+const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
@@ -330,13 +335,17 @@ impl Link {
                 }
                 continue;
             }
+            // Only now, so that a turn which writes all there is wakes no poller.
+            if written >= MAX_WRITTEN_BYTES_PER_TURN {
+                return self.hand_over();
+            }
             match self.write_once(&staged) {
                 Ok(bytes) => {
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
                     self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
-                    if !all || written >= MAX_BYTES_PER_TURN {
+                    if !all {
                         return self.hand_over();
                     }
                 }
