@@ -13,6 +13,7 @@ mod pipe;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod trail;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::seed::Random;
 use pipe::Rules;
 use socket::Listener;
+use traffic::Traffic;
 
 /// Where bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,16 +106,6 @@ impl CutsEvery {
         let bytes = self.bytes.start + self.random.below(span) as u64;
         (bytes, [Cut::End, Cut::Reset][self.random.below(2)])
     }
-}
-
-/// What came for one direction, on all connections together.
-#[derive(Clone, Copy, Debug, Default)]
-struct Traffic {
-    bytes: u64,
-    payload_bytes: u64,
-    /// The number of the byte to change, counted as the two above.
-    flip_byte: Option<u64>,
-    flip_payload: Option<u64>,
 }
 
 impl Proxy {
@@ -199,9 +191,25 @@ impl Proxy {
         self.change(|state| state.rules.stalled[toward as usize] = true);
     }
 
+    /// Stalls one direction as soon as `bytes` more of payload, or a little more than that, have come to go there.
+    pub fn stall_after_payload(&self, toward: Toward, bytes: u64) {
+        self.change(|state| {
+            let traffic = &mut state.traffic[toward as usize];
+            traffic.stall_at = Some(traffic.payload_bytes + bytes);
+        });
+    }
+
+    /// Whether this direction stands still.
+    pub fn is_stalled(&self, toward: Toward) -> bool {
+        self.shared.lock().rules.stalled[toward as usize]
+    }
+
     /// Ends all stalls: what has waited is delivered.
     pub fn resume(&self) {
-        self.change(|state| state.rules.stalled = [false; 2]);
+        self.change(|state| {
+            state.rules.stalled = [false; 2];
+            state.traffic.iter_mut().for_each(|traffic| traffic.stall_at = None);
+        });
     }
 
     /// Reads, and delivers nothing of it either way, not even that a stream has ended: as where packets are lost for
@@ -298,12 +306,18 @@ impl State {
         self.cuts_every = None;
         self.lines.values_mut().for_each(|line| line.left = None);
         for traffic in &mut self.traffic {
-            (traffic.flip_byte, traffic.flip_payload) = (None, None);
+            traffic.heal();
         }
     }
 
     fn cut(&mut self, cut: Cut) {
         self.lines.values_mut().for_each(|line| line.cut = Some(cut));
+    }
+
+    /// Counts what came, and does what is to happen at one of these bytes.
+    fn count(&mut self, toward: Toward, bytes: &mut [u8], payload: &[Range<usize>]) {
+        let is_far_enough = self.traffic[toward as usize].count(bytes, payload);
+        self.rules.stalled[toward as usize] |= is_far_enough;
     }
 
     /// What is told to the connection with this number, which must be open.

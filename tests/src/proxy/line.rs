@@ -4,7 +4,6 @@
 //! until a socket is ready, a piece is due, or a test has changed the rules. Sockets never block.
 
 use std::io::Read;
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -14,13 +13,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::pipe::{End, Next, Pipe, Rules};
 use super::socket::{Socket, is_passing};
 use super::trail::Trail;
-use super::{Cut, Shared, State, Toward, Traffic};
+use super::{Cut, Shared, State, Toward};
 
 /// What is read at once.
 const READ_BYTES: usize = 64 << 10;
-
-/// The bit that is flipped in a byte that is corrupted.
-const FLIPPED: u8 = 0x10;
 
 /// Forwards between this client and the server until both have ended or the connection is cut.
 pub(super) fn run(client: Socket, number: usize, woken: &UnixStream, shared: &Shared) {
@@ -148,7 +144,7 @@ impl Line<'_> {
             Ok(read) => {
                 let bytes = &mut buffer[..read];
                 let payload = self.trails[toward as usize].follow(bytes);
-                state.traffic[toward as usize].count(bytes, &payload);
+                state.count(toward, bytes, &payload);
                 pipe.take(bytes.to_vec(), Instant::now(), &state.rules);
             }
             Err(error) if is_passing(&error) => {
@@ -203,28 +199,4 @@ impl Line<'_> {
             }
         }
     }
-}
-
-impl Traffic {
-    /// Counts these bytes, and changes the one that is to be changed.
-    fn count(&mut self, bytes: &mut [u8], payload: &[Range<usize>]) {
-        if let Some(at) = position(self.flip_byte, self.bytes, bytes.len()) {
-            bytes[at] ^= FLIPPED;
-            self.flip_byte = None;
-        }
-        self.bytes += bytes.len() as u64;
-        for range in payload {
-            if let Some(at) = position(self.flip_payload, self.payload_bytes, range.len()) {
-                bytes[range.start + at] ^= FLIPPED;
-                self.flip_payload = None;
-            }
-            self.payload_bytes += range.len() as u64;
-        }
-    }
-}
-
-/// Where the byte with this number lies in a stretch that begins with number `start`.
-fn position(number: Option<u64>, start: u64, len: usize) -> Option<usize> {
-    let at = usize::try_from(number?.checked_sub(start)?).ok()?;
-    (at < len).then_some(at)
 }

@@ -98,6 +98,26 @@ fn a_stalled_proxy_keeps_what_comes() {
 }
 
 #[test]
+fn a_direction_stalls_in_the_middle_of_payload() {
+    for_each_sort(|mut pair| {
+        let chunk = [&Header::data(1, 1 << 20, None).encode()[..], &vec![7; 1 << 20]].concat();
+        pair.proxy.stall_after_payload(Toward::Server, 500_000);
+        let mut sender = pair.client;
+        let sending = thread::spawn(move || {
+            sender.write_all(&[&Preface::BYTES[..], &chunk].concat()).unwrap();
+            sender
+        });
+        until("it stands still", || pair.proxy.is_stalled(Toward::Server));
+        assert!((500_000..1 << 20).contains(&pair.proxy.payload_bytes(Toward::Server)));
+        pair.server.write_all(b"the other way").unwrap();
+        pair.proxy.resume();
+        expect(&mut *pair.server, &[&Preface::BYTES[..], &Header::data(1, 1 << 20, None).encode()].concat());
+        expect(&mut *pair.server, &vec![7; 1 << 20]);
+        expect(&mut *sending.join().unwrap(), b"the other way");
+    });
+}
+
+#[test]
 fn what_was_swallowed_never_comes() {
     for_each_sort(|mut pair| {
         pair.proxy.swallow();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use teleport::{Client, Tree, tree};
-use teleport_tests::Proxy;
+use teleport_tests::{Proxy, Toward, until};
 
 use crate::{HOUR, Scene, bytes, for_each_address};
 
@@ -78,17 +78,16 @@ fn with_pauses_in_the_middle_of_frames() {
         let client = scene.client(HOUR);
         let sent = bytes(3_000_000);
         for passed in [1, 500_000, 1_500_000, 2_500_000] {
-            let before = scene.proxy.payload_bytes(teleport_tests::Toward::Server);
-            let call = client.call("echo", sent.clone()).send().unwrap();
-            teleport_tests::until("it is on its way", || {
-                scene.proxy.payload_bytes(teleport_tests::Toward::Server) >= before + passed
-            });
-            scene.proxy.stall();
-            // Nothing is lost by what is asked for meanwhile.
-            let other = client.call("echo", tree!("other")).send().unwrap();
-            scene.proxy.resume();
-            assert!(call.wait().unwrap() == sent, "the answer differs");
-            assert_eq!(other.wait().unwrap(), tree!("other"));
+            for toward in [Toward::Server, Toward::Client] {
+                scene.proxy.stall_after_payload(toward, passed);
+                let call = client.call("echo", sent.clone()).send().unwrap();
+                until("it is on its way", || scene.proxy.is_stalled(toward));
+                // Nothing is lost by what is asked for meanwhile.
+                let other = client.call("echo", tree!("other")).send().unwrap();
+                scene.proxy.resume();
+                assert!(call.wait().unwrap() == sent, "the answer differs");
+                assert_eq!(other.wait().unwrap(), tree!("other"));
+            }
         }
         goes_well(&client, &scene);
     });

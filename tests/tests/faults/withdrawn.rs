@@ -14,10 +14,9 @@ const LARGE: usize = 64 << 20;
 
 /// Sends an array of [`LARGE`] bytes to `note` and stops the network in the middle of it.
 fn half_sent(scene: &Scene, client: &Client) -> teleport::CallFuture {
+    scene.proxy.stall_after_payload(Toward::Server, 2 << 20);
     let call = client.call("note", bytes(LARGE)).send().unwrap();
-    until("it is on its way", || scene.proxy.payload_bytes(Toward::Server) > 2 << 20);
-    scene.proxy.stall_toward(Toward::Server);
-    assert!(scene.proxy.payload_bytes(Toward::Server) < LARGE as u64);
+    until("it is on its way", || scene.proxy.is_stalled(Toward::Server));
     call
 }
 
@@ -129,10 +128,9 @@ fn a_deadline_ends_a_call_whose_result_has_come_in_part() {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
         let sent = bytes(LARGE / 4);
+        scene.proxy.stall_after_payload(Toward::Client, 1 << 20);
         let call = client.call("echo", sent.clone()).deadline(Duration::from_secs(3)).send().unwrap();
-        until("the result is on its way", || scene.proxy.payload_bytes(Toward::Client) > 0);
-        scene.proxy.stall_toward(Toward::Client);
-        assert!(scene.proxy.payload_bytes(Toward::Client) < LARGE as u64 / 4);
+        until("the result is on its way", || scene.proxy.is_stalled(Toward::Client));
         let error = call.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { .. }) && error.ran() != Ran::No, "{error:?}");
         scene.proxy.resume();
