@@ -288,6 +288,12 @@ impl Outbound {
         !self.unsent.is_empty()
     }
 
+    /// What was charged for results that have not gone whole.
+    #[cfg(test)]
+    pub(super) fn result_charge_bytes(&self) -> u64 {
+        self.unsent.charged_bytes()
+    }
+
     /// Payload that was staged since the connection began.
     pub(super) fn staged_payload_bytes(&self) -> u64 {
         self.staged_payload_bytes

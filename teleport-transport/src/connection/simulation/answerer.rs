@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use teleport_wire::{CallAnswer, ErrorKind, Limits, Message, Ran, RemoteError, Resume, Tree};
+use teleport_wire::{CallAnswer, ErrorKind, Id128, Limits, Message, Ran, RemoteError, Resume, Tree};
 
 use super::super::*;
 use super::audit::Way;
@@ -14,6 +14,12 @@ use super::link::{End, Link};
 use crate::budget::Budget;
 
 pub(super) type Links = BTreeMap<u64, Link>;
+
+/// Smaller results are not charged: calls are bounded.
+const MIN_CHARGED_BYTES: u64 = 4096;
+
+/// A connection with more that is unsent starts no further calls.
+const MAX_UNSENT_BYTES: u64 = 50_000;
 
 /// A call that has no answer.
 pub(super) struct Serving {
@@ -30,8 +36,12 @@ struct Session {
     records: BTreeMap<u64, Record>,
     /// Where answers go.
     link: Option<u64>,
-    /// The connection that made it: there is nothing to resume for it.
-    made_by: u64,
+    /// The newest connection whose hello came.
+    newest: u64,
+    /// The newest call that arrived whole.
+    last_id: u64,
+    /// Of calls up to here that are not in `records`, it was forgotten what became of them.
+    forgotten_id: u64,
 }
 
 enum Record {
@@ -40,6 +50,8 @@ enum Record {
 }
 
 pub(super) struct Answerer {
+    /// Another one after each restart.
+    pub(super) instance: Id128,
     pub(super) budget: Budget,
     granted: Granted,
     pub(super) serving: Vec<Serving>,
@@ -53,7 +65,8 @@ fn end_of(links: &mut Links, key: u64) -> Option<&mut End> {
 impl Answerer {
     pub(super) fn new(max_memory: u64) -> Answerer {
         let budget = Budget::new(max_memory);
-        Answerer { budget, granted: Arc::default(), serving: Vec::new(), sessions: HashMap::new() }
+        let (instance, granted) = (Id128([1; 16]), Arc::default());
+        Answerer { instance, budget, granted, serving: Vec::new(), sessions: HashMap::new() }
     }
 
     /// Answers that are kept for sessions, and calls of theirs that are open.
@@ -68,6 +81,10 @@ impl Answerer {
         let client = link.client;
         let events = link.ends[1].as_mut().map(|end| std::mem::take(&mut end.events));
         for event in events.into_iter().flatten() {
+            if end_of(links, key).is_none() {
+                // It came with the hello of a connection that is too old.
+                break;
+            }
             match event {
                 Event::Open(hello) if !hello.session.is_none() => self.opened(ledger, links, client, key),
                 Event::Open(_) => {}
@@ -99,20 +116,30 @@ impl Answerer {
                 end.inbound.grant(id, Hold::Charged(charge), &end.outbound);
             }
         }
+        // Results are charged when they are there, whether or not there is room.
+        let results =
+            |link: &Link| link.ends[1].as_ref().map(|end| end.outbound.borrow().result_charge_bytes());
+        let results: u64 = links.values().filter_map(results).sum();
         let (used, most) = (self.budget.used_bytes(), self.budget.max_bytes());
-        Invariant::BudgetKept.require(used <= most, || format!("{used} bytes of {most} are charged"));
+        Invariant::BudgetKept.require(used <= most + results, || {
+            format!("{used} bytes of {most} are charged, and results only {results}")
+        });
     }
 
-    /// A connection of a session: the one before it is no longer read.
+    /// A connection of a session: no other is read any more. The newest counts, not the one whose hello is read last: what
+    /// the client sent on an older one it may have sent again since.
     fn opened(&mut self, ledger: &mut Ledger, links: &mut Links, client: usize, key: u64) {
-        let made = || Session { made_by: key, ..Session::default() };
-        let session = self.sessions.entry(client).or_insert_with(made);
-        let before = session.link.replace(key).filter(|before| *before != key);
+        let session = self.sessions.entry(client).or_default();
+        let before = if key > session.newest {
+            session.newest = key;
+            session.link.replace(key)
+        } else {
+            Some(key)
+        };
         if let Some(before) = before.and_then(|before| links.get_mut(&before))
             && before.ends[1].is_some()
         {
             ledger.seen.fenced += 1;
-            // Its client has left it, unless the hellos were read in another order than they were sent.
             before.pipes[Way::Down as usize].end(0, Some(ledger.now));
             before.was_disturbed = true;
             self.closed(before);
@@ -138,6 +165,7 @@ impl Answerer {
         Invariant::NothingMadeUp.require(is_own, || format!("call {number} arrived changed"));
         if call.resume {
             let session = self.sessions.get_mut(&client).expect("it came with the hello");
+            session.last_id = session.last_id.max(call.id);
             let before = session.records.insert(call.id, Record::Open);
             Invariant::RunsAtMostOnce.require(before.is_none(), || format!("call {number} arrived twice"));
             if let Some(end) = end_of(links, key) {
@@ -166,10 +194,19 @@ impl Answerer {
 
     fn resume(&mut self, links: &mut Links, client: usize, key: u64, resume: &Resume) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
+        if resume.server != self.instance {
+            // It cannot tell, whatever it has met since.
+            if let Some(end) = end_of(links, key) {
+                let unknown = resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect();
+                end.outbound.borrow_mut().answer_resume(unknown).expect("the ids are those of the resume");
+            }
+            return;
+        }
         let is_listed = |id: &u64| resume.calls.iter().any(|(listed, _)| listed == id);
         session.records.retain(|id, _| is_listed(id));
         let answer = |id: &u64| match session.records.get(id) {
-            _ if session.made_by == key => CallAnswer::UnknownSession,
+            // What never arrived can be told from what was forgotten: nothing newer has arrived then.
+            None if *id <= session.forgotten_id => CallAnswer::UnknownSession,
             None => CallAnswer::Missing,
             Some(Record::Open) => CallAnswer::Running,
             Some(Record::Ended(None)) => CallAnswer::Expired,
@@ -181,7 +218,8 @@ impl Answerer {
             outbound.answer_resume(answers).expect("the ids are those of the resume");
             for (id, record) in &session.records {
                 if let Record::Ended(Some(message)) = record {
-                    outbound.push_answer(*id, message.clone()).expect("it was said to be done");
+                    let answered = queue(&mut outbound, &self.budget, *id, message.clone());
+                    answered.expect("it was said to be done");
                 }
             }
         }
@@ -210,6 +248,11 @@ impl Answerer {
         let call = &mut self.serving[index].call;
         let number = call.slot as usize;
         if !self.serving[index].runs {
+            let unsent =
+                end_of(links, self.serving[index].key).map(|end| end.outbound.borrow().unsent_bytes());
+            if unsent.is_some_and(|bytes| bytes > MAX_UNSENT_BYTES) {
+                return;
+            }
             if self.serving[index].call.deadline.is_some_and(|due| due <= ledger.now) {
                 let serving = self.serving.swap_remove(index);
                 let error = RemoteError::new(ErrorKind::Deadline, Ran::No, "its time was over");
@@ -241,7 +284,7 @@ impl Answerer {
             *record = Record::Ended(Some(message.clone()));
         }
         let Some(end) = key.and_then(|key| end_of(links, key)) else { return };
-        let answered = end.outbound.borrow_mut().push_answer(id, message);
+        let answered = queue(&mut end.outbound.borrow_mut(), &self.budget, id, message);
         // On a later connection it is not open before the resume is answered.
         Invariant::RulesKept.require(answered.is_ok() || ledger.calls[number].resume, || {
             format!("call {number} cannot be answered: {answered:?}")
@@ -256,6 +299,19 @@ impl Answerer {
         }
     }
 
+    /// Looks whether a peer crawls with memory that others wait for.
+    pub(super) fn look_at_pace(
+        &mut self,
+        ledger: &Ledger,
+        links: &mut Links,
+        key: u64,
+    ) -> Result<(), Closed> {
+        let Some(end) = end_of(links, key) else { return Ok(()) };
+        let unwritten = end.staged.remaining_bytes() as u64;
+        let others_wait = || self.budget.others_wait(key);
+        end.inbound.handle_pace(ledger.now, unwritten, &end.outbound, others_wait).map(drop)
+    }
+
     /// Drops an answer that is kept: memory is short.
     pub(super) fn expire(&mut self, ledger: &mut Ledger) {
         let clients: Vec<usize> = (0..4).filter(|client| self.sessions.contains_key(client)).collect();
@@ -268,9 +324,12 @@ impl Answerer {
         }
     }
 
-    /// Forgets the sessions that have no connection.
+    /// Forgets the calls of sessions that have no connection: all but how far they had come.
     pub(super) fn forget_sessions(&mut self) {
-        self.sessions.retain(|_, session| session.link.is_some());
+        for session in self.sessions.values_mut().filter(|session| session.link.is_none()) {
+            session.records.clear();
+            session.forgotten_id = session.last_id;
+        }
     }
 
     /// It dies, and another one takes its place.
@@ -281,7 +340,18 @@ impl Answerer {
         self.sessions.clear();
         self.serving.clear();
         self.granted.lock().clear();
+        self.instance.0[0] += 1;
     }
+}
+
+/// Queues an answer, and has it paid for if it is large.
+fn queue(outbound: &mut Outbound, budget: &Budget, id: u64, message: Message) -> Result<(), SendError> {
+    let bytes = if message.payload_bytes > MIN_CHARGED_BYTES { message.memory_bytes } else { 0 };
+    outbound.push_answer(id, message)?;
+    if bytes > 0 {
+        outbound.hold_charge(id, budget.charge_anyway(bytes));
+    }
+    Ok(())
 }
 
 fn is_result(message: &Message) -> bool {

@@ -33,6 +33,8 @@ pub(super) struct Caller {
     pub(super) again: Vec<usize>,
     numbers: BTreeMap<u64, usize>,
     had_connection: bool,
+    /// The server that has its calls.
+    server: Id128,
     /// What pays for results that were not read, and on which connection they came.
     pub(super) unread: Vec<(u64, Hold)>,
     pub(super) budget: Budget,
@@ -50,6 +52,7 @@ impl Caller {
             again: Vec::new(),
             numbers: BTreeMap::new(),
             had_connection: false,
+            server: Id128::NONE,
             unread: Vec::new(),
             budget: Budget::new(max_memory),
             granted: Arc::default(),
@@ -220,12 +223,16 @@ impl Caller {
         outbound.number_after(self.numbers.keys().last().copied().unwrap_or(0));
         if self.had_connection && outbound.resumes() {
             let calls = self.kept.iter().map(|(id, (_, state))| (*id, *state)).collect();
-            outbound.resume(&Resume { server: hello.instance, calls }).expect("it is the first thing");
+            outbound.resume(&Resume { server: self.server, calls }).expect("it is the first thing");
+        }
+        if !self.had_connection {
+            self.server = hello.instance;
         }
         self.had_connection = true;
     }
 
     fn resumed(&mut self, ledger: &mut Ledger, calls: Vec<(u64, CallAnswer)>, end: &End) {
+        self.server = end.outbound.borrow().peer().map_or(self.server, |hello| hello.instance);
         for (id, answer) in calls {
             let Some((number, state)) = self.kept.remove(&id) else {
                 // Given up while the question was on its way; what the server has of it still comes.

@@ -208,7 +208,7 @@ impl Link {
 
     /// Both sides hear each other, nothing is on its way, and nothing waits to be.
     pub(super) fn is_quiet(&self) -> bool {
-        self.pipes.iter().all(|pipe| pipe.bytes.is_empty() && !pipe.swallows)
+        self.pipes.iter().all(|pipe| pipe.bytes.is_empty() && !pipe.swallows && pipe.over.is_none())
             && self.ends.iter().all(|end| end.as_ref().is_some_and(|end| !end.has_unwritten()))
     }
 }

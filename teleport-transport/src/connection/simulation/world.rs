@@ -52,6 +52,8 @@ fn config(random: &mut Random, session: Id128) -> Arc<Config> {
         checksum: random.one_in(2),
         ping_interval: PING_INTERVAL,
         max_silence: MAX_SILENCE,
+        min_rate: if random.one_in(3) { 1 << 20 } else { 0 },
+        pace_window: Duration::from_millis(20),
         session,
         resume: true,
         ..Config::default()
@@ -86,6 +88,7 @@ impl World {
                 10 if self.ledger.random.one_in(6) => self.fault(),
                 11 if self.ledger.random.one_in(12) => self.let_time_pass(PING_INTERVAL),
                 12 if self.ledger.random.one_in(4) => self.connect(),
+                14 if self.ledger.random.one_in(4) => self.look_at_pace(),
                 13 if self.ledger.random.one_in(8) => self.server.expire(&mut self.ledger),
                 _ => self.step(),
             }
@@ -100,7 +103,9 @@ impl World {
         for (index, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.link.is_none())
         {
             self.last_key += 1;
-            let configs = [&client.config, &self.server_config];
+            let instance = self.server.instance;
+            let server_config = Arc::new(Config { instance, ..(*self.server_config).clone() });
+            let configs = [&client.config, &server_config];
             client.link = Some(self.last_key);
             self.links.insert(self.last_key, Link::new(self.last_key, index, configs, self.ledger.now));
         }
@@ -159,7 +164,7 @@ impl World {
     fn closed(&mut self, key: u64, way: Way, why: &Closed) {
         let Some(link) = self.links.get_mut(&key) else { return };
         match why {
-            Closed::Lost { .. } => {}
+            Closed::Lost { .. } | Closed::TooSlow { .. } => {}
             Closed::NotAlive { .. } | Closed::NoHandshake { .. } => {
                 self.ledger.seen.not_alive += 1;
                 Invariant::LivesWhileHeard
@@ -269,6 +274,15 @@ impl World {
         }
         for client in &mut self.clients {
             client.look_at_clock(&mut self.ledger, own_end(&self.links, client.link));
+        }
+        self.look_at_pace();
+    }
+
+    fn look_at_pace(&mut self) {
+        for key in self.links.keys().copied().collect::<Vec<_>>() {
+            if let Err(closed) = self.server.look_at_pace(&self.ledger, &mut self.links, key) {
+                self.closed(key, Way::Down, &closed);
+            }
         }
     }
 
