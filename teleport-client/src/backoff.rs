@@ -13,7 +13,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(20);
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection that lived shorter than this counts as a failure, so that a server which accepts and closes is not
-/// connected to in a hot loop.
+/// connected to in a hot loop. One on which calls were answered got something done: the next one is not far behind it.
 const MIN_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -27,10 +27,12 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// A connection ended after `life`.
-    pub(crate) fn ended(&mut self, life: Duration) {
+    /// A connection ended after `life`, in which calls were answered or not.
+    pub(crate) fn ended(&mut self, life: Duration, has_answered: bool) {
         if life >= MIN_LIFE {
             self.failures = 0;
+        } else if has_answered {
+            self.failures = 1;
         } else {
             self.failed();
         }
@@ -77,11 +79,13 @@ mod tests {
     #[test]
     fn a_connection_that_lived_starts_anew() {
         let mut backoff = Backoff::default();
-        backoff.ended(10 * MS);
+        backoff.ended(10 * MS, false);
         assert_eq!(backoff.wait(u32::MAX), 20 * MS);
-        backoff.ended(10 * MS);
+        backoff.ended(10 * MS, false);
         assert_eq!(backoff.wait(u32::MAX), 40 * MS);
-        backoff.ended(MIN_LIFE);
+        (0..10).for_each(|_| backoff.ended(10 * MS, true));
+        assert_eq!(backoff.wait(u32::MAX), 20 * MS);
+        backoff.ended(MIN_LIFE, false);
         assert_eq!(backoff.wait(u32::MAX), Duration::ZERO);
     }
 

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use teleport_transport::wire::Limits;
-use teleport_transport::{Config, on_poller_thread};
+use teleport_transport::{Config, machine_memory_bytes, on_poller_thread, random_id};
 
 use crate::BoxError;
 use crate::client::Client;
 use crate::connect_error::ClientError;
 use crate::core::{Core, Settings};
 use crate::dial;
+use crate::on_disconnect::OnDisconnect;
 use crate::resolver::Resolver;
+
+/// Less would have most results wait.
+const MIN_MEMORY: u64 = 1 << 20;
 
 /// Settings of a client. Each has a default.
 ///
@@ -35,6 +39,8 @@ pub struct ClientBuilder {
     connect_timeout: Option<Duration>,
     close_timeout: Duration,
     errors_from_next_call: bool,
+    on_disconnect: OnDisconnect,
+    max_memory: u64,
     resolvers: Vec<Resolver>,
     config: Config,
 }
@@ -47,8 +53,10 @@ impl ClientBuilder {
             connect_timeout: Some(Duration::from_secs(60)),
             close_timeout: Duration::from_secs(10),
             errors_from_next_call: false,
+            on_disconnect: OnDisconnect::Fail,
+            max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
             resolvers: Vec::new(),
-            config: Config::default(),
+            config: Config { resume: true, ..Config::default() },
         }
     }
 
@@ -59,8 +67,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Calls that may be in flight at once, at least 1; more wait. Their arguments and results are what the client holds
-    /// in memory. A server that allows a connection fewer bounds it further. Default: 16.
+    /// Calls that may be in flight at once, at least 1; more wait. A call is in flight until its result has come. A server
+    /// that allows a connection fewer bounds it further. Default: 16.
     #[doc(alias = "maxinflight")]
     pub fn max_inflight(mut self, calls: usize) -> ClientBuilder {
         self.max_inflight = calls;
@@ -77,6 +85,12 @@ impl ClientBuilder {
     /// Waits for the server for as long as it takes.
     pub fn no_connect_timeout(mut self) -> ClientBuilder {
         self.connect_timeout = None;
+        self
+    }
+
+    /// What becomes of calls in flight when the connection is lost; calls can differ. Default: [`OnDisconnect::Fail`].
+    pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> ClientBuilder {
+        self.on_disconnect = on_disconnect;
         self
     }
 
@@ -111,6 +125,20 @@ impl ClientBuilder {
     /// The largest result that the client takes; a server sends an error instead of a larger one. Default: 16 GiB.
     pub fn max_message_bytes(mut self, bytes: u64) -> ClientBuilder {
         self.config.limits = Limits { max_message_bytes: bytes, ..self.config.limits };
+        self
+    }
+
+    /// Memory for results that have come and whose futures were not read, at least 1 MiB; beside it, each connection takes
+    /// small results of up to 1 MiB in all without asking. A result that finds no room stays at the server, and keeps its
+    /// slot of `max_inflight`, until other futures are read or dropped, **or until somebody waits for it**: a future that is
+    /// waited for, polled, asked or dropped gets its result at once, whatever the others hold, and one that is still waited
+    /// for after a second or two also those of the calls before it, since the server may have no room for more results. So
+    /// a caller that only sends, and never reads, comes to wait for a slot.
+    ///
+    /// What was read is the caller's own and does not count. Default: a quarter of the machine's memory, or of its control
+    /// group's limit.
+    pub fn max_memory(mut self, bytes: u64) -> ClientBuilder {
+        self.max_memory = bytes.max(MIN_MEMORY);
         self
     }
 
@@ -152,8 +180,12 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             close_timeout: self.close_timeout,
             errors_from_next_call: self.errors_from_next_call,
+            on_disconnect: self.on_disconnect,
+            max_memory: self.max_memory,
             resolvers: self.resolvers,
-            config: Arc::new(self.config),
+            // Of each client its own: builders can be used again.
+            config: Arc::new(Config { session: random_id(), ..self.config }),
+            dialler: dial::start,
         })
         .map_err(ClientError::System)?;
         match dial::connect(&core) {

@@ -18,6 +18,7 @@ use crate::core::{Core, Request, Unsent};
 use crate::error::CallError;
 use crate::flight::{Deadline, Flight};
 use crate::future::CallFuture;
+use crate::on_disconnect::OnDisconnect;
 use crate::pass::{Door, Pass};
 use crate::state::Acquired;
 
@@ -48,14 +49,20 @@ pub struct Call<R = Tree> {
 
 impl<R> fmt::Debug for Call<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Request { method, deadline, .. } = &self.request;
-        f.debug_struct("Call").field("method", method).field("deadline", deadline).finish_non_exhaustive()
+        let Request { method, deadline, on_disconnect, .. } = &self.request;
+        f.debug_struct("Call")
+            .field("method", method)
+            .field("deadline", deadline)
+            .field("on_disconnect", on_disconnect)
+            .finish_non_exhaustive()
     }
 }
 
 impl<R: FromTree> Call<R> {
     pub(crate) fn new(core: Arc<Core>, method: Key, tree: Tree) -> Call<R> {
-        Call { core, request: Request { method, tree, deadline: None }, reply: PhantomData }
+        let on_disconnect = core.settings.on_disconnect;
+        let request = Request { method, tree, deadline: None, is_idempotent: false, on_disconnect };
+        Call { core, request, reply: PhantomData }
     }
 
     /// Gives the call so much time, from when it is sent, waited for or first polled: waiting for a slot counts.
@@ -64,6 +71,32 @@ impl<R: FromTree> Call<R> {
     /// stop it. It travels as a duration, so the machines' clocks need not agree. Default: none.
     pub fn deadline(mut self, time: Duration) -> Call<R> {
         self.request.deadline = Some(time);
+        self
+    }
+
+    /// Says that the function may run twice for this call: with [`OnDisconnect::Resume`] it is sent again where nobody can
+    /// tell any more whether it ran, as when the server has restarted; the client keeps the arguments for that until the
+    /// result has come. Default: no.
+    pub fn idempotent(mut self) -> Call<R> {
+        self.request.is_idempotent = true;
+        self
+    }
+
+    /// What becomes of the call if its connection is lost before its result came. Default: what the
+    /// [client](crate::ClientBuilder::on_disconnect) was built with, [`OnDisconnect::Fail`] unless told otherwise.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use teleport_client::{Client, OnDisconnect, wire::tree};
+    ///
+    /// let client = Client::connect("tcp://localhost:2222")?;
+    /// let step = tree!({"weights": vec![0.5f32; 1000]});
+    /// client.call("save", step).idempotent().on_disconnect(OnDisconnect::Resume).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> Call<R> {
+        self.request.on_disconnect = on_disconnect;
         self
     }
 

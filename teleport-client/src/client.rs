@@ -117,6 +117,8 @@ impl Client {
             futures: core.futures.load(Ordering::Relaxed),
             in_flight,
             waiting,
+            held_bytes: core.budget.used_bytes(),
+            awaiting_memory: core.budget.waiting(),
             connects: counts.connects.load(Ordering::Relaxed),
             sends: counts.sends.load(Ordering::Relaxed),
             receives: counts.receives.load(Ordering::Relaxed),

@@ -8,26 +8,34 @@
 //! while it holds its own locks, so nothing that takes those is called under it.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
-use teleport_transport::wire::{CallHead, ErrorKind, Hello, Key, Message, Ran, RemoteError, Tree};
-use teleport_transport::{Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
+use teleport_transport::wire::{
+    CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
+};
+use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
 
-use crate::dial;
+use crate::backoff;
+use crate::connect_error::AttemptError;
 use crate::error::CallError;
-use crate::flight::{Deadline, Flight, Outcome, Place};
+use crate::flight::{Deadline, Flight, Outcome, Place, Survival};
+use crate::on_disconnect::OnDisconnect;
 use crate::pass::Door;
 use crate::resolver::Resolver;
-use crate::state::{Acquired, State};
+use crate::state::{Acquired, GivenUp, Opening, Overdue, State, earliest};
 use crate::stats::Meter;
 use crate::timer::{Alarm, AlarmId, Timer};
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// A server has a bound on unsent results too, past which it starts no calls of this client. So results that were deferred
+/// come when somebody has waited for a later call for one to two times this long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client was built with.
 #[derive(Debug)]
@@ -37,8 +45,12 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
     pub(crate) errors_from_next_call: bool,
+    pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
+    /// Starts the thread that connects: [`dial::start`](crate::dial::start), but in a test.
+    pub(crate) dialler: fn(Arc<Core>) -> io::Result<()>,
 }
 
 /// A call as its caller describes it.
@@ -47,6 +59,16 @@ pub(crate) struct Request {
     pub(crate) method: Key,
     pub(crate) tree: Tree,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) is_idempotent: bool,
+    pub(crate) on_disconnect: OnDisconnect,
+}
+
+impl Request {
+    /// What it takes to send the call again, if it is to survive its connection.
+    fn survival(&self) -> Option<Survival> {
+        (self.on_disconnect == OnDisconnect::Resume)
+            .then(|| Survival::new(self.is_idempotent, self.tree.clone()))
+    }
 }
 
 /// Why a call with a slot was not sent.
@@ -66,6 +88,10 @@ pub(crate) struct Core {
     timer: &'static Timer,
     alarm: AlarmId,
     pub(crate) meter: Meter,
+    /// What pays for results that have come, or may come, and were not read.
+    pub(crate) budget: Budget,
+    /// Whether the log has told that calls wait for slots of unread results.
+    told_of_slots: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
 }
@@ -78,6 +104,8 @@ impl Core {
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
+            budget: Budget::new(settings.max_memory),
+            told_of_slots: AtomicBool::new(false),
             settings,
             poller,
             state: Mutex::new(state),
@@ -151,20 +179,13 @@ impl Core {
             Unsent::Failed(error)
         };
         let method = || request.method.clone();
-        let left = deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
-        if let Some(deadline) = deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
-            return Err(failed(deadline.error(&request.method, Ran::No)));
-        }
-        let head = CallHead { deadline: left, ..CallHead::new(&request.method) };
-        let message = Message::call(&head, &request.tree, &door.limits)
-            .map_err(|error| failed(CallError::encode(method(), error)))?;
+        let flight = Arc::new(Flight::new(method(), deadline, request.survival()));
+        let message = encode(&flight, &request.tree, &door.limits).map_err(failed)?;
         let bytes = message.payload_bytes;
-        let flight = Arc::new(Flight::new(method(), deadline));
         let mut current = true;
         let sent = door.link.call(message, |id| {
             let place = Place { connection: door.connection, id };
-            // A new flight has no place yet.
-            let _ = flight.place.set(place);
+            flight.set_place(place);
             current = self.state.lock().sent(place, &flight);
         });
         match sent {
@@ -196,7 +217,7 @@ impl Core {
             Withdrawn::NeverSent => Unsent::Again,
             _ => {
                 let here = Arc::new(Closed::Here);
-                Unsent::Failed(CallError::lost(method, door.link.closed().unwrap_or(&here)))
+                Unsent::Failed(CallError::lost(method, door.link.closed().unwrap_or(&here), Ran::Maybe))
             }
         }
     }
@@ -240,38 +261,56 @@ impl Core {
         }
     }
 
+    /// Somebody asked for an outcome, or gave it up: a result that waits for memory is taken without, to be read or dropped.
+    pub(crate) fn send_for(&self, flight: &Flight) {
+        if !flight.take_deferred() {
+            return;
+        }
+        let Some(place) = flight.place() else { return };
+        let link = self.state.lock().link();
+        if let Some(link) = link.filter(|link| link.key() == place.connection) {
+            link.want(place.id);
+        }
+    }
+
     /// Withdraws a call that was sent. Says whether it may have run; none if it has ended already.
     pub(crate) fn withdraw(&self, flight: &Flight) -> Option<Ran> {
-        let place = *flight.place.get()?;
+        let place = flight.place()?;
         let mut wakers = Wakers::default();
-        let link = {
-            let mut state = self.state.lock();
-            state.withdraw(place, &mut wakers)?;
-            state.door()?.link.clone()
+        let given_up = self.state.lock().withdraw(place, &mut wakers)?;
+        let ran = match given_up {
+            GivenUp::On(door) => self.withdraw_from(&door.link, place, &mut wakers),
+            GivenUp::Without(ran) => ran,
         };
-        let ran = self.withdraw_from(&link, place, &mut wakers);
         self.settle(wakers);
         Some(ran)
     }
 
-    fn withdraw_from(&self, link: &Arc<Link>, place: Place, wakers: &mut Wakers) -> Ran {
+    pub(crate) fn withdraw_from(&self, link: &Arc<Link>, place: Place, wakers: &mut Wakers) -> Ran {
         match link.withdraw(place.id) {
             // A call that did not arrive whole never runs, and gets no answer.
             Withdrawn::NeverSent | Withdrawn::Aborted => {
                 self.state.lock().forget(place, wakers);
                 Ran::No
             }
-            Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+            Withdrawn::Requested => Ran::Maybe,
+            // Its result may wait for memory: it comes, and is dropped.
+            Withdrawn::NotOpen => {
+                link.want(place.id);
+                Ran::Maybe
+            }
         }
     }
 
     // ---- Connections ----
 
-    /// A connection is over: fails its calls and connects anew.
+    /// A connection is over: fails those of its calls that do not survive it, and connects anew.
     fn lose(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
+        // Before the state is locked: a link may take that under its own locks.
+        let states = link.call_states().into_iter().collect();
         let (flights, dials) = {
             let mut state = self.state.lock();
-            let flights = state.lost(link.key(), Instant::now());
+            let flights = state.lost(link.key(), reason, &states, Instant::now());
             if flights.is_some()
                 && let Some(at) = state.next_expiry()
             {
@@ -281,9 +320,9 @@ impl Core {
         };
         self.changed.notify_all();
         let Some(flights) = flights else { return };
-        tracing::info!(server = link.peer_address(), %reason, in_flight = flights.len(), "disconnected");
-        for flight in flights {
-            self.complete(&flight, Err(CallError::lost(flight.method.clone(), reason)), wakers);
+        tracing::info!(server = link.peer_address(), %reason, failed = flights.len(), "disconnected");
+        for (flight, ran) in flights {
+            self.complete(&flight, Err(CallError::lost(flight.method.clone(), reason, ran)), wakers);
         }
         if dials {
             self.dial();
@@ -294,16 +333,30 @@ impl Core {
     /// Starts the thread that connects. Whoever finds that it is needed has set `dialing`.
     fn dial(&self) {
         let Some(core) = self.me.upgrade() else { return };
-        if let Err(error) = dial::start(core) {
-            // The next call that waits tries again.
-            tracing::error!(%error, "no thread to connect with");
-            self.state.lock().dialing = false;
-        }
+        let Err(error) = (self.settings.dialler)(core) else { return };
+        tracing::error!(%error, "no thread to connect with: it is tried again");
+        let mut state = self.state.lock();
+        state.not_dialed(AttemptError::System(error));
+        // Calls that wait already ask nobody: without this they would wait for ever.
+        let at = Instant::now() + state.backoff.wait(backoff::random());
+        self.arm(&mut state, at);
     }
 
     // ---- Time ----
 
-    fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
+    /// Calls wait for slots, and results for their futures to be read: if one thread does both, it waits for itself.
+    fn tell_of_slots(&self) {
+        if !self.told_of_slots.swap(true, Ordering::Relaxed) {
+            let (address, max_memory) = (&*self.settings.address, self.settings.max_memory);
+            tracing::warn!(
+                address,
+                max_memory,
+                "calls wait for slots that results hold which nobody reads: read them before, or raise `max_memory`"
+            );
+        }
+    }
+
+    pub(crate) fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         if state.armed.is_none_or(|armed| at < armed) {
             self.set_alarm(state, at);
         }
@@ -323,7 +376,7 @@ impl Core {
         wakers.wake_all();
     }
 
-    fn end_if_idle(&self, wakers: &mut Wakers) {
+    pub(crate) fn end_if_idle(&self, wakers: &mut Wakers) {
         let ends = {
             let state = self.state.lock();
             let closing = state.is_closing();
@@ -361,6 +414,14 @@ impl Core {
         let until = Instant::now().checked_add(within);
         let mut state = self.state.lock();
         state.begin_close(&mut wakers);
+        // They are waited for now, whether or not anyone will read them.
+        let deferred = state.flights();
+        MutexGuard::unlocked(&mut state, || {
+            for flight in deferred {
+                flight.expect();
+                self.send_for(&flight);
+            }
+        });
         while !state.is_over() && wanted(&state) {
             match until {
                 None => self.changed.wait(&mut state),
@@ -392,6 +453,26 @@ impl Core {
     }
 }
 
+/// A call as a message to a server of these limits, with what is left of its time.
+pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Message, CallError> {
+    let left = flight.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
+    if let Some(deadline) = flight.deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
+        return Err(deadline.error(&flight.method, Ran::No));
+    }
+    let (idempotent, resume) = (flight.is_idempotent(), flight.resumes());
+    let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&flight.method) };
+    Message::call(&head, tree, limits).map_err(|error| CallError::encode(flight.method.clone(), error))
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // Else the timer would keep the memory until then.
+        if let Some(at) = self.state.get_mut().armed {
+            self.timer.unset(self.alarm, at);
+        }
+    }
+}
+
 impl Gate for Core {
     /// A client answers no calls; the link refuses them before it asks.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
@@ -407,31 +488,56 @@ impl Handler for Core {
             connection: link.key(),
             limits: peer.limits,
             max_open_calls: peer.max_open_calls as usize,
+            server: peer.instance,
         };
-        // The thread that connects waits for this, and lets the waiting calls go.
-        let wanted = {
+        let (opening, last_id) = {
             let mut state = self.state.lock();
-            let wanted = state.opened(Arc::new(door), Instant::now());
-            if wanted {
-                self.meter.connected();
-            }
-            wanted
+            (state.begin(&Arc::new(door), Instant::now()), state.last_id())
         };
+        link.number_after(last_id);
+        // The thread that connects waits for this, and lets the waiting calls go.
         self.changed.notify_all();
-        if wanted {
-            tracing::info!(server = link.peer_address(), name = peer.name, "connected");
-        } else {
-            link.close(None, "", GOODBYE_TIME);
+        if let Opening::TooLate = opening {
+            return link.close(None, "", GOODBYE_TIME);
         }
+        self.meter.connected();
+        tracing::info!(server = link.peer_address(), name = peer.name, "connected");
+        if let Opening::Resume(resume) = opening {
+            self.ask(link, resume);
+        }
+    }
+
+    fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
+        self.server_has(link, ids);
+    }
+
+    fn resumed(&self, link: &Arc<Link>, calls: Vec<(u64, CallAnswer)>, wakers: &mut Wakers) {
+        self.go_on(link, &calls, wakers);
+    }
+
+    fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
+        let mut state = self.state.lock();
+        let flight = state.flight(Place { connection: link.key(), id });
+        // Closing waits for all of them.
+        let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
+        if !is_awaited {
+            self.arm(&mut state, Instant::now() + PATIENCE);
+        }
+        is_awaited
     }
 
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
         self.meter.received(&answer);
-        let (flight, closing) = {
+        let ((flight, is_kept), closing) = {
             let mut state = self.state.lock();
             (state.answered(Place { connection: link.key(), id }, wakers), state.is_closing())
         };
-        if let Some(flight) = flight {
+        if is_kept {
+            link.acknowledge(id);
+        }
+        if let Some(flight) = flight
+            && !self.put_off(id, &flight, &answer)
+        {
             let outcome = answer.map_err(|error| CallError::remote(flight.method.clone(), error));
             self.complete(&flight, outcome, wakers);
         }
@@ -448,18 +554,38 @@ impl Handler for Core {
 impl Alarm for Core {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
-        let (overdue, link) = {
+        let waits_for_memory = self.budget.waiting() > 0;
+        let (overdue, in_the_way, dials, link) = {
             let mut state = self.state.lock();
             let overdue = state.expire(now, &mut wakers);
-            match state.next_expiry() {
+            let in_the_way = if waits_for_memory { state.in_the_way() } else { Vec::new() };
+            if waits_for_memory && state.waiting() > 0 {
+                self.tell_of_slots();
+            }
+            let look_again = waits_for_memory.then(|| now + PATIENCE);
+            match earliest(state.next_expiry(), look_again) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }
-            (overdue, state.door().map(|door| door.link.clone()))
+            (overdue, in_the_way, state.needs_dial(), state.link())
         };
-        for flight in overdue {
-            let ran = match (&link, flight.place.get()) {
-                (Some(link), Some(place)) => self.withdraw_from(link, *place, &mut wakers),
+        if dials {
+            self.dial();
+        }
+        for flight in in_the_way {
+            flight.expect();
+            self.send_for(&flight);
+        }
+        for overdue in overdue {
+            let flight = match overdue {
+                Overdue::Sent(flight) => flight,
+                Overdue::Failed(flight, error) => {
+                    self.complete(&flight, Err(error), &mut wakers);
+                    continue;
+                }
+            };
+            let ran = match (&link, flight.place()) {
+                (Some(link), Some(place)) => self.withdraw_from(link, place, &mut wakers),
                 _ => Ran::Maybe,
             };
             if let Some(deadline) = flight.deadline {
@@ -469,3 +595,6 @@ impl Alarm for Core {
         self.settle(wakers);
     }
 }
+
+#[cfg(test)]
+mod tests;

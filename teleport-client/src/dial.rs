@@ -35,9 +35,9 @@ fn run(core: &Arc<Core>) {
 fn pause(core: &Core) -> bool {
     let mut state = core.state.lock();
     let until = Instant::now() + state.backoff.wait(backoff::random());
-    while !state.is_closing() && !core.changed.wait_until(&mut state, until).timed_out() {}
-    state.dialing = !state.is_closing();
-    state.is_closing()
+    while state.wants_connection() && !core.changed.wait_until(&mut state, until).timed_out() {}
+    state.dialing = state.wants_connection();
+    !state.dialing
 }
 
 /// Takes note of what an attempt came to; true if this thread is no longer needed.
@@ -46,9 +46,7 @@ fn is_connected(core: &Core, attempted: Result<(), AttemptError>) -> bool {
     let mut state = core.state.lock();
     if let Err(error) = attempted {
         tracing::debug!(address = &*core.settings.address, %error, "cannot connect");
-        state.backoff.failed();
-        state.attempts += 1;
-        state.last = Some(Arc::new(error));
+        state.attempt_failed(error);
     }
     let connected = state.door().is_some();
     if connected {
@@ -68,7 +66,7 @@ fn attempt(core: &Arc<Core>) -> Result<(), AttemptError> {
     let socket = Socket::connect(&address, Some(Instant::now() + time))?;
     let link = core
         .poller
-        .attach(socket, Role::Client, &settings.config, None, core.clone())
+        .attach(socket, Role::Client, &settings.config, Some(core.budget.clone()), core.clone())
         .map_err(AttemptError::System)?;
     handshake(core, &link)
 }
@@ -84,7 +82,7 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
             let peer = link.peer_address().to_owned();
             return Err(AttemptError::Handshake { peer, reason: reason.clone() });
         }
-        if state.is_closing() {
+        if !state.wants_connection() {
             link.abort();
             return Err(AttemptError::Closed);
         }
@@ -96,7 +94,7 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
 pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
     check_address(core)?;
     core.state.lock().dialing = true;
-    start(core.clone()).map_err(ClientError::System)?;
+    (core.settings.dialler)(core.clone()).map_err(ClientError::System)?;
     let start = Instant::now();
     let timeout = core.settings.connect_timeout;
     let until = timeout.and_then(|timeout| start.checked_add(timeout));

@@ -42,6 +42,8 @@ pub enum CallError {
         silence: Duration,
         /// The client's limit.
         max_silence: Duration,
+        /// No if not a byte of the call had left, else maybe.
+        ran: Ran,
     },
     /// The connection broke before the answer came. The client connects again by itself.
     #[error("{method}: disconnected before the answer came: {reason}")]
@@ -50,6 +52,8 @@ pub enum CallError {
         method: Key,
         /// What happened to the connection.
         reason: Arc<Closed>,
+        /// No if not a byte of the call had left, else maybe.
+        ran: Ran,
     },
     /// One side did not keep to the protocol, and the connection ended: a mistake in one of the two programs.
     #[error("{method}: {reason}")]
@@ -58,6 +62,8 @@ pub enum CallError {
         method: Key,
         /// The rule that was broken.
         reason: Arc<Closed>,
+        /// No if not a byte of the call had left, else maybe.
+        ran: Ran,
     },
     /// The call's time was over before its result came.
     #[error("{method}: no result within its deadline{}", Time(time))]
@@ -180,10 +186,10 @@ impl CallError {
             | CallError::Deadline { ran, .. }
             | CallError::Cancelled { ran, .. }
             | CallError::Closed { ran, .. }
+            | CallError::NotAlive { ran, .. }
+            | CallError::Disconnected { ran, .. }
+            | CallError::Protocol { ran, .. }
             | CallError::OnPoller { ran, .. } => *ran,
-            CallError::NotAlive { .. } | CallError::Disconnected { .. } | CallError::Protocol { .. } => {
-                Ran::Maybe
-            }
             CallError::TooLarge { .. }
             | CallError::Encode { .. }
             | CallError::Full { .. }
@@ -226,19 +232,19 @@ impl CallError {
         }
     }
 
-    /// What the end of a connection means for a call that was sent on it.
-    pub(crate) fn lost(method: Key, reason: &Arc<Closed>) -> CallError {
+    /// What the end of a connection means for a call that it was given.
+    pub(crate) fn lost(method: Key, reason: &Arc<Closed>, ran: Ran) -> CallError {
         match &**reason {
             Closed::NotAlive { silence, max_silence } => {
-                CallError::NotAlive { method, silence: *silence, max_silence: *max_silence }
+                CallError::NotAlive { method, silence: *silence, max_silence: *max_silence, ran }
             }
             Closed::Goodbye { kind: None | Some(ErrorKind::Closing), reason } => {
-                CallError::Closing { method, reason: reason.clone(), ran: Ran::Maybe }
+                CallError::Closing { method, reason: reason.clone(), ran }
             }
             Closed::Protocol(_) | Closed::Goodbye { kind: Some(ErrorKind::Protocol), .. } => {
-                CallError::Protocol { method, reason: reason.clone() }
+                CallError::Protocol { method, reason: reason.clone(), ran }
             }
-            _ => CallError::Disconnected { method, reason: reason.clone() },
+            _ => CallError::Disconnected { method, reason: reason.clone(), ran },
         }
     }
 
@@ -340,9 +346,16 @@ mod tests {
             (remote(ErrorKind::Deadline, Ran::No), Ran::No),
             (remote(ErrorKind::Cancelled, Ran::Maybe), Ran::Maybe),
             (CallError::Closing { method: method(), reason: String::new(), ran: Ran::Maybe }, Ran::Maybe),
-            (CallError::NotAlive { method: method(), silence, max_silence: silence }, Ran::Maybe),
-            (CallError::Disconnected { method: method(), reason: reason.clone() }, Ran::Maybe),
-            (CallError::Protocol { method: method(), reason }, Ran::Maybe),
+            (
+                CallError::NotAlive { method: method(), silence, max_silence: silence, ran: Ran::Maybe },
+                Ran::Maybe,
+            ),
+            (
+                CallError::Disconnected { method: method(), reason: reason.clone(), ran: Ran::Maybe },
+                Ran::Maybe,
+            ),
+            (CallError::Disconnected { method: method(), reason: reason.clone(), ran: Ran::No }, Ran::No),
+            (CallError::Protocol { method: method(), reason, ran: Ran::Maybe }, Ran::Maybe),
             (CallError::Deadline { method: method(), time: Some(silence), ran: Ran::No }, Ran::No),
             (CallError::Cancelled { method: method(), ran: Ran::No }, Ran::No),
             (CallError::TooLarge { method: method(), bytes: 2, max_bytes: 1 }, Ran::No),
@@ -374,7 +387,7 @@ mod tests {
 
     #[test]
     fn errors_of_connections_are_grouped() {
-        let lost = |closed| CallError::lost(method(), &Arc::new(closed));
+        let lost = |closed| CallError::lost(method(), &Arc::new(closed), Ran::Maybe);
         let goodbye = |kind| Closed::Goodbye { kind, reason: "done".into() };
         assert!(matches!(
             lost(goodbye(Some(ErrorKind::Closing))),

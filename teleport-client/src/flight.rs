@@ -2,15 +2,18 @@
 //!
 //! Flow: sent -> `complete` (from the thread that reads the connection, the timer, or whoever ends the connection) ->
 //! `poll` (from the future). A future that is dropped lets go; then an error is reported instead.
+//!
+//! A result for which there is no room asks `must_come`, which a future answers that was polled, or is gone. Else it stays at
+//! the server, and the first poll finds `take_deferred` true. Both stand under one lock, so that one of them sees the other.
 //! Never runs a waker under its lock.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{Key, Ran};
-use teleport_transport::{Reply, Wakers};
+use teleport_transport::wire::{Key, Ran, Tree};
+use teleport_transport::{Reply, Wakers, drop_later};
 
 use crate::error::CallError;
 
@@ -46,8 +49,43 @@ pub(crate) struct Place {
 pub(crate) struct Flight {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
-    pub(crate) place: OnceLock<Place>,
+    /// Of a call that survives its connection.
+    survival: Option<Survival>,
+    /// None until it was sent; another one when it goes on on the next connection.
+    place: Mutex<Option<Place>>,
     cell: Mutex<Cell>,
+    /// The result waits at the server, and nobody has sent for it. Set under the cell's lock; what is read after that lock
+    /// was held needs it no more.
+    deferred: AtomicBool,
+}
+
+/// What it takes to send a call again.
+#[derive(Debug)]
+pub(crate) struct Survival {
+    /// It may run twice.
+    pub(crate) is_idempotent: bool,
+    /// Until the server has them; of one that may run twice, until it has its answer.
+    arguments: Mutex<Option<Tree>>,
+}
+
+impl Survival {
+    pub(crate) fn new(is_idempotent: bool, arguments: Tree) -> Survival {
+        Survival { is_idempotent, arguments: Mutex::new(Some(arguments)) }
+    }
+
+    /// They may be the last that holds a user's memory, and a link's lock may be held here.
+    fn let_go(&self) {
+        let arguments = self.arguments.lock().take();
+        if let Some(arguments) = arguments {
+            drop_later(arguments);
+        }
+    }
+}
+
+impl Drop for Survival {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 #[derive(Debug)]
@@ -56,12 +94,49 @@ struct Cell {
     waker: Option<Waker>,
     /// Whether a future will read the outcome.
     held: bool,
+    /// Whether somebody asked for the outcome before it came.
+    awaited: bool,
+    /// Whether `waits_long` found it awaited before.
+    seen_awaited: bool,
 }
 
 impl Flight {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>) -> Flight {
-        let cell = Mutex::new(Cell { outcome: None, waker: None, held: true });
-        Flight { method, deadline, place: OnceLock::new(), cell }
+    pub(crate) fn new(method: Key, deadline: Option<Deadline>, survival: Option<Survival>) -> Flight {
+        let cell =
+            Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false, seen_awaited: false });
+        let (place, deferred) = (Mutex::new(None), AtomicBool::new(false));
+        Flight { method, deadline, survival, place, cell, deferred }
+    }
+
+    /// Where it is under way, or was last.
+    pub(crate) fn place(&self) -> Option<Place> {
+        *self.place.lock()
+    }
+
+    pub(crate) fn set_place(&self, place: Place) {
+        *self.place.lock() = Some(place);
+    }
+
+    /// Whether it survives its connection.
+    pub(crate) fn resumes(&self) -> bool {
+        self.survival.is_some()
+    }
+
+    /// Whether it may run twice, and so be sent again where nobody knows whether it ran.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.survival.as_ref().is_some_and(|survival| survival.is_idempotent)
+    }
+
+    /// What to send again; none once the server has it.
+    pub(crate) fn arguments(&self) -> Option<Tree> {
+        self.survival.as_ref()?.arguments.lock().clone()
+    }
+
+    /// The server has the arguments. A call that may run twice keeps them, for another server.
+    pub(crate) fn arrived(&self) {
+        if let Some(survival) = self.survival.as_ref().filter(|survival| !survival.is_idempotent) {
+            survival.let_go();
+        }
     }
 
     /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:
@@ -87,6 +162,7 @@ impl Flight {
                 Poll::Ready(outcome)
             }
             None => {
+                cell.awaited = true;
                 keep_waker(&mut cell.waker, cx);
                 Poll::Pending
             }
@@ -99,12 +175,43 @@ impl Flight {
         if cell.outcome.is_some() {
             return Poll::Ready(());
         }
+        cell.awaited = true;
         keep_waker(&mut cell.waker, cx);
         Poll::Pending
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.cell.lock().outcome.is_some()
+    }
+
+    /// Whether the result is to be taken though there is no room for it: somebody waits for it, or nobody ever will, and it
+    /// is dropped as soon as it has come. If not, it is deferred.
+    pub(crate) fn must_come(&self) -> bool {
+        let cell = self.cell.lock();
+        let must_come = cell.awaited || !cell.held;
+        self.deferred.store(!must_come, Ordering::Relaxed);
+        must_come
+    }
+
+    /// Somebody waits for the outcome.
+    pub(crate) fn expect(&self) {
+        self.cell.lock().awaited = true;
+    }
+
+    /// Whether somebody has waited for it since this was last asked.
+    pub(crate) fn waits_long(&self) -> bool {
+        let mut cell = self.cell.lock();
+        let awaited = cell.awaited && cell.held && cell.outcome.is_none();
+        std::mem::replace(&mut cell.seen_awaited, awaited) && awaited
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed)
+    }
+
+    /// Whether the result was deferred. True once: the caller, for whom `poll`, `expect` or `release` came first, sends for it.
+    pub(crate) fn take_deferred(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed) && self.deferred.swap(false, Ordering::Relaxed)
     }
 
     /// Whether a future waits for it, or has it.
@@ -134,7 +241,7 @@ mod tests {
     use super::*;
 
     fn flight() -> Flight {
-        Flight::new(Key::from_static("act"), None)
+        Flight::new(Key::from_static("act"), None, None)
     }
 
     fn error() -> Outcome {
@@ -160,6 +267,27 @@ mod tests {
         let flight = self::flight();
         assert!(flight.complete(error(), &mut wakers).is_none());
         assert!(flight.release().is_some());
+    }
+
+    #[test]
+    fn a_deferred_result_is_sent_for_by_whoever_asks_first() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let asks: [fn(&Flight, &mut Context<'_>); 4] = [
+            |flight, cx| drop(flight.poll(cx)),
+            |flight, cx| assert!(flight.poll_done(cx).is_pending()),
+            |flight, _| flight.expect(),
+            |flight, _| drop(flight.release()),
+        ];
+        for ask in asks {
+            let flight = flight();
+            assert!(!flight.take_deferred());
+            assert!(!flight.must_come());
+            ask(&flight, &mut cx);
+            assert!(flight.take_deferred() && !flight.take_deferred());
+            let flight = self::flight();
+            ask(&flight, &mut cx);
+            assert!(flight.must_come() && !flight.take_deferred());
+        }
     }
 
     #[test]

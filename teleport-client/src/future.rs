@@ -91,9 +91,15 @@ impl<R: FromTree> CallFuture<R> {
         }
     }
 
-    /// Whether the result has come: then waiting does not block.
+    /// Whether the result has come: then waiting does not block. Who asks waits for it, so it comes even where others hold
+    /// all of [`max_memory`](crate::ClientBuilder::max_memory).
     pub fn is_done(&self) -> bool {
-        self.read || self.flight.is_done()
+        if self.read || self.flight.is_done() {
+            return true;
+        }
+        self.flight.expect();
+        self.core.send_for(&self.flight);
+        false
     }
 
     /// The method that was called.
@@ -135,7 +141,10 @@ impl<R: FromTree> CallFuture<R> {
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         assert!(!self.read, "the result of {} was taken before", self.method());
-        let outcome = ready!(self.flight.poll(cx));
+        let Poll::Ready(outcome) = self.flight.poll(cx) else {
+            self.core.send_for(&self.flight);
+            return Poll::Pending;
+        };
         self.read = true;
         Poll::Ready(outcome)
     }
@@ -151,12 +160,16 @@ impl<R: FromTree> CallFuture<R> {
 
     /// The right to read the connection, unless there is nothing to wait for.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if self.is_done() { None } else { self.core.driver() }
+        if self.read || self.flight.is_done() { None } else { self.core.driver() }
     }
 
     /// As `poll`, but leaves the result to be taken.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read { Poll::Ready(()) } else { self.flight.poll_done(cx) }
+        if self.read || self.flight.poll_done(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.core.send_for(&self.flight);
+        Poll::Pending
     }
 }
 
@@ -189,8 +202,12 @@ impl<R> Drop for CallFuture<R> {
         }
         if self.cancels {
             self.cancel_now();
-        } else if let Some(Err(error)) = self.flight.release() {
-            self.core.report(error);
+        } else {
+            let outcome = self.flight.release();
+            self.core.send_for(&self.flight);
+            if let Some(Err(error)) = outcome {
+                self.core.report(error);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use teleport_transport::Wakers;
-use teleport_transport::wire::{Key, Limits};
+use teleport_transport::wire::{Id128, Key, Limits};
 
 use crate::error::CallError;
 use crate::flight::{Deadline, keep_waker};
@@ -21,6 +21,8 @@ pub(crate) struct Door<L> {
     pub(crate) connection: usize,
     pub(crate) limits: Limits,
     pub(crate) max_open_calls: usize,
+    /// What tells this server from another at the same address.
+    pub(crate) server: Id128,
 }
 
 /// What a waiting call gets: a slot on a connection, or the reason why it gets none.

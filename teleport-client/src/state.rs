@@ -1,10 +1,12 @@
 //! What a client knows of its calls: which are in flight, which wait, and whether there is a connection.
 //!
 //! Flow: `acquire` (a slot now, or a place in the line) -> `sent` -> `answered`, `withdraw` or `lost` -> the slot goes to
-//! the first in line. Slots are given in the order in which calls asked, whether they block or are awaited.
+//! the first in line. Calls that survive their connection keep their slots in [`Limbo`] (`resuming`). Slots are given in the order in which calls asked, whether they block or are awaited.
 //!
 //! Pure: no socket, no thread, no clock; a connection is whatever `L` is. Bounds: `max_inflight` calls in flight, fewer
 //! if the server allows fewer; `MAX_FAILURES` failures kept. The line is as long as the callers make it.
+
+mod resuming;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,10 +15,12 @@ use std::time::{Duration, Instant};
 use teleport_transport::Wakers;
 use teleport_transport::wire::{Key, Ran};
 
+pub(crate) use self::resuming::{Opening, Settled};
 use crate::backoff::Backoff;
 use crate::connect_error::AttemptError;
 use crate::error::CallError;
 use crate::flight::{Deadline, Flight, Place};
+use crate::limbo::{Held, Limbo};
 use crate::pass::{Door, Pass};
 
 /// Failures of calls without a future that are kept for `check`; later ones are only logged. A loop that never checks
@@ -38,6 +42,24 @@ pub(crate) enum Acquired<L> {
     Later(Arc<Pass<L>>),
 }
 
+/// What came of giving a call up.
+#[derive(Debug)]
+pub(crate) enum GivenUp<L> {
+    /// It was sent on this connection, which is to withdraw it.
+    On(Arc<Door<L>>),
+    /// It waited for a connection.
+    Without(Ran),
+}
+
+/// A call whose time is over.
+#[derive(Debug)]
+pub(crate) enum Overdue {
+    /// It was sent, and is to be withdrawn.
+    Sent(Arc<Flight>),
+    /// It waited for a connection.
+    Failed(Arc<Flight>, CallError),
+}
+
 #[derive(Debug)]
 pub(crate) struct State<L> {
     max_inflight: usize,
@@ -48,12 +70,18 @@ pub(crate) struct State<L> {
     calls: HashMap<u64, Option<Arc<Flight>>>,
     /// Invariant: how many of `calls` are None.
     withdrawn: usize,
+    /// Calls that wait for a connection.
+    limbo: Limbo,
+    /// A connection that was asked what became of them.
+    resuming: Option<Arc<Door<L>>>,
     /// Slots that were given to calls which have not been sent.
     given: usize,
     waiting: VecDeque<Arc<Pass<L>>>,
     failures: VecDeque<CallError>,
     closing: bool,
     pub(crate) backoff: Backoff,
+    /// Whether the connection has answered a call.
+    has_answered: bool,
     /// Whether a thread is connecting.
     pub(crate) dialing: bool,
     /// Attempts to connect that failed since the last connection, and why the last one did.
@@ -77,11 +105,14 @@ impl<L> State<L> {
             phase: Phase::Down { since: now },
             calls: HashMap::new(),
             withdrawn: 0,
+            limbo: Limbo::default(),
+            resuming: None,
             given: 0,
             waiting: VecDeque::new(),
             failures: VecDeque::new(),
             closing: false,
             backoff: Backoff::default(),
+            has_answered: false,
             dialing: false,
             attempts: 0,
             last: None,
@@ -99,37 +130,44 @@ impl<L> State<L> {
     }
 
     fn is_current(&self, connection: usize) -> bool {
-        self.door().is_some_and(|door| door.connection == connection)
+        self.current().is_some_and(|door| door.connection == connection)
     }
 
-    /// A connection is open; false if it comes too late. [`admit`](State::admit) lets the waiting calls use it.
-    pub(crate) fn opened(&mut self, door: Arc<Door<L>>, now: Instant) -> bool {
-        if self.closing || matches!(self.phase, Phase::Over) {
-            return false;
-        }
-        self.phase = Phase::Up { door, since: now };
-        self.attempts = 0;
-        true
+    /// The connection's link, as far as there is one.
+    pub(crate) fn link(&self) -> Option<L>
+    where
+        L: Clone,
+    {
+        self.current().map(|door| door.link.clone())
     }
 
-    /// A connection is over. Gives the calls that were in flight on it; none if it is not the current one.
-    pub(crate) fn lost(&mut self, connection: usize, now: Instant) -> Option<Vec<Arc<Flight>>> {
-        match &self.phase {
-            Phase::Up { door, since } if door.connection == connection => {
-                self.backoff.ended(now.saturating_duration_since(*since));
-            }
-            _ => return None,
-        }
-        self.phase = Phase::Down { since: now };
-        self.withdrawn = 0;
-        Some(self.calls.drain().filter_map(|(_, flight)| flight).collect())
+    /// A connection that was asked for earlier calls, and may have answered.
+    pub(crate) fn resuming_door(&self) -> Option<&Arc<Door<L>>> {
+        self.resuming.as_ref()
+    }
+
+    /// The connection that calls are on: an open one, or one that is told of earlier calls.
+    fn current(&self) -> Option<&Arc<Door<L>>> {
+        self.door().or(self.resuming.as_ref())
     }
 
     /// Whether a thread must be started that connects. If so, the caller starts it: this is true only once.
     pub(crate) fn needs_dial(&mut self) -> bool {
-        let needed = matches!(self.phase, Phase::Down { .. }) && !self.closing && !self.dialing;
+        let needed = matches!(self.phase, Phase::Down { .. }) && self.wants_connection() && !self.dialing;
         self.dialing |= needed;
         needed
+    }
+
+    /// The thread that connects could not be started.
+    pub(crate) fn not_dialed(&mut self, error: AttemptError) {
+        self.dialing = false;
+        self.attempt_failed(error);
+    }
+
+    pub(crate) fn attempt_failed(&mut self, error: AttemptError) {
+        self.backoff.failed();
+        self.attempts += 1;
+        self.last = Some(Arc::new(error));
     }
 
     // ---- Slots ----
@@ -138,8 +176,7 @@ impl<L> State<L> {
     fn room(&self) -> Option<&Arc<Door<L>>> {
         let sent = self.calls.len() + self.given;
         // A server that says it takes none is asked, and refuses the call itself.
-        self.door()
-            .filter(|door| sent - self.withdrawn < self.max_inflight && sent < door.max_open_calls.max(1))
+        self.door().filter(|door| self.in_flight() < self.max_inflight && sent < door.max_open_calls.max(1))
     }
 
     /// A slot, or a place in the line for one.
@@ -218,36 +255,66 @@ impl<L> State<L> {
             return false;
         }
         self.given -= 1;
+        self.limbo.sent(place.id, flight);
         self.calls.insert(place.id, Some(flight.clone()));
         true
     }
 
-    /// A call was answered; none if nobody waits for it any more.
-    pub(crate) fn answered(&mut self, place: Place, wakers: &mut Wakers) -> Option<Arc<Flight>> {
+    /// A call was answered; none if nobody waits for it any more. Also says whether the server is to be told that the
+    /// answer has come.
+    pub(crate) fn answered(&mut self, place: Place, wakers: &mut Wakers) -> (Option<Arc<Flight>>, bool) {
         if !self.is_current(place.connection) {
-            return None;
+            return (None, false);
         }
-        let flight = self.calls.remove(&place.id)?;
+        let Some(flight) = self.calls.remove(&place.id) else { return (None, false) };
+        self.has_answered = true;
         self.withdrawn -= usize::from(flight.is_none());
         self.admit(wakers);
-        flight
+        let is_kept = flight.as_ref().map_or_else(|| self.limbo.forget(place.id), |flight| flight.resumes());
+        (flight, is_kept)
+    }
+
+    /// A call that was sent and not answered; none if nobody waits for it any more.
+    pub(crate) fn flight(&self, place: Place) -> Option<Arc<Flight>> {
+        if self.is_current(place.connection) { self.calls.get(&place.id)?.clone() } else { None }
+    }
+
+    /// Calls whose results were deferred, and that were sent before one that somebody waits for since the last look.
+    pub(crate) fn in_the_way(&self) -> Vec<Arc<Flight>> {
+        let waits_long = |(id, flight): (&u64, &Option<Arc<Flight>>)| {
+            flight.as_ref().is_some_and(|flight| flight.waits_long()).then_some(*id)
+        };
+        // All are looked at, since each look counts for the next.
+        let Some(newest) = self.calls.iter().filter_map(waits_long).max() else { return Vec::new() };
+        let older =
+            self.calls.iter().filter(|(id, _)| **id < newest).filter_map(|(_, flight)| flight.as_ref());
+        older.filter(|flight| flight.is_deferred()).cloned().collect()
+    }
+
+    /// All calls that were sent and not answered, but for those that were given up.
+    pub(crate) fn flights(&self) -> Vec<Arc<Flight>> {
+        self.calls.values().flatten().cloned().collect()
     }
 
     /// Gives up a call, and its slot with it; none if it has ended. Its answer may still come.
-    pub(crate) fn withdraw(&mut self, place: Place, wakers: &mut Wakers) -> Option<Arc<Flight>> {
-        if !self.is_current(place.connection) {
-            return None;
+    pub(crate) fn withdraw(&mut self, place: Place, wakers: &mut Wakers) -> Option<GivenUp<L>> {
+        if let Some(held) = self.limbo.take(place.id) {
+            self.admit(wakers);
+            return Some(GivenUp::Without(held.ran()));
         }
+        let door = self.current().filter(|door| door.connection == place.connection)?.clone();
         let flight = self.calls.get_mut(&place.id)?.take()?;
+        self.limbo.withdrawn(place.id, &flight);
         self.withdrawn += 1;
         self.admit(wakers);
-        Some(flight)
+        Some(GivenUp::On(door))
     }
 
     /// No answer will come to a call that was withdrawn.
     pub(crate) fn forget(&mut self, place: Place, wakers: &mut Wakers) {
         if self.is_current(place.connection) && matches!(self.calls.get(&place.id), Some(None)) {
             self.calls.remove(&place.id);
+            self.limbo.forget(place.id);
             self.withdrawn -= 1;
             self.admit(wakers);
         }
@@ -270,11 +337,23 @@ impl<L> State<L> {
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let passes = self.waiting.iter().filter_map(|pass| self.expiry(pass));
         let flights = self.calls.values().flatten().filter_map(|flight| Some(flight.deadline?.at));
-        passes.chain(flights).min()
+        let held = self.limbo.held().filter_map(|held| self.held_expiry(held));
+        passes.chain(flights).chain(held).min()
+    }
+
+    /// When the time of a call without a connection is over.
+    fn held_expiry(&self, held: &Held) -> Option<Instant> {
+        let since = match self.phase {
+            Phase::Down { since } => held.since.max(since),
+            // The server is closing, and soon says goodbye.
+            _ => held.since,
+        };
+        let connected_by = self.connect_timeout.and_then(|time| since.checked_add(time));
+        earliest(held.flight.deadline.map(|deadline| deadline.at), connected_by)
     }
 
     /// Ends the wait of the calls whose time is over, and withdraws those in flight, which it gives.
-    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<Arc<Flight>> {
+    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<Overdue> {
         for pass in std::mem::take(&mut self.waiting) {
             if self.expiry(&pass).is_none_or(|at| at > now) {
                 self.waiting.push_back(pass);
@@ -286,15 +365,35 @@ impl<L> State<L> {
             };
             pass.settle(Err(error), wakers);
         }
-        let mut overdue = Vec::new();
-        for flight in self.calls.values_mut() {
-            if flight.as_ref().and_then(|flight| flight.deadline).is_some_and(|deadline| deadline.at <= now) {
-                overdue.extend(flight.take());
+        let mut overdue = self.expire_held(now);
+        for (id, place) in &mut self.calls {
+            let is_late = |flight: &&Arc<Flight>| flight.deadline.is_some_and(|deadline| deadline.at <= now);
+            if place.as_ref().filter(is_late).is_some()
+                && let Some(flight) = place.take()
+            {
+                self.limbo.withdrawn(*id, &flight);
+                self.withdrawn += 1;
+                overdue.push(Overdue::Sent(flight));
             }
         }
-        self.withdrawn += overdue.len();
         self.admit(wakers);
         overdue
+    }
+
+    /// Those of the calls without a connection whose time is over.
+    fn expire_held(&mut self, now: Instant) -> Vec<Overdue> {
+        let mut limbo = std::mem::take(&mut self.limbo);
+        let due = limbo.take_if(|held| self.held_expiry(held).is_some_and(|at| at <= now));
+        self.limbo = limbo;
+        let failed = |held: Held| {
+            let (method, ran) = (held.flight.method.clone(), held.ran());
+            let error = match held.flight.deadline.filter(|deadline| deadline.at <= now) {
+                Some(deadline) => deadline.error(&method, ran),
+                None => CallError::lost(method, &held.reason, ran),
+            };
+            Overdue::Failed(held.flight, error)
+        };
+        due.into_iter().map(failed).collect()
     }
 
     pub(crate) fn not_connected(&self, method: &Key, waited: Duration) -> CallError {
@@ -337,9 +436,12 @@ impl<L> State<L> {
     pub(crate) fn end(&mut self, wakers: &mut Wakers) -> (Option<Arc<Door<L>>>, Vec<Arc<Flight>>) {
         self.begin_close(wakers);
         let door = self.door().cloned();
+        let door = door.or(self.resuming.take());
         self.phase = Phase::Over;
         self.withdrawn = 0;
-        (door, self.calls.drain().filter_map(|(_, flight)| flight).collect())
+        let mut flights: Vec<_> = self.calls.drain().filter_map(|(_, flight)| flight).collect();
+        flights.extend(self.limbo.take_all());
+        (door, flights)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -357,17 +459,21 @@ impl<L> State<L> {
 
     /// Whether a call is on its way that no future waits for.
     pub(crate) fn has_detached(&self) -> bool {
-        self.given > 0 || self.calls.values().flatten().any(|flight| !flight.is_held())
+        self.given > 0 || self.unanswered().any(|flight| !flight.is_held())
     }
 
     /// Whether a future waits for a call that is on its way.
     pub(crate) fn has_held(&self) -> bool {
-        self.calls.values().flatten().any(|flight| flight.is_held())
+        self.unanswered().any(|flight| flight.is_held())
+    }
+
+    fn unanswered(&self) -> impl Iterator<Item = &Arc<Flight>> {
+        self.calls.values().flatten().chain(self.limbo.held().map(|held| &held.flight))
     }
 
     /// Calls that hold a slot.
     pub(crate) fn in_flight(&self) -> usize {
-        self.calls.len() - self.withdrawn + self.given
+        self.calls.len() - self.withdrawn + self.given + self.limbo.len()
     }
 
     /// Calls in the line for a slot.
@@ -376,7 +482,8 @@ impl<L> State<L> {
     }
 }
 
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+/// The earlier of two times that may never come.
+pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

@@ -21,6 +21,10 @@ pub struct ClientStats {
     pub in_flight: usize,
     /// Calls that wait for a free slot or a connection.
     pub waiting: usize,
+    /// Bytes of `max_memory` that hold results which were not read, or that are granted to such.
+    pub held_bytes: u64,
+    /// Results that wait at the server for memory, until others are read or somebody waits for them.
+    pub awaiting_memory: usize,
     /// How often the client has connected.
     pub connects: u64,
     /// Calls sent.

@@ -1,11 +1,12 @@
 //! One thread for the deadlines of all clients of the process.
 //!
 //! Flow: a client sets when it next wants to look at the clock -> the thread sleeps until the earliest -> the client
-//! ends the calls whose time is over and sets the next time. Bound: one entry for each client, whatever its calls.
-//! The thread starts with the first deadline and never ends.
+//! ends the calls whose time is over and sets the next time. Bound: one entry for each client, whatever its calls; it goes
+//! with its client. The thread starts with the first deadline and never ends, whatever an alarm does.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Instant;
@@ -65,6 +66,16 @@ impl Timer {
         }
     }
 
+    /// Forgets the alarm that was set for `at`.
+    pub(crate) fn unset(&self, id: AlarmId, at: Instant) {
+        self.entries.lock().remove(&(at, id));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_set(&self, id: AlarmId) -> bool {
+        self.entries.lock().keys().any(|(_, set)| *set == id)
+    }
+
     fn run(&self) {
         let mut entries = self.entries.lock();
         loop {
@@ -79,12 +90,21 @@ impl Timer {
                 continue;
             }
             let alarm = entry.remove();
-            parking_lot::MutexGuard::unlocked(&mut entries, || {
-                if let Some(alarm) = alarm.upgrade() {
-                    alarm.ring(now);
-                }
-            });
+            parking_lot::MutexGuard::unlocked(&mut entries, || ring(alarm, now));
         }
+    }
+}
+
+/// Rings one alarm. It may be the last that holds its client, whose end runs code of the user's; whatever panics must not
+/// end the deadlines of all others.
+fn ring(alarm: Weak<dyn Alarm>, now: Instant) {
+    let rung = catch_unwind(AssertUnwindSafe(|| {
+        if let Some(alarm) = alarm.upgrade() {
+            alarm.ring(now);
+        }
+    }));
+    if rung.is_err() {
+        tracing::error!("a client panicked as its deadlines were looked at");
     }
 }
 
@@ -119,5 +139,36 @@ mod tests {
         let rung: Vec<_> = (0..3).map(|_| receiver.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
         assert_eq!(rung, ["early", "late", "moved"]);
         assert!(receiver.try_recv().is_err());
+    }
+
+    struct Panics;
+
+    impl Alarm for Panics {
+        fn ring(&self, _now: Instant) {
+            panic!("this alarm panics");
+        }
+    }
+
+    #[test]
+    fn an_alarm_that_panics_ends_no_other() {
+        let timer = Timer::shared().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let now = Instant::now();
+        let panics: Arc<dyn Alarm> = Arc::new(Panics);
+        let bell: Arc<dyn Alarm> = Arc::new(Bell(sender, "rings"));
+        timer.set(AlarmId::new(), None, now, Arc::downgrade(&panics));
+        timer.set(AlarmId::new(), None, now + Duration::from_millis(1), Arc::downgrade(&bell));
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(30)).unwrap(), "rings");
+    }
+
+    #[test]
+    fn what_is_unset_leaves_nothing_behind() {
+        let timer = Timer { entries: Mutex::default(), changed: Condvar::new() };
+        let (id, at) = (AlarmId::new(), Instant::now());
+        let bell: Arc<dyn Alarm> = Arc::new(Bell(mpsc::channel().0, "never"));
+        timer.set(id, None, at, Arc::downgrade(&bell));
+        timer.unset(id, at);
+        assert!(timer.entries.lock().is_empty());
+        assert_eq!(Arc::weak_count(&bell), 0);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Flow: `OpenCall::new` (it arrived) -> a pool's queue -> `claim` by a worker or `withdraw` by its caller, whichever
 //! comes first -> `answer`. Who takes the arguments out decides whether the function runs; so a call that was withdrawn
-//! gives its memory back at once, wherever in a queue it stands. Never waits. Bound: the client's open calls.
+//! gives its memory back at once, wherever in a queue it stands. Its session, where it has one, keeps the answer until the
+//! caller has it. Never waits. Bound: the client's open calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use teleport_transport::{Lease, Link};
 use crate::counters::Counter;
 use crate::methods::Entry;
 use crate::peer::Peer;
+use crate::session::Session;
 
 /// What a function is called with, and what pays for its memory until then.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct OpenCall {
     pub(crate) id: u64,
     pub(crate) entry: Arc<Entry>,
     pub(crate) deadline: Option<Instant>,
+    /// Of a call that survives its connection.
+    session: Option<Arc<Session>>,
     cancelled: AtomicBool,
     /// Until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
@@ -43,6 +47,7 @@ impl OpenCall {
         id: u64,
         entry: &Arc<Entry>,
         deadline: Option<Instant>,
+        session: Option<Arc<Session>>,
         arguments: Arguments,
     ) -> OpenCall {
         OpenCall {
@@ -51,6 +56,7 @@ impl OpenCall {
             id,
             entry: entry.clone(),
             deadline,
+            session,
             cancelled: AtomicBool::new(false),
             arguments: Mutex::new(Some(arguments)),
         }
@@ -59,6 +65,11 @@ impl OpenCall {
     /// Takes the arguments, once: whoever gets them decides what becomes of the call.
     pub(crate) fn claim(&self) -> Option<Arguments> {
         self.arguments.lock().take()
+    }
+
+    /// Whether the end of its connection is not its own.
+    pub(crate) fn survives(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Whether the call still waits for a worker.
@@ -92,11 +103,17 @@ impl OpenCall {
     }
 
     fn send(&self, message: Message, counter: &Counter) {
-        self.peer.forget(self.id);
         // First, so that who has the answer finds it counted.
         counter.add();
-        // Fails when the connection is over or the call was answered at closing: nobody waits for this one.
-        if self.link.closed().is_some() || self.link.answer(self.id, message).is_err() {
+        let is_wanted = match &self.session {
+            Some(session) => session.ended(self.id, message, |bytes| self.peer.core.sessions.room(bytes)),
+            None => {
+                self.peer.forget(self.id);
+                self.link.closed().is_none() && self.link.answer(self.id, message).is_ok()
+            }
+        };
+        // The connection is over, the call was answered at closing, or it was given up.
+        if !is_wanted {
             counter.take_back();
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
-use teleport_transport::wire::{ErrorKind, RemoteError};
+use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
 use teleport_transport::{AcceptError, Acceptor, Budget, Link, Poller, Socket};
 
 use crate::call::OpenCall;
@@ -24,6 +24,7 @@ use crate::methods::Table;
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::queue::{Kind, Queue};
+use crate::session::Sessions;
 
 /// Connections past `max_connections` that are told so, at the same time; more are just closed.
 const MAX_REFUSALS: usize = 64;
@@ -55,6 +56,9 @@ pub(crate) struct Core {
     pub(crate) log_limit: LogLimit,
     pub(crate) budget: Budget,
     max_unsent_bytes: u64,
+    /// What tells this server from another at the same address.
+    pub(crate) instance: Id128,
+    pub(crate) sessions: Sessions,
     stop_on_error: bool,
     max_connections: usize,
     credit: Credit,
@@ -73,18 +77,22 @@ impl Core {
         pollers: Vec<Poller>,
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
+        let config = options.config();
+        let budget = Budget::new(options.shared_memory());
         Arc::new(Core {
+            instance: config.instance,
+            sessions: options.sessions(budget.clone()),
             pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
             counters: Counters::default(),
             log_limit: LogLimit::default(),
-            budget: Budget::new(options.shared_memory()),
+            budget,
             max_unsent_bytes: options.max_unsent(),
             stop_on_error: options.stop_on_error,
             max_connections: options.max_connections,
-            credit: Credit::new(options.max_memory, options.config()),
+            credit: Credit::new(options.max_memory, config),
             pollers,
             next_poller: AtomicUsize::new(0),
             connections: Mutex::default(),

@@ -29,6 +29,8 @@ pub struct Stats {
     pub awaiting_memory: usize,
     /// Bytes of results that clients have not fetched yet.
     pub unsent_bytes: u64,
+    /// Bytes of answers that are kept until their clients say that they have them.
+    pub kept_bytes: u64,
 }
 
 /// One number. Each stands alone, so no order between them is needed.

@@ -55,6 +55,7 @@ impl ServerHandle {
             awaiting_done: self.core.ledger.waiting(),
             held_bytes: self.core.budget.used_bytes(),
             awaiting_memory: self.core.budget.waiting(),
+            kept_bytes: self.core.sessions.kept_bytes(),
             unsent_bytes: connections.iter().map(|connection| connection.link.queued_bytes()).sum(),
             ..self.core.counters.stats()
         }

@@ -62,6 +62,7 @@ mod parked;
 mod peer;
 mod queue;
 mod server;
+mod session;
 mod supervisor;
 mod worker;
 

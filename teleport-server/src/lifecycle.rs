@@ -95,10 +95,18 @@ impl Lifecycle {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody asks for the server to close.
-    pub(crate) fn wait_for_request(&self) {
+    /// Waits until somebody asks for the server to close, which is true then, until what `until` gives, or until somebody
+    /// is [notified](Lifecycle::notify) of something else.
+    pub(crate) fn wait_for_request(&self, until: impl FnOnce() -> Option<Instant>) -> bool {
         let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |state| state.request.is_none());
+        if state.request.is_none() {
+            // Asked under the lock, so that nobody changes it unheard.
+            match until() {
+                Some(until) => drop(self.changed.wait_until(&mut state, until)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+        state.request.is_some()
     }
 
     /// Waits until `is_done`, at most until the time to close is over, but for `grace` in any case. What makes it true

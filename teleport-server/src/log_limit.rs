@@ -1,7 +1,7 @@
 //! A bound on the lines that strangers and failing functions can put into the log.
 //!
 //! Flow: who wants to log asks [`LogLimit::allows`] first. Past `MAX_LINES` in one window the rest is counted, and the
-//! first line of a later window says how many there were.
+//! first line of a later window says how many there were, or the end of the server does.
 
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,20 @@ impl LogLimit {
     /// Whether one more line may be written now.
     pub(crate) fn allows(&self) -> bool {
         let (allowed, left_out) = self.window.lock().ask(Instant::now());
-        if left_out > 0 {
-            tracing::warn!(left_out, "log lines were left out: more than {MAX_LINES} in {WINDOW:?}");
-        }
+        tell_left_out(left_out);
         allowed
+    }
+
+    /// Tells of the lines that were left out last: the server ends, and no later line does.
+    pub(crate) fn finish(&self) {
+        let left_out = std::mem::take(&mut self.window.lock().left_out);
+        tell_left_out(left_out);
+    }
+}
+
+fn tell_left_out(left_out: u64) {
+    if left_out > 0 {
+        tracing::warn!(left_out, "log lines were left out: more than {MAX_LINES} in {WINDOW:?}");
     }
 }
 
@@ -55,6 +65,16 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_tells_of_the_last_lines_once() {
+        let limit = LogLimit::default();
+        let allowed = (0..MAX_LINES + 2).filter(|_| limit.allows()).count();
+        assert_eq!(allowed as u32, MAX_LINES);
+        assert_eq!(limit.window.lock().left_out, 2);
+        limit.finish();
+        assert_eq!(limit.window.lock().left_out, 0);
+    }
 
     #[test]
     fn lines_are_bounded_and_counted() {

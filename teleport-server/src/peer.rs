@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate};
-use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError};
+use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Call, Handler, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::credit::Reservation;
 use crate::methods::Route;
 use crate::parked::{Parked, Verdict};
+use crate::session::{Forgotten, Session, unknown};
 use crate::worker;
 
 /// Inline calls that waited for results to leave have so much time on the poller before others get their turn.
@@ -36,7 +37,9 @@ pub(crate) struct Peer {
     me: Weak<Peer>,
     pub(crate) core: Arc<Core>,
     introduction: OnceLock<Introduction>,
-    /// Calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
+    /// Where calls that survive this connection are kept.
+    session: OnceLock<Arc<Session>>,
+    /// Other calls that have no answer. Inline ones are answered before anything else happens, unless they are parked.
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
@@ -50,6 +53,7 @@ impl Peer {
             me: me.clone(),
             core: core.clone(),
             introduction: OnceLock::new(),
+            session: OnceLock::new(),
             open: Mutex::default(),
             parked: Parked::default(),
             reservation: Mutex::new(reservation),
@@ -80,10 +84,9 @@ impl Peer {
     }
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
-        self.open.lock().insert(call.id, call.clone());
         // Behind those of its connection that are kept, if there are any.
-        let is_kept = self.parked.len() > 0 && self.keeps(&call);
-        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
+        let is_parked = self.parked.len() > 0 && self.keeps(&call);
+        if !is_parked && let Err(call) = self.core.pools[pool].push(call) {
             refuse_all([call]);
         }
     }
@@ -91,12 +94,29 @@ impl Peer {
     fn run_inline(&self, call: Arc<OpenCall>) {
         // Only one that has to wait can be withdrawn: what is cheap stays so.
         if self.must_wait(&call.link) || self.parked.len() > 0 {
-            self.open.lock().insert(call.id, call.clone());
+            if !call.survives() {
+                self.open.lock().insert(call.id, call.clone());
+            }
             if self.keeps(&call) {
                 return;
             }
         }
         worker::run_inline(&self.core, &call);
+    }
+
+    /// Takes note of a call that has arrived whole; false if it must not run.
+    fn keep(&self, link: &Arc<Link>, call: &Arc<OpenCall>, session: Option<&Arc<Session>>) -> bool {
+        let Some(session) = session else {
+            if call.entry.route != Route::Inline {
+                self.open.lock().insert(call.id, call.clone());
+            }
+            return true;
+        };
+        let kept = session.arrived(link, call);
+        if kept {
+            link.acknowledge(call.id);
+        }
+        kept
     }
 
     /// Withdraws a call; true if it had not started.
@@ -136,6 +156,27 @@ impl Peer {
         true
     }
 
+    /// Has those that were kept start, or be kept again.
+    fn start_parked(&self) {
+        let mut inline = Vec::new();
+        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
+        for call in self.parked.take_all() {
+            match call.entry.route {
+                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
+                Route::Inline => inline.push(call),
+            }
+        }
+        for (pool, calls) in pooled {
+            self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
+        }
+        let start = Instant::now();
+        for call in inline {
+            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call.link)) {
+                worker::run_inline(&self.core, &call);
+            }
+        }
+    }
+
     /// Calls that are kept.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
@@ -153,6 +194,13 @@ pub(crate) fn refuse_all(calls: impl IntoIterator<Item = Arc<OpenCall>>) {
         if call.claim().is_some() {
             call.refuse(&closing());
         }
+    }
+}
+
+/// Withdraws calls that their clients have given up.
+pub(crate) fn withdraw(forgotten: Vec<Forgotten>) {
+    for call in forgotten.into_iter().flat_map(|forgotten| forgotten.open) {
+        call.peer.withdraw(&call);
     }
 }
 
@@ -179,12 +227,15 @@ impl Handler for Peer {
         if self.introduction.set(introduction).is_ok() {
             self.core.counters.clients.add();
             tracing::debug!(peer = link.peer_address(), name = hello.name, "a client connected");
+            if link.resumes() {
+                let _ = self.session.set(self.core.sessions.opened(hello.session, link));
+            }
         }
     }
 
     fn called(&self, link: &Arc<Link>, call: Call) {
         self.core.counters.calls.add();
-        let Call { id, slot, tree, deadline, lease, .. } = call;
+        let Call { id, slot, tree, deadline, resume, lease, .. } = call;
         // `admit` gave the number, and this link keeps its handler for as long as it lives.
         let (Some(me), Some(entry)) = (self.me.upgrade(), self.core.table.entry(slot)) else { return };
         let tree = match tree {
@@ -197,7 +248,12 @@ impl Handler for Peer {
                 return;
             }
         };
-        let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, Arguments { tree, lease }));
+        let session = self.session.get().filter(|_| resume);
+        let arguments = Arguments { tree, lease };
+        let call = Arc::new(OpenCall::new(&me, link, id, entry, deadline, session.cloned(), arguments));
+        if !self.keep(link, &call, session) {
+            return;
+        }
         match entry.route {
             Route::Inline => self.run_inline(call),
             Route::Pool(pool) => self.queue(call, pool),
@@ -206,6 +262,7 @@ impl Handler for Peer {
 
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         let call = self.open.lock().get(&id).cloned();
+        let call = call.or_else(|| self.session.get().and_then(|session| session.open(id)));
         if let Some(call) = call
             && self.withdraw(&call)
         {
@@ -215,22 +272,22 @@ impl Handler for Peer {
     }
 
     fn drained(&self, _link: &Arc<Link>) {
-        let mut inline = Vec::new();
-        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
-        for call in self.parked.take_all() {
-            match call.entry.route {
-                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
-                Route::Inline => inline.push(call),
-            }
+        self.start_parked();
+    }
+
+    fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {
+        if let Some(session) = self.session.get() {
+            session.acknowledged(ids);
         }
-        for (pool, calls) in pooled {
-            self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
-        }
-        let start = Instant::now();
-        for call in inline {
-            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call.link)) {
-                worker::run_inline(&self.core, &call);
+    }
+
+    fn resuming(&self, link: &Arc<Link>, resume: Resume) {
+        match self.session.get() {
+            Some(session) if resume.server == self.core.instance => {
+                withdraw(vec![session.resuming(link, resume)]);
             }
+            // Fails when the link is over: nobody waits for the answer then.
+            _ => drop(link.answer_resume(unknown(&resume), Vec::new())),
         }
     }
 
@@ -240,6 +297,12 @@ impl Handler for Peer {
             self.withdraw(call);
         }
         drop(self.reservation.lock().take());
+        if let Some(session) = self.session.get() {
+            let is_goodbye = matches!(**reason, Closed::Goodbye { .. });
+            withdraw(self.core.sessions.closed(session, link, is_goodbye, Instant::now()));
+        }
+        // Those that survive the connection: nothing of it waits to be sent any more.
+        self.start_parked();
         if self.is_introduced() {
             self.core.counters.clients.take_back();
         }

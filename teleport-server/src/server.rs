@@ -152,6 +152,22 @@ impl Server {
         self
     }
 
+    /// How long calls and answers of a client that has lost its connection are kept for it to come back, where it asked
+    /// for that (`OnDisconnect::Resume`). When it is over, calls that wait are dropped and those that run are cancelled.
+    /// Default: 5 minutes.
+    pub fn resume_timeout(mut self, timeout: Duration) -> Server {
+        self.options.resume_timeout = timeout;
+        self
+    }
+
+    /// Bytes of answers that may be kept for clients which can resume, until they say that they have them; part of
+    /// `max_memory`. An answer that finds no room is sent all the same, but lost with its connection: its caller is
+    /// told that it ran and has expired. Default: an eighth of `max_memory`.
+    pub fn max_kept_bytes(mut self, bytes: u64) -> Server {
+        self.options.max_kept_bytes = Some(bytes);
+        self
+    }
+
     /// Whether the arrays of results are sent with a checksum. Default: no.
     pub fn checksum(mut self, checksum: bool) -> Server {
         self.options.config.checksum = checksum;
@@ -220,7 +236,7 @@ impl Server {
         let address = listener.address().clone();
         let core = Core::new(&options, table, handles, lifecycle);
         let staff = Staff::hire(&core, listener, pollers, done)?;
-        supervise(core.clone(), staff)?;
+        supervise(&core, staff)?;
         tracing::info!(%address, "serving");
         Ok(ServerHandle::new(core, address))
     }

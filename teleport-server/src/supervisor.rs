@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 use teleport_transport::{Listener, Listening, PollerThread};
@@ -17,7 +17,7 @@ use crate::core::{Connection, Core, Door};
 use crate::error::ServeError;
 use crate::failure::{catch, full_text};
 use crate::options::DoneFunction;
-use crate::peer::refuse_all;
+use crate::peer::{refuse_all, withdraw};
 use crate::worker::{OnDuty, Worker};
 
 /// What functions have to notice that they are cancelled, done functions to take the last logs, clients to read a goodbye
@@ -50,9 +50,7 @@ impl Staff {
     ) -> Result<Staff, ServeError> {
         let hired = Staff::try_hire(core, listener, pollers, done);
         if hired.is_err() {
-            // Those that have started find nothing to do and end.
-            core.pools.iter().for_each(|pool| drop(pool.close()));
-            core.ledger.abandon();
+            dismiss(core);
         }
         hired
     }
@@ -80,6 +78,12 @@ impl Staff {
         let listening = listening.map_err(cannot("listening"))?;
         Ok(Staff { listening, pollers, workers, done, working, done_working })
     }
+}
+
+/// Ends the threads of a server that does not start: they find nothing to do.
+fn dismiss(core: &Core) {
+    core.pools.iter().for_each(|pool| drop(pool.close()));
+    core.ledger.abandon();
 }
 
 fn cannot(what: &str) -> impl FnOnce(io::Error) -> ServeError {
@@ -115,18 +119,32 @@ fn start_done(
 }
 
 /// Starts the thread that ends the server when it is asked to.
-pub(crate) fn supervise(core: Arc<Core>, staff: Staff) -> Result<(), ServeError> {
+pub(crate) fn supervise(core: &Arc<Core>, staff: Staff) -> Result<(), ServeError> {
+    let name = "teleport-server".to_owned();
+    // Nobody joins it: who waits for the server waits for its lifecycle, which is the last that the thread touches.
+    supervise_on(core, staff, |run| std::thread::Builder::new().name(name).spawn(run).map(drop))
+}
+
+fn supervise_on(
+    core: &Arc<Core>,
+    staff: Staff,
+    start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+) -> Result<(), ServeError> {
+    let own = core.clone();
     let run = move || {
-        core.lifecycle.wait_for_request();
+        let core = own;
+        while !core.lifecycle.wait_for_request(|| core.sessions.next_expiry()) {
+            withdraw(core.sessions.expire(Instant::now()));
+        }
         let running = shut_down(&core, staff);
         if !running.is_empty() {
             tracing::error!("closed, but these did not return in time: {}", running.join(", "));
         }
+        core.log_limit.finish();
         core.lifecycle.finish(running);
     };
-    let thread = std::thread::Builder::new().name("teleport-server".to_owned()).spawn(run);
-    // Nobody joins it: who waits for the server waits for its lifecycle, which is the last that the thread touches.
-    thread.map(drop).map_err(cannot("the supervisor thread"))
+    // Where there is no thread, the listener and the pollers have gone with what it was to run; the rest ends here.
+    start(Box::new(run)).map_err(cannot("the supervisor thread")).inspect_err(|_| dismiss(core))
 }
 
 /// Ends everything, in order. Gives what did not end in time.
@@ -147,6 +165,7 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
     }
     running.extend(end_done(core, done, &done_working, running.is_empty()));
     say_goodbye(core);
+    withdraw(core.sessions.end());
     if !in_time(core, move || drop(pollers)) {
         running.push("an inline method on teleport-io".to_owned());
     }
@@ -189,7 +208,9 @@ fn end_done(
 
 /// Tells every client that the server closes, and waits until they have gone.
 fn say_goodbye(core: &Core) {
-    let within = core.lifecycle.time_to_close().map_or(MAX_GOODBYE, |left| left.clamp(GRACE, MAX_GOODBYE));
+    // Of the time to close, the last is for goodbyes that waited for results which nobody took.
+    let left = core.lifecycle.time_to_close().unwrap_or(MAX_GOODBYE);
+    let within = left.saturating_sub(GRACE).clamp(GRACE, MAX_GOODBYE);
     for Connection { link, peer } in core.connections() {
         if peer.is_introduced() {
             link.close(Some(ErrorKind::Closing), "the server closes", within);
@@ -198,7 +219,7 @@ fn say_goodbye(core: &Core) {
         }
     }
     // Those that have not gone then go with their poller.
-    core.lifecycle.wait_to_close(GRACE, || core.connection_count() == 0);
+    core.lifecycle.wait_to_close(2 * GRACE, || core.connection_count() == 0);
 }
 
 /// Does what may have to wait for a poller, on a thread of its own, so that a poller that never comes back holds up
@@ -216,4 +237,31 @@ fn in_time(core: &Arc<Core>, action: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("teleport-end".to_owned()).spawn(act);
     // Without a thread the action was dropped, and with it what it was to end: that waits, but does the same.
     thread.is_err() || core.lifecycle.wait_to_close(GRACE, || done.load(Ordering::SeqCst))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+    use crate::methods::{Methods, Table};
+    use crate::options::Options;
+
+    #[test]
+    fn a_server_without_a_supervisor_leaves_no_thread_behind() {
+        let options = Options::new();
+        let table = Table::build(Methods::new().register("echo", |x: u64| x), 3, &[]).unwrap();
+        let pollers = start_pollers(1).unwrap();
+        let handles = pollers.iter().map(|thread| thread.poller().clone()).collect();
+        let core = Core::new(&options, table, handles, Arc::<Lifecycle>::default());
+        let listener = Listener::bind(&"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().clone();
+        let staff = Staff::hire(&core, listener, pollers, Vec::new()).unwrap();
+        let working = staff.working.clone();
+        let none_left = |_| Err(io::Error::other("no thread is left"));
+        let error = supervise_on(&core, staff, none_left).unwrap_err();
+        assert!(matches!(error, ServeError::Io { what, .. } if what == "the supervisor thread"));
+        assert!(teleport_transport::Socket::connect(&address, None).is_err(), "nobody listens");
+        // Hangs if a worker waits for ever.
+        core.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0);
+    }
 }

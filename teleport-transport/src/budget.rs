@@ -3,7 +3,8 @@
 //! Flow: `request` -> a [`Charge`] at once, or in turn when others give theirs back -> dropping the charge. Waiting
 //! messages of one connection keep their order; connections take turns, so that one with many cannot hold up the rest.
 //! The first in line is never overtaken, so that a large message does not starve.
-//! Never blocks and allocates no payload. Bound: `max_bytes`; waiting requests are bounded by the connections' open calls.
+//! Never blocks and allocates no payload. Bound: `max_bytes`, or one larger message alone; waiting requests are bounded
+//! by the connections' open calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Invariant: the sum of all charges; past `max_bytes` only by what `charge_anyway` took.
+    /// Invariant: the sum of all charges; past `max_bytes` only by what `charge_anyway` took, or by one that is alone.
     used_bytes: u64,
     /// Whose turn it is stands first. Invariant: no queue is empty.
     lines: VecDeque<Line>,
@@ -93,10 +94,11 @@ impl Budget {
         self.shared.state.lock().lines.iter().any(|line| line.connection != connection)
     }
 
-    /// Charges `bytes` if they are free and nobody waits.
+    /// Charges `bytes` if they are free and nobody waits. Never goes past the bound.
     pub fn try_charge(&self, bytes: u64) -> Option<Charge> {
         let mut state = self.shared.state.lock();
-        (state.lines.is_empty() && self.shared.fits(&state, bytes)).then(|| {
+        let is_free = bytes <= self.shared.max_bytes.saturating_sub(state.used_bytes);
+        (state.lines.is_empty() && is_free).then(|| {
             state.used_bytes += bytes;
             self.charge(bytes)
         })
@@ -110,7 +112,7 @@ impl Budget {
     }
 
     /// Charges `bytes` for message `id` of `connection` at once, or calls what `on_grant` makes when its turn has come.
-    /// More than `max_bytes` would wait for ever: check that first.
+    /// More than `max_bytes` waits until nothing else is charged.
     pub fn request(
         &self,
         connection: u64,
@@ -118,7 +120,6 @@ impl Budget {
         bytes: u64,
         on_grant: impl FnOnce() -> OnGrant,
     ) -> Option<Charge> {
-        debug_assert!(bytes <= self.shared.max_bytes, "a message past the budget is refused before it waits");
         let mut state = self.shared.state.lock();
         if state.lines.is_empty() && self.shared.fits(&state, bytes) {
             state.used_bytes += bytes;
@@ -164,8 +165,9 @@ impl Budget {
 }
 
 impl Shared {
+    /// One alone always fits: whether it may be that large is for the limits on messages, which are checked before.
     fn fits(&self, state: &State, bytes: u64) -> bool {
-        bytes <= self.max_bytes.saturating_sub(state.used_bytes)
+        state.used_bytes == 0 || bytes <= self.max_bytes.saturating_sub(state.used_bytes)
     }
 
     /// Grants to those in line while there is room. Called without the lock; each callback runs without it too.
@@ -270,6 +272,22 @@ mod tests {
         assert_eq!(budget.used_bytes(), 25);
         drop(first);
         assert_eq!(ids(&granted), [(1, 1)]);
+    }
+
+    #[test]
+    fn one_that_is_too_large_waits_until_it_is_alone() {
+        let budget = Budget::new(10);
+        let granted = Granted::default();
+        assert!(budget.try_charge(11).is_none());
+        let held = budget.try_charge(1).expect("room");
+        ask(&budget, &granted, 1, 1, 25);
+        ask(&budget, &granted, 2, 2, 1);
+        assert!(ids(&granted).is_empty());
+        drop(held);
+        assert_eq!(ids(&granted), [(1, 1)]);
+        let first = granted.lock().pop();
+        drop(first);
+        assert_eq!(ids(&granted), [(2, 2)]);
     }
 
     #[test]

@@ -48,6 +48,14 @@ pub struct Config {
     /// How long a client may be slower. Not part of the public interface: tests make it short.
     #[doc(hidden)]
     pub pace_window: Duration,
+    /// Tells this side from every other, also from an earlier one at the same address: a peer that finds another one knows
+    /// that what it left here is gone. Default: one for the process.
+    pub instance: Id128,
+    /// A client's session, whose calls may survive a lost connection; the same on each of its connections. Default: none.
+    pub session: Id128,
+    /// Whether the layer above can resume: as a client with a `session`, or as a server that keeps answers until they are
+    /// acknowledged. Default: no.
+    pub resume: bool,
     /// Payload is sent with a checksum, and the peer is asked for the same; it is enough that one side asks. A message whose
     /// payload was changed on its way fails with the error `checksum`. Headers and metadata always have checksums.
     /// Default: no.
@@ -69,6 +77,9 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(10),
             min_rate: 64 << 10,
             pace_window: Duration::from_secs(5),
+            instance: process_id(),
+            session: Id128::NONE,
+            resume: false,
             checksum: false,
             pool: Pool::global().clone(),
         }
@@ -77,32 +88,36 @@ impl Default for Config {
 
 impl Config {
     pub(crate) fn hello(&self, role: Role) -> Hello {
+        let feature = |wanted, bit| if wanted { bit } else { 0 };
         Hello {
-            features: if self.checksum { Hello::CHECKSUM } else { 0 },
+            features: feature(self.checksum, Hello::CHECKSUM) | feature(self.resume, Hello::RESUME),
             limits: self.limits,
             eager_credit_bytes: self.eager_credit_bytes,
             max_open_calls: if role == Role::Server { self.max_open_calls } else { 0 },
-            instance: instance_id(),
-            session: Id128::NONE,
+            instance: self.instance,
+            session: if role == Role::Client { self.session } else { Id128::NONE },
             name: self.name.clone(),
             auth: Vec::new(),
         }
     }
 }
 
-/// Sixteen random bytes that tell this process from every other, also from an earlier one at the same address.
-fn instance_id() -> Id128 {
+fn process_id() -> Id128 {
     static ID: OnceLock<Id128> = OnceLock::new();
-    *ID.get_or_init(|| {
-        // Each `RandomState` is keyed by the system's randomness.
-        let half = || {
-            let mut hasher = RandomState::new().build_hasher();
-            hasher.write_u32(std::process::id());
-            hasher.finish().to_le_bytes()
-        };
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&half());
-        id[8..].copy_from_slice(&half());
-        Id128(id)
-    })
+    *ID.get_or_init(random_id)
+}
+
+/// 128 random bits that tell a session, a server or a process from every other. Who knows a session can take its results:
+/// show it to nobody.
+pub fn random_id() -> Id128 {
+    // Each `RandomState` is keyed by the system's randomness.
+    let half = || {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u32(std::process::id());
+        hasher.finish().to_le_bytes()
+    };
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&half());
+    id[8..].copy_from_slice(&half());
+    Id128(id)
 }

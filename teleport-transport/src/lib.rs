@@ -80,11 +80,13 @@ mod config;
 pub mod connection;
 mod link;
 mod poller;
+mod waste;
 
 pub use budget::{Budget, Charge, OnGrant};
-pub use config::Config;
+pub use config::{Config, random_id};
 pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
+pub use waste::drop_later;
 
 // Addresses, sockets, memory.
 mod address;

@@ -127,6 +127,10 @@ struct Client {
 
 impl Client {
     fn connect(address: &Address, config: Config) -> Client {
+        Client::with(address, config, None)
+    }
+
+    fn with(address: &Address, config: Config, budget: Option<Budget>) -> Client {
         let socket = Socket::connect(address, Some(Instant::now() + WATCHDOG)).expect("the server listens");
         let (opened, is_open) = channel();
         let (answers, answered) = channel();
@@ -134,7 +138,7 @@ impl Client {
         let handler = Arc::new(Caller { opened, answers, closed });
         let poller = Poller::shared().expect("there are descriptors");
         let link = poller
-            .attach(socket, Role::Client, &Arc::new(config), None, handler)
+            .attach(socket, Role::Client, &Arc::new(config), budget, handler)
             .expect("there are descriptors");
         assert_eq!(next(&is_open), "service");
         Client { link, answers: answered, closed: is_closed }
@@ -297,6 +301,27 @@ fn a_goodbye_is_told_from_a_crash() {
         let (link, _) = world.service.kept.lock().pop().expect("it was kept");
         link.abort();
         assert!(matches!(&*next(&crashed.closed), Closed::Lost { .. }));
+    });
+}
+
+#[test]
+fn a_goodbye_does_not_wait_for_a_grant_that_never_comes() {
+    for_each_socket("no-grant", |address| {
+        let world = serve(address, config("service"), 256 << 20);
+        let budget = Budget::new(1 << 20);
+        // While this is held, the client grants nothing.
+        let _held = budget.try_charge(1);
+        let client = Client::with(&world.address, config("client"), Some(budget));
+        client.call("keep", &Tree::Null);
+        client.call("echo", &Tree::Null);
+        next(&client.answers).1.expect("echo does not fail");
+        let (link, id) = world.service.kept.lock().pop().expect("it was kept");
+        let result = Message::result(&bytes(3 << 20), &Limits::default()).expect("it fits");
+        link.answer(id, result).expect("it is open");
+        link.close(Some(ErrorKind::Closing), "the server closes", Duration::from_millis(50));
+        let reason = next(&client.closed);
+        assert!(matches!(&*reason, Closed::Goodbye { kind: Some(ErrorKind::Closing), .. }), "{reason}");
+        assert!(client.answers.try_recv().is_err());
     });
 }
 

@@ -74,7 +74,9 @@ pub use teleport_client as client;
 pub use teleport_server as server;
 pub use teleport_server::transport;
 
-pub use teleport_client::{Call, CallError, CallFuture, Client, ClientBuilder, as_completed, wait_all};
+pub use teleport_client::{
+    Call, CallError, CallFuture, Client, ClientBuilder, OnDisconnect, as_completed, wait_all,
+};
 pub use teleport_server::transport::{Address, Pool};
 pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};
 pub use wire::{

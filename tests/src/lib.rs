@@ -7,13 +7,16 @@
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
 //! - `calling.rs`: futures, waited for and awaited, from many threads
 //! - `surface.rs`: what the facade's users were promised to be able to write
+//! - `resume.rs`: calls that survive their connection, whatever cuts it
+//! - `memory.rs`: what results take that nobody reads, and what they never hold up
 //! - `arrays.rs`: every dtype and shape there and back, without copies
 //!
 //! A test starts the examples as processes of their own ([`Program`], [`Serve`]), speaks to them as the library does
-//! ([`Steady`]) or byte by byte ([`Raw`]), and waits for what must happen ([`watched`], [`until`]).
+//! ([`Steady`]) or byte by byte ([`Raw`]), puts a bad network between them ([`Proxy`]), and waits for what must happen ([`watched`], [`until`]).
 
 mod memory;
 mod program;
+mod proxy;
 mod raw;
 mod scratch;
 mod seed;
@@ -23,6 +26,7 @@ mod watch;
 
 pub use memory::{Memory, allow_many_descriptors};
 pub use program::{Ended, Program, example, until_none_left};
+pub use proxy::{Cut, Proxy, Toward};
 pub use raw::{Raw, Received};
 pub use scratch::{Scratch, abstract_address};
 pub use seed::Random;

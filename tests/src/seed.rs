@@ -11,6 +11,11 @@ impl Random {
     pub fn from_environment() -> Random {
         let seed = std::env::var("TELEPORT_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
         println!("TELEPORT_TEST_SEED={seed}");
+        Random::new(seed)
+    }
+
+    /// Starts from this seed.
+    pub fn new(seed: u64) -> Random {
         Random { state: seed }
     }
 

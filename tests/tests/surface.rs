@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use teleport::{
-    Array, BoxError, CallError, Client, Context, FromTree, IntoTree, Method, Methods, Ran, Rpc, Server, Tree,
-    as_completed, tree,
+    Array, BoxError, CallError, Client, Context, FromTree, IntoTree, Method, Methods, OnDisconnect, Ran, Rpc,
+    Server, Tree, as_completed, tree,
 };
 use teleport_tests::watched;
 
@@ -158,6 +158,7 @@ fn calls_are_awaited_on_any_executor() {
         let action =
             pollster::block_on(act_async(client, Obs { image: frame.clone(), reward: 1.0 })).unwrap();
         assert_eq!(action.as_slice::<f32>().unwrap()[0], 7.0);
-        client.call("save", tree!({"frame": frame, "action": action})).wait().unwrap();
+        let save = client.call("save", tree!({"frame": frame, "action": action}));
+        save.idempotent().on_disconnect(OnDisconnect::Resume).wait().unwrap();
     });
 }

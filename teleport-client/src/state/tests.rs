@@ -1,9 +1,13 @@
-//! Slots, the line for them, and time, without sockets and clocks.
+//! Slots, the line for them, time, and calls that survive, without sockets and clocks.
+
+mod surviving;
 
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use teleport_transport::wire::{ErrorKind, Limits, RemoteError};
+use crate::flight::Survival;
+use teleport_transport::connection::Closed;
+use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -27,8 +31,7 @@ impl Fixture {
     }
 
     fn open(&mut self, connection: usize, max_open_calls: usize) {
-        let door = Door { link: (), connection, limits: Limits::default(), max_open_calls };
-        assert!(self.state.opened(Arc::new(door), self.now));
+        assert!(self.state.opened(door(connection, max_open_calls), self.now));
         self.state.admit(&mut self.wakers);
     }
 
@@ -50,12 +53,39 @@ impl Fixture {
 
     /// Takes a slot and sends a call with it.
     fn send(&mut self, connection: usize, id: u64, time: Option<Duration>) -> Arc<Flight> {
+        self.send_with(connection, id, time, None)
+    }
+
+    fn send_with(
+        &mut self,
+        connection: usize,
+        id: u64,
+        time: Option<Duration>,
+        survival: Option<Survival>,
+    ) -> Arc<Flight> {
         assert!(matches!(self.acquire(None), Acquired::Now(_)));
         let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        let flight = Arc::new(Flight::new("act".into(), deadline));
-        assert!(self.state.sent(Place { connection, id }, &flight));
+        let flight = Arc::new(Flight::new("act".into(), deadline, survival));
+        let place = Place { connection, id };
+        flight.set_place(place);
+        assert!(self.state.sent(place, &flight));
         flight
     }
+
+    /// The connection breaks, when these calls had not been sent whole.
+    fn lose(&mut self, connection: usize, states: &[(u64, CallState)]) -> Option<Vec<(Arc<Flight>, Ran)>> {
+        let reason = Arc::new(Closed::Lost { error: None });
+        self.state.lost(connection, &reason, &states.iter().copied().collect(), self.now)
+    }
+
+    fn answer(&mut self, connection: usize, id: u64) -> (Option<Arc<Flight>>, bool) {
+        self.state.answered(Place { connection, id }, &mut self.wakers)
+    }
+}
+
+fn door(connection: usize, max_open_calls: usize) -> Arc<Door<()>> {
+    let (limits, server) = (Limits::default(), Id128([connection as u8; 16]));
+    Arc::new(Door { link: (), connection, limits, max_open_calls, server })
 }
 
 fn polled(pass: &Pass<()>) -> Option<Result<usize, CallError>> {
@@ -72,7 +102,7 @@ fn slots_go_to_the_first_in_line() {
     x.send(1, 2, None);
     let (first, second) = (x.wait(None), x.wait(None));
     assert_eq!((x.state.in_flight(), x.state.waiting()), (2, 2));
-    assert!(x.state.answered(Place { connection: 1, id: 2 }, &mut x.wakers).is_some());
+    assert!(x.answer(1, 2).0.is_some());
     assert!(polled(&second).is_none());
     assert!(matches!(polled(&first), Some(Ok(1))));
     // A newcomer does not overtake.
@@ -108,7 +138,7 @@ fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
     assert!(x.state.withdraw(Place { connection: 1, id: 2 }, &mut x.wakers).is_some());
     // Two are open at the server, which allows no more, though none counts here.
     let pass = x.wait(None);
-    assert!(x.state.answered(place, &mut x.wakers).is_none());
+    assert!(x.answer(1, 1).0.is_none());
     assert!(matches!(polled(&pass), Some(Ok(1))));
     x.state.forget(Place { connection: 1, id: 2 }, &mut x.wakers);
     x.state.forget(Place { connection: 1, id: 2 }, &mut x.wakers);
@@ -117,20 +147,23 @@ fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
 
 #[test]
 fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
-    let mut x = Fixture::connected(1, 100);
+    let mut x = Fixture::connected(2, 100);
     x.send(1, 1, None);
+    x.send(1, 2, None);
     let pass = x.wait(None);
-    assert!(x.state.lost(7, x.now).is_none());
+    assert!(x.lose(7, &[]).is_none());
     assert!(!x.state.needs_dial());
-    assert_eq!(x.state.lost(1, x.now).unwrap().len(), 1);
+    let mut failed = x.lose(1, &[(2, CallState::Unsent)]).unwrap();
+    failed.sort_by_key(|(flight, _)| flight.place().unwrap().id);
+    assert_eq!(failed.iter().map(|(_, ran)| *ran).collect::<Vec<_>>(), [Ran::Maybe, Ran::No]);
     assert!(x.state.needs_dial() && !x.state.needs_dial());
-    assert!(x.state.lost(1, x.now).is_none());
+    assert!(x.lose(1, &[]).is_none());
     assert!(matches!(x.state.try_acquire(&"act".into()), Err(CallError::Connect { .. })));
-    assert!(x.state.answered(Place { connection: 1, id: 1 }, &mut x.wakers).is_none());
+    assert!(x.answer(1, 1).0.is_none());
     x.open(2, 100);
     assert!(matches!(polled(&pass), Some(Ok(2))));
     // Its first connection is over: a call that took long to encode learns it.
-    let flight = Arc::new(Flight::new("act".into(), None));
+    let flight = Arc::new(Flight::new("act".into(), None, None));
     assert!(!x.state.sent(Place { connection: 1, id: 2 }, &flight));
     x.state.give_back(&mut x.wakers);
     assert!(x.state.is_idle());
@@ -147,7 +180,7 @@ fn time_ends_calls_in_line_and_in_flight() {
     assert!(matches!(polled(&soon), Some(Err(CallError::Deadline { ran: Ran::No, .. }))));
     assert_eq!(x.state.next_expiry(), Some(x.now + 30 * MS));
     let overdue = x.state.expire(x.now + 30 * MS, &mut x.wakers);
-    assert!(overdue.len() == 1 && Arc::ptr_eq(&overdue[0], &flight));
+    assert!(matches!(&overdue[..], [Overdue::Sent(late)] if Arc::ptr_eq(late, &flight)));
     // The slot of the call whose time was over is free.
     assert!(matches!(polled(&later), Some(Ok(1))) && polled(&never).is_none());
     assert_eq!(x.state.next_expiry(), None);
@@ -168,7 +201,7 @@ fn without_a_connection_calls_wait_only_so_long() {
     let patient = x.wait(None);
     assert_eq!(x.state.next_expiry(), None);
     x.now += 5000 * MS;
-    assert!(x.state.lost(1, x.now).is_some());
+    assert!(x.lose(1, &[]).is_some());
     assert_eq!(x.state.next_expiry(), Some(x.now + 1000 * MS));
     assert!(polled(&patient).is_none());
 }
@@ -198,8 +231,7 @@ fn closing_refuses_what_was_not_sent() {
     assert!(x.state.has_held() && !x.state.has_detached());
     drop(flight.release());
     assert!(!x.state.has_held() && x.state.has_detached());
-    let (door, flights) = x.state.end(&mut x.wakers);
-    assert!(door.is_some() && flights.len() == 1 && x.state.is_over() && x.state.is_idle());
-    let door = Door { link: (), connection: 2, limits: Limits::default(), max_open_calls: 1 };
-    assert!(!x.state.opened(Arc::new(door), x.now) && !x.state.needs_dial());
+    let (last, flights) = x.state.end(&mut x.wakers);
+    assert!(last.is_some() && flights.len() == 1 && x.state.is_over() && x.state.is_idle());
+    assert!(!x.state.opened(door(2, 1), x.now) && !x.state.needs_dial());
 }

@@ -4,4 +4,6 @@
 mod calls;
 mod connecting;
 mod ending;
+mod memory;
+mod owners;
 mod support;

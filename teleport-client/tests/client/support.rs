@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use teleport_client::transport::connection::{Closed, Gate, Role};
 use teleport_client::transport::{
@@ -27,6 +27,15 @@ pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     match ended.recv_timeout(WATCHDOG) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs"),
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+/// Waits until `is_so`, for what tells nobody when it changes.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < WATCHDOG, "this did not happen: {what}");
+        thread::park_timeout(Duration::from_millis(1));
     }
 }
 

@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use teleport_wire::CallState;
+
 use super::ProtocolError;
 use crate::config::Config;
 
@@ -33,6 +35,14 @@ struct OwnCall {
     is_awaited: bool,
     /// The head of its result has come, and part of the payload or none.
     is_receiving: bool,
+    /// The peer said that it has the call whole.
+    is_acknowledged: bool,
+}
+
+impl OwnCall {
+    fn new(progress: Progress, is_awaited: bool) -> OwnCall {
+        OwnCall { progress, is_awaited, is_receiving: false, is_acknowledged: false }
+    }
 }
 
 /// The calls that this side has made and that have no answer, or one that is not whole.
@@ -56,11 +66,42 @@ impl OwnCalls {
 
     pub(super) fn begin(&mut self) -> u64 {
         self.last_id += 1;
-        self.open.insert(
-            self.last_id,
-            OwnCall { progress: Progress::Queued, is_awaited: true, is_receiving: false },
-        );
+        self.begin_again(self.last_id);
         self.last_id
+    }
+
+    /// A call of an earlier connection is made once more, under its id.
+    pub(super) fn begin_again(&mut self, id: u64) {
+        self.open.insert(id, OwnCall::new(Progress::Queued, true));
+    }
+
+    /// Ids begin after `id`: those up to it belong to earlier connections.
+    pub(super) fn number_after(&mut self, id: u64) {
+        self.last_id = self.last_id.max(id);
+    }
+
+    /// The peer has a call of an earlier connection, and answers it on this one.
+    pub(super) fn adopt(&mut self, id: u64) {
+        self.open.insert(id, OwnCall { is_acknowledged: true, ..OwnCall::new(Progress::Whole, true) });
+        self.last_sent_id = self.last_sent_id.max(id);
+    }
+
+    /// The peer said that it has a call whole, which it can only have if it was sent.
+    pub(super) fn acknowledged(&mut self, id: u64) {
+        if let Some(call) = self.open.get_mut(&id) {
+            call.is_acknowledged |= call.progress == Progress::Whole;
+        }
+    }
+
+    /// What the peer can know of each call whose answer has not come whole.
+    pub(super) fn states(&self) -> Vec<(u64, CallState)> {
+        let state = |call: &OwnCall| match call.progress {
+            Progress::Queued => CallState::Unsent,
+            Progress::Begun => CallState::Part,
+            Progress::Whole if call.is_acknowledged => CallState::Acknowledged,
+            Progress::Whole => CallState::Sent,
+        };
+        self.open.iter().map(|(id, call)| (*id, state(call))).collect()
     }
 
     /// None for a call that has its answer, or the head of it.
@@ -128,7 +169,7 @@ impl OwnCalls {
 
     /// The peer gave up a result that it had begun: another answer follows.
     pub(super) fn result_aborted(&mut self, id: u64, is_awaited: bool) {
-        self.open.insert(id, OwnCall { progress: Progress::Whole, is_awaited, is_receiving: false });
+        self.open.insert(id, OwnCall::new(Progress::Whole, is_awaited));
     }
 }
 
@@ -150,6 +191,8 @@ pub(super) struct PeerCalls {
     /// Invariant: those of `open` that are not answered.
     unanswered: usize,
     last_id: u64,
+    /// The newest call of an earlier connection that this one knows of.
+    last_adopted_id: u64,
     /// Invariant: the sum over `open`.
     structure_bytes: u64,
     /// Invariant: the same over those of more than `LARGE_STRUCTURE_BYTES`.
@@ -181,8 +224,16 @@ impl PeerCalls {
         self.large_structure_bytes
     }
 
+    /// Whether the peer may name the call in a frame that crossed something of ours.
     pub(super) fn is_known(&self, id: u64) -> bool {
-        id <= self.last_id
+        id <= self.last_id.max(self.last_adopted_id)
+    }
+
+    /// A call of an earlier connection is answered on this one.
+    pub(super) fn adopt(&mut self, id: u64) {
+        self.open.insert(id, PeerCall { is_answered: false, structure_bytes: 0 });
+        self.unanswered += 1;
+        self.last_adopted_id = self.last_adopted_id.max(id);
     }
 
     /// The head of a call arrived. It is open from now on; with an overrun its structure must not be kept.
@@ -192,7 +243,7 @@ impl PeerCalls {
         structure_bytes: u64,
         config: &Config,
     ) -> Result<Option<StructureOverrun>, ProtocolError> {
-        if self.is_known(id) {
+        if id <= self.last_id || self.open.contains_key(&id) {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
         // Answers that wait for the socket count: a peer that does not read them cannot have any number queued.

@@ -177,7 +177,7 @@ fn a_large_frame_that_crawls_ends_the_connection() {
     }
     world.now += 5 * S;
     assert!(matches!(world.look(), Err(Closed::TooSlow { min_rate: 1000 })));
-    world.inbound.end();
+    world.inbound.discard();
     assert_eq!(world.budget.used_bytes(), 0);
 }
 

@@ -42,6 +42,14 @@ pub enum ProtocolError {
         /// What it named.
         id: u64,
     },
+    /// A resume that is not the first thing of a connection, a call before its answer, or an answer that does not fit it.
+    #[error(
+        "{kind} came out of turn: a resume stands before all calls, which wait for its answer of the same ids"
+    )]
+    OutOfTurn {
+        /// The frame.
+        kind: Kind,
+    },
     /// A call's id is not above that of the call before.
     #[error("call {id} came after call {last_id}: ids must increase")]
     ReusedId {

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use teleport_wire::{
     CallMetadata, Decoder, ErrorKind, Goodbye, Header, Hello, Kind, Message, Order, Ran, RemoteError,
-    ResultMetadata, Signature, Sink,
+    ResultMetadata, Resume, ResumeAnswer, Signature, Sink,
 };
 
 use super::calls::StructureOverrun;
@@ -195,6 +195,12 @@ impl Inbound {
         }
     }
 
+    /// The memory in bytes that message `id` waits for; none if it has been granted, is gone, or has not begun.
+    pub fn wanted_bytes(&self, id: u64) -> Option<u64> {
+        let message = self.reception.messages.get(&id)?;
+        (!message.is_admitted() && !message.is_dropped()).then(|| message.memory_bytes())
+    }
+
     /// Whether both sides have said hello and neither goodbye.
     pub fn is_open(&self) -> bool {
         self.reception.phase == Phase::Open
@@ -280,8 +286,8 @@ impl Inbound {
         Ok(pace.window_ends())
     }
 
-    /// Drops every message whose payload has not come to its end, with what pays for it: the connection is over.
-    pub fn end(&mut self) {
+    /// Drops the messages whose payload has not come to its end, and gives back what pays for them: nothing comes any more.
+    pub fn discard(&mut self) {
         self.reception.messages = HashMap::new();
         self.body = None;
     }
@@ -447,8 +453,31 @@ impl<O: SharedOutbound> Session<'_, O> {
                 let mut ids = teleport_wire::decode_ids(body)?;
                 self.outbound.with(|outbound| ids.try_for_each(|id| outbound.granted(id)))
             }
+            (Kind::Ack, _) if self.resumes() => {
+                let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
+                self.outbound.with(|outbound| outbound.acknowledged(&ids))?;
+                self.events.push(Event::Acknowledged { ids });
+                Ok(())
+            }
+            (Kind::Resume, Role::Server) if self.resumes() => {
+                let resume = Resume::decode(body)?;
+                self.outbound.with(|outbound| outbound.resume_arrived(&resume))?;
+                self.events.push(Event::Resume(resume));
+                Ok(())
+            }
+            (Kind::ResumeAnswer, Role::Client) if self.resumes() => {
+                let ResumeAnswer { calls } = ResumeAnswer::decode(body)?;
+                self.outbound.with(|outbound| outbound.resume_answered(&calls))?;
+                self.events.push(Event::Resumed { calls });
+                Ok(())
+            }
             (kind, role) => Err(ProtocolError::NotAllowed { kind, role }),
         }
+    }
+
+    /// Whether both sides can resume.
+    fn resumes(&self) -> bool {
+        self.outbound.with(|outbound| outbound.resumes())
     }
 
     fn call(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
@@ -462,15 +491,19 @@ impl<O: SharedOutbound> Session<'_, O> {
         if signature.memory_bytes() > 0 && self.reception.messages.len() >= max_unfinished {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
-        let overrun = self.outbound.with(|outbound| outbound.call_arrived(id, structure_bytes, config))?;
+        let (overrun, resumes) = self.outbound.with(|outbound| {
+            outbound.call_in_turn()?;
+            Ok::<_, ProtocolError>((outbound.call_arrived(id, structure_bytes, config)?, outbound.resumes()))
+        })?;
         let admitted = match overrun {
             Some(overrun) => Err(overloaded(overrun)),
             None => self.gate.admit(metadata.head.method, signature.payload_bytes()),
         };
         let deadline = metadata.head.deadline.map(|time| Deadline { arrived: self.now, time });
         let idempotent = metadata.head.idempotent;
+        let resume = metadata.head.resume && resumes;
         let slot = *admitted.as_ref().unwrap_or(&0);
-        let subject = Subject::Call { slot, deadline, idempotent };
+        let subject = Subject::Call { slot, deadline, idempotent, resume };
         let plan = Plan { subject, signature, order };
         let Err(error) = admitted else { return self.begin(header, plan) };
         self.answer(id, &error);
@@ -618,9 +651,9 @@ impl<O: SharedOutbound> Session<'_, O> {
         }
         let event = match message.finish() {
             Err(hold) => Event::Dropped { hold },
-            Ok((Subject::Call { slot, deadline, idempotent }, tree, hold)) => {
+            Ok((Subject::Call { slot, deadline, idempotent, resume }, tree, hold)) => {
                 let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_TIME));
-                Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, hold })
+                Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, resume, hold })
             }
             Ok((Subject::Answer, tree, hold)) => Event::Answer { id, answer: Ok((tree, hold)) },
         };

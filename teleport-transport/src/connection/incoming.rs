@@ -20,7 +20,7 @@ pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
 /// What a message is, as far as its head tells.
 #[derive(Debug)]
 pub(super) enum Subject {
-    Call { slot: u32, deadline: Option<Deadline>, idempotent: bool },
+    Call { slot: u32, deadline: Option<Deadline>, idempotent: bool, resume: bool },
     Answer,
 }
 

@@ -12,8 +12,8 @@ mod incoming;
 mod liveness;
 mod outbound;
 mod pace;
+mod resuming;
 mod staged;
-mod unsent;
 
 #[cfg(test)]
 mod crawling;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_wire::{DecodeError, Goodbye, Hello, RemoteError, Tree};
+use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, RemoteError, Resume, Tree};
 
 pub use self::error::{Closed, ProtocolError, SendError};
 pub use self::inbound::{Inbound, Received};
@@ -72,6 +72,8 @@ pub struct IncomingCall {
     pub deadline: Option<Instant>,
     /// Whether the caller allows it to run twice.
     pub idempotent: bool,
+    /// Whether it survives the connection: to be acknowledged, and its answer kept until the caller has it.
+    pub resume: bool,
     /// What pays for the arguments' memory.
     pub hold: Hold,
 }
@@ -101,6 +103,19 @@ pub enum Event {
     Cancel {
         /// The call.
         id: u64,
+    },
+    /// The peer has these messages whole: calls of ours (on a client), or answers (on a server).
+    Acknowledged {
+        /// The calls.
+        ids: Vec<u64>,
+    },
+    /// A client has calls of an earlier connection, and waits for [`Outbound::answer_resume`] (on a server).
+    Resume(Resume),
+    /// The server said what became of the calls that [`Outbound::resume`] listed (on a client). Those that it has are open
+    /// on this connection.
+    Resumed {
+        /// In the order of the list.
+        calls: Vec<(u64, CallAnswer)>,
     },
     /// A message was given up before it was whole; its memory is free again.
     Dropped {

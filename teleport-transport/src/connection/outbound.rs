@@ -5,22 +5,29 @@
 //! their order. Large payloads share what is left, a chunk a turn; after `SMALL_BYTES_PER_CHUNK` of small messages one
 //! chunk goes all the same, so that neither lane starves the other.
 //!
-//! Never touches a socket, reads a clock or copies an array. Bounds: calls by the peer's `max_open_calls`, answers that
-//! have not gone whole by our own, control frames by those two. How many bytes those answers hold is not bounded here: the
-//! layer above starts no more calls while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
+//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
+//! [`waste`](crate::waste)). Bounds: calls by the peer's `max_open_calls`, answers that have not gone whole by our own,
+//! control frames by those two. How many bytes those answers hold is not bounded here: the layer above starts no more
+//! calls while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
+
+mod control;
+mod unsent;
 
 use std::collections::{HashMap, VecDeque};
 
 use teleport_wire::{
-    Buffer, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, MAX_IDS, Message, Preface,
-    RemoteError, encode_frame, encode_ids,
+    Buffer, CallAnswer, CallState, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, MAX_CHUNK_BYTES,
+    Message, Preface, RemoteError, Resume, ResumeAnswer, encode_frame,
 };
 
+use self::control::Control;
+use self::unsent::Unsent;
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
-use super::unsent::Unsent;
+use super::resuming::Resuming;
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
+use crate::waste::drop_buffer_later;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
 pub const MAX_SMALL_BYTES: u64 = 64 << 10;
@@ -76,18 +83,6 @@ struct Transfer {
     copied_bytes: usize,
 }
 
-/// Frames that are slots: at most one of each kind waits, however often it was asked for.
-#[derive(Debug, Default)]
-struct Control {
-    ping: Option<u64>,
-    pong: Option<u64>,
-    credit_bytes: u64,
-    grants: Vec<u64>,
-    acks: Vec<u64>,
-    aborts: Vec<u64>,
-    cancels: Vec<u64>,
-}
-
 #[derive(Debug)]
 enum Farewell {
     None,
@@ -101,6 +96,11 @@ enum Farewell {
 pub struct Outbound {
     /// Whether payload is sent with a checksum: because this side or the peer wants it.
     checksum: bool,
+    /// Whether this side can resume, and the session that it has as a client.
+    resume: bool,
+    session: Id128,
+    /// Whether both sides can.
+    resumes: bool,
     /// Preface and hello, until they are staged.
     introduction: Vec<u8>,
     peer: Option<Hello>,
@@ -113,6 +113,7 @@ pub struct Outbound {
     own_calls: OwnCalls,
     /// Of a server.
     peer_calls: PeerCalls,
+    resuming: Resuming,
     /// Eager payload that the peer still accepts.
     credit_bytes: u64,
     /// Eager payload received and not yet given back. Invariant: at most `max_eager_bytes`.
@@ -136,6 +137,9 @@ impl Outbound {
         introduction.extend(encode_frame(Kind::Hello, 0, &config.hello(role).encode()));
         Outbound {
             checksum: config.checksum,
+            resume: config.resume,
+            session: if role == Role::Client { config.session } else { Id128::NONE },
+            resumes: false,
             introduction,
             peer: None,
             control: Control::default(),
@@ -144,6 +148,7 @@ impl Outbound {
             waiting: HashMap::new(),
             own_calls: OwnCalls::default(),
             peer_calls: PeerCalls::default(),
+            resuming: Resuming::default(),
             credit_bytes: 0,
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
@@ -164,12 +169,6 @@ impl Outbound {
     /// Payload and metadata in bytes that wait here, whether for the socket or for a grant.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
-    }
-
-    /// What is left to be sent of results that hold a charge. Smaller ones do not count: nobody has to wait for them, since
-    /// nobody is made to fetch them.
-    pub fn unsent_bytes(&self) -> u64 {
-        self.queued_bytes.min(self.unsent.charged_bytes())
     }
 
     /// Calls without an answer, and a client's whose result is not whole.
@@ -207,10 +206,9 @@ impl Outbound {
     /// # Errors
     /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
     pub fn push_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
-        let peer = self.sendable()?;
-        let max_open_calls = peer.max_open_calls;
-        if self.own_calls.len() >= max_open_calls as usize {
-            return Err(SendError::TooManyCalls { max_open_calls });
+        if let Err(error) = self.may_call() {
+            drop_message(message);
+            return Err(error);
         }
         let id = self.own_calls.begin();
         register(id);
@@ -218,66 +216,27 @@ impl Outbound {
         Ok(id)
     }
 
+    fn may_call(&mut self) -> Result<(), SendError> {
+        let max_open_calls = self.sendable()?.max_open_calls;
+        if self.own_calls.len() >= max_open_calls as usize {
+            return Err(SendError::TooManyCalls { max_open_calls });
+        }
+        if self.resuming.call() { Ok(()) } else { Err(SendError::NotReady) }
+    }
+
     /// Queues the answer to a call, a result or an error.
     ///
     /// # Errors
     /// If the connection takes nothing any more, or the call has been answered or withdrawn.
     pub fn push_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
-        self.sendable()?;
-        if !self.peer_calls.answered(id) {
-            return Err(SendError::NotOpen { id });
+        let may_answer = self.sendable().map(drop).and_then(|()| {
+            if self.peer_calls.answered(id) { Ok(()) } else { Err(SendError::NotOpen { id }) }
+        });
+        match may_answer {
+            Ok(()) => self.push(id, message),
+            Err(_) => drop_message(message),
         }
-        self.push(id, message);
-        Ok(())
-    }
-
-    /// Keeps what pays for the result that was queued last for call `id`, until it has gone whole or is dropped.
-    pub fn hold_charge(&mut self, id: u64, charge: Charge) {
-        self.unsent.hold(id, charge);
-    }
-
-    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are [unsent](Outbound::unsent_bytes), which
-    /// may be now.
-    pub fn await_drain(&mut self, max_bytes: u64) {
-        self.unsent.await_drain(max_bytes);
-    }
-
-    /// Whether as little is left as was waited for; says so once.
-    pub fn take_drained(&mut self) -> bool {
-        self.unsent.take_drained(self.unsent_bytes())
-    }
-
-    /// Has what the structure of the peer's calls takes paid for, where that is large and has changed; true if nothing was
-    /// before.
-    pub fn settle_structure(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
-        // Nobody is answered any more once the goodbye is on its way.
-        let bytes = if self.is_finished() { 0 } else { self.peer_calls.large_structure_bytes() };
-        let held_bytes = self.structure.as_ref().map_or(0, Charge::bytes);
-        if bytes != held_bytes {
-            self.structure = (bytes > 0).then(|| charge(bytes));
-        }
-        bytes > 0 && held_bytes == 0
-    }
-
-    /// Whether it holds charges for results.
-    pub(super) fn holds_charges(&self) -> bool {
-        !self.unsent.is_empty()
-    }
-
-    /// Payload that was staged since the connection began.
-    pub(super) fn staged_payload_bytes(&self) -> u64 {
-        self.staged_payload_bytes
-    }
-
-    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
-    pub(super) fn end_window(&mut self, error: Option<&RemoteError>) {
-        let mut before = self.unsent.end_window();
-        before.sort_unstable();
-        if let Some(error) = error {
-            for id in before {
-                self.replace_answer(id, error);
-            }
-        }
+        may_answer
     }
 
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
@@ -340,6 +299,7 @@ impl Outbound {
                 self.credit_bytes += queued.message.memory_bytes;
             }
             self.queued_bytes -= queued.message.payload_bytes + queued.message.metadata.len() as u64;
+            drop_message(queued.message);
         }
         true
     }
@@ -348,17 +308,89 @@ impl Outbound {
     fn drop_unsent_payload(&mut self, id: u64) -> bool {
         if let Some(message) = self.waiting.remove(&id) {
             self.queued_bytes -= message.payload_bytes;
+            drop_message(message);
             return true;
         }
-        if let Some(index) = self.large.iter().position(|transfer| transfer.id == id) {
-            self.queued_bytes -= self.large.remove(index).map_or(0, |transfer| transfer.remaining_bytes);
+        let position = self.large.iter().position(|transfer| transfer.id == id);
+        if let Some(transfer) = position.and_then(|index| self.large.remove(index)) {
+            self.queued_bytes -= transfer.remaining_bytes;
+            transfer.pieces.into_iter().for_each(drop_buffer_later);
             return true;
         }
-        if let Some(index) = self.small.iter().position(|queued| queued.id == id) {
-            self.queued_bytes -= self.small.remove(index).map_or(0, |queued| queued.message.payload_bytes);
+        let position = self.small.iter().position(|queued| queued.id == id);
+        if let Some(queued) = position.and_then(|index| self.small.remove(index)) {
+            self.queued_bytes -= queued.message.payload_bytes;
+            drop_message(queued.message);
             return true;
         }
         false
+    }
+
+    // ---- Calls of earlier connections ----
+
+    /// Whether both sides can resume, and the client has a session.
+    pub fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Asks what became of a client's calls of earlier connections. Calls have to wait for the answer.
+    ///
+    /// # Errors
+    /// Before the peer's hello, where one side cannot resume, or after the first call.
+    pub fn resume(&mut self, resume: &Resume) -> Result<(), SendError> {
+        self.sendable()?;
+        if !self.resumes {
+            return Err(SendError::NotReady);
+        }
+        self.resuming.ask(&resume.calls)?;
+        self.control.resume = encode_frame(Kind::Resume, 0, &resume.encode());
+        Ok(())
+    }
+
+    /// Numbers a client's next calls from above `id`, the last one of its earlier connections.
+    pub fn number_after(&mut self, id: u64) {
+        self.own_calls.number_after(id);
+    }
+
+    /// Sends a call again, under the id that it had, which the server does not know: in the order of their ids, and
+    /// before any new call.
+    ///
+    /// # Errors
+    /// If the connection takes nothing any more.
+    pub fn push_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
+        if let Err(error) = self.sendable() {
+            drop_message(message);
+            return Err(error);
+        }
+        self.own_calls.begin_again(id);
+        self.push(id, message);
+        Ok(())
+    }
+
+    /// What the server can know of each of a client's calls whose answer has not come whole.
+    pub fn call_states(&self) -> Vec<(u64, CallState)> {
+        self.own_calls.states()
+    }
+
+    /// Answers a client's resume. From now on the calls that are done or running can be answered here.
+    ///
+    /// # Errors
+    /// If the connection takes nothing any more, or the ids are not those of the resume.
+    pub fn answer_resume(&mut self, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
+        self.sendable()?;
+        self.resuming.answer(&calls)?;
+        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
+            self.peer_calls.adopt(*id);
+        }
+        self.control.resume = encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
+        Ok(())
+    }
+
+    /// Tells the peer that a call (on a server) or its answer (on a client) has come whole, and is kept here.
+    pub fn acknowledge(&mut self, id: u64) {
+        if self.resumes {
+            self.control.acks.push(id);
+        }
     }
 
     // ---- What the peer's frames change ----
@@ -366,6 +398,8 @@ impl Outbound {
     pub(super) fn peer_hello(&mut self, hello: Hello) {
         self.credit_bytes = hello.eager_credit_bytes;
         self.checksum |= hello.features & Hello::CHECKSUM != 0;
+        let has_session = !(self.session.is_none() && hello.session.is_none());
+        self.resumes = self.resume && has_session && hello.features & Hello::RESUME != 0;
         self.peer = Some(hello);
     }
 
@@ -377,6 +411,36 @@ impl Outbound {
         config: &Config,
     ) -> Result<Option<StructureOverrun>, ProtocolError> {
         self.peer_calls.arrived(id, structure_bytes, config)
+    }
+
+    /// A call may arrive (on a server), unless it comes before the answer to a resume.
+    pub(super) fn call_in_turn(&mut self) -> Result<(), ProtocolError> {
+        if self.resuming.call() { Ok(()) } else { Err(ProtocolError::OutOfTurn { kind: Kind::Call }) }
+    }
+
+    /// A client's list of earlier calls arrived (on a server).
+    pub(super) fn resume_arrived(&mut self, resume: &Resume) -> Result<(), ProtocolError> {
+        self.resuming.asked(&resume.calls)
+    }
+
+    /// The answer to the list arrived (on a client): what the server has will be answered here.
+    pub(super) fn resume_answered(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), ProtocolError> {
+        self.resuming.answered(calls)?;
+        for (id, _) in calls.iter().filter(|(_, answer)| is_held(*answer)) {
+            self.own_calls.adopt(*id);
+        }
+        Ok(())
+    }
+
+    /// The peer has messages whole.
+    pub(super) fn acknowledged(&mut self, ids: &[u64]) -> Result<(), ProtocolError> {
+        for id in ids {
+            if !self.is_known(*id) {
+                return Err(ProtocolError::UnknownId { kind: Kind::Ack, id: *id });
+            }
+            self.own_calls.acknowledged(*id);
+        }
+        Ok(())
     }
 
     /// An error arrived (on a client): whatever is left of the call's payload is not sent. True if somebody waits for it.
@@ -484,6 +548,15 @@ impl Outbound {
         }
     }
 
+    /// Has a goodbye that waits for what is queued go at once, and drops that; false if none waits.
+    pub fn hurry(&mut self) -> bool {
+        let waits = matches!(self.farewell, Farewell::Queued(_));
+        if waits {
+            self.discard();
+        }
+        waits
+    }
+
     /// Says goodbye at once and drops everything queued.
     pub fn finish_now(&mut self, kind: Option<ErrorKind>, reason: &str) {
         self.discard();
@@ -499,9 +572,9 @@ impl Outbound {
     /// Drops everything queued.
     pub fn discard(&mut self) {
         self.control = Control::default();
-        self.small.clear();
-        self.large.clear();
-        self.waiting.clear();
+        self.small.drain(..).for_each(|queued| drop_message(queued.message));
+        self.large.drain(..).flat_map(|transfer| transfer.pieces).for_each(drop_buffer_later);
+        self.waiting.drain().for_each(|(_, message)| drop_message(message));
         self.unsent.release_all();
         self.structure = None;
         self.queued_bytes = 0;
@@ -601,44 +674,21 @@ impl Outbound {
     }
 }
 
+/// Drops a message when no lock is held any more: its buffers may have owners of the user's.
+fn drop_message(message: Message) {
+    message.payload.into_iter().for_each(drop_buffer_later);
+}
+
+/// Whether the server has a call that a resume asked for, and answers it.
+fn is_held(answer: CallAnswer) -> bool {
+    matches!(answer, CallAnswer::Done | CallAnswer::Running)
+}
+
 impl Transfer {
     fn new(id: u64, message: Message) -> Transfer {
         let remaining_bytes = message.payload_bytes;
         let pieces = message.payload.into_iter().filter(|piece| !piece.is_empty()).collect();
         Transfer { id, pieces, remaining_bytes, copied_bytes: 0 }
-    }
-}
-
-impl Control {
-    fn has_frames(&self) -> bool {
-        self.ping.is_some()
-            || self.pong.is_some()
-            || self.credit_bytes > 0
-            || !(self.grants.is_empty()
-                && self.acks.is_empty()
-                && self.aborts.is_empty()
-                && self.cancels.is_empty())
-    }
-
-    fn stage(&mut self, staged: &mut Staged) {
-        for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
-            if let Some(token) = token {
-                staged.append(&Header::empty(kind, token).encode());
-            }
-        }
-        if self.credit_bytes > 0 {
-            staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
-        }
-        for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
-            for ids in std::mem::take(ids).chunks(MAX_IDS) {
-                staged.append(&encode_frame(kind, 0, &encode_ids(ids)));
-            }
-        }
-        for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
-            for id in std::mem::take(ids) {
-                staged.append(&Header::empty(kind, id).encode());
-            }
-        }
     }
 }
 
@@ -659,6 +709,7 @@ fn stage_data(
         if piece.len() <= MAX_COPIED_BYTES && *copied_bytes + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
             *copied_bytes += piece.len();
             staged.append(&piece);
+            drop_buffer_later(piece);
         } else {
             staged.share(piece);
         }

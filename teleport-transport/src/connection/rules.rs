@@ -1,5 +1,7 @@
 //! One side against frames made by hand: each rule of the format broken once, and what looks like a breach but is not.
 
+mod resuming;
+
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -151,6 +153,9 @@ impl Side {
                 Event::Withdrawn { id } => format!("withdrawn {id}"),
                 Event::Goodbye(_) => "goodbye".into(),
                 Event::Open(_) => "open".into(),
+                Event::Acknowledged { ids } => format!("acknowledged {ids:?}"),
+                Event::Resume(resume) => format!("resume {:?}", resume.calls),
+                Event::Resumed { calls } => format!("resumed {calls:?}"),
                 Event::Dropped { hold: Hold::Eager { bytes } } => {
                     self.outbound.borrow_mut().give_credit(bytes);
                     format!("dropped {bytes}")
@@ -165,13 +170,17 @@ impl Side {
 // ---- Frames ----
 
 fn introduction(features: u64) -> Vec<u8> {
+    introduction_of(features, Id128::NONE)
+}
+
+fn introduction_of(features: u64, session: Id128) -> Vec<u8> {
     let hello = Hello {
         features,
         limits: Limits::default(),
         eager_credit_bytes: CREDIT,
         max_open_calls: 100,
         instance: Id128([1; 16]),
-        session: Id128::NONE,
+        session,
         name: String::new(),
         auth: Vec::new(),
     };

@@ -304,7 +304,7 @@ impl World {
                 Event::Withdrawn { id } => self.budget.forget_message(1, id),
                 Event::Dropped { hold } => self.settle_on_server(hold),
                 Event::Open(_) | Event::Cancel { .. } => {}
-                Event::Answer { .. } | Event::Goodbye(_) => panic!("a client sends no {event:?}"),
+                event => panic!("a client sends no {event:?}"),
             }
         }
         for (id, charge) in std::mem::take(&mut *self.granted.lock()) {

@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 
 use teleport_wire::Buffer;
+
+use crate::waste::drop_buffer_later;
 
 /// Segments handed to one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
@@ -108,7 +111,9 @@ impl Staged {
                 break;
             }
             self.written_bytes -= first;
-            self.segments.pop_front();
+            if let Some(Segment::Shared(buffer)) = self.segments.pop_front() {
+                drop_buffer_later(buffer);
+            }
         }
         if self.segments.is_empty() {
             self.recycle();
@@ -117,7 +122,11 @@ impl Staged {
 
     /// Drops everything, as when the connection is gone.
     pub fn clear(&mut self) {
-        *self = Staged::default();
+        for segment in mem::take(self).segments {
+            if let Segment::Shared(buffer) = segment {
+                drop_buffer_later(buffer);
+            }
+        }
     }
 
     fn recycle(&mut self) {

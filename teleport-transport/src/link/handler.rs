@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
-use teleport_wire::{DecodeError, Hello, RemoteError, Tree};
+use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
 
 use super::Link;
 use crate::connection::{Closed, Gate, Hold};
@@ -48,6 +48,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// Whether the caller allows it to run twice.
     pub idempotent: bool,
+    /// Whether it survives the link: to be [acknowledged](Link::acknowledge), and its answer kept until the caller has it.
+    pub resume: bool,
     /// What pays for the arguments' memory.
     pub lease: Lease,
 }
@@ -95,6 +97,12 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// The caller of `id` no longer wants the answer; it still gets one.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
 
+    /// Whether somebody waits for message `id`, which finds no room in the link's budget: it is then taken all the same.
+    /// Asked once for each message; tell of a later change with [`Link::want`].
+    fn is_awaited(&self, _link: &Arc<Link>, _id: u64) -> bool {
+        false
+    }
+
     /// A call of ours was answered (on a client).
     fn answered(
         &self,
@@ -108,8 +116,18 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
     fn drained(&self, _link: &Arc<Link>) {}
 
-    /// The link is over. Called once, and nothing after it, but perhaps
-    /// [`drained`](Handler::drained).
+    /// The peer has these messages whole: calls of ours (on a client), or answers to its calls (on a server).
+    fn acknowledged(&self, _link: &Arc<Link>, _ids: &[u64]) {}
+
+    /// A client asks for its calls of earlier links (on a server). Answer it with [`Link::answer_resume`], now or later;
+    /// until then it makes no calls.
+    fn resuming(&self, _link: &Arc<Link>, _resume: Resume) {}
+
+    /// The server answered [`Link::resume`] (on a client). What it has, it answers on this link.
+    fn resumed(&self, _link: &Arc<Link>, _calls: Vec<(u64, CallAnswer)>, _wakers: &mut Wakers) {}
+
+    /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after
+    /// it, but perhaps [`drained`](Handler::drained).
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
 }
 

@@ -4,7 +4,8 @@
 //! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
 //! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
 //! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
-//! exclusively to close the descriptor, which wakes the driver first.
+//! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
+//! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
 //! `MAX_BYTES_PER_TURN`, and reading ends after `MAX_TURN`, so that no link keeps a thread for itself.
@@ -12,6 +13,7 @@
 mod drive;
 mod handler;
 mod memory;
+mod resume;
 mod right;
 
 use std::io::{self, IoSlice};
@@ -28,13 +30,14 @@ use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
 use crate::connection::{
     self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
 };
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
+use crate::waste::Bin;
 
 /// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
@@ -113,13 +116,22 @@ pub struct Link {
     closed: OnceLock<Arc<Closed>>,
     /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
     lingers: AtomicBool,
-    linger_until: Mutex<Option<Instant>>,
+    linger: Mutex<Linger>,
     /// It stands in the poller's list of links that have more to read.
     pub(crate) queued: AtomicBool,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     ending: AtomicBool,
+}
+
+/// When a link that closes gives up.
+#[derive(Debug, Default)]
+struct Linger {
+    /// None while it does not close.
+    until: Option<Instant>,
+    /// The goodbye goes before everything that is queued, since the time for that is over.
+    hurries: bool,
 }
 
 /// What the poller is told about the socket.
@@ -186,7 +198,7 @@ impl Link {
             socket: RwLock::new(Some(socket)),
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
-            linger_until: Mutex::new(None),
+            linger: Mutex::default(),
             queued: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -229,6 +241,7 @@ impl Link {
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        let _bin = Bin::open();
         let id = self.outbound.lock().push_call(message, register)?;
         self.expect_answers();
         self.flush();
@@ -242,6 +255,7 @@ impl Link {
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        let _bin = Bin::open();
         let budget = self.budget.as_ref().filter(|_| message.payload_bytes > MIN_CHARGED_BYTES);
         let charge = budget.map(|budget| budget.charge_anyway(message.memory_bytes));
         let mut outbound = self.outbound.lock();
@@ -261,12 +275,29 @@ impl Link {
 
     /// Withdraws a call as far as that is still possible.
     pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
+        let _bin = Bin::open();
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
     }
 
-    /// Says goodbye once everything queued has gone, or when `within` is over, and closes.
+    /// Somebody waits for message `id`: if it waits for room in the budget, it is granted without. Changes nothing for a
+    /// message that has not begun, was granted, or is gone; one that begins later asks [`Handler::is_awaited`].
+    pub fn want(self: &Arc<Self>, id: u64) {
+        let Some(budget) = &self.budget else { return };
+        {
+            let mut inbound = self.inbound.lock();
+            let Some(bytes) = inbound.wanted_bytes(id) else { return };
+            // Charged before it leaves the line, so that what it takes is not given to others.
+            let charge = budget.charge_anyway(bytes);
+            budget.forget_message(self.key as u64, id);
+            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+        }
+        self.flush();
+    }
+
+    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a
+    /// grant it would wait as long as the peer likes), and the peer has another second to take the goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
         self.outbound.lock().finish(kind, reason);
         self.linger(within);
@@ -303,6 +334,7 @@ impl Link {
 
     /// Called with the right to write; gives it back, or hands it to the poller.
     fn write(self: &Arc<Self>) {
+        let _bin = Bin::open();
         let mut staged = self.staged.lock();
         let mut written = 0;
         loop {
@@ -415,11 +447,26 @@ impl Link {
     /// Closes the descriptor in `within`, or earlier where an earlier time was set.
     fn linger(self: &Arc<Self>, within: Duration) {
         let until = Instant::now() + within.min(MAX_TIME);
-        let mut linger_until = self.linger_until.lock();
-        if linger_until.is_none_or(|earlier| until < earlier) {
-            *linger_until = Some(until);
+        let mut linger = self.linger.lock();
+        if linger.until.is_none_or(|earlier| until < earlier) {
+            linger.until = Some(until);
             self.poller.send(Command::Timer(self.clone(), until));
         }
+    }
+
+    fn linger_is_over(&self, now: Instant) -> bool {
+        self.linger.lock().until.is_some_and(|until| until <= now)
+    }
+
+    /// The time to close is over: has the goodbye go at once, if it still waits for what is queued. True if so, once.
+    fn hurry(&self, now: Instant) -> bool {
+        let _bin = Bin::open();
+        let mut linger = self.linger.lock();
+        let hurries = !linger.hurries && self.outbound.lock().hurry();
+        if hurries {
+            *linger = Linger { until: Some(now + LINGER), hurries };
+        }
+        hurries
     }
 
     // ---- Reading ----
@@ -431,10 +478,11 @@ impl Link {
 
     /// Reads what there is, for one turn. Called by one thread at a time.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+        let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
         if self.closed.get().is_some() {
-            inbound.end();
+            inbound.discard();
         } else if let Some(budget) = &self.budget
             && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
         {
@@ -449,6 +497,7 @@ impl Link {
         if turn != Turn::Gone && has_work {
             self.flush();
         }
+        drop(bin);
         scratch.wakers.wake_all();
         turn
     }
@@ -514,6 +563,7 @@ impl Link {
                         tree: call.tree,
                         deadline: call.deadline,
                         idempotent: call.idempotent,
+                        resume: call.resume,
                         lease: Lease::new(call.hold, self),
                     },
                 ),
@@ -521,6 +571,9 @@ impl Link {
                     let answer = answer.map(|(tree, hold)| Reply { tree, lease: Lease::new(hold, self) });
                     self.handler.answered(self, id, answer, &mut scratch.wakers);
                 }
+                Event::Acknowledged { ids } => self.handler.acknowledged(self, &ids),
+                Event::Resume(resume) => self.handler.resuming(self, resume),
+                Event::Resumed { calls } => self.handler.resumed(self, calls, &mut scratch.wakers),
                 Event::Cancel { id } => self.handler.cancelled(self, id),
                 Event::Dropped { hold } => drop(Lease::new(hold, self)),
                 Event::Withdrawn { id } => {
@@ -534,15 +587,19 @@ impl Link {
         goodbye
     }
 
-    /// A message waits for its memory: from the budget where there is one; a client takes every result it asked for.
+    /// A message waits for its memory: from the budget where there is one.
     fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
         let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
-        let charge = budget.request(self.key as u64, id, bytes, || {
+        let is_awaited = || self.handler.is_awaited(self, id);
+        let on_grant = || -> OnGrant {
             let link = self.clone();
             Box::new(move |charge| {
                 link.poller.clone().send(Command::Grant(link, id, charge));
             })
-        });
+        };
+        let charge = (budget.try_charge(bytes))
+            .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
+            .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
             self.watch_pace();
@@ -554,6 +611,11 @@ impl Link {
         self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
         self.watch_pace();
         self.flush();
+    }
+
+    /// The link is gone: gives back the memory of what came in part. Calls that still run may hold the link for long.
+    pub(crate) fn forget_input(&self) {
+        self.inbound.lock().discard();
     }
 
     /// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
@@ -569,7 +631,7 @@ impl Link {
                 Ok(bytes) if bytes > 0 => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
+                _ => return self.gone(Closed::Here, &mut scratch.wakers),
             }
         }
         Turn::More
@@ -579,8 +641,10 @@ impl Link {
 
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-        if self.linger_until.lock().is_some_and(|until| until <= now) {
-            self.gone(Closed::Here, scratch);
+        let _bin = Bin::open();
+        if self.linger_is_over(now) && !self.hurry(now) {
+            self.gone(Closed::Here, &mut scratch.wakers);
+            scratch.wakers.wake_all();
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
@@ -593,21 +657,22 @@ impl Link {
         let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
-            self.gone(closed, scratch);
+            self.gone(closed, &mut scratch.wakers);
+            scratch.wakers.wake_all();
             return None;
         }
         let next = match paced {
             Ok(again) => again.map_or(next, |again| again.min(next)),
             Err(closed) => {
                 self.fail(closed, &mut scratch.wakers);
-                self.inbound.lock().end();
+                self.forget_input();
                 scratch.wakers.wake_all();
                 next
             }
         };
         self.settle_structure(&mut self.outbound.lock());
         self.flush();
-        let next = self.linger_until.lock().map_or(next, |until| until.min(next));
+        let next = self.linger.lock().until.map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
     }
 
@@ -634,37 +699,31 @@ impl Link {
             Closed::TooSlow { .. } => Some((ErrorKind::TooSlow, closed.to_string())),
             _ => None,
         };
-        let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
-        self.end(closed, wakers);
-        self.outbound.lock().finish_now(Some(kind), &text);
+        let Some((kind, text)) = kind_and_text else { return self.gone(closed, wakers) };
+        self.end(closed, wakers, |outbound| outbound.finish_now(Some(kind), &text));
         self.linger(LINGER);
         self.flush();
         Turn::Drained
     }
 
-    /// Tells the handler, once, and gives back what was held.
-    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) {
+    /// Sends no message any more, tells the handler, once, and gives back what was held.
+    fn end(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers, silence: impl FnOnce(&mut Outbound)) {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
+        let _bin = Bin::open();
         let closed = Arc::new(closed);
-        if self.closed.set(closed.clone()).is_ok() {
+        let is_first = self.closed.set(closed.clone()).is_ok();
+        // Before the handler is told, so that it can tell what was sent.
+        silence(&mut self.outbound.lock());
+        if is_first {
             self.handler.closed(self, &closed, wakers);
         }
     }
 
-    /// Ends the link from outside of a turn of reading, and gives back what was half received: functions that still run may
-    /// keep the link itself for long.
-    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, scratch: &mut Scratch) {
-        self.close_socket(closed, &mut scratch.wakers);
-        self.inbound.lock().end();
-        scratch.wakers.wake_all();
-    }
-
     /// Closes the descriptor.
-    fn close_socket(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
-        self.end(closed, wakers);
-        self.outbound.lock().end();
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+        self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {
             let _ = socket.shutdown();

@@ -342,9 +342,14 @@ impl Polling {
                 Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
-                    link.gone(Closed::Here, &mut self.scratch);
+                    link.gone(Closed::Here, &mut self.scratch.wakers);
+                    self.scratch.wakers.wake_all();
                 }
-                Command::Forget(key) => drop(self.links.remove(&key)),
+                Command::Forget(key) => {
+                    if let Some(link) = self.links.remove(&key) {
+                        link.forget_input();
+                    }
+                }
                 Command::Listen(key, listener, acceptor) => {
                     self.listeners.insert(key, (listener, acceptor));
                     self.accept(key);
@@ -377,12 +382,13 @@ impl Polling {
     fn end(mut self) {
         self.listeners.clear();
         for link in std::mem::take(&mut self.links).into_values() {
-            link.gone(Closed::Here, &mut self.scratch);
+            link.gone(Closed::Here, &mut self.scratch.wakers);
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Attach(link) = command {
-                link.gone(Closed::Here, &mut self.scratch);
+                link.gone(Closed::Here, &mut self.scratch.wakers);
             }
         }
+        self.scratch.wakers.wake_all();
     }
 }

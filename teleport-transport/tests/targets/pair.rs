@@ -115,7 +115,7 @@ impl Pair {
                 Event::Withdrawn { id } => self.server.wanted.retain(|wanted| *wanted != id),
                 Event::Dropped { hold } => self.server.holds.push(hold),
                 Event::Open(_) | Event::Cancel { .. } | Event::Goodbye(_) => {}
-                Event::Answer { .. } => panic!("a server waits for no answer"),
+                event => panic!("a client sends no {event:?}"),
             }
         }
         for event in std::mem::take(&mut self.client.events) {
@@ -134,7 +134,7 @@ impl Pair {
                 Event::Withdrawn { id } => self.client.wanted.retain(|wanted| *wanted != id),
                 Event::Dropped { hold } => self.client.holds.push(hold),
                 Event::Open(_) | Event::Goodbye(_) => {}
-                Event::Call(_) | Event::Cancel { .. } => panic!("a client takes no calls"),
+                event => panic!("the server sent {event:?}"),
             }
         }
     }

@@ -1,0 +1,65 @@
+//! What happens when the system has no thread to connect with.
+
+use std::sync::mpsc;
+
+use super::*;
+
+fn settings(dialler: fn(Arc<Core>) -> io::Result<()>) -> Settings {
+    Settings {
+        address: "ipc://@teleport-client-core-test-nobody".into(),
+        max_inflight: 4,
+        connect_timeout: None,
+        close_timeout: Duration::ZERO,
+        errors_from_next_call: false,
+        on_disconnect: crate::OnDisconnect::Fail,
+        max_memory: 1 << 20,
+        resolvers: Vec::new(),
+        config: Arc::default(),
+        dialler,
+    }
+}
+
+fn never_starts(_: Arc<Core>) -> io::Result<()> {
+    Err(io::Error::other("no thread is left"))
+}
+
+#[test]
+fn a_call_waits_until_there_is_a_thread_to_connect_with() {
+    static ATTEMPTS: AtomicUsize = AtomicUsize::new(0);
+    fn starts_at_last(core: Arc<Core>) -> io::Result<()> {
+        if ATTEMPTS.fetch_add(1, Ordering::SeqCst) < 2 {
+            return never_starts(core);
+        }
+        // Ends the call that waits, instead of connecting.
+        core.close(Duration::ZERO);
+        Ok(())
+    }
+    let (sender, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        let core = Core::new(settings(starts_at_last)).unwrap();
+        let error = crate::Client::new(core).call("echo", 1).wait().unwrap_err();
+        sender.send(error).unwrap();
+    });
+    let error = ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
+    assert!(matches!(error, CallError::Closed { ran: Ran::No, .. }), "{error}");
+    assert_eq!(ATTEMPTS.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_call_tells_that_there_was_no_thread() {
+    let connect_timeout = Some(Duration::from_millis(100));
+    let core = Core::new(Settings { connect_timeout, ..settings(never_starts) }).unwrap();
+    let error = crate::Client::new(core).call("echo", 1).wait().unwrap_err();
+    assert!(matches!(error, CallError::Connect { .. }), "{error}");
+    assert!(error.to_string().contains("no thread is left"), "{error}");
+}
+
+#[test]
+fn a_client_that_is_gone_leaves_no_alarm() {
+    let core = Core::new(settings(never_starts)).unwrap();
+    core.arm(&mut core.state.lock(), Instant::now() + Duration::from_secs(3600));
+    let (timer, alarm) = (core.timer, core.alarm);
+    assert!(timer.is_set(alarm));
+    drop(core);
+    assert!(!timer.is_set(alarm));
+}

@@ -1,0 +1,146 @@
+//! Calls that outlive their connection: what a client does about them on the next one.
+//!
+//! Flow: a connection is there -> [`Core::ask`] lists the calls -> [`Core::go_on`] with the answer: those that the server
+//! has are waited for, those that it never got are sent again, the others fail -> new calls may go out. While they run,
+//! `server_has` lets go of arguments. Called by the thread that reads the connection; never waits.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use teleport_transport::connection::Closed;
+use teleport_transport::wire::{CallAnswer, ErrorKind, Ran, RemoteError, Resume};
+use teleport_transport::{Link, Reply, Wakers};
+
+use crate::core::{Core, encode};
+use crate::error::CallError;
+use crate::flight::{Flight, Place};
+use crate::pass::Door;
+use crate::state::Settled;
+
+impl Core {
+    /// Asks what became of the calls of earlier connections.
+    pub(crate) fn ask(&self, link: &Arc<Link>, resume: Resume) {
+        if link.resume(&resume).is_ok() {
+            return;
+        }
+        // A server that keeps nothing: it cannot know them.
+        let unknown: Vec<_> = resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect();
+        let mut wakers = Wakers::default();
+        self.go_on(link, &unknown, &mut wakers);
+        wakers.wake_all();
+    }
+
+    /// The server has these calls whole.
+    pub(crate) fn server_has(&self, link: &Link, ids: &[u64]) {
+        let flights: Vec<Arc<Flight>> = {
+            let state = self.state.lock();
+            let place = |id: &u64| Place { connection: link.key(), id: *id };
+            ids.iter().filter_map(|id| state.flight(place(id))).collect()
+        };
+        flights.iter().for_each(|flight| flight.arrived());
+    }
+
+    /// The server said what became of the calls of earlier connections.
+    pub(crate) fn go_on(&self, link: &Arc<Link>, answers: &[(u64, CallAnswer)], wakers: &mut Wakers) {
+        let (settled, door) = {
+            let mut state = self.state.lock();
+            let door = state.resuming_door().cloned();
+            (state.settle(link.key(), answers), door)
+        };
+        let (Some(settled), Some(door)) = (settled, door) else { return };
+        let Settled { arrived, again, anew, failed, expired, unwanted } = settled;
+        tracing::info!(
+            server = link.peer_address(),
+            arrived = arrived.len(),
+            sent_again = again.len() + anew.len(),
+            failed = failed.len(),
+            "calls of the connection before go on"
+        );
+        arrived.iter().for_each(|flight| flight.arrived());
+        expired.iter().for_each(|id| link.acknowledge(*id));
+        for (id, flight) in again {
+            self.send_again(&door, id, &flight, wakers);
+        }
+        for flight in anew {
+            self.send_anew(&door, &flight, wakers);
+        }
+        for id in unwanted {
+            self.withdraw_from(link, Place { connection: door.connection, id }, wakers);
+        }
+        for (flight, error) in failed {
+            self.complete(&flight, Err(error), wakers);
+        }
+        self.state.lock().opened(door, Instant::now());
+        self.changed.notify_all();
+        self.end_if_idle(wakers);
+    }
+
+    /// A call that the server does not have: once more, under its id.
+    fn send_again(&self, door: &Door<Arc<Link>>, id: u64, flight: &Arc<Flight>, wakers: &mut Wakers) {
+        let place = Place { connection: door.connection, id };
+        match self.message(door, flight) {
+            Ok(message) => {
+                // Fails when this connection has ended too: then the next one asks again.
+                let _ = door.link.call_again(id, message);
+                // Whoever withdrew it before it went out found nothing to withdraw.
+                if self.state.lock().flight(place).is_none() {
+                    self.withdraw_from(&door.link, place, wakers);
+                }
+            }
+            Err(error) => {
+                let _ = self.state.lock().answered(place, wakers);
+                self.complete(flight, Err(error), wakers);
+            }
+        }
+    }
+
+    /// A call that no server knows, to a server that is new: as a new call, with the slot that it has.
+    fn send_anew(&self, door: &Door<Arc<Link>>, flight: &Arc<Flight>, wakers: &mut Wakers) {
+        let sent = self.message(door, flight).and_then(|message| {
+            let register = |id| {
+                let place = Place { connection: door.connection, id };
+                flight.set_place(place);
+                self.state.lock().sent(place, flight);
+            };
+            let lost = |_| {
+                let here = Arc::new(Closed::Here);
+                CallError::lost(flight.method.clone(), door.link.closed().unwrap_or(&here), Ran::Maybe)
+            };
+            door.link.call(message, register).map(drop).map_err(lost)
+        });
+        if let Err(error) = sent {
+            self.state.lock().give_back(wakers);
+            self.complete(flight, Err(error), wakers);
+        }
+    }
+
+    fn message(
+        &self,
+        door: &Door<Arc<Link>>,
+        flight: &Flight,
+    ) -> Result<teleport_transport::wire::Message, CallError> {
+        let Some(arguments) = flight.arguments() else {
+            // It said that it has them, and now that it does not: nobody can tell whether the call ran.
+            let reason = Arc::new(Closed::Lost { error: None });
+            return Err(CallError::lost(flight.method.clone(), &reason, Ran::Maybe));
+        };
+        encode(flight, &arguments, &door.limits)
+    }
+
+    /// Whether a call that is to survive waits for the next server, since this one is closing and did not start it.
+    pub(crate) fn put_off(&self, id: u64, flight: &Arc<Flight>, answer: &Result<Reply, RemoteError>) -> bool {
+        let Err(RemoteError { kind: ErrorKind::Closing, ran: Ran::No, message, .. }) = answer else {
+            return false;
+        };
+        let is_put_off = flight.resumes() && flight.arguments().is_some();
+        if is_put_off {
+            let reason = Closed::Goodbye { kind: Some(ErrorKind::Closing), reason: message.clone() };
+            let mut state = self.state.lock();
+            state.put_off(id, flight, reason, Instant::now());
+            if let Some(at) = state.next_expiry() {
+                self.arm(&mut state, at);
+            }
+        }
+        is_put_off
+    }
+}

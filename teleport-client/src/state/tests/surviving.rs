@@ -1,0 +1,167 @@
+//! Calls that survive their connection.
+
+use super::*;
+use teleport_transport::wire::{CallAnswer, Tree};
+
+fn survival(is_idempotent: bool) -> Option<Survival> {
+    Some(Survival::new(is_idempotent, Tree::Null))
+}
+
+impl Fixture {
+    /// Sends a call that survives.
+    fn send_surviving(&mut self, connection: usize, id: u64, is_idempotent: bool) -> Arc<Flight> {
+        self.send_with(connection, id, None, survival(is_idempotent))
+    }
+
+    /// The next connection is there; gives what it is asked.
+    fn begin(&mut self, connection: usize) -> Vec<(u64, CallState)> {
+        match self.state.begin(&door(connection, 100), self.now) {
+            Opening::Resume(resume) => resume.calls,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn settle(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Settled {
+        self.state.settle(connection, answers).expect("it was asked")
+    }
+}
+
+fn ids(flights: &[Arc<Flight>]) -> Vec<u64> {
+    flights.iter().map(|flight| flight.place().expect("it was sent").id).collect()
+}
+
+#[test]
+fn each_call_goes_on_as_the_server_says() {
+    let mut x = Fixture::connected(10, 100);
+    let flights: Vec<_> = (1..=5).map(|id| x.send_surviving(1, id, false)).collect();
+    let plain = x.send(1, 6, None);
+    let states = [(3, CallState::Part), (4, CallState::Acknowledged), (5, CallState::Unsent)];
+    let failed = x.lose(1, &states).expect("it was current");
+    assert!(matches!(&failed[..], [(flight, Ran::Maybe)] if Arc::ptr_eq(flight, &plain)));
+    assert_eq!(x.state.in_flight(), 5, "those that survive keep their slots");
+    let sent = CallState::Sent;
+    assert_eq!(
+        x.begin(2),
+        [(1, sent), (2, sent), (3, CallState::Part), (4, CallState::Acknowledged), (5, CallState::Unsent)]
+    );
+    assert_eq!(x.state.last_id(), 6);
+    // New calls wait until all is settled.
+    let pass = x.wait(None);
+    let (done, running, missing, expired) =
+        (CallAnswer::Done, CallAnswer::Running, CallAnswer::Missing, CallAnswer::Expired);
+    let settled = x.settle(2, &[(1, done), (2, running), (3, missing), (4, expired), (5, missing)]);
+    assert_eq!(ids(&settled.arrived), [1, 2]);
+    assert_eq!(settled.again.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 5]);
+    assert_eq!(settled.expired, [4]);
+    let [(flight, error)] = &settled.failed[..] else { panic!("{settled:?}") };
+    assert!(Arc::ptr_eq(flight, &flights[3]) && error.ran() == Ran::Yes);
+    assert!(polled(&pass).is_none());
+    x.open(2, 100);
+    assert!(matches!(polled(&pass), Some(Ok(2))));
+    let (flight, is_kept) = x.answer(2, 2);
+    assert!(flight.is_some_and(|flight| Arc::ptr_eq(&flight, &flights[1])) && is_kept);
+}
+
+#[test]
+fn a_server_without_the_session_gets_only_what_may_run_twice_or_never_left() {
+    let mut x = Fixture::connected(10, 100);
+    x.send_surviving(1, 1, true);
+    x.send_surviving(1, 2, false);
+    x.send_surviving(1, 3, false);
+    x.lose(1, &[(3, CallState::Unsent)]);
+    assert_eq!(x.begin(2).len(), 3);
+    let unknown = CallAnswer::UnknownSession;
+    let settled = x.settle(2, &[(1, unknown), (2, unknown), (3, unknown)]);
+    assert_eq!(ids(&settled.anew), [1, 3]);
+    assert!(matches!(&settled.failed[..], [(_, CallError::Disconnected { ran: Ran::Maybe, .. })]));
+    assert_eq!(x.state.in_flight(), 2, "what is sent anew keeps its slot");
+    for (id, flight) in (4..).zip(&settled.anew) {
+        assert!(x.state.sent(Place { connection: 2, id }, flight));
+    }
+    x.open(2, 100);
+    assert_eq!((x.state.in_flight(), x.state.last_id()), (2, 5));
+}
+
+#[test]
+fn a_connection_that_breaks_before_it_answered_loses_nothing() {
+    let mut x = Fixture::connected(10, 100);
+    x.send_surviving(1, 1, false);
+    x.send_surviving(1, 2, false);
+    x.lose(1, &[(2, CallState::Part)]);
+    let asked = x.begin(2);
+    assert_eq!(x.lose(2, &[]).map(|failed| failed.len()), Some(0));
+    assert_eq!(x.begin(3), asked);
+    // One was sent again, and that connection breaks too.
+    let answers = [(1, CallAnswer::Running), (2, CallAnswer::Missing)];
+    assert_eq!(x.settle(3, &answers).again.len(), 1);
+    assert!(x.state.settle(2, &answers).is_none(), "that one is over");
+    x.open(3, 100);
+    x.lose(3, &[(1, CallState::Acknowledged), (2, CallState::Sent)]);
+    assert_eq!(x.begin(4), [(1, CallState::Acknowledged), (2, CallState::Sent)]);
+}
+
+#[test]
+fn a_call_can_be_given_up_at_any_moment() {
+    let mut x = Fixture::connected(10, 100);
+    let flights: Vec<_> = (1..=4).map(|id| x.send_surviving(1, id, false)).collect();
+    let place = |id: usize| flights[id - 1].place().expect("it was sent");
+    assert!(matches!(x.state.withdraw(place(1), &mut x.wakers), Some(GivenUp::On(_))));
+    assert!(matches!(x.answer(1, 1), (None, true)), "its answer is kept until it is acknowledged");
+    x.lose(1, &[(2, CallState::Unsent)]);
+    assert!(matches!(x.state.withdraw(place(2), &mut x.wakers), Some(GivenUp::Without(Ran::No))));
+    assert_eq!(x.begin(2).len(), 2);
+    assert!(matches!(x.state.withdraw(place(3), &mut x.wakers), Some(GivenUp::Without(Ran::Maybe))));
+    let settled = x.settle(2, &[(3, CallAnswer::Running), (4, CallAnswer::Done)]);
+    assert_eq!(settled.unwanted, [3]);
+    x.open(2, 100);
+    assert!(matches!(x.answer(2, 3), (None, true)));
+    assert!(matches!(x.answer(2, 4), (Some(_), true)));
+    assert!(x.state.is_idle());
+}
+
+#[test]
+fn without_a_connection_they_wait_only_so_long() {
+    let mut x = Fixture::connected(10, 100);
+    let late = x.send_with(1, 1, Some(10 * MS), survival(false));
+    let lost = x.send_surviving(1, 2, false);
+    x.lose(1, &[(1, CallState::Unsent)]);
+    assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
+    let overdue = x.state.expire(x.now + 10 * MS, &mut x.wakers);
+    let [Overdue::Failed(flight, CallError::Deadline { ran: Ran::No, .. })] = &overdue[..] else {
+        panic!("{overdue:?}")
+    };
+    assert!(Arc::ptr_eq(flight, &late));
+    assert_eq!(x.state.next_expiry(), Some(x.now + 1000 * MS), "the client's connect_timeout");
+    let overdue = x.state.expire(x.now + 1000 * MS, &mut x.wakers);
+    let [Overdue::Failed(flight, CallError::Disconnected { ran: Ran::Maybe, .. })] = &overdue[..] else {
+        panic!("{overdue:?}")
+    };
+    assert!(Arc::ptr_eq(flight, &lost));
+    assert!(x.state.is_idle());
+}
+
+#[test]
+fn a_closing_client_still_waits_for_them() {
+    let mut x = Fixture::connected(10, 100);
+    x.send_surviving(1, 1, false);
+    x.state.begin_close(&mut x.wakers);
+    x.lose(1, &[]);
+    assert!(x.state.needs_dial() && !x.state.is_idle());
+    assert_eq!(x.begin(2).len(), 1);
+    x.settle(2, &[(1, CallAnswer::Done)]);
+    x.open(2, 100);
+    assert!(matches!(x.answer(2, 1), (Some(_), true)));
+    assert!(x.state.is_idle() && !x.state.wants_connection());
+}
+
+#[test]
+fn what_a_closing_server_did_not_start_waits_for_the_next_one() {
+    let mut x = Fixture::connected(10, 100);
+    let flight = x.send_surviving(1, 1, false);
+    assert!(x.answer(1, 1).0.is_some());
+    x.state.put_off(1, &flight, Closed::Here, x.now);
+    assert_eq!(x.state.in_flight(), 1);
+    x.lose(1, &[]);
+    assert_eq!(x.begin(2), [(1, CallState::Unsent)]);
+    assert_eq!(x.settle(2, &[(1, CallAnswer::UnknownSession)]).anew.len(), 1);
+}

@@ -1,0 +1,208 @@
+//! A client's calls that survive its connections.
+//!
+//! Flow: a client with a session connects -> [`Sessions::opened`] finds its session, and ends the connection that it had
+//! before -> calls `arrived` and `ended` here instead of at the connection -> it is lost: calls run on and answers are
+//! kept -> the next connection asks, is answered once the one before is no longer read, and gets what it has missed.
+//!
+//! So a call runs at most once: whatever arrived whole is known here before the client can ask for it again.
+//! Locks: that of all sessions, then a session's own, then that of a link's sending half. Never waits. Bounds:
+//! `max_kept_bytes` of answers, `resume_timeout` without a connection, as many sessions without one as connections are
+//! allowed.
+
+mod records;
+mod table;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use teleport_transport::wire::{CallAnswer, ErrorKind, Id128, Message, Resume};
+use teleport_transport::{Charge, Link};
+
+use self::records::{Breach, Records};
+pub(crate) use self::table::Sessions;
+use crate::call::OpenCall;
+
+/// How long a client has to read why its connection ended.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// What pays for an answer that is kept: a part of the memory for such, and of all memory.
+#[derive(Debug)]
+pub(crate) struct Room {
+    _kept: Charge,
+    _memory: Charge,
+}
+
+/// An answer that is kept until its client says that it has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    message: Message,
+    _room: Arc<Room>,
+}
+
+/// Calls that nobody waits for any more and that are to be withdrawn, and answers that go with them.
+pub(crate) type Forgotten = records::Forgotten<Arc<OpenCall>, Kept>;
+
+/// The calls of one client that survive its connections.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: Id128,
+    /// Answers that may wait to be acknowledged.
+    max_ended: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    records: Records<Arc<OpenCall>, Kept>,
+    /// Connections that have not ended: one, or two while the older one is being ended.
+    connections: usize,
+    /// Where answers go; none from when a connection has ended until the next one has resumed.
+    link: Option<Arc<Link>>,
+    /// A connection that asked while the one before it had not ended.
+    waiting: Option<(Arc<Link>, Resume)>,
+    /// Since when there is no connection.
+    lost: Option<Instant>,
+}
+
+impl Session {
+    fn new(id: Id128, max_open_calls: u32) -> Session {
+        Session { id, max_ended: 2 * max_open_calls as usize, state: Mutex::default() }
+    }
+
+    /// A connection of this session is open. The one before it, if it has not ended, is ended: only then is a resume
+    /// answered, so that nothing arrives unseen. Gives since when there was none, if so.
+    fn opened(&self, link: &Arc<Link>) -> Option<Instant> {
+        let mut state = self.state.lock();
+        state.connections += 1;
+        let (before, lost) = (state.link.clone(), state.lost.take());
+        if before.is_none() && state.records.is_empty() {
+            state.link = Some(link.clone());
+        }
+        drop(state);
+        if let Some(before) = before {
+            before.abort();
+        }
+        lost
+    }
+
+    /// A call arrived whole; false if it must not run, because its client broke the rules, which ends the connection.
+    pub(crate) fn arrived(&self, link: &Arc<Link>, call: &Arc<OpenCall>) -> bool {
+        let mut state = self.state.lock();
+        let rule = if !state.takes_calls_of(link) {
+            "a call that can be resumed came before the resume of the earlier ones"
+        } else {
+            match state.records.arrived(call.id, call.clone(), self.max_ended) {
+                Ok(()) => return true,
+                Err(Breach::Repeated) => "a call came again that had arrived",
+                Err(Breach::Unacknowledged) => {
+                    "more than twice `max_open_calls` answers were not acknowledged"
+                }
+            }
+        };
+        drop(state);
+        link.close(Some(ErrorKind::Protocol), rule, GOODBYE_TIME);
+        false
+    }
+
+    /// A call has its answer. It is kept if `room` is found for it, and goes out if there is a connection. False if it was
+    /// answered before, or its client has given it up.
+    pub(crate) fn ended(&self, id: u64, message: Message, room: impl Fn(u64) -> Option<Room>) -> bool {
+        let bytes = message.memory_bytes + message.metadata.len() as u64;
+        let (mut room_found, mut expired) = (room(bytes), Vec::new());
+        let mut state = self.state.lock();
+        if state.records.open(id).is_none() {
+            return false;
+        }
+        // A client that does not say what it has loses its own oldest answers first.
+        while room_found.is_none()
+            && let Some(answer) = state.records.expire_oldest()
+        {
+            expired.push(answer.message);
+            room_found = room(bytes);
+        }
+        let kept = room_found.map(|room| Kept { message: message.clone(), _room: Arc::new(room) });
+        state.records.ended(id, kept);
+        let link = state.link.clone();
+        drop(state);
+        // Fails when the connection has just ended: the next one gets the answer.
+        let _ = link.map(|link| link.answer(id, message));
+        true
+    }
+
+    /// A call that has not ended.
+    pub(crate) fn open(&self, id: u64) -> Option<Arc<OpenCall>> {
+        self.state.lock().records.open(id).cloned()
+    }
+
+    /// The client has these answers.
+    pub(crate) fn acknowledged(&self, ids: &[u64]) {
+        let mut state = self.state.lock();
+        let answers: Vec<Kept> = ids.iter().filter_map(|id| state.records.acknowledged(*id)).collect();
+        drop(state);
+        drop(answers);
+    }
+
+    /// A connection asks for its calls of earlier ones.
+    pub(crate) fn resuming(&self, link: &Arc<Link>, resume: Resume) -> Forgotten {
+        let mut state = self.state.lock();
+        if state.link.as_ref().is_some_and(|current| current.key() != link.key()) {
+            state.waiting = Some((link.clone(), resume));
+            return Forgotten::default();
+        }
+        state.resume(link, &resume)
+    }
+
+    /// A connection is no longer read. Gives what the next one has given up, if it has asked already, and whether none is
+    /// left.
+    fn closed(&self, link: &Link, now: Instant) -> (Forgotten, bool) {
+        let mut state = self.state.lock();
+        state.connections = state.connections.saturating_sub(1);
+        if state.waiting.as_ref().is_some_and(|(waiting, _)| waiting.key() == link.key()) {
+            state.waiting = None;
+        }
+        if state.link.as_ref().is_some_and(|current| current.key() == link.key()) {
+            state.link = None;
+        }
+        let mut forgotten = Forgotten::default();
+        if state.link.is_none()
+            && let Some((next, resume)) = state.waiting.take()
+        {
+            forgotten = state.resume(&next, &resume);
+        }
+        let is_lost = state.connections == 0;
+        state.lost = is_lost.then_some(now);
+        (forgotten, is_lost)
+    }
+
+    /// Forgets everything.
+    fn end(&self) -> Forgotten {
+        std::mem::take(&mut *self.state.lock()).records.forget()
+    }
+}
+
+impl State {
+    /// Whether calls may come on `link`: it is the current one, or the first that has anything to keep.
+    fn takes_calls_of(&mut self, link: &Arc<Link>) -> bool {
+        if self.records.is_empty() && self.waiting.is_none() {
+            self.link = Some(link.clone());
+        }
+        self.link.as_ref().is_some_and(|current| current.key() == link.key())
+    }
+
+    /// Answers a resume, and sends what the client has missed. Under the lock, so that an answer which comes now finds
+    /// its call open on the new link.
+    fn resume(&mut self, link: &Arc<Link>, resume: &Resume) -> Forgotten {
+        self.link = Some(link.clone());
+        let resumed = self.records.resume(&resume.calls);
+        // Fails when this connection has ended too: the next one asks again.
+        let done = resumed.kept.into_iter().map(|(id, kept)| (id, kept.message)).collect();
+        let _ = link.answer_resume(resumed.answers, done);
+        resumed.forgotten
+    }
+}
+
+/// What a client is told of calls that this server never had.
+pub(crate) fn unknown(resume: &Resume) -> Vec<(u64, CallAnswer)> {
+    resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect()
+}

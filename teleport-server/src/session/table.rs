@@ -1,0 +1,134 @@
+//! All sessions of a server: who has one, and which have been without a connection for too long.
+//!
+//! Flow: `opened` with each connection that names a session -> `closed` -> `expire` when its time is over. A client that
+//! says goodbye, or restarts with another session, leaves nothing.
+//! Knows no clock: `now` comes in. Bound: `max_lost` sessions without a connection, the newest of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use teleport_transport::wire::Id128;
+use teleport_transport::{Budget, Link};
+
+use super::{Forgotten, Room, Session};
+
+/// All sessions, by their ids.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// How long a session without a connection is kept.
+    timeout: Duration,
+    max_lost: usize,
+    max_open_calls: u32,
+    /// Answers that are kept.
+    kept: Budget,
+    /// All memory of the server, which they are part of.
+    memory: Budget,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    sessions: HashMap<Id128, Arc<Session>>,
+    /// Since when which sessions have no connection, the earliest first.
+    lost: BTreeSet<(Instant, [u8; 16])>,
+}
+
+impl Sessions {
+    /// No sessions. Each is kept for `timeout` without a connection, `max_lost` of them at most.
+    pub(crate) fn new(
+        timeout: Duration,
+        max_lost: usize,
+        max_open_calls: u32,
+        max_kept_bytes: u64,
+        memory: Budget,
+    ) -> Sessions {
+        let kept = Budget::new(max_kept_bytes);
+        Sessions { timeout, max_lost: max_lost.max(1), max_open_calls, kept, memory, table: Mutex::default() }
+    }
+
+    /// A connection of session `id` is open.
+    pub(crate) fn opened(&self, id: Id128, link: &Arc<Link>) -> Arc<Session> {
+        let mut table = self.table.lock();
+        let new = || Arc::new(Session::new(id, self.max_open_calls));
+        let session = table.sessions.entry(id).or_insert_with(new).clone();
+        // Under the lock, so that it is not found expired meanwhile.
+        if let Some(lost) = session.opened(link) {
+            table.lost.remove(&(lost, id.0));
+        }
+        session
+    }
+
+    /// A connection has ended, with a goodbye if its client will not come back.
+    #[must_use = "open calls are to be withdrawn"]
+    pub(crate) fn closed(
+        &self,
+        session: &Session,
+        link: &Link,
+        is_goodbye: bool,
+        now: Instant,
+    ) -> Vec<Forgotten> {
+        // Under the lock, so that a connection which comes now is not taken for lost.
+        let mut table = self.table.lock();
+        let (forgotten, is_lost) = session.closed(link, now);
+        let mut all = vec![forgotten];
+        if !is_lost {
+            return all;
+        }
+        if is_goodbye {
+            table.sessions.remove(&session.id);
+            all.push(session.end());
+        } else if table.sessions.contains_key(&session.id) {
+            table.lost.insert((now, session.id.0));
+        }
+        while table.lost.len() > self.max_lost {
+            all.extend(table.expire_first());
+        }
+        all
+    }
+
+    /// Forgets the sessions whose time is over.
+    #[must_use = "open calls are to be withdrawn"]
+    pub(crate) fn expire(&self, now: Instant) -> Vec<Forgotten> {
+        let mut table = self.table.lock();
+        let mut all = Vec::new();
+        while table.lost.first().is_some_and(|(lost, _)| now.saturating_duration_since(*lost) >= self.timeout)
+        {
+            all.extend(table.expire_first());
+        }
+        all
+    }
+
+    /// When `expire` has something to do.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.table.lock().lost.first().and_then(|(lost, _)| lost.checked_add(self.timeout))
+    }
+
+    /// Forgets everything: the server has ended.
+    #[must_use = "open calls are to be withdrawn"]
+    pub(crate) fn end(&self) -> Vec<Forgotten> {
+        let Table { sessions, .. } = std::mem::take(&mut *self.table.lock());
+        sessions.into_values().map(|session| session.end()).collect()
+    }
+
+    /// Room to keep an answer, if there is any.
+    pub(crate) fn room(&self, bytes: u64) -> Option<Room> {
+        let kept = self.kept.try_charge(bytes)?;
+        Some(Room { _kept: kept, _memory: self.memory.charge_anyway(bytes) })
+    }
+
+    /// Bytes of answers that are kept.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept.used_bytes()
+    }
+}
+
+impl Table {
+    /// Forgets the session that has been without a connection for longest.
+    fn expire_first(&mut self) -> Option<Forgotten> {
+        let (_, id) = self.lost.pop_first()?;
+        let session = self.sessions.remove(&Id128(id))?;
+        Some(session.end())
+    }
+}

@@ -1,0 +1,176 @@
+//! What a client's results take of its memory: those that nobody has read are bounded, those that somebody has read are
+//! not, and one that somebody waits for comes whatever the others hold. And what a client that is gone leaves at a server.
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use teleport::wire::{CallHead, Kind, Limits, Message, Rpc};
+use teleport::{
+    Array, CallError, CallFuture, Client, Methods, Pool, Server, ServerHandle, Tree, as_completed, wait_all,
+};
+use teleport_tests::{Raw, abstract_address, until, watched};
+
+/// So many bytes, all of one value.
+const MAKE: Rpc<(u64, u8), Array> = Rpc::new("make");
+
+/// Larger than what a client takes without asking.
+const LARGE: u64 = 4 << 20;
+const MAX_MEMORY: u64 = 16 << 20;
+/// Large results that fit into `MAX_MEMORY`.
+const FITTING: usize = 4;
+const CALLS: usize = 20;
+
+/// What a client takes without asking.
+const CREDIT_BYTES: u64 = 1 << 20;
+
+/// A server whose results lie on memory that is not the pool's, and a client that may hold `MAX_MEMORY`. What the pool has
+/// lent out is then what the client has received.
+fn pair(address: &str, max_inflight: usize) -> (ServerHandle, Client) {
+    let methods = Methods::new().register(MAKE, |(bytes, value)| Array::from(vec![value; bytes as usize]));
+    let server = Server::bind(address).unwrap().start(methods).unwrap();
+    let client = Client::builder(&server.address().to_string());
+    (server, client.max_memory(MAX_MEMORY).max_inflight(max_inflight).connect().unwrap())
+}
+
+/// Runs a test for both kinds of sockets. All tests share the pool of the process, so they run one by one.
+fn for_each_address(check: impl Fn(&str) + Send + 'static) {
+    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+    let _turn = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    watched(move || {
+        for address in ["tcp://127.0.0.1:0", &abstract_address()] {
+            check(address);
+            until("all memory is given back", || received_bytes() == 0);
+        }
+    });
+}
+
+/// Memory of received arrays that are alive. A size class of the pool is up to a quarter larger than what lies in it.
+fn received_bytes() -> u64 {
+    Pool::global().stats().in_use_bytes
+}
+
+fn send(client: &Client, bytes: u64, value: usize) -> CallFuture<Array> {
+    client.call(MAKE, (bytes, value as u8)).send().unwrap()
+}
+
+#[track_caller]
+fn check(reply: &Array, bytes: u64, value: usize) {
+    let found = reply.as_slice::<u8>().unwrap();
+    assert!(found.len() as u64 == bytes && found.iter().all(|byte| *byte == value as u8));
+}
+
+/// `CALLS` futures of large results, as many of them received as there is room for.
+fn unread(client: &Client) -> Vec<CallFuture<Array>> {
+    let futures = (0..CALLS).map(|value| send(client, LARGE, value)).collect();
+    until("no more results come", || {
+        let stats = client.stats();
+        assert!(stats.held_bytes <= MAX_MEMORY, "{stats:?}");
+        stats.awaiting_memory == CALLS - FITTING && stats.receives == FITTING as u64
+    });
+    futures
+}
+
+#[test]
+fn a_client_that_reads_no_future_is_bounded() {
+    for_each_address(|address| {
+        let (server, client) = pair(address, CALLS - FITTING);
+        let futures = unread(&client);
+        assert!(received_bytes() <= MAX_MEMORY / 4 * 5, "{}", received_bytes());
+        assert_eq!(server.stats().unsent_bytes, (CALLS - FITTING) as u64 * LARGE);
+        // They keep their slots, and who does not want to wait for one is told.
+        assert!(matches!(client.call(MAKE, (1, 1)).try_send(), Err(CallError::Full { .. })));
+        // Another client of the same process and server has memory of its own.
+        let other = Client::connect(&server.address().to_string()).unwrap();
+        check(&other.call(MAKE, (LARGE, 9)).wait().unwrap(), LARGE, 9);
+        let mut left = CALLS;
+        for (value, reply) in as_completed(futures) {
+            check(&reply.unwrap(), LARGE, value);
+            left -= 1;
+        }
+        assert_eq!(left, 0);
+        until("nothing is held", || client.stats().held_bytes == 0);
+    });
+}
+
+#[test]
+fn small_results_that_nobody_reads_are_bounded_too() {
+    const SMALL: u64 = 10_000;
+    const CALLS: usize = 3000;
+    for_each_address(|address| {
+        let (_server, client) = pair(address, CALLS);
+        let futures: Vec<_> = (0..CALLS).map(|value| send(&client, SMALL, value)).collect();
+        let fitting = ((MAX_MEMORY + CREDIT_BYTES) / SMALL) as usize;
+        // The last one may not fit into what is left of either.
+        until("no more results come", || client.stats().in_flight <= CALLS - fitting + 2);
+        let stats = client.stats();
+        assert!(stats.held_bytes <= MAX_MEMORY, "{stats:?}");
+        assert!(stats.receives as usize <= fitting, "{stats:?}");
+        assert!(received_bytes() <= (MAX_MEMORY + CREDIT_BYTES) / 4 * 5);
+        check(&send(&client, SMALL, 5).wait().unwrap(), SMALL, 5);
+        for (value, reply) in wait_all(futures).unwrap().iter().enumerate() {
+            check(reply, SMALL, value);
+        }
+    });
+}
+
+#[test]
+fn the_last_future_is_answered_while_the_first_hold_all_memory() {
+    for_each_address(|address| {
+        let (_server, client) = pair(address, CALLS);
+        let mut futures = unread(&client);
+        check(&futures.pop().unwrap().wait().unwrap(), LARGE, CALLS - 1);
+        check(&pollster::block_on(futures.pop().unwrap()).unwrap(), LARGE, CALLS - 2);
+        // And one that is sent when all is held already, small or large.
+        check(&client.call(MAKE, (LARGE, 77)).wait().unwrap(), LARGE, 77);
+        check(&client.call(MAKE, (10, 78)).wait().unwrap(), 10, 78);
+        let stats = client.stats();
+        assert_eq!((stats.awaiting_memory, stats.held_bytes), (CALLS - FITTING - 2, MAX_MEMORY));
+        drop(futures);
+        until("nothing is held", || client.stats().held_bytes == 0);
+    });
+}
+
+#[test]
+fn a_client_that_keeps_every_result_goes_on() {
+    for_each_address(|address| {
+        let (_server, client) = pair(address, 4);
+        let kept: Vec<_> = (0..CALLS).map(|value| send(&client, LARGE, value).wait().unwrap()).collect();
+        let kept_bytes = CALLS as u64 * LARGE;
+        assert!(kept_bytes > 2 * MAX_MEMORY && received_bytes() >= kept_bytes);
+        assert_eq!(client.stats().held_bytes, 0);
+        // There is as much room for unread ones as ever.
+        let futures: Vec<_> = (0..FITTING).map(|value| send(&client, LARGE, value)).collect();
+        until("they come", || client.stats().receives as usize == CALLS + FITTING);
+        for (value, reply) in kept.iter().enumerate() {
+            check(reply, LARGE, value);
+        }
+        drop(futures);
+    });
+}
+
+#[test]
+fn a_running_call_of_a_client_that_is_gone_holds_no_memory_for_it() {
+    for_each_address(|address| {
+        let (begin, began) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let hold = move |_: Tree| {
+            begin.send(()).unwrap();
+            // Ends when the test does.
+            let _ = released.lock().unwrap().recv();
+        };
+        let server = Server::bind(address).unwrap().start(Methods::new().register("hold", hold)).unwrap();
+        let (mut raw, _) = Raw::introduced(&server.address().to_string());
+        let call = |tree: &Tree| Message::call(&CallHead::new("hold"), tree, &Limits::default()).unwrap();
+        raw.send_eager(1, &call(&Tree::Null));
+        began.recv().unwrap();
+        raw.send_head(2, &call(&Array::zeros::<u8>([8 << 20]).into()), false);
+        raw.next_of(Kind::Grant);
+        assert_eq!(server.stats().held_bytes, 8 << 20);
+        drop(raw);
+        until("its memory is given back", || server.stats().held_bytes == 0);
+        assert_eq!(server.stats().running, 1);
+        drop(release);
+        server.close().unwrap();
+    });
+}

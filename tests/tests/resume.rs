@@ -1,0 +1,328 @@
+//! Calls that survive their connection: each effect happens once, each result arrives, whatever is cut.
+//!
+//! A proxy between client and server cuts connections at random bytes. The server counts how often each call ran.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use teleport::{
+    Array, CallError, CallFuture, Client, Context, ErrorKind, Methods, OnDisconnect, Ran, Server,
+    ServerHandle, Tree, tree,
+};
+use teleport_tests::{Cut, Proxy, Random, abstract_address, until, watched};
+
+/// How often each call ran, on all servers together.
+#[derive(Clone, Default)]
+struct Effects(Arc<Mutex<HashMap<u64, u32>>>);
+
+impl Effects {
+    fn note(&self, call: u64) {
+        *self.0.lock().unwrap().entry(call).or_default() += 1;
+    }
+
+    fn of(&self, call: u64) -> u32 {
+        self.0.lock().unwrap().get(&call).copied().unwrap_or(0)
+    }
+}
+
+/// Holds functions up until it is opened.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn wait(&self) {
+        let open = self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open);
+        drop(open.unwrap());
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// `step`: notes the call and gives its data back, each byte one more. `hold`: notes it and waits for the gate.
+/// `endless`: ends when it is cancelled.
+fn methods(effects: &Effects, gate: &Gate) -> Methods {
+    let (step, hold, gate) = (effects.clone(), effects.clone(), gate.clone());
+    Methods::new()
+        .register("step", move |mut x: Tree| -> Result<Tree, teleport::TreeError> {
+            step.note(x.field("call")?);
+            let mut data: Array = x.take("data")?;
+            data.as_mut_slice::<u8>().unwrap().iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+            Ok(tree!({"call": x.field::<u64>("call")?, "data": data}))
+        })
+        .register("hold", move |call: u64| {
+            hold.note(call);
+            gate.wait();
+            call
+        })
+        .register("endless", |_: u64, cx: Context| {
+            while !cx.is_cancelled() {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        })
+}
+
+struct World {
+    server: ServerHandle,
+    proxy: Proxy,
+    effects: Effects,
+    gate: Gate,
+}
+
+fn serve(address: &str, effects: &Effects, gate: &Gate) -> ServerHandle {
+    Server::bind(address).unwrap().workers(2).start(methods(effects, gate)).unwrap()
+}
+
+impl World {
+    fn new(address: &str) -> World {
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let server = serve(address, &effects, &gate);
+        let proxy = Proxy::start(&server.address().to_string());
+        World { server, proxy, effects, gate }
+    }
+
+    fn client(&self) -> Client {
+        Client::builder(&self.proxy.address())
+            .max_inflight(32)
+            .on_disconnect(OnDisconnect::Resume)
+            .connect()
+            .unwrap()
+    }
+
+    /// Another server takes the place of the one there is, whose connections break.
+    fn restart(&mut self, address: &str) -> ServerHandle {
+        let server = serve(address, &self.effects, &self.gate);
+        self.proxy.redirect(&server.address().to_string());
+        self.proxy.cut(Cut::End);
+        std::mem::replace(&mut self.server, server)
+    }
+}
+
+/// One call of a run, and what must come back.
+struct Step {
+    call: u64,
+    data: Vec<u8>,
+    future: CallFuture<Tree>,
+}
+
+impl Step {
+    fn send(client: &Client, call: u64, idempotent: bool, random: &mut Random) -> Step {
+        let bytes = match random.below(100) {
+            0..90 => random.below(200),
+            90..98 => random.below(20_000),
+            _ => random.below(100_000),
+        };
+        let data = random.bytes(bytes);
+        let step = client.call("step", tree!({"call": call, "data": data.clone()}));
+        let step = if idempotent { step.idempotent() } else { step };
+        Step { call, data, future: step.send().unwrap() }
+    }
+
+    fn check(self) -> Result<(), CallError> {
+        let mut reply = self.future.wait()?;
+        assert_eq!(reply.field::<u64>("call").unwrap(), self.call);
+        let data: Array = reply.take("data").unwrap();
+        let expected: Vec<u8> = self.data.iter().map(|byte| byte.wrapping_add(1)).collect();
+        assert!(data.as_slice::<u8>().unwrap() == expected, "call {} came back changed", self.call);
+        Ok(())
+    }
+}
+
+/// Makes `calls` calls through a proxy that cuts at random bytes: each runs once, and its result arrives.
+fn calls_through_cuts(address: &str, calls: u64) {
+    let world = World::new(address);
+    let mut random = Random::from_environment();
+    let client = world.client();
+    world.proxy.cut_every(100..500_000, random.next_u64());
+    let mut open = VecDeque::new();
+    for call in 0..calls {
+        open.push_back(Step::send(&client, call, false, &mut random));
+        if open.len() == 64 {
+            open.pop_front().unwrap().check().unwrap();
+        }
+    }
+    open.into_iter().for_each(|step| step.check().unwrap());
+    let cuts = world.proxy.cuts();
+    println!("{calls} calls, {cuts} cuts, {} connections", client.stats().connects);
+    assert!(cuts > 10, "only {cuts} cuts");
+    assert!((0..calls).all(|call| world.effects.of(call) == 1));
+    // Everything was acknowledged, or will not be asked for again.
+    world.proxy.heal();
+    client.call("step", tree!({"call": calls, "data": Vec::<u8>::new()})).wait().unwrap();
+    until("nothing is kept", || world.server.stats().kept_bytes == 0);
+    assert_eq!(world.server.stats().held_bytes, 0);
+}
+
+#[test]
+fn ten_thousand_calls_through_cuts_at_random_bytes_run_once_each_over_tcp() {
+    watched(|| calls_through_cuts("tcp://127.0.0.1:0", 10_000));
+}
+
+#[test]
+fn calls_through_cuts_at_random_bytes_run_once_each_over_a_unix_socket() {
+    watched(|| calls_through_cuts(&abstract_address(), 3_000));
+}
+
+#[test]
+fn a_server_that_restarts_runs_each_call_at_most_once_and_each_idempotent_one_to_its_end() {
+    watched(|| {
+        let mut world = World::new("tcp://127.0.0.1:0");
+        let mut random = Random::from_environment();
+        let client = world.client();
+        let (mut open, mut old, mut lost) = (VecDeque::new(), Vec::new(), 0);
+        let mut check = |step: Step| {
+            let (call, is_idempotent) = (step.call, step.call.is_multiple_of(2));
+            match step.check() {
+                Ok(()) => {}
+                Err(error) => {
+                    assert!(!is_idempotent, "call {call} may run twice, and failed: {error}");
+                    assert_ne!(error.ran(), Ran::Yes, "call {call}: {error}");
+                    lost += 1;
+                }
+            }
+        };
+        for call in 0..3_000 {
+            if call % 300 == 299 {
+                old.push(world.restart("tcp://127.0.0.1:0"));
+            }
+            open.push_back(Step::send(&client, call, call.is_multiple_of(2), &mut random));
+            if open.len() == 64 {
+                check(open.pop_front().unwrap());
+            }
+        }
+        open.into_iter().for_each(&mut check);
+        // Whatever an old server had queued has run by now, or never will.
+        drop(old);
+        println!("{lost} of 1500 calls that may run only once were lost in {} restarts", 10);
+        for call in 0..3_000 {
+            let runs = world.effects.of(call);
+            assert!(
+                if call.is_multiple_of(2) { runs >= 1 } else { runs <= 1 },
+                "call {call} ran {runs} times"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_server_that_closes_leaves_what_it_did_not_start_to_the_next_one() {
+    watched(|| {
+        let mut world = World::new("tcp://127.0.0.1:0");
+        let client = world.client();
+        // One for each worker runs, the others wait.
+        let futures: Vec<_> =
+            (0..6).map(|call| client.call("hold", call).idempotent().send().unwrap()).collect();
+        until("two run", || world.server.stats().running == 2);
+        let next = serve("tcp://127.0.0.1:0", &world.effects, &world.gate);
+        world.proxy.redirect(&next.address().to_string());
+        let closed = std::mem::replace(&mut world.server, next);
+        let closing = std::thread::spawn(move || closed.close());
+        until("it refuses", || world.gate.0.0.lock().is_ok() && client.stats().receives >= 4);
+        world.gate.open();
+        closing.join().unwrap().unwrap();
+        for (call, future) in futures.into_iter().enumerate() {
+            assert_eq!(future.wait().unwrap(), tree!(call as u64));
+            assert_eq!(world.effects.of(call as u64), 1);
+        }
+    });
+}
+
+#[test]
+fn a_call_that_runs_while_its_connection_breaks_is_answered_on_the_next_one() {
+    watched(|| {
+        let world = World::new("tcp://127.0.0.1:0");
+        let client = world.client();
+        let (running, waiting) =
+            (client.call("hold", 1u64).send().unwrap(), client.call("hold", 2u64).send().unwrap());
+        let queued = client.call("hold", 3u64).send().unwrap();
+        until("all have arrived", || world.server.stats().calls == 3);
+        for _ in 0..3 {
+            let connects = client.stats().connects;
+            world.proxy.cut(Cut::Reset);
+            until("it connected again", || client.stats().connects > connects);
+        }
+        world.gate.open();
+        for (call, future) in [(1u64, running), (2, waiting), (3, queued)] {
+            assert_eq!(future.wait().unwrap(), tree!(call));
+            assert_eq!(world.effects.of(call), 1);
+        }
+    });
+}
+
+#[test]
+fn a_result_that_was_not_kept_says_that_it_ran() {
+    watched(|| {
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let address = "tcp://127.0.0.1:0";
+        let server =
+            Server::bind(address).unwrap().max_kept_bytes(100).start(methods(&effects, &gate)).unwrap();
+        let proxy = Proxy::start(&server.address().to_string());
+        let client = Client::builder(&proxy.address()).on_disconnect(OnDisconnect::Resume).connect().unwrap();
+        proxy.stall_toward(teleport_tests::Toward::Client);
+        let data = vec![0u8; 1000];
+        let lost = client.call("step", tree!({"call": 7u64, "data": data})).send().unwrap();
+        until("it has ended", || server.stats().answered == 1);
+        proxy.cut(Cut::End);
+        until("it is cut", || proxy.cuts() == 1);
+        proxy.heal();
+        match lost.wait() {
+            Err(CallError::Remote(failure)) => {
+                assert_eq!((failure.kind(), failure.ran()), (ErrorKind::Expired, Ran::Yes));
+            }
+            other => panic!("nothing was kept, and this came: {other:?}"),
+        }
+        assert_eq!(effects.of(7), 1);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_come_back_leaves_nothing() {
+    watched(|| {
+        let (effects, gate) = (Effects::default(), Gate::default());
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().resume_timeout(Duration::from_millis(50));
+        let server = server.start(methods(&effects, &gate)).unwrap();
+        let proxy = Proxy::start(&server.address().to_string());
+        let client = Client::builder(&proxy.address()).on_disconnect(OnDisconnect::Resume);
+        let client = client.close_timeout(Duration::ZERO).connect().unwrap();
+        let runs = client.call("endless", 0u64).send().unwrap();
+        let waits = client.call("hold", 1u64).send().unwrap();
+        until("one runs, one waits", || server.stats().running == 1 && server.stats().queued == 1);
+        // Whatever connects from now on reaches nobody.
+        proxy.redirect(&Server::bind("tcp://127.0.0.1:0").unwrap().address().to_string());
+        proxy.cut(Cut::End);
+        until("the one that runs is cancelled", || server.stats().running == 0);
+        until("nothing is kept", || server.stats().kept_bytes == 0);
+        // The one that waited never runs.
+        let other = Client::connect(&server.address().to_string()).unwrap();
+        let later = other.call("hold", 2u64).send().unwrap();
+        until("a later call runs", || effects.of(2) == 1);
+        assert_eq!(effects.of(1), 0);
+        gate.open();
+        later.wait().unwrap();
+        drop((runs, waits));
+        drop(client);
+    });
+}
+
+#[test]
+fn calls_that_do_not_ask_for_it_do_not_survive() {
+    watched(|| {
+        let world = World::new("tcp://127.0.0.1:0");
+        let client = world.client();
+        let fails = client.call("hold", 1u64).on_disconnect(OnDisconnect::Fail).send().unwrap();
+        let survives = client.call("hold", 2u64).send().unwrap();
+        until("both run", || world.server.stats().running == 2);
+        world.proxy.cut(Cut::End);
+        let Err(error @ CallError::Disconnected { .. }) = fails.wait() else {
+            panic!("its connection broke")
+        };
+        assert_eq!(error.ran(), Ran::Maybe);
+        world.gate.open();
+        assert_eq!(survives.wait().unwrap(), tree!(2u64));
+    });
+}
