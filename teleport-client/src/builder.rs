@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use teleport_transport::wire::Limits;
-use teleport_transport::{Config, machine_memory_bytes, on_poller_thread, random_id};
+use teleport_transport::{Config, Lent, machine_memory_bytes, on_poller_thread, random_id};
 
 use crate::BoxError;
 use crate::client::Client;
@@ -184,7 +184,7 @@ impl ClientBuilder {
             max_memory: self.max_memory,
             resolvers: self.resolvers,
             // Of each client its own: builders can be used again.
-            config: Arc::new(Config { session: random_id(), ..self.config }),
+            config: Arc::new(Config { session: random_id(), lent: Some(Lent::default()), ..self.config }),
             dialler: dial::start,
         })
         .map_err(ClientError::System)?;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use teleport_transport::wire::{Array, Element, IntoTree, Shape};
-use teleport_transport::{MemoryError, on_poller_thread};
+use teleport_transport::{Lent, MemoryError, on_poller_thread};
 
 use crate::builder::ClientBuilder;
 use crate::call::Call;
@@ -118,6 +118,7 @@ impl Client {
             in_flight,
             waiting,
             held_bytes: core.budget.used_bytes(),
+            lent_bytes: core.settings.config.lent.as_ref().map_or(0, Lent::bytes),
             awaiting_memory: core.budget.waiting(),
             connects: counts.connects.load(Ordering::Relaxed),
             sends: counts.sends.load(Ordering::Relaxed),

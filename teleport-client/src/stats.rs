@@ -23,6 +23,9 @@ pub struct ClientStats {
     pub waiting: usize,
     /// Bytes of `max_memory` that hold results which were not read, or that are granted to such.
     pub held_bytes: u64,
+    /// Bytes of results that were read and of which something is alive: the caller's own memory, which no bound counts.
+    /// Results of up to 4 KiB are not in it; of larger ones, one array that is kept keeps the whole result alive.
+    pub lent_bytes: u64,
     /// Results that wait at the server for memory, until others are read or somebody waits for them.
     pub awaiting_memory: usize,
     /// How often the client has connected.

@@ -67,11 +67,6 @@ impl OpenCall {
         self.arguments.lock().take()
     }
 
-    /// Whether the end of its connection is not its own.
-    pub(crate) fn survives(&self) -> bool {
-        self.session.is_some()
-    }
-
     /// Whether the call still waits for a worker.
     pub(crate) fn waits(&self) -> bool {
         self.arguments.lock().is_some()
@@ -80,6 +75,11 @@ impl OpenCall {
     /// Tells a running function that its caller has gone or wants no answer.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it survives its connection.
+    pub(crate) fn survives(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Whether the answer is wanted no more.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
 use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
-use teleport_transport::{AcceptError, Acceptor, Budget, Link, Poller, Socket};
+use teleport_transport::{AcceptError, Acceptor, Budget, Lent, Link, Poller, Socket};
 
 use crate::call::OpenCall;
 use crate::counters::Counters;
@@ -55,10 +55,11 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) log_limit: LogLimit,
     pub(crate) budget: Budget,
-    max_unsent_bytes: u64,
     /// What tells this server from another at the same address.
     pub(crate) instance: Id128,
     pub(crate) sessions: Sessions,
+    lent: Option<Lent>,
+    max_unsent_bytes: u64,
     stop_on_error: bool,
     max_connections: usize,
     credit: Credit,
@@ -77,10 +78,10 @@ impl Core {
         pollers: Vec<Poller>,
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
-        let config = options.config();
-        let budget = Budget::new(options.shared_memory());
+        let (config, budget) = (options.config(), Budget::new(options.shared_memory()));
         Arc::new(Core {
             instance: config.instance,
+            lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
             pools: table.pools.iter().map(|_| calls()).collect(),
             ledger: Ledger::new(table.logging_workers()),
@@ -103,6 +104,11 @@ impl Core {
     /// Connections that have not ended, those in their handshake included.
     pub(crate) fn connection_count(&self) -> usize {
         self.connection_count.load(Ordering::SeqCst)
+    }
+
+    /// Received memory that functions, or those that they gave it to, hold.
+    pub(crate) fn lent_bytes(&self) -> u64 {
+        self.lent.as_ref().map_or(0, Lent::bytes)
     }
 
     /// Every connection that has not ended.

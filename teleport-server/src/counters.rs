@@ -25,6 +25,10 @@ pub struct Stats {
     /// Bytes of `max_memory` that hold arguments whose functions have not started, that are granted to such, or that hold
     /// results of more than 4 KiB which clients have not fetched.
     pub held_bytes: u64,
+    /// Bytes of arguments that functions took and of which something is alive, there or wherever they put it: their own
+    /// memory, which no bound counts. Arguments of up to 4 KiB are not in it; of larger ones, one array that is kept keeps
+    /// all arguments of its call alive.
+    pub lent_bytes: u64,
     /// Calls that wait for memory to be received into.
     pub awaiting_memory: usize,
     /// Bytes of results that clients have not fetched yet.

@@ -54,6 +54,7 @@ impl ServerHandle {
                 + connections.iter().map(|connection| connection.peer.parked()).sum::<usize>(),
             awaiting_done: self.core.ledger.waiting(),
             held_bytes: self.core.budget.used_bytes(),
+            lent_bytes: self.core.lent_bytes(),
             awaiting_memory: self.core.budget.waiting(),
             kept_bytes: self.core.sessions.kept_bytes(),
             unsent_bytes: connections.iter().map(|connection| connection.link.queued_bytes()).sum(),

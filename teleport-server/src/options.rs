@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use teleport_transport::wire::Tree;
-use teleport_transport::{Budget, Config, machine_memory_bytes, random_id};
+use teleport_transport::{Budget, Config, Lent, machine_memory_bytes, random_id};
 
 use crate::credit::memory_beside_credit;
 use crate::failure::BoxError;
@@ -54,7 +54,12 @@ impl Options {
     pub(crate) fn new() -> Options {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Options {
-            config: Config { instance: random_id(), resume: true, ..Config::default() },
+            config: Config {
+                instance: random_id(),
+                resume: true,
+                lent: Some(Lent::default()),
+                ..Config::default()
+            },
             workers: 1,
             io_threads: (cores / CORES_PER_POLLER).clamp(1, MAX_DEFAULT_POLLERS),
             max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
@@ -71,15 +76,15 @@ impl Options {
         self.max_memory = bytes.max(MIN_MEMORY);
     }
 
-    pub(crate) fn max_unsent(&self) -> u64 {
-        self.max_unsent.unwrap_or((self.max_memory / UNSENT_PART).max(MIN_UNSENT))
-    }
-
     /// The sessions of clients whose calls survive a lost connection. What they keep is part of `memory`.
     pub(crate) fn sessions(&self, memory: Budget) -> Sessions {
         let max_kept_bytes = self.max_kept_bytes.unwrap_or(self.max_memory / KEPT_PART);
         let max_open_calls = self.config.max_open_calls;
         Sessions::new(self.resume_timeout, self.max_connections, max_open_calls, max_kept_bytes, memory)
+    }
+
+    pub(crate) fn max_unsent(&self) -> u64 {
+        self.max_unsent.unwrap_or((self.max_memory / UNSENT_PART).max(MIN_UNSENT))
     }
 
     /// The connections' configuration: no message may be larger than what is granted at all, since it would wait for ever.

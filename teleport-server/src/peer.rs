@@ -39,7 +39,7 @@ pub(crate) struct Peer {
     introduction: OnceLock<Introduction>,
     /// Where calls that survive this connection are kept.
     session: OnceLock<Arc<Session>>,
-    /// Other calls that have no answer. Inline ones are answered before anything else happens, unless they are parked.
+    /// Other calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
     open: Mutex<HashMap<u64, Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
@@ -83,10 +83,25 @@ impl Peer {
         self.open.lock().remove(&id);
     }
 
+    /// Takes note of a call that has arrived whole; false if it must not run.
+    fn keep(&self, link: &Arc<Link>, call: &Arc<OpenCall>, session: Option<&Arc<Session>>) -> bool {
+        let Some(session) = session else {
+            if call.entry.route != Route::Inline {
+                self.open.lock().insert(call.id, call.clone());
+            }
+            return true;
+        };
+        let kept = session.arrived(link, call);
+        if kept {
+            link.acknowledge(call.id);
+        }
+        kept
+    }
+
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
         // Behind those of its connection that are kept, if there are any.
-        let is_parked = self.parked.len() > 0 && self.keeps(&call);
-        if !is_parked && let Err(call) = self.core.pools[pool].push(call) {
+        let is_kept = self.parked.len() > 0 && self.keeps(&call);
+        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
             refuse_all([call]);
         }
     }
@@ -102,21 +117,6 @@ impl Peer {
             }
         }
         worker::run_inline(&self.core, &call);
-    }
-
-    /// Takes note of a call that has arrived whole; false if it must not run.
-    fn keep(&self, link: &Arc<Link>, call: &Arc<OpenCall>, session: Option<&Arc<Session>>) -> bool {
-        let Some(session) = session else {
-            if call.entry.route != Route::Inline {
-                self.open.lock().insert(call.id, call.clone());
-            }
-            return true;
-        };
-        let kept = session.arrived(link, call);
-        if kept {
-            link.acknowledge(call.id);
-        }
-        kept
     }
 
     /// Withdraws a call; true if it had not started.
@@ -156,7 +156,7 @@ impl Peer {
         true
     }
 
-    /// Has those that were kept start, or be kept again.
+    /// Starts calls that were kept, as far as they may.
     fn start_parked(&self) {
         let mut inline = Vec::new();
         let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
@@ -296,13 +296,13 @@ impl Handler for Peer {
         for call in open.values() {
             self.withdraw(call);
         }
-        drop(self.reservation.lock().take());
         if let Some(session) = self.session.get() {
             let is_goodbye = matches!(**reason, Closed::Goodbye { .. });
             withdraw(self.core.sessions.closed(session, link, is_goodbye, Instant::now()));
+            // Those that survive wait for nobody now.
+            self.start_parked();
         }
-        // Those that survive the connection: nothing of it waits to be sent any more.
-        self.start_parked();
+        drop(self.reservation.lock().take());
         if self.is_introduced() {
             self.core.counters.clients.take_back();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use teleport_wire::{Hello, Id128, Limits};
 
 use crate::connection::Role;
+use crate::lent::Lent;
 use crate::pool::Pool;
 
 /// Longer times are none in practice, and adding them to a clock could overflow it.
@@ -62,6 +63,8 @@ pub struct Config {
     pub checksum: bool,
     /// Where received payload is put. Default: the pool of the process.
     pub pool: Pool,
+    /// Counts received memory that users hold. Default: none, and nothing is counted.
+    pub lent: Option<Lent>,
 }
 
 impl Default for Config {
@@ -82,6 +85,7 @@ impl Default for Config {
             resume: false,
             checksum: false,
             pool: Pool::global().clone(),
+            lent: None,
         }
     }
 }

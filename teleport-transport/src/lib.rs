@@ -78,12 +78,14 @@
 mod budget;
 mod config;
 pub mod connection;
+mod lent;
 mod link;
 mod poller;
 mod waste;
 
 pub use budget::{Budget, Charge, OnGrant};
 pub use config::{Config, random_id};
+pub use lent::{Lent, Loan};
 pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 pub use waste::drop_later;

@@ -1,7 +1,8 @@
 //! What the integration tests share. The tests themselves stand in `tests/`, one file for each promise:
 //!
-//! - `bad_input.rs`: strangers, liars and vandals against the example `serve`
+//! - `bad_input/`: strangers, liars and vandals against the example `serve`, one at a time and in crowds
 //! - `liveness.rs`: peers that are stopped, killed, or busy for long
+//! - `faults/`: networks that lose, stall, slow down, cut and corrupt, made by a proxy
 //! - `examples.rs`: what the README's commands print, and that Ctrl-C leaves nothing behind
 //! - `python.rs`: a client in another language, written from `FORMAT.md`
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
@@ -24,14 +25,14 @@ mod serve;
 mod steady;
 mod watch;
 
-pub use memory::{Memory, allow_many_descriptors};
+pub use memory::{Memory, allow_many_descriptors, descriptors};
 pub use program::{Ended, Program, example, until_none_left};
 pub use proxy::{Cut, Proxy, Toward};
 pub use raw::{Raw, Received};
 pub use scratch::{Scratch, abstract_address};
 pub use seed::Random;
 pub use serve::Serve;
-pub use steady::Steady;
+pub use steady::{Steady, Times};
 pub use watch::{WATCHDOG, until, watched};
 
 #[cfg(doctest)]

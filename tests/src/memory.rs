@@ -1,4 +1,4 @@
-//! What a process takes of the machine, as the kernel counts it.
+//! What a process takes of the machine, memory and descriptors, as the kernel counts it.
 
 use std::fs;
 
@@ -25,6 +25,14 @@ impl Memory {
         };
         Memory { now_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
     }
+}
+
+/// How many descriptors the process with this id has open.
+///
+/// # Panics
+/// If it has ended.
+pub fn descriptors(process: u32) -> usize {
+    fs::read_dir(format!("/proc/{process}/fd")).expect("the process is alive, on Linux").count()
 }
 
 /// Lets this process, and those it starts from now on, have `count` descriptors.

@@ -178,13 +178,14 @@ impl Proxy {
     /// Ends all faults: what comes is forwarded at once and unchanged, and nothing is cut any more. What was held is
     /// delivered; what was swallowed, cut or changed stays so.
     pub fn heal(&self) {
+        self.change(State::heal);
+    }
+
+    /// As [`heal`](Proxy::heal), and cuts what is open at that moment: streams that have lost something make no sense.
+    pub fn start_anew(&self) {
         self.change(|state| {
-            state.rules = Rules::default();
-            state.cuts_every = None;
-            state.lines.values_mut().for_each(|line| line.left = None);
-            for traffic in &mut state.traffic {
-                (traffic.flip_byte, traffic.flip_payload) = (None, None);
-            }
+            state.heal();
+            state.cut(Cut::End);
         });
     }
 
@@ -204,7 +205,8 @@ impl Proxy {
     }
 
     /// Reads, and delivers nothing of it either way, not even that a stream has ended: as where packets are lost for
-    /// good. Until [`heal`](Proxy::heal); a stream that lost something makes no sense afterwards.
+    /// good. Until [`heal`](Proxy::heal) or
+    /// [`start_anew`](Proxy::start_anew).
     pub fn swallow(&self) {
         self.change(|state| state.rules.swallows = [true; 2]);
     }
@@ -216,7 +218,7 @@ impl Proxy {
 
     /// Cuts all connections that are open.
     pub fn cut(&self, cut: Cut) {
-        self.change(|state| state.lines.values_mut().for_each(|line| line.cut = Some(cut)));
+        self.change(|state| state.cut(cut));
     }
 
     /// Cuts each connection, those that are open and those that come, once it has passed on so many more bytes, both ways
@@ -291,6 +293,19 @@ impl Shared {
 }
 
 impl State {
+    fn heal(&mut self) {
+        self.rules = Rules::default();
+        self.cuts_every = None;
+        self.lines.values_mut().for_each(|line| line.left = None);
+        for traffic in &mut self.traffic {
+            (traffic.flip_byte, traffic.flip_payload) = (None, None);
+        }
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        self.lines.values_mut().for_each(|line| line.cut = Some(cut));
+    }
+
     /// What is told to the connection with this number, which must be open.
     fn control(&mut self, number: usize) -> &mut Control {
         self.lines.get_mut(&number).expect("only its own thread removes it")

@@ -117,18 +117,23 @@ impl Raw {
 
     /// Sends what `make` gives for each id from 1 to `ids`, and reads nothing, until the peer has closed or takes no more.
     pub fn flood(&mut self, ids: u64, make: impl Fn(u64) -> Vec<u8>) {
+        let mut ids = 1..=ids;
+        loop {
+            let bytes: Vec<u8> = ids.by_ref().take(IDS_PER_WRITE).flat_map(&make).collect();
+            if bytes.is_empty() || !self.pour(&bytes) {
+                return;
+            }
+        }
+    }
+
+    /// Sends bytes and reads nothing. Whether the peer has taken them all: it may have closed, or take no more.
+    pub fn pour(&mut self, bytes: &[u8]) -> bool {
         let set = match &self.socket {
             Socket::Tcp(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
             Socket::Unix(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
         };
         set.expect("the time is not zero");
-        let mut ids = 1..=ids;
-        loop {
-            let bytes: Vec<u8> = ids.by_ref().take(IDS_PER_WRITE).flat_map(&make).collect();
-            if bytes.is_empty() || self.try_send(&bytes).is_err() {
-                return;
-            }
-        }
+        self.try_send(bytes).is_ok()
     }
 
     /// Sends the head of a call or result.

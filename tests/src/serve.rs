@@ -1,9 +1,11 @@
 //! The example `serve` as a process, and what it did to its log and to its memory.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 
 use crate::memory::Memory;
-use crate::program::{Ended, Program};
+use crate::program::{Ended, Program, example};
 
 /// A running `serve`.
 #[derive(Debug)]
@@ -20,7 +22,18 @@ impl Serve {
 
     /// Starts it with more arguments.
     pub fn with(address: &str, arguments: &[&str]) -> Serve {
-        let mut program = Program::start("serve", &[&[address], arguments].concat());
+        Serve::of(Program::start("serve", &[&[address], arguments].concat()))
+    }
+
+    /// Starts it as a process that may have only so many descriptors.
+    pub fn with_few_descriptors(address: &str, max_descriptors: usize) -> Serve {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &max_descriptors.to_string()]);
+        shell.arg(example("serve")).arg(address);
+        Serve::of(Program::spawn(shell))
+    }
+
+    fn of(mut program: Program) -> Serve {
         let line = program.line();
         let address = line.strip_prefix("listening at ").expect("it says where it listens").to_owned();
         Serve { program, address }

@@ -1,8 +1,10 @@
 //! A well-behaved client that works all the time, and must not notice what others do.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use teleport::{Array, Client, Tree, tree};
 
@@ -17,7 +19,48 @@ const WARM_UP: u64 = 6;
 pub struct Steady {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
+    /// How long each small call took.
+    times: Arc<Mutex<Vec<Duration>>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How long calls took, for people to read: no test depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// Ascending.
+    sorted: Vec<Duration>,
+}
+
+impl Times {
+    /// How many calls.
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// What so many percent of the calls took at most; zero if there were none.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        self.sorted.get(at).copied().unwrap_or_default()
+    }
+
+    /// These and those.
+    pub fn and(&self, others: &Times) -> Times {
+        Times::from([&self.sorted[..], &others.sorted].concat())
+    }
+}
+
+impl From<Vec<Duration>> for Times {
+    fn from(mut times: Vec<Duration>) -> Times {
+        times.sort_unstable();
+        Times { sorted: times }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, p50, p99) = (self.count(), self.percentile(50), self.percentile(99));
+        write!(f, "{count} calls, p50 {p50:.1?}, p99 {p99:.1?}")
+    }
 }
 
 impl Steady {
@@ -25,17 +68,19 @@ impl Steady {
     pub fn start(address: &str) -> Steady {
         let client = Client::builder(address).name("steady").connect().expect("the server listens");
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (is_over, done) = (stop.clone(), rounds.clone());
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (is_over, done, took) = (stop.clone(), rounds.clone(), times.clone());
         let work = move || {
             while !is_over.load(Ordering::Relaxed) {
-                round(&client, done.load(Ordering::Relaxed));
+                let times = round(&client, done.load(Ordering::Relaxed));
+                took.lock().expect("nobody panics with it").extend(times);
                 done.fetch_add(1, Ordering::Relaxed);
             }
             assert_eq!(client.stats().connects, 1, "its connection never broke");
             client.close().expect("no call failed");
         };
         let thread = thread::Builder::new().name("steady".into()).spawn(work).expect("there are threads");
-        let mut steady = Steady { stop, rounds, thread: Some(thread) };
+        let mut steady = Steady { stop, rounds, times, thread: Some(thread) };
         steady.works_for(WARM_UP);
         steady
     }
@@ -48,6 +93,11 @@ impl Steady {
     pub fn works_on(&mut self) {
         // The round that is under way may have begun before.
         self.works_for(2);
+    }
+
+    /// How long its small calls have taken since this was last asked.
+    pub fn times(&self) -> Times {
+        std::mem::take(&mut *self.times.lock().expect("nobody panics with it")).into()
     }
 
     #[track_caller]
@@ -84,10 +134,17 @@ impl Drop for Steady {
     }
 }
 
-/// Small calls beside one that needs a grant; all are compared.
-fn round(client: &Client, round: u64) {
+/// Small calls beside one that needs a grant; all are compared. Gives how long each small one took.
+fn round(client: &Client, round: u64) -> Vec<Duration> {
     let large = Tree::from(Array::from((0..400_000).map(|i| i ^ round).collect::<Vec<u64>>()));
     let under_way = client.call("echo", large.clone()).send().expect("it is sent");
+    let mut times = Vec::new();
+    let mut call = |method: &str, sent: Tree, expected: &Tree| {
+        let start = Instant::now();
+        let answer = client.call(method, sent).wait().expect("it is answered");
+        times.push(start.elapsed());
+        assert_eq!(answer, *expected);
+    };
     for i in 0..8 {
         let sent = tree!({
             "i": round * 8 + i,
@@ -95,10 +152,27 @@ fn round(client: &Client, round: u64) {
             "floats": vec![round as f32; 1000],
             "list": [null, (vec![i as u8; 100])],
         });
-        assert_eq!(client.call("echo", sent.clone()).wait().expect("it is answered"), sent);
+        call("echo", sent.clone(), &sent);
         let numbers = |n: u64| Array::from(vec![n; 16]);
-        let sum = client.call("add", tree!({"foo": numbers(round), "bar": numbers(i)})).wait();
-        assert_eq!(sum.expect("it is answered"), tree!({"result": numbers(round + i)}));
+        let sum = tree!({"result": numbers(round + i)});
+        call("add", tree!({"foo": numbers(round), "bar": numbers(i)}), &sum);
     }
     assert_eq!(under_way.wait().expect("it is answered"), large);
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_times_that_were_measured() {
+        let times = Times::from((1..=200).rev().map(Duration::from_millis).collect::<Vec<_>>());
+        assert_eq!(times.percentile(50), Duration::from_millis(100));
+        assert_eq!(times.percentile(99), Duration::from_millis(198));
+        assert_eq!(times.percentile(100), Duration::from_millis(200));
+        assert_eq!(Times::default().percentile(99), Duration::ZERO);
+        assert_eq!(times.and(&times).count(), 400);
+        assert_eq!(Times::from(vec![Duration::from_millis(2)]).to_string(), "1 calls, p50 2.0ms, p99 2.0ms");
+    }
 }

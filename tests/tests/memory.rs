@@ -2,7 +2,7 @@
 //! not, and one that somebody waits for comes whatever the others hold. And what a client that is gone leaves at a server.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use teleport::wire::{CallHead, Kind, Limits, Message, Rpc};
 use teleport::{
@@ -137,14 +137,40 @@ fn a_client_that_keeps_every_result_goes_on() {
         let kept: Vec<_> = (0..CALLS).map(|value| send(&client, LARGE, value).wait().unwrap()).collect();
         let kept_bytes = CALLS as u64 * LARGE;
         assert!(kept_bytes > 2 * MAX_MEMORY && received_bytes() >= kept_bytes);
-        assert_eq!(client.stats().held_bytes, 0);
+        let stats = client.stats();
+        assert_eq!((stats.held_bytes, stats.lent_bytes), (0, kept_bytes));
         // There is as much room for unread ones as ever.
         let futures: Vec<_> = (0..FITTING).map(|value| send(&client, LARGE, value)).collect();
         until("they come", || client.stats().receives as usize == CALLS + FITTING);
         for (value, reply) in kept.iter().enumerate() {
             check(reply, LARGE, value);
         }
+        assert_eq!(client.stats().lent_bytes, kept_bytes, "what nobody has read is not lent");
         drop(futures);
+        drop(kept);
+        assert_eq!(client.stats().lent_bytes, 0);
+    });
+}
+
+#[test]
+fn what_functions_keep_is_counted_apart() {
+    for_each_address(|address| {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = {
+            let kept = kept.clone();
+            move |array: Array| kept.lock().unwrap().push(array.row(0))
+        };
+        let server = Server::bind(address).unwrap().start(Methods::new().register("keep", keep)).unwrap();
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        // Eager, granted, and too small to be counted.
+        for rows in [10_000, LARGE, 8] {
+            client.call("keep", Array::zeros::<u8>([2, rows as usize / 2])).wait().unwrap();
+        }
+        let stats = server.stats();
+        // A row keeps all rows.
+        assert_eq!((stats.held_bytes, stats.lent_bytes), (0, 10_000 + LARGE));
+        kept.lock().unwrap().clear();
+        assert_eq!(server.stats().lent_bytes, 0);
     });
 }
 

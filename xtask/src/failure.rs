@@ -34,6 +34,12 @@ pub(crate) enum Failure {
     /// Some tests failed in some round of a soak.
     #[error("{failed} test(s) failed at least once; their output is in {}", logs.display())]
     Flaky { failed: usize, logs: PathBuf },
+    /// A process that this tool started and still needed has ended.
+    #[error("`{process}` ended before it was told to")]
+    Ended { process: String },
+    /// A server or a client did not stand a churn.
+    #[error("the churn found {} problem(s):\n  {}", problems.len(), problems.join("\n  "))]
+    Soak { problems: Vec<String> },
     /// A benchmark could not be run.
     #[error("cannot measure: {0}")]
     Bench(Box<dyn std::error::Error + Send + Sync>),

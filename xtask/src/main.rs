@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod child;
 mod ci;
 mod failure;
 mod fuzz;
@@ -18,6 +19,7 @@ mod python;
 mod shell;
 mod soak;
 mod source;
+mod usage;
 mod workspace;
 
 use failure::Failure;
@@ -34,10 +36,16 @@ struct Cli {
 enum Command {
     Bench(bench::Options),
     #[command(hide = true)]
+    BenchIdle(bench::PartyOptions),
+    #[command(hide = true)]
     BenchServer(bench::ServerOptions),
     Ci(ci::Options),
     Fuzz(fuzz::Options),
     Soak(soak::Options),
+    #[command(hide = true)]
+    SoakClient(soak::ClientOptions),
+    #[command(hide = true)]
+    SoakServer(soak::ServerOptions),
 }
 
 fn main() -> ExitCode {
@@ -53,9 +61,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Bench(options) => bench::run(&options),
+        Command::BenchIdle(options) => bench::run_party(&options),
         Command::BenchServer(options) => bench::run_server(&options),
         Command::Ci(options) => ci::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::SoakClient(options) => soak::run_client(&options),
+        Command::SoakServer(options) => soak::run_server(&options),
     }
 }

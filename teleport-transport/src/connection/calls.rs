@@ -192,7 +192,7 @@ pub(super) struct PeerCalls {
     unanswered: usize,
     last_id: u64,
     /// The newest call of an earlier connection that this one knows of.
-    last_adopted_id: u64,
+    last_earlier_id: u64,
     /// Invariant: the sum over `open`.
     structure_bytes: u64,
     /// Invariant: the same over those of more than `LARGE_STRUCTURE_BYTES`.
@@ -226,14 +226,18 @@ impl PeerCalls {
 
     /// Whether the peer may name the call in a frame that crossed something of ours.
     pub(super) fn is_known(&self, id: u64) -> bool {
-        id <= self.last_id.max(self.last_adopted_id)
+        id <= self.last_id.max(self.last_earlier_id)
     }
 
     /// A call of an earlier connection is answered on this one.
     pub(super) fn adopt(&mut self, id: u64) {
         self.open.insert(id, PeerCall { is_answered: false, structure_bytes: 0 });
         self.unanswered += 1;
-        self.last_adopted_id = self.last_adopted_id.max(id);
+    }
+
+    /// The peer knows the call from an earlier connection, and may name it on this one.
+    pub(super) fn know(&mut self, id: u64) {
+        self.last_earlier_id = self.last_earlier_id.max(id);
     }
 
     /// The head of a call arrived. It is open from now on; with an overrun its structure must not be kept.

@@ -70,8 +70,8 @@ struct Reception {
     role: Role,
     config: Arc<Config>,
     phase: Phase,
-    /// Messages whose payload has not come to its end.
-    messages: HashMap<u64, Incoming>,
+    /// Messages whose payload has not come to its end. Boxed, since an idle connection keeps the table.
+    messages: HashMap<u64, Box<Incoming>>,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
@@ -286,7 +286,7 @@ impl Inbound {
         Ok(pace.window_ends())
     }
 
-    /// Drops the messages whose payload has not come to its end, and gives back what pays for them: nothing comes any more.
+    /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
         self.reception.messages = HashMap::new();
         self.body = None;
@@ -384,7 +384,8 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             let bytes = message.payload_bytes();
             return Err(ProtocolError::TooMuchData { id, bytes });
         }
-        if let Err(error) = message.allocate(&self.reception.config.pool) {
+        let config = &self.reception.config;
+        if let Err(error) = message.allocate(&config.pool, config.lent.as_ref()) {
             self.refuse_memory(id, error)?;
         }
         self.reception.chunk = Chunk {
@@ -411,10 +412,10 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
         {
             self.corrupt(id)?;
         }
-        if self.reception.messages.get(&id).is_some_and(Incoming::is_complete)
+        if self.reception.messages.get(&id).is_some_and(|message| message.is_complete())
             && let Some(message) = self.reception.messages.remove(&id)
         {
-            self.complete(id, message);
+            self.complete(id, *message);
         }
         Ok(())
     }
@@ -548,7 +549,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         if !message.is_admitted() {
             self.events.push(Event::Wants { id, bytes });
         }
-        self.reception.messages.insert(id, message);
+        self.reception.messages.insert(id, Box::new(message));
         Ok(())
     }
 
@@ -557,7 +558,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         let mut message = Incoming::dropped(plan);
         self.charge_eager(header, &mut message)?;
         if message.memory_bytes() > 0 {
-            self.reception.messages.insert(header.id, message);
+            self.reception.messages.insert(header.id, Box::new(message));
         }
         Ok(())
     }

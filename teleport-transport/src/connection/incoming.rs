@@ -12,6 +12,7 @@ use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
 
 use super::Hold;
 use super::calls::LARGE_STRUCTURE_BYTES;
+use crate::lent::{Lent, Loan};
 use crate::pool::{MemoryError, Pool};
 
 /// Segments of one message offered to one read; more arrive with the next.
@@ -65,6 +66,8 @@ pub(super) struct Incoming {
     announced_bytes: u64,
     /// In which window of the connection's pace it was admitted.
     window: u32,
+    /// Of the memory, where that is counted. Invariant: dropped after `target`, so that memory which nobody gets never counts.
+    loan: Option<Loan>,
 }
 
 impl Incoming {
@@ -78,6 +81,7 @@ impl Incoming {
             hold: None,
             announced_bytes: 0,
             window: 0,
+            loan: None,
         }
     }
 
@@ -92,6 +96,8 @@ impl Incoming {
             Hold::None => true,
             Hold::Eager { bytes } => *bytes == self.memory_bytes,
             Hold::Charged(charge) => charge.bytes() == self.memory_bytes,
+            // Of whole messages only.
+            Hold::Lent { .. } => false,
         };
         let is_new = pays && self.hold.is_none();
         if is_new {
@@ -157,9 +163,12 @@ impl Incoming {
     }
 
     /// Takes the memory from the pool, once.
-    pub(super) fn allocate(&mut self, pool: &Pool) -> Result<(), MemoryError> {
+    pub(super) fn allocate(&mut self, pool: &Pool, lent: Option<&Lent>) -> Result<(), MemoryError> {
         if let Target::None(plan) = &self.target {
-            let memory = pool.alloc(plan.signature.memory_bytes())?;
+            let mut memory = pool.alloc(plan.signature.memory_bytes())?;
+            if let Some(lent) = lent {
+                (memory, self.loan) = lent.watch(memory);
+            }
             if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
                 self.target = Target::Memory(plan, memory);
             }
@@ -266,6 +275,7 @@ impl Incoming {
             Target::Memory(plan, memory) => (plan, memory),
             Target::Dropped => return Err(hold),
         };
+        let hold = hold.with_loan(self.loan);
         Ok((plan.subject, plan.signature.build(&plan.order, memory), hold))
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Flow: `received` with each read -> `next_timeout` tells when to look again -> `handle_timeout` pings or gives up.
 //! Knows no clock: `now` comes in. Bound: one ping in `ping_interval`.
+//!
+//! Only time in which this side looked counts as silence. One that looks much too late was stopped or slept, as its peer may
+//! have, which then had nothing to answer and sent nothing.
 
 use std::time::{Duration, Instant};
 
@@ -57,6 +60,7 @@ impl Liveness {
             }
             return Ok(None);
         }
+        self.forgive_lateness(now);
         let silence = now.saturating_duration_since(self.last_received);
         if silence >= self.max_silence {
             return Err(Closed::NotAlive { silence, max_silence: self.max_silence });
@@ -67,6 +71,16 @@ impl Liveness {
         self.pinged = Some(now);
         self.next_token += 1;
         Ok(Some(self.next_token - 1))
+    }
+
+    /// Takes the time since this side should have looked out of the silence, if a ping or more was missed in it. What
+    /// was due is due now, and no later: so a dead peer is found out also by a side that is always late.
+    fn forgive_lateness(&mut self, now: Instant) {
+        let late = now.saturating_duration_since(self.next_timeout(false));
+        if late >= self.ping_interval {
+            self.last_received += late;
+            self.pinged = self.pinged.map(|pinged| pinged + late);
+        }
     }
 }
 
@@ -110,6 +124,30 @@ mod tests {
             liveness.received(start + second * S);
             assert!(matches!(liveness.handle_timeout(start + (second + 1) * S, false), Ok(None)));
         }
+    }
+
+    #[test]
+    fn the_time_in_which_this_side_slept_is_no_silence() {
+        let start = Instant::now();
+        let mut liveness = liveness(start);
+        liveness.received(start);
+        // Asked before it is judged, as if the time had not passed.
+        let woken = start + 1000 * S;
+        assert!(matches!(liveness.handle_timeout(woken, false), Ok(Some(1))));
+        assert_eq!(liveness.next_timeout(false), woken + 10 * S);
+        // And given up in the end, however often this side sleeps.
+        let (now, error) = loop {
+            let now = liveness.next_timeout(false) + 500 * S;
+            match liveness.handle_timeout(now, false) {
+                Ok(token) => assert!(token.is_some_and(|token| token <= 3), "{token:?}"),
+                Err(error) => break (now, error),
+            }
+        };
+        assert!(matches!(error, Closed::NotAlive { silence, .. } if silence == 35 * S), "{error:?}");
+        // A little late is not slept.
+        let mut liveness = self::liveness(now);
+        assert!(matches!(liveness.handle_timeout(now + 19 * S, false), Ok(Some(1))));
+        assert_eq!(liveness.next_timeout(false), now + 29 * S);
     }
 
     #[test]

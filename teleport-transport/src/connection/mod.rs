@@ -2,8 +2,8 @@
 //!
 //! Two halves, so that a thread that sends and a thread that receives do not wait for each other: [`Inbound`] judges and
 //! places what arrives, [`Outbound`] holds what will be sent and says what goes next. What one learns for the other (a
-//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; the tests here and in
-//! `simulation.rs` drive two of them against each other in virtual time.
+//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; `simulation` drives two of
+//! them against each other in virtual time while everything goes wrong, and `fairness` where nothing does.
 
 mod calls;
 mod error;
@@ -14,9 +14,12 @@ mod outbound;
 mod pace;
 mod resuming;
 mod staged;
+mod unsent;
 
 #[cfg(test)]
 mod crawling;
+#[cfg(test)]
+mod fairness;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
@@ -35,6 +38,7 @@ pub use self::outbound::{MAX_SMALL_BYTES, Outbound, Withdrawn};
 pub use self::staged::{MAX_SEGMENTS_PER_WRITE, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
+use crate::lent::Loan;
 
 /// Which end of a connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,34 @@ pub enum Hold {
     },
     /// Bytes of a budget; given back when dropped.
     Charged(Charge),
+    /// As one of those above, of a message that is whole: where the memory is counted that users hold, it counts from when
+    /// this is dropped.
+    Lent {
+        /// Bytes of a budget.
+        charge: Option<Charge>,
+        /// Bytes of the connection's eager credit, to be given back; 0 for none.
+        eager_bytes: u64,
+        /// Begins to count when it is dropped.
+        loan: Loan,
+    },
+}
+
+impl Hold {
+    /// Bytes of the connection's eager credit, to be given back with [`Outbound::give_credit`]; 0 for none.
+    pub fn eager_bytes(&self) -> u64 {
+        match self {
+            Hold::Eager { bytes } | Hold::Lent { eager_bytes: bytes, .. } => *bytes,
+            Hold::None | Hold::Charged(_) => 0,
+        }
+    }
+
+    fn with_loan(self, loan: Option<Loan>) -> Hold {
+        match (loan, self) {
+            (None, hold) => hold,
+            (Some(loan), Hold::Charged(charge)) => Hold::Lent { charge: Some(charge), eager_bytes: 0, loan },
+            (Some(loan), hold) => Hold::Lent { charge: None, eager_bytes: hold.eager_bytes(), loan },
+        }
+    }
 }
 
 /// A call, received whole.

@@ -1,6 +1,7 @@
 //! One side against frames made by hand: each rule of the format broken once, and what looks like a breach but is not.
 
 mod resuming;
+mod sending;
 
 use std::cell::RefCell;
 use std::io;

@@ -15,8 +15,9 @@ use crate::waste::drop_buffer_later;
 /// Segments handed to one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
 
-/// A buffer of up to so many bytes is kept when everything is written; an idle connection holds no more.
-const KEPT_BYTES: usize = 2048;
+/// A buffer of up to so many bytes is kept when everything is written; an idle connection holds no more. Enough for control
+/// frames and for calls with little in them; for others, to get memory costs little beside sending them.
+const KEPT_BYTES: usize = 256;
 
 #[derive(Debug)]
 enum Segment {
@@ -58,6 +59,11 @@ impl Staged {
     /// Whether everything was written.
     pub fn is_empty(&self) -> bool {
         self.remaining_bytes == 0
+    }
+
+    /// Makes room for so many bytes that will be copied.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.inline.reserve(bytes);
     }
 
     /// Copies a few bytes behind what is there.

@@ -20,17 +20,18 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(hold: Hold, link: &Arc<Link>) -> Lease {
         // A charge and nothing at all settle themselves.
-        let link = if matches!(hold, Hold::Eager { .. }) { Arc::downgrade(link) } else { Weak::new() };
+        let link = if hold.eager_bytes() > 0 { Arc::downgrade(link) } else { Weak::new() };
         Lease { hold, link }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Hold::Eager { bytes } = self.hold
+        let eager_bytes = self.hold.eager_bytes();
+        if eager_bytes > 0
             && let Some(link) = self.link.upgrade()
         {
-            link.give_credit(bytes);
+            link.give_credit(eager_bytes);
         }
     }
 }
@@ -113,9 +114,6 @@ pub trait Handler: Gate + Send + Sync + 'static {
     ) {
     }
 
-    /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
-    fn drained(&self, _link: &Arc<Link>) {}
-
     /// The peer has these messages whole: calls of ours (on a client), or answers to its calls (on a server).
     fn acknowledged(&self, _link: &Arc<Link>, _ids: &[u64]) {}
 
@@ -126,8 +124,11 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// The server answered [`Link::resume`] (on a client). What it has, it answers on this link.
     fn resumed(&self, _link: &Arc<Link>, _calls: Vec<(u64, CallAnswer)>, _wakers: &mut Wakers) {}
 
-    /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after
-    /// it, but perhaps [`drained`](Handler::drained).
+    /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
+    fn drained(&self, _link: &Arc<Link>) {}
+
+    /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after it, but perhaps
+    /// [`drained`](Handler::drained).
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
 }
 

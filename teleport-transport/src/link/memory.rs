@@ -10,10 +10,33 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Link;
-use crate::connection::{Closed, Inbound, Outbound};
+use teleport_wire::Message;
+
+use crate::connection::{Closed, Inbound, Outbound, SendError};
 use crate::poller::Command;
 
+/// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
+/// that a peer may have open.
+const MIN_CHARGED_BYTES: u64 = 4 << 10;
+
 impl Link {
+    /// Queues an answer, and has it paid for if it is large.
+    pub(super) fn queue_answer(
+        self: &Arc<Self>,
+        outbound: &mut Outbound,
+        id: u64,
+        message: Message,
+    ) -> Result<(), SendError> {
+        let charged_bytes = if message.payload_bytes > MIN_CHARGED_BYTES { message.memory_bytes } else { 0 };
+        outbound.push_answer(id, message)?;
+        self.settle_structure(outbound);
+        if let Some(budget) = self.budget.as_ref().filter(|_| charged_bytes > 0) {
+            outbound.hold_charge(id, budget.charge_anyway(charged_bytes));
+            self.watch_pace();
+        }
+        Ok(())
+    }
+
     /// What is left to be sent of large results.
     pub fn unsent_bytes(&self) -> u64 {
         self.outbound.lock().unsent_bytes()

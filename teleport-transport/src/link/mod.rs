@@ -7,8 +7,9 @@
 //! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
 //! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
-//! Never blocks on the network. Bounds: those of the two halves; one turn of reading or writing moves at most
-//! `MAX_BYTES_PER_TURN`, and reading ends after `MAX_TURN`, so that no link keeps a thread for itself.
+//! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
+//! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
+//! link keeps a thread for itself.
 
 mod drive;
 mod handler;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, Message};
+use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
 
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
@@ -39,18 +40,18 @@ use crate::poller::{Command, Poller};
 use crate::socket::Socket;
 use crate::waste::Bin;
 
-/// What one turn of reading or writing moves at most: a few chunks, so that links take turns within a millisecond or two.
+/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
+
+/// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
+/// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
+const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
-/// that a peer may have open.
-const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
 /// Buffers of the reading thread, shared by all links that it reads.
 #[derive(Debug)]
@@ -256,19 +257,9 @@ impl Link {
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
         let _bin = Bin::open();
-        let budget = self.budget.as_ref().filter(|_| message.payload_bytes > MIN_CHARGED_BYTES);
-        let charge = budget.map(|budget| budget.charge_anyway(message.memory_bytes));
         let mut outbound = self.outbound.lock();
-        outbound.push_answer(id, message)?;
-        let is_charged = charge.is_some();
-        self.settle_structure(&mut outbound);
-        if let Some(charge) = charge {
-            outbound.hold_charge(id, charge);
-        }
+        self.queue_answer(&mut outbound, id, message)?;
         drop(outbound);
-        if is_charged {
-            self.watch_pace();
-        }
         self.flush();
         Ok(())
     }
@@ -344,13 +335,17 @@ impl Link {
                 }
                 continue;
             }
+            // Only now, so that a turn which writes all there is wakes no poller.
+            if written >= MAX_WRITTEN_BYTES_PER_TURN {
+                return self.hand_over();
+            }
             match self.write_once(&staged) {
                 Ok(bytes) => {
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
                     self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
-                    if !all || written >= MAX_BYTES_PER_TURN {
+                    if !all {
                         return self.hand_over();
                     }
                 }
@@ -481,9 +476,8 @@ impl Link {
         let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
-        if self.closed.get().is_some() {
-            inbound.discard();
-        } else if let Some(budget) = &self.budget
+        if self.closed.get().is_none()
+            && let Some(budget) = &self.budget
             && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
         {
             self.watch_pace();
@@ -631,7 +625,7 @@ impl Link {
                 Ok(bytes) if bytes > 0 => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => return self.gone(Closed::Here, &mut scratch.wakers),
+                _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
             }
         }
         Turn::More
@@ -641,10 +635,8 @@ impl Link {
 
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-        let _bin = Bin::open();
         if self.linger_is_over(now) && !self.hurry(now) {
-            self.gone(Closed::Here, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(Closed::Here, scratch);
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
@@ -657,15 +649,13 @@ impl Link {
         let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
-            self.gone(closed, &mut scratch.wakers);
-            scratch.wakers.wake_all();
+            self.gone(closed, scratch);
             return None;
         }
         let next = match paced {
             Ok(again) => again.map_or(next, |again| again.min(next)),
             Err(closed) => {
                 self.fail(closed, &mut scratch.wakers);
-                self.forget_input();
                 scratch.wakers.wake_all();
                 next
             }
@@ -699,7 +689,7 @@ impl Link {
             Closed::TooSlow { .. } => Some((ErrorKind::TooSlow, closed.to_string())),
             _ => None,
         };
-        let Some((kind, text)) = kind_and_text else { return self.gone(closed, wakers) };
+        let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
         self.end(closed, wakers, |outbound| outbound.finish_now(Some(kind), &text));
         self.linger(LINGER);
         self.flush();
@@ -721,8 +711,14 @@ impl Link {
         }
     }
 
+    /// Ends the link from outside of a turn of reading.
+    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, scratch: &mut Scratch) {
+        self.close_socket(closed, &mut scratch.wakers);
+        scratch.wakers.wake_all();
+    }
+
     /// Closes the descriptor.
-    pub(crate) fn gone(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    fn close_socket(self: &Arc<Self>, closed: Closed, wakers: &mut Wakers) -> Turn {
         self.end(closed, wakers, Outbound::end);
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         if let Some(socket) = self.socket.read().as_ref() {

@@ -44,12 +44,11 @@ impl Link {
         let mut outbound = self.outbound.lock();
         outbound.answer_resume(calls)?;
         // All before any is written, so that small ones go first.
-        for (id, message) in done {
-            outbound.push_answer(id, message)?;
-        }
+        let mut done = done.into_iter();
+        let queued = done.try_for_each(|(id, message)| self.queue_answer(&mut outbound, id, message));
         drop(outbound);
         self.flush();
-        Ok(())
+        queued
     }
 
     /// Sends a client's call again under its old id, which the server said is missing: in the order of the ids, and before

@@ -342,8 +342,7 @@ impl Polling {
                 Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
-                    link.gone(Closed::Here, &mut self.scratch.wakers);
-                    self.scratch.wakers.wake_all();
+                    link.gone(Closed::Here, &mut self.scratch);
                 }
                 Command::Forget(key) => {
                     if let Some(link) = self.links.remove(&key) {
@@ -382,13 +381,12 @@ impl Polling {
     fn end(mut self) {
         self.listeners.clear();
         for link in std::mem::take(&mut self.links).into_values() {
-            link.gone(Closed::Here, &mut self.scratch.wakers);
+            link.gone(Closed::Here, &mut self.scratch);
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Attach(link) = command {
-                link.gone(Closed::Here, &mut self.scratch.wakers);
+                link.gone(Closed::Here, &mut self.scratch);
             }
         }
-        self.scratch.wakers.wake_all();
     }
 }

@@ -8,12 +8,13 @@
 mod end;
 mod lone;
 mod pair;
+mod session;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use teleport_transport::Config;
-use teleport_transport::wire::{Array, CallHead, ErrorKind, Limits, Message, Ran, RemoteError, Tree};
+use teleport_transport::wire::{Array, CallHead, ErrorKind, Id128, Limits, Message, Ran, RemoteError, Tree};
 
 /// Takes the first bytes of `data` for what is driven and how it is configured, and the rest for operations.
 pub(crate) fn connection(data: &[u8]) {
@@ -52,17 +53,25 @@ impl Input<'_> {
     }
 }
 
+/// What a client of one run in two has, whose calls can survive their connection then.
+const SESSION: Id128 = Id128([7; 16]);
+
+/// Silence that no connection outlives. Time is an operation, and only one takes so long.
+const MAX_SILENCE: Duration = Duration::from_secs(20_000);
+
 fn config(input: &mut Input<'_>) -> Arc<Config> {
+    let resumes = input.below(2) == 1;
     Arc::new(Config {
+        resume: resumes,
+        session: if resumes { SESSION } else { Id128::NONE },
         limits: Limits { max_message_bytes: 1 << 20, ..Limits::default() },
         max_open_calls: input.below(6) as u32,
         max_structure_bytes: if input.below(4) == 0 { 3000 } else { 64 << 20 },
         eager_credit_bytes: [0, 64, 2000, 70_000, 500_000][input.below(5)],
         checksum: input.below(2) == 1,
-        // Time is an operation, and no run takes so long.
-        ping_interval: Duration::from_secs(1),
-        max_silence: Duration::from_secs(1_000_000),
-        handshake_timeout: Duration::from_secs(1_000_000),
+        ping_interval: MAX_SILENCE / 1000,
+        max_silence: MAX_SILENCE,
+        handshake_timeout: MAX_SILENCE,
         ..Config::default()
     })
 }
@@ -76,10 +85,18 @@ fn tree(input: &mut Input<'_>) -> Tree {
     Tree::List(arrays.collect())
 }
 
+/// A call, and what it carries.
 fn call_message(input: &mut Input<'_>) -> (Tree, Message) {
     let (method, tree) = (["echo", "refused"][input.below(4) / 3], tree(input));
-    let message = Message::call(&CallHead::new(method), &tree, &Limits::default());
-    (tree, message.expect("three small arrays fit"))
+    let deadline = (input.below(4) == 0).then(|| Duration::from_millis(input.next().into()));
+    let message = call_of(method, &tree, deadline);
+    (tree, message)
+}
+
+/// A call that asks to survive, which it does where both sides can.
+fn call_of(method: &str, tree: &Tree, deadline: Option<Duration>) -> Message {
+    let head = CallHead { deadline, resume: true, ..CallHead::new(method) };
+    Message::call(&head, tree, &Limits::default()).expect("three small arrays fit")
 }
 
 fn result_message(tree: &Tree) -> Message {

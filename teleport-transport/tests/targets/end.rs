@@ -56,15 +56,20 @@ impl End {
 
     /// The next bytes that it sends, at most so many.
     pub(super) fn write(&mut self, at_most: usize) -> Vec<u8> {
-        if self.staged.is_empty() {
-            self.outbound.borrow_mut().stage(&mut self.staged);
-        }
+        self.stage();
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = self.staged.slices(&mut slices);
         let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
         bytes.truncate(at_most);
         self.staged.advance(bytes.len());
         bytes
+    }
+
+    /// Fills what goes to the socket next, and leaves it there: what comes later must wait for it.
+    pub(super) fn stage(&mut self) {
+        if self.staged.is_empty() {
+            self.outbound.borrow_mut().stage(&mut self.staged);
+        }
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
@@ -116,6 +121,18 @@ impl End {
         self.now += Duration::from_millis(milliseconds);
         self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes so long");
         assert!(self.inbound.next_timeout() > self.now);
+    }
+
+    /// Nothing comes for longer than a connection lives.
+    pub(super) fn fall_silent(&mut self) -> Closed {
+        // Looked at whenever it asks for it: a gap in between would count as a pause of this process.
+        for _ in 0..2000 {
+            self.now = self.inbound.next_timeout();
+            if let Err(closed) = self.inbound.handle_timeout(self.now, &self.outbound) {
+                return closed;
+            }
+        }
+        panic!("it was silent for longer than any connection lives");
     }
 
     /// Eager payload that the layer above holds, in bytes: never more than this end offered.

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use teleport_transport::connection::{Closed, Event, Role, Withdrawn};
 use teleport_transport::wire::{
-    Goodbye, Header, Hello, Id128, Kind, Limits, Message, Preface, encode_frame, encode_ids,
+    CallAnswer, CallHead, CallState, Goodbye, Header, Hello, Id128, Kind, Limits, Message, Preface, Resume,
+    ResumeAnswer, Tree, encode_frame, encode_ids,
 };
 
 use super::end::End;
-use super::{Input, call_message, config, failure, result_message, tree};
+use super::{Input, SESSION, call_message, config, failure, result_message, tree};
 
 struct Lone {
     role: Role,
@@ -19,14 +20,25 @@ struct Lone {
     /// A server's calls that have arrived.
     arrived: HashSet<u64>,
     serving: Vec<u64>,
+    /// A question of the client that has no answer yet.
+    asked: Option<Resume>,
+    said_goodbye: bool,
 }
 
 pub(super) fn run(input: &mut Input<'_>) {
     let role = [Role::Client, Role::Server][input.below(2)];
     let end = End::new(role, config(input));
-    let mut lone = Lone { role, end, open: HashSet::new(), arrived: HashSet::new(), serving: Vec::new() };
+    let (open, arrived, serving) = (HashSet::new(), HashSet::new(), Vec::new());
+    let mut lone = Lone { role, end, open, arrived, serving, asked: None, said_goodbye: false };
     lone.end.arriving.extend(introduction(input));
     while !input.is_empty() {
+        if input.next() == 255 {
+            let closed = lone.end.fall_silent();
+            return assert!(
+                matches!(closed, Closed::NotAlive { .. } | Closed::NoHandshake { .. }),
+                "{closed}"
+            );
+        }
         lone.operate(input);
         let received = lone.receive(input);
         lone.take_events();
@@ -39,7 +51,7 @@ pub(super) fn run(input: &mut Input<'_>) {
 
 impl Lone {
     fn operate(&mut self, input: &mut Input<'_>) {
-        match input.below(12) {
+        match input.below(16) {
             0 => self.call(input),
             1 => self.withdraw(input),
             2 => self.answer(input),
@@ -50,6 +62,13 @@ impl Lone {
             5 => self.end.release(input.next().into()),
             6 => drop(self.end.write(usize::from(input.next()) * 40)),
             7 => self.end.tick(u64::from(input.next()) * 10),
+            8 => self.end.stage(),
+            9 => self.resume(input),
+            10 => self.end.outbound.borrow_mut().acknowledge(id(input)),
+            11 if input.below(16) == 15 => {
+                self.end.outbound.borrow_mut().finish(None, "enough");
+                self.said_goodbye = true;
+            }
             _ => self.end.arriving.extend(frame(input)),
         }
     }
@@ -79,7 +98,29 @@ impl Lone {
             0 => Message::error(&failure()),
             _ => result_message(&tree(input)),
         };
-        self.end.outbound.borrow_mut().push_answer(id, message).expect("whole calls stay open");
+        let answered = self.end.outbound.borrow_mut().push_answer(id, message);
+        assert!(answered.is_ok() || self.said_goodbye, "whole calls stay open: {answered:?}");
+    }
+
+    /// Asks for calls of an earlier connection, or answers such a question. Fails out of turn, and where a side cannot.
+    fn resume(&mut self, input: &mut Input<'_>) {
+        let mut outbound = self.end.outbound.borrow_mut();
+        match self.role {
+            Role::Client => {
+                outbound.number_after(8);
+                let _ = outbound.resume(&Resume { server: Id128::NONE, calls: states(input) });
+            }
+            Role::Server => {
+                let Some(resume) = self.asked.take() else { return };
+                let answers = resume.calls.iter().map(|(id, _)| (*id, ANSWERS[input.below(ANSWERS.len())]));
+                let answers: Vec<_> = answers.collect();
+                if outbound.answer_resume(answers.clone()).is_err() {
+                    return;
+                }
+                let held = answers.iter().filter(|(_, answer)| is_held(*answer)).map(|(id, _)| *id);
+                self.serving.extend(held);
+            }
+        }
     }
 
     fn receive(&mut self, input: &mut Input<'_>) -> Result<(), Closed> {
@@ -103,10 +144,29 @@ impl Lone {
                     self.end.holds.extend(answer.ok().map(|(_, hold)| hold));
                 }
                 (Event::Cancel { .. }, Role::Server) | (Event::Open(_) | Event::Goodbye(_), _) => {}
+                (Event::Resume(resume), Role::Server) => self.asked = Some(resume),
+                (Event::Resumed { calls }, Role::Client) => self.resumed(calls),
+                (Event::Acknowledged { ids }, _) => assert!(!ids.is_empty()),
                 (Event::Wants { id, .. }, _) => self.end.wanted.push(id),
                 (Event::Withdrawn { id }, _) => self.end.wanted.retain(|wanted| *wanted != id),
                 (Event::Dropped { hold }, _) => self.end.holds.push(hold),
                 (event, role) => panic!("a {role:?} was told of {event:?}"),
+            }
+        }
+    }
+
+    /// The server has said what it has: that is open, and what it lacks is sent again.
+    fn resumed(&mut self, calls: Vec<(u64, CallAnswer)>) {
+        for (id, answer) in calls {
+            if answer == CallAnswer::Missing {
+                let message = Message::call(&CallHead::new("again"), &Tree::Null, &Limits::default());
+                let again = message.expect("null fits");
+                if self.end.outbound.borrow_mut().push_call_again(id, again).is_err() {
+                    continue;
+                }
+            }
+            if is_held(answer) || answer == CallAnswer::Missing {
+                assert!(self.open.insert(id), "call {id} is resumed twice");
             }
         }
     }
@@ -116,8 +176,10 @@ impl Lone {
         if self.role == Role::Server {
             let max_open_calls = self.end.config.max_open_calls as usize;
             assert!(self.end.inbound.unfinished() <= 2 * max_open_calls);
-            assert!(self.end.outbound.borrow().open_calls() <= max_open_calls);
-            assert!(self.serving.len() <= max_open_calls);
+            // A client that resumes more than it may have open is stopped by the layer above.
+            let most = max_open_calls + MAX_RESUMED;
+            assert!(self.end.outbound.borrow().open_calls() <= most);
+            assert!(self.serving.len() <= most);
         }
     }
 
@@ -132,6 +194,30 @@ impl Lone {
         outbound.finish_now(None, "the peer broke a rule");
         assert_eq!(outbound.queued_bytes(), 0);
     }
+}
+
+const ANSWERS: [CallAnswer; 5] = [
+    CallAnswer::Done,
+    CallAnswer::Running,
+    CallAnswer::Missing,
+    CallAnswer::Expired,
+    CallAnswer::UnknownSession,
+];
+
+fn is_held(answer: CallAnswer) -> bool {
+    matches!(answer, CallAnswer::Done | CallAnswer::Running)
+}
+
+/// Calls that one resume lists.
+const MAX_RESUMED: usize = 8;
+
+/// Some of the ids 1 to 8, each in some state.
+fn states(input: &mut Input<'_>) -> Vec<(u64, CallState)> {
+    const STATES: [CallState; 4] =
+        [CallState::Unsent, CallState::Part, CallState::Sent, CallState::Acknowledged];
+    let chosen = input.next();
+    let ids = (0..MAX_RESUMED as u64).filter(|bit| chosen >> bit & 1 == 1);
+    ids.map(|bit| (1 + bit, STATES[input.below(4)])).collect()
 }
 
 /// Few ids, so that frames meet; seldom one that nobody used.
@@ -149,7 +235,7 @@ fn introduction(input: &mut Input<'_>) -> Vec<u8> {
         eager_credit_bytes: [0, 64, 70_000, u64::MAX][input.below(4)],
         max_open_calls: input.below(6) as u32,
         instance: Id128::NONE,
-        session: Id128::NONE,
+        session: if input.below(2) == 1 { SESSION } else { Id128::NONE },
         name: String::new(),
         auth: Vec::new(),
     };
@@ -158,7 +244,7 @@ fn introduction(input: &mut Input<'_>) -> Vec<u8> {
 
 fn frame(input: &mut Input<'_>) -> Vec<u8> {
     let head = |id, message: &Message, eager| [&message.header(id, eager)[..], &message.metadata].concat();
-    match input.below(16) {
+    match input.below(20) {
         0..3 => head(id(input), &call_message(input).1, input.below(2) == 1),
         3..5 => head(id(input), &result_message(&tree(input)), input.below(2) == 1),
         5 => head(id(input), &Message::error(&failure()), false),
@@ -171,6 +257,19 @@ fn frame(input: &mut Input<'_>) -> Vec<u8> {
         }
         12 => Header::empty(Kind::Credit, [1, 64, 1000, u64::MAX][input.below(4)]).encode().to_vec(),
         13 => Header::empty([Kind::Ping, Kind::Pong][input.below(2)], id(input)).encode().to_vec(),
+        15 => {
+            let resume = Resume { server: Id128::NONE, calls: states(input) };
+            encode_frame(Kind::Resume, 0, &resume.encode())
+        }
+        16 => {
+            let ids = states(input).into_iter().map(|(id, _)| id);
+            let calls = ids.map(|id| (id, ANSWERS[input.below(ANSWERS.len())])).collect();
+            encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode())
+        }
+        17 => {
+            let ids: Vec<u64> = (0..=input.below(4)).map(|_| id(input)).collect();
+            encode_frame(Kind::Ack, 0, &encode_ids(&ids))
+        }
         14 if input.below(8) == 0 => Goodbye { kind: None, reason: "enough".into() }.encode_frame(),
         _ => raw(input),
     }

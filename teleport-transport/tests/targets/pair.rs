@@ -1,12 +1,13 @@
-//! Two ends that keep the rules. Neither may refuse anything, every call ends exactly once and with its own bytes, and
+//! Two ends that keep the rules, and a connection that may be cut anywhere and made again. Neither may refuse anything, every call ends exactly once and with its own bytes, and
 //! when all is read nothing is left and all credit is back.
 
 use std::collections::HashMap;
 
-use teleport_transport::connection::{Event, IncomingCall, Role, SendError, Withdrawn};
+use teleport_transport::connection::{Closed, Event, Hold, IncomingCall, Role, SendError, Withdrawn};
 use teleport_transport::wire::{ErrorKind, Message, Tree};
 
 use super::end::End;
+use super::session::Session;
 use super::{Input, call_message, config, failure, result_message};
 
 /// Each moves all that can go at once, and one answer, one grant and one hold of each end.
@@ -18,12 +19,14 @@ struct Pair {
     /// Calls that the client waits for, with what they carry.
     open: HashMap<u64, Tree>,
     serving: Vec<IncomingCall>,
+    session: Session,
     said_goodbye: bool,
 }
 
 pub(super) fn run(input: &mut Input<'_>) {
     let (client, server) = (End::new(Role::Client, config(input)), End::new(Role::Server, config(input)));
-    let mut pair = Pair { client, server, open: HashMap::new(), serving: Vec::new(), said_goodbye: false };
+    let (open, serving, session) = (HashMap::new(), Vec::new(), Session::default());
+    let mut pair = Pair { client, server, open, serving, session, said_goodbye: false };
     while !input.is_empty() {
         pair.operate(input);
         pair.take_events();
@@ -36,7 +39,7 @@ pub(super) fn run(input: &mut Input<'_>) {
 
 impl Pair {
     fn operate(&mut self, input: &mut Input<'_>) {
-        match input.below(14) {
+        match input.below(18) {
             0 | 1 => self.call(input),
             2 => self.answer(input.next().into(), input.next()),
             3 => self.withdraw(input),
@@ -55,6 +58,10 @@ impl Pair {
                 self.client.tick(input.next().into());
                 self.server.tick(u64::from(input.next()) * 10);
             }
+            13 => [&mut self.client, &mut self.server][input.below(2)].stage(),
+            14 if input.below(4) == 3 => self.cut(),
+            15 => self.session.expire(),
+            16 if input.below(32) == 31 => self.fall_silent(input.below(2)),
             _ if input.below(32) == 31 => {
                 let end = [&self.client, &self.server][input.below(2)];
                 end.outbound.borrow_mut().finish(None, "enough");
@@ -66,11 +73,17 @@ impl Pair {
 
     fn call(&mut self, input: &mut Input<'_>) {
         let (tree, message) = call_message(input);
-        let open = &mut self.open;
-        let called = self.client.outbound.borrow_mut().push_call(message, |id| drop(open.insert(id, tree)));
+        let (open, last_id) = (&mut self.open, &mut self.session.last_id);
+        let register = |id| {
+            *last_id = id;
+            open.insert(id, tree);
+        };
+        let called = self.client.outbound.borrow_mut().push_call(message, register);
         match called {
             Ok(_) | Err(SendError::TooManyCalls { .. }) => {}
-            Err(SendError::NotReady) => assert!(self.client.outbound.borrow().peer().is_none()),
+            Err(SendError::NotReady) => {
+                assert!(self.client.outbound.borrow().peer().is_none() || self.client.config.resume);
+            }
             Err(other) => assert!(self.said_goodbye, "{other}"),
         }
     }
@@ -84,9 +97,13 @@ impl Pair {
             Ok(tree) if !how.is_multiple_of(4) => result_message(tree),
             _ => Message::error(&failure()),
         };
-        let answered = self.server.outbound.borrow_mut().push_answer(call.id, message);
-        assert!(answered.is_ok() || self.said_goodbye, "{answered:?}");
         self.server.holds.push(call.hold);
+        if call.resume && !self.session.answered(call.id, &message) {
+            return;
+        }
+        // A call of an earlier connection is open again once its resume was answered.
+        let answered = self.server.outbound.borrow_mut().push_answer(call.id, message);
+        assert!(answered.is_ok() || self.said_goodbye || call.resume, "{answered:?}");
     }
 
     fn withdraw(&mut self, input: &mut Input<'_>) {
@@ -110,7 +127,14 @@ impl Pair {
     fn take_events(&mut self) {
         for event in std::mem::take(&mut self.server.events) {
             match event {
-                Event::Call(call) => self.serving.push(call),
+                Event::Call(call) => {
+                    if call.resume {
+                        self.session.arrived(call.id, &self.server);
+                    }
+                    self.serving.push(call);
+                }
+                Event::Acknowledged { ids } => self.session.acknowledged(&ids),
+                Event::Resume(resume) => self.session.resume(&resume, &self.server),
                 Event::Wants { id, .. } => self.server.wanted.push(id),
                 Event::Withdrawn { id } => self.server.wanted.retain(|wanted| *wanted != id),
                 Event::Dropped { hold } => self.server.holds.push(hold),
@@ -122,6 +146,7 @@ impl Pair {
             match event {
                 Event::Answer { id, answer } => {
                     let sent = self.open.remove(&id).expect("each call ends once");
+                    self.client.outbound.borrow_mut().acknowledge(id);
                     match answer {
                         Ok((tree, hold)) => {
                             assert!(tree.expect("nothing was changed on the way") == sent);
@@ -133,10 +158,48 @@ impl Pair {
                 Event::Wants { id, .. } => self.client.wanted.push(id),
                 Event::Withdrawn { id } => self.client.wanted.retain(|wanted| *wanted != id),
                 Event::Dropped { hold } => self.client.holds.push(hold),
-                Event::Open(_) | Event::Goodbye(_) => {}
+                Event::Open(_) => self.session.opened(&self.client),
+                Event::Resumed { calls } => {
+                    for (id, answer) in calls {
+                        let tree = self.session.resumed(id, answer, &self.client);
+                        self.open.extend(tree.map(|tree| (id, tree)));
+                    }
+                }
+                Event::Acknowledged { .. } | Event::Goodbye(_) => {}
                 event => panic!("the server sent {event:?}"),
             }
         }
+    }
+
+    /// One side hears nothing for too long and gives up.
+    fn fall_silent(&mut self, side: usize) {
+        let closed = [&mut self.client, &mut self.server][side].fall_silent();
+        assert!(matches!(closed, Closed::NotAlive { .. } | Closed::NoHandshake { .. }), "{closed}");
+        self.cut();
+    }
+
+    /// The connection is lost with all that was on its way, and another one takes its place.
+    fn cut(&mut self) {
+        let resumes = self.client.outbound.borrow().resumes();
+        for end in [&self.client, &self.server] {
+            end.outbound.borrow_mut().end();
+        }
+        let states = self.client.outbound.borrow().call_states();
+        for (id, state) in states {
+            let tree = self.open.remove(&id).expect("it has no answer yet");
+            if resumes {
+                self.session.kept.insert(id, (tree, state));
+            }
+        }
+        assert!(self.open.is_empty(), "calls {:?} are open at one place only", self.open.keys());
+        self.serving.retain(|call| call.resume);
+        for call in &mut self.serving {
+            // It was paid for by a connection that is gone.
+            call.hold = Hold::None;
+        }
+        self.client = End::new(Role::Client, self.client.config.clone());
+        self.server = End::new(Role::Server, self.server.config.clone());
+        self.said_goodbye = false;
     }
 
     /// Lets everything that was begun come to its end.
@@ -167,6 +230,7 @@ impl Pair {
             return;
         }
         assert!(self.open.is_empty(), "calls {:?} never ended", self.open.keys());
+        assert!(self.session.is_settled(), "something is kept for ever");
         for end in [&self.client, &self.server] {
             let outbound = end.outbound.borrow();
             assert_eq!((end.inbound.unfinished(), outbound.open_calls(), outbound.queued_bytes()), (0, 0, 0));

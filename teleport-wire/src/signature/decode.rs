@@ -34,7 +34,17 @@ impl Signature {
         decoder.reader.finish("signature")?;
         decoder.signature.payload_bytes = decoder.layout.payload_bytes;
         decoder.signature.memory_bytes = decoder.layout.memory_bytes as usize;
+        decoder.signature.shrink_to_fit();
         Ok(decoder.signature)
+    }
+
+    /// Connections keep signatures for as long as they live, and there may be many thousands of them.
+    fn shrink_to_fit(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.keys.shrink_to_fit();
+        self.leaves.shrink_to_fit();
+        self.ranges.shrink_to_fit();
+        self.runs.shrink_to_fit();
     }
 }
 

@@ -1,23 +1,12 @@
 //! Who is measured: each has a server process of its own, and a client in this one.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use teleport::{Array, BoxError, Client, Method, Methods, Server, Tree};
 
 use super::{Cores, raw};
+use crate::child::{self, Child};
 use crate::failure::Failure;
-
-/// A server process that ends with this one: its standard input closes then.
-struct ServerProcess(Child);
-
-impl Drop for ServerProcess {
-    fn drop(&mut self) {
-        // Both fail only where the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// One side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,12 +15,25 @@ pub(super) enum Who {
     Raw,
     /// This library.
     Teleport,
+    /// This library, with a checksum of the payload.
+    Checked,
+}
+
+impl Who {
+    /// As the report calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Who::Raw => "raw",
+            Who::Teleport => "teleport",
+            Who::Checked => "with checksum",
+        }
+    }
 }
 
 /// A connected client and its server.
 pub(super) struct Contender {
     client: Connected,
-    _server: ServerProcess,
+    _server: Child,
 }
 
 enum Connected {
@@ -39,49 +41,56 @@ enum Connected {
     Teleport { client: Client, message: Array },
 }
 
-/// Runs a server in this process until standard input closes. Prints where it listens.
+/// Runs a server in this process, for ever. Prints where it listens.
 pub(super) fn serve(who: Who, address: &str) -> Result<(), BoxError> {
-    std::thread::spawn(|| {
-        // The parent holds the other end: it closes when the parent ends, however that happens.
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(0);
-    });
     match who {
         Who::Raw => {
             let (server, address) = raw::Server::bind(address)?;
-            println!("{address}");
+            child::say(&address)?;
             server.serve()?;
         }
-        Who::Teleport => {
+        Who::Teleport | Who::Checked => {
             let methods = Methods::new()
                 .register("sink", Method::inline(|_: Tree| ()))
                 .register("echo", Method::inline(|x: Tree| x))
+                .register("give", Method::inline(give()))
                 .register("pool_echo", |x: Tree| x);
-            let server = Server::bind(address)?.start(methods)?;
-            println!("{}", server.address());
+            let server = Server::bind(address)?.checksum(who == Who::Checked).start(methods)?;
+            child::say(&server.address().to_string())?;
             server.join()?;
         }
     }
     Ok(())
 }
 
+/// Gives so many bytes, which are made when they are first asked for.
+fn give() -> impl Fn(u64) -> Array + Send + Sync + 'static {
+    let kept = Mutex::new(Array::from(Vec::<u8>::new()));
+    move |bytes| {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() as u64 != bytes {
+            *kept = Array::from(vec![1u8; bytes as usize]);
+        }
+        kept.clone()
+    }
+}
+
 impl Contender {
     /// Starts a server process at `address` and connects to it.
     pub(super) fn start(who: Who, address: &str, cores: Cores) -> Result<Contender, Failure> {
-        let program = std::env::current_exe().map_err(Failure::bench)?;
         let name = format!("{who:?}").to_lowercase();
-        let mut process = Command::new(program)
-            .args(["bench-server", &name, address, if cores == Cores::One { "0" } else { "1" }])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(Failure::bench)?;
-        let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
-        let server = ServerProcess(process);
-        BufReader::new(output).read_line(&mut line).map_err(Failure::bench)?;
-        let client = Connected::to(who, line.trim())?;
+        let core = if cores == Cores::One { "0" } else { "1" };
+        let mut server = Child::start(["bench-server", &name, address, core], &[])?;
+        let client = Connected::to(who, &server.line()?)?;
         Ok(Contender { client, _server: server })
+    }
+
+    /// The client, where it is one of this library.
+    pub(super) fn client(&self) -> Option<&Client> {
+        match &self.client {
+            Connected::Teleport { client, .. } => Some(client),
+            Connected::Raw(_) => None,
+        }
     }
 
     /// Sends `bytes` bytes and waits for the answer.
@@ -118,8 +127,9 @@ impl Connected {
     fn to(who: Who, address: &str) -> Result<Connected, Failure> {
         match who {
             Who::Raw => Ok(Connected::Raw(raw::Client::connect(address).map_err(Failure::bench)?)),
-            Who::Teleport => {
-                let client = Client::connect(address).map_err(Failure::bench)?;
+            Who::Teleport | Who::Checked => {
+                let client = Client::builder(address).checksum(who == Who::Checked).connect();
+                let client = client.map_err(Failure::bench)?;
                 Ok(Connected::Teleport { client, message: Array::from(Vec::<u8>::new()) })
             }
         }

@@ -1,35 +1,52 @@
 //! `cargo xtask bench`: what Teleport reaches of the machine's own limit, measured side by side in one run.
 //!
 //! Flow: for each row, a server process a contender -> many short rounds that alternate between contenders, so that a
-//! machine that slows down slows both -> ratios pair by pair -> a table, and a JSON file where asked for.
+//! machine that slows down slows both -> ratios pair by pair -> a table for each pair, and a JSON file where asked for.
+//! Most rows compare with plain sockets; others compare Teleport with itself, for what a checksum or a large message at the
+//! side of small ones costs.
 //! Absolute numbers change from run to run; the ratios are what to read.
 
 mod contender;
+mod fairness;
+mod idle;
+mod raw;
 mod report;
 mod stats;
 
-mod raw;
-
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use self::contender::{Answer, Contender, Who};
+pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
 use self::report::Outcome;
+use crate::child;
 use crate::failure::Failure;
 
 /// Measure Teleport against the machine's own limit.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Only rows whose name contains this
     #[arg(long)]
     row: Option<String>,
     /// Pairs of rounds for each row
     #[arg(long, default_value_t = 30)]
     rounds: usize,
+    /// MiB of the large message beside which small calls are made
+    #[arg(long, default_value_t = 256)]
+    large_mib: usize,
     /// Also write the results to this file
     #[arg(long)]
     json: Option<std::path::PathBuf>,
+}
+
+/// What is measured in another way than the rows.
+#[derive(Debug, Subcommand)]
+enum Other {
+    Idle(IdleOptions),
 }
 
 /// A server process of the benchmark; not for users.
@@ -42,17 +59,19 @@ pub(crate) struct ServerOptions {
 
 /// What one row measures.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) name: &'static str,
-    pub(super) measure: Measure,
+struct Row {
+    name: &'static str,
+    measure: Measure,
+    /// The second is compared with the first.
+    contenders: [Who; 2],
     /// Payload of each message.
     bytes: usize,
     answer: Answer,
     /// Messages in one round.
     messages: usize,
-    /// The ratio to the raw socket that is to be reached.
-    pub(super) goal: f64,
-    pub(super) cores: Cores,
+    /// The ratio that is to be reached.
+    goal: Option<f64>,
+    cores: Cores,
 }
 
 /// Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on two, and a wake-up
@@ -73,41 +92,56 @@ pub(super) enum Measure {
     Latency,
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 8] = [
     Row::throughput("256 MiB argument, null result", 256 << 20, 2),
     Row::throughput("1 MiB argument, null result", 1 << 20, 200),
     Row::latency("1 KiB call, inline method, p50, one core", Answer::Same, 2.0, Cores::One),
     Row::latency("1 KiB call, inline method, p50, two cores", Answer::Same, 2.0, Cores::Two),
     Row::latency("1 KiB call, pool of workers, p50, one core", Answer::SameFromPool, 3.0, Cores::One),
     Row::latency("1 KiB call, pool of workers, p50, two cores", Answer::SameFromPool, 3.0, Cores::Two),
+    Row::throughput("256 MiB argument with checksum", 256 << 20, 2).of_checksum(),
+    Row::throughput("1 MiB argument with checksum", 1 << 20, 200).of_checksum(),
 ];
+
+const RAW_AND_OURS: [Who; 2] = [Who::Raw, Who::Teleport];
 
 impl Row {
     const fn throughput(name: &'static str, bytes: usize, messages: usize) -> Row {
         let (measure, answer, cores) = (Measure::Throughput, Answer::Nothing, Cores::Two);
-        Row { name, measure, bytes, answer, messages, goal: 0.8, cores }
+        Row { name, measure, contenders: RAW_AND_OURS, bytes, answer, messages, goal: Some(0.8), cores }
+    }
+
+    /// The same, of what a checksum of the payload costs.
+    const fn of_checksum(self) -> Row {
+        Row { contenders: [Who::Teleport, Who::Checked], goal: None, ..self }
     }
 
     const fn latency(name: &'static str, answer: Answer, goal: f64, cores: Cores) -> Row {
-        Row { name, measure: Measure::Latency, bytes: 1 << 10, answer, messages: 1000, goal, cores }
+        let (measure, goal) = (Measure::Latency, Some(goal));
+        Row { name, measure, contenders: RAW_AND_OURS, bytes: 1 << 10, answer, messages: 1000, goal, cores }
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if let Some(Other::Idle(options)) = &options.other {
+        return idle::run(options);
+    }
     if cfg!(debug_assertions) {
         return again_optimized();
     }
     pin_to_core(0)?;
-    let folder = std::env::temp_dir();
+    let chosen = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part));
     let mut outcomes = Vec::new();
     for transport in ["tcp", "ipc"] {
-        for row in ROWS.iter().filter(|row| options.row.as_ref().is_none_or(|name| row.name.contains(name))) {
+        for row in ROWS.iter().filter(|row| chosen(row.name)) {
             eprintln!("measuring: {} over {transport} …", row.name);
-            let address = |who: Who| match transport {
-                "tcp" => "tcp://127.0.0.1:0".to_owned(),
-                _ => format!("ipc://{}/teleport-bench-{}-{who:?}", folder.display(), std::process::id()),
-            };
-            outcomes.push(measure(row, transport, &address, options.rounds)?);
+            outcomes.push(measure(row, transport, options.rounds)?);
+        }
+        for direction in fairness::Direction::ALL.into_iter().filter(|d| d.rows().into_iter().any(chosen)) {
+            eprintln!("measuring: {} over {transport} …", direction.rows()[0]);
+            let (address, large_bytes) = (address(transport, Who::Teleport), options.large_mib << 20);
+            let both = fairness::measure(direction, transport, &address, large_bytes, options.rounds)?;
+            outcomes.extend(both.into_iter().filter(|outcome| chosen(outcome.name)));
         }
     }
     report::print(&outcomes);
@@ -118,6 +152,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
+    child::follow_parent()?;
     pin_to_core(options.core)?;
     contender::serve(options.who, &options.address).map_err(Failure::bench)
 }
@@ -142,35 +177,41 @@ fn again_optimized() -> Result<(), Failure> {
     }
 }
 
-fn measure(
-    row: &Row,
-    transport: &'static str,
-    address: &dyn Fn(Who) -> String,
-    rounds: usize,
-) -> Result<Outcome, Failure> {
-    let mut raw = Contender::start(Who::Raw, &address(Who::Raw), row.cores)?;
-    let mut teleport = Contender::start(Who::Teleport, &address(Who::Teleport), row.cores)?;
-    let (mut raw_values, mut teleport_values) = (Vec::new(), Vec::new());
-    for contender in [&mut raw, &mut teleport] {
+/// Where a contender's server listens.
+fn address(transport: &str, who: Who) -> String {
+    match transport {
+        "tcp" => "tcp://127.0.0.1:0".to_owned(),
+        // No file is left of it.
+        _ => format!("ipc://@teleport-bench-{}-{who:?}", std::process::id()),
+    }
+}
+
+fn measure(row: &Row, transport: &'static str, rounds: usize) -> Result<Outcome, Failure> {
+    let start = |who| Contender::start(who, &address(transport, who), row.cores);
+    let [base, other] = row.contenders.map(start);
+    let (mut base, mut other) = (base?, other?);
+    let (mut base_values, mut other_values) = (Vec::new(), Vec::new());
+    for contender in [&mut base, &mut other] {
         round(row, contender)?; // memory gets warm
     }
     for number in 0..rounds {
         // Who goes first changes, in case that it matters.
         if number % 2 == 0 {
-            raw_values.push(round(row, &mut raw)?);
-            teleport_values.push(round(row, &mut teleport)?);
+            base_values.push(round(row, &mut base)?);
+            other_values.push(round(row, &mut other)?);
         } else {
-            teleport_values.push(round(row, &mut teleport)?);
-            raw_values.push(round(row, &mut raw)?);
+            other_values.push(round(row, &mut other)?);
+            base_values.push(round(row, &mut base)?);
         }
     }
-    for who in [Who::Raw, Who::Teleport] {
-        if let Some(path) = address(who).strip_prefix("ipc://") {
-            // A Teleport server that was killed leaves its socket file, and so does a raw one.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    Ok(Outcome { row: *row, transport, raw: raw_values, teleport: teleport_values })
+    Ok(Outcome {
+        name: row.name,
+        transport,
+        measure: row.measure,
+        contenders: row.contenders.map(Who::name),
+        values: [base_values, other_values],
+        goal: row.goal,
+    })
 }
 
 /// Gigabytes a second, or the median in microseconds, of one round.

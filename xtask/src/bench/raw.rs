@@ -5,7 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 /// The largest read: measured, larger ones are slower since they leave the cache.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -23,10 +24,11 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// Listens at `tcp://HOST:PORT` or `ipc:///PATH`, and says where.
+    /// Listens at `tcp://HOST:PORT` or `ipc://@NAME`, and says where.
     pub(super) fn bind(address: &str) -> io::Result<(Server, String)> {
-        if let Some(path) = address.strip_prefix("ipc://") {
-            return Ok((Server::Unix(UnixListener::bind(path)?), address.to_owned()));
+        if let Some(name) = address.strip_prefix("ipc://@") {
+            let place = SocketAddr::from_abstract_name(name)?;
+            return Ok((Server::Unix(UnixListener::bind_addr(&place)?), address.to_owned()));
         }
         let listener = TcpListener::bind(address.trim_start_matches("tcp://"))?;
         let address = format!("tcp://{}", listener.local_addr()?);
@@ -82,8 +84,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(address: &str) -> io::Result<Client> {
-        let stream: Box<dyn Stream> = match address.strip_prefix("ipc://") {
-            Some(path) => Box::new(UnixStream::connect(path)?),
+        let stream: Box<dyn Stream> = match address.strip_prefix("ipc://@") {
+            Some(name) => Box::new(UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?),
             None => {
                 let stream = TcpStream::connect(address.trim_start_matches("tcp://"))?;
                 stream.set_nodelay(true)?;

@@ -143,3 +143,13 @@ fn acknowledgements_say_what_arrived() {
     // The second was not sent whole: who says it has it does not count.
     assert_eq!(states(&client), [(1, CallState::Acknowledged), (2, CallState::Part)].into());
 }
+
+#[test]
+fn a_client_acknowledges_that_an_answer_has_expired() {
+    let mut server = side(Role::Server);
+    server.feed(&resume(&[(3, CallState::Sent), (7, CallState::Sent)])).expect("it comes first");
+    let answers = vec![(3, CallAnswer::Done), (7, CallAnswer::Expired)];
+    server.outbound.borrow_mut().answer_resume(answers).expect("the same ids");
+    server.feed(&ids(Kind::Ack, &[7])).expect("the server has just named it");
+    check(server, &[ids(Kind::Ack, &[8])], "Ack names message 8, which is none that is open");
+}

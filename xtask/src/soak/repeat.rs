@@ -19,24 +19,8 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Repeat the integration tests under load and report those that fail now and then.
-///
-/// For N minutes the test programs of one package run one after another while threads keep every
-/// core busy. Each run has a seed of its own (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED), printed
-/// when it fails, with the command that runs it again. This repeats tests that exist: it makes no faults of its own, and says nothing
-/// of memory or speed. A failure means a race, a time-out that is too tight, or a bug that some
-/// seed shows.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// How long to go on; parts of a minute are fine. A test program that has started may finish.
-    #[arg(long, value_name = "N", default_value_t = 10.0)]
-    minutes: f64,
-    /// Whose tests to repeat.
-    #[arg(long, value_name = "NAME", default_value = PACKAGE)]
-    package: String,
-}
-
-const PACKAGE: &str = "teleport-tests";
+/// Whose tests are repeated unless another package is named.
+pub(super) const PACKAGE: &str = "teleport-tests";
 
 /// The variable that carries the seed; `CONTRIBUTING.md` tells authors of tests to use it.
 const SEED: &str = "TELEPORT_TEST_SEED";
@@ -50,17 +34,8 @@ const MAX_PROGRAM_TIME: Duration = Duration::from_secs(600);
 /// How often a running program is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let time = Duration::from_secs_f64(options.minutes.clamp(0.0, 1e6) * 60.0);
-    soak(&options.package, time).map(|detail| println!("{detail}"))
-}
-
-/// The short form for CI.
-pub(crate) fn short(time: Duration) -> Result<String, Failure> {
-    soak(PACKAGE, time)
-}
-
-fn soak(package: &str, time: Duration) -> Result<String, Failure> {
+/// Repeats the tests of `package` for `time`; the program that runs then may finish.
+pub(super) fn soak(package: &str, time: Duration) -> Result<String, Failure> {
     let programs = programs(package)?;
     if programs.is_empty() {
         return Err(Failure::NoTests { filter: format!("package {package}") });

@@ -1,0 +1,95 @@
+//! Networks that deliver late, slowly or piece by piece: everything arrives, and is what was sent.
+
+use std::time::Duration;
+
+use teleport::{Client, Tree, tree};
+use teleport_tests::Proxy;
+
+use crate::{HOUR, Scene, bytes, for_each_address};
+
+/// Has calls of all sorts made through a proxy that `slow` has slowed down, and compares the answers; the largest array has
+/// `large` bytes.
+fn check(large: usize, slow: impl Fn(&Proxy) + Send + Sync + 'static) {
+    for_each_address(move |address| {
+        let scene = Scene::start(address, HOUR);
+        // Also the introduction.
+        slow(&scene.proxy);
+        let client = scene.client(HOUR);
+        let sent: Vec<Tree> = vec![
+            Tree::Null,
+            tree!({"text": "hello", "list": [1, 2.5, null, (bytes(1000))]}),
+            bytes(large),
+            bytes(large / 2 + 1),
+            bytes(1),
+        ];
+        let calls: Vec<_> =
+            sent.iter().map(|tree| client.call("echo", tree.clone()).send().unwrap()).collect();
+        for (call, sent) in calls.into_iter().zip(&sent) {
+            assert!(call.wait().unwrap() == *sent, "the answer differs");
+        }
+        goes_well(&client, &scene);
+    });
+}
+
+fn goes_well(client: &Client, scene: &Scene) {
+    assert_eq!(client.stats().connects, 1);
+    client.close().unwrap();
+    scene.is_alone();
+    scene.server.check().unwrap();
+    scene.server.close().unwrap();
+}
+
+#[test]
+fn byte_by_byte() {
+    check(3000, |proxy| proxy.split(1));
+}
+
+#[test]
+fn in_odd_pieces() {
+    // Eager, and granted in several chunks.
+    check(300_000, |proxy| proxy.split(31));
+    check(5_000_000, |proxy| proxy.split(4099));
+}
+
+#[test]
+fn late() {
+    check(5_000_000, |proxy| proxy.delay(Duration::from_millis(20)));
+}
+
+#[test]
+fn slowly() {
+    check(2_000_000, |proxy| proxy.crawl(4_000_000));
+    check(2000, |proxy| proxy.crawl(10_000));
+}
+
+#[test]
+fn late_and_slowly_and_in_pieces() {
+    check(200_000, |proxy| {
+        proxy.delay(Duration::from_millis(5));
+        proxy.crawl(1_000_000);
+        proxy.split(997);
+    });
+}
+
+#[test]
+fn with_pauses_in_the_middle_of_frames() {
+    for_each_address(|address| {
+        let scene = Scene::start(address, HOUR);
+        let client = scene.client(HOUR);
+        let sent = bytes(3_000_000);
+        for passed in [1, 500_000, 1_500_000, 2_500_000] {
+            let before = scene.proxy.payload_bytes(teleport_tests::Toward::Server);
+            let call = client.call("echo", sent.clone()).send().unwrap();
+            teleport_tests::until("it is on its way", || {
+                scene.proxy.payload_bytes(teleport_tests::Toward::Server) >= before + passed
+            });
+            scene.proxy.stall();
+            // Nothing is lost by what is asked for meanwhile.
+            let other = client.call("echo", tree!("other")).send().unwrap();
+            scene.proxy.resume();
+            assert!(call.wait().unwrap() == sent, "the answer differs");
+            assert_eq!(other.wait().unwrap(), tree!("other"));
+        }
+        goes_well(&client, &scene);
+    });
+}

@@ -1,0 +1,236 @@
+//! A client process of a churn: calls of all sizes from two threads, each answer checked, until told to pause or end.
+//!
+//! Flow: `pause` -> threads stop after their call -> `paused` is printed; `go` -> they go on; `end` -> they stop and the
+//! process ends. Before each large argument it prints `large`, so that whoever wants to kill it in the middle can.
+//! Anything that must not happen is printed as `wrong: ...`, once, and ends the process.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use teleport::{Call, CallError, Client, ErrorKind, Pool, Tree, tree};
+
+use super::content::{self, Draw};
+use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME, WRONG};
+use crate::child;
+use crate::failure::Failure;
+
+const THREADS: u64 = 2;
+
+/// Beyond what is sent without asking, so that it waits for a grant.
+const LARGE_WORDS: std::ops::Range<u64> = (2 << 17)..(16 << 17);
+const MEDIUM_WORDS: std::ops::Range<u64> = (1 << 13)..(1 << 17);
+const SMALL_WORDS: std::ops::Range<u64> = 0..512;
+
+/// A client process of a churn; not for users.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClientOptions {
+    address: String,
+    seed: u64,
+    /// It will be stopped now and then: lost connections are no surprise.
+    #[arg(long)]
+    disturbed: bool,
+    /// Its arguments have checksums.
+    #[arg(long)]
+    checksum: bool,
+}
+
+/// What the threads are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Go,
+    Pause,
+    End,
+}
+
+/// How the main thread tells the others what to do, and learns that they do it.
+#[derive(Debug)]
+struct Gate {
+    state: Mutex<(Order, u64)>,
+    changed: Condvar,
+}
+
+pub(crate) fn run_client(options: &ClientOptions) -> Result<(), Failure> {
+    child::follow_parent()?;
+    let client = Client::builder(&options.address)
+        .name("churn")
+        .max_inflight(16)
+        .ping_interval(PING_INTERVAL)
+        .max_silence(MAX_SILENCE)
+        .checksum(options.checksum)
+        .connect()
+        .map_err(Failure::bench)?;
+    let gate = Gate { state: Mutex::new((Order::Go, 0)), changed: Condvar::new() };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (caller, gate) = (Caller { client: &client, disturbed: options.disturbed }, &gate);
+            scope.spawn(move || caller.work(Draw::new(options.seed.wrapping_add(thread << 32)), gate));
+        }
+        for command in child::commands() {
+            match command.as_str() {
+                "go" => gate.order(Order::Go),
+                "pause" => {
+                    gate.order(Order::Pause);
+                    gate.until_all_pause();
+                    rest(&client);
+                    child::say("paused")?;
+                }
+                _ => break,
+            }
+        }
+        gate.order(Order::End);
+        Ok(())
+    })?;
+    if !options.disturbed && client.stats().connects != 1 {
+        give_up(&format!("an undisturbed client connected {} times", client.stats().connects));
+    }
+    Ok(())
+}
+
+/// Waits until nothing is left of any call, also of those that were withdrawn or left to themselves, and gives back what
+/// the next calls would need.
+fn rest(client: &Client) {
+    let start = Instant::now();
+    let left = || (client.stats().in_flight, Pool::global().stats().in_use_bytes);
+    while left() != (0, 0) {
+        if start.elapsed() > SETTLE_TIME {
+            let (calls, bytes) = left();
+            give_up(&format!(
+                "{SETTLE_TIME:?} after the last call, {calls} calls and {bytes} bytes are left"
+            ));
+        }
+        thread::sleep(LOOK);
+    }
+    Pool::global().trim();
+}
+
+impl Gate {
+    fn order(&self, order: Order) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = order;
+        self.changed.notify_all();
+    }
+
+    fn until_all_pause(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.changed.wait_while(state, |(_, pausing)| *pausing < THREADS);
+        drop(all.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits while it is time to pause; false at the end.
+    fn pass(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 == Order::Pause {
+            state.1 += 1;
+            self.changed.notify_all();
+            let waited = self.changed.wait_while(state, |(order, _)| *order == Order::Pause);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.1 -= 1;
+        }
+        state.0 == Order::Go
+    }
+}
+
+/// One call: what is sent, and how much is wanted back.
+#[derive(Clone, Copy, Debug)]
+struct Exchange {
+    seed: u64,
+    words: u64,
+    answer_words: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Caller<'c> {
+    client: &'c Client,
+    disturbed: bool,
+}
+
+impl Caller<'_> {
+    fn work(self, mut draw: Draw, gate: &Gate) {
+        while gate.pass() {
+            let done = self.step(&mut draw).and_then(|()| self.client.check().or_else(|e| self.excuse(e)));
+            if let Err(problem) = done {
+                give_up(&problem);
+            }
+        }
+    }
+
+    /// One thing that users do.
+    fn step(self, draw: &mut Draw) -> Result<(), String> {
+        let [small, medium, large] =
+            [SMALL_WORDS, MEDIUM_WORDS, LARGE_WORDS].map(|words| draw.within(words.start, words.end));
+        let mut exchange = |words, answer_words| Exchange { seed: draw.next(), words, answer_words };
+        let up = exchange(large, small);
+        let down = exchange(small, large);
+        let both = exchange(medium, medium);
+        let burst: Vec<Exchange> = (0..8).map(|_| exchange(small, small)).collect();
+        let time = Duration::from_millis(draw.within(1, 20));
+        match draw.within(0, 100) {
+            0..10 => {
+                child::say("large").map_err(|error| error.to_string())?;
+                self.call("exchange", up)
+            }
+            10..20 => self.call("exchange", down),
+            20..40 => self.call("exchange", both),
+            40..60 => self.at_once(&burst),
+            60..70 => match self.make("exchange", up).deadline(time).wait() {
+                Err(CallError::Deadline { .. }) => Ok(()),
+                ended => self.judge(up, ended),
+            },
+            70..75 => {
+                let sent = self.make("exchange", if time.subsec_millis() < 10 { up } else { both }).send();
+                let withdrawn = sent.map(|future| future.cancel());
+                withdrawn.map(|_ran| ()).or_else(|error| self.excuse(error))
+            }
+            _ => self.call("exchange_inline", burst[0]),
+        }
+    }
+
+    /// Several calls in flight; every other one is left to itself.
+    fn at_once(self, burst: &[Exchange]) -> Result<(), String> {
+        let mut futures = Vec::new();
+        for exchange in burst {
+            match self.make("exchange", *exchange).send() {
+                Ok(future) => futures.push((*exchange, future)),
+                Err(error) => self.excuse(error)?,
+            }
+        }
+        futures.into_iter().step_by(2).try_for_each(|(exchange, future)| self.judge(exchange, future.wait()))
+    }
+
+    fn call(self, method: &'static str, exchange: Exchange) -> Result<(), String> {
+        self.judge(exchange, self.make(method, exchange).wait())
+    }
+
+    fn make(self, method: &'static str, Exchange { seed, words, answer_words }: Exchange) -> Call {
+        let content = content::make(seed, words as usize).unwrap_or_else(|error| give_up(&error.to_string()));
+        let call = tree!({"seed": seed, "words": words, "answer_words": answer_words, "content": content});
+        self.client.call(method, call)
+    }
+
+    fn judge(self, exchange: Exchange, ended: Result<Tree, CallError>) -> Result<(), String> {
+        match ended {
+            Ok(Tree::Array(answer)) => {
+                content::check(&answer, !exchange.seed, exchange.answer_words as usize)
+            }
+            Ok(other) => Err(format!("{exchange:?} was answered with {other}")),
+            Err(error) => self.excuse(error),
+        }
+    }
+
+    /// Whether this may happen to a client that is stopped now and then.
+    fn excuse(self, error: CallError) -> Result<(), String> {
+        let lost = match &error {
+            CallError::Disconnected { .. } | CallError::NotAlive { .. } => true,
+            CallError::Remote(remote) => remote.kind() == ErrorKind::TooSlow && remote.code() != WRONG,
+            _ => false,
+        };
+        if lost && self.disturbed { Ok(()) } else { Err(error.to_string()) }
+    }
+}
+
+/// Tells what is wrong and ends the process.
+fn give_up(problem: &str) -> ! {
+    // A parent that has gone needs no news.
+    let _ = child::say(&format!("wrong: {problem}"));
+    std::process::exit(1);
+}
