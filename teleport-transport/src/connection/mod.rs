@@ -14,7 +14,6 @@ mod outbound;
 mod pace;
 mod resuming;
 mod staged;
-mod unsent;
 
 #[cfg(test)]
 mod crawling;

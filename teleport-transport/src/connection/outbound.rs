@@ -10,16 +10,20 @@
 //! control frames by those two. How many bytes those answers hold is not bounded here: the layer above starts no more calls
 //! while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
 
+mod control;
+mod unsent;
+
 use std::collections::{HashMap, VecDeque};
 
 use teleport_wire::{
     Buffer, CallAnswer, CallState, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, MAX_CHUNK_BYTES,
-    MAX_IDS, Message, Preface, RemoteError, Resume, ResumeAnswer, encode_frame, encode_ids,
+    Message, Preface, RemoteError, Resume, ResumeAnswer, encode_frame,
 };
 
+use self::control::Control;
+use self::unsent::Unsent;
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::resuming::Resuming;
-use super::unsent::Unsent;
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
@@ -77,20 +81,6 @@ struct Transfer {
     remaining_bytes: u64,
     /// What of it was copied beside headers.
     copied_bytes: usize,
-}
-
-/// Frames that are slots: at most one of each kind waits, however often it was asked for.
-#[derive(Debug, Default)]
-struct Control {
-    ping: Option<u64>,
-    pong: Option<u64>,
-    credit_bytes: u64,
-    grants: Vec<u64>,
-    acks: Vec<u64>,
-    /// A resume or its answer, as a frame.
-    resume: Vec<u8>,
-    aborts: Vec<u64>,
-    cancels: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -181,12 +171,6 @@ impl Outbound {
         self.queued_bytes
     }
 
-    /// What is left to be sent of results that hold a charge. Smaller ones do not count: nobody has to wait for them, since
-    /// nobody is made to fetch them.
-    pub fn unsent_bytes(&self) -> u64 {
-        self.queued_bytes.min(self.unsent.charged_bytes())
-    }
-
     /// Calls without an answer, and a client's whose result is not whole.
     pub fn open_calls(&self) -> usize {
         self.own_calls.len() + self.peer_calls.unanswered()
@@ -253,61 +237,6 @@ impl Outbound {
             Err(_) => drop_message(message),
         }
         may_answer
-    }
-
-    /// Keeps what pays for the result that was queued last for call `id`, until it has gone whole or is dropped.
-    pub fn hold_charge(&mut self, id: u64, charge: Charge) {
-        self.unsent.hold(id, charge);
-    }
-
-    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are [unsent](Outbound::unsent_bytes), which
-    /// may be now.
-    pub fn await_drain(&mut self, max_bytes: u64) {
-        self.unsent.await_drain(max_bytes);
-    }
-
-    /// Whether as little is left as was waited for; says so once.
-    pub fn take_drained(&mut self) -> bool {
-        self.unsent.take_drained(self.unsent_bytes())
-    }
-
-    /// Has what the structure of the peer's calls takes paid for, where that is large and has changed; true if nothing was
-    /// before.
-    pub fn settle_structure(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
-        // Nobody is answered any more once the goodbye is on its way.
-        let bytes = if self.is_finished() { 0 } else { self.peer_calls.large_structure_bytes() };
-        let held_bytes = self.structure.as_ref().map_or(0, Charge::bytes);
-        if bytes != held_bytes {
-            self.structure = (bytes > 0).then(|| charge(bytes));
-        }
-        bytes > 0 && held_bytes == 0
-    }
-
-    /// Whether it holds charges for results.
-    pub(super) fn holds_charges(&self) -> bool {
-        !self.unsent.is_empty()
-    }
-
-    /// What was charged for results that have not gone whole.
-    #[cfg(test)]
-    pub(super) fn result_charge_bytes(&self) -> u64 {
-        self.unsent.charged_bytes()
-    }
-
-    /// Payload that was staged since the connection began.
-    pub(super) fn staged_payload_bytes(&self) -> u64 {
-        self.staged_payload_bytes
-    }
-
-    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
-    pub(super) fn end_window(&mut self, error: Option<&RemoteError>) {
-        let mut before = self.unsent.end_window();
-        before.sort_unstable();
-        if let Some(error) = error {
-            for id in before {
-                self.replace_answer(id, error);
-            }
-        }
     }
 
     /// Ends an answer with an error instead, if it has not gone whole: for a result whose receiver is too slow, or whose
@@ -767,41 +696,6 @@ impl Transfer {
         let remaining_bytes = message.payload_bytes;
         let pieces = message.payload.into_iter().filter(|piece| !piece.is_empty()).collect();
         Transfer { id, pieces, remaining_bytes, copied_bytes: 0 }
-    }
-}
-
-impl Control {
-    fn has_frames(&self) -> bool {
-        self.ping.is_some()
-            || self.pong.is_some()
-            || self.credit_bytes > 0
-            || !(self.resume.is_empty()
-                && self.grants.is_empty()
-                && self.acks.is_empty()
-                && self.aborts.is_empty()
-                && self.cancels.is_empty())
-    }
-
-    fn stage(&mut self, staged: &mut Staged) {
-        for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
-            if let Some(token) = token {
-                staged.append(&Header::empty(kind, token).encode());
-            }
-        }
-        if self.credit_bytes > 0 {
-            staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
-        }
-        staged.append(&std::mem::take(&mut self.resume));
-        for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
-            for ids in std::mem::take(ids).chunks(MAX_IDS) {
-                staged.append(&encode_frame(kind, 0, &encode_ids(ids)));
-            }
-        }
-        for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
-            for id in std::mem::take(ids) {
-                staged.append(&Header::empty(kind, id).encode());
-            }
-        }
     }
 }
 

@@ -6,6 +6,9 @@
 
 use std::collections::HashMap;
 
+use teleport_wire::RemoteError;
+
+use super::Outbound;
 use crate::budget::Charge;
 
 /// Charges for results of one connection.
@@ -70,6 +73,69 @@ impl Unsent {
             self.mark = None;
         }
         is_drained
+    }
+}
+
+impl Outbound {
+    /// What is left to be sent of results that hold a charge. Smaller ones do not count: nobody has to wait for them, since
+    /// nobody is made to fetch them.
+    pub fn unsent_bytes(&self) -> u64 {
+        self.queued_bytes.min(self.unsent.charged_bytes())
+    }
+
+    /// Keeps what pays for the result that was queued last for call `id`, until it has gone whole or is dropped.
+    pub fn hold_charge(&mut self, id: u64, charge: Charge) {
+        self.unsent.hold(id, charge);
+    }
+
+    /// Has [`take_drained`](Outbound::take_drained) tell when no more than `max_bytes` are [unsent](Outbound::unsent_bytes), which
+    /// may be now.
+    pub fn await_drain(&mut self, max_bytes: u64) {
+        self.unsent.await_drain(max_bytes);
+    }
+
+    /// Whether as little is left as was waited for; says so once.
+    pub fn take_drained(&mut self) -> bool {
+        self.unsent.take_drained(self.unsent_bytes())
+    }
+
+    /// Has what the structure of the peer's calls takes paid for, where that is large and has changed; true if nothing was
+    /// before.
+    pub fn settle_structure(&mut self, charge: impl FnOnce(u64) -> Charge) -> bool {
+        // Nobody is answered any more once the goodbye is on its way.
+        let bytes = if self.is_finished() { 0 } else { self.peer_calls.large_structure_bytes() };
+        let held_bytes = self.structure.as_ref().map_or(0, Charge::bytes);
+        if bytes != held_bytes {
+            self.structure = (bytes > 0).then(|| charge(bytes));
+        }
+        bytes > 0 && held_bytes == 0
+    }
+
+    /// Whether it holds charges for results.
+    pub(in crate::connection) fn holds_charges(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// What was charged for results that have not gone whole.
+    #[cfg(test)]
+    pub(in crate::connection) fn result_charge_bytes(&self) -> u64 {
+        self.unsent.charged_bytes()
+    }
+
+    /// Payload that was staged since the connection began.
+    pub(in crate::connection) fn staged_payload_bytes(&self) -> u64 {
+        self.staged_payload_bytes
+    }
+
+    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
+    pub(in crate::connection) fn end_window(&mut self, error: Option<&RemoteError>) {
+        let mut before = self.unsent.end_window();
+        before.sort_unstable();
+        if let Some(error) = error {
+            for id in before {
+                self.replace_answer(id, error);
+            }
+        }
     }
 }
 
