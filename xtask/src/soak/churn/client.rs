@@ -8,10 +8,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use teleport::{Call, CallError, Client, ErrorKind, Pool, Tree, tree};
+use teleport::{Call, CallError, Client, ErrorKind, OnDisconnect, Pool, Tree, tree};
 
 use super::content::{self, Draw};
-use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME, WRONG};
+use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME};
 use crate::child;
 use crate::failure::Failure;
 
@@ -30,6 +30,9 @@ pub(crate) struct ClientOptions {
     /// It will be stopped now and then: lost connections are no surprise.
     #[arg(long)]
     disturbed: bool,
+    /// Its calls survive their connection.
+    #[arg(long)]
+    resume: bool,
     /// Its arguments have checksums.
     #[arg(long)]
     checksum: bool,
@@ -52,7 +55,9 @@ struct Gate {
 
 pub(crate) fn run_client(options: &ClientOptions) -> Result<(), Failure> {
     child::follow_parent()?;
+    let on_disconnect = if options.resume { OnDisconnect::Resume } else { OnDisconnect::Fail };
     let client = Client::builder(&options.address)
+        .on_disconnect(on_disconnect)
         .name("churn")
         .max_inflight(16)
         .ping_interval(PING_INTERVAL)
@@ -221,7 +226,8 @@ impl Caller<'_> {
     fn excuse(self, error: CallError) -> Result<(), String> {
         let lost = match &error {
             CallError::Disconnected { .. } | CallError::NotAlive { .. } => true,
-            CallError::Remote(remote) => remote.kind() == ErrorKind::TooSlow && remote.code() != WRONG,
+            // Its memory was needed, or the client was away for longer than its calls are kept.
+            CallError::Remote(remote) => matches!(remote.kind(), ErrorKind::TooSlow | ErrorKind::Expired),
             _ => false,
         };
         if lost && self.disturbed { Ok(()) } else { Err(error.to_string()) }

@@ -3,7 +3,8 @@
 //!
 //! Flow: rounds of a few seconds -> at the end of each, all clients but the steady ones are gone, those pause, and the
 //! server is measured -> memory, descriptors and threads of the last round against those of the first rounds. Payload is
-//! checked on both sides. A steady client must not notice anything; a disturbed one may lose its connection.
+//! checked on both sides. A steady client must not notice anything; a disturbed one may lose its connection, and every other
+//! one has calls that survive that.
 //!
 //! Bounds: [`CLIENTS`] processes at once. No process outlives this one (see [`crate::child`]).
 
@@ -36,9 +37,6 @@ const SETTLE_TIME: Duration = Duration::from_secs(30);
 
 /// How often a process that is to come to rest looks whether it has.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// The code of the error that says that wrong content came.
-const WRONG: &str = "wrong_content";
 
 /// How long clients are disturbed between two measurements.
 const ROUND: Duration = Duration::from_secs(4);

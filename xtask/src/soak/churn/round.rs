@@ -16,7 +16,7 @@ use super::{ALLOCATOR, MAX_SILENCE, SETTLE_TIME, Tally};
 use crate::child::Child;
 use crate::failure::Failure;
 
-/// Disturbed clients at once, half over TCP; every third sends checksums.
+/// Disturbed clients at once, half over TCP.
 const CLIENTS: usize = 6;
 
 /// A condemned client is killed when it begins to send something large, or at last after this time.
@@ -171,8 +171,13 @@ impl<'a> Crowd<'a> {
     /// Starts one more.
     fn join(&mut self, address: usize, draw: &mut Draw, tally: &mut Tally) -> Result<(), Failure> {
         let number = self.started;
-        let flags =
-            if number.is_multiple_of(3) { &["--disturbed", "--checksum"][..] } else { &["--disturbed"] };
+        // All four kinds at both addresses.
+        let flags: &[&str] = match number / 2 % 4 {
+            0 => &["--disturbed"],
+            1 => &["--disturbed", "--resume"],
+            2 => &["--disturbed", "--checksum"],
+            _ => &["--disturbed", "--resume", "--checksum"],
+        };
         let process = Process::start(number, &self.addresses[address], draw.next(), flags, &self.sender)?;
         self.started += 1;
         tally.starts += 1;

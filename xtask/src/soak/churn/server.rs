@@ -6,18 +6,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use teleport::server::Failure as CallFailure;
 use teleport::{Array, BoxError, Method, Methods, Pool, Server, ServerHandle, Tree, tree};
 
-use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME, WRONG, content};
+use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME, content};
 use crate::child;
 use crate::failure::Failure;
 
 /// A quarter of it would be one largest message.
 const MAX_MEMORY: u64 = 64 << 20;
+
+/// The code of the error that says that wrong content came.
+const WRONG: &str = "wrong_content";
+
+/// Longer than the clients that are stopped past their silence are away, and not so long that coming to rest takes long
+/// where clients were killed.
+const RESUME_TIME: Duration = MAX_SILENCE;
 
 /// The server process of a churn; not for users.
 #[derive(Debug, clap::Args)]
@@ -56,7 +63,11 @@ fn start(address: &str, checked: &Arc<Checked>) -> Result<ServerHandle, BoxError
         .register("exchange", move |call: Tree| exchange(call, &by_worker))
         .register("exchange_inline", Method::inline(move |call: Tree| exchange(call, &by_poller)));
     let server = Server::bind(address)?.workers(2).max_memory(MAX_MEMORY);
-    let server = server.ping_interval(PING_INTERVAL).max_silence(MAX_SILENCE).checksum(address.contains('@'));
+    let server = server
+        .resume_timeout(RESUME_TIME)
+        .ping_interval(PING_INTERVAL)
+        .max_silence(MAX_SILENCE)
+        .checksum(address.contains('@'));
     Ok(server.start(methods)?)
 }
 
