@@ -492,7 +492,12 @@ impl Handler for Core {
         };
         let (opening, last_id) = {
             let mut state = self.state.lock();
-            (state.begin(&Arc::new(door), Instant::now()), state.last_id())
+            let opening = state.begin(&Arc::new(door), Instant::now());
+            if !matches!(opening, Opening::TooLate) {
+                // Under the lock: who finds the connection finds it counted.
+                self.meter.connected();
+            }
+            (opening, state.last_id())
         };
         link.number_after(last_id);
         // The thread that connects waits for this, and lets the waiting calls go.
@@ -500,7 +505,6 @@ impl Handler for Core {
         if let Opening::TooLate = opening {
             return link.close(None, "", GOODBYE_TIME);
         }
-        self.meter.connected();
         tracing::info!(server = link.peer_address(), name = peer.name, "connected");
         if let Opening::Resume(resume) = opening {
             self.ask(link, resume);

@@ -124,6 +124,7 @@ impl<L> State<L> {
                     self.limbo.unwanted(*id);
                     settled.unwanted.push(*id);
                 }
+                None if *answer == CallAnswer::Expired => settled.expired.push(*id),
                 None => {}
             }
         }

@@ -57,6 +57,8 @@ struct State {
     records: Records<Arc<OpenCall>, Kept>,
     /// Connections that have not ended: one, or two while the older one is being ended.
     connections: usize,
+    /// The key of the newest one: hellos may be read in another order than that in which the client connected.
+    newest: usize,
     /// Where answers go; none from when a connection has ended until the next one has resumed.
     link: Option<Arc<Link>>,
     /// A connection that asked while the one before it had not ended.
@@ -66,8 +68,9 @@ struct State {
 }
 
 impl Session {
-    fn new(id: Id128, max_open_calls: u32) -> Session {
-        Session { id, max_ended: 2 * max_open_calls as usize, state: Mutex::default() }
+    fn new(id: Id128, max_open_calls: u32, records: Records<Arc<OpenCall>, Kept>) -> Session {
+        let state = State { records, ..State::default() };
+        Session { id, max_ended: 2 * max_open_calls as usize, state: Mutex::new(state) }
     }
 
     /// A connection of this session is open. The one before it, if it has not ended, is ended: only then is a resume
@@ -75,13 +78,21 @@ impl Session {
     fn opened(&self, link: &Arc<Link>) -> Option<Instant> {
         let mut state = self.state.lock();
         state.connections += 1;
-        let (before, lost) = (state.link.clone(), state.lost.take());
-        if before.is_none() && state.records.is_empty() {
-            state.link = Some(link.clone());
-        }
+        let lost = state.lost.take();
+        let ended = if link.key() < state.newest {
+            // The client has given it up already.
+            Some(link.clone())
+        } else {
+            state.newest = link.key();
+            let before = state.link.clone();
+            if before.is_none() && state.records.is_empty() {
+                state.link = Some(link.clone());
+            }
+            before
+        };
         drop(state);
-        if let Some(before) = before {
-            before.abort();
+        if let Some(ended) = ended {
+            ended.abort();
         }
         lost
     }
@@ -146,6 +157,9 @@ impl Session {
     /// A connection asks for its calls of earlier ones.
     pub(crate) fn resuming(&self, link: &Arc<Link>, resume: Resume) -> Forgotten {
         let mut state = self.state.lock();
+        if link.key() != state.newest {
+            return Forgotten::default();
+        }
         if state.link.as_ref().is_some_and(|current| current.key() != link.key()) {
             state.waiting = Some((link.clone(), resume));
             return Forgotten::default();
@@ -175,16 +189,18 @@ impl Session {
         (forgotten, is_lost)
     }
 
-    /// Forgets everything.
-    fn end(&self) -> Forgotten {
-        std::mem::take(&mut *self.state.lock()).records.forget()
+    /// Forgets everything but how far it came, which it gives.
+    fn end(&self) -> (Forgotten, u64) {
+        let records = std::mem::take(&mut *self.state.lock()).records;
+        let newest_id = records.newest_id();
+        (records.forget(), newest_id)
     }
 }
 
 impl State {
     /// Whether calls may come on `link`: it is the current one, or the first that has anything to keep.
     fn takes_calls_of(&mut self, link: &Arc<Link>) -> bool {
-        if self.records.is_empty() && self.waiting.is_none() {
+        if self.records.is_empty() && self.waiting.is_none() && link.key() == self.newest {
             self.link = Some(link.clone());
         }
         self.link.as_ref().is_some_and(|current| current.key() == link.key())

@@ -1,7 +1,8 @@
 //! What a session knows of its calls, without links, threads or clocks.
 //!
 //! Flow: `arrived` -> `ended`, with what is kept of the answer -> `acknowledged`. On the client's next connection `resume`
-//! says what became of each call that it lists; what it does not list is forgotten.
+//! says what became of each call that it lists; what it does not list is forgotten. A session that was forgotten as a whole
+//! and comes back knows how far it had come: of calls up to there it cannot tell what became of them.
 //! Bound: open calls by the connection's `max_open_calls`, ended ones by as many as [`Records::arrived`] is told.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,13 @@ pub(crate) struct Records<C, A> {
     calls: BTreeMap<u64, Record<C, A>>,
     /// Invariant: those of `calls` that are not open.
     ended: usize,
+    /// The newest call that ever arrived.
+    newest_id: u64,
+    /// Of calls up to this one that are not in `calls`, nobody knows what became of them: they may have run.
+    forgotten_id: u64,
+    /// Whether it may have been forgotten, and how far it came with it. The first call or resume tells: who has made calls
+    /// resumes before any other.
+    is_unsure: bool,
 }
 
 /// What came of a resume.
@@ -62,7 +70,25 @@ pub(crate) enum Breach {
 
 impl<C, A> Default for Records<C, A> {
     fn default() -> Self {
-        Records { calls: BTreeMap::new(), ended: 0 }
+        Records::after(0)
+    }
+}
+
+impl<C, A> Records<C, A> {
+    /// Of a session of which it is only known that calls up to `forgotten_id` have arrived.
+    pub(crate) fn after(forgotten_id: u64) -> Self {
+        let (calls, ended) = (BTreeMap::new(), 0);
+        Records { calls, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
+    }
+
+    /// Of a session that may have been forgotten.
+    pub(crate) fn unsure() -> Self {
+        Records { is_unsure: true, ..Records::after(0) }
+    }
+
+    /// The newest call that ever arrived; 0 if none did.
+    pub(crate) fn newest_id(&self) -> u64 {
+        self.newest_id
     }
 }
 
@@ -79,6 +105,8 @@ impl<C: Clone, A: Clone> Records<C, A> {
             Entry::Occupied(_) => Err(Breach::Repeated),
             Entry::Vacant(place) => {
                 place.insert(Record::Open(call));
+                self.newest_id = self.newest_id.max(id);
+                self.is_unsure = false;
                 Ok(())
             }
         }
@@ -127,11 +155,16 @@ impl<C: Clone, A: Clone> Records<C, A> {
 
     /// Says what became of the listed calls, and forgets all others.
     pub(crate) fn resume(&mut self, listed: &[(u64, CallState)]) -> Resumed<C, A> {
-        let mut before = std::mem::take(self);
+        if std::mem::take(&mut self.is_unsure) {
+            self.forgotten_id = listed.last().map_or(0, |(id, _)| *id);
+            self.newest_id = self.forgotten_id;
+        }
+        let empty = Records { calls: BTreeMap::new(), ended: 0, ..*self };
+        let mut before = std::mem::replace(self, empty);
         let (mut answers, mut kept) = (Vec::with_capacity(listed.len()), Vec::new());
         for (id, _) in listed {
             let record = before.calls.remove(id);
-            answers.push((*id, answer(record.as_ref())));
+            answers.push((*id, self.answer(*id, record.as_ref())));
             if let Some(Record::Kept(answer)) = &record {
                 kept.push((*id, answer.clone()));
             }
@@ -141,6 +174,16 @@ impl<C: Clone, A: Clone> Records<C, A> {
             }
         }
         Resumed { answers, kept, forgotten: before.forget() }
+    }
+
+    fn answer(&self, id: u64, record: Option<&Record<C, A>>) -> CallAnswer {
+        match record {
+            Some(Record::Open(_)) => CallAnswer::Running,
+            Some(Record::Kept(_)) => CallAnswer::Done,
+            Some(Record::Expired) => CallAnswer::Expired,
+            None if id <= self.forgotten_id => CallAnswer::UnknownSession,
+            None => CallAnswer::Missing,
+        }
     }
 
     /// Everything that is known, to be dropped.
@@ -154,15 +197,6 @@ impl<C: Clone, A: Clone> Records<C, A> {
             }
         }
         forgotten
-    }
-}
-
-fn answer<C, A>(record: Option<&Record<C, A>>) -> CallAnswer {
-    match record {
-        Some(Record::Open(_)) => CallAnswer::Running,
-        Some(Record::Kept(_)) => CallAnswer::Done,
-        Some(Record::Expired) => CallAnswer::Expired,
-        None => CallAnswer::Missing,
     }
 }
 
@@ -195,6 +229,34 @@ mod tests {
         assert_eq!((records.acknowledged(2), records.acknowledged(3)), (Some("two's answer"), None));
         assert_eq!(records.resume(&[]).forgotten.open, ["one"]);
         assert!(records.is_empty());
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_missing() {
+        let records = records();
+        assert_eq!(records.newest_id(), 4);
+        let mut later: Records<&str, &str> = Records::after(records.newest_id());
+        let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
+        for _ in 0..2 {
+            // Asked again, since the answer may be lost with its connection.
+            assert_eq!(later.resume(&[(3, SENT), (5, SENT)]).answers, [(3, unknown), (5, missing)]);
+        }
+        assert_eq!(later.arrived(5, "five", 0), Ok(()));
+        assert_eq!(later.resume(&[(5, SENT)]).answers, [(5, CallAnswer::Running)]);
+        assert_eq!(later.newest_id(), 5);
+    }
+
+    #[test]
+    fn where_nobody_knows_whether_it_was_forgotten_the_client_tells() {
+        let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
+        let mut asked: Records<&str, &str> = Records::unsure();
+        for _ in 0..2 {
+            assert_eq!(asked.resume(&[(3, SENT), (5, SENT)]).answers, [(3, unknown), (5, unknown)]);
+        }
+        assert_eq!(asked.resume(&[(6, SENT)]).answers, [(6, missing)]);
+        let mut called: Records<&str, &str> = Records::unsure();
+        assert_eq!(called.arrived(2, "two", 0), Ok(()));
+        assert_eq!(called.resume(&[(1, SENT), (3, SENT)]).answers, [(1, missing), (3, missing)]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! All sessions of a server: who has one, and which have been without a connection for too long.
 //!
 //! Flow: `opened` with each connection that names a session -> `closed` -> `expire` when its time is over. A client that
-//! says goodbye, or restarts with another session, leaves nothing.
-//! Knows no clock: `now` comes in. Bound: `max_lost` sessions without a connection, the newest of them.
+//! says goodbye leaves nothing. Of one that did not come back in time it is remembered how far it had come, so that none of
+//! its calls is taken for one that never arrived.
+//! Knows no clock: `now` comes in. Bounds: `max_lost` sessions without a connection, the newest of them, and
+//! `MAX_REMEMBERED` that were forgotten.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use teleport_transport::wire::Id128;
 use teleport_transport::{Budget, Link};
 
+use super::records::Records;
 use super::{Forgotten, Room, Session};
 
 /// All sessions, by their ids.
@@ -28,9 +31,19 @@ pub(crate) struct Sessions {
     table: Mutex<Table>,
 }
 
+/// Forgotten sessions of which it is remembered how far they came: some 64 bytes each. Past that, nobody can tell a session
+/// that was forgotten from a new one, and calls that such a one asks for are not taken for ones that never arrived.
+const MAX_REMEMBERED: usize = 65_536;
+
 #[derive(Debug, Default)]
 struct Table {
     sessions: HashMap<Id128, Arc<Session>>,
+    /// The newest call of each session that was forgotten.
+    remembered: HashMap<Id128, u64>,
+    /// The order in which they were forgotten.
+    forgotten: VecDeque<Id128>,
+    /// Whether any was forgotten without a trace.
+    is_unsure: bool,
     /// Since when which sessions have no connection, the earliest first.
     lost: BTreeSet<(Instant, [u8; 16])>,
 }
@@ -51,7 +64,12 @@ impl Sessions {
     /// A connection of session `id` is open.
     pub(crate) fn opened(&self, id: Id128, link: &Arc<Link>) -> Arc<Session> {
         let mut table = self.table.lock();
-        let new = || Arc::new(Session::new(id, self.max_open_calls));
+        let records = match table.remembered.get(&id) {
+            Some(newest_id) => Records::after(*newest_id),
+            None if table.is_unsure => Records::unsure(),
+            None => Records::default(),
+        };
+        let new = || Arc::new(Session::new(id, self.max_open_calls, records));
         let session = table.sessions.entry(id).or_insert_with(new).clone();
         // Under the lock, so that it is not found expired meanwhile.
         if let Some(lost) = session.opened(link) {
@@ -78,7 +96,7 @@ impl Sessions {
         }
         if is_goodbye {
             table.sessions.remove(&session.id);
-            all.push(session.end());
+            all.push(session.end().0);
         } else if table.sessions.contains_key(&session.id) {
             table.lost.insert((now, session.id.0));
         }
@@ -109,7 +127,7 @@ impl Sessions {
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn end(&self) -> Vec<Forgotten> {
         let Table { sessions, .. } = std::mem::take(&mut *self.table.lock());
-        sessions.into_values().map(|session| session.end()).collect()
+        sessions.into_values().map(|session| session.end().0).collect()
     }
 
     /// Room to keep an answer, if there is any.
@@ -129,6 +147,22 @@ impl Table {
     fn expire_first(&mut self) -> Option<Forgotten> {
         let (_, id) = self.lost.pop_first()?;
         let session = self.sessions.remove(&Id128(id))?;
-        Some(session.end())
+        let (forgotten, newest_id) = session.end();
+        if newest_id > 0 {
+            self.remember(Id128(id), newest_id);
+        }
+        Some(forgotten)
+    }
+
+    fn remember(&mut self, id: Id128, newest_id: u64) {
+        if self.remembered.insert(id, newest_id).is_none() {
+            self.forgotten.push_back(id);
+        }
+        if self.forgotten.len() > MAX_REMEMBERED
+            && let Some(first) = self.forgotten.pop_front()
+        {
+            self.remembered.remove(&first);
+            self.is_unsure = true;
+        }
     }
 }

@@ -476,8 +476,10 @@ impl Link {
         let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
-        if self.closed.get().is_none()
-            && let Some(budget) = &self.budget
+        if self.closed.get().is_some() {
+            // Functions that still run may keep the link for long.
+            inbound.discard();
+        } else if let Some(budget) = &self.budget
             && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
         {
             self.watch_pace();
@@ -655,6 +657,7 @@ impl Link {
         let next = match paced {
             Ok(again) => again.map_or(next, |again| again.min(next)),
             Err(closed) => {
+                self.inbound.lock().discard();
                 self.fail(closed, &mut scratch.wakers);
                 scratch.wakers.wake_all();
                 next
