@@ -11,8 +11,8 @@ use teleport::wire::{
     CallHead, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError,
     decode_ids, encode_frame, encode_ids,
 };
-use teleport::{Array, CallFuture, Client, Method, Methods, Server, ServerHandle, Tree, tree};
-use teleport_tests::{Raw, Received, until, watched};
+use teleport::{Array, CallFuture, Client, Method, Methods, OnDisconnect, Server, ServerHandle, Tree, tree};
+use teleport_tests::{Cut, Proxy, Raw, Received, Toward, until, watched};
 
 const MAX_MEMORY: u64 = 40 << 20;
 
@@ -380,7 +380,7 @@ fn metadata_that_crawls_while_others_wait_ends_the_connection() {
         let goodbye = frames.last().unwrap();
         let goodbye = Goodbye::decode(&goodbye.header, &goodbye.body).unwrap();
         assert_eq!(goodbye.kind, Some(ErrorKind::TooSlow), "{}", goodbye.reason);
-        assert_eq!(server.stats().held_bytes, LARGE);
+        until("it is given back", || server.stats().held_bytes == LARGE);
         drop(stop);
         futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
     });
@@ -482,5 +482,35 @@ fn a_server_that_keeps_every_array_goes_on() {
         }
         until("all is given back", || server.stats().held_bytes == 0);
         assert_eq!(kept.lock().unwrap().len() as u64, calls);
+    });
+}
+
+#[test]
+fn calls_that_wait_for_results_to_leave_survive_their_connection() {
+    watched(|| {
+        for method in ["zeros", "inline"] {
+            let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
+            let methods = Methods::new().register("zeros", zeros).register("inline", Method::inline(zeros));
+            // Room for all results, in case they are made while nobody is connected.
+            let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(1 << 30);
+            let server = server.max_unsent_bytes(1 << 20).max_kept_bytes(256 << 20).start(methods).unwrap();
+            let proxy = Proxy::start(&server.address().to_string());
+            let client = Client::builder(&proxy.address()).on_disconnect(OnDisconnect::Resume);
+            let client = client.max_inflight(64).connect().unwrap();
+            // Connected, and nothing of the results comes through.
+            client.call(method, 0).wait().unwrap();
+            proxy.stall_toward(Toward::Client);
+            // The kernels on the way take some of it.
+            let calls = 40;
+            let futures: Vec<CallFuture> =
+                (0..calls).map(|_| client.call(method, 2 << 20).send().unwrap()).collect();
+            until("some wait", || server.stats().calls == calls + 1 && server.stats().queued > 0);
+            proxy.cut(Cut::Reset);
+            proxy.resume();
+            for future in futures {
+                assert_eq!(future.wait().unwrap().as_array().unwrap().len(), 2 << 20);
+            }
+            assert_eq!(server.stats().answered, calls + 1);
+        }
     });
 }

@@ -637,6 +637,8 @@ impl Link {
 
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
+        // Results that are given up here may stand on owners of the user's.
+        let _bin = Bin::open();
         if self.linger_is_over(now) && !self.hurry(now) {
             self.gone(Closed::Here, scratch);
             return None;
@@ -659,6 +661,8 @@ impl Link {
             Err(closed) => {
                 self.inbound.lock().discard();
                 self.fail(closed, &mut scratch.wakers);
+                // Others wait for it, and the goodbye may linger.
+                self.forget_input();
                 scratch.wakers.wake_all();
                 next
             }
