@@ -82,6 +82,11 @@ impl OpenCall {
         self.session.is_some()
     }
 
+    /// The connection that its answer goes to; none while its client has none.
+    pub(crate) fn way(&self) -> Option<Arc<Link>> {
+        self.session.as_ref().map_or_else(|| Some(self.link.clone()), |session| session.way())
+    }
+
     /// Whether the answer is wanted no more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()

@@ -108,7 +108,7 @@ impl Peer {
 
     fn run_inline(&self, call: Arc<OpenCall>) {
         // Only one that has to wait can be withdrawn: what is cheap stays so.
-        if self.must_wait(&call.link) || self.parked.len() > 0 {
+        if self.must_wait(&call) || self.parked.len() > 0 {
             if !call.survives() {
                 self.open.lock().insert(call.id, call.clone());
             }
@@ -133,20 +133,25 @@ impl Peer {
 
     // ---- Calls that wait for results to leave ----
 
-    fn must_wait(&self, link: &Link) -> bool {
-        self.core.is_past_quota(link.unsent_bytes())
+    /// A call without a connection waits for nobody: what is kept of its answer has a bound of its own.
+    fn must_wait(&self, call: &OpenCall) -> bool {
+        call.way().is_some_and(|link| self.core.is_past_quota(link.unsent_bytes()))
     }
 
     /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes
     /// back once half of them have gone: so that not each chunk that goes moves all calls.
     pub(crate) fn keeps(&self, call: &Arc<OpenCall>) -> bool {
-        self.keeps_if(call, || self.must_wait(&call.link))
+        self.keeps_if(call, || self.must_wait(call))
     }
 
     fn keeps_if(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> bool {
         match self.parked.park(call, must_wait) {
             Verdict::Starts => return false,
-            Verdict::Kept => call.link.await_drain(self.core.max_unsent_bytes() / 2),
+            Verdict::Kept => match call.way() {
+                Some(link) => link.await_drain(self.core.max_unsent_bytes() / 2),
+                // The connection has ended meanwhile, and this call stood nowhere then.
+                None => self.start_parked(),
+            },
             Verdict::Closed => refuse_all([call.clone()]),
         }
         // Withdrawn before it stood there.
@@ -171,9 +176,17 @@ impl Peer {
         }
         let start = Instant::now();
         for call in inline {
-            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call.link)) {
+            if !self.keeps_if(&call, || start.elapsed() > MAX_TURN || self.must_wait(&call)) {
                 worker::run_inline(&self.core, &call);
             }
+        }
+    }
+
+    /// As `start_parked`, also for calls of earlier connections, whose answers go to this one.
+    fn start_all_parked(&self) {
+        self.start_parked();
+        if let Some(session) = self.session.get() {
+            session.origins().iter().for_each(|peer| peer.start_parked());
         }
     }
 
@@ -272,7 +285,7 @@ impl Handler for Peer {
     }
 
     fn drained(&self, _link: &Arc<Link>) {
-        self.start_parked();
+        self.start_all_parked();
     }
 
     fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {
@@ -300,7 +313,7 @@ impl Handler for Peer {
             let is_goodbye = matches!(**reason, Closed::Goodbye { .. });
             withdraw(self.core.sessions.closed(session, link, is_goodbye, Instant::now()));
             // Those that survive wait for nobody now.
-            self.start_parked();
+            self.start_all_parked();
         }
         drop(self.reservation.lock().take());
         if self.is_introduced() {

@@ -22,6 +22,7 @@ use teleport_transport::{Charge, Link};
 use self::records::{Breach, Records};
 pub(crate) use self::table::Sessions;
 use crate::call::OpenCall;
+use crate::peer::Peer;
 
 /// How long a client has to read why its connection ended.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
@@ -144,6 +145,22 @@ impl Session {
     /// A call that has not ended.
     pub(crate) fn open(&self, id: u64) -> Option<Arc<OpenCall>> {
         self.state.lock().records.open(id).cloned()
+    }
+
+    /// Where answers go now.
+    pub(crate) fn way(&self) -> Option<Arc<Link>> {
+        self.state.lock().link.clone()
+    }
+
+    /// The connections on which calls came that have not ended.
+    pub(crate) fn origins(&self) -> Vec<Arc<Peer>> {
+        let mut origins: Vec<Arc<Peer>> = Vec::new();
+        for call in self.state.lock().records.all_open() {
+            if origins.last().is_none_or(|last| !Arc::ptr_eq(last, &call.peer)) {
+                origins.push(call.peer.clone());
+            }
+        }
+        origins
     }
 
     /// The client has these answers.
