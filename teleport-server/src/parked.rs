@@ -6,13 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::call::OpenCall;
 
 #[derive(Debug, Default)]
-pub(crate) struct Parked(Mutex<State>);
+pub(crate) struct Parked {
+    state: Mutex<State>,
+    /// How many there are, for those who only want to know whether there are any.
+    count: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,7 +30,7 @@ impl Parked {
     /// Keeps a call if it `must_wait`, or if others are kept already, which come first. Whoever keeps one has to see to it
     /// that all are taken again.
     pub(crate) fn park(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> Verdict {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.calls.is_empty() && !must_wait() {
             return Verdict::Starts;
         }
@@ -33,28 +38,35 @@ impl Parked {
             return Verdict::Closed;
         }
         state.calls.insert(call.id, call.clone());
+        self.count.store(state.calls.len(), Ordering::SeqCst);
         Verdict::Kept
     }
 
     /// All of them, in their order.
     pub(crate) fn take_all(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
-        std::mem::take(&mut self.0.lock().calls).into_values()
+        let mut state = self.state.lock();
+        self.count.store(0, Ordering::SeqCst);
+        std::mem::take(&mut state.calls).into_values()
     }
 
     /// True if the call was one of them.
     pub(crate) fn remove(&self, id: u64) -> bool {
-        self.0.lock().calls.remove(&id).is_some()
+        let mut state = self.state.lock();
+        let was_there = state.calls.remove(&id).is_some();
+        self.count.store(state.calls.len(), Ordering::SeqCst);
+        was_there
     }
 
     /// Keeps none from now on, and gives those that were.
     pub(crate) fn close(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.closed = true;
+        self.count.store(0, Ordering::SeqCst);
         std::mem::take(&mut state.calls).into_values()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().calls.len()
+        self.count.load(Ordering::SeqCst)
     }
 }
 

@@ -24,6 +24,9 @@ use crate::worker;
 /// Inline calls that waited for results to leave have so much time on the poller before others get their turn.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
+/// How long a client has to read which rule it broke.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
 /// What a client said of itself.
 #[derive(Debug)]
 struct Introduction {
@@ -91,11 +94,22 @@ impl Peer {
             }
             return true;
         };
-        let kept = session.arrived(link, call);
-        if kept {
-            link.acknowledge(call.id);
+        match session.arrived(link, call) {
+            Ok(()) => link.acknowledge(call.id),
+            Err(rule) => {
+                if self.core.log_limit.allows() {
+                    let (name, peer) = (self.name(link), link.peer_address());
+                    tracing::warn!(
+                        name,
+                        peer,
+                        "a connection ended: the peer does not keep to the protocol: {rule}"
+                    );
+                }
+                link.close(Some(ErrorKind::Protocol), rule, GOODBYE_TIME);
+                return false;
+            }
         }
-        kept
+        true
     }
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
@@ -135,7 +149,12 @@ impl Peer {
 
     /// A call without a connection waits for nobody: what is kept of its answer has a bound of its own.
     fn must_wait(&self, call: &OpenCall) -> bool {
-        call.way().is_some_and(|link| self.core.is_past_quota(link.unsent_bytes()))
+        let is_past_quota = |link: &Link| self.core.is_past_quota(link.unsent_bytes());
+        if call.survives() {
+            call.way().is_some_and(|link| is_past_quota(&link))
+        } else {
+            is_past_quota(&call.link)
+        }
     }
 
     /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes

@@ -13,19 +13,16 @@ mod records;
 mod table;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{CallAnswer, ErrorKind, Id128, Message, Resume};
+use teleport_transport::wire::{CallAnswer, Id128, Message, Resume};
 use teleport_transport::{Charge, Link};
 
 use self::records::{Breach, Records};
 pub(crate) use self::table::Sessions;
 use crate::call::OpenCall;
 use crate::peer::Peer;
-
-/// How long a client has to read why its connection ended.
-const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 /// What pays for an answer that is kept: a part of the memory for such, and of all memory.
 #[derive(Debug)]
@@ -98,23 +95,19 @@ impl Session {
         lost
     }
 
-    /// A call arrived whole; false if it must not run, because its client broke the rules, which ends the connection.
-    pub(crate) fn arrived(&self, link: &Arc<Link>, call: &Arc<OpenCall>) -> bool {
+    /// A call arrived whole.
+    ///
+    /// # Errors
+    /// Why it must not run: the rule that its client broke.
+    pub(crate) fn arrived(&self, link: &Arc<Link>, call: &Arc<OpenCall>) -> Result<(), &'static str> {
         let mut state = self.state.lock();
-        let rule = if !state.takes_calls_of(link) {
-            "a call that can be resumed came before the resume of the earlier ones"
-        } else {
-            match state.records.arrived(call.id, call.clone(), self.max_ended) {
-                Ok(()) => return true,
-                Err(Breach::Repeated) => "a call came again that had arrived",
-                Err(Breach::Unacknowledged) => {
-                    "more than twice `max_open_calls` answers were not acknowledged"
-                }
-            }
-        };
-        drop(state);
-        link.close(Some(ErrorKind::Protocol), rule, GOODBYE_TIME);
-        false
+        if !state.takes_calls_of(link) {
+            return Err("a call that can be resumed came before the resume of the earlier ones");
+        }
+        state.records.arrived(call.id, call.clone(), self.max_ended).map_err(|breach| match breach {
+            Breach::Repeated => "a call came again that had arrived",
+            Breach::Unacknowledged => "more than twice `max_open_calls` answers were not acknowledged",
+        })
     }
 
     /// A call has its answer. It is kept if `room` is found for it, and goes out if there is a connection. False if it was

@@ -624,7 +624,6 @@ impl Outbound {
     fn stage_message(&mut self, queued: Queued, staged: &mut Staged) {
         let Queued { id, message, stage } = queued;
         let mut payload_follows = message.payload_bytes > 0;
-        staged.reserve(copied_bytes(&message));
         if let Stage::Head { eager } = stage {
             staged.append(&message.header(id, eager));
             staged.append(&message.metadata);
@@ -697,15 +696,6 @@ impl Transfer {
         let pieces = message.payload.into_iter().filter(|piece| !piece.is_empty()).collect();
         Transfer { id, pieces, remaining_bytes, copied_bytes: 0 }
     }
-}
-
-/// About how much of a message is copied when it is staged: two headers, its metadata, and a payload that is one small piece.
-fn copied_bytes(message: &Message) -> usize {
-    let piece_bytes = match &message.payload[..] {
-        [piece] if piece.len() <= MAX_COPIED_BYTES => piece.len(),
-        _ => 0,
-    };
-    2 * Header::BYTES + message.metadata.len() + piece_bytes
 }
 
 /// Stages one data frame with the next `bytes` bytes of `pieces`, and removes them from there. `copied_bytes` counts what

@@ -2,8 +2,10 @@
 //!
 //! Flow: the outbox appends frames (`append` copies, `share` borrows) -> `slices` (for writev) -> `advance`.
 //! Small pieces lie one behind the other in one buffer, so that many small messages are one segment; array bytes stay
-//! where their owner has them. Bound: the outbox stages one large chunk or `STAGED_SMALL_BYTES` at a time.
+//! where their owner has them. That buffer is lent by the thread that stages, so an idle connection has none.
+//! Bound: the outbox stages one large chunk or `STAGED_SMALL_BYTES` at a time.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
@@ -15,9 +17,13 @@ use crate::waste::drop_buffer_later;
 /// Segments handed to one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
 
-/// A buffer of up to so many bytes is kept when everything is written; an idle connection holds no more. Enough for control
-/// frames and for calls with little in them; for others, to get memory costs little beside sending them.
-const KEPT_BYTES: usize = 256;
+/// A buffer of up to so many bytes is kept for the next that this thread stages.
+const MAX_SPARE_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// For the next connection for which this thread stages.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 #[derive(Debug)]
 enum Segment {
@@ -61,15 +67,13 @@ impl Staged {
         self.remaining_bytes == 0
     }
 
-    /// Makes room for so many bytes that will be copied.
-    pub(super) fn reserve(&mut self, bytes: usize) {
-        self.inline.reserve(bytes);
-    }
-
     /// Copies a few bytes behind what is there.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
+        }
+        if self.inline.capacity() == 0 {
+            self.inline = SPARE.take();
         }
         let start = self.inline.len();
         self.inline.extend_from_slice(bytes);
@@ -136,9 +140,10 @@ impl Staged {
     }
 
     fn recycle(&mut self) {
-        self.inline.clear();
-        if self.inline.capacity() > KEPT_BYTES {
-            self.inline = Vec::new();
+        let mut inline = mem::take(&mut self.inline);
+        inline.clear();
+        if inline.capacity() <= MAX_SPARE_BYTES {
+            SPARE.set(inline);
         }
         if self.segments.capacity() > MAX_SEGMENTS_PER_WRITE {
             self.segments = VecDeque::new();
@@ -188,10 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_stage_keeps_little_memory() {
+    fn an_empty_stage_keeps_no_memory() {
         let mut staged = Staged::default();
-        staged.append(&vec![0; 100_000]);
-        staged.advance(100_000);
-        assert!(staged.inline.capacity() <= KEPT_BYTES);
+        for bytes in [100_000, 1000] {
+            staged.append(&vec![0; bytes]);
+            staged.advance(bytes);
+            assert_eq!(staged.inline.capacity(), 0);
+            let spare = SPARE.take();
+            assert!(spare.is_empty() && spare.capacity() <= MAX_SPARE_BYTES);
+            SPARE.set(spare);
+        }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) fn liars(line: &'static str, lies: Vec<Vec<u8>>) -> Case {
     })
 }
 
-fn is_sent_away(peer: &mut Raw, reason: &str) {
+pub(crate) fn is_sent_away(peer: &mut Raw, reason: &str) {
     let frames = peer.until_closed();
     // Without one the system dropped it, since bytes were under way that the server never read.
     if let Some(goodbye) = frames.last().filter(|frame| frame.header.kind == Kind::Goodbye) {

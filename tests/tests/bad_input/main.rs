@@ -13,6 +13,7 @@ mod frames;
 mod made;
 mod payload;
 mod servers;
+mod sessions;
 mod sizes;
 mod strangers;
 
@@ -25,7 +26,15 @@ const MAX_GROWTH_BYTES: u64 = 16 << 20;
 
 /// Every case, by its name.
 fn all() -> impl Iterator<Item = (&'static str, fn() -> Case)> {
-    let files = [strangers::CASES, sizes::CASES, frames::CASES, payload::CASES, floods::CASES, errors::CASES];
+    let files = [
+        strangers::CASES,
+        sizes::CASES,
+        frames::CASES,
+        payload::CASES,
+        floods::CASES,
+        errors::CASES,
+        sessions::CASES,
+    ];
     files.into_iter().flatten().copied()
 }
 
