@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use teleport::client::ClientError;
 use teleport::transport::Host;
-use teleport::{Address, Client, Methods, ServeError, Server, ServerHandle, Tree, tree};
+use teleport::{Address, BoxError, Client, Methods, ServeError, Server, ServerHandle, Tree, tree};
 use teleport_tests::{Scratch, Serve, abstract_address, until, watched};
 
 fn start(address: &str) -> ServerHandle {
@@ -241,5 +241,25 @@ fn a_resolver_leads_to_the_server() {
             .connect()
             .unwrap();
         assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
+    });
+}
+
+#[test]
+fn a_resolver_is_asked_again_when_the_server_has_moved() {
+    watched(|| {
+        let server = start("tcp://127.0.0.1:0");
+        let place = Arc::new(Mutex::new(server.address().to_string()));
+        let client = Client::builder("names://trainer")
+            .resolver("names://trainer", {
+                let place = place.clone();
+                move |_| Ok::<_, BoxError>(place.lock().unwrap().clone())
+            })
+            .connect()
+            .unwrap();
+        let next = start("tcp://127.0.0.1:0");
+        *place.lock().unwrap() = next.address().to_string();
+        server.close().unwrap();
+        until("it has found the next one", || client.call("echo", tree!(1)).wait().is_ok());
+        assert_eq!(client.stats().server.unwrap(), next.address().to_string());
     });
 }
