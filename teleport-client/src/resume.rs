@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::Closed;
-use teleport_transport::wire::{CallAnswer, ErrorKind, Ran, RemoteError, Resume};
+use teleport_transport::connection::{Closed, SendError};
+use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Reply, Wakers};
 
 use crate::core::{Core, encode};
 use crate::error::CallError;
 use crate::flight::{Flight, Place};
+use crate::limbo::Held;
 use crate::pass::Door;
 use crate::state::Settled;
 
@@ -61,8 +62,8 @@ impl Core {
         for (id, flight) in again {
             self.send_again(&door, id, &flight, wakers);
         }
-        for flight in anew {
-            self.send_anew(&door, &flight, wakers);
+        for (id, held) in anew {
+            self.send_anew(&door, id, held, wakers);
         }
         for id in unwanted {
             self.withdraw_from(link, Place { connection: door.connection, id }, wakers);
@@ -70,7 +71,7 @@ impl Core {
         for (flight, error) in failed {
             self.complete(&flight, Err(error), wakers);
         }
-        self.state.lock().opened(door, Instant::now());
+        self.state.lock().resumed(door.connection, Instant::now());
         self.changed.notify_all();
         self.end_if_idle(wakers);
     }
@@ -95,30 +96,45 @@ impl Core {
     }
 
     /// A call that no server knows, to a server that is new: as a new call, with the slot that it has.
-    fn send_anew(&self, door: &Door<Arc<Link>>, flight: &Arc<Flight>, wakers: &mut Wakers) {
-        let sent = self.message(door, flight).and_then(|message| {
-            let register = |id| {
-                let place = Place { connection: door.connection, id };
-                flight.set_place(place);
-                self.state.lock().sent(place, flight);
-            };
-            let lost = |_| {
-                let here = Arc::new(Closed::Here);
-                CallError::lost(flight.method.clone(), door.link.closed().unwrap_or(&here), Ran::Maybe)
-            };
-            door.link.call(message, register).map(drop).map_err(lost)
+    fn send_anew(&self, door: &Door<Arc<Link>>, id: u64, held: Held, wakers: &mut Wakers) {
+        let flight = held.flight.clone();
+        let message = match self.message(door, &flight) {
+            Ok(message) => message,
+            Err(error) => {
+                self.state.lock().give_back(wakers);
+                return self.complete(&flight, Err(error), wakers);
+            }
+        };
+        let sent = door.link.call(message, |id| {
+            let place = Place { connection: door.connection, id };
+            flight.set_place(place);
+            self.state.lock().sent(place, &flight);
         });
-        if let Err(error) = sent {
-            self.state.lock().give_back(wakers);
-            self.complete(flight, Err(error), wakers);
+        match sent {
+            Ok(_) => {}
+            Err(SendError::TooManyCalls { max_open_calls }) => {
+                self.state.lock().give_back(wakers);
+                let (method, max_inflight) = (flight.method.clone(), max_open_calls as usize);
+                self.complete(&flight, Err(CallError::Full { method, max_inflight }), wakers);
+            }
+            Err(_) => self.hold_again(id, held, wakers),
         }
     }
 
-    fn message(
-        &self,
-        door: &Door<Arc<Link>>,
-        flight: &Flight,
-    ) -> Result<teleport_transport::wire::Message, CallError> {
+    fn hold_again(&self, id: u64, held: Held, wakers: &mut Wakers) {
+        let mut state = self.state.lock();
+        let left = state.hold_again(id, held);
+        if let Some(at) = state.next_expiry() {
+            self.arm(&mut state, at);
+        }
+        drop(state);
+        if let Some(held) = left {
+            let error = CallError::Closed { method: held.flight.method.clone(), ran: held.ran() };
+            self.complete(&held.flight, Err(error), wakers);
+        }
+    }
+
+    fn message(&self, door: &Door<Arc<Link>>, flight: &Flight) -> Result<Message, CallError> {
         let Some(arguments) = flight.arguments() else {
             // It said that it has them, and now that it does not: nobody can tell whether the call ran.
             let reason = Arc::new(Closed::Lost { error: None });

@@ -34,8 +34,8 @@ pub(crate) struct Settled {
     pub(crate) arrived: Vec<Arc<Flight>>,
     /// To be sent again, under these ids and in this order.
     pub(crate) again: Vec<(u64, Arc<Flight>)>,
-    /// To be sent as new calls; each has a slot.
-    pub(crate) anew: Vec<Arc<Flight>>,
+    /// To be sent as new calls, and the ids that they had; each has a slot.
+    pub(crate) anew: Vec<(u64, Held)>,
     pub(crate) failed: Vec<(Arc<Flight>, CallError)>,
     /// Whose answer will not come, which the server is to be told that this side knows.
     pub(crate) expired: Vec<u64>,
@@ -133,8 +133,7 @@ impl<L> State<L> {
     }
 
     fn settle_one(&mut self, door: &Door<L>, id: u64, held: Held, answer: CallAnswer, settled: &mut Settled) {
-        let ran = held.ran();
-        let Held { flight, reason, .. } = held;
+        let (ran, flight, reason) = (held.ran(), held.flight.clone(), held.reason.clone());
         let goes_on = |state: &mut Self, flight: &Arc<Flight>| {
             flight.set_place(Place { connection: door.connection, id });
             state.calls.insert(id, Some(flight.clone()));
@@ -157,12 +156,30 @@ impl<L> State<L> {
             }
             CallAnswer::UnknownSession if flight.is_idempotent() || ran == Ran::No => {
                 self.given += 1;
-                settled.anew.push(flight);
+                settled.anew.push((id, held));
             }
             CallAnswer::UnknownSession => {
                 let error = CallError::lost(flight.method.clone(), &reason, ran);
                 settled.failed.push((flight, error));
             }
+        }
+    }
+
+    /// What was to be sent anew was not, since this connection has ended too: it waits for the next one. Gives it back if
+    /// there will be none.
+    pub(crate) fn hold_again(&mut self, id: u64, held: Held) -> Option<Held> {
+        self.given -= 1;
+        if matches!(self.phase, Phase::Over) {
+            return Some(held);
+        }
+        self.limbo.hold(id, held);
+        None
+    }
+
+    /// All calls of earlier connections have gone on: new ones may go out, unless this connection has ended meanwhile.
+    pub(crate) fn resumed(&mut self, connection: usize, now: Instant) {
+        if let Some(door) = self.resuming.clone().filter(|door| door.connection == connection) {
+            self.opened(door, now);
         }
     }
 

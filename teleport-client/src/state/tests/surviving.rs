@@ -72,11 +72,11 @@ fn a_server_without_the_session_gets_only_what_may_run_twice_or_never_left() {
     assert_eq!(x.begin(2).len(), 3);
     let unknown = CallAnswer::UnknownSession;
     let settled = x.settle(2, &[(1, unknown), (2, unknown), (3, unknown)]);
-    assert_eq!(ids(&settled.anew), [1, 3]);
+    assert_eq!(settled.anew.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
     assert!(matches!(&settled.failed[..], [(_, CallError::Disconnected { ran: Ran::Maybe, .. })]));
     assert_eq!(x.state.in_flight(), 2, "what is sent anew keeps its slot");
-    for (id, flight) in (4..).zip(&settled.anew) {
-        assert!(x.state.sent(Place { connection: 2, id }, flight));
+    for (id, (_, held)) in (4..).zip(&settled.anew) {
+        assert!(x.state.sent(Place { connection: 2, id }, &held.flight));
     }
     x.open(2, 100);
     assert_eq!((x.state.in_flight(), x.state.last_id()), (2, 5));
@@ -164,4 +164,22 @@ fn what_a_closing_server_did_not_start_waits_for_the_next_one() {
     x.lose(1, &[]);
     assert_eq!(x.begin(2), [(1, CallState::Unsent)]);
     assert_eq!(x.settle(2, &[(1, CallAnswer::UnknownSession)]).anew.len(), 1);
+}
+
+#[test]
+fn a_connection_that_ends_while_calls_go_on_does_not_count_as_open() {
+    let mut x = Fixture::connected(10, 100);
+    x.send_surviving(1, 1, true);
+    x.send_surviving(1, 2, true);
+    x.lose(1, &[]);
+    x.begin(2);
+    let mut settled = x.settle(2, &[(1, CallAnswer::UnknownSession), (2, CallAnswer::Missing)]);
+    assert!(x.lose(2, &[]).is_some_and(|failed| failed.is_empty()));
+    // What was about to be sent on it waits for the next one, and so does what had been.
+    let (id, held) = settled.anew.pop().expect("one may run twice");
+    assert!(x.state.hold_again(id, held).is_none());
+    x.state.resumed(2, x.now);
+    assert!(x.state.door().is_none() && x.state.needs_dial());
+    assert_eq!(x.begin(3), [(1, CallState::Sent), (2, CallState::Sent)]);
+    assert_eq!(x.state.in_flight(), 2);
 }
