@@ -6,7 +6,7 @@
 //! checked on both sides. A steady client must not notice anything; a disturbed one may lose its connection, and every other
 //! one has calls that survive that.
 //!
-//! Bounds: [`CLIENTS`] processes at once. No process outlives this one (see [`crate::child`]).
+//! Bounds: as many processes at once as `round` lists clients, and a server. No process outlives this one (see [`crate::child`]).
 
 mod client;
 mod content;
