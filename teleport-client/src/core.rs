@@ -17,12 +17,14 @@ use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
 };
-use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
+use teleport_transport::{
+    Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
+};
 
 use crate::backoff;
 use crate::connect_error::AttemptError;
 use crate::error::CallError;
-use crate::flight::{Deadline, Flight, Outcome, Place, Survival};
+use crate::flight::{Deadline, Flight, Outcome, Place, Survival, Waiting};
 use crate::on_disconnect::OnDisconnect;
 use crate::pass::Door;
 use crate::resolver::Resolver;
@@ -94,6 +96,7 @@ pub(crate) struct Core {
     told_of_slots: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
+    pub(crate) waiting: Waiting,
 }
 
 impl Core {
@@ -114,6 +117,7 @@ impl Core {
             alarm: AlarmId::new(),
             meter: Meter::new(now),
             futures: AtomicUsize::new(0),
+            waiting: Waiting::default(),
         }))
     }
 
@@ -247,7 +251,7 @@ impl Core {
 
     /// Hands an outcome to the call's future; where there is none, an error is kept for `check`.
     pub(crate) fn complete(&self, flight: &Flight, outcome: Outcome, wakers: &mut Wakers) {
-        if let Some(Err(error)) = flight.complete(outcome, wakers) {
+        if let Some(Err(error)) = flight.complete(outcome, &self.waiting, wakers) {
             self.report(error);
         }
     }
@@ -258,6 +262,20 @@ impl Core {
         let text = error.to_string();
         if !self.state.lock().report(error) {
             tracing::warn!(error = text, "a call failed, and too many failures wait for `check` to keep it");
+        }
+    }
+
+    /// Somebody waits for an outcome, or looked for it, and it has not come: what this thread holds back goes, and somebody reads.
+    pub(crate) fn awaited(&self, flight: &Flight) {
+        self.send_for(flight);
+        self.look_for_answers();
+    }
+
+    /// This thread waits: what it holds back goes, and somebody reads what comes.
+    pub(crate) fn look_for_answers(&self) {
+        release_held();
+        if let Some(link) = self.state.lock().link() {
+            link.expect_answers();
         }
     }
 
@@ -509,6 +527,10 @@ impl Handler for Core {
         if let Opening::Resume(resume) = opening {
             self.ask(link, resume);
         }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.waiting.any()
     }
 
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {

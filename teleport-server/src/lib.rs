@@ -64,6 +64,7 @@ mod queue;
 mod server;
 mod session;
 mod supervisor;
+mod usual;
 mod worker;
 
 pub use context::Context;

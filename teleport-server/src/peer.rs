@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate};
 use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Call, Handler, Link, Wakers};
+use teleport_transport::{Call, Handler, IdMap, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
@@ -43,7 +43,7 @@ pub(crate) struct Peer {
     /// Where calls that survive this connection are kept.
     session: OnceLock<Arc<Session>>,
     /// Other calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
-    open: Mutex<HashMap<u64, Arc<OpenCall>>>,
+    open: Mutex<IdMap<Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
     /// What pays for its eager credit until the connection has ended; functions may keep the rest of this for longer.

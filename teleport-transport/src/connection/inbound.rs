@@ -8,7 +8,6 @@
 //! grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`; each is checked before memory
 //! is taken, the last before it is kept.
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +24,7 @@ use super::pace::{Pace, Sight};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
+use crate::id_map::IdMap;
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
 const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
@@ -71,7 +71,7 @@ struct Reception {
     config: Arc<Config>,
     phase: Phase,
     /// Messages whose payload has not come to its end. Boxed, since an idle connection keeps the table.
-    messages: HashMap<u64, Box<Incoming>>,
+    messages: IdMap<Box<Incoming>>,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
@@ -100,7 +100,7 @@ impl Inbound {
                 role,
                 config,
                 phase: Phase::Handshake,
-                messages: HashMap::new(),
+                messages: IdMap::default(),
                 chunk: Chunk::default(),
                 signatures: [const { None }; CACHED_SIGNATURES],
                 next_signature: 0,
@@ -288,7 +288,7 @@ impl Inbound {
 
     /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
-        self.reception.messages = HashMap::new();
+        self.reception.messages = IdMap::default();
         self.body = None;
     }
 

@@ -104,6 +104,12 @@ pub trait Handler: Gate + Send + Sync + 'static {
         false
     }
 
+    /// Whether anybody waits for an answer who does not [drive](Link::drive) the link (on a client): then somebody else must read at
+    /// once when a driver leaves.
+    fn is_waited_for(&self) -> bool {
+        true
+    }
+
     /// A call of ours was answered (on a client).
     fn answered(
         &self,

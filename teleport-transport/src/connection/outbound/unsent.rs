@@ -4,18 +4,17 @@
 //! -> `take_drained`, once, when little enough does. Knows no messages: the outbox says what is queued. Bound: one charge
 //! an open call of the peer, one mark.
 
-use std::collections::HashMap;
-
 use teleport_wire::RemoteError;
 
 use super::Outbound;
 use crate::budget::Charge;
+use crate::id_map::IdMap;
 
 /// Charges for results of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     /// With the window of the connection's pace in which each began.
-    charges: HashMap<u64, (u32, Charge)>,
+    charges: IdMap<(u32, Charge)>,
     /// Invariant: the sum of `charges`.
     charged_bytes: u64,
     window: u32,
