@@ -16,6 +16,7 @@ use teleport_transport::{Lease, Link};
 use crate::counters::Counter;
 use crate::methods::Entry;
 use crate::peer::Peer;
+use crate::queue::{Seat, Waiting};
 use crate::session::Session;
 
 /// What a function is called with, and what pays for its memory until then.
@@ -38,6 +39,7 @@ pub(crate) struct OpenCall {
     cancelled: AtomicBool,
     /// Until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
+    seat: Seat,
 }
 
 impl OpenCall {
@@ -59,6 +61,7 @@ impl OpenCall {
             session,
             cancelled: AtomicBool::new(false),
             arguments: Mutex::new(Some(arguments)),
+            seat: Seat::default(),
         }
     }
 
@@ -121,5 +124,24 @@ impl OpenCall {
         if !is_wanted {
             counter.take_back();
         }
+    }
+}
+
+impl Waiting for OpenCall {
+    fn connection(&self) -> usize {
+        self.link.key()
+    }
+
+    /// In the order of logs, where a done function is to have some.
+    fn needs_place(&self) -> bool {
+        self.entry.done.is_some()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.waits()
+    }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
     }
 }

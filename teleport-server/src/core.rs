@@ -23,7 +23,7 @@ use crate::log_limit::LogLimit;
 use crate::methods::Table;
 use crate::options::Options;
 use crate::peer::Peer;
-use crate::queue::{Kind, Queue};
+use crate::queue::Queue;
 use crate::session::Sessions;
 
 /// Connections past `max_connections` that are told so, at the same time; more are just closed.
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
 pub(crate) struct Core {
     pub(crate) table: Table,
     /// One queue for each pool of the table.
-    pub(crate) pools: Vec<Queue<Arc<OpenCall>>>,
+    pub(crate) pools: Vec<Queue<OpenCall>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) counters: Counters,
@@ -83,7 +83,7 @@ impl Core {
             instance: config.instance,
             lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
-            pools: table.pools.iter().map(|_| calls()).collect(),
+            pools: table.pools.iter().map(|_| Queue::new()).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
@@ -177,11 +177,6 @@ impl Core {
             answer();
         }
     }
-}
-
-/// A queue in which calls with a done function need a place in the ledger.
-fn calls() -> Queue<Arc<OpenCall>> {
-    Queue::new(Kind { is_alive: |call| call.waits(), needs_place: |call| call.entry.done.is_some() })
 }
 
 /// Where clients come in.

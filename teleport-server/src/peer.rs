@@ -139,7 +139,9 @@ impl Peer {
         let waited = call.claim().is_some();
         let was_parked = waited && self.parked.remove(call.id);
         match call.entry.route {
-            Route::Pool(pool) if waited && !was_parked => self.core.pools[pool].one_died(),
+            Route::Pool(pool) if waited && !was_parked => {
+                self.core.pools[pool].remove(call);
+            }
             _ => call.cancel(),
         }
         waited
