@@ -39,6 +39,11 @@ impl List {
     pub(super) fn is_empty(&self) -> bool {
         self.first == NONE
     }
+
+    /// Whether it has one node at most.
+    pub(super) fn is_short(&self) -> bool {
+        self.first == self.last
+    }
 }
 
 impl<V> Lists<V> {

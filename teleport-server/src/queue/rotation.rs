@@ -5,7 +5,7 @@
 //! only such calls waits among those that are `blocked`, which take every other turn while there are places.
 //! So whatever others send, a call waits for no more calls of each of them than stand before it in its own line, and where
 //! places are short for twice as many turns.
-//! Knows no locks and no clock. Bound: nothing here but what was pushed; a line ends with its last call.
+//! Knows no locks and no clock. Bound: what was pushed; a line ends with its last call, but for one that is kept.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -41,6 +41,8 @@ pub(super) struct Rotation<T> {
     calls: Lists<Seated<T>>,
     lines: Lists<Line>,
     by_connection: HashMap<usize, u32, BuildHasherDefault<KeyHasher>>,
+    /// The line that was pushed to last: it stays when it has no calls, so that one connection at work looks nothing up.
+    recent: u32,
     /// Lines with calls that were not set aside, in the order of their turns.
     turns: List,
     /// Lines of which all calls were set aside, in the order of their turns.
@@ -60,7 +62,7 @@ struct Seated<T> {
     is_aside: bool,
 }
 
-/// The calls of one connection. Invariant: it has at least one.
+/// The calls of one connection. Invariant: it has at least one, unless it is the most recent line.
 #[derive(Debug)]
 struct Line {
     connection: usize,
@@ -93,6 +95,7 @@ impl<T: Waiting> Rotation<T> {
             calls: Lists::new(),
             lines: Lists::new(),
             by_connection: HashMap::default(),
+            recent: NONE,
             turns: List::EMPTY,
             blocked: List::EMPTY,
             is_turn_of_blocked: true,
@@ -250,16 +253,36 @@ impl<T: Waiting> Rotation<T> {
 
     /// The line of a connection: a new one, which the caller fills and settles, if it has none.
     fn line_of(&mut self, connection: usize) -> u32 {
+        if self.recent != NONE && self.lines.get(self.recent).connection == connection {
+            return self.recent;
+        }
         let new = || {
             let (waiting, aside, ring) = (List::EMPTY, List::EMPTY, Ring::Neither);
             self.lines.add(Line { connection, waiting, aside, ring })
         };
-        *self.by_connection.entry(connection).or_insert_with(new)
+        let at = *self.by_connection.entry(connection).or_insert_with(new);
+        let before = std::mem::replace(&mut self.recent, at);
+        if before != NONE && self.lines.get(before).ring == Ring::Neither {
+            self.end_line(before);
+        }
+        at
+    }
+
+    fn end_line(&mut self, at: u32) {
+        let line = self.lines.take(at);
+        self.by_connection.remove(&line.connection);
     }
 
     /// A line had its turn: it goes behind all others.
     fn had_turn(&mut self, at: u32) {
-        self.take_from_ring(at);
+        let is_alone = match self.lines.get(at).ring {
+            Ring::Turns => self.turns.is_short(),
+            Ring::Blocked => self.blocked.is_short(),
+            Ring::Neither => true,
+        };
+        if !is_alone {
+            self.take_from_ring(at);
+        }
         self.settle(at);
     }
 
@@ -273,18 +296,15 @@ impl<T: Waiting> Rotation<T> {
         };
         if line.ring != belongs {
             self.take_from_ring(at);
-        }
-        match belongs {
-            Ring::Neither => {
-                let line = self.lines.take(at);
-                self.by_connection.remove(&line.connection);
+            match belongs {
+                Ring::Neither => {}
+                Ring::Turns => self.lines.link_last(&mut self.turns, at),
+                Ring::Blocked => self.lines.link_last(&mut self.blocked, at),
             }
-            _ if self.lines.get(at).ring == belongs => {}
-            Ring::Turns => self.lines.link_last(&mut self.turns, at),
-            Ring::Blocked => self.lines.link_last(&mut self.blocked, at),
-        }
-        if belongs != Ring::Neither {
             self.lines.get_mut(at).ring = belongs;
+        }
+        if belongs == Ring::Neither && at != self.recent {
+            self.end_line(at);
         }
     }
 

@@ -165,7 +165,7 @@ fn who_comes_and_leaves_again_takes_no_memory() {
         queue.push(call.clone()).unwrap();
         assert!(queue.remove(&call));
     }
-    assert_eq!(queue.state.lock().rotation.nodes(), (1, 1));
+    assert_eq!(queue.state.lock().rotation.nodes(), (1, 2));
 }
 
 #[test]
