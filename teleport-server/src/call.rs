@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{Message, RemoteError, Tree};
+use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::counters::Counter;
@@ -95,9 +95,15 @@ impl OpenCall {
         self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()
     }
 
-    /// Whether the caller stopped waiting.
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    /// Whether the caller has stopped waiting by `now`.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Refuses a call that did not start in time.
+    pub(crate) fn refuse_late(&self) {
+        let text = "the call's time was over before it could start";
+        self.refuse(&RemoteError::new(ErrorKind::Deadline, Ran::No, text));
     }
 
     /// Sends a result. Only the first answer of a call goes out.
@@ -139,6 +145,10 @@ impl Waiting for OpenCall {
 
     fn is_alive(&self) -> bool {
         self.waits()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn seat(&self) -> &Seat {

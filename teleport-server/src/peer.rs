@@ -114,9 +114,13 @@ impl Peer {
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
         // Behind those of its connection that are kept, if there are any.
-        let is_kept = self.parked.len() > 0 && self.keeps(&call);
-        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
-            refuse_all([call]);
+        if self.parked.len() > 0 && self.keeps(&call) {
+            return;
+        }
+        let deadline = call.deadline;
+        match self.core.pools[pool].push(call) {
+            Ok(()) => self.core.waits_until(deadline),
+            Err(call) => refuse_all([call]),
         }
     }
 
@@ -179,6 +183,7 @@ impl Peer {
         if !call.waits() {
             self.parked.remove(call.id);
         }
+        self.core.waits_until(call.deadline);
         true
     }
 
@@ -193,7 +198,9 @@ impl Peer {
             }
         }
         for (pool, calls) in pooled {
+            let deadline = calls.iter().filter_map(|call| call.deadline).min();
             self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
+            self.core.waits_until(deadline);
         }
         let start = Instant::now();
         for call in inline {
@@ -214,6 +221,11 @@ impl Peer {
     /// Calls that are kept.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// Takes out calls that are kept and whose time is over, and gives the earliest deadline of the rest.
+    pub(crate) fn expire_parked(&self, now: Instant) -> (Vec<Arc<OpenCall>>, Option<Instant>) {
+        self.parked.expire(now)
     }
 
     /// Keeps no calls from now on, and gives those that were.

@@ -3,7 +3,8 @@
 //!
 //! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. Some calls
 //! need a place before they may start (logged ones); while there is none they are set aside, others of their connection go
-//! past them, and they start in their order. Calls that are withdrawn meanwhile leave at once, wherever they stand.
+//! past them, and they start in their order. Calls that are withdrawn meanwhile leave at once, wherever they stand, and
+//! those whose time is over when the supervisor looks.
 //! Bound: at most as many as all clients have open.
 
 mod lists;
@@ -12,6 +13,7 @@ mod rotation;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -99,6 +101,13 @@ impl<T: Waiting> Queue<T> {
     /// Takes out a call that was withdrawn, if it is here.
     pub(crate) fn remove(&self, call: &T) -> bool {
         self.state.lock().rotation.remove(call)
+    }
+
+    /// Takes out the calls whose time is over at `now`, and gives the earliest deadline of the rest. Looks at every call.
+    pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<T>>, Option<Instant>) {
+        let mut state = self.state.lock();
+        let late = state.rotation.remove_if(|call| call.deadline().is_some_and(|deadline| deadline <= now));
+        (late, state.rotation.all().filter_map(Waiting::deadline).min())
     }
 
     /// Lets all workers go, and gives what they did not take.

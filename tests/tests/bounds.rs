@@ -181,6 +181,28 @@ fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
 }
 
 #[test]
+fn calls_whose_time_is_over_do_not_wait_for_results_to_leave() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve(echo());
+            let mut peer = Asking::new(&server, method, BYTES);
+            fill_with_results(&server, &mut peer, SHARED / BYTES);
+            let queued = server.stats().queued;
+            let head = |time| CallHead { deadline: Some(time), ..CallHead::new(method) };
+            for time in [Duration::from_secs(3600), Duration::from_millis(1)] {
+                let call = Message::call(&head(time), &Tree::Null, &Limits::default()).unwrap();
+                peer.raw.send_head(peer.next_id, &call, false);
+                peer.next_id += 1;
+            }
+            peer.receive_until(|peer| !peer.errors.is_empty());
+            let (id, error) = &peer.errors[0];
+            assert_eq!((*id, error.kind, error.ran), (peer.next_id - 1, ErrorKind::Deadline, Ran::No));
+            assert_eq!(server.stats().queued, queued + 1);
+        }
+    });
+}
+
+#[test]
 fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
     watched(|| {
         for method in ["echo", "inline"] {

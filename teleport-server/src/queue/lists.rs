@@ -84,6 +84,12 @@ impl<V> Lists<V> {
         self.nodes.len()
     }
 
+    /// All nodes, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &V)> {
+        let numbered = (0..).zip(&self.nodes);
+        numbered.filter_map(|(at, node)| node.value.as_ref().map(|value| (at, value)))
+    }
+
     pub(super) fn link_last(&mut self, list: &mut List, at: u32) {
         let node = &mut self.nodes[at as usize];
         (node.before, node.after) = (list.last, NONE);

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use super::lists::{List, Lists, NONE};
 
@@ -22,6 +23,8 @@ pub(crate) trait Waiting {
     fn needs_place(&self) -> bool;
     /// Whether it still wants to run.
     fn is_alive(&self) -> bool;
+    /// When nobody waits for it any more.
+    fn deadline(&self) -> Option<Instant>;
     /// Where the queue keeps its place in line.
     fn seat(&self) -> &Seat;
 }
@@ -177,6 +180,24 @@ impl<T: Waiting> Rotation<T> {
             }
         }
         None
+    }
+
+    /// Takes out all calls of which this is true. Looks at each.
+    pub(super) fn remove_if(&mut self, is_one: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        let those = self.calls.all().filter(|(_, seated)| is_one(&seated.call));
+        let seats: Vec<u32> = those.map(|(seat, _)| seat).collect();
+        let mut removed = Vec::with_capacity(seats.len());
+        for seat in seats {
+            let (at, call) = self.leave(seat);
+            self.settle(at);
+            removed.push(call);
+        }
+        removed
+    }
+
+    /// All calls that are here, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &T> {
+        self.calls.all().map(|(_, seated)| &*seated.call)
     }
 
     /// Takes out all calls, in the order in which each connection made them.

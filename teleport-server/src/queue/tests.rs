@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
 
@@ -11,6 +12,7 @@ struct Call {
     connection: usize,
     number: u32,
     is_withdrawn: AtomicBool,
+    deadline: Option<Instant>,
     seat: Seat,
 }
 
@@ -25,6 +27,10 @@ impl Waiting for Call {
 
     fn is_alive(&self) -> bool {
         !self.is_withdrawn.load(Ordering::Relaxed)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn seat(&self) -> &Seat {
@@ -155,6 +161,24 @@ fn the_withdrawn_leave_at_once() {
     queue.push(calls[5].clone()).unwrap();
     queue.push_first(vec![calls[5].clone(), call(1, 6)]).unwrap();
     assert_eq!((queue.len(), take(&queue, 1, none)), (1, vec![(1, 6)]));
+}
+
+#[test]
+fn those_without_time_leave_when_somebody_looks() {
+    let now = Instant::now();
+    let at = |seconds: u64| now + Duration::from_secs(seconds);
+    let queue = queue([(0, 2), (1, 4)]);
+    for (number, seconds) in [(1, 1), (3, 5), (5, 2), (6, 3), (8, 9)] {
+        let deadline = Some(at(seconds));
+        let late = Call { connection: number as usize % 2, number, deadline, ..Call::default() };
+        queue.push(Arc::new(late)).unwrap();
+    }
+    // The odd ones are set aside.
+    assert_eq!(take(&queue, 3, none), [(0, 2), (1, 4), (0, 6)]);
+    let (late, next) = queue.expire(at(2));
+    assert_eq!((numbers(&late), next), (vec![1, 5], Some(at(5))));
+    assert_eq!(take(&queue, 2, free), [(1, 3), (0, 8)]);
+    assert_eq!(queue.expire(at(9)).1, None);
 }
 
 #[test]
