@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate};
+use teleport_transport::connection::{Closed, Gate, SlowCalls};
 use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Call, Handler, Link, Wakers};
 
@@ -319,6 +319,19 @@ impl Handler for Peer {
 
     fn drained(&self, _link: &Arc<Link>) {
         self.start_all_parked();
+    }
+
+    fn gave_up(&self, link: &Arc<Link>, SlowCalls { arguments, results }: SlowCalls) {
+        if self.core.log_limit.allows() {
+            let (name, peer) = (self.name(link), link.peer_address());
+            tracing::warn!(
+                name,
+                peer,
+                arguments,
+                results,
+                "calls were given up: slower than `min_rate` with memory that others waited for"
+            );
+        }
     }
 
     fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {

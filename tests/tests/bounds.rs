@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, mpsc};
+use std::io;
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -296,6 +297,35 @@ fn sum(x: Vec<u8>) -> u64 {
     x.into_iter().map(u64::from).sum()
 }
 
+/// What this process has logged since it was asked for first.
+#[derive(Clone, Copy)]
+struct Log;
+
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+impl Log {
+    fn open() -> Log {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init());
+        Log
+    }
+
+    fn has(self, text: &str) -> bool {
+        String::from_utf8_lossy(&LOGGED.lock().unwrap()).lines().any(|line| line.contains(text))
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A call that needs the memory that somebody else has.
 fn call_large(server: &ServerHandle) {
     let client = Client::connect(&server.address().to_string()).unwrap();
@@ -306,7 +336,7 @@ fn call_large(server: &ServerHandle) {
 #[test]
 fn arguments_that_crawl_while_others_wait_are_given_up() {
     watched(|| {
-        let server = serve_impatiently();
+        let (server, log) = (serve_impatiently(), Log::open());
         let mut peer = Asking::new(&server, "sum", LARGE);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
@@ -322,6 +352,7 @@ fn arguments_that_crawl_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::No));
         assert!(error.message.contains("min_rate"), "{error}");
+        until("the log says so", || log.has("calls were given up") && log.has("arguments=1 results=0"));
         // What still comes is dropped, and the connection goes on.
         let (part, _) = rest.split_at(MAX_CHUNK_BYTES as usize - 1000);
         peer.raw.send(part);
@@ -336,7 +367,7 @@ fn arguments_that_crawl_while_others_wait_are_given_up() {
 #[test]
 fn results_that_are_not_fetched_while_others_wait_are_given_up() {
     watched(|| {
-        let server = serve_impatiently();
+        let (server, log) = (serve_impatiently(), Log::open());
         let mut peer = Asking::new(&server, "echo", LARGE);
         peer.begin(1);
         peer.receive_until(|peer| peer.withheld.len() == 1);
@@ -345,6 +376,7 @@ fn results_that_are_not_fetched_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::Yes));
         assert_eq!((server.stats().held_bytes, peer.fetched_bytes), (0, 0));
+        until("the log says so", || log.has("arguments=0 results=1"));
     });
 }
 
