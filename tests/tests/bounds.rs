@@ -422,6 +422,39 @@ fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
 }
 
 #[test]
+fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
+    watched(|| {
+        let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
+        let methods = echo().register("sum", sum).register("zeros", zeros);
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
+        let server = server.pace_window(Duration::from_millis(100)).start(methods).unwrap();
+        let (waiting, each) = (4, 2 << 20);
+        let mut peer = Asking::new(&server, "echo", each);
+        peer.begin(waiting);
+        let mut granted = 0;
+        while granted < waiting {
+            let frame = peer.raw.next_of(Kind::Grant);
+            granted += decode_ids(&frame.body).unwrap().count() as u64;
+        }
+        // A result that it lets come, and does not read.
+        let result = tree!(20u64 << 20);
+        let call = Message::call(&CallHead::new("zeros"), &result, &Limits::default()).unwrap();
+        peer.raw.send_eager(5, &call);
+        peer.raw.next_of(Kind::Result);
+        peer.withheld.insert(5);
+        peer.grant_all();
+        (1..=waiting).for_each(|id| peer.send_payload(id));
+        until("they wait for the result to leave", || server.stats().queued == 4);
+        // There is no room beside the arguments of any.
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let large = SHARED - each + 1;
+        let sum = client.call("sum", Array::from(vec![1u8; large as usize])).wait().unwrap();
+        assert_eq!(sum, tree!(large));
+        assert_eq!(server.stats().queued, 0);
+    });
+}
+
+#[test]
 fn metadata_that_crawls_while_others_wait_ends_the_connection() {
     watched(|| {
         let (server, stop, futures) = serve_in_need();

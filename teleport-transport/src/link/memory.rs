@@ -86,6 +86,9 @@ impl Link {
         let slow = inbound.take_slow();
         if slow != SlowCalls::default() {
             self.handler.gave_up(self, slow);
+            // Nothing may be written for long: those who wait for results to go hear of it here.
+            let drained = self.outbound.lock().take_drained();
+            self.tell_drained(drained);
         }
         if again.is_some() {
             self.paced.store(true, Ordering::SeqCst);
