@@ -532,16 +532,17 @@ impl Handler for Core {
 
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
         self.meter.received(&answer);
-        let ((flight, is_kept), closing) = {
+        let (flight, is_kept, closing) = {
             let mut state = self.state.lock();
-            (state.answered(Place { connection: link.key(), id }, wakers), state.is_closing())
+            let (flight, is_kept) = state.answered(Place { connection: link.key(), id }, wakers);
+            // Under the same lock: between the two the client could end, or the next connection ask for what there is.
+            let goes_on = |flight: &Arc<Flight>| !self.put_off(&mut state, id, flight, &answer);
+            (flight.filter(goes_on), is_kept, state.is_closing())
         };
         if is_kept {
             link.acknowledge(id);
         }
-        if let Some(flight) = flight
-            && !self.put_off(id, &flight, &answer)
-        {
+        if let Some(flight) = flight {
             let outcome = answer.map_err(|error| CallError::remote(flight.method.clone(), error));
             self.complete(&flight, outcome, wakers);
         }

@@ -16,7 +16,7 @@ use crate::error::CallError;
 use crate::flight::{Flight, Place};
 use crate::limbo::Held;
 use crate::pass::Door;
-use crate::state::Settled;
+use crate::state::{Settled, State};
 
 impl Core {
     /// Asks what became of the calls of earlier connections.
@@ -144,17 +144,22 @@ impl Core {
     }
 
     /// Whether a call that is to survive waits for the next server, since this one is closing and did not start it.
-    pub(crate) fn put_off(&self, id: u64, flight: &Arc<Flight>, answer: &Result<Reply, RemoteError>) -> bool {
+    pub(crate) fn put_off(
+        &self,
+        state: &mut State<Arc<Link>>,
+        id: u64,
+        flight: &Arc<Flight>,
+        answer: &Result<Reply, RemoteError>,
+    ) -> bool {
         let Err(RemoteError { kind: ErrorKind::Closing, ran: Ran::No, message, .. }) = answer else {
             return false;
         };
-        let is_put_off = flight.resumes() && flight.arguments().is_some();
+        let is_put_off = flight.resumes() && flight.has_arguments();
         if is_put_off {
             let reason = Closed::Goodbye { kind: Some(ErrorKind::Closing), reason: message.clone() };
-            let mut state = self.state.lock();
             state.put_off(id, flight, reason, Instant::now());
             if let Some(at) = state.next_expiry() {
-                self.arm(&mut state, at);
+                self.arm(state, at);
             }
         }
         is_put_off
