@@ -191,9 +191,7 @@ impl Core {
         match sent {
             Ok(_) if current => {
                 self.meter.sent(bytes);
-                if let Some(deadline) = deadline {
-                    self.arm(&mut self.state.lock(), deadline.at);
-                }
+                self.arm_for(&flight);
                 Ok(flight)
             }
             Ok(id) => {
@@ -359,6 +357,13 @@ impl Core {
     pub(crate) fn arm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         if state.armed.is_none_or(|armed| at < armed) {
             self.set_alarm(state, at);
+        }
+    }
+
+    /// Has the clock looked at when the time of a call that was sent is over.
+    pub(crate) fn arm_for(&self, flight: &Flight) {
+        if let Some(deadline) = flight.deadline {
+            self.arm(&mut self.state.lock(), deadline.at);
         }
     }
 

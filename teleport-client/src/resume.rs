@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::{Closed, SendError};
+use teleport_transport::connection::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Reply, Wakers};
 
@@ -105,13 +105,24 @@ impl Core {
                 return self.complete(&flight, Err(error), wakers);
             }
         };
+        let mut current = true;
         let sent = door.link.call(message, |id| {
             let place = Place { connection: door.connection, id };
             flight.set_place(place);
-            self.state.lock().sent(place, &flight);
+            current = self.state.lock().sent(place, &flight);
         });
         match sent {
-            Ok(_) => {}
+            Ok(_) if current => self.arm_for(&flight),
+            // The client ended meanwhile, and gave up what it knew of.
+            Ok(sent_id) => {
+                let ran = match door.link.withdraw(sent_id) {
+                    Withdrawn::NeverSent | Withdrawn::Aborted => held.ran(),
+                    Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+                };
+                self.state.lock().give_back(wakers);
+                let error = CallError::Closed { method: flight.method.clone(), ran };
+                self.complete(&flight, Err(error), wakers);
+            }
             Err(SendError::TooManyCalls { max_open_calls }) => {
                 self.state.lock().give_back(wakers);
                 let (method, max_inflight) = (flight.method.clone(), max_open_calls as usize);
