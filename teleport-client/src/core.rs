@@ -195,9 +195,7 @@ impl Core {
         match sent {
             Ok(_) if current => {
                 self.meter.sent(bytes);
-                if let Some(deadline) = deadline {
-                    self.arm(&mut self.state.lock(), deadline.at);
-                }
+                self.arm_for(&flight);
                 Ok(flight)
             }
             Ok(id) => {
@@ -380,6 +378,20 @@ impl Core {
         }
     }
 
+    /// Has the clock looked at when the time of a call that was sent is over.
+    pub(crate) fn arm_for(&self, flight: &Flight) {
+        if let Some(deadline) = flight.deadline {
+            self.arm(&mut self.state.lock(), deadline.at);
+        }
+    }
+
+    /// A result is deferred: somebody may come to wait for what is behind it. Kept in the state, since the alarm may be ringing
+    /// already, and the budget knows of the result only after this.
+    fn be_patient(&self, state: &mut State<Arc<Link>>, now: Instant) {
+        let until = *state.patient_until.get_or_insert(now + PATIENCE);
+        self.arm(state, until);
+    }
+
     fn set_alarm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         let before = state.armed.replace(at);
         let me: Weak<dyn Alarm> = self.me.clone();
@@ -547,23 +559,24 @@ impl Handler for Core {
         // Closing waits for all of them.
         let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
         if !is_awaited {
-            self.arm(&mut state, Instant::now() + PATIENCE);
+            self.be_patient(&mut state, Instant::now());
         }
         is_awaited
     }
 
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
         self.meter.received(&answer);
-        let ((flight, is_kept), closing) = {
+        let (flight, is_kept, closing) = {
             let mut state = self.state.lock();
-            (state.answered(Place { connection: link.key(), id }, wakers), state.is_closing())
+            let (flight, is_kept) = state.answered(Place { connection: link.key(), id }, wakers);
+            // Under the same lock: between the two the client could end, or the next connection ask for what there is.
+            let goes_on = |flight: &Arc<Flight>| !self.put_off(&mut state, id, flight, &answer);
+            (flight.filter(goes_on), is_kept, state.is_closing())
         };
         if is_kept {
             link.acknowledge(id);
         }
-        if let Some(flight) = flight
-            && !self.put_off(id, &flight, &answer)
-        {
+        if let Some(flight) = flight {
             let outcome = answer.map_err(|error| CallError::remote(flight.method.clone(), error));
             self.complete(&flight, outcome, wakers);
         }
@@ -588,8 +601,9 @@ impl Alarm for Core {
             if waits_for_memory && state.waiting() > 0 {
                 self.tell_of_slots();
             }
-            let look_again = waits_for_memory.then(|| now + PATIENCE);
-            match earliest(state.next_expiry(), look_again) {
+            let still = state.patient_until.filter(|until| *until > now);
+            state.patient_until = still.or(waits_for_memory.then(|| now + PATIENCE));
+            match earliest(state.next_expiry(), state.patient_until) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }

@@ -132,6 +132,11 @@ impl Flight {
         self.survival.as_ref()?.arguments.lock().clone()
     }
 
+    /// Whether it can be sent again.
+    pub(crate) fn has_arguments(&self) -> bool {
+        self.survival.as_ref().is_some_and(|survival| survival.arguments.lock().is_some())
+    }
+
     /// The server has the arguments. A call that may run twice keeps them, for another server.
     pub(crate) fn arrived(&self) {
         if let Some(survival) = self.survival.as_ref().filter(|survival| !survival.is_idempotent) {

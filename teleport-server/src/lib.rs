@@ -50,6 +50,7 @@ mod counters;
 mod credit;
 mod done;
 mod error;
+mod expiry;
 mod failure;
 mod handle;
 mod lifecycle;

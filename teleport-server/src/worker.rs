@@ -114,9 +114,8 @@ type Run = Result<(Result<Message, EncodeError>, Option<Tree>), NoOutput>;
 fn run(core: &Core, call: &Arc<OpenCall>, place: Option<Place>) {
     // Withdrawn meanwhile.
     let Some(Arguments { tree, lease }) = call.claim() else { return };
-    if call.is_late() {
-        let text = "the call's time was over before it could start";
-        return call.refuse(&RemoteError::new(ErrorKind::Deadline, Ran::No, text));
+    if call.deadline.is_some() && call.is_late(Instant::now()) {
+        return call.refuse_late();
     }
     // From here on the memory is the function's: its caller may send more.
     drop(lease);

@@ -20,7 +20,7 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
-use super::pace::{Pace, Sight};
+use super::pace::{Pace, Sight, SlowCalls};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
@@ -61,6 +61,8 @@ pub struct Inbound {
     liveness: Liveness,
     /// None where the peer may be as slow as it likes.
     pace: Option<Pace>,
+    /// Calls that were given up for their pace and that nobody was told of yet.
+    slow: SlowCalls,
     /// What pays for an unfinished frame, if that is large, and the window in which it came to be.
     body: Option<(u32, Charge)>,
 }
@@ -95,6 +97,7 @@ impl Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
             pace: Pace::new(role, &config),
+            slow: SlowCalls::default(),
             body: None,
             reception: Reception {
                 role,
@@ -278,12 +281,17 @@ impl Inbound {
                 return Err(Closed::TooSlow { min_rate: pace.min_rate() });
             }
             let error = pace.error("the arguments came", Ran::No);
-            self.reception.give_up_slow(&error, outbound);
+            self.slow.arguments += self.reception.give_up_slow(&error, outbound);
         }
         let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
-        outbound.with(|outbound| outbound.end_window(error.as_ref()));
+        self.slow.results += outbound.with(|outbound| outbound.end_window(error.as_ref()));
         self.reception.window += 1;
         Ok(pace.window_ends())
+    }
+
+    /// The calls that were given up for their pace since this was asked last.
+    pub fn take_slow(&mut self) -> SlowCalls {
+        std::mem::take(&mut self.slow)
     }
 
     /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
@@ -299,15 +307,18 @@ impl Inbound {
 }
 
 impl Reception {
-    /// Ends the messages that were half received before this window began.
-    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) {
+    /// Ends the messages that were half received before this window began, and gives how many that were.
+    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
+        let mut given_up = 0;
         for (id, message) in &mut self.messages {
             if message.holds_charge_before(self.window) {
                 message.give_up();
                 // Fails when the connection closes: nobody waits for the answer then.
                 let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+                given_up += 1;
             }
         }
+        given_up
     }
 
     fn place(&mut self, bytes: usize) {

@@ -126,15 +126,12 @@ impl Outbound {
         self.staged_payload_bytes
     }
 
-    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
-    pub(in crate::connection) fn end_window(&mut self, error: Option<&RemoteError>) {
+    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced; gives how
+    /// many that were.
+    pub(in crate::connection) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
         let mut before = self.unsent.end_window();
         before.sort_unstable();
-        if let Some(error) = error {
-            for id in before {
-                self.replace_answer(id, error);
-            }
-        }
+        error.map_or(0, |error| before.into_iter().filter(|id| self.replace_answer(*id, error)).count())
     }
 }
 
