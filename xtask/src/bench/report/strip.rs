@@ -1,14 +1,16 @@
 //! How far a row is from its goal, as a small drawing in its line of the table.
 //!
 //! The goal stands in the middle of every strip and better is to the right of it, whatever the unit, so that the eye runs down
-//! one line. Half a strip is a factor of two; what lies beyond has an arrow.
+//! one line. What lies beyond a strip's end has an arrow.
 
 use super::judged::{Judged, Verdict};
 use super::plot::Svg;
 
 const SIZE: (f64, f64) = (150.0, 22.0);
-/// From the goal to where a factor of two lies.
+/// From the goal to the end.
 const HALF: f64 = 62.0;
+/// The ratio at the end: near goals are what one wants to tell apart.
+const MAX_FACTOR: f64 = 4.0 / 3.0;
 
 /// None for a row that has no verdict.
 pub(super) fn strip(row: &Judged<'_>) -> Option<String> {
@@ -19,15 +21,15 @@ pub(super) fn strip(row: &Judged<'_>) -> Option<String> {
     let measured = row.under_judgement(goal)?;
     let sign = if goal.is_a_minimum(row.outcome) { 1.0 } else { -1.0 };
     let middle = SIZE.0 / 2.0;
-    // In factors of two from the goal; of nothing at all as far as a strip goes.
-    let factors = |value: f64| sign * (value / goal.value()).max(1e-9).log2();
-    let at = |value: f64| middle + factors(value).clamp(-1.0, 1.0) * HALF;
+    // From -1 to 1 on the strip.
+    let distance = |value: f64| sign * (value / goal.value()).max(1e-9).ln() / MAX_FACTOR.ln();
+    let at = |value: f64| middle + distance(value).clamp(-1.0, 1.0) * HALF;
     let y = SIZE.1 / 2.0;
     let mut svg = Svg::new(SIZE.0, SIZE.1);
     svg.line("grid", (middle - HALF, y), (middle + HALF, y));
-    svg.line("goal", (middle, 2.0), (middle, SIZE.1 - 2.0));
+    svg.line("mark", (middle, 2.0), (middle, SIZE.1 - 2.0));
     svg.line("s-teleport", (at(measured.low), y), (at(measured.high), y));
-    let beyond = factors(measured.median);
+    let beyond = distance(measured.median);
     if beyond.abs() > 1.0 {
         let tip = beyond.signum();
         let end = middle + tip * HALF;
@@ -63,9 +65,9 @@ mod tests {
             behind.split('"').next().unwrap().parse::<f64>().unwrap()
         };
         assert!(x(Unit::GBs, Goal::OfCeiling(0.9), 10.0) > 75.0);
-        assert!(x(Unit::GBs, Goal::OfCeiling(0.9), 8.0) < 75.0);
+        assert!(x(Unit::GBs, Goal::OfCeiling(0.9), 8.5) < 75.0);
         assert!(x(Unit::Micros, Goal::OfCeiling(1.25), 11.0) > 75.0);
-        assert!(x(Unit::Seconds, Goal::Most(30.0), 40.0) < 75.0);
+        assert!(x(Unit::Seconds, Goal::Most(30.0), 33.0) < 75.0);
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn axes(svg: &mut Svg, x: &Axis, y: &Axis) {
     }
     for (value, label) in &x.ticks {
         let at = x.scale.at(*value);
+        svg.line("grid", (at, TOP), (at, BOTTOM));
         svg.line("axis", (at, BOTTOM), (at, BOTTOM + 5.0));
         svg.text("tick", Anchor::Middle, (at, BOTTOM + 19.0), label);
     }

@@ -136,6 +136,7 @@ const FIXED_RULES: &str = "\
 .plot .heading{font-size:16px;font-weight:700}
 .plot .tick{font-size:11.5px;font-variant-numeric:tabular-nums}
 .plot .label{font-size:12px}
+.plot .halo{paint-order:stroke;stroke-width:4px;stroke-linejoin:round}
 .plot .ours{font-weight:700}
 [class^='s-']{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}
 [class^='b-']{opacity:.14}
@@ -146,19 +147,20 @@ const FIXED_RULES: &str = "\
 .grid{stroke-width:1}
 .leader{fill:none;stroke-width:.8}
 .goal{stroke-width:1.3;stroke-dasharray:2 3}
+.mark{stroke-width:1.6}
 ";
 
 const LIGHT_RULES: &str = "\
-.ground,[class^='h-']{fill:#fff} .ground{stroke:#d8dce3}
+.plot .halo{stroke:#fff} .ground,[class^='h-']{fill:#fff} .ground{stroke:#d8dce3}
 .plot text{fill:#1c2430} .plot .tick,.plot .quiet{fill:#566070}
-.axis{stroke:#8a93a1} .grid{stroke:#e6e9ee} .leader{stroke:#a9b0bb} .goal{stroke:#1c2430}
+.axis{stroke:#8a93a1} .grid{stroke:#e6e9ee} .leader{stroke:#a9b0bb} .goal,.mark{stroke:#1c2430}
 .budget{fill:#e6e9ee}
 ";
 
 const DARK_RULES: &str = "\
-.ground,[class^='h-']{fill:#14181f} .ground{stroke:#2f3642}
+.plot .halo{stroke:#14181f} .ground,[class^='h-']{fill:#14181f} .ground{stroke:#2f3642}
 .plot text{fill:#e8ecf2} .plot .tick,.plot .quiet{fill:#a3adba}
-.axis{stroke:#6b7583} .grid{stroke:#262d37} .leader{stroke:#5a6472} .goal{stroke:#e8ecf2}
+.axis{stroke:#6b7583} .grid{stroke:#262d37} .leader{stroke:#5a6472} .goal,.mark{stroke:#e8ecf2}
 .budget{fill:#2a313c}
 ";
 

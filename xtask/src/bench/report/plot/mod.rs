@@ -220,7 +220,8 @@ fn value_axis(scale: Scale, unit: Unit) -> Axis {
         other => (1.0, other.name()),
     };
     let ticks = ticks.into_iter().map(|tick| (tick, text::plain(tick * factor))).collect();
-    Axis { scale, ticks, name: name.to_owned() }
+    let direction = if unit.more_is_better() { "more" } else { "less" };
+    Axis { scale, ticks, name: format!("{name}, {direction} is better") }
 }
 
 fn size_ticks(scale: &Scale) -> Vec<(f64, String)> {
@@ -265,7 +266,7 @@ fn distribution(title: &str, row: &Judged<'_>) -> Option<Svg> {
         name: "share of the calls".to_owned(),
     };
     let ticks = y.ticks().into_iter().map(|tick| (tick, text::micros(tick))).collect();
-    let y = Axis { ticks, scale: y, name: "took at most".to_owned() };
+    let y = Axis { ticks, scale: y, name: "took at most, less is better".to_owned() };
     Some(lines::panel(title, &x, &y, &series))
 }
 

@@ -90,7 +90,7 @@ fn draw(svg: &mut Svg, scale: &Scale, situation: &Situation, top: f64) -> f64 {
         let slowest = range.p99.or(range.p50).unwrap_or_default();
         let end = p99.or(p50).map_or(LEFT, |(x, _)| x);
         let label = text::micros(slowest);
-        svg.text("tick", Anchor::Start, (end + 9.0, y + 4.0), &label);
+        svg.text("tick halo", Anchor::Start, (end + 9.0, y + 4.0), &label);
     }
     bottom
 }

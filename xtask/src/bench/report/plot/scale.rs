@@ -64,7 +64,7 @@ impl Scale {
                 (0..=count).map(|tick| tick as f64 * step).collect()
             }
             Kind::Log => log_ticks(low, high),
-            Kind::Tail => [0.0, 0.5, 0.9, 0.99, 0.999].into_iter().filter(|rank| *rank <= high).collect(),
+            Kind::Tail => [0.5, 0.9, 0.99, 0.999].into_iter().filter(|rank| *rank <= high).collect(),
         }
     }
 
