@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use super::judged::{Judged, Standing};
+use super::plot::name;
 use super::{Group, Report, text};
 
 const HEADS: [&str; 8] =
@@ -66,7 +67,7 @@ fn cells(row: &Judged<'_>) -> [String; 8] {
     };
     let ratio = |ratio: Option<_>| ratio.map_or_else(String::new, text::ratio);
     let best = row.best_peer().map_or_else(String::new, |best| {
-        format!("{} {}", best.contended.contender, text::value(best.median, row.outcome.unit))
+        format!("{} {}", name(best.contended), text::value(best.median, row.outcome.unit))
     });
     [
         row.outcome.row.clone(),

@@ -2,7 +2,7 @@
 
 use super::look::Look;
 use super::scale::Scale;
-use super::svg::{Anchor, Svg};
+use super::svg::{Anchor, Svg, shortened};
 use crate::bench::outcome::Unit;
 use crate::bench::report::text;
 
@@ -25,7 +25,7 @@ pub(super) fn panel(title: &str, bars: &[Bar]) -> Svg {
     let top = 34.0;
     let bottom = top + bars.len() as f64 * LINE_HEIGHT + 6.0;
     let mut svg = Svg::new(WIDTH, bottom + 48.0);
-    svg.text("title", Anchor::Start, (10.0, 20.0), title);
+    svg.text("title", Anchor::Start, (10.0, 20.0), &shortened(title, 52));
     let most =
         bars.iter().flat_map(|bar| [bar.peak, bar.budget, bar.most.unwrap_or_default()]).fold(0.0, f64::max);
     let scale = Scale::from_zero(most, (LEFT, RIGHT));

@@ -4,18 +4,21 @@
 
 use super::look::Look;
 use super::scale::Scale;
-use super::svg::{Anchor, Svg};
+use super::svg::{Anchor, Svg, shortened};
 
 /// Size of a panel; a phone shows it at three quarters.
 pub(super) const PANEL: (f64, f64) = (440.0, 300.0);
 /// The corners of the area for lines.
 pub(super) const LEFT: f64 = 58.0;
-pub(super) const RIGHT: f64 = 348.0;
-pub(super) const TOP: f64 = 46.0;
+pub(super) const RIGHT: f64 = 336.0;
+pub(super) const TOP: f64 = 52.0;
 pub(super) const BOTTOM: f64 = 252.0;
 
 /// Between the lines of two names.
-const NAME_HEIGHT: f64 = 14.5;
+const NAME_HEIGHT: f64 = 15.5;
+/// What fits beside the lines, and above them; only names that nobody expected are longer.
+const MAX_NAME_CHARACTERS: usize = 12;
+const MAX_TITLE_CHARACTERS: usize = 52;
 
 /// One line.
 pub(super) struct Series {
@@ -45,7 +48,7 @@ pub(super) struct Axis {
 /// Draws a panel. Those drawn first lie below, so Teleport should come last.
 pub(super) fn panel(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Svg {
     let mut svg = Svg::new(PANEL.0, PANEL.1);
-    svg.text("title", Anchor::Start, (10.0, 20.0), title);
+    svg.text("title", Anchor::Start, (10.0, 20.0), &shortened(title, MAX_TITLE_CHARACTERS));
     axes(&mut svg, x, y);
     for one in series {
         draw(&mut svg, x, y, one);
@@ -55,7 +58,7 @@ pub(super) fn panel(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> Svg {
 }
 
 fn axes(svg: &mut Svg, x: &Axis, y: &Axis) {
-    svg.text("quiet", Anchor::Start, (10.0, 37.0), &y.name);
+    svg.text("quiet", Anchor::Start, (10.0, 39.0), &y.name);
     for (value, label) in &y.ticks {
         let at = y.scale.at(*value);
         svg.line("grid", (LEFT, at), (RIGHT, at));
@@ -96,10 +99,15 @@ fn names(svg: &mut Svg, x: &Axis, y: &Axis, series: &[Series]) {
     let given = apart(&wanted, NAME_HEIGHT, (TOP - 6.0, BOTTOM - 2.0));
     for (((series, end), wanted), given) in named.into_iter().zip(&wanted).zip(given) {
         let from = (x.scale.at(end.x) + 5.0, *wanted);
-        svg.path("leader", &[from, (RIGHT + 8.0, *wanted), (RIGHT + 14.0, given), (RIGHT + 17.0, given)]);
+        svg.path("leader", &[from, (RIGHT + 6.0, *wanted), (RIGHT + 12.0, given), (RIGHT + 15.0, given)]);
         let ours = if series.look.class == "teleport" { " ours" } else { "" };
         let class = format!("f-{} label{ours}", series.look.class);
-        svg.text(&class, Anchor::Start, (RIGHT + 20.0, given + 4.0), &series.name);
+        svg.text(
+            &class,
+            Anchor::Start,
+            (RIGHT + 18.0, given + 4.5),
+            &shortened(&series.name, MAX_NAME_CHARACTERS),
+        );
     }
 }
 

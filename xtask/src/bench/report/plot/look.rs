@@ -131,11 +131,11 @@ fn colour(rules: &mut String, class: &str, colour: &str) {
 }
 
 const FIXED_RULES: &str = "\
-.plot text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-size:12px}
-.plot .title{font-size:14px;font-weight:650}
-.plot .heading{font-size:16px;font-weight:700}
-.plot .tick{font-size:11.5px;font-variant-numeric:tabular-nums}
-.plot .label{font-size:12px}
+.plot text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-size:13px}
+.plot .title{font-size:15px;font-weight:650}
+.plot .heading{font-size:18px;font-weight:700}
+.plot .tick{font-size:12.5px;font-variant-numeric:tabular-nums}
+.plot .label{font-size:13px}
 .plot .halo{paint-order:stroke;stroke-width:4px;stroke-linejoin:round}
 .plot .ours{font-weight:700}
 [class^='s-']{fill:none;stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}

@@ -240,7 +240,7 @@ fn latencies(transport: &str, rows: &[Judged<'_>]) -> Vec<Svg> {
     for (row, _) in placed(rows, Plot::Latency) {
         let (what, _) = quantile_of(&row.outcome.row);
         if !drawn.contains(&what)
-            && let Some(panel) = distribution(&format!("{what} \u{b7} {transport}"), row)
+            && let Some(panel) = distribution(&what, transport, row)
         {
             drawn.push(what);
             panels.push(panel);
@@ -252,7 +252,7 @@ fn latencies(transport: &str, rows: &[Judged<'_>]) -> Vec<Svg> {
 /// Up to here ranks are drawn: of a sample of 2,000 calls the two slowest lie beyond it.
 const MAX_RANK: f64 = 0.999;
 
-fn distribution(title: &str, row: &Judged<'_>) -> Option<Svg> {
+fn distribution(title: &str, transport: &str, row: &Judged<'_>) -> Option<Svg> {
     let measured = |standing: &&Standing<'_>| !standing.contended.latencies_us.is_empty();
     let series: Vec<Series> = row.standings.iter().filter(measured).map(quantiles).collect();
     let series = ordered(series);
@@ -266,7 +266,7 @@ fn distribution(title: &str, row: &Judged<'_>) -> Option<Svg> {
         name: "share of the calls".to_owned(),
     };
     let ticks = y.ticks().into_iter().map(|tick| (tick, text::micros(tick))).collect();
-    let y = Axis { ticks, scale: y, name: "took at most, less is better".to_owned() };
+    let y = Axis { ticks, scale: y, name: format!("{transport}, less is better") };
     Some(lines::panel(title, &x, &y, &series))
 }
 

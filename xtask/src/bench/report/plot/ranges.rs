@@ -2,12 +2,12 @@
 
 use super::look::Look;
 use super::scale::Scale;
-use super::svg::{Anchor, Svg};
+use super::svg::{Anchor, Svg, shortened};
 use crate::bench::report::text;
 
 const WIDTH: f64 = 440.0;
-const LEFT: f64 = 104.0;
-const RIGHT: f64 = 372.0;
+const LEFT: f64 = 110.0;
+const RIGHT: f64 = 368.0;
 const LINE_HEIGHT: f64 = 20.0;
 /// Of the heading of a situation, and the room above it.
 const HEADING_HEIGHT: f64 = 30.0;
@@ -64,7 +64,7 @@ fn scale(situations: &[Situation]) -> Scale {
 
 /// Gives where the next one begins.
 fn draw(svg: &mut Svg, scale: &Scale, situation: &Situation, top: f64) -> f64 {
-    svg.text("label ours", Anchor::Start, (10.0, top + 20.0), &situation.name);
+    svg.text("label ours", Anchor::Start, (10.0, top + 20.0), &shortened(&situation.name, 42));
     let first = top + HEADING_HEIGHT;
     let bottom = first + situation.ranges.len() as f64 * LINE_HEIGHT;
     if let Some(goal) = situation.goal_us {
@@ -76,7 +76,12 @@ fn draw(svg: &mut Svg, scale: &Scale, situation: &Situation, top: f64) -> f64 {
     for (number, range) in situation.ranges.iter().enumerate() {
         let y = first + (number as f64 + 0.5) * LINE_HEIGHT;
         let class = range.look.class;
-        svg.text(&format!("f-{class} label"), Anchor::End, (LEFT - 10.0, y + 4.0), &range.name);
+        svg.text(
+            &format!("f-{class} label"),
+            Anchor::End,
+            (LEFT - 10.0, y + 4.5),
+            &shortened(&range.name, 14),
+        );
         let [p50, p99] = [range.p50, range.p99].map(|time| time.map(|time| (scale.at(time), y)));
         if let (Some(p50), Some(p99)) = (p50, p99) {
             svg.path(&format!("s-{class}"), &[p50, p99]);

@@ -117,6 +117,15 @@ impl Svg {
     }
 }
 
+/// As many characters of `text` as there is room for; what is cut is marked.
+pub(super) fn shortened(text: &str, max_characters: usize) -> String {
+    if text.chars().count() <= max_characters {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(max_characters.saturating_sub(1)).collect();
+    format!("{}\u{2026}", kept.trim_end())
+}
+
 /// `text` between tags or quotes of SVG and HTML. What XML cannot hold at all is replaced.
 pub(in crate::bench::report) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -149,6 +158,12 @@ mod tests {
         let drawn = svg.standalone("<&\">", ".t{}\n");
         well_formed::check(&drawn).unwrap();
         assert!(drawn.contains("a&lt;b&gt; &amp; &quot;c&quot; &#39;d&#39; \u{fffd}"), "{drawn}");
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        assert_eq!(shortened("as it is", 8), "as it is");
+        assert_eq!(shortened("a bit longer", 7), "a bit\u{2026}");
     }
 
     #[test]
