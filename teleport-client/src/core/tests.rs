@@ -70,6 +70,8 @@ fn a_result_that_is_deferred_while_the_alarm_rings_is_looked_at_again() {
     let now = Instant::now();
     {
         let mut state = core.state.lock();
+        // No thread is to be started that connects.
+        state.dialing = true;
         // The timer has taken the alarm off its list, and waits for the lock.
         state.armed = Some(now);
         core.be_patient(&mut state, now);
