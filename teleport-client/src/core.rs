@@ -367,6 +367,13 @@ impl Core {
         }
     }
 
+    /// A result is deferred: somebody may come to wait for what is behind it. Kept in the state, since the alarm may be ringing
+    /// already, and the budget knows of the result only after this.
+    fn be_patient(&self, state: &mut State<Arc<Link>>, now: Instant) {
+        let until = *state.patient_until.get_or_insert(now + PATIENCE);
+        self.arm(state, until);
+    }
+
     fn set_alarm(&self, state: &mut State<Arc<Link>>, at: Instant) {
         let before = state.armed.replace(at);
         let me: Weak<dyn Alarm> = self.me.clone();
@@ -530,7 +537,7 @@ impl Handler for Core {
         // Closing waits for all of them.
         let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
         if !is_awaited {
-            self.arm(&mut state, Instant::now() + PATIENCE);
+            self.be_patient(&mut state, Instant::now());
         }
         is_awaited
     }
@@ -572,8 +579,9 @@ impl Alarm for Core {
             if waits_for_memory && state.waiting() > 0 {
                 self.tell_of_slots();
             }
-            let look_again = waits_for_memory.then(|| now + PATIENCE);
-            match earliest(state.next_expiry(), look_again) {
+            let still = state.patient_until.filter(|until| *until > now);
+            state.patient_until = still.or(waits_for_memory.then(|| now + PATIENCE));
+            match earliest(state.next_expiry(), state.patient_until) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }

@@ -89,6 +89,8 @@ pub(crate) struct State<L> {
     pub(crate) last: Option<Arc<AttemptError>>,
     /// For when the timer is set.
     pub(crate) armed: Option<Instant>,
+    /// When it is looked whether deferred results are in somebody's way.
+    pub(crate) patient_until: Option<Instant>,
 }
 
 impl<L> State<L> {
@@ -117,6 +119,7 @@ impl<L> State<L> {
             attempts: 0,
             last: None,
             armed: None,
+            patient_until: None,
         }
     }
 
