@@ -309,8 +309,9 @@ impl Handler for Peer {
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         let call = self.open.lock().get(&id).cloned();
         let call = call.or_else(|| self.session.get().and_then(|session| session.open(id)));
+        // One of an earlier connection waits there, if it is parked.
         if let Some(call) = call
-            && self.withdraw(&call)
+            && call.peer.withdraw(&call)
         {
             let text = "the caller withdrew the call before it started";
             call.refuse(&RemoteError::new(ErrorKind::Cancelled, Ran::No, text));
