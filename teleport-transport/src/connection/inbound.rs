@@ -174,8 +174,14 @@ impl Inbound {
                 }
             }
             _ => {
-                let ahead_len = ahead.len();
-                (read(&mut [IoSliceMut::new(ahead)]), 0, ahead_len)
+                // Between two chunks as within one: a sender whose write ended with the chunk sends payload right after the
+                // next header, again and again.
+                let header = self.decoder.header_remaining();
+                let last = self.reception.messages.get(&self.reception.chunk.id);
+                let more =
+                    header > 0 && last.is_some_and(|last| !last.is_dropped() && last.has_more_chunks());
+                let ahead_len = if more { ahead.len().min(header) } else { ahead.len() };
+                (read(&mut [IoSliceMut::new(&mut ahead[..ahead_len])]), 0, ahead_len)
             }
         };
         match read {
@@ -680,4 +686,58 @@ fn overloaded(overrun: StructureOverrun) -> RemoteError {
          past the server's {max_bytes} per connection (`max_structure_bytes`): make fewer at once, or calls of fewer nodes"
     );
     RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use teleport_wire::{Array, CallHead, Hello, Limits, Message, Preface, Tree, encode_frame};
+
+    use super::*;
+    use crate::connection::{Outbound, halves};
+
+    struct AllowAll;
+
+    impl Gate for AllowAll {
+        fn admit(&self, _: &str, _: u64) -> Result<u32, RemoteError> {
+            Ok(0)
+        }
+    }
+
+    /// Bytes that `inbound` had read to where they must be copied from, of those that come with one write.
+    fn read_ahead(inbound: &mut Inbound, outbound: &RefCell<Outbound>, mut written: &[u8]) -> usize {
+        let (mut ahead, copied) = ([0; 16 << 10], Cell::new(0));
+        let place = ahead.as_ptr().addr()..ahead.as_ptr().addr() + ahead.len();
+        while !written.is_empty() {
+            let read = |slices: &mut [IoSliceMut<'_>]| {
+                let bytes = io::Read::read_vectored(&mut written, slices)?;
+                let before = slices.iter().take_while(|slice| !place.contains(&slice.as_ptr().addr()));
+                copied.set(copied.get() + bytes.saturating_sub(before.map(|slice| slice.len()).sum()));
+                Ok(bytes)
+            };
+            let (now, events) = (Instant::now(), &mut Vec::new());
+            inbound.receive(now, &mut ahead, outbound, &AllowAll, events, read).expect("the rules are kept");
+        }
+        copied.get()
+    }
+
+    #[test]
+    fn of_a_large_message_little_is_copied_where_each_write_ends_with_a_chunk() {
+        const CHUNK: usize = 1 << 20;
+        let (mut inbound, outbound) = halves(Role::Server, &Arc::default(), Instant::now());
+        let outbound = RefCell::new(outbound);
+        let hello: Hello = Config::default().hello(Role::Client);
+        let start = [&Preface::BYTES[..], &encode_frame(Kind::Hello, 0, &hello.encode())].concat();
+        read_ahead(&mut inbound, &outbound, &start);
+
+        let tree = Tree::Array(Array::zeros::<u8>([8 * CHUNK]));
+        let call = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
+        read_ahead(&mut inbound, &outbound, &[&call.header(1, false)[..], &call.metadata].concat());
+        inbound.grant(1, Hold::None, &outbound);
+        let write = [&Header::data(1, CHUNK as u64, None).encode()[..], &vec![0; CHUNK]].concat();
+        let copied: Vec<usize> = (0..8).map(|_| read_ahead(&mut inbound, &outbound, &write)).collect();
+        assert_eq!(copied[0], 16 << 10);
+        assert_eq!(copied[1..], [Header::BYTES; 7], "headers only");
+    }
 }
