@@ -11,6 +11,9 @@ const LEFT: f64 = 20.0;
 const RIGHT: f64 = 390.0;
 const LINE_HEIGHT: f64 = 52.0;
 
+/// For the label of a number of MiB.
+const TICK_ROOM: f64 = 52.0;
+
 /// One bar; all in MiB.
 pub(super) struct Bar {
     pub(super) name: String,
@@ -29,7 +32,7 @@ pub(super) fn panel(title: &str, bars: &[Bar]) -> Svg {
     let most =
         bars.iter().flat_map(|bar| [bar.peak, bar.budget, bar.most.unwrap_or_default()]).fold(0.0, f64::max);
     let scale = Scale::from_zero(most, (LEFT, RIGHT));
-    for tick in scale.ticks() {
+    for tick in scale.ticks(TICK_ROOM) {
         let at = scale.at(tick);
         svg.line("grid", (at, top), (at, bottom));
         svg.text("tick", Anchor::Middle, (at, bottom + 19.0), &text::digits(tick));

@@ -212,7 +212,7 @@ fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 
 /// Numbers at the ticks, and the unit, shared by all of them, beside the title.
 fn value_axis(scale: Scale, unit: Unit) -> Axis {
-    let ticks = scale.ticks();
+    let ticks = scale.ticks(TICK_HEIGHT);
     let most = ticks.last().copied().unwrap_or_default();
     let (factor, name) = match unit {
         Unit::CallsPerSecond if most >= 1e6 => (1e-6, "million calls/s"),
@@ -249,6 +249,9 @@ fn latencies(transport: &str, rows: &[Judged<'_>]) -> Vec<Svg> {
     panels
 }
 
+/// Less, and the labels of a vertical axis crowd.
+const TICK_HEIGHT: f64 = 24.0;
+
 /// Up to here ranks are drawn: of a sample of 2,000 calls the two slowest lie beyond it.
 const MAX_RANK: f64 = 0.999;
 
@@ -261,11 +264,11 @@ fn distribution(title: &str, transport: &str, row: &Judged<'_>) -> Option<Svg> {
     let y = Scale::log(low * 0.9, high * 1.1, (BOTTOM, TOP));
     let percent = |rank: f64| (rank, format!("{} %", text::plain(rank * 100.0)));
     let x = Axis {
-        ticks: x.ticks().into_iter().map(percent).collect(),
+        ticks: x.ticks(TICK_HEIGHT).into_iter().map(percent).collect(),
         scale: x,
         name: "share of the calls".to_owned(),
     };
-    let ticks = y.ticks().into_iter().map(|tick| (tick, text::micros(tick))).collect();
+    let ticks = y.ticks(TICK_HEIGHT).into_iter().map(|tick| (tick, text::micros(tick))).collect();
     let y = Axis { ticks, scale: y, name: format!("{transport}, less is better") };
     Some(lines::panel(title, &x, &y, &series))
 }
