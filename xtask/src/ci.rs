@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 
 use crate::failure::Failure;
-use crate::{fuzz, layers, links, package, python, shell, soak};
+use crate::{counts, fuzz, layers, links, package, python, shell, soak};
 
 /// Run all checks that a change must pass, in order; the first failure ends the run.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ struct Step {
     run: fn() -> Result<String, Failure>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step { name: "format", what: "rustfmt's layout", run: format },
     Step { name: "layers", what: "who may depend on whom and name what", run: layers::check },
     Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
@@ -43,6 +43,7 @@ const STEPS: [Step; 12] = [
     Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
     Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
     Step { name: "quickstart", what: "the first command of the README", run: quickstart },
+    Step { name: "counts", what: "allocations, system calls, copies and instructions", run: counts::check },
     Step { name: "fuzz", what: "each fuzz target for a few seconds", run: || fuzz::short(FUZZ_SECONDS) },
     Step {
         name: "soak",

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod child;
 mod ci;
+mod counts;
 mod failure;
 mod fuzz;
 mod layers;
@@ -40,6 +41,9 @@ enum Command {
     #[command(hide = true)]
     BenchServer(bench::ServerOptions),
     Ci(ci::Options),
+    Counts(counts::Options),
+    #[command(hide = true)]
+    CountsParty(counts::PartyOptions),
     Fuzz(fuzz::Options),
     Soak(soak::Options),
     #[command(hide = true)]
@@ -64,6 +68,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::BenchIdle(options) => bench::run_party(&options),
         Command::BenchServer(options) => bench::run_server(&options),
         Command::Ci(options) => ci::run(&options),
+        Command::Counts(options) => counts::run(&options),
+        Command::CountsParty(options) => counts::run_party(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::SoakClient(options) => soak::run_client(&options),

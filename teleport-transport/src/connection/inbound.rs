@@ -8,7 +8,6 @@
 //! grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`; each is checked before memory
 //! is taken, the last before it is kept.
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,10 +20,11 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
-use super::pace::{Pace, Sight};
+use super::pace::{Pace, Sight, SlowCalls};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
+use crate::id_map::IdMap;
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
 const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
@@ -61,6 +61,8 @@ pub struct Inbound {
     liveness: Liveness,
     /// None where the peer may be as slow as it likes.
     pace: Option<Pace>,
+    /// Calls that were given up for their pace and that nobody was told of yet.
+    slow: SlowCalls,
     /// What pays for an unfinished frame, if that is large, and the window in which it came to be.
     body: Option<(u32, Charge)>,
 }
@@ -71,7 +73,7 @@ struct Reception {
     config: Arc<Config>,
     phase: Phase,
     /// Messages whose payload has not come to its end. Boxed, since an idle connection keeps the table.
-    messages: HashMap<u64, Box<Incoming>>,
+    messages: IdMap<Box<Incoming>>,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
@@ -95,12 +97,13 @@ impl Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
             pace: Pace::new(role, &config),
+            slow: SlowCalls::default(),
             body: None,
             reception: Reception {
                 role,
                 config,
                 phase: Phase::Handshake,
-                messages: HashMap::new(),
+                messages: IdMap::default(),
                 chunk: Chunk::default(),
                 signatures: [const { None }; CACHED_SIGNATURES],
                 next_signature: 0,
@@ -278,17 +281,22 @@ impl Inbound {
                 return Err(Closed::TooSlow { min_rate: pace.min_rate() });
             }
             let error = pace.error("the arguments came", Ran::No);
-            self.reception.give_up_slow(&error, outbound);
+            self.slow.arguments += self.reception.give_up_slow(&error, outbound);
         }
         let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
-        outbound.with(|outbound| outbound.end_window(error.as_ref()));
+        self.slow.results += outbound.with(|outbound| outbound.end_window(error.as_ref()));
         self.reception.window += 1;
         Ok(pace.window_ends())
     }
 
+    /// The calls that were given up for their pace since this was asked last.
+    pub fn take_slow(&mut self) -> SlowCalls {
+        std::mem::take(&mut self.slow)
+    }
+
     /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
-        self.reception.messages = HashMap::new();
+        self.reception.messages = IdMap::default();
         self.body = None;
     }
 
@@ -299,15 +307,18 @@ impl Inbound {
 }
 
 impl Reception {
-    /// Ends the messages that were half received before this window began.
-    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) {
+    /// Ends the messages that were half received before this window began, and gives how many that were.
+    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
+        let mut given_up = 0;
         for (id, message) in &mut self.messages {
             if message.holds_charge_before(self.window) {
                 message.give_up();
                 // Fails when the connection closes: nobody waits for the answer then.
                 let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+                given_up += 1;
             }
         }
+        given_up
     }
 
     fn place(&mut self, bytes: usize) {

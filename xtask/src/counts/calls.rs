@@ -1,0 +1,261 @@
+//! What calls ask of the C library, counted in a server process and a client process with the interposed library.
+//!
+//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes with it preloaded -> counters before and after some
+//! calls -> [`Tally`] a call, of each side -> rows. Counts of one call at a time are the same in every run. With many calls in
+//! flight the scheduler decides how many go at once, so that both processes stay on one core and the median of several
+//! runs is taken.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Counted;
+use super::row::{Bound, Row};
+use crate::child::Child;
+use crate::failure::Failure;
+use crate::shell;
+
+/// A message may have as much copied on each side, beside values of less than 1 KiB: what is read together with its header.
+pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
+
+/// What the scheduler may change in the number of system calls a call.
+const SYSTEM_CALL_SLACK: f64 = 0.1;
+
+/// What answering the parent and connecting add to the allocations a call; less than one.
+const ALLOCATION_SLACK: f64 = 0.05;
+
+/// Runs of which the median counts, where it varies.
+const RUNS: usize = 5;
+
+const SIDES: [&str; 2] = ["client", "server"];
+
+/// Calls to be made: so many, of which so many are open at once.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    method: &'static str,
+    bytes: usize,
+    calls: usize,
+    in_flight: usize,
+}
+
+/// What one side asked of the C library, for each call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tally {
+    counters: BTreeMap<String, f64>,
+}
+
+impl Tally {
+    fn of(&self, name: &str) -> f64 {
+        self.counters.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// Allocations.
+    fn allocations(&self) -> f64 {
+        self.of("allocations")
+    }
+
+    /// System calls through the C library's wrappers, of all kinds.
+    fn system_calls(&self) -> f64 {
+        self.counters.iter().filter(|(name, _)| name.starts_with("sys.")).map(|(_, count)| count).sum()
+    }
+
+    /// Bytes copied by the C library in pieces of 1 KiB and more.
+    pub(crate) fn copied_bytes(&self) -> f64 {
+        self.of("copied_large")
+    }
+
+    /// How much of the last large array was sent from, or received to, the memory that the caller or the function sees.
+    fn in_place_bytes(&self) -> f64 {
+        self.of("in_place")
+    }
+
+    /// The kinds of system calls, most frequent first.
+    fn kinds(&self) -> String {
+        let kinds =
+            self.counters.iter().filter_map(|(name, count)| Some((name.strip_prefix("sys.")?, *count)));
+        let mut kinds: Vec<_> = kinds.filter(|(_, count)| *count >= 0.005).collect();
+        kinds.sort_by(|a, b| b.1.total_cmp(&a.1));
+        kinds.iter().map(|(name, count)| format!("{name} {count:.2}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A server and its client, both counted.
+struct Pair {
+    /// Client, server.
+    sides: [Child; 2],
+}
+
+impl Pair {
+    fn start(address: &str, core: Option<usize>) -> Result<Pair, Failure> {
+        let library = library()?;
+        let environment = [("LD_PRELOAD", library.to_str().unwrap_or_default())];
+        let party = |side: &str, address: &str| {
+            let mut arguments = vec!["counts-party".to_owned(), side.to_owned(), address.to_owned()];
+            arguments.extend(core.map(|core| format!("--core={core}")));
+            Child::start(arguments, &environment)
+        };
+        let mut server = party("server", address)?;
+        let address = server.line()?;
+        let mut client = party("client", &address)?;
+        match client.line()? {
+            line if line == "ready" => Ok(Pair { sides: [client, server] }),
+            line => Err(Failure::bench(line)),
+        }
+    }
+
+    /// What the calls ask for, each; some calls go before, uncounted.
+    fn tally(&mut self, work: Work) -> Result<[Tally; 2], Failure> {
+        let Work { method, bytes, calls, in_flight } = work;
+        let line = |calls: usize| format!("{method} {bytes} {calls} {in_flight}");
+        self.ask(&line(calls.div_ceil(4)))?;
+        let before = self.ask("nothing")?;
+        let after = self.ask(&line(calls))?;
+        Ok(std::array::from_fn(|side| difference(&before[side], &after[side], calls)))
+    }
+
+    /// The median of several runs, by the number of system calls of each side.
+    fn median_tally(&mut self, work: Work) -> Result<[Tally; 2], Failure> {
+        let mut runs = Vec::new();
+        for _ in 0..RUNS {
+            runs.push(self.tally(work)?);
+        }
+        Ok(std::array::from_fn(|side| {
+            let mut tallies: Vec<_> = runs.iter().map(|run| run[side].clone()).collect();
+            tallies.sort_by(|a, b| a.system_calls().total_cmp(&b.system_calls()));
+            tallies.swap_remove(RUNS / 2)
+        }))
+    }
+
+    /// Has the client do something, and looks at both sides' counters.
+    fn ask(&mut self, line: &str) -> Result<[BTreeMap<String, u64>; 2], Failure> {
+        let mut counters = [BTreeMap::new(), BTreeMap::new()];
+        for (side, counters) in self.sides.iter_mut().zip(&mut counters) {
+            side.tell(line)?;
+            *counters = parse(&side.line()?)?;
+        }
+        Ok(counters)
+    }
+}
+
+/// From `name value name value ...`.
+fn parse(line: &str) -> Result<BTreeMap<String, u64>, Failure> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let pairs = words.chunks_exact(2).filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?)));
+    let counters: BTreeMap<_, _> = pairs.collect();
+    if counters.contains_key("allocations") {
+        Ok(counters)
+    } else {
+        Err(Failure::bench(format!("the preloaded library does not answer, only: {line}")))
+    }
+}
+
+fn difference(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, calls: usize) -> Tally {
+    let each = |(name, count): (&String, &u64)| match name.as_str() {
+        "in_place" => (name.clone(), *count as f64),
+        _ => {
+            (name.clone(), count.saturating_sub(before.get(name).copied().unwrap_or(0)) as f64 / calls as f64)
+        }
+    };
+    Tally { counters: after.iter().map(each).collect() }
+}
+
+/// Builds what is preloaded.
+fn library() -> Result<PathBuf, Failure> {
+    shell::run(&mut shell::cargo("build --quiet --release --package teleport-interpose"))?;
+    Ok(shell::target().join("release/libteleport_interpose.so"))
+}
+
+/// Why calls cannot be counted here, if so.
+pub(super) fn unavailable() -> Option<&'static str> {
+    let possible = cfg!(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"));
+    (!possible).then_some("functions of the C library are counted on 64-bit Linux with glibc only")
+}
+
+fn address(transport: &str) -> String {
+    match transport {
+        "tcp" => "tcp://127.0.0.1:0".to_owned(),
+        _ => format!("ipc://@teleport-counts-{}", std::process::id()),
+    }
+}
+
+/// Adds all rows, and lines that say more about some of them.
+pub(super) fn count(counted: &mut Counted, chosen: impl Fn(&str) -> bool) -> Result<(), Failure> {
+    for transport in ["tcp", "ipc"] {
+        small(transport, counted)?;
+        large(transport, &mut counted.rows)?;
+    }
+    counted.rows.retain(|row| chosen(&row.name));
+    Ok(())
+}
+
+/// Allocations of 1 KiB calls, and system calls of 64 B calls.
+fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
+    let mut pair = Pair::start(&address(transport), Some(0))?;
+    for (method, how) in [("echo", "inline"), ("pool_echo", "pool")] {
+        let tallies = pair.tally(Work { method, bytes: 1 << 10, calls: 2000, in_flight: 1 })?;
+        for (side, tally) in SIDES.iter().zip(&tallies) {
+            let name = format!("allocations a call of 1 KiB, {how}, {transport}, {side}");
+            counted.rows.push(Row {
+                name,
+                value: tally.allocations(),
+                bound: Bound::Accepted { slack: ALLOCATION_SLACK },
+            });
+        }
+    }
+    for (method, how) in [("sink", "inline"), ("pool_echo", "pool")] {
+        for in_flight in [1, 64] {
+            let tallies = pair.median_tally(Work { method, bytes: 64, calls: 4000, in_flight })?;
+            for (side, tally) in SIDES.iter().zip(&tallies) {
+                let name =
+                    format!("system calls a call of 64 B, {how}, {in_flight} in flight, {transport}, {side}");
+                counted.notes.push(format!("{name}: {}", tally.kinds()));
+                counted.rows.push(Row {
+                    name,
+                    value: tally.system_calls(),
+                    bound: Bound::Accepted { slack: SYSTEM_CALL_SLACK },
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+const LARGE: [(usize, &str, usize); 2] = [(1 << 20, "1 MiB", 50), (256 << 20, "256 MiB", 2)];
+
+/// Copies of large messages, and what did not lie where the socket had it.
+fn large(transport: &str, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    // Not on one core: there no side ever has to wait within a message, and less can go wrong.
+    let mut pair = Pair::start(&address(transport), None)?;
+    for (bytes, size, calls) in LARGE {
+        for (method, what) in [("sink", "argument"), ("give", "result")] {
+            let tallies = pair.tally(Work { method, bytes, calls, in_flight: 1 })?;
+            for (side, tally) in SIDES.iter().zip(&tallies) {
+                let most = Bound::Most(MAX_COPIED_BYTES);
+                let name = format!("bytes copied, {what} of {size}, {transport}, {side}");
+                rows.push(Row { name, value: tally.copied_bytes(), bound: most });
+                let name = format!("bytes not in place, {what} of {size}, {transport}, {side}");
+                rows.push(Row { name, value: bytes as f64 - tally.in_place_bytes(), bound: most });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_divided_among_the_calls() {
+        let before = parse("in_place 7 sys.read 1 sys.write 2 allocations 10").expect("it has counters");
+        let after = parse("in_place 9 sys.read 1 sys.write 8 allocations 30").expect("it has counters");
+        let tally = difference(&before, &after, 4);
+        assert_eq!((tally.allocations(), tally.system_calls(), tally.in_place_bytes()), (5.0, 1.5, 9.0));
+        assert_eq!(tally.kinds(), "write 1.50");
+        assert_eq!(tally.copied_bytes(), 0.0);
+    }
+
+    #[test]
+    fn a_process_without_the_library_is_found_out() {
+        assert!(parse("in_place 0").is_err());
+    }
+}

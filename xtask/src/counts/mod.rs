@@ -1,0 +1,159 @@
+//! `cargo xtask counts`: what does not depend on the machine's speed, counted and held to what was accepted.
+//!
+//! Flow: [`calls`] (a server and a client with an interposed C library: allocations, system calls, copied bytes) and
+//! [`instructions`] (encode, decode and calls in memory, under callgrind) -> rows -> compared with the accepted counts ->
+//! a table. A count that has grown by more than a tenth fails; one that has fallen is worth accepting, so that it does not
+//! grow back unseen. `cargo xtask ci` has it as a step. What cannot be counted on a machine is skipped, loudly.
+
+mod accepted;
+mod calls;
+mod instructions;
+mod party;
+mod row;
+mod shape;
+
+use clap::Args;
+
+use self::accepted::Accepted;
+pub(crate) use self::party::{PartyOptions, run as run_party};
+use self::row::{Bound, Row, Verdict, shown};
+use crate::failure::Failure;
+use crate::shell;
+
+/// Count allocations, system calls, copies and instructions, and compare them with what was accepted
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only rows whose name contains this
+    #[arg(long, value_name = "NAME")]
+    row: Option<String>,
+    /// Take the new counts where they have changed by more than a tenth, and say in the commit why
+    #[arg(long)]
+    accept: bool,
+    /// Also print the kinds of system calls
+    #[arg(long)]
+    details: bool,
+}
+
+/// How the line begins that CI's table repeats.
+const SUMMARY: &str = "counts: ";
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if cfg!(debug_assertions) {
+        return again_optimized(|_| ());
+    }
+    let chosen = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part));
+    let Counted { rows, notes, skipped } = count(chosen)?;
+    let accepted = accepted::read()?;
+    print(&rows, &accepted);
+    if options.details {
+        println!("\n{}", notes.join("\n"));
+    }
+    if options.accept {
+        return accept(&rows, &accepted, options.row.is_none() && skipped.is_empty());
+    }
+    let summary =
+        skipped.iter().fold(format!("{} rows", rows.len()), |text, why| format!("{text}; SKIPPED {why}"));
+    println!("\n{SUMMARY}{summary}");
+    Failure::unless_empty("a limit of what is counted", problems(&rows, &accepted), String::new()).map(drop)
+}
+
+/// The step of CI; the detail for its table is how many rows there are, and what was skipped.
+pub(crate) fn check() -> Result<String, Failure> {
+    let mut summary = String::new();
+    again_optimized(|line| {
+        if let Some(text) = line.strip_prefix(SUMMARY) {
+            summary = text.to_owned();
+        }
+    })?;
+    Ok(summary)
+}
+
+/// `cargo xtask` is built without optimisation; what is counted must be built with it.
+fn again_optimized(watch: impl FnMut(&str)) -> Result<(), Failure> {
+    let mut command = shell::cargo("run --quiet --release --package xtask -- counts");
+    // As the step of CI, this program has another command.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|command| command == "counts") {
+        command.args(arguments);
+    }
+    shell::watched(&mut command, watch)
+}
+
+/// All that was counted.
+#[derive(Debug, Default)]
+struct Counted {
+    rows: Vec<Row>,
+    /// More about some of the rows, a line each.
+    notes: Vec<String>,
+    /// What could not be counted here, and why.
+    skipped: Vec<String>,
+}
+
+fn count(chosen: impl Fn(&str) -> bool) -> Result<Counted, Failure> {
+    let mut counted = Counted::default();
+    match calls::unavailable() {
+        Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
+        None => calls::count(&mut counted, &chosen)?,
+    }
+    match instructions::unavailable() {
+        Some(why) => counted.skipped.push(format!("instructions: {why}")),
+        None => instructions::count(&mut counted, &chosen)?,
+    }
+    Ok(counted)
+}
+
+fn print(rows: &[Row], accepted: &Accepted) {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    println!("{:<width$}{:>12}{:>12}{:>12}", "", "count", "accepted", "limit");
+    for row in rows {
+        let before = accepted.get(&row.name).copied();
+        let text = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
+        let remark = match row.verdict(before) {
+            Verdict::Held => "",
+            Verdict::Above(_) => "  TOO MANY",
+            Verdict::Below(_) => "  fewer: accept it",
+            Verdict::New => "  NEW",
+        };
+        let limit = text(row.limit(before));
+        println!("{:<width$}{:>12}{:>12}{limit:>12}{remark}", row.name, shown(row.value), text(before));
+    }
+}
+
+/// What fails, with the remedy.
+fn problems(rows: &[Row], accepted: &Accepted) -> Vec<String> {
+    let problem = |row: &Row| {
+        let (name, value) = (&row.name, shown(row.value));
+        match row.verdict(accepted.get(name).copied()) {
+            Verdict::Held | Verdict::Below(_) => None,
+            Verdict::Above(limit) if matches!(row.bound, Bound::Most(_)) => {
+                Some(format!("{name}: {value} is more than {}, which is a promise", shown(limit)))
+            }
+            Verdict::Above(limit) => Some(format!(
+                "{name}: {value} is more than {}; if it is worth it, `cargo xtask counts --accept` takes it into {}",
+                shown(limit),
+                accepted::FILE
+            )),
+            Verdict::New => Some(format!(
+                "{name}: {value} was never accepted; `cargo xtask counts --accept` takes it into {}",
+                accepted::FILE
+            )),
+        }
+    };
+    rows.iter().filter_map(problem).collect()
+}
+
+/// Writes the counts that are new or have changed. Where not everything was counted, the rest stays.
+fn accept(rows: &[Row], before: &Accepted, everything: bool) -> Result<(), Failure> {
+    let counted = |name: &String| rows.iter().any(|row| row.name == *name);
+    let missing = before.iter().filter(|(name, _)| !everything && !counted(name));
+    let missing: Vec<Row> = missing.map(|(name, value)| Row::exact(name.clone(), *value)).collect();
+    let value = |row: &Row| match (row.verdict(before.get(&row.name).copied()), before.get(&row.name)) {
+        (Verdict::Held, Some(accepted)) => *accepted,
+        _ => row.value,
+    };
+    let held = rows.iter().filter(|row| matches!(row.bound, Bound::Accepted { .. }));
+    let lines: Vec<_> = held.chain(&missing).map(|row| (row, value(row))).collect();
+    accepted::write(&lines)?;
+    println!("\nwritten to {}: say in the commit why each has changed", accepted::FILE);
+    Ok(())
+}

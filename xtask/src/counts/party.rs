@@ -1,0 +1,182 @@
+//! The processes whose work is counted: a server and a client of the real library, and shapes of work in one thread.
+//!
+//! Flow: a line from the parent -> calls, or nothing -> a line back with all counters. The counters are those of the
+//! preloaded library (`xtask/interpose`), which answers when the environment is asked for names that begin with its own;
+//! without it nothing is counted and nothing else changes. Nothing here measures time.
+
+use std::collections::VecDeque;
+use std::env;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use clap::{Args, Subcommand};
+use teleport::{Array, BoxError, CallFuture, Client, Context, FromTree, Method, Methods, Rpc, Server, Tree};
+
+use super::shape::{self, Shape};
+use crate::child;
+use crate::failure::Failure;
+
+/// Asked for as a variable of the environment, the preloaded library answers with all its counters.
+const COUNTERS: &str = "TELEPORT_COUNTERS";
+
+/// Followed by an address and a length: how many of these bytes were sent from (received to) where they lie.
+const SENT_FROM: &str = "TELEPORT_SENT_FROM_";
+const RECEIVED_INTO: &str = "TELEPORT_RECEIVED_INTO_";
+
+/// Gives so many bytes, in memory of the pool.
+const GIVE: Rpc<u64, Array> = Rpc::new("give");
+
+/// Of smaller arrays nobody asks where they lay: asking would show among what a small call costs.
+const MIN_LARGE_BYTES: usize = 64 << 10;
+
+/// More than any row asks for, so that no call waits for a place.
+const MAX_IN_FLIGHT: usize = 256;
+
+/// A process whose work is counted; not for users.
+#[derive(Debug, Args)]
+pub(crate) struct PartyOptions {
+    #[command(subcommand)]
+    party: Party,
+    /// Stay on this core
+    #[arg(long, global = true)]
+    core: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Party {
+    /// Serves at an address
+    Server { address: String },
+    /// Makes the calls that its lines ask for
+    Client { address: String },
+    /// Works so many times, alone
+    Shape { shape: Shape, times: u32 },
+}
+
+pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
+    if let Some(core) = options.core {
+        let mut set = nix::sched::CpuSet::new();
+        set.set(core).map_err(Failure::bench)?;
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Failure::bench)?;
+    }
+    match &options.party {
+        Party::Server { address } => {
+            child::follow_parent().and_then(|()| serve(address).map_err(Failure::bench))
+        }
+        Party::Client { address } => {
+            child::follow_parent().and_then(|()| call(address).map_err(Failure::bench))
+        }
+        Party::Shape { shape, times } => shape::run(*shape, *times).map_err(Failure::bench),
+    }
+}
+
+/// How many bytes of the last large argument had been received where the function saw them.
+static ARGUMENT_IN_PLACE: AtomicU64 = AtomicU64::new(0);
+
+/// Where the last large result lay, and how long it was.
+static RESULT_AT: AtomicUsize = AtomicUsize::new(0);
+static RESULT_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+fn serve(address: &str) -> Result<(), BoxError> {
+    let methods = Methods::new()
+        .register("sink", Method::inline(sink))
+        .register("echo", Method::inline(|x: Tree| x))
+        .register("pool_echo", |x: Tree| x)
+        .register(GIVE, Method::inline(give));
+    let server = Server::bind(address)?.start(methods)?;
+    child::say(&server.address().to_string())?;
+    for _line in child::commands() {
+        let result_bytes = RESULT_BYTES.load(Ordering::Relaxed);
+        let in_place = match result_bytes {
+            0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
+            _ => in_place(SENT_FROM, RESULT_AT.load(Ordering::Relaxed), result_bytes),
+        };
+        child::say(&format!("in_place {in_place} {}", counters()))?;
+    }
+    server.close()?;
+    Ok(())
+}
+
+fn sink(x: Tree) {
+    if let Ok(array) = Array::from_tree(x) {
+        ARGUMENT_IN_PLACE.store(received_in_place(&array), Ordering::Relaxed);
+        RESULT_BYTES.store(0, Ordering::Relaxed);
+    }
+}
+
+fn give(bytes: u64, cx: Context) -> Result<Array, BoxError> {
+    let array = cx.alloc::<u8>([usize::try_from(bytes)?])?;
+    RESULT_AT.store(array.as_bytes().as_ptr().addr(), Ordering::Relaxed);
+    RESULT_BYTES.store(array.bytes(), Ordering::Relaxed);
+    Ok(array)
+}
+
+/// What the preloaded library has counted so far, as `name value name value ...`; empty without it.
+fn counters() -> String {
+    env::var(COUNTERS).unwrap_or_default()
+}
+
+fn received_in_place(array: &Array) -> u64 {
+    in_place(RECEIVED_INTO, array.as_bytes().as_ptr().addr(), array.bytes())
+}
+
+/// How many of so many bytes from an address were sent from, or received to, where they lie; 0 without the preloaded
+/// library.
+fn in_place(question: &str, at: usize, bytes: usize) -> u64 {
+    if bytes < MIN_LARGE_BYTES {
+        return 0;
+    }
+    env::var(format!("{question}{at:x}_{bytes:x}")).ok().and_then(|answer| answer.parse().ok()).unwrap_or(0)
+}
+
+/// Makes the calls of lines `METHOD BYTES CALLS IN_FLIGHT`, and answers each line when they are done.
+fn call(address: &str) -> Result<(), BoxError> {
+    let client = Client::builder(address).max_inflight(MAX_IN_FLIGHT).connect()?;
+    child::say("ready")?;
+    for line in child::commands() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let in_place = match words[..] {
+            ["give", bytes, calls, "1"] => take(&client, bytes.parse()?, calls.parse()?)?,
+            [method, bytes, calls, in_flight] => {
+                give_away(&client, method, bytes.parse()?, calls.parse()?, in_flight.parse()?)?
+            }
+            _ => 0,
+        };
+        child::say(&format!("in_place {in_place} {}", counters()))?;
+    }
+    client.close()?;
+    Ok(())
+}
+
+/// Asks for results, one after the other; gives how much of the last one was received where the caller sees it.
+fn take(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
+    let mut in_place = 0;
+    for _ in 0..calls {
+        in_place = received_in_place(&client.call(GIVE, bytes).wait()?);
+    }
+    Ok(in_place)
+}
+
+/// Sends arguments, so many at once; gives how much of the last one was sent from where it lies.
+fn give_away(
+    client: &Client,
+    method: &str,
+    bytes: usize,
+    calls: usize,
+    in_flight: usize,
+) -> Result<u64, BoxError> {
+    let array = Array::from(vec![1u8; bytes]);
+    if in_flight == 1 {
+        for _ in 0..calls {
+            client.call(method, array.clone()).wait()?;
+        }
+    } else {
+        let mut open: VecDeque<CallFuture<Tree>> = VecDeque::with_capacity(in_flight);
+        for _ in 0..calls {
+            if open.len() == in_flight {
+                open.pop_front().map(CallFuture::wait).transpose()?;
+            }
+            open.push_back(client.call(method, array.clone()).send()?);
+        }
+        teleport::wait_all(open)?;
+    }
+    Ok(in_place(SENT_FROM, array.as_bytes().as_ptr().addr(), bytes))
+}

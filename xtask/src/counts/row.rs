@@ -1,0 +1,118 @@
+//! One count, what it was when it was last accepted, and whether it may be what it is now.
+
+/// By how much a count may grow, or shrink without a word: more than the counts of one program differ from run to run.
+const TENTH: f64 = 0.1;
+
+/// One count.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    /// Also its name in the file of accepted counts.
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) bound: Bound,
+}
+
+/// What a count is held to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bound {
+    /// A tenth above what was accepted, and so much more: the scheduler decides a little.
+    Accepted { slack: f64 },
+    /// A fixed goal.
+    Most(f64),
+}
+
+/// What is to be said about a count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Verdict {
+    Held,
+    /// Above this, which fails.
+    Above(f64),
+    /// Far below what was accepted, which is worth accepting.
+    Below(f64),
+    /// Never accepted, which fails.
+    New,
+}
+
+impl Row {
+    /// A count that is the same in every run, but for what a tenth covers.
+    pub(super) fn exact(name: impl Into<String>, value: f64) -> Row {
+        Row { name: name.into(), value, bound: Bound::Accepted { slack: 0.0 } }
+    }
+
+    /// What it may be at most, with what was accepted for it.
+    pub(super) fn limit(&self, accepted: Option<f64>) -> Option<f64> {
+        match self.bound {
+            Bound::Accepted { slack } => accepted.map(|accepted| accepted * (1.0 + TENTH) + slack),
+            Bound::Most(most) => Some(most),
+        }
+    }
+
+    pub(super) fn verdict(&self, accepted: Option<f64>) -> Verdict {
+        match (self.limit(accepted), self.bound, accepted) {
+            (None, ..) => Verdict::New,
+            (Some(limit), ..) if self.value > limit => Verdict::Above(limit),
+            (_, Bound::Accepted { slack }, Some(accepted))
+                if self.value < accepted * (1.0 - TENTH) - slack =>
+            {
+                Verdict::Below(accepted)
+            }
+            _ => Verdict::Held,
+        }
+    }
+}
+
+/// A count as people read it: whole where it is large.
+pub(super) fn shown(value: f64) -> String {
+    if value.fract() == 0.0 || value >= 1000.0 {
+        grouped(value.round() as u64)
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_more_passes_and_more_than_that_fails() {
+        let row = |value| Row::exact("x", value);
+        assert_eq!(row(110.0).verdict(Some(100.0)), Verdict::Held);
+        assert!(matches!(row(111.0).verdict(Some(100.0)), Verdict::Above(limit) if limit < 110.1));
+        assert_eq!(row(91.0).verdict(Some(100.0)), Verdict::Held);
+        assert_eq!(row(89.0).verdict(Some(100.0)), Verdict::Below(100.0));
+        assert_eq!(row(1.0).verdict(None), Verdict::New);
+        assert_eq!(row(0.0).verdict(Some(0.0)), Verdict::Held);
+    }
+
+    #[test]
+    fn slack_is_on_both_sides_and_goals_need_no_acceptance() {
+        let row = |value| Row { name: "x".into(), value, bound: Bound::Accepted { slack: 0.5 } };
+        assert_eq!(row(1.6).verdict(Some(1.0)), Verdict::Held);
+        assert!(matches!(row(1.7).verdict(Some(1.0)), Verdict::Above(_)));
+        assert_eq!(row(0.5).verdict(Some(1.0)), Verdict::Held);
+        let goal = |value| Row { name: "x".into(), value, bound: Bound::Most(16.0) };
+        assert_eq!(goal(0.0).verdict(None), Verdict::Held);
+        assert_eq!(goal(17.0).verdict(None), Verdict::Above(16.0));
+    }
+
+    #[test]
+    fn large_counts_are_grouped() {
+        assert_eq!(shown(1_234_567.0), "1,234,567");
+        assert_eq!(shown(12.0), "12");
+        assert_eq!(shown(1.256), "1.26");
+        assert_eq!(shown(1234.5), "1,235");
+    }
+}
