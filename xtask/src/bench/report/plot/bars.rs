@@ -52,13 +52,13 @@ fn draw(svg: &mut Svg, scale: &Scale, bar: &Bar, top: f64) {
         text::value(bar.peak, Unit::MiB),
         text::value(bar.budget, Unit::MiB)
     );
-    svg.text("label", Anchor::Start, (LEFT, top + 18.0), &said);
+    svg.text("label halo", Anchor::Start, (LEFT, top + 18.0), &said);
     let y = top + 26.0;
     svg.rectangle("budget", (LEFT, y), (scale.at(bar.budget) - LEFT, 18.0));
     svg.rectangle(&format!("f-{}", bar.look.class), (LEFT, y + 4.0), (scale.at(bar.peak) - LEFT, 10.0));
     if let Some(most) = bar.most {
         let at = scale.at(most);
-        svg.line("goal", (at, y - 4.0), (at, y + 22.0));
+        svg.line("goal", (at, y - 1.0), (at, y + 20.0));
         svg.text("tick", Anchor::Start, (at + 5.0, y + 13.0), "goal");
     }
 }
