@@ -25,6 +25,7 @@ use self::outcome::{Contended, Kind, Outcome, Plot, Point, Unit};
 use self::report::{About, Report};
 use crate::child;
 use crate::failure::Failure;
+use crate::shell;
 
 /// Measure Teleport against the machine's own limit.
 #[derive(Debug, Args)]
@@ -147,11 +148,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             outcomes.extend(both.into_iter().filter(|outcome| chosen(&outcome.row)));
         }
     }
-    let about = About::default();
+    let about = About { facts: report::facts(), notes: Vec::new() };
     let report = Report::new(&about, &outcomes);
     print!("{}", report.table());
-    let page = report.write(std::path::Path::new("target/bench"))?;
-    println!("page: {}", page.display());
+    let page = report.write(&shell::target().join("bench"))?;
+    println!("\npage: {}", page.display());
     match &options.json {
         Some(path) => std::fs::write(path, report.json()).map_err(Failure::file(path)),
         None => Ok(()),

@@ -7,6 +7,7 @@
 mod fixture;
 mod json;
 mod judged;
+mod machine;
 mod page;
 mod plot;
 mod strip;
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use self::judged::Judged;
+pub(super) use self::machine::facts;
 use super::outcome::Outcome;
 use crate::failure::Failure;
 
@@ -65,8 +67,8 @@ impl<'a> Report<'a> {
         json::json(self)
     }
 
-    /// Writes the page, each plot that has data as an SVG file of its own, and the tables as Markdown, into `folder`.
-    /// Gives the path of the page.
+    /// Writes the page, each plot that has data as an SVG file of its own, the tables as Markdown, and the JSON, into
+    /// `folder`. Gives the path of the page.
     pub(super) fn write(&self, folder: &Path) -> Result<PathBuf, Failure> {
         fs::create_dir_all(folder).map_err(Failure::file(folder))?;
         let write = |name: &str, text: &str| {
@@ -76,6 +78,7 @@ impl<'a> Report<'a> {
         for (name, svg) in plot::files(self) {
             write(&name, &svg)?;
         }
+        write("results.json", &self.json())?;
         write("table.md", &table::markdown(self))?;
         write("report.html", &page::page(self))
     }
@@ -98,7 +101,7 @@ mod tests {
         let (about, outcomes) = (fixture::about(), fixture::outcomes(true));
         let page = Report::new(&about, &outcomes).write(folder).unwrap();
         assert_eq!(page, folder.join("report.html"));
-        for file in ["report.html", "table.md", "throughput.svg", "memory.svg"] {
+        for file in ["report.html", "results.json", "table.md", "throughput.svg", "memory.svg"] {
             assert!(fs::metadata(folder.join(file)).unwrap().len() > 100, "{file}");
         }
         if asked.is_none() {

@@ -11,6 +11,9 @@ const LEFT: f64 = 20.0;
 const RIGHT: f64 = 390.0;
 const LINE_HEIGHT: f64 = 52.0;
 
+/// For the label of a number of MiB.
+const TICK_ROOM: f64 = 52.0;
+
 /// One bar; all in MiB.
 pub(super) struct Bar {
     pub(super) name: String,
@@ -29,7 +32,7 @@ pub(super) fn panel(title: &str, bars: &[Bar]) -> Svg {
     let most =
         bars.iter().flat_map(|bar| [bar.peak, bar.budget, bar.most.unwrap_or_default()]).fold(0.0, f64::max);
     let scale = Scale::from_zero(most, (LEFT, RIGHT));
-    for tick in scale.ticks() {
+    for tick in scale.ticks(TICK_ROOM) {
         let at = scale.at(tick);
         svg.line("grid", (at, top), (at, bottom));
         svg.text("tick", Anchor::Middle, (at, bottom + 19.0), &text::digits(tick));
@@ -49,13 +52,13 @@ fn draw(svg: &mut Svg, scale: &Scale, bar: &Bar, top: f64) {
         text::value(bar.peak, Unit::MiB),
         text::value(bar.budget, Unit::MiB)
     );
-    svg.text("label", Anchor::Start, (LEFT, top + 18.0), &said);
+    svg.text("label halo", Anchor::Start, (LEFT, top + 18.0), &said);
     let y = top + 26.0;
     svg.rectangle("budget", (LEFT, y), (scale.at(bar.budget) - LEFT, 18.0));
     svg.rectangle(&format!("f-{}", bar.look.class), (LEFT, y + 4.0), (scale.at(bar.peak) - LEFT, 10.0));
     if let Some(most) = bar.most {
         let at = scale.at(most);
-        svg.line("goal", (at, y - 4.0), (at, y + 22.0));
+        svg.line("goal", (at, y - 1.0), (at, y + 20.0));
         svg.text("tick", Anchor::Start, (at + 5.0, y + 13.0), "goal");
     }
 }

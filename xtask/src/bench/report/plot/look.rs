@@ -34,14 +34,15 @@ const fn look(class: &'static str, marker: Marker, light: &'static str, dark: &'
 const CEILING: Look = look("ceiling", Marker::Circle, "#6b7280", "#9aa4b2");
 const TELEPORT: Look = look("teleport", Marker::Circle, "#d9480f", "#ff8a4c");
 
-/// Peers by their names in the protocol.
+/// Peers by their names in the protocol. Their colours were searched for: in each hue the lightness that keeps all pairs, and
+/// Teleport's, as far apart as can be also for who does not see red, green or blue.
 const PEERS: [(&str, Look); 6] = [
-    ("zmq", look("zmq", Marker::Square, "#0072b2", "#5fb0f0")),
-    ("nng", look("nng", Marker::Diamond, "#117733", "#4fc26b")),
-    ("tonic", look("tonic", Marker::Up, "#aa4499", "#e08ad0")),
-    ("tarpc", look("tarpc", Marker::Down, "#0f8a96", "#4fd0dc")),
-    ("portal", look("portal", Marker::Square, "#85700a", "#d6c24a")),
-    ("flight", look("flight", Marker::Diamond, "#332288", "#a79bff")),
+    ("zmq", look("zmq", Marker::Square, "#1f33a3", "#2f8adc")),
+    ("nng", look("nng", Marker::Diamond, "#2a8c59", "#00c899")),
+    ("tonic", look("tonic", Marker::Up, "#6f2352", "#c45c99")),
+    ("tarpc", look("tarpc", Marker::Down, "#016883", "#92f1f6")),
+    ("portal", look("portal", Marker::Square, "#404b03", "#dfea43")),
+    ("flight", look("flight", Marker::Diamond, "#6e61db", "#b6aaff")),
 ];
 
 /// Contenders that nobody has given a look yet, and Teleport's own variants, share these.

@@ -1,13 +1,14 @@
 //! The plots: which rows go where, and what is said where there is nothing to draw.
 //!
 //! Flow: judged rows -> [`figures`], each with a panel for each transport (or row) -> the page shows the panels side by
-//! side, and [`files`] lays them out in a file. Draws what there is; where a plot has no data, it says how to get them.
+//! side, and `sheet` lays them out in a file. Draws what there is; where a plot has no data, it says how to get them.
 
 mod bars;
 mod lines;
 mod look;
 mod ranges;
 mod scale;
+mod sheet;
 mod svg;
 #[cfg(test)]
 pub(super) mod well_formed;
@@ -16,10 +17,9 @@ use self::bars::Bar;
 use self::lines::{Axis, BOTTOM, LEFT, RIGHT, Series, TOP, Value};
 use self::ranges::{Range, Situation};
 use self::scale::Scale;
-use self::svg::Anchor;
-pub(super) use self::{look::Look, look::name, look::rules, svg::Svg, svg::escape};
+pub(super) use self::{look::Look, look::name, look::rules, sheet::files, svg::Svg, svg::escape};
 use super::judged::{Judged, Standing};
-use super::{About, Report, text};
+use super::{Report, text};
 use crate::bench::outcome::{Goal, Kind, Plot, Unit};
 use crate::bench::stats::quantile;
 
@@ -88,55 +88,6 @@ pub(super) fn figures(report: &Report<'_>) -> Vec<Figure> {
             panels: memory(report).into_iter().collect(),
         },
     ]
-}
-
-/// Name and text of a file for each plot that has data.
-pub(super) fn files(report: &Report<'_>) -> Vec<(String, String)> {
-    let drawn = figures(report).into_iter().filter(|figure| !figure.panels.is_empty());
-    drawn.map(|figure| (format!("{}.svg", figure.id), sheet(report.about, &figure))).collect()
-}
-
-/// Panels in two columns, under the title and above where and when it was measured.
-fn sheet(about: &About, figure: &Figure) -> String {
-    const MARGIN: f64 = 14.0;
-    let columns = figure.panels.len().min(2) as f64;
-    let width = figure.panels[0].size().0 * columns + 2.0 * MARGIN;
-    let mut placed = Vec::new();
-    let mut y = 46.0;
-    for row in figure.panels.chunks(2) {
-        placed.extend(
-            row.iter()
-                .enumerate()
-                .map(|(column, panel)| (panel, (MARGIN + column as f64 * panel.size().0, y))),
-        );
-        y += row.iter().map(|panel| panel.size().1).fold(0.0, f64::max) + 6.0;
-    }
-    let facts: Vec<&str> = about.facts.iter().map(|(_, fact)| fact.as_str()).collect();
-    let lines = wrapped(&facts, ((width - 2.0 * MARGIN) / 6.2) as usize);
-    let mut svg = Svg::new(width, y + 16.0 * lines.len() as f64 + 8.0);
-    svg.text("heading", Anchor::Start, (MARGIN + 10.0, 32.0), figure.title);
-    for (panel, at) in placed {
-        svg.place(panel, at);
-    }
-    for (number, line) in lines.iter().enumerate() {
-        svg.text("tick", Anchor::Start, (MARGIN + 10.0, y + 10.0 + 16.0 * number as f64), line);
-    }
-    svg.standalone(figure.title, &rules())
-}
-
-/// Facts one after the other, in lines of about so many characters.
-fn wrapped(facts: &[&str], max_characters: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for fact in facts.iter().filter(|fact| !fact.is_empty()) {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + fact.chars().count() + 3 <= max_characters => {
-                line.push_str(" \u{b7} ");
-                line.push_str(fact);
-            }
-            _ => lines.push((*fact).to_owned()),
-        }
-    }
-    lines
 }
 
 fn each_transport(report: &Report<'_>, panel: impl Fn(&str, &[Judged<'_>]) -> Option<Svg>) -> Vec<Svg> {
@@ -212,7 +163,7 @@ fn bounds(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 
 /// Numbers at the ticks, and the unit, shared by all of them, beside the title.
 fn value_axis(scale: Scale, unit: Unit) -> Axis {
-    let ticks = scale.ticks();
+    let ticks = scale.ticks(TICK_HEIGHT);
     let most = ticks.last().copied().unwrap_or_default();
     let (factor, name) = match unit {
         Unit::CallsPerSecond if most >= 1e6 => (1e-6, "million calls/s"),
@@ -249,6 +200,9 @@ fn latencies(transport: &str, rows: &[Judged<'_>]) -> Vec<Svg> {
     panels
 }
 
+/// Less, and the labels of a vertical axis crowd.
+const TICK_HEIGHT: f64 = 24.0;
+
 /// Up to here ranks are drawn: of a sample of 2,000 calls the two slowest lie beyond it.
 const MAX_RANK: f64 = 0.999;
 
@@ -261,11 +215,11 @@ fn distribution(title: &str, transport: &str, row: &Judged<'_>) -> Option<Svg> {
     let y = Scale::log(low * 0.9, high * 1.1, (BOTTOM, TOP));
     let percent = |rank: f64| (rank, format!("{} %", text::plain(rank * 100.0)));
     let x = Axis {
-        ticks: x.ticks().into_iter().map(percent).collect(),
+        ticks: x.ticks(TICK_HEIGHT).into_iter().map(percent).collect(),
         scale: x,
         name: "share of the calls".to_owned(),
     };
-    let ticks = y.ticks().into_iter().map(|tick| (tick, text::micros(tick))).collect();
+    let ticks = y.ticks(TICK_HEIGHT).into_iter().map(|tick| (tick, text::micros(tick))).collect();
     let y = Axis { ticks, scale: y, name: format!("{transport}, less is better") };
     Some(lines::panel(title, &x, &y, &series))
 }
@@ -355,6 +309,7 @@ fn memory(report: &Report<'_>) -> Option<Svg> {
 mod tests {
     use super::*;
     use crate::bench::outcome::{Contended, Outcome, Point};
+    use crate::bench::report::About;
     use crate::bench::report::fixture::{self, outcome, peer, raw, teleport};
 
     fn at(plot: Plot, x: f64, results: Vec<Contended>) -> Outcome {

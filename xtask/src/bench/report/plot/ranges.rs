@@ -12,6 +12,9 @@ const LINE_HEIGHT: f64 = 20.0;
 /// Of the heading of a situation, and the room above it.
 const HEADING_HEIGHT: f64 = 30.0;
 
+/// For the label of a time.
+const TICK_ROOM: f64 = 52.0;
+
 /// What calls met, and how each contender fared.
 pub(super) struct Situation {
     pub(super) name: String,
@@ -38,7 +41,7 @@ pub(super) fn panel(title: &str, situations: &[Situation]) -> Svg {
     svg.text("title", Anchor::Start, (10.0, 20.0), title);
     svg.text("quiet", Anchor::End, (WIDTH - 10.0, 20.0), "\u{25cb} p50   \u{25cf} p99");
     let scale = scale(situations);
-    for tick in scale.ticks() {
+    for tick in scale.ticks(TICK_ROOM) {
         let at = scale.at(tick);
         svg.line("grid", (at, top), (at, bottom));
         svg.text("tick", Anchor::Middle, (at, bottom + 19.0), &text::micros(tick));

@@ -54,8 +54,8 @@ impl Scale {
         }
     }
 
-    /// Evenly spaced round values of a linear scale; 1, 2 and 5 of each decade, or fewer, of a logarithmic one.
-    pub(super) fn ticks(&self) -> Vec<f64> {
+    /// Evenly spaced round values of a linear scale; of a logarithmic one as many of each decade as leave each `room`.
+    pub(super) fn ticks(&self, room: f64) -> Vec<f64> {
         let (low, high) = self.values;
         match self.kind {
             Kind::Linear => {
@@ -63,7 +63,9 @@ impl Scale {
                 let count = (high / step).round() as usize;
                 (0..=count).map(|tick| tick as f64 * step).collect()
             }
-            Kind::Log => log_ticks(low, high),
+            Kind::Log => {
+                log_ticks(low, high, ((self.coordinates.1 - self.coordinates.0).abs() / room) as usize)
+            }
             Kind::Tail => [0.5, 0.9, 0.99, 0.999].into_iter().filter(|rank| *rank <= high).collect(),
         }
     }
@@ -88,20 +90,21 @@ fn nice_step(max: f64) -> f64 {
     power * steps.into_iter().find(|step| step * power >= rough * (1.0 - 1e-9)).unwrap_or(10.0)
 }
 
-fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let decades = (high / low).log10();
-    let digits: &[f64] = match decades {
-        ..=2.3 => &[1.0, 2.0, 5.0],
-        _ => &[1.0],
-    };
+/// The densest ticks of which there are at most `max`, from 1, 2 and 5 of each decade to one in some decades.
+fn log_ticks(low: f64, high: f64, max: usize) -> Vec<f64> {
+    let choices: [(&[f64], usize); 6] =
+        [(&[1.0, 2.0, 5.0], 1), (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 2), (&[1.0], 3), (&[1.0], 6)];
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-    // A step of more decades where even one tick a decade is too many.
-    let every = (decades / 8.0).ceil().max(1.0) as usize;
-    (first..=last)
-        .step_by(every)
-        .flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)))
-        .filter(|tick| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(tick))
-        .collect()
+    let inside = |tick: &f64| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(tick);
+    let mut ticks = Vec::new();
+    for (digits, every) in choices {
+        let of_decade = |power: i32| digits.iter().map(move |digit| digit * 10f64.powi(power));
+        ticks = (first..=last).step_by(every).flat_map(of_decade).filter(inside).collect();
+        if ticks.len() <= max {
+            break;
+        }
+    }
+    ticks
 }
 
 #[cfg(test)]
@@ -116,11 +119,11 @@ mod tests {
 
     #[test]
     fn linear_ticks_are_round_and_reach_the_end() {
-        close(&Scale::from_zero(8.1, (0.0, 1.0)).ticks(), &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        close(&Scale::from_zero(10.0, (0.0, 1.0)).ticks(), &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        close(&Scale::from_zero(1.1e6, (0.0, 1.0)).ticks(), &[0.0, 2.5e5, 5e5, 7.5e5, 1e6, 1.25e6]);
+        close(&Scale::from_zero(8.1, (0.0, 1.0)).ticks(0.1), &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        close(&Scale::from_zero(10.0, (0.0, 1.0)).ticks(0.1), &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        close(&Scale::from_zero(1.1e6, (0.0, 1.0)).ticks(0.1), &[0.0, 2.5e5, 5e5, 7.5e5, 1e6, 1.25e6]);
         for max in [1e-9, 0.3, 1.0, 7.0, 12.0, 99.0, 1234.0, 6e12] {
-            let ticks = Scale::from_zero(max, (0.0, 1.0)).ticks();
+            let ticks = Scale::from_zero(max, (0.0, 1.0)).ticks(0.1);
             assert!(
                 (3..=7).contains(&ticks.len()) && *ticks.last().unwrap() >= max * (1.0 - 1e-6),
                 "{max}: {ticks:?}"
@@ -130,9 +133,10 @@ mod tests {
 
     #[test]
     fn log_ticks_thin_out_over_many_decades() {
-        close(&Scale::log(8.0, 300.0, (0.0, 1.0)).ticks(), &[10.0, 20.0, 50.0, 100.0, 200.0]);
-        close(&Scale::log(1.0, 1e4, (0.0, 1.0)).ticks(), &[1.0, 10.0, 100.0, 1e3, 1e4]);
-        assert!(Scale::log(1e-9, 1e15, (0.0, 1.0)).ticks().len() <= 13);
+        close(&Scale::log(8.0, 300.0, (0.0, 1.0)).ticks(0.1), &[10.0, 20.0, 50.0, 100.0, 200.0]);
+        close(&Scale::log(8.0, 300.0, (0.0, 1.0)).ticks(0.25), &[10.0, 30.0, 100.0, 300.0]);
+        close(&Scale::log(1.0, 1e4, (0.0, 1.0)).ticks(0.2), &[1.0, 10.0, 100.0, 1e3, 1e4]);
+        assert!(Scale::log(1e-9, 1e15, (0.0, 1.0)).ticks(0.1).len() <= 13);
     }
 
     #[test]
@@ -162,7 +166,7 @@ mod tests {
             Scale::log(0.0, 0.0, (0.0, 1.0)),
             Scale::log(5.0, 5.0, (0.0, 1.0)),
         ] {
-            assert!(scale.at(5.0).is_finite() && !scale.ticks().is_empty(), "{scale:?}");
+            assert!(scale.at(5.0).is_finite() && !scale.ticks(0.1).is_empty(), "{scale:?}");
         }
     }
 }
