@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use teleport_transport::IdHash;
-use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, Ran, RemoteError};
+use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, QuickHash, Ran, RemoteError};
 
 use crate::error::ServeError;
 use crate::method::{Erased, IntoMethod, Method, Place};
@@ -125,7 +124,7 @@ pub(crate) struct PoolPlan {
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: Vec<Arc<Entry>>,
-    slots: HashMap<Arc<str>, u32, IdHash>,
+    slots: HashMap<Arc<str>, u32, QuickHash>,
     pub(crate) pools: Vec<PoolPlan>,
 }
 

@@ -88,6 +88,7 @@ mod limits;
 mod message;
 mod order;
 mod preface;
+mod quick_hash;
 mod reader;
 mod signature;
 
@@ -109,6 +110,7 @@ pub use limits::{
 pub use message::{CallHead, CallMetadata, Message, ResultMetadata};
 pub use order::Order;
 pub use preface::{FirstBytes, Preface, PrefaceError, VERSION};
+pub use quick_hash::{QuickHash, QuickHasher};
 pub use signature::{Leaf, LeafKind, Run, Signature};
 
 #[cfg(doctest)]

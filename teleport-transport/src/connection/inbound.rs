@@ -21,16 +21,11 @@ use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
 use super::pace::{Pace, Sight, SlowCalls};
+use super::signatures::Signatures;
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
 use crate::id_map::IdMap;
-
-/// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
-const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
-
-/// Kept signatures of a connection.
-const CACHED_SIGNATURES: usize = 4;
 
 /// Of a frame that has not come whole, more than this counts as memory that others may wait for; in steps of as much.
 const UNCHARGED_BODY_BYTES: u64 = 64 << 10;
@@ -76,8 +71,7 @@ struct Reception {
     messages: IdMap<Box<Incoming>>,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
-    signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
-    next_signature: usize,
+    signatures: Signatures,
     /// Payload that came since the connection began.
     received_bytes: u64,
     /// Counts the windows of `Inbound::pace`.
@@ -105,8 +99,7 @@ impl Inbound {
                 phase: Phase::Handshake,
                 messages: IdMap::default(),
                 chunk: Chunk::default(),
-                signatures: [const { None }; CACHED_SIGNATURES],
-                next_signature: 0,
+                signatures: Signatures::default(),
                 received_bytes: 0,
                 window: 0,
             },
@@ -333,18 +326,6 @@ impl Reception {
             message.placed(bytes);
         }
     }
-
-    fn signature(&mut self, bytes: &[u8]) -> Result<Arc<Signature>, ProtocolError> {
-        if let Some(known) = self.signatures.iter().flatten().find(|known| known.as_bytes() == bytes) {
-            return Ok(known.clone());
-        }
-        let signature = Arc::new(Signature::decode(bytes, &self.config.limits)?);
-        if bytes.len() <= MAX_CACHED_SIGNATURE_BYTES {
-            self.signatures[self.next_signature] = Some(signature.clone());
-            self.next_signature = (self.next_signature + 1) % CACHED_SIGNATURES;
-        }
-        Ok(signature)
-    }
 }
 
 /// One call of `receive`: the reception with all that a frame may change.
@@ -549,7 +530,8 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     fn tree(&mut self, signature: &[u8], order: &[u8]) -> Result<(Arc<Signature>, Order), ProtocolError> {
-        let signature = self.reception.signature(signature)?;
+        let reception = &mut *self.reception;
+        let signature = reception.signatures.decoded(signature, &reception.config.limits)?;
         let order = Order::decode(order, &signature)?;
         Ok((signature, order))
     }

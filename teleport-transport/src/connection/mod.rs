@@ -13,6 +13,7 @@ mod liveness;
 mod outbound;
 mod pace;
 mod resuming;
+mod signatures;
 mod staged;
 
 #[cfg(test)]

@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use teleport_wire::QuickHash;
 
 use self::timers::Timers;
 use crate::budget::{Budget, Charge};
 use crate::config::Config;
 use crate::connection::{Closed, Role};
-use crate::id_map::IdHash;
 use crate::link::{GUARD_TIME, Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
 use crate::spin::Spin;
@@ -230,7 +230,7 @@ impl Drop for Listening {
 struct Polling {
     poll: Poll,
     commands: Receiver<Command>,
-    links: HashMap<usize, Arc<Link>, IdHash>,
+    links: HashMap<usize, Arc<Link>, QuickHash>,
     listeners: HashMap<usize, (Listener, Arc<dyn Acceptor>)>,
     /// Links that had more to read when their turn was over.
     ready: VecDeque<Arc<Link>>,

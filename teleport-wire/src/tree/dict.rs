@@ -3,7 +3,7 @@
 //! [`Dict`] keeps the order in which its caller inserted, which travels beside the sorted signature. Its map is
 //! private, so that no foreign type is part of the interface.
 
-use crate::{Key, Tree};
+use crate::{Key, QuickHash, Tree};
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
@@ -20,7 +20,7 @@ use indexmap::map::Entry;
 /// assert_eq!(Tree::from(dict).to_string(), r#"{"b": 1, "a": "text"}"#);
 /// ```
 #[derive(Clone, Default, PartialEq, Debug)]
-pub struct Dict(IndexMap<Key, Tree>);
+pub struct Dict(IndexMap<Key, Tree, QuickHash>);
 
 impl Dict {
     /// A dict without entries; allocates nothing.
@@ -30,7 +30,7 @@ impl Dict {
 
     /// A dict with memory for some entries.
     pub fn with_capacity(entries: usize) -> Dict {
-        Dict(IndexMap::with_capacity(entries))
+        Dict(IndexMap::with_capacity_and_hasher(entries, QuickHash::default()))
     }
 
     /// How many entries there are.
