@@ -115,6 +115,14 @@ impl ClientBuilder {
         self
     }
 
+    /// How long a thread that waits for a result looks for it before it sleeps. Where results come that soon, this saves most of
+    /// the time of a small call, which is the time that the system takes to wake a thread. Other threads run meanwhile, and
+    /// where it has been in vain too often, threads sleep at once. Zero for never. Default: 50 µs.
+    pub fn spin(mut self, time: Duration) -> ClientBuilder {
+        self.config.spin = time;
+        self
+    }
+
     /// Sends arguments with a checksum, which the server checks, at the cost of reading each byte once more on both
     /// sides. Headers, names and shapes always have one. Default: no.
     pub fn checksum(mut self, checksum: bool) -> ClientBuilder {

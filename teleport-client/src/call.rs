@@ -8,7 +8,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Key, Ran, Tree};
@@ -241,12 +241,20 @@ impl Submission {
         };
         let polled = pass.poll(cx);
         if polled.is_pending() {
+            self.core.look_for_answers();
             self.pass = Some(pass);
         }
         polled
     }
 
     fn wait(&mut self, driver: &mut Option<Driver>) -> Result<Arc<Flight>, CallError> {
+        if driver.is_none() {
+            if let Poll::Ready(sent) = self.poll(&mut Context::from_waker(Waker::noop())) {
+                return sent;
+            }
+            // Slots come free as answers come: whoever waits for one reads.
+            *driver = self.core.driver();
+        }
         // A poller's thread may send, but not wait until it can.
         let until = on_poller_thread().then(Instant::now);
         block_on(driver, until, |cx| self.poll(cx))

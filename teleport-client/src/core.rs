@@ -17,12 +17,14 @@ use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
 };
-use teleport_transport::{Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread};
+use teleport_transport::{
+    Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
+};
 
 use crate::backoff;
 use crate::connect_error::AttemptError;
 use crate::error::CallError;
-use crate::flight::{Deadline, Flight, Outcome, Place, Survival};
+use crate::flight::{Deadline, Flight, Outcome, Place, Survival, Waiting};
 use crate::on_disconnect::OnDisconnect;
 use crate::pass::Door;
 use crate::resolver::Resolver;
@@ -94,6 +96,7 @@ pub(crate) struct Core {
     told_of_slots: AtomicBool,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
+    pub(crate) waiting: Waiting,
 }
 
 impl Core {
@@ -114,6 +117,7 @@ impl Core {
             alarm: AlarmId::new(),
             meter: Meter::new(now),
             futures: AtomicUsize::new(0),
+            waiting: Waiting::default(),
         }))
     }
 
@@ -191,9 +195,7 @@ impl Core {
         match sent {
             Ok(_) if current => {
                 self.meter.sent(bytes);
-                if let Some(deadline) = deadline {
-                    self.arm(&mut self.state.lock(), deadline.at);
-                }
+                self.arm_for(&flight);
                 Ok(flight)
             }
             Ok(id) => {
@@ -247,7 +249,7 @@ impl Core {
 
     /// Hands an outcome to the call's future; where there is none, an error is kept for `check`.
     pub(crate) fn complete(&self, flight: &Flight, outcome: Outcome, wakers: &mut Wakers) {
-        if let Some(Err(error)) = flight.complete(outcome, wakers) {
+        if let Some(Err(error)) = flight.complete(outcome, &self.waiting, wakers) {
             self.report(error);
         }
     }
@@ -258,6 +260,20 @@ impl Core {
         let text = error.to_string();
         if !self.state.lock().report(error) {
             tracing::warn!(error = text, "a call failed, and too many failures wait for `check` to keep it");
+        }
+    }
+
+    /// Somebody waits for an outcome, or looked for it, and it has not come: what this thread holds back goes, and somebody reads.
+    pub(crate) fn awaited(&self, flight: &Flight) {
+        self.send_for(flight);
+        self.look_for_answers();
+    }
+
+    /// This thread waits: what it holds back goes, and somebody reads what comes.
+    pub(crate) fn look_for_answers(&self) {
+        release_held();
+        if let Some(link) = self.state.lock().link() {
+            link.expect_answers();
         }
     }
 
@@ -360,6 +376,20 @@ impl Core {
         if state.armed.is_none_or(|armed| at < armed) {
             self.set_alarm(state, at);
         }
+    }
+
+    /// Has the clock looked at when the time of a call that was sent is over.
+    pub(crate) fn arm_for(&self, flight: &Flight) {
+        if let Some(deadline) = flight.deadline {
+            self.arm(&mut self.state.lock(), deadline.at);
+        }
+    }
+
+    /// A result is deferred: somebody may come to wait for what is behind it. Kept in the state, since the alarm may be ringing
+    /// already, and the budget knows of the result only after this.
+    fn be_patient(&self, state: &mut State<Arc<Link>>, now: Instant) {
+        let until = *state.patient_until.get_or_insert(now + PATIENCE);
+        self.arm(state, until);
     }
 
     fn set_alarm(&self, state: &mut State<Arc<Link>>, at: Instant) {
@@ -511,6 +541,10 @@ impl Handler for Core {
         }
     }
 
+    fn is_waited_for(&self) -> bool {
+        self.waiting.any()
+    }
+
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
         self.server_has(link, ids);
     }
@@ -525,23 +559,24 @@ impl Handler for Core {
         // Closing waits for all of them.
         let is_awaited = state.is_closing() || flight.is_none_or(|flight| flight.must_come());
         if !is_awaited {
-            self.arm(&mut state, Instant::now() + PATIENCE);
+            self.be_patient(&mut state, Instant::now());
         }
         is_awaited
     }
 
     fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
         self.meter.received(&answer);
-        let ((flight, is_kept), closing) = {
+        let (flight, is_kept, closing) = {
             let mut state = self.state.lock();
-            (state.answered(Place { connection: link.key(), id }, wakers), state.is_closing())
+            let (flight, is_kept) = state.answered(Place { connection: link.key(), id }, wakers);
+            // Under the same lock: between the two the client could end, or the next connection ask for what there is.
+            let goes_on = |flight: &Arc<Flight>| !self.put_off(&mut state, id, flight, &answer);
+            (flight.filter(goes_on), is_kept, state.is_closing())
         };
         if is_kept {
             link.acknowledge(id);
         }
-        if let Some(flight) = flight
-            && !self.put_off(id, &flight, &answer)
-        {
+        if let Some(flight) = flight {
             let outcome = answer.map_err(|error| CallError::remote(flight.method.clone(), error));
             self.complete(&flight, outcome, wakers);
         }
@@ -566,8 +601,9 @@ impl Alarm for Core {
             if waits_for_memory && state.waiting() > 0 {
                 self.tell_of_slots();
             }
-            let look_again = waits_for_memory.then(|| now + PATIENCE);
-            match earliest(state.next_expiry(), look_again) {
+            let still = state.patient_until.filter(|until| *until > now);
+            state.patient_until = still.or(waits_for_memory.then(|| now + PATIENCE));
+            match earliest(state.next_expiry(), state.patient_until) {
                 Some(at) => self.set_alarm(&mut state, at),
                 None => state.armed = None,
             }

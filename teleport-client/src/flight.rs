@@ -7,7 +7,7 @@
 //! the server, and the first poll finds `take_deferred` true. Both stand under one lock, so that one of them sees the other.
 //! Never runs a waker under its lock.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,11 @@ impl Flight {
         self.survival.as_ref()?.arguments.lock().clone()
     }
 
+    /// Whether it can be sent again.
+    pub(crate) fn has_arguments(&self) -> bool {
+        self.survival.as_ref().is_some_and(|survival| survival.arguments.lock().is_some())
+    }
+
     /// The server has the arguments. A call that may run twice keeps them, for another server.
     pub(crate) fn arrived(&self) {
         if let Some(survival) = self.survival.as_ref().filter(|survival| !survival.is_idempotent) {
@@ -141,20 +146,26 @@ impl Flight {
 
     /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:
     /// the first one counts.
-    pub(crate) fn complete(&self, outcome: Outcome, wakers: &mut Wakers) -> Option<Outcome> {
+    pub(crate) fn complete(
+        &self,
+        outcome: Outcome,
+        waiting: &Waiting,
+        wakers: &mut Wakers,
+    ) -> Option<Outcome> {
         let mut cell = self.cell.lock();
         if !cell.held || cell.outcome.is_some() {
             return Some(outcome);
         }
         cell.outcome = Some(outcome);
         if let Some(waker) = cell.waker.take() {
+            waiting.less();
             wakers.push(waker);
         }
         None
     }
 
     /// Takes the outcome, or has `cx` woken when it comes.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    pub(crate) fn poll(&self, waiting: &Waiting, cx: &mut Context<'_>) -> Poll<Outcome> {
         let mut cell = self.cell.lock();
         match cell.outcome.take() {
             Some(outcome) => {
@@ -162,21 +173,19 @@ impl Flight {
                 Poll::Ready(outcome)
             }
             None => {
-                cell.awaited = true;
-                keep_waker(&mut cell.waker, cx);
+                cell.wait(waiting, cx);
                 Poll::Pending
             }
         }
     }
 
     /// As `poll`, but leaves the outcome where it is.
-    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_done(&self, waiting: &Waiting, cx: &mut Context<'_>) -> Poll<()> {
         let mut cell = self.cell.lock();
         if cell.outcome.is_some() {
             return Poll::Ready(());
         }
-        cell.awaited = true;
-        keep_waker(&mut cell.waker, cx);
+        cell.wait(waiting, cx);
         Poll::Pending
     }
 
@@ -220,11 +229,42 @@ impl Flight {
     }
 
     /// The future is gone. Gives the outcome that it did not read.
-    pub(crate) fn release(&self) -> Option<Outcome> {
+    pub(crate) fn release(&self, waiting: &Waiting) -> Option<Outcome> {
         let mut cell = self.cell.lock();
         cell.held = false;
-        cell.waker = None;
+        if cell.waker.take().is_some() {
+            waiting.less();
+        }
         cell.outcome.take()
+    }
+}
+
+impl Cell {
+    fn wait(&mut self, waiting: &Waiting, cx: &Context<'_>) {
+        self.awaited = true;
+        if self.waker.is_none() {
+            waiting.more();
+        }
+        keep_waker(&mut self.waker, cx);
+    }
+}
+
+/// How many futures of a client are waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(AtomicUsize);
+
+impl Waiting {
+    // Sequentially consistent with a driver that leaves: it sees who waits, or is seen to have left.
+    fn more(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn less(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
     }
 }
 
@@ -250,33 +290,49 @@ mod tests {
 
     #[test]
     fn the_first_outcome_counts() {
-        let (flight, mut wakers) = (flight(), Wakers::default());
+        let (flight, waiting, mut wakers) = (flight(), Waiting::default(), Wakers::default());
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(flight.poll(&mut cx).is_pending() && !flight.is_done());
-        assert!(flight.complete(error(), &mut wakers).is_none());
-        assert!(flight.complete(error(), &mut wakers).is_some());
-        assert!(flight.poll_done(&mut cx).is_ready() && flight.is_done());
-        assert!(flight.poll(&mut cx).is_ready());
+        assert!(flight.poll(&waiting, &mut cx).is_pending() && !flight.is_done());
+        assert!(flight.complete(error(), &waiting, &mut wakers).is_none());
+        assert!(flight.complete(error(), &waiting, &mut wakers).is_some());
+        assert!(flight.poll_done(&waiting, &mut cx).is_ready() && flight.is_done());
+        assert!(flight.poll(&waiting, &mut cx).is_ready());
     }
 
     #[test]
     fn an_outcome_without_a_future_is_given_back() {
-        let (flight, mut wakers) = (flight(), Wakers::default());
-        assert!(flight.release().is_none() && !flight.is_held());
-        assert!(flight.complete(error(), &mut wakers).is_some());
+        let (flight, waiting, mut wakers) = (flight(), Waiting::default(), Wakers::default());
+        assert!(flight.release(&waiting).is_none() && !flight.is_held());
+        assert!(flight.complete(error(), &waiting, &mut wakers).is_some());
         let flight = self::flight();
-        assert!(flight.complete(error(), &mut wakers).is_none());
-        assert!(flight.release().is_some());
+        assert!(flight.complete(error(), &waiting, &mut wakers).is_none());
+        assert!(flight.release(&waiting).is_some());
+    }
+
+    #[test]
+    fn who_waits_is_counted_until_the_outcome_is_there_or_nobody_wants_it() {
+        let (waiting, mut wakers) = (Waiting::default(), Wakers::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let (first, second) = (flight(), flight());
+        for _ in 0..2 {
+            assert!(
+                first.poll(&waiting, &mut cx).is_pending()
+                    && second.poll_done(&waiting, &mut cx).is_pending()
+            );
+        }
+        assert!(first.complete(error(), &waiting, &mut wakers).is_none() && waiting.any());
+        assert!(second.release(&waiting).is_none() && !waiting.any());
+        assert!(first.release(&waiting).is_some() && !waiting.any());
     }
 
     #[test]
     fn a_deferred_result_is_sent_for_by_whoever_asks_first() {
         let mut cx = Context::from_waker(Waker::noop());
         let asks: [fn(&Flight, &mut Context<'_>); 4] = [
-            |flight, cx| drop(flight.poll(cx)),
-            |flight, cx| assert!(flight.poll_done(cx).is_pending()),
+            |flight, cx| drop(flight.poll(&Waiting::default(), cx)),
+            |flight, cx| assert!(flight.poll_done(&Waiting::default(), cx).is_pending()),
             |flight, _| flight.expect(),
-            |flight, _| drop(flight.release()),
+            |flight, _| drop(flight.release(&Waiting::default())),
         ];
         for ask in asks {
             let flight = flight();

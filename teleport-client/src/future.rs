@@ -98,7 +98,7 @@ impl<R: FromTree> CallFuture<R> {
             return true;
         }
         self.flight.expect();
-        self.core.send_for(&self.flight);
+        self.core.awaited(&self.flight);
         false
     }
 
@@ -141,8 +141,8 @@ impl<R: FromTree> CallFuture<R> {
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         assert!(!self.read, "the result of {} was taken before", self.method());
-        let Poll::Ready(outcome) = self.flight.poll(cx) else {
-            self.core.send_for(&self.flight);
+        let Poll::Ready(outcome) = self.flight.poll(&self.core.waiting, cx) else {
+            self.core.awaited(&self.flight);
             return Poll::Pending;
         };
         self.read = true;
@@ -165,10 +165,10 @@ impl<R: FromTree> CallFuture<R> {
 
     /// As `poll`, but leaves the result to be taken.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read || self.flight.poll_done(cx).is_ready() {
+        if self.read || self.flight.poll_done(&self.core.waiting, cx).is_ready() {
             return Poll::Ready(());
         }
-        self.core.send_for(&self.flight);
+        self.core.awaited(&self.flight);
         Poll::Pending
     }
 }
@@ -176,7 +176,7 @@ impl<R: FromTree> CallFuture<R> {
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
         let withdrawn = self.core.withdraw(&self.flight);
-        match (withdrawn, self.flight.release()) {
+        match (withdrawn, self.flight.release(&self.core.waiting)) {
             (Some(ran), _) => ran,
             (None, Some(Ok(_))) => Ran::Yes,
             (None, Some(Err(error))) => error.ran(),
@@ -203,7 +203,7 @@ impl<R> Drop for CallFuture<R> {
         if self.cancels {
             self.cancel_now();
         } else {
-            let outcome = self.flight.release();
+            let outcome = self.flight.release(&self.core.waiting);
             self.core.send_for(&self.flight);
             if let Some(Err(error)) = outcome {
                 self.core.report(error);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::{Closed, SendError};
+use teleport_transport::connection::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Reply, Wakers};
 
@@ -16,7 +16,7 @@ use crate::error::CallError;
 use crate::flight::{Flight, Place};
 use crate::limbo::Held;
 use crate::pass::Door;
-use crate::state::Settled;
+use crate::state::{Settled, State};
 
 impl Core {
     /// Asks what became of the calls of earlier connections.
@@ -105,13 +105,24 @@ impl Core {
                 return self.complete(&flight, Err(error), wakers);
             }
         };
+        let mut current = true;
         let sent = door.link.call(message, |id| {
             let place = Place { connection: door.connection, id };
             flight.set_place(place);
-            self.state.lock().sent(place, &flight);
+            current = self.state.lock().sent(place, &flight);
         });
         match sent {
-            Ok(_) => {}
+            Ok(_) if current => self.arm_for(&flight),
+            // The client ended meanwhile, and gave up what it knew of.
+            Ok(sent_id) => {
+                let ran = match door.link.withdraw(sent_id) {
+                    Withdrawn::NeverSent | Withdrawn::Aborted => held.ran(),
+                    Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
+                };
+                self.state.lock().give_back(wakers);
+                let error = CallError::Closed { method: flight.method.clone(), ran };
+                self.complete(&flight, Err(error), wakers);
+            }
             Err(SendError::TooManyCalls { max_open_calls }) => {
                 self.state.lock().give_back(wakers);
                 let (method, max_inflight) = (flight.method.clone(), max_open_calls as usize);
@@ -144,17 +155,22 @@ impl Core {
     }
 
     /// Whether a call that is to survive waits for the next server, since this one is closing and did not start it.
-    pub(crate) fn put_off(&self, id: u64, flight: &Arc<Flight>, answer: &Result<Reply, RemoteError>) -> bool {
+    pub(crate) fn put_off(
+        &self,
+        state: &mut State<Arc<Link>>,
+        id: u64,
+        flight: &Arc<Flight>,
+        answer: &Result<Reply, RemoteError>,
+    ) -> bool {
         let Err(RemoteError { kind: ErrorKind::Closing, ran: Ran::No, message, .. }) = answer else {
             return false;
         };
-        let is_put_off = flight.resumes() && flight.arguments().is_some();
+        let is_put_off = flight.resumes() && flight.has_arguments();
         if is_put_off {
             let reason = Closed::Goodbye { kind: Some(ErrorKind::Closing), reason: message.clone() };
-            let mut state = self.state.lock();
             state.put_off(id, flight, reason, Instant::now());
             if let Some(at) = state.next_expiry() {
-                self.arm(&mut state, at);
+                self.arm(state, at);
             }
         }
         is_put_off

@@ -8,12 +8,12 @@
 
 mod resuming;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use teleport_transport::Wakers;
 use teleport_transport::wire::{Key, Ran};
+use teleport_transport::{IdMap, Wakers};
 
 pub(crate) use self::resuming::{Opening, Settled};
 use crate::backoff::Backoff;
@@ -67,7 +67,7 @@ pub(crate) struct State<L> {
     address: Arc<str>,
     phase: Phase<L>,
     /// Calls that were sent and not answered. None: withdrawn, the answer is still to come.
-    calls: HashMap<u64, Option<Arc<Flight>>>,
+    calls: IdMap<Option<Arc<Flight>>>,
     /// Invariant: how many of `calls` are None.
     withdrawn: usize,
     /// Calls that wait for a connection.
@@ -89,6 +89,8 @@ pub(crate) struct State<L> {
     pub(crate) last: Option<Arc<AttemptError>>,
     /// For when the timer is set.
     pub(crate) armed: Option<Instant>,
+    /// When it is looked whether deferred results are in somebody's way.
+    pub(crate) patient_until: Option<Instant>,
 }
 
 impl<L> State<L> {
@@ -103,7 +105,7 @@ impl<L> State<L> {
             connect_timeout,
             address,
             phase: Phase::Down { since: now },
-            calls: HashMap::new(),
+            calls: IdMap::default(),
             withdrawn: 0,
             limbo: Limbo::default(),
             resuming: None,
@@ -117,6 +119,7 @@ impl<L> State<L> {
             attempts: 0,
             last: None,
             armed: None,
+            patient_until: None,
         }
     }
 

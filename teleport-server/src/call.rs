@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{Message, RemoteError, Tree};
+use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::counters::Counter;
 use crate::methods::Entry;
 use crate::peer::Peer;
+use crate::queue::{Seat, Waiting};
 use crate::session::Session;
 
 /// What a function is called with, and what pays for its memory until then.
@@ -38,6 +39,7 @@ pub(crate) struct OpenCall {
     cancelled: AtomicBool,
     /// Until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
+    seat: Seat,
 }
 
 impl OpenCall {
@@ -59,6 +61,7 @@ impl OpenCall {
             session,
             cancelled: AtomicBool::new(false),
             arguments: Mutex::new(Some(arguments)),
+            seat: Seat::default(),
         }
     }
 
@@ -92,9 +95,15 @@ impl OpenCall {
         self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()
     }
 
-    /// Whether the caller stopped waiting.
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    /// Whether the caller has stopped waiting by `now`.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Refuses a call that did not start in time.
+    pub(crate) fn refuse_late(&self) {
+        let text = "the call's time was over before it could start";
+        self.refuse(&RemoteError::new(ErrorKind::Deadline, Ran::No, text));
     }
 
     /// Sends a result. Only the first answer of a call goes out.
@@ -121,5 +130,28 @@ impl OpenCall {
         if !is_wanted {
             counter.take_back();
         }
+    }
+}
+
+impl Waiting for OpenCall {
+    fn connection(&self) -> usize {
+        self.link.key()
+    }
+
+    /// In the order of logs, where a done function is to have some.
+    fn needs_place(&self) -> bool {
+        self.entry.done.is_some()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.waits()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::connection::Role;
@@ -18,12 +18,13 @@ use crate::counters::Counters;
 use crate::credit::Credit;
 use crate::done::Ledger;
 use crate::error::ServeError;
+use crate::expiry::Expiry;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::LogLimit;
 use crate::methods::Table;
 use crate::options::Options;
 use crate::peer::Peer;
-use crate::queue::{Kind, Queue};
+use crate::queue::Queue;
 use crate::session::Sessions;
 
 /// Connections past `max_connections` that are told so, at the same time; more are just closed.
@@ -49,7 +50,7 @@ pub(crate) struct Connection {
 pub(crate) struct Core {
     pub(crate) table: Table,
     /// One queue for each pool of the table.
-    pub(crate) pools: Vec<Queue<Arc<OpenCall>>>,
+    pub(crate) pools: Vec<Queue<OpenCall>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) counters: Counters,
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     /// What tells this server from another at the same address.
     pub(crate) instance: Id128,
     pub(crate) sessions: Sessions,
+    /// Of calls that wait for a worker or are parked.
+    pub(crate) expiry: Expiry,
     lent: Option<Lent>,
     max_unsent_bytes: u64,
     stop_on_error: bool,
@@ -83,7 +86,8 @@ impl Core {
             instance: config.instance,
             lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
-            pools: table.pools.iter().map(|_| calls()).collect(),
+            expiry: Expiry::new(Instant::now()),
+            pools: table.pools.iter().map(|_| Queue::new()).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
@@ -141,6 +145,37 @@ impl Core {
         unsent_bytes > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && unsent_bytes > self.max_unsent_bytes()
     }
 
+    /// A call waits for a worker, or is parked: from when it stands there it is to leave in time.
+    pub(crate) fn waits_until(&self, deadline: Option<Instant>) {
+        if self.expiry.note(deadline) {
+            // The supervisor sleeps on the lifecycle.
+            self.lifecycle.notify();
+        }
+    }
+
+    /// Refuses calls that wait and whose time is over, if it is time to look.
+    pub(crate) fn expire_calls(&self, now: Instant) {
+        if !self.expiry.begin(now) {
+            return;
+        }
+        let queued = self.pools.iter().map(|pool| pool.expire(now));
+        let (mut late, mut next) = (Vec::new(), None);
+        // Pools first: what a worker takes from there and parks notes its deadline again.
+        let parked = self.connections().into_iter().map(|connection| connection.peer.expire_parked(now));
+        for (calls, earliest) in queued.chain(parked) {
+            late.extend(calls);
+            next = next.into_iter().chain(earliest).min();
+        }
+        // The supervisor is the one that asks.
+        self.expiry.note(next);
+        for call in late {
+            // Dropping the arguments gives their memory back.
+            if call.claim().is_some() {
+                call.refuse_late();
+            }
+        }
+    }
+
     /// A function failed: its caller is told, and so is the server's owner.
     pub(crate) fn function_failed(&self, call: &OpenCall, error: RemoteError) {
         // The caller's own mistake.
@@ -177,11 +212,6 @@ impl Core {
             answer();
         }
     }
-}
-
-/// A queue in which calls with a done function need a place in the ledger.
-fn calls() -> Queue<Arc<OpenCall>> {
-    Queue::new(Kind { is_alive: |call| call.waits(), needs_place: |call| call.entry.done.is_some() })
 }
 
 /// Where clients come in.

@@ -50,6 +50,7 @@ mod counters;
 mod credit;
 mod done;
 mod error;
+mod expiry;
 mod failure;
 mod handle;
 mod lifecycle;
@@ -64,6 +65,7 @@ mod queue;
 mod server;
 mod session;
 mod supervisor;
+mod usual;
 mod worker;
 
 pub use context::Context;

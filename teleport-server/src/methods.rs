@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use teleport_transport::IdHash;
 use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, Ran, RemoteError};
 
 use crate::error::ServeError;
 use crate::method::{Erased, IntoMethod, Method, Place};
 use crate::name::MethodName;
+use crate::usual::Usual;
 
 /// Functions by name, for [`Server::run`](crate::Server::run) or [`start`](crate::Server::start).
 ///
@@ -101,6 +103,8 @@ pub(crate) struct Entry {
     pub(crate) route: Route,
     /// The number of the done function that gets its logs.
     pub(crate) done: Option<usize>,
+    /// Of an inline method.
+    pub(crate) usual: Usual,
 }
 
 impl fmt::Debug for Entry {
@@ -121,7 +125,7 @@ pub(crate) struct PoolPlan {
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: Vec<Arc<Entry>>,
-    slots: HashMap<Arc<str>, u32>,
+    slots: HashMap<Arc<str>, u32, IdHash>,
     pub(crate) pools: Vec<PoolPlan>,
 }
 
@@ -132,7 +136,7 @@ impl Table {
         shared_workers: usize,
         done: &[String],
     ) -> Result<Table, ServeError> {
-        let mut table = Table { entries: Vec::new(), slots: HashMap::new(), pools: Vec::new() };
+        let mut table = Table { entries: Vec::new(), slots: HashMap::default(), pools: Vec::new() };
         for (name, method) in methods.list {
             table.add(name, method, shared_workers, done)?;
         }
@@ -163,7 +167,13 @@ impl Table {
             return Err(ServeError::DuplicateMethod { name: name.to_string() });
         }
         let route = self.route(&name, method.place, shared_workers);
-        self.entries.push(Arc::new(Entry { name, function: method.function, route, done }));
+        self.entries.push(Arc::new(Entry {
+            name,
+            function: method.function,
+            route,
+            done,
+            usual: Usual::unknown(),
+        }));
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Flow: `park` (a call's turn came too early) -> `take_all` (enough results have gone) -> the calls go back to where they
 //! came from, in the order in which their caller made them (a later one that a worker has taken by then starts first); or
-//! `remove` (one was withdrawn), or `close` (none starts any more). Never runs or answers a call. Bound: the calls that the connection may have open.
+//! `remove` (one was withdrawn), `expire` (their time is over), or `close` (none starts any more). Never runs or answers a call. Bound: the calls that the connection may have open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -47,6 +48,15 @@ impl Parked {
         let mut state = self.state.lock();
         self.count.store(0, Ordering::SeqCst);
         std::mem::take(&mut state.calls).into_values()
+    }
+
+    /// Takes out the calls whose time is over at `now`, and gives the earliest deadline of the rest.
+    pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<OpenCall>>, Option<Instant>) {
+        let mut state = self.state.lock();
+        let late = state.calls.values().filter(|call| call.is_late(now)).cloned().collect::<Vec<_>>();
+        late.iter().for_each(|call| drop(state.calls.remove(&call.id)));
+        self.count.store(state.calls.len(), Ordering::SeqCst);
+        (late, state.calls.values().filter_map(|call| call.deadline).min())
     }
 
     /// True if the call was one of them.

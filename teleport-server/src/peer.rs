@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate};
+use teleport_transport::connection::{Closed, Gate, SlowCalls};
 use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Call, Handler, Link, Wakers};
+use teleport_transport::{Call, Handler, IdMap, Link, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
@@ -43,7 +43,7 @@ pub(crate) struct Peer {
     /// Where calls that survive this connection are kept.
     session: OnceLock<Arc<Session>>,
     /// Other calls that have no answer. Inline ones are answered before anything else happens here, unless they are parked.
-    open: Mutex<HashMap<u64, Arc<OpenCall>>>,
+    open: Mutex<IdMap<Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
     /// What pays for its eager credit until the connection has ended; functions may keep the rest of this for longer.
@@ -114,9 +114,13 @@ impl Peer {
 
     fn queue(&self, call: Arc<OpenCall>, pool: usize) {
         // Behind those of its connection that are kept, if there are any.
-        let is_kept = self.parked.len() > 0 && self.keeps(&call);
-        if !is_kept && let Err(call) = self.core.pools[pool].push(call) {
-            refuse_all([call]);
+        if self.parked.len() > 0 && self.keeps(&call) {
+            return;
+        }
+        let deadline = call.deadline;
+        match self.core.pools[pool].push(call) {
+            Ok(()) => self.core.waits_until(deadline),
+            Err(call) => refuse_all([call]),
         }
     }
 
@@ -139,7 +143,9 @@ impl Peer {
         let waited = call.claim().is_some();
         let was_parked = waited && self.parked.remove(call.id);
         match call.entry.route {
-            Route::Pool(pool) if waited && !was_parked => self.core.pools[pool].one_died(),
+            Route::Pool(pool) if waited && !was_parked => {
+                self.core.pools[pool].remove(call);
+            }
             _ => call.cancel(),
         }
         waited
@@ -177,6 +183,7 @@ impl Peer {
         if !call.waits() {
             self.parked.remove(call.id);
         }
+        self.core.waits_until(call.deadline);
         true
     }
 
@@ -191,7 +198,9 @@ impl Peer {
             }
         }
         for (pool, calls) in pooled {
+            let deadline = calls.iter().filter_map(|call| call.deadline).min();
             self.core.pools[pool].push_first(calls).unwrap_or_else(refuse_all);
+            self.core.waits_until(deadline);
         }
         let start = Instant::now();
         for call in inline {
@@ -212,6 +221,11 @@ impl Peer {
     /// Calls that are kept.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// Takes out calls that are kept and whose time is over, and gives the earliest deadline of the rest.
+    pub(crate) fn expire_parked(&self, now: Instant) -> (Vec<Arc<OpenCall>>, Option<Instant>) {
+        self.parked.expire(now)
     }
 
     /// Keeps no calls from now on, and gives those that were.
@@ -295,8 +309,9 @@ impl Handler for Peer {
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         let call = self.open.lock().get(&id).cloned();
         let call = call.or_else(|| self.session.get().and_then(|session| session.open(id)));
+        // One of an earlier connection waits there, if it is parked.
         if let Some(call) = call
-            && self.withdraw(&call)
+            && call.peer.withdraw(&call)
         {
             let text = "the caller withdrew the call before it started";
             call.refuse(&RemoteError::new(ErrorKind::Cancelled, Ran::No, text));
@@ -305,6 +320,19 @@ impl Handler for Peer {
 
     fn drained(&self, _link: &Arc<Link>) {
         self.start_all_parked();
+    }
+
+    fn gave_up(&self, link: &Arc<Link>, SlowCalls { arguments, results }: SlowCalls) {
+        if self.core.log_limit.allows() {
+            let (name, peer) = (self.name(link), link.peer_address());
+            tracing::warn!(
+                name,
+                peer,
+                arguments,
+                results,
+                "calls were given up: slower than `min_rate` with memory that others waited for"
+            );
+        }
     }
 
     fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {

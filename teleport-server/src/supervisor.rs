@@ -133,8 +133,10 @@ fn supervise_on(
     let own = core.clone();
     let run = move || {
         let core = own;
-        while !core.lifecycle.wait_for_request(|| core.sessions.next_expiry()) {
+        let next = || core.sessions.next_expiry().into_iter().chain(core.expiry.next()).min();
+        while !core.lifecycle.wait_for_request(next) {
             withdraw(core.sessions.expire(Instant::now()));
+            core.expire_calls(Instant::now());
         }
         let running = shut_down(&core, staff);
         if !running.is_empty() {

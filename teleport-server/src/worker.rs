@@ -92,11 +92,16 @@ fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Arc<OpenCall>>>) {
 
 /// Runs a call on the poller's thread.
 pub(crate) fn run_inline(core: &Arc<Core>, call: &Arc<OpenCall>) {
+    // What waits for this one's answer would wait too long.
+    if !call.entry.usual.is_quick() {
+        call.link.release_answers();
+    }
     let start = Instant::now();
     if let Err(panic) = catch(|| run(core, call, None)) {
         core.function_failed(call, panic.remote());
     }
     let time = start.elapsed();
+    call.entry.usual.note(time);
     if time > MAX_INLINE_TIME && core.log_limit.allows() {
         let method = &*call.entry.name;
         tracing::warn!(method, ?time, "an inline method holds up its poller: register it with `Method::new`");
@@ -109,9 +114,8 @@ type Run = Result<(Result<Message, EncodeError>, Option<Tree>), NoOutput>;
 fn run(core: &Core, call: &Arc<OpenCall>, place: Option<Place>) {
     // Withdrawn meanwhile.
     let Some(Arguments { tree, lease }) = call.claim() else { return };
-    if call.is_late() {
-        let text = "the call's time was over before it could start";
-        return call.refuse(&RemoteError::new(ErrorKind::Deadline, Ran::No, text));
+    if call.deadline.is_some() && call.is_late(Instant::now()) {
+        return call.refuse_late();
     }
     // From here on the memory is the function's: its caller may send more.
     drop(lease);

@@ -11,7 +11,9 @@ use std::time::Duration;
 use common::{Client, Stop, server, start, until};
 use teleport_server::transport::Config;
 use teleport_server::transport::connection::Withdrawn;
-use teleport_server::wire::{Array, CallHead, ErrorKind, IntoTree, Limits, Ran, Tree, TreeError, tree};
+use teleport_server::wire::{
+    Array, CallHead, ErrorKind, IntoTree, Limits, Ran, RemoteError, Tree, TreeError, tree,
+};
 use teleport_server::{BoxError, Context, Failure, Method, Methods, ServeError};
 
 fn echo(x: Tree) -> Tree {
@@ -210,14 +212,19 @@ fn a_call_whose_time_is_over_does_not_start() {
     let waiting = client.send("wait", Tree::Null);
     stop.wait_for(1);
     let head = |deadline| CallHead { deadline: Some(deadline), ..CallHead::new("count") };
-    let late = client.send_head(&head(Duration::from_micros(1)), Tree::Null);
+    let large = tree!({"large": vec![0u8; 4 << 20]});
+    let late = client.send_head(&head(Duration::from_millis(1)), large.clone());
     let in_time = client.send_head(&head(Duration::from_secs(3600)), Tree::Null);
-    until("both are queued", || server.stats().queued == 2);
+    // No worker has to look at it first, and its arguments are kept for nobody.
+    let is_over = |error: RemoteError| (error.kind, error.ran) == (ErrorKind::Deadline, Ran::No);
+    assert!(is_over(late.error()));
+    until("the other one is queued", || server.stats().queued == 1);
+    assert_eq!(server.stats().held_bytes, 0);
     stop.allow(1);
     waiting.wait().unwrap();
-    let error = late.error();
-    assert_eq!((error.kind, error.ran), (ErrorKind::Deadline, Ran::No));
     assert_eq!(in_time.wait(), Ok(Tree::Null));
+    // Nor does one start whose time is over before it came.
+    assert!(is_over(client.send_head(&head(Duration::ZERO), large).error()));
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 

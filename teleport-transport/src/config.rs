@@ -61,6 +61,10 @@ pub struct Config {
     /// payload was changed on its way fails with the error `checksum`. Headers and metadata always have checksums.
     /// Default: no.
     pub checksum: bool,
+    /// How long a thread that waits looks for what comes before it sleeps, which is several times as fast as being woken where
+    /// answers come that soon. It lets other threads run meanwhile, and stops looking where that has been in vain too often.
+    /// Zero for never. Default: 50 µs.
+    pub spin: Duration,
     /// Where received payload is put. Default: the pool of the process.
     pub pool: Pool,
     /// Counts received memory that users hold. Default: none, and nothing is counted.
@@ -84,6 +88,7 @@ impl Default for Config {
             session: Id128::NONE,
             resume: false,
             checksum: false,
+            spin: Duration::from_micros(50),
             pool: Pool::global().clone(),
             lent: None,
         }

@@ -78,15 +78,19 @@
 mod budget;
 mod config;
 pub mod connection;
+mod id_map;
 mod lent;
 mod link;
 mod poller;
+mod spin;
+mod trust;
 mod waste;
 
 pub use budget::{Budget, Charge, OnGrant};
 pub use config::{Config, random_id};
+pub use id_map::{IdHash, IdHasher, IdMap};
 pub use lent::{Lent, Loan};
-pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on};
+pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 pub use waste::drop_later;
 

@@ -43,7 +43,7 @@ impl Buffer {
 
     /// No bytes; allocates nothing.
     pub const fn empty() -> Buffer {
-        Buffer { bytes: NonNull::<Block>::dangling().cast(), len: 0, owner: None }
+        Buffer { bytes: NonNull::<Line>::dangling().cast(), len: 0, owner: None }
     }
 
     /// `len` zero bytes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
@@ -55,8 +55,10 @@ impl Buffer {
     pub fn zeroed(len: usize) -> Buffer {
         if len == 0 {
             Buffer::empty()
-        } else if len <= size_of::<Block>() {
-            Buffer::from_owner_mut(Block([0; Buffer::ALIGNMENT])).truncated(len)
+        } else if len <= Buffer::ALIGNMENT {
+            Buffer::from_owner_mut(Block([0; Block::BYTES])).truncated(len)
+        } else if len <= Padded::MAX_BYTES {
+            Buffer::from_owner_mut(Padded(vec![0; len + Buffer::ALIGNMENT - 1])).truncated(len)
         } else {
             Buffer::from_owner_mut(Allocation::zeroed(len))
         }
@@ -314,14 +316,44 @@ impl Memory for Part {
     }
 }
 
-/// Memory for a few bytes, such as a scalar, that lies beside its counts: one allocation instead of two.
+/// What memory is aligned to.
 #[repr(align(64))]
-struct Block([u8; Buffer::ALIGNMENT]);
+struct Line;
+
+const _: () = assert!(align_of::<Line>() == Buffer::ALIGNMENT);
+
+/// Memory for a few bytes, such as a scalar, that lies beside its counts: one allocation instead of two. It has room for an
+/// aligned line wherever it lies, since allocators are several times slower when they are asked to align.
+#[repr(align(16))]
+struct Block([u8; Block::BYTES]);
+
+impl Block {
+    const BYTES: usize = 2 * Buffer::ALIGNMENT - 16;
+}
 
 impl AsMut<[u8]> for Block {
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        aligned(&mut self.0)
     }
+}
+
+/// Memory for a small message, with room for its alignment.
+struct Padded(Vec<u8>);
+
+impl Padded {
+    const MAX_BYTES: usize = 4 << 10;
+}
+
+impl AsMut<[u8]> for Padded {
+    fn as_mut(&mut self) -> &mut [u8] {
+        aligned(&mut self.0)
+    }
+}
+
+/// The part of `bytes` that begins at the first multiple of `Buffer::ALIGNMENT`.
+fn aligned(bytes: &mut [u8]) -> &mut [u8] {
+    let skip = bytes.as_ptr().addr().wrapping_neg() % Buffer::ALIGNMENT;
+    &mut bytes[skip..]
 }
 
 /// Memory from the global allocator, aligned to `Buffer::ALIGNMENT`.

@@ -110,6 +110,14 @@ impl Decoder {
         }
     }
 
+    /// Bytes that the next frame's header lacks, or 0 where something else comes next.
+    pub fn header_remaining(&self) -> usize {
+        match self.state {
+            State::Header => Header::BYTES - self.partial_bytes,
+            _ => 0,
+        }
+    }
+
     /// Bytes of an unfinished frame's body that are kept until its rest has come.
     pub fn collected_bytes(&self) -> usize {
         self.body.len()

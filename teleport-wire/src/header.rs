@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::checksum::checksum;
 use crate::frames::{ANSWER_BYTES, MAX_RESUME_BYTES};
 use crate::hello::Hello;
 use crate::limits::{MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES};
@@ -198,7 +199,7 @@ impl Header {
 
     /// The header of a frame with this body, whose checksum is computed. Not for data without a checksum.
     pub fn of_body(kind: Kind, id: u64, body: &[u8]) -> Header {
-        Header { body_crc: crc32c::crc32c(body), length: body.len() as u64, ..Header::empty(kind, id) }
+        Header { body_crc: checksum(0, body), length: body.len() as u64, ..Header::empty(kind, id) }
     }
 
     /// The header of a chunk of `length` bytes of the message `id`, with its CRC32C where one is asked for.
@@ -234,7 +235,7 @@ impl Header {
         bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.length.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.arg.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..28]);
+        let crc = checksum(0, &bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -244,7 +245,7 @@ impl Header {
     /// # Errors
     /// [`DecodeError`] if the bytes are no header of this version; nothing after them can be read then.
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
-        let (found, computed) = (u32_at(bytes, 28), crc32c::crc32c(&bytes[..28]));
+        let (found, computed) = (u32_at(bytes, 28), checksum(0, &bytes[..28]));
         if found != computed {
             return Err(DecodeError::HeaderChecksum { found, computed });
         }
@@ -279,7 +280,7 @@ impl Header {
         if !self.has_checksum() {
             return Ok(());
         }
-        self.check_crc(crc32c::crc32c(body))
+        self.check_crc(checksum(0, body))
     }
 
     /// Checks a checksum that was computed while the body came in.
@@ -319,11 +320,6 @@ impl Header {
         }
         Ok(())
     }
-}
-
-/// Goes on with a CRC32C, begun as 0, over more bytes.
-pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc, bytes)
 }
 
 /// Length of one record in shared data: block, offset, bytes.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::checksum::checksum;
 use crate::encode::{Encoded, encode};
 use crate::reader::{Reader, at_most};
 use crate::{Buffer, DecodeError, EncodeError, Header, Kind, Limits, MAX_METHOD_BYTES, RemoteError, Tree};
@@ -102,14 +103,14 @@ impl Message {
     /// The error that ends a call. Long texts are cut.
     pub fn error(error: &RemoteError) -> Message {
         let metadata = error.encode();
-        let metadata_crc = crc32c::crc32c(&metadata);
+        let metadata_crc = checksum(0, &metadata);
         let payload = Vec::new();
         Message { kind: Kind::Error, metadata, metadata_crc, payload, payload_bytes: 0, memory_bytes: 0 }
     }
 
     fn new(kind: Kind, encoded: Encoded) -> Message {
         let Encoded { metadata, payload, layout, .. } = encoded;
-        let metadata_crc = crc32c::crc32c(&metadata);
+        let metadata_crc = checksum(0, &metadata);
         let (payload_bytes, memory_bytes) = (layout.payload_bytes, layout.memory_bytes);
         Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes }
     }

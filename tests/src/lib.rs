@@ -7,6 +7,7 @@
 //! - `python.rs`: a client in another language, written from `FORMAT.md`
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
 //! - `calling.rs`: futures, waited for and awaited, from many threads
+//! - `gathering.rs`: small messages that are held back for a moment, and leave all the same
 //! - `surface.rs`: what the facade's users were promised to be able to write
 //! - `resume.rs`: calls that survive their connection, whatever cuts it
 //! - `memory.rs`: what results take that nobody reads, and what they never hold up

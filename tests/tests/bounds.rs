@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, mpsc};
+use std::io;
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -181,6 +182,28 @@ fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
 }
 
 #[test]
+fn calls_whose_time_is_over_do_not_wait_for_results_to_leave() {
+    watched(|| {
+        for method in ["echo", "inline"] {
+            let server = serve(echo());
+            let mut peer = Asking::new(&server, method, BYTES);
+            fill_with_results(&server, &mut peer, SHARED / BYTES);
+            let queued = server.stats().queued;
+            let head = |time| CallHead { deadline: Some(time), ..CallHead::new(method) };
+            for time in [Duration::from_secs(3600), Duration::from_millis(1)] {
+                let call = Message::call(&head(time), &Tree::Null, &Limits::default()).unwrap();
+                peer.raw.send_head(peer.next_id, &call, false);
+                peer.next_id += 1;
+            }
+            peer.receive_until(|peer| !peer.errors.is_empty());
+            let (id, error) = &peer.errors[0];
+            assert_eq!((*id, error.kind, error.ran), (peer.next_id - 1, ErrorKind::Deadline, Ran::No));
+            assert_eq!(server.stats().queued, queued + 1);
+        }
+    });
+}
+
+#[test]
 fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
     watched(|| {
         for method in ["echo", "inline"] {
@@ -274,6 +297,35 @@ fn sum(x: Vec<u8>) -> u64 {
     x.into_iter().map(u64::from).sum()
 }
 
+/// What this process has logged since it was asked for first.
+#[derive(Clone, Copy)]
+struct Log;
+
+static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+impl Log {
+    fn open() -> Log {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init());
+        Log
+    }
+
+    fn has(self, text: &str) -> bool {
+        String::from_utf8_lossy(&LOGGED.lock().unwrap()).lines().any(|line| line.contains(text))
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A call that needs the memory that somebody else has.
 fn call_large(server: &ServerHandle) {
     let client = Client::connect(&server.address().to_string()).unwrap();
@@ -284,7 +336,7 @@ fn call_large(server: &ServerHandle) {
 #[test]
 fn arguments_that_crawl_while_others_wait_are_given_up() {
     watched(|| {
-        let server = serve_impatiently();
+        let (server, log) = (serve_impatiently(), Log::open());
         let mut peer = Asking::new(&server, "sum", LARGE);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
@@ -300,6 +352,7 @@ fn arguments_that_crawl_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::No));
         assert!(error.message.contains("min_rate"), "{error}");
+        until("the log says so", || log.has("calls were given up") && log.has("arguments=1 results=0"));
         // What still comes is dropped, and the connection goes on.
         let (part, _) = rest.split_at(MAX_CHUNK_BYTES as usize - 1000);
         peer.raw.send(part);
@@ -314,7 +367,7 @@ fn arguments_that_crawl_while_others_wait_are_given_up() {
 #[test]
 fn results_that_are_not_fetched_while_others_wait_are_given_up() {
     watched(|| {
-        let server = serve_impatiently();
+        let (server, log) = (serve_impatiently(), Log::open());
         let mut peer = Asking::new(&server, "echo", LARGE);
         peer.begin(1);
         peer.receive_until(|peer| peer.withheld.len() == 1);
@@ -323,6 +376,7 @@ fn results_that_are_not_fetched_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::Yes));
         assert_eq!((server.stats().held_bytes, peer.fetched_bytes), (0, 0));
+        until("the log says so", || log.has("arguments=0 results=1"));
     });
 }
 
@@ -365,6 +419,39 @@ fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
     let futures = futures.map(|(method, tree)| client.call(method, tree).send().unwrap());
     until("one is there", || server.stats().queued == 1 && server.stats().awaiting_memory == 1);
     (server, stop, futures.into_iter().collect())
+}
+
+#[test]
+fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
+    watched(|| {
+        let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
+        let methods = echo().register("sum", sum).register("zeros", zeros);
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
+        let server = server.pace_window(Duration::from_millis(100)).start(methods).unwrap();
+        let (waiting, each) = (4, 2 << 20);
+        let mut peer = Asking::new(&server, "echo", each);
+        peer.begin(waiting);
+        let mut granted = 0;
+        while granted < waiting {
+            let frame = peer.raw.next_of(Kind::Grant);
+            granted += decode_ids(&frame.body).unwrap().count() as u64;
+        }
+        // A result that it lets come, and does not read.
+        let result = tree!(20u64 << 20);
+        let call = Message::call(&CallHead::new("zeros"), &result, &Limits::default()).unwrap();
+        peer.raw.send_eager(5, &call);
+        peer.raw.next_of(Kind::Result);
+        peer.withheld.insert(5);
+        peer.grant_all();
+        (1..=waiting).for_each(|id| peer.send_payload(id));
+        until("they wait for the result to leave", || server.stats().queued == 4);
+        // There is no room beside the arguments of any.
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let large = SHARED - each + 1;
+        let sum = client.call("sum", Array::from(vec![1u8; large as usize])).wait().unwrap();
+        assert_eq!(sum, tree!(large));
+        assert_eq!(server.stats().queued, 0);
+    });
 }
 
 #[test]

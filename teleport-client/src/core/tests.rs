@@ -63,3 +63,21 @@ fn a_client_that_is_gone_leaves_no_alarm() {
     drop(core);
     assert!(!timer.is_set(alarm));
 }
+
+#[test]
+fn a_result_that_is_deferred_while_the_alarm_rings_is_looked_at_again() {
+    let core = Core::new(settings(never_starts)).unwrap();
+    let now = Instant::now();
+    {
+        let mut state = core.state.lock();
+        // No thread is to be started that connects.
+        state.dialing = true;
+        // The timer has taken the alarm off its list, and waits for the lock.
+        state.armed = Some(now);
+        core.be_patient(&mut state, now);
+    }
+    core.ring(now);
+    assert!(core.timer.is_set(core.alarm));
+    core.ring(now + PATIENCE);
+    assert_eq!(core.state.lock().armed, None, "nothing waits for memory");
+}

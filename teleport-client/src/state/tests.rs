@@ -5,7 +5,7 @@ mod surviving;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::flight::Survival;
+use crate::flight::{Survival, Waiting};
 use teleport_transport::connection::Closed;
 use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
@@ -229,7 +229,7 @@ fn closing_refuses_what_was_not_sent() {
     assert!(x.state.acquire(&"act".into(), None, x.now).is_err());
     assert!(x.state.try_acquire(&"act".into()).is_err());
     assert!(x.state.has_held() && !x.state.has_detached());
-    drop(flight.release());
+    drop(flight.release(&Waiting::default()));
     assert!(!x.state.has_held() && x.state.has_detached());
     let (last, flights) = x.state.end(&mut x.wakers);
     assert!(last.is_some() && flights.len() == 1 && x.state.is_over() && x.state.is_idle());

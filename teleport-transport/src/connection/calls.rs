@@ -7,12 +7,13 @@
 //! Knows no frames, messages or clocks. Bounds: both by `max_open_calls` of the side that answers; what is remembered of
 //! withdrawn calls by `MAX_REMEMBERED`; what the peer's calls take beside their payload by `max_structure_bytes`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use teleport_wire::CallState;
 
 use super::ProtocolError;
 use crate::config::Config;
+use crate::id_map::IdMap;
 
 /// Withdrawn calls of which it is remembered that no answer to them has come. An error for an older one is ignored too,
 /// without the certainty that it is the first. Their answers are frames that crossed: few are ever on the way.
@@ -48,7 +49,7 @@ impl OwnCall {
 /// The calls that this side has made and that have no answer, or one that is not whole.
 #[derive(Debug, Default)]
 pub(super) struct OwnCalls {
-    open: HashMap<u64, OwnCall>,
+    open: IdMap<OwnCall>,
     /// Calls number from 1.
     last_id: u64,
     /// The newest call that the peer may know of; ids below it count as known too.
@@ -187,7 +188,7 @@ struct PeerCall {
 /// The calls of the peer that have no answer, or one that was not staged whole.
 #[derive(Debug, Default)]
 pub(super) struct PeerCalls {
-    open: HashMap<u64, PeerCall>,
+    open: IdMap<PeerCall>,
     /// Invariant: those of `open` that are not answered.
     unanswered: usize,
     last_id: u64,

@@ -8,7 +8,6 @@
 //! grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`; each is checked before memory
 //! is taken, the last before it is kept.
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,10 +20,11 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
-use super::pace::{Pace, Sight};
+use super::pace::{Pace, Sight, SlowCalls};
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
+use crate::id_map::IdMap;
 
 /// Signatures of so many bytes and fewer are kept, decoded, for the next message that has the same.
 const MAX_CACHED_SIGNATURE_BYTES: usize = 1024;
@@ -61,6 +61,8 @@ pub struct Inbound {
     liveness: Liveness,
     /// None where the peer may be as slow as it likes.
     pace: Option<Pace>,
+    /// Calls that were given up for their pace and that nobody was told of yet.
+    slow: SlowCalls,
     /// What pays for an unfinished frame, if that is large, and the window in which it came to be.
     body: Option<(u32, Charge)>,
 }
@@ -71,7 +73,7 @@ struct Reception {
     config: Arc<Config>,
     phase: Phase,
     /// Messages whose payload has not come to its end. Boxed, since an idle connection keeps the table.
-    messages: HashMap<u64, Box<Incoming>>,
+    messages: IdMap<Box<Incoming>>,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
     signatures: [Option<Arc<Signature>>; CACHED_SIGNATURES],
@@ -95,12 +97,13 @@ impl Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Liveness::new(&config, now),
             pace: Pace::new(role, &config),
+            slow: SlowCalls::default(),
             body: None,
             reception: Reception {
                 role,
                 config,
                 phase: Phase::Handshake,
-                messages: HashMap::new(),
+                messages: IdMap::default(),
                 chunk: Chunk::default(),
                 signatures: [const { None }; CACHED_SIGNATURES],
                 next_signature: 0,
@@ -171,8 +174,14 @@ impl Inbound {
                 }
             }
             _ => {
-                let ahead_len = ahead.len();
-                (read(&mut [IoSliceMut::new(ahead)]), 0, ahead_len)
+                // Between two chunks as within one: a sender whose write ended with the chunk sends payload right after the
+                // next header, again and again.
+                let header = self.decoder.header_remaining();
+                let last = self.reception.messages.get(&self.reception.chunk.id);
+                let more =
+                    header > 0 && last.is_some_and(|last| !last.is_dropped() && last.has_more_chunks());
+                let ahead_len = if more { ahead.len().min(header) } else { ahead.len() };
+                (read(&mut [IoSliceMut::new(&mut ahead[..ahead_len])]), 0, ahead_len)
             }
         };
         match read {
@@ -278,17 +287,22 @@ impl Inbound {
                 return Err(Closed::TooSlow { min_rate: pace.min_rate() });
             }
             let error = pace.error("the arguments came", Ran::No);
-            self.reception.give_up_slow(&error, outbound);
+            self.slow.arguments += self.reception.give_up_slow(&error, outbound);
         }
         let error = slow.sending.then(|| pace.error("the result was fetched", Ran::Yes));
-        outbound.with(|outbound| outbound.end_window(error.as_ref()));
+        self.slow.results += outbound.with(|outbound| outbound.end_window(error.as_ref()));
         self.reception.window += 1;
         Ok(pace.window_ends())
     }
 
+    /// The calls that were given up for their pace since this was asked last.
+    pub fn take_slow(&mut self) -> SlowCalls {
+        std::mem::take(&mut self.slow)
+    }
+
     /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
-        self.reception.messages = HashMap::new();
+        self.reception.messages = IdMap::default();
         self.body = None;
     }
 
@@ -299,15 +313,18 @@ impl Inbound {
 }
 
 impl Reception {
-    /// Ends the messages that were half received before this window began.
-    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) {
+    /// Ends the messages that were half received before this window began, and gives how many that were.
+    fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
+        let mut given_up = 0;
         for (id, message) in &mut self.messages {
             if message.holds_charge_before(self.window) {
                 message.give_up();
                 // Fails when the connection closes: nobody waits for the answer then.
                 let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+                given_up += 1;
             }
         }
+        given_up
     }
 
     fn place(&mut self, bytes: usize) {
@@ -669,4 +686,58 @@ fn overloaded(overrun: StructureOverrun) -> RemoteError {
          past the server's {max_bytes} per connection (`max_structure_bytes`): make fewer at once, or calls of fewer nodes"
     );
     RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use teleport_wire::{Array, CallHead, Hello, Limits, Message, Preface, Tree, encode_frame};
+
+    use super::*;
+    use crate::connection::{Outbound, halves};
+
+    struct AllowAll;
+
+    impl Gate for AllowAll {
+        fn admit(&self, _: &str, _: u64) -> Result<u32, RemoteError> {
+            Ok(0)
+        }
+    }
+
+    /// Bytes that `inbound` had read to where they must be copied from, of those that come with one write.
+    fn read_ahead(inbound: &mut Inbound, outbound: &RefCell<Outbound>, mut written: &[u8]) -> usize {
+        let (mut ahead, copied) = ([0; 16 << 10], Cell::new(0));
+        let place = ahead.as_ptr().addr()..ahead.as_ptr().addr() + ahead.len();
+        while !written.is_empty() {
+            let read = |slices: &mut [IoSliceMut<'_>]| {
+                let bytes = io::Read::read_vectored(&mut written, slices)?;
+                let before = slices.iter().take_while(|slice| !place.contains(&slice.as_ptr().addr()));
+                copied.set(copied.get() + bytes.saturating_sub(before.map(|slice| slice.len()).sum()));
+                Ok(bytes)
+            };
+            let (now, events) = (Instant::now(), &mut Vec::new());
+            inbound.receive(now, &mut ahead, outbound, &AllowAll, events, read).expect("the rules are kept");
+        }
+        copied.get()
+    }
+
+    #[test]
+    fn of_a_large_message_little_is_copied_where_each_write_ends_with_a_chunk() {
+        const CHUNK: usize = 1 << 20;
+        let (mut inbound, outbound) = halves(Role::Server, &Arc::default(), Instant::now());
+        let outbound = RefCell::new(outbound);
+        let hello: Hello = Config::default().hello(Role::Client);
+        let start = [&Preface::BYTES[..], &encode_frame(Kind::Hello, 0, &hello.encode())].concat();
+        read_ahead(&mut inbound, &outbound, &start);
+
+        let tree = Tree::Array(Array::zeros::<u8>([8 * CHUNK]));
+        let call = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
+        read_ahead(&mut inbound, &outbound, &[&call.header(1, false)[..], &call.metadata].concat());
+        inbound.grant(1, Hold::None, &outbound);
+        let write = [&Header::data(1, CHUNK as u64, None).encode()[..], &vec![0; CHUNK]].concat();
+        let copied: Vec<usize> = (0..8).map(|_| read_ahead(&mut inbound, &outbound, &write)).collect();
+        assert_eq!(copied[0], 16 << 10);
+        assert_eq!(copied[1..], [Header::BYTES; 7], "headers only");
+    }
 }

@@ -13,7 +13,7 @@
 mod control;
 mod unsent;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use teleport_wire::{
     Buffer, CallAnswer, CallState, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, MAX_CHUNK_BYTES,
@@ -27,6 +27,7 @@ use super::resuming::Resuming;
 use super::{ProtocolError, Role, SendError, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
+use crate::id_map::IdMap;
 use crate::waste::drop_buffer_later;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
@@ -108,7 +109,7 @@ pub struct Outbound {
     small: VecDeque<Queued>,
     large: VecDeque<Transfer>,
     /// Messages whose head was sent and whose payload waits for its grant.
-    waiting: HashMap<u64, Message>,
+    waiting: IdMap<Message>,
     /// Of a client.
     own_calls: OwnCalls,
     /// Of a server.
@@ -145,7 +146,7 @@ impl Outbound {
             control: Control::default(),
             small: VecDeque::new(),
             large: VecDeque::new(),
-            waiting: HashMap::new(),
+            waiting: IdMap::default(),
             own_calls: OwnCalls::default(),
             peer_calls: PeerCalls::default(),
             resuming: Resuming::default(),

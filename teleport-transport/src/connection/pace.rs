@@ -25,6 +25,15 @@ pub(super) struct Sight {
     pub(super) others_wait: bool,
 }
 
+/// How many calls of a connection were given up since its peer crawled with memory that others waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlowCalls {
+    /// Calls whose arguments came too slowly: they never ran.
+    pub arguments: usize,
+    /// Calls that ran and whose results were fetched too slowly.
+    pub results: usize,
+}
+
 /// Which directions crawl.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slow {

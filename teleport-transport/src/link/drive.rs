@@ -11,15 +11,16 @@
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
 use std::cell::RefCell;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::{Link, Scratch, Turn};
+use super::{Link, Scratch, Turn, release_held};
 use crate::poller::Command;
-use crate::sys::EventFlag;
+use crate::sys::{EventFlag, is_readable};
 
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
 struct Sleeper {
@@ -56,6 +57,13 @@ impl Sleeper {
     }
 }
 
+impl Sleeper {
+    /// Whether there is a reason to wake, and that is that `socket` wants to be read.
+    fn look(&self, socket: &impl AsFd) -> Option<bool> {
+        if self.woken.load(Ordering::SeqCst) { Some(false) } else { is_readable(socket).then_some(true) }
+    }
+}
+
 struct Local {
     sleeper: Arc<Sleeper>,
     waker: Waker,
@@ -85,6 +93,7 @@ pub fn block_on<T>(
         if let Poll::Ready(value) = poll(&mut Context::from_waker(&local.waker)) {
             break Some(value);
         }
+        release_held();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left == Some(Duration::ZERO) {
             break None;
@@ -121,8 +130,8 @@ impl Link {
         Some(Driver { link: self.clone() })
     }
 
-    /// Has the poller watch the link at once, unless a thread reads it.
-    pub(super) fn expect_answers(&self) {
+    /// Has the poller watch the link at once, unless a thread reads it: somebody waits for an answer.
+    pub fn expect_answers(&self) {
         if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
             self.watch_again();
         }
@@ -145,6 +154,11 @@ impl Driver {
     /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
     fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
         let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
+        if let Some(socket) = socket.as_ref()
+            && let Some(readable) = self.link.spin.find(|| sleeper.look(socket))
+        {
+            return Some(readable);
+        }
         sleeper.polls.store(true, Ordering::SeqCst);
         let woken = sleeper.woken.load(Ordering::SeqCst);
         let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left));
@@ -160,7 +174,7 @@ impl Drop for Driver {
         self.link.unwatched.store(true, Ordering::SeqCst);
         self.link.driven.store(false, Ordering::SeqCst);
         if self.link.outbound.lock().open_calls() > 0 {
-            self.link.watch_again();
+            self.link.leave_unread();
         } else if !self.link.rewatch.swap(true, Ordering::SeqCst) {
             self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
         }

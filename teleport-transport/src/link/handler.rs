@@ -8,7 +8,7 @@ use std::time::Instant;
 use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
 
 use super::Link;
-use crate::connection::{Closed, Gate, Hold};
+use crate::connection::{Closed, Gate, Hold, SlowCalls};
 
 /// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
 #[derive(Debug)]
@@ -104,6 +104,12 @@ pub trait Handler: Gate + Send + Sync + 'static {
         false
     }
 
+    /// Whether anybody waits for an answer who does not [drive](Link::drive) the link (on a client): then somebody else must read at
+    /// once when a driver leaves.
+    fn is_waited_for(&self) -> bool {
+        true
+    }
+
     /// A call of ours was answered (on a client).
     fn answered(
         &self,
@@ -126,6 +132,10 @@ pub trait Handler: Gate + Send + Sync + 'static {
 
     /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
     fn drained(&self, _link: &Arc<Link>) {}
+
+    /// Calls of the peer were answered with [`TooSlow`](teleport_wire::ErrorKind::TooSlow) (on a server), since it moved their
+    /// memory slower than `min_rate` while others waited for it. For logs: they are no longer open.
+    fn gave_up(&self, _link: &Arc<Link>, _calls: SlowCalls) {}
 
     /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after it, but perhaps
     /// [`drained`](Handler::drained).

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::Link;
 use teleport_wire::Message;
 
-use crate::connection::{Closed, Inbound, Outbound, SendError};
+use crate::connection::{Closed, Inbound, Outbound, SendError, SlowCalls};
 use crate::poller::Command;
 
 /// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
@@ -71,7 +71,11 @@ impl Link {
     }
 
     /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
-    pub(super) fn handle_pace(&self, inbound: &mut Inbound, now: Instant) -> Result<Option<Instant>, Closed> {
+    pub(super) fn handle_pace(
+        self: &Arc<Self>,
+        inbound: &mut Inbound,
+        now: Instant,
+    ) -> Result<Option<Instant>, Closed> {
         let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed));
         let Some(budget) = budget else { return Ok(None) };
         // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
@@ -79,6 +83,13 @@ impl Link {
         let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
         let others_wait = || budget.others_wait(self.key as u64);
         let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
+        let slow = inbound.take_slow();
+        if slow != SlowCalls::default() {
+            self.handler.gave_up(self, slow);
+            // Nothing may be written for long: those who wait for results to go hear of it here.
+            let drained = self.outbound.lock().take_drained();
+            self.tell_drained(drained);
+        }
         if again.is_some() {
             self.paced.store(true, Ordering::SeqCst);
         }

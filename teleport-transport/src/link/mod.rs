@@ -12,6 +12,7 @@
 //! link keeps a thread for itself.
 
 mod drive;
+mod gather;
 mod handler;
 mod memory;
 mod resume;
@@ -29,6 +30,9 @@ use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
 
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
+pub use self::gather::release_held;
+pub(crate) use self::gather::{GUARD_TIME, Guard};
+use self::gather::{Gather, MAX_HELD_BYTES};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
 use crate::budget::{Budget, Charge, OnGrant};
@@ -38,6 +42,7 @@ use crate::connection::{
 };
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
+use crate::spin::Spin;
 use crate::waste::Bin;
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
@@ -105,6 +110,9 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     right: WriteRight,
+    gather: Gather,
+    /// Of threads that drive the link.
+    spin: Spin,
     /// Staged bytes that the socket has not taken.
     unwritten: AtomicUsize,
     /// Whether it matters how fast the peer moves memory that it holds.
@@ -193,6 +201,8 @@ impl Link {
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
+            gather: Gather::default(),
+            spin: Spin::new(config.spin),
             unwritten: AtomicUsize::new(0),
             has_pace,
             paced: AtomicBool::new(false),
@@ -204,6 +214,11 @@ impl Link {
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         })
+    }
+
+    /// How long a thread looks before it sleeps.
+    pub(crate) fn spin_time(&self) -> Duration {
+        self.spin.time()
     }
 
     /// A number that no other link of this process has, or had.
@@ -243,9 +258,14 @@ impl Link {
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         let _bin = Bin::open();
-        let id = self.outbound.lock().push_call(message, register)?;
-        self.expect_answers();
-        self.flush();
+        let mut outbound = self.outbound.lock();
+        let id = outbound.push_call(message, register)?;
+        let may_wait = outbound.open_calls() > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
+        drop(outbound);
+        if !(may_wait && self.holds()) {
+            self.leave_unread();
+            self.flush();
+        }
         Ok(id)
     }
 
@@ -259,8 +279,11 @@ impl Link {
         let _bin = Bin::open();
         let mut outbound = self.outbound.lock();
         self.queue_answer(&mut outbound, id, message)?;
+        let may_wait = outbound.queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
-        self.flush();
+        if !(may_wait && self.is_corked()) {
+            self.flush();
+        }
         Ok(())
     }
 
@@ -379,6 +402,7 @@ impl Link {
 
     /// Moves what goes next from the outbox; false if there is nothing.
     fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
+        self.gather.goes();
         let mut outbound = self.outbound.lock();
         outbound.stage(staged);
         let drained = outbound.take_drained();
@@ -543,6 +567,10 @@ impl Link {
     /// Tells the handler what arrived; gives the reason if the peer said goodbye.
     fn dispatch(self: &Arc<Self>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
         let mut goodbye = None;
+        let gathers = scratch.events.len() > 1;
+        if gathers {
+            self.cork();
+        }
         for event in scratch.events.drain(..) {
             match event {
                 Event::Open(peer) => {
@@ -579,6 +607,9 @@ impl Link {
                 }
                 Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
             }
+        }
+        if gathers {
+            self.uncork();
         }
         goodbye
     }

@@ -24,8 +24,11 @@ use self::timers::Timers;
 use crate::budget::{Budget, Charge};
 use crate::config::Config;
 use crate::connection::{Closed, Role};
-use crate::link::{Handler, Link, Scratch, Turn};
+use crate::id_map::IdHash;
+use crate::link::{GUARD_TIME, Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
+use crate::spin::Spin;
+use crate::sys::wait_for;
 
 /// The token of the waker; links and listeners count up from the one after it.
 const WAKER: Token = Token(0);
@@ -58,6 +61,7 @@ pub(crate) enum Command {
     Drained(Arc<Link>),
     Timer(Arc<Link>, Instant),
     Abort(Arc<Link>),
+    Guard(Guard),
     Forget(usize),
     Listen(usize, Listener, Arc<dyn Acceptor>),
     Unlisten(usize, Sender<()>),
@@ -226,13 +230,18 @@ impl Drop for Listening {
 struct Polling {
     poll: Poll,
     commands: Receiver<Command>,
-    links: HashMap<usize, Arc<Link>>,
+    links: HashMap<usize, Arc<Link>, IdHash>,
     listeners: HashMap<usize, (Listener, Arc<dyn Acceptor>)>,
     /// Links that had more to read when their turn was over.
     ready: VecDeque<Arc<Link>>,
     /// Listeners that had more to accept.
     accepting: Vec<usize>,
     timers: Timers,
+    /// Links that hold messages back.
+    guards: Vec<Guard>,
+    looked: Instant,
+    /// Before it sleeps; for as long as the most patient of its links asks for.
+    spin: Spin,
     scratch: Scratch,
 }
 
@@ -241,11 +250,14 @@ impl Polling {
         Polling {
             poll,
             commands,
-            links: HashMap::new(),
+            links: HashMap::default(),
             listeners: HashMap::new(),
             ready: VecDeque::new(),
             accepting: Vec::new(),
             timers: Timers::default(),
+            guards: Vec::new(),
+            looked: Instant::now(),
+            spin: Spin::new(Duration::ZERO),
             scratch: Scratch::new(),
         }
     }
@@ -253,17 +265,20 @@ impl Polling {
     fn run(&mut self) {
         IS_POLLER.set(true);
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        let mut had_events = false;
         loop {
             let idle = self.ready.is_empty() && self.accepting.is_empty();
-            let wait = if idle { self.timers.wait(Instant::now()) } else { Some(Duration::ZERO) };
-            if let Err(error) = self.poll.poll(&mut events, wait)
+            let found = if idle && had_events { self.spin(&mut events) } else { None };
+            if let Err(error) = found.unwrap_or_else(|| self.sleep(&mut events, idle))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "a poller cannot wait for its sockets and ends");
                 break;
             }
             let now = Instant::now();
+            had_events = !events.is_empty();
             self.take_turns(now);
+            self.look_after(now);
             for event in &events {
                 let Token(key) = event.token();
                 if let Some(link) = self.links.get(&key).cloned() {
@@ -284,6 +299,33 @@ impl Polling {
                 break;
             }
             self.check_timers();
+        }
+    }
+
+    /// Looks for events for a moment; none if there are none.
+    fn spin(&mut self, events: &mut Events) -> Option<io::Result<()>> {
+        let poll = &mut self.poll;
+        self.spin.find(|| match poll.poll(events, Some(Duration::ZERO)) {
+            Ok(()) if events.is_empty() => None,
+            result => Some(result),
+        })
+    }
+
+    /// Waits for events, or until something else is due.
+    fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
+        let mut wait = if idle { self.timers.wait(Instant::now()) } else { Some(Duration::ZERO) };
+        if !self.guards.is_empty() && wait.is_none_or(|wait| wait > GUARD_TIME) {
+            wait_for(&self.poll, GUARD_TIME);
+            wait = Some(Duration::ZERO);
+        }
+        self.poll.poll(events, wait)
+    }
+
+    /// Looks for what threads have left behind.
+    fn look_after(&mut self, now: Instant) {
+        if !self.guards.is_empty() && now - self.looked >= GUARD_TIME {
+            self.looked = now;
+            self.guards.retain_mut(Guard::look);
         }
     }
 
@@ -331,6 +373,7 @@ impl Polling {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Attach(link) => {
+                    self.spin.extend_to(link.spin_time());
                     self.links.insert(link.key(), link.clone());
                     self.timers.add(now, link.key());
                     // What the kernel told of it before the link was known here, it tells again.
@@ -349,6 +392,7 @@ impl Polling {
                         link.forget_input();
                     }
                 }
+                Command::Guard(guard) => self.guards.push(guard),
                 Command::Listen(key, listener, acceptor) => {
                     self.listeners.insert(key, (listener, acceptor));
                     self.accept(key);

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::id_map::IdHash;
+
 /// Fewer entries than this are not worth a walk.
 const MIN_SWEEP: usize = 64;
 
@@ -11,7 +13,7 @@ const MIN_SWEEP: usize = 64;
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
     /// The entry that counts for each key; later ones in the heap are passed over.
-    next: HashMap<usize, Instant>,
+    next: HashMap<usize, Instant, IdHash>,
 }
 
 impl Timers {

@@ -1,11 +1,12 @@
 //! A flag that ends a sleep in `poll(2)`.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
 
 /// Raised by any thread; lowered by the one that waits for it.
 #[derive(Debug)]
@@ -40,4 +41,19 @@ impl EventFlag {
         }
         fds[0].any().unwrap_or(true)
     }
+}
+
+/// Whether `socket` can be read or has failed, without a wait.
+pub(crate) fn is_readable(socket: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+}
+
+/// Sleeps until `poll` has something to tell, or `time` is over, which its own timeout, in whole milliseconds, cannot say.
+pub(crate) fn wait_for(poll: &mio::Poll, time: Duration) {
+    // SAFETY: the descriptor belongs to `poll`, which is borrowed until this returns.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };
+    let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    // A signal ends the sleep too; the caller looks again.
+    let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None);
 }

@@ -11,9 +11,9 @@ use std::time::Instant;
 use teleport::{Array, Client, Tree};
 
 use super::contender::{Contender, Who};
-use super::report::Outcome;
+use super::outcome::{Contended, Kind, Outcome, Plot, Point, Unit};
 use super::stats::quantile;
-use super::{Cores, Measure};
+use super::{Cores, transport_name};
 use crate::failure::Failure;
 
 const SMALL_BYTES: usize = 1 << 10;
@@ -71,15 +71,24 @@ pub(super) fn measure(
             }
         }
     }
-    let contenders = ["alone", "beside it"];
+    let contended = |name: &str, kind, values| Contended {
+        contender: name.to_owned(),
+        kind,
+        values,
+        latencies_us: Vec::new(),
+        settings: String::new(),
+    };
     let [p50, p99] = direction.rows();
-    let outcome = |name, base, other| Outcome {
-        name,
-        transport,
-        measure: Measure::Latency,
-        contenders,
-        values: [base, other],
+    let outcome = |name: &str, alone, beside| Outcome {
+        row: name.to_owned(),
+        transport: transport_name(transport),
+        unit: Unit::Micros,
+        results: vec![
+            contended("alone", Kind::Ceiling, alone),
+            contended("teleport", Kind::Teleport, beside),
+        ],
         goal: None,
+        point: Some(Point { plot: Plot::Beside, x: large_bytes as f64 }),
     };
     let ([alone_p50, alone_p99], [beside_p50, beside_p99]) = (alone, beside);
     Ok([outcome(p50, alone_p50, beside_p50), outcome(p99, alone_p99, beside_p99)])

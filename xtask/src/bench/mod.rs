@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what Teleport reaches of the machine's own limit, measured side by side in one run.
 //!
 //! Flow: for each row, a server process a contender -> many short rounds that alternate between contenders, so that a
-//! machine that slows down slows both -> ratios pair by pair -> a table for each pair, and a JSON file where asked for.
+//! machine that slows down slows both -> ratios pair by pair -> a table, a page with plots in `target/bench`, and a JSON
+//! file where asked for.
 //! Most rows compare with plain sockets; others compare Teleport with itself, for what a checksum or a large message at the
 //! side of small ones costs.
 //! Absolute numbers change from run to run; the ratios are what to read.
@@ -9,6 +10,7 @@
 mod contender;
 mod fairness;
 mod idle;
+mod outcome;
 mod raw;
 mod report;
 mod stats;
@@ -19,7 +21,8 @@ use clap::{Args, Subcommand};
 
 use self::contender::{Answer, Contender, Who};
 pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
-use self::report::Outcome;
+use self::outcome::{Contended, Kind, Outcome, Plot, Point, Unit};
+use self::report::{About, Report};
 use crate::child;
 use crate::failure::Failure;
 
@@ -131,7 +134,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     pin_to_core(0)?;
     let chosen = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part));
-    let mut outcomes = Vec::new();
+    let mut outcomes: Vec<Outcome> = Vec::new();
     for transport in ["tcp", "ipc"] {
         for row in ROWS.iter().filter(|row| chosen(row.name)) {
             eprintln!("measuring: {} over {transport} …", row.name);
@@ -141,12 +144,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             eprintln!("measuring: {} over {transport} …", direction.rows()[0]);
             let (address, large_bytes) = (address(transport, Who::Teleport), options.large_mib << 20);
             let both = fairness::measure(direction, transport, &address, large_bytes, options.rounds)?;
-            outcomes.extend(both.into_iter().filter(|outcome| chosen(outcome.name)));
+            outcomes.extend(both.into_iter().filter(|outcome| chosen(&outcome.row)));
         }
     }
-    report::print(&outcomes);
+    let about = About::default();
+    let report = Report::new(&about, &outcomes);
+    print!("{}", report.table());
+    let page = report.write(std::path::Path::new("target/bench"))?;
+    println!("page: {}", page.display());
     match &options.json {
-        Some(path) => std::fs::write(path, report::json(&outcomes)).map_err(Failure::file(path)),
+        Some(path) => std::fs::write(path, report.json()).map_err(Failure::file(path)),
         None => Ok(()),
     }
 }
@@ -190,32 +197,67 @@ fn measure(row: &Row, transport: &'static str, rounds: usize) -> Result<Outcome,
     let start = |who| Contender::start(who, &address(transport, who), row.cores);
     let [base, other] = row.contenders.map(start);
     let (mut base, mut other) = (base?, other?);
-    let (mut base_values, mut other_values) = (Vec::new(), Vec::new());
+    let (mut of_base, mut of_other) = (Rounds::default(), Rounds::default());
     for contender in [&mut base, &mut other] {
         round(row, contender)?; // memory gets warm
     }
     for number in 0..rounds {
         // Who goes first changes, in case that it matters.
         if number % 2 == 0 {
-            base_values.push(round(row, &mut base)?);
-            other_values.push(round(row, &mut other)?);
+            of_base.add(row, round(row, &mut base)?);
+            of_other.add(row, round(row, &mut other)?);
         } else {
-            other_values.push(round(row, &mut other)?);
-            base_values.push(round(row, &mut base)?);
+            of_other.add(row, round(row, &mut other)?);
+            of_base.add(row, round(row, &mut base)?);
         }
     }
+    let [base, other] = row.contenders.map(Who::name);
+    let point = (row.measure == Measure::Latency).then_some(Point { plot: Plot::Latency, x: 0.0 });
     Ok(Outcome {
-        name: row.name,
-        transport,
-        measure: row.measure,
-        contenders: row.contenders.map(Who::name),
-        values: [base_values, other_values],
-        goal: row.goal,
+        row: row.name.to_owned(),
+        transport: transport_name(transport),
+        unit: if row.measure == Measure::Latency { Unit::Micros } else { Unit::GBs },
+        results: vec![of_base.contended(base, Kind::Ceiling), of_other.contended(other, Kind::Teleport)],
+        goal: row.goal.map(outcome::Goal::OfCeiling),
+        point,
     })
 }
 
-/// Gigabytes a second, or the median in microseconds, of one round.
-fn round(row: &Row, contender: &mut Contender) -> Result<f64, Failure> {
+/// What tables call the transport of an address.
+fn transport_name(scheme: &str) -> &'static str {
+    if scheme == "tcp" { "tcp" } else { "unix" }
+}
+
+/// The rounds of one contender.
+#[derive(Default)]
+struct Rounds {
+    values: Vec<f64>,
+    latencies_us: Vec<f64>,
+}
+
+impl Rounds {
+    /// Gigabytes a second, or the median in microseconds, of one round.
+    fn add(&mut self, row: &Row, (elapsed, times): (f64, Vec<f64>)) {
+        match row.measure {
+            Measure::Throughput => self.values.push((row.messages * row.bytes) as f64 / 1e9 / elapsed),
+            Measure::Latency => {
+                self.values.push(stats::median(&times));
+                self.latencies_us.extend(times);
+            }
+        }
+    }
+
+    fn contended(mut self, name: &str, kind: Kind) -> Contended {
+        self.latencies_us.sort_by(f64::total_cmp);
+        let step = self.latencies_us.len().div_ceil(2000).max(1);
+        let latencies_us = self.latencies_us.into_iter().step_by(step).collect();
+        let settings = format!("version {}", env!("CARGO_PKG_VERSION"));
+        Contended { contender: name.to_owned(), kind, values: self.values, latencies_us, settings }
+    }
+}
+
+/// Seconds of one round, and microseconds of each call.
+fn round(row: &Row, contender: &mut Contender) -> Result<(f64, Vec<f64>), Failure> {
     let mut times = Vec::with_capacity(row.messages);
     let start = Instant::now();
     for _ in 0..row.messages {
@@ -223,8 +265,5 @@ fn round(row: &Row, contender: &mut Contender) -> Result<f64, Failure> {
         contender.call(row.bytes, row.answer)?;
         times.push(call.elapsed().as_secs_f64() * 1e6);
     }
-    Ok(match row.measure {
-        Measure::Throughput => (row.messages * row.bytes) as f64 / 1e9 / start.elapsed().as_secs_f64(),
-        Measure::Latency => stats::median(&times),
-    })
+    Ok((start.elapsed().as_secs_f64(), times))
 }

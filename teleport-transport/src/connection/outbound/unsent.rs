@@ -4,18 +4,17 @@
 //! -> `take_drained`, once, when little enough does. Knows no messages: the outbox says what is queued. Bound: one charge
 //! an open call of the peer, one mark.
 
-use std::collections::HashMap;
-
 use teleport_wire::RemoteError;
 
 use super::Outbound;
 use crate::budget::Charge;
+use crate::id_map::IdMap;
 
 /// Charges for results of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     /// With the window of the connection's pace in which each began.
-    charges: HashMap<u64, (u32, Charge)>,
+    charges: IdMap<(u32, Charge)>,
     /// Invariant: the sum of `charges`.
     charged_bytes: u64,
     window: u32,
@@ -127,15 +126,12 @@ impl Outbound {
         self.staged_payload_bytes
     }
 
-    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced.
-    pub(in crate::connection) fn end_window(&mut self, error: Option<&RemoteError>) {
+    /// A window of the connection's pace is over: with `error`, the results that were there before it began are replaced; gives how
+    /// many that were.
+    pub(in crate::connection) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
         let mut before = self.unsent.end_window();
         before.sort_unstable();
-        if let Some(error) = error {
-            for id in before {
-                self.replace_answer(id, error);
-            }
-        }
+        error.map_or(0, |error| before.into_iter().filter(|id| self.replace_answer(*id, error)).count())
     }
 }
 

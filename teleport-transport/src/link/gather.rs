@@ -1,0 +1,240 @@
+//! Small messages that wait a moment for others, so that one system call sends them together.
+//!
+//! A system call costs more than all else that is done for a small message. So a call that is made while others are open is
+//! held back: its answer is not the one that its thread waits for next. It goes when its thread waits for anything
+//! (`release_held`), when `MAX_HELD_MESSAGES` or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old, or
+//! with anything else of the link. Should its thread do something else for long, the poller sends it, and the same for
+//! answers that nobody reads, since the thread that read them left to come back soon: while that may be, it looks every
+//! `GUARD_TIME`, and each time that it had to help, the link is trusted less.
+//!
+//! In the same way, answers that are given while a turn of reading tells of its calls go together; `release_answers` sends them
+//! before something that takes longer.
+//!
+//! Never blocks. Bounds: as above; by the poller, two looks.
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::Link;
+use crate::poller::{Command, on_poller_thread};
+use crate::trust::Trust;
+
+/// With more than this queued, no message waits for another.
+pub(super) const MAX_HELD_BYTES: u64 = 16 << 10;
+
+/// So many messages wait for no more: the other side begins with them while this one makes the next.
+const MAX_HELD_MESSAGES: u32 = 16;
+
+/// A message that is older waits for no other.
+const MAX_HELD: Duration = Duration::from_micros(30);
+
+/// How often the poller looks for what was left behind.
+pub(crate) const GUARD_TIME: Duration = Duration::from_micros(200);
+
+/// The poller stops looking after so many looks that found nothing new.
+const MAX_IDLE_LOOKS: u32 = 16;
+
+/// What a link holds back.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    /// Something may be held that nobody writes yet.
+    held: AtomicBool,
+    /// Counts how often what was held has gone.
+    gone: AtomicU32,
+    /// The poller looks.
+    guarded: AtomicBool,
+    trust: Trust,
+}
+
+impl Gather {
+    /// What is queued is about to be written.
+    pub(super) fn goes(&self) {
+        if self.held.load(Ordering::SeqCst) {
+            self.held.store(false, Ordering::SeqCst);
+            self.gone.fetch_add(1, Ordering::Relaxed);
+            self.trust.paid();
+        }
+    }
+}
+
+/// What a thread holds back.
+struct Held {
+    key: usize,
+    link: Weak<Link>,
+    /// The link's count when it began.
+    gone: u32,
+    since: Instant,
+    messages: u32,
+}
+
+impl Held {
+    fn new(link: &Arc<Link>, since: Instant) -> Held {
+        let gone = link.gather.gone.load(Ordering::Relaxed);
+        Held { key: link.key, link: Arc::downgrade(link), gone, since, messages: 1 }
+    }
+
+    fn is_of(&self, link: &Link) -> bool {
+        self.key == link.key && self.gone == link.gather.gone.load(Ordering::Relaxed)
+    }
+
+    fn release(&self) {
+        if let Some(link) = self.link.upgrade()
+            && link.gather.held.load(Ordering::SeqCst)
+        {
+            link.flush();
+        }
+    }
+}
+
+/// The answers of one turn of reading.
+#[derive(Clone, Copy)]
+struct Cork {
+    key: usize,
+    answers: u32,
+}
+
+thread_local! {
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+    static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
+}
+
+/// Sends what this thread has held back. Call it before the thread waits for anything; [`block_on`](crate::block_on) does.
+pub fn release_held() {
+    // Fails while the thread ends: the poller sends it.
+    let held = HELD.try_with(|held| if held.borrow().is_some() { held.take() } else { None });
+    if let Ok(Some(held)) = held {
+        held.release();
+    }
+}
+
+impl Link {
+    // ---- Calls ----
+
+    /// Holds back the call that this thread has queued; false if it is to be written now.
+    pub(super) fn holds(self: &Arc<Self>) -> bool {
+        if on_poller_thread() || !self.gather.trust.allows() {
+            return false;
+        }
+        let now = Instant::now();
+        let (is_due, other) = HELD.with_borrow_mut(|held| match held {
+            Some(held) if held.is_of(self) => {
+                held.messages += 1;
+                (held.messages >= MAX_HELD_MESSAGES || now - held.since > MAX_HELD, None)
+            }
+            _ => (false, held.replace(Held::new(self, now))),
+        });
+        if let Some(other) = other {
+            other.release();
+        }
+        if is_due {
+            HELD.set(None);
+            return false;
+        }
+        self.gather.held.store(true, Ordering::SeqCst);
+        self.guard();
+        true
+    }
+
+    /// Calls are open, and no thread may be reading. Who made them most likely waits for them next, and reads then: the poller
+    /// takes over where that does not happen soon, or where others wait.
+    pub(super) fn leave_unread(self: &Arc<Self>) {
+        if self.driven.load(Ordering::SeqCst) || !self.unwatched.load(Ordering::SeqCst) {
+            return;
+        }
+        if self.handler.is_waited_for() || !self.gather.trust.allows() {
+            self.watch_again();
+        } else {
+            self.guard();
+        }
+    }
+
+    fn is_unread(&self) -> bool {
+        self.unwatched.load(Ordering::SeqCst)
+            && !self.driven.load(Ordering::SeqCst)
+            && self.outbound.lock().open_calls() > 0
+    }
+
+    fn guard(self: &Arc<Self>) {
+        if !self.gather.guarded.swap(true, Ordering::SeqCst) {
+            self.poller.send(Command::Guard(Guard::new(self.clone())));
+        }
+    }
+
+    // ---- Answers ----
+
+    /// Has the answers that this thread gives go together until `uncork`.
+    pub(super) fn cork(&self) {
+        CORK.set(Some(Cork { key: self.key, answers: 0 }));
+    }
+
+    /// Whether the answer that was queued just now goes with others.
+    pub(super) fn is_corked(&self) -> bool {
+        let Some(cork) = CORK.get().filter(|cork| cork.key == self.key) else { return false };
+        let answers = (cork.answers + 1) % MAX_HELD_MESSAGES;
+        CORK.set(Some(Cork { answers, ..cork }));
+        answers > 0
+    }
+
+    /// Sends the answers that wait for others of this turn of reading. A handler calls it before it does what takes long.
+    pub fn release_answers(self: &Arc<Self>) {
+        if let Some(cork) = CORK.get().filter(|cork| cork.key == self.key && cork.answers > 0) {
+            CORK.set(Some(Cork { answers: 0, ..cork }));
+            self.flush();
+        }
+    }
+
+    /// The turn is over.
+    pub(super) fn uncork(self: &Arc<Self>) {
+        if CORK.take().is_some_and(|cork| cork.key == self.key && cork.answers > 0) {
+            self.flush();
+        }
+    }
+}
+
+/// What the poller saw of a link when it looked last.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    link: Arc<Link>,
+    gone: u32,
+    is_held: bool,
+    drives: usize,
+    is_unread: bool,
+    idle_looks: u32,
+}
+
+impl Guard {
+    fn new(link: Arc<Link>) -> Guard {
+        Guard { link, gone: 0, is_held: false, drives: 0, is_unread: false, idle_looks: 0 }
+    }
+
+    /// Sends and reads what was left behind since the last look. False when there is no need to look any more.
+    pub(crate) fn look(&mut self) -> bool {
+        let (link, gather) = (&self.link, &self.link.gather);
+        let (gone, drives) = (gather.gone.load(Ordering::Relaxed), link.drives.load(Ordering::SeqCst));
+        let (is_held, is_unread) = (gather.held.load(Ordering::SeqCst), link.is_unread());
+        if is_held && self.is_held && gone == self.gone {
+            gather.trust.in_vain();
+            link.flush();
+        }
+        if is_unread && self.is_unread && drives == self.drives {
+            gather.trust.in_vain();
+            link.expect_answers();
+        }
+        let is_idle = !is_held && !is_unread && (gone, drives) == (self.gone, self.drives);
+        self.idle_looks = if is_idle { self.idle_looks + 1 } else { 0 };
+        (self.gone, self.drives, self.is_held, self.is_unread) = (gone, drives, is_held, is_unread);
+        if link.closed.get().is_some() {
+            return false;
+        }
+        if self.idle_looks < MAX_IDLE_LOOKS {
+            return true;
+        }
+        self.idle_looks = 0;
+        gather.guarded.store(false, Ordering::SeqCst);
+        // Who left something behind before this counted on the poller.
+        let is_needed = gather.held.load(Ordering::SeqCst) || link.is_unread();
+        is_needed && !gather.guarded.swap(true, Ordering::SeqCst)
+    }
+}

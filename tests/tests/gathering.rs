@@ -1,0 +1,116 @@
+//! Small messages that are held back for a moment: they leave when their thread waits, and all the same when it does not.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use teleport::{CallFuture, Client, Method, Methods, Server, ServerHandle, Tree, tree};
+use teleport_tests::{abstract_address, until, watched};
+
+/// A server that tells of each call of `note`, and whose `wait` takes until the test says `go`.
+struct Fixture {
+    server: ServerHandle,
+    noted: Receiver<u64>,
+    go: mpsc::Sender<()>,
+}
+
+fn fixture() -> Fixture {
+    let (sender, noted) = mpsc::channel();
+    let (go, come) = mpsc::channel();
+    let come = Mutex::new(come);
+    let methods = Methods::new()
+        .register("echo", Method::inline(|x: Tree| x))
+        .register("note", Method::inline(move |number: u64| sender.send(number).unwrap()))
+        // Ends with the test too.
+        .register("wait", Method::inline(move |(): ()| come.lock().unwrap().recv().unwrap_or(())));
+    let server = Server::bind(&abstract_address()).unwrap().start(methods).unwrap();
+    Fixture { server, noted, go }
+}
+
+impl Fixture {
+    fn client(&self) -> Client {
+        Client::builder(&self.server.address().to_string()).max_inflight(256).connect().unwrap()
+    }
+}
+
+fn send(client: &Client, method: &'static str, number: u64) -> CallFuture {
+    client.call(method, tree!(number)).send().unwrap()
+}
+
+#[test]
+fn calls_arrive_whether_or_not_anybody_waits() {
+    watched(|| {
+        let fixture = fixture();
+        let client = fixture.client();
+        for calls in (1..100).chain([200, 7, 3]) {
+            let futures: Vec<_> = (0..calls).map(|number| send(&client, "note", number)).collect();
+            // This thread waits for something of which the client knows nothing.
+            let noted: Vec<u64> = (0..calls).map(|_| fixture.noted.recv().unwrap()).collect();
+            assert_eq!(noted, (0..calls).collect::<Vec<_>>());
+            futures.into_iter().for_each(|future| assert_eq!(future.wait().unwrap(), Tree::Null));
+        }
+    });
+}
+
+#[test]
+fn answers_are_received_whether_or_not_anybody_reads_them() {
+    watched(|| {
+        let fixture = fixture();
+        let client = fixture.client();
+        for calls in 1..100 {
+            let before = client.stats().receives;
+            let mut futures: VecDeque<_> = (0..calls).map(|number| send(&client, "echo", number)).collect();
+            // It reads for all, and leaves.
+            futures.pop_front().unwrap().wait().unwrap();
+            until("all answers have come", || client.stats().receives == before + calls);
+        }
+    });
+}
+
+#[test]
+fn an_answer_never_waits_for_a_method_that_may_take_long() {
+    watched(|| {
+        for _ in 0..20 {
+            let fixture = fixture();
+            let client = fixture.client();
+            // Together, so that the server finds them in one read.
+            let first = client.call("echo", tree!(1)).send().unwrap();
+            let second = client.call("echo", tree!(2)).send().unwrap();
+            let slow = client.call("wait", tree!(null)).send().unwrap();
+            first.wait().unwrap();
+            second.wait().unwrap();
+            fixture.go.send(()).unwrap();
+            slow.wait().unwrap();
+        }
+    });
+}
+
+#[test]
+fn threads_that_share_a_connection_lose_nothing() {
+    watched(|| {
+        let fixture = fixture();
+        let client = fixture.client();
+        thread::scope(|scope| {
+            for thread in 0..8u64 {
+                let client = &client;
+                scope.spawn(move || {
+                    let window = 1 + thread as usize * 5;
+                    let mut open = VecDeque::new();
+                    for number in 0..2000u64 {
+                        if open.len() == window {
+                            let (sent, future): (u64, CallFuture) = open.pop_front().unwrap();
+                            assert_eq!(future.wait().unwrap(), tree!(sent));
+                        }
+                        let number = thread << 32 | number;
+                        open.push_back((number, send(client, "echo", number)));
+                    }
+                    open.into_iter()
+                        .for_each(|(sent, future)| assert_eq!(future.wait().unwrap(), tree!(sent)));
+                });
+            }
+        });
+    });
+}

@@ -1,0 +1,234 @@
+//! Rows with their ratios, intervals and verdicts: the one place that judges.
+//!
+//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it.
+//! Ratios are taken pair by pair, round by round, so that drift of the machine cancels. A contender without values is left
+//! out as if it had not been run. Never measures and never writes.
+
+use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot};
+use crate::bench::stats::{Interval, bootstrap, median};
+
+/// A row and how its contenders stand.
+pub(super) struct Judged<'a> {
+    pub(super) outcome: &'a Outcome,
+    /// In the order of the row; only those with values.
+    pub(super) standings: Vec<Standing<'a>>,
+    pub(super) verdict: Verdict,
+    best_peer: Option<usize>,
+}
+
+/// How one contender stands.
+pub(super) struct Standing<'a> {
+    pub(super) contended: &'a Contended,
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    /// None where the row has no ceiling.
+    pub(super) to_ceiling: Option<Interval>,
+    /// None where no peer was run, and for the ceiling.
+    pub(super) to_best_peer: Option<Interval>,
+}
+
+/// What became of a row's goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Met,
+    Missed,
+    /// The interval straddles the goal.
+    Unclear,
+    /// What the goal is relative to, or Teleport itself, was not run.
+    NotRun,
+    NoGoal,
+}
+
+impl Verdict {
+    /// As JSON has it: null unless it is certain.
+    pub(super) fn met(self) -> Option<bool> {
+        match self {
+            Verdict::Met => Some(true),
+            Verdict::Missed => Some(false),
+            Verdict::Unclear | Verdict::NotRun | Verdict::NoGoal => None,
+        }
+    }
+
+    /// Empty where there is no goal.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Verdict::Met => "met",
+            Verdict::Missed => "missed",
+            Verdict::Unclear => "unclear",
+            Verdict::NotRun => "not run",
+            Verdict::NoGoal => "",
+        }
+    }
+}
+
+impl<'a> Judged<'a> {
+    pub(super) fn of(outcome: &'a Outcome) -> Judged<'a> {
+        let run: Vec<&Contended> = outcome.results.iter().filter(|one| !one.values.is_empty()).collect();
+        let ceiling = run.iter().find(|one| one.kind == Kind::Ceiling).copied();
+        let best_peer = best_peer(outcome, &run);
+        let standings =
+            run.iter().map(|one| Standing::of(one, ceiling, best_peer.map(|best| run[best]))).collect();
+        let mut judged = Judged { outcome, standings, verdict: Verdict::NoGoal, best_peer };
+        judged.verdict = judged.judge();
+        judged
+    }
+
+    pub(super) fn ceiling(&self) -> Option<&Standing<'a>> {
+        self.first(Kind::Ceiling)
+    }
+
+    pub(super) fn teleport(&self) -> Option<&Standing<'a>> {
+        self.first(Kind::Teleport)
+    }
+
+    /// The peer with the best median.
+    pub(super) fn best_peer(&self) -> Option<&Standing<'a>> {
+        self.best_peer.map(|best| &self.standings[best])
+    }
+
+    /// Points of a sweep without a goal fill plots, and would drown the rows of a table.
+    pub(super) fn is_for_plots_only(&self) -> bool {
+        let swept = |plot| matches!(plot, Plot::ThroughputOverSize | Plot::CallsOverInFlight);
+        self.outcome.goal.is_none() && self.outcome.point.is_some_and(|point| swept(point.plot))
+    }
+
+    fn first(&self, kind: Kind) -> Option<&Standing<'a>> {
+        self.standings.iter().find(|standing| standing.contended.kind == kind)
+    }
+
+    /// What the goal is about, of Teleport.
+    pub(super) fn under_judgement(&self, goal: Goal) -> Option<Interval> {
+        let teleport = self.teleport()?;
+        match goal {
+            Goal::OfCeiling(_) => teleport.to_ceiling,
+            Goal::OfBestPeer(_) => teleport.to_best_peer,
+            Goal::Most(_) => Some(bootstrap(&teleport.contended.values)),
+        }
+    }
+
+    fn judge(&self) -> Verdict {
+        let Some(goal) = self.outcome.goal else { return Verdict::NoGoal };
+        let Some(Interval { low, high, .. }) = self.under_judgement(goal) else { return Verdict::NotRun };
+        let (reached_by_all, reached_by_none) = match (goal.is_a_minimum(self.outcome), goal.value()) {
+            (true, goal) => (low >= goal, high < goal),
+            (false, goal) => (high <= goal, low > goal),
+        };
+        match (reached_by_all, reached_by_none) {
+            (true, _) => Verdict::Met,
+            (_, true) => Verdict::Missed,
+            _ => Verdict::Unclear,
+        }
+    }
+}
+
+impl Goal {
+    pub(super) fn value(self) -> f64 {
+        match self {
+            Goal::OfCeiling(value) | Goal::OfBestPeer(value) | Goal::Most(value) => value,
+        }
+    }
+
+    /// Whether more than the goal is better.
+    pub(super) fn is_a_minimum(self, outcome: &Outcome) -> bool {
+        !matches!(self, Goal::Most(_)) && outcome.unit.more_is_better()
+    }
+}
+
+impl<'a> Standing<'a> {
+    fn of(
+        contended: &'a Contended,
+        ceiling: Option<&Contended>,
+        best_peer: Option<&Contended>,
+    ) -> Standing<'a> {
+        let values = &contended.values;
+        let others_peer = best_peer.filter(|_| contended.kind != Kind::Ceiling);
+        Standing {
+            contended,
+            median: median(values),
+            min: values.iter().copied().fold(f64::INFINITY, f64::min),
+            max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            to_ceiling: ceiling.and_then(|base| ratio(values, &base.values)),
+            to_best_peer: others_peer.and_then(|base| ratio(values, &base.values)),
+        }
+    }
+}
+
+fn best_peer(outcome: &Outcome, run: &[&Contended]) -> Option<usize> {
+    let peers = run.iter().enumerate().filter(|(_, one)| one.kind == Kind::Peer);
+    let medians = peers.map(|(index, one)| (index, median(&one.values)));
+    let best = if outcome.unit.more_is_better() {
+        medians.max_by(|a, b| a.1.total_cmp(&b.1))
+    } else {
+        medians.min_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    best.map(|(index, _)| index)
+}
+
+/// Round by round; none where every base is 0, as of counts.
+fn ratio(values: &[f64], bases: &[f64]) -> Option<Interval> {
+    let pairs = values.iter().zip(bases).filter(|(_, base)| **base != 0.0);
+    let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
+    (!ratios.is_empty()).then(|| bootstrap(&ratios))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::outcome::Unit;
+    use crate::bench::report::fixture::{outcome, peer, raw, teleport};
+
+    fn verdict(unit: Unit, goal: Goal, results: Vec<Contended>) -> Verdict {
+        let outcome = Outcome { goal: Some(goal), ..outcome("a row", unit, results) };
+        Judged::of(&outcome).verdict
+    }
+
+    #[test]
+    fn a_goal_is_met_missed_or_unclear() {
+        let both = || vec![raw(&[10.0; 9]), teleport(&[9.6; 9])];
+        assert_eq!(verdict(Unit::GBs, Goal::OfCeiling(0.95), both()), Verdict::Met);
+        assert_eq!(verdict(Unit::GBs, Goal::OfCeiling(0.97), both()), Verdict::Missed);
+        let noisy: Vec<f64> = (0..9).map(|i| 9.0 + f64::from(i % 3)).collect();
+        let noisy = vec![raw(&[10.0; 9]), teleport(&noisy)];
+        assert_eq!(verdict(Unit::GBs, Goal::OfCeiling(1.0), noisy), Verdict::Unclear);
+    }
+
+    #[test]
+    fn less_is_better_of_times_and_of_whatever_has_a_most() {
+        let both = || vec![raw(&[10.0; 9]), teleport(&[12.0; 9])];
+        assert_eq!(verdict(Unit::Micros, Goal::OfCeiling(1.25), both()), Verdict::Met);
+        assert_eq!(verdict(Unit::Micros, Goal::OfCeiling(1.1), both()), Verdict::Missed);
+        assert_eq!(verdict(Unit::Micros, Goal::Most(12.0), both()), Verdict::Met);
+        assert_eq!(verdict(Unit::Seconds, Goal::Most(11.0), vec![teleport(&[12.0])]), Verdict::Missed);
+    }
+
+    #[test]
+    fn the_best_peer_is_the_best_in_the_direction_of_the_unit() {
+        let all = || {
+            vec![
+                teleport(&[30.0; 3]),
+                peer("slow", &[10.0; 3]),
+                peer("fast", &[20.0; 3]),
+                peer("absent", &[]),
+            ]
+        };
+        let calls = outcome("calls", Unit::CallsPerSecond, all());
+        let judged = Judged::of(&calls);
+        assert_eq!(judged.best_peer().unwrap().contended.contender, "fast");
+        assert_eq!(judged.teleport().unwrap().to_best_peer.unwrap().median, 1.5);
+        assert_eq!(judged.standings.len(), 3, "who has no values was not run");
+        let times = outcome("times", Unit::Micros, all());
+        assert_eq!(Judged::of(&times).best_peer().unwrap().contended.contender, "slow");
+    }
+
+    #[test]
+    fn a_goal_without_what_it_compares_with_is_not_run() {
+        assert_eq!(verdict(Unit::GBs, Goal::OfBestPeer(1.5), vec![teleport(&[1.0])]), Verdict::NotRun);
+        assert_eq!(verdict(Unit::GBs, Goal::OfCeiling(1.5), vec![teleport(&[1.0])]), Verdict::NotRun);
+        assert_eq!(verdict(Unit::GBs, Goal::Most(1.5), vec![raw(&[1.0])]), Verdict::NotRun);
+        assert_eq!(
+            verdict(Unit::Count, Goal::OfCeiling(1.0), vec![raw(&[0.0]), teleport(&[0.0])]),
+            Verdict::NotRun
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Values, ratios and goals in words that fit a table.
+//!
+//! Three significant digits are what the noise of a machine leaves of a measurement.
+
+use crate::bench::outcome::{Goal, Outcome, Unit};
+use crate::bench::stats::Interval;
+
+/// "6.12 GB/s", "812 us", "3.1 ms", "1.24 M/s", "16 KiB".
+pub(super) fn value(value: f64, unit: Unit) -> String {
+    let (shown, unit) = match unit {
+        Unit::Micros if value.abs() >= 1e6 => (value / 1e6, "s"),
+        Unit::Micros if value.abs() >= 1e3 => (value / 1e3, "ms"),
+        Unit::CallsPerSecond if value.abs() >= 1e6 => (value / 1e6, "M/s"),
+        Unit::CallsPerSecond if value.abs() >= 1e4 => (value / 1e3, "k/s"),
+        Unit::CallsPerSecond => (value, "/s"),
+        Unit::Bytes => return bytes(value),
+        other => (value, other.name()),
+    };
+    format!("{} {unit}", digits(shown)).trim_end().to_owned()
+}
+
+/// "512 B", "64 KiB", "1.5 GiB".
+pub(super) fn bytes(bytes: f64) -> String {
+    let (mut shown, mut unit) = (bytes, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if shown.abs() < 1024.0 {
+            break;
+        }
+        (shown, unit) = (shown / 1024.0, larger);
+    }
+    format!("{} {unit}", digits(shown))
+}
+
+/// Three significant digits; whole numbers below 10,000 as they are.
+pub(super) fn digits(value: f64) -> String {
+    let size = value.abs();
+    if size < 1e4 && value.fract() == 0.0 || size >= 100.0 {
+        format!("{value:.0}")
+    } else if size >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+/// As few digits as say it, of numbers that are round: "0", "2.5", "99.9".
+pub(super) fn plain(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// [`value`] with the proper sign for microseconds, for where any character can be shown.
+pub(super) fn pretty(shown: f64, unit: Unit) -> String {
+    let text = value(shown, unit);
+    if unit == Unit::Micros { text.replace(" us", " \u{b5}s") } else { text }
+}
+
+/// [`pretty`] of a time.
+pub(super) fn micros(micros: f64) -> String {
+    pretty(micros, Unit::Micros)
+}
+
+/// "0.97 (0.95 to 0.98)".
+pub(super) fn ratio(interval: Interval) -> String {
+    let Interval { low, median, high } = interval;
+    format!("{} ({} to {})", factor(median), factor(low), factor(high))
+}
+
+/// A ratio by itself.
+pub(super) fn factor(ratio: f64) -> String {
+    if ratio >= 100.0 { format!("{ratio:.0}") } else { format!("{ratio:.2}") }
+}
+
+/// ">= 0.95 of raw", "<= 3 ms"; empty without one. `signs` are those for at least and at most.
+pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String {
+    let Some(goal) = outcome.goal else { return String::new() };
+    let sign = if goal.is_a_minimum(outcome) { at_least } else { at_most };
+    match goal {
+        Goal::OfCeiling(ratio) => format!("{sign} {ratio} x ceiling"),
+        Goal::OfBestPeer(ratio) => format!("{sign} {ratio} x best peer"),
+        Goal::Most(most) => format!("{sign} {}", value(most, outcome.unit)),
+    }
+}
+
+/// What a transport is called in a heading.
+pub(super) fn transport(transport: &str) -> &str {
+    match transport {
+        "tcp" => "TCP over loopback",
+        "unix" | "ipc" => "Unix socket",
+        "" => "Without a transport of its own",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_three_digits_and_a_fitting_unit() {
+        assert_eq!(value(6.1234, Unit::GBs), "6.12 GB/s");
+        assert_eq!(value(12.34, Unit::Micros), "12.3 us");
+        assert_eq!(value(3000.0, Unit::Micros), "3 ms");
+        assert_eq!(value(1_243_000.0, Unit::CallsPerSecond), "1.24 M/s");
+        assert_eq!(value(98_765.0, Unit::CallsPerSecond), "98.8 k/s");
+        assert_eq!(value(37.0, Unit::Count), "37");
+        assert_eq!(value(16384.0, Unit::Bytes), "16 KiB");
+        assert_eq!(bytes(1536.0), "1.50 KiB");
+        assert_eq!(bytes(100.0), "100 B");
+    }
+
+    #[test]
+    fn goals_name_their_direction_and_what_they_compare_with() {
+        use crate::bench::report::fixture::outcome;
+        let with = |unit, goal| goal_of(&Outcome { goal: Some(goal), ..outcome("a row", unit, Vec::new()) });
+        assert_eq!(with(Unit::GBs, Goal::OfCeiling(0.95)), ">= 0.95 x ceiling");
+        assert_eq!(with(Unit::Micros, Goal::OfCeiling(1.25)), "<= 1.25 x ceiling");
+        assert_eq!(with(Unit::CallsPerSecond, Goal::OfBestPeer(1.5)), ">= 1.5 x best peer");
+        assert_eq!(with(Unit::Seconds, Goal::Most(30.0)), "<= 30 s");
+        assert_eq!(goal_of(&outcome("a row", Unit::GBs, Vec::new())), "");
+    }
+
+    fn goal_of(outcome: &Outcome) -> String {
+        goal(outcome, [">=", "<="])
+    }
+}
