@@ -36,7 +36,7 @@ pub(crate) struct Options {
     #[arg(long)]
     details: bool,
     /// Also write the counts to this file
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
@@ -111,25 +111,31 @@ struct Counted {
 
 fn count(chosen: impl Fn(Kind) -> bool) -> Result<Counted, Failure> {
     let mut counted = Counted::default();
-    match calls::unavailable() {
-        Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
-        None => {
-            for transport in ["tcp", "ipc"] {
-                if chosen(Kind::Calls) {
-                    calls::small(transport, &mut counted)?;
-                }
-                if chosen(Kind::Copies) {
-                    calls::large(transport, &mut counted)?;
-                }
-            }
+    if chosen(Kind::Calls) || chosen(Kind::Copies) {
+        match calls::unavailable() {
+            Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
+            None => count_calls(&mut counted, &chosen)?,
         }
     }
-    match instructions::unavailable() {
-        Some(why) => counted.skipped.push(format!("instructions: {why}")),
-        None if chosen(Kind::Instructions) => instructions::count(&mut counted)?,
-        None => {}
+    if chosen(Kind::Instructions) {
+        match instructions::unavailable() {
+            Some(why) => counted.skipped.push(format!("instructions: {why}")),
+            None => instructions::count(&mut counted)?,
+        }
     }
     Ok(counted)
+}
+
+fn count_calls(counted: &mut Counted, chosen: impl Fn(Kind) -> bool) -> Result<(), Failure> {
+    for transport in ["tcp", "ipc"] {
+        if chosen(Kind::Calls) {
+            calls::small(transport, counted)?;
+        }
+        if chosen(Kind::Copies) {
+            calls::large(transport, counted)?;
+        }
+    }
+    Ok(())
 }
 
 /// A list of rows: `row`, `count`, `accepted` and `limit` (null where there is none), and whether it is `held`.
