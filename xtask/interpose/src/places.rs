@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{iovec, msghdr};
 
-/// Pieces of 256 MiB, if each were of 16 KiB.
-const MAX_PLACES: usize = 1 << 14;
+/// Pieces of 256 MiB, if each were of 4 KiB: sockets give and take far more at once.
+const MAX_PLACES: usize = 1 << 16;
 
 /// What sockets and files took.
 pub(crate) static SENT: Places = Places::new();

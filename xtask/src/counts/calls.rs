@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Counted;
+use super::party::{PROBE, PROBE_BYTES};
 use super::row::{Bound, Row};
 use crate::child::Child;
 use crate::failure::Failure;
@@ -97,9 +98,26 @@ impl Pair {
         let address = server.line()?;
         let mut client = party("client", &address)?;
         match client.line()? {
-            line if line == "ready" => Ok(Pair { sides: [client, server] }),
+            line if line == "ready" => Pair { sides: [client, server] }.checked(),
             line => Err(Failure::bench(line)),
         }
+    }
+
+    /// Has both do what every counter must see: one that sees nothing would hold every limit.
+    fn checked(mut self) -> Result<Pair, Failure> {
+        let before = self.ask("nothing")?;
+        let after = self.ask(PROBE)?;
+        for (before, after) in before.iter().zip(&after) {
+            let of = |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or(0);
+            let grown = |name: &str| of(after, name).saturating_sub(of(before, name));
+            let seen = [("copied_large", PROBE_BYTES), ("allocations", 1), ("sys.write", 1), ("sys.read", 1)];
+            if let Some((name, _)) = seen.into_iter().find(|(name, least)| grown(name) < *least as u64) {
+                return Err(Failure::bench(format!(
+                    "the preloaded library misses what `{name}` should count"
+                )));
+            }
+        }
+        Ok(self)
     }
 
     /// What the calls ask for, each; some calls go before, uncounted.
@@ -177,18 +195,8 @@ fn address(transport: &str) -> String {
     }
 }
 
-/// Adds all rows, and lines that say more about some of them.
-pub(super) fn count(counted: &mut Counted, chosen: impl Fn(&str) -> bool) -> Result<(), Failure> {
-    for transport in ["tcp", "ipc"] {
-        small(transport, counted)?;
-        large(transport, &mut counted.rows)?;
-    }
-    counted.rows.retain(|row| chosen(&row.name));
-    Ok(())
-}
-
 /// Allocations of 1 KiB calls, and system calls of 64 B calls.
-fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
+pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
     let mut pair = Pair::start(&address(transport), Some(0))?;
     for (method, how) in [("echo", "inline"), ("pool_echo", "pool")] {
         let tallies = pair.tally(Work { method, bytes: 1 << 10, calls: 2000, in_flight: 1 })?;
@@ -222,7 +230,7 @@ fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
 const LARGE: [(usize, &str, usize); 2] = [(1 << 20, "1 MiB", 50), (256 << 20, "256 MiB", 2)];
 
 /// Copies of large messages, and what did not lie where the socket had it.
-fn large(transport: &str, rows: &mut Vec<Row>) -> Result<(), Failure> {
+pub(super) fn large(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
     // Not on one core: there no side ever has to wait within a message, and less can go wrong.
     let mut pair = Pair::start(&address(transport), None)?;
     for (bytes, size, calls) in LARGE {
@@ -231,9 +239,9 @@ fn large(transport: &str, rows: &mut Vec<Row>) -> Result<(), Failure> {
             for (side, tally) in SIDES.iter().zip(&tallies) {
                 let most = Bound::Most(MAX_COPIED_BYTES);
                 let name = format!("bytes copied, {what} of {size}, {transport}, {side}");
-                rows.push(Row { name, value: tally.copied_bytes(), bound: most });
+                counted.rows.push(Row { name, value: tally.copied_bytes(), bound: most });
                 let name = format!("bytes not in place, {what} of {size}, {transport}, {side}");
-                rows.push(Row { name, value: bytes as f64 - tally.in_place_bytes(), bound: most });
+                counted.rows.push(Row { name, value: bytes as f64 - tally.in_place_bytes(), bound: most });
             }
         }
     }

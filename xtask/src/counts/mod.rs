@@ -12,7 +12,10 @@ mod party;
 mod row;
 mod shape;
 
+use std::path::PathBuf;
+
 use clap::Args;
+use serde_json::{Value, json};
 
 use self::accepted::Accepted;
 pub(crate) use self::party::{PartyOptions, run as run_party};
@@ -23,15 +26,29 @@ use crate::shell;
 /// Count allocations, system calls, copies and instructions, and compare them with what was accepted
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only rows whose name contains this
-    #[arg(long, value_name = "NAME")]
-    row: Option<String>,
+    /// Count this only; may be given several times
+    #[arg(long, value_name = "KIND")]
+    only: Vec<Kind>,
     /// Take the new counts where they have changed by more than a tenth, and say in the commit why
     #[arg(long)]
     accept: bool,
     /// Also print the kinds of system calls
     #[arg(long)]
     details: bool,
+    /// Also write the counts to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What can be counted alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Allocations and system calls of small calls
+    Calls,
+    /// Copies of large messages
+    Copies,
+    /// Instructions of encode, decode and calls in memory
+    Instructions,
 }
 
 /// How the line begins that CI's table repeats.
@@ -41,15 +58,18 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         return again_optimized(|_| ());
     }
-    let chosen = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part));
+    let chosen = |kind: Kind| options.only.is_empty() || options.only.contains(&kind);
     let Counted { rows, notes, skipped } = count(chosen)?;
     let accepted = accepted::read()?;
     print(&rows, &accepted);
     if options.details {
         println!("\n{}", notes.join("\n"));
     }
+    if let Some(path) = &options.json {
+        std::fs::write(path, json(&rows, &accepted)).map_err(Failure::file(path))?;
+    }
     if options.accept {
-        return accept(&rows, &accepted, options.row.is_none() && skipped.is_empty());
+        return accept(&rows, &accepted, options.only.is_empty() && skipped.is_empty());
     }
     let summary =
         skipped.iter().fold(format!("{} rows", rows.len()), |text, why| format!("{text}; SKIPPED {why}"));
@@ -89,17 +109,45 @@ struct Counted {
     skipped: Vec<String>,
 }
 
-fn count(chosen: impl Fn(&str) -> bool) -> Result<Counted, Failure> {
+fn count(chosen: impl Fn(Kind) -> bool) -> Result<Counted, Failure> {
     let mut counted = Counted::default();
-    match calls::unavailable() {
-        Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
-        None => calls::count(&mut counted, &chosen)?,
+    if chosen(Kind::Calls) || chosen(Kind::Copies) {
+        match calls::unavailable() {
+            Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
+            None => count_calls(&mut counted, &chosen)?,
+        }
     }
-    match instructions::unavailable() {
-        Some(why) => counted.skipped.push(format!("instructions: {why}")),
-        None => instructions::count(&mut counted, &chosen)?,
+    if chosen(Kind::Instructions) {
+        match instructions::unavailable() {
+            Some(why) => counted.skipped.push(format!("instructions: {why}")),
+            None => instructions::count(&mut counted)?,
+        }
     }
     Ok(counted)
+}
+
+fn count_calls(counted: &mut Counted, chosen: impl Fn(Kind) -> bool) -> Result<(), Failure> {
+    for transport in ["tcp", "ipc"] {
+        if chosen(Kind::Calls) {
+            calls::small(transport, counted)?;
+        }
+        if chosen(Kind::Copies) {
+            calls::large(transport, counted)?;
+        }
+    }
+    Ok(())
+}
+
+/// A list of rows: `row`, `count`, `accepted` and `limit` (null where there is none), and whether it is `held`.
+fn json(rows: &[Row], accepted: &Accepted) -> String {
+    let object = |row: &Row| {
+        let before = accepted.get(&row.name).copied();
+        let held = matches!(row.verdict(before), Verdict::Held | Verdict::Below(_));
+        json!({
+            "row": row.name, "count": row.value, "accepted": before, "limit": row.limit(before), "held": held,
+        })
+    };
+    format!("{:#}\n", Value::Array(rows.iter().map(object).collect()))
 }
 
 fn print(rows: &[Row], accepted: &Accepted) {
@@ -156,4 +204,31 @@ fn accept(rows: &[Row], before: &Accepted, everything: bool) -> Result<(), Failu
     accepted::write(&lines)?;
     println!("\nwritten to {}: say in the commit why each has changed", accepted::FILE);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> [Row; 3] {
+        let copied = Row { name: "copied".into(), value: 17.0, bound: Bound::Most(16.0) };
+        [Row::exact("old", 12.0), Row::exact("new", 1.0), copied]
+    }
+
+    #[test]
+    fn each_problem_has_its_remedy() {
+        let accepted = Accepted::from([("old".into(), 10.0)]);
+        let problems = problems(&rows(), &accepted);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems[0].starts_with("old: 12 is more than 11") && problems[0].contains("--accept"));
+        assert!(problems[1].contains("never accepted") && problems[1].contains("--accept"));
+        assert!(problems[2].contains("promise") && !problems[2].contains("--accept"));
+    }
+
+    #[test]
+    fn json_has_a_row_for_each_count() {
+        let value: Value = serde_json::from_str(&json(&rows(), &Accepted::new())).expect("it is JSON");
+        assert_eq!(value[0]["accepted"], Value::Null);
+        assert_eq!((&value[2]["limit"], &value[2]["held"]), (&Value::from(16.0), &Value::from(false)));
+    }
 }

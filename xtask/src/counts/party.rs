@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use clap::{Args, Subcommand};
@@ -30,6 +31,10 @@ const MIN_LARGE_BYTES: usize = 64 << 10;
 
 /// More than any row asks for, so that no call waits for a place.
 const MAX_IN_FLIGHT: usize = 256;
+
+/// Asks for a copy of so many bytes, by which the counters are tried.
+pub(super) const PROBE: &str = "probe";
+pub(super) const PROBE_BYTES: usize = 1 << 20;
 
 /// A process whose work is counted; not for users.
 #[derive(Debug, Args)]
@@ -83,7 +88,10 @@ fn serve(address: &str) -> Result<(), BoxError> {
         .register(GIVE, Method::inline(give));
     let server = Server::bind(address)?.start(methods)?;
     child::say(&server.address().to_string())?;
-    for _line in child::commands() {
+    for line in child::commands() {
+        if line == PROBE {
+            probe();
+        }
         let result_bytes = RESULT_BYTES.load(Ordering::Relaxed);
         let in_place = match result_bytes {
             0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
@@ -93,6 +101,13 @@ fn serve(address: &str) -> Result<(), BoxError> {
     }
     server.close()?;
     Ok(())
+}
+
+/// Allocates and copies; nothing of it lies anywhere afterwards.
+fn probe() -> u64 {
+    let bytes = black_box(vec![1u8; PROBE_BYTES]);
+    drop(black_box(bytes.clone()));
+    0
 }
 
 fn sink(x: Tree) {
@@ -138,6 +153,7 @@ fn call(address: &str) -> Result<(), BoxError> {
             [method, bytes, calls, in_flight] => {
                 give_away(&client, method, bytes.parse()?, calls.parse()?, in_flight.parse()?)?
             }
+            [PROBE] => probe(),
             _ => 0,
         };
         child::say(&format!("in_place {in_place} {}", counters()))?;
