@@ -272,7 +272,8 @@ impl Core {
     /// This thread waits: what it holds back goes, and somebody reads what comes.
     pub(crate) fn look_for_answers(&self) {
         release_held();
-        if let Some(link) = self.state.lock().link() {
+        let link = self.state.lock().link();
+        if let Some(link) = link {
             link.expect_answers();
         }
     }

@@ -20,12 +20,12 @@ use teleport_wire::{
 use super::calls::StructureOverrun;
 use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
 use super::liveness::Liveness;
+use super::messages::Messages;
 use super::pace::{Pace, Sight, SlowCalls};
 use super::signatures::Signatures;
 use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
 use crate::budget::Charge;
 use crate::config::{Config, MAX_TIME};
-use crate::id_map::IdMap;
 
 /// Of a frame that has not come whole, more than this counts as memory that others may wait for; in steps of as much.
 const UNCHARGED_BODY_BYTES: u64 = 64 << 10;
@@ -67,8 +67,7 @@ struct Reception {
     role: Role,
     config: Arc<Config>,
     phase: Phase,
-    /// Messages whose payload has not come to its end. Boxed, since an idle connection keeps the table.
-    messages: IdMap<Box<Incoming>>,
+    messages: Messages,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
     signatures: Signatures,
@@ -97,7 +96,7 @@ impl Inbound {
                 role,
                 config,
                 phase: Phase::Handshake,
-                messages: IdMap::default(),
+                messages: Messages::default(),
                 chunk: Chunk::default(),
                 signatures: Signatures::default(),
                 received_bytes: 0,
@@ -146,7 +145,7 @@ impl Inbound {
     ) -> Result<(usize, usize, usize), Closed> {
         let remaining = self.decoder.chunk_remaining();
         let open =
-            if remaining == 0 { None } else { self.reception.messages.get_mut(&self.reception.chunk.id) };
+            if remaining == 0 { None } else { self.reception.messages.get_mut(self.reception.chunk.id) };
         let (read, offered, ahead_len) = match open {
             Some(message) if !message.is_dropped() => {
                 // Within a message only the next header is read ahead, so that no payload lands there to be copied out.
@@ -170,7 +169,7 @@ impl Inbound {
                 // Between two chunks as within one: a sender whose write ended with the chunk sends payload right after the
                 // next header, again and again.
                 let header = self.decoder.header_remaining();
-                let last = self.reception.messages.get(&self.reception.chunk.id);
+                let last = self.reception.messages.get(self.reception.chunk.id);
                 let more =
                     header > 0 && last.is_some_and(|last| !last.is_dropped() && last.has_more_chunks());
                 let ahead_len = if more { ahead.len().min(header) } else { ahead.len() };
@@ -189,7 +188,7 @@ impl Inbound {
     /// The memory of a message that waits has been paid for: tells the peer to send it.
     pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
         // For a message that was withdrawn meanwhile, or replaced by another, the memory is given back at once.
-        if let Some(message) = self.reception.messages.get_mut(&id)
+        if let Some(message) = self.reception.messages.get_mut(id)
             && message.admit(hold)
         {
             message.note_window(self.reception.window);
@@ -199,7 +198,7 @@ impl Inbound {
 
     /// The memory in bytes that message `id` waits for; none if it has been granted, is gone, or has not begun.
     pub fn wanted_bytes(&self, id: u64) -> Option<u64> {
-        let message = self.reception.messages.get(&id)?;
+        let message = self.reception.messages.get(id)?;
         (!message.is_admitted() && !message.is_dropped()).then(|| message.memory_bytes())
     }
 
@@ -260,7 +259,7 @@ impl Inbound {
     ) -> Result<Option<Instant>, Closed> {
         let Some(pace) = &mut self.pace else { return Ok(None) };
         let receives = self.body.is_some()
-            || self.reception.messages.values().any(|message| message.holds_charge_before(u32::MAX));
+            || self.reception.messages.iter().any(|message| message.holds_charge_before(u32::MAX));
         if !receives && !outbound.with(|outbound| outbound.holds_charges()) {
             pace.rest();
             return Ok(None);
@@ -295,7 +294,7 @@ impl Inbound {
 
     /// Drops every message whose payload has not come to its end, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
-        self.reception.messages = IdMap::default();
+        self.reception.messages = Messages::default();
         self.body = None;
     }
 
@@ -309,11 +308,11 @@ impl Reception {
     /// Ends the messages that were half received before this window began, and gives how many that were.
     fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
         let mut given_up = 0;
-        for (id, message) in &mut self.messages {
+        for (id, message) in self.messages.iter_mut() {
             if message.holds_charge_before(self.window) {
                 message.give_up();
                 // Fails when the connection closes: nobody waits for the answer then.
-                let _ = outbound.with(|outbound| outbound.push_answer(*id, Message::error(error)));
+                let _ = outbound.with(|outbound| outbound.push_answer(id, Message::error(error)));
                 given_up += 1;
             }
         }
@@ -322,7 +321,7 @@ impl Reception {
 
     fn place(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
-        if let Some(message) = self.messages.get_mut(&self.chunk.id) {
+        if let Some(message) = self.messages.get_mut(self.chunk.id) {
             message.placed(bytes);
         }
     }
@@ -372,7 +371,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             Phase::Open if header.is_shared() => return Err(ProtocolError::NotAllowed { kind, role }),
             Phase::Open => {}
         }
-        let Some(message) = self.reception.messages.get_mut(&id) else {
+        let Some(message) = self.reception.messages.get_mut(id) else {
             return Err(ProtocolError::UnknownId { kind, id });
         };
         if !message.is_admitted() {
@@ -396,7 +395,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
 
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
         self.reception.received_bytes += bytes.len() as u64;
-        if let Some(message) = self.reception.messages.get_mut(&self.reception.chunk.id) {
+        if let Some(message) = self.reception.messages.get_mut(self.reception.chunk.id) {
             message.copy(bytes);
         }
         Ok(())
@@ -404,16 +403,16 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
 
     fn end_chunk(&mut self) -> Result<(), ProtocolError> {
         let Chunk { id, bytes, crc } = self.reception.chunk;
-        let Some(message) = self.reception.messages.get_mut(&id) else { return Ok(()) };
+        let Some(message) = self.reception.messages.get_mut(id) else { return Ok(()) };
         if let Some(expected) = crc.filter(|_| !message.is_dropped())
             && message.checksum_of_last(bytes) != expected
         {
             self.corrupt(id)?;
         }
-        if self.reception.messages.get(&id).is_some_and(|message| message.is_complete())
-            && let Some(message) = self.reception.messages.remove(&id)
+        if self.reception.messages.get(id).is_some_and(|message| message.is_complete())
+            && let Some(message) = self.reception.messages.remove(id)
         {
-            self.complete(id, *message);
+            self.complete(id, message);
         }
         Ok(())
     }
@@ -490,9 +489,12 @@ impl<O: SharedOutbound> Session<'_, O> {
         if signature.memory_bytes() > 0 && self.reception.messages.len() >= max_unfinished {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
+        let eager_bytes = eager_bytes(header, &signature)?;
         let (overrun, resumes) = self.outbound.with(|outbound| {
             outbound.call_in_turn()?;
-            Ok::<_, ProtocolError>((outbound.call_arrived(id, structure_bytes, config)?, outbound.resumes()))
+            let overrun = outbound.call_arrived(id, structure_bytes, config)?;
+            outbound.eager_arrived(eager_bytes)?;
+            Ok::<_, ProtocolError>((overrun, outbound.resumes()))
         })?;
         let admitted = match overrun {
             Some(overrun) => Err(overloaded(overrun)),
@@ -504,24 +506,34 @@ impl<O: SharedOutbound> Session<'_, O> {
         let slot = *admitted.as_ref().unwrap_or(&0);
         let subject = Subject::Call { slot, deadline, idempotent, resume };
         let plan = Plan { subject, signature, order };
-        let Err(error) = admitted else { return self.begin(header, plan) };
+        let Err(error) = admitted else {
+            self.begin(id, plan, eager_bytes);
+            return Ok(());
+        };
         self.answer(id, &error);
         // Without a grant none of its payload comes; the entry stays until the client has taken note.
-        self.begin_dropped(header, plan)
+        self.begin_dropped(id, plan, eager_bytes);
+        Ok(())
     }
 
     fn result(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
         let id = header.id;
         let metadata = ResultMetadata::decode(body)?;
         let (signature, order) = self.tree(metadata.signature, metadata.order)?;
-        let is_awaited = self.outbound.with(|outbound| outbound.result_arrived(id))?;
+        let eager_bytes = eager_bytes(header, &signature)?;
+        let is_awaited = self.outbound.with(|outbound| {
+            let is_awaited = outbound.result_arrived(id)?;
+            outbound.eager_arrived(eager_bytes)?;
+            Ok::<_, ProtocolError>(is_awaited)
+        })?;
         let plan = Plan { subject: Subject::Answer, signature, order };
         if is_awaited {
-            return self.begin(header, plan);
+            self.begin(id, plan, eager_bytes);
+            return Ok(());
         }
-        self.begin_dropped(header, plan)?;
+        self.begin_dropped(id, plan, eager_bytes);
         // The server cannot let go of it otherwise.
-        if let Some(message) = self.reception.messages.get_mut(&id)
+        if let Some(message) = self.reception.messages.get_mut(id)
             && message.admit(Hold::None)
         {
             self.outbound.with(|outbound| outbound.grant(id));
@@ -537,43 +549,26 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// A message's head is legal: completes it, or makes ready for its payload.
-    fn begin(&mut self, header: &Header, plan: Plan) -> Result<(), ProtocolError> {
-        let (id, mut message) = (header.id, Incoming::new(plan));
-        self.charge_eager(header, &mut message)?;
+    fn begin(&mut self, id: u64, plan: Plan, eager_bytes: u64) {
+        let mut message = Incoming::new(plan);
+        message.charge_eager(eager_bytes);
         let bytes = message.memory_bytes();
         if bytes == 0 {
-            self.complete(id, message);
-            return Ok(());
+            return self.complete(id, message);
         }
         if !message.is_admitted() {
             self.events.push(Event::Wants { id, bytes });
         }
-        self.reception.messages.insert(id, Box::new(message));
-        Ok(())
+        self.reception.messages.insert(id, message);
     }
 
     /// A message's head is legal, and nobody wants it: what comes of its payload will be dropped.
-    fn begin_dropped(&mut self, header: &Header, plan: Plan) -> Result<(), ProtocolError> {
+    fn begin_dropped(&mut self, id: u64, plan: Plan, eager_bytes: u64) {
         let mut message = Incoming::dropped(plan);
-        self.charge_eager(header, &mut message)?;
+        message.charge_eager(eager_bytes);
         if message.memory_bytes() > 0 {
-            self.reception.messages.insert(header.id, Box::new(message));
+            self.reception.messages.insert(id, message);
         }
-        Ok(())
-    }
-
-    /// The payload of an eager message is paid for from the credit that this side gave.
-    fn charge_eager(&mut self, header: &Header, message: &mut Incoming) -> Result<(), ProtocolError> {
-        if !header.is_eager() {
-            return Ok(());
-        }
-        let bytes = message.memory_bytes();
-        if bytes == 0 {
-            return Err(ProtocolError::EagerWithoutPayload { id: header.id });
-        }
-        self.outbound.with(|outbound| outbound.eager_arrived(bytes))?;
-        message.admit(Hold::Eager { bytes });
-        Ok(())
     }
 
     fn answer(&mut self, id: u64, error: &RemoteError) {
@@ -593,7 +588,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     fn drop_message(&mut self, id: u64, error: RemoteError) -> Result<(), ProtocolError> {
-        if let Some(message) = self.reception.messages.get_mut(&id) {
+        if let Some(message) = self.reception.messages.get_mut(id) {
             message.drop_payload();
         }
         match self.reception.role {
@@ -617,7 +612,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.known(Kind::Cancel, id)?;
         // One that is not whole is withdrawn by an abort.
-        if !self.reception.messages.contains_key(&id) {
+        if !self.reception.messages.contains(id) {
             self.events.push(Event::Cancel { id });
         }
         Ok(())
@@ -626,7 +621,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     /// The sender gave up a message that it had begun.
     fn abort(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.known(Kind::Abort, id)?;
-        let Some(message) = self.reception.messages.remove(&id) else { return Ok(()) };
+        let Some(message) = self.reception.messages.remove(id) else { return Ok(()) };
         let is_awaited = !message.is_dropped();
         match self.reception.role {
             Role::Server => self.outbound.with(|outbound| outbound.call_aborted(id)),
@@ -658,6 +653,15 @@ impl<O: SharedOutbound> Session<'_, O> {
             Ok((Subject::Answer, tree, hold)) => Event::Answer { id, answer: Ok((tree, hold)) },
         };
         self.events.push(event);
+    }
+}
+
+/// What an eager message takes of the credit that this side gave; nothing of one that waits for a grant.
+fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolError> {
+    match signature.memory_bytes() as u64 {
+        _ if !header.is_eager() => Ok(0),
+        0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
+        bytes => Ok(bytes),
     }
 }
 

@@ -106,6 +106,13 @@ impl Incoming {
         is_new
     }
 
+    /// So much of the eager credit pays for it; nothing pays yet where that is 0.
+    pub(super) fn charge_eager(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.admit(Hold::Eager { bytes });
+        }
+    }
+
     /// Takes note of the window in which it was admitted.
     pub(super) fn note_window(&mut self, window: u32) {
         self.window = window;

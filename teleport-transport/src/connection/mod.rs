@@ -10,6 +10,7 @@ mod error;
 mod inbound;
 mod incoming;
 mod liveness;
+mod messages;
 mod outbound;
 mod pace;
 mod resuming;

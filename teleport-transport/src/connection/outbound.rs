@@ -709,10 +709,16 @@ fn stage_data(
     checksum: bool,
     staged: &mut Staged,
 ) {
-    let chunk = take_bytes(pieces, bytes as usize);
-    let crc = checksum.then(|| chunk.iter().fold(0, |crc, piece| teleport_wire::checksum(crc, piece)));
+    let crc = checksum.then(|| checksum_of_first(pieces, bytes as usize));
     staged.append(&Header::data(id, bytes, crc).encode());
-    for piece in chunk {
+    let mut left = bytes as usize;
+    while left > 0 {
+        let Some(mut piece) = pieces.pop_front() else { break };
+        if piece.len() > left {
+            pieces.push_front(piece.slice(left..));
+            piece = piece.slice(..left);
+        }
+        left -= piece.len();
         if piece.len() <= MAX_COPIED_BYTES && *copied_bytes + piece.len() <= MAX_COPIED_BYTES_PER_MESSAGE {
             *copied_bytes += piece.len();
             staged.append(&piece);
@@ -723,20 +729,13 @@ fn stage_data(
     }
 }
 
-/// The next `bytes` bytes of `pieces`; the last piece may be split.
-fn take_bytes(pieces: &mut VecDeque<Buffer>, mut bytes: usize) -> Vec<Buffer> {
-    let mut taken = Vec::new();
-    while bytes > 0 {
-        let Some(piece) = pieces.pop_front() else { break };
-        if piece.len() > bytes {
-            taken.push(piece.slice(..bytes));
-            pieces.push_front(piece.slice(bytes..));
-            break;
-        }
-        bytes -= piece.len();
-        taken.push(piece);
-    }
-    taken
+/// The checksum of the first `bytes` bytes of `pieces`.
+fn checksum_of_first(pieces: &VecDeque<Buffer>, mut bytes: usize) -> u32 {
+    pieces.iter().fold(0, |crc, piece| {
+        let counted = piece.len().min(bytes);
+        bytes -= counted;
+        teleport_wire::checksum(crc, &piece[..counted])
+    })
 }
 
 #[cfg(test)]
