@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Attach(Arc<Link>),
     Read(Arc<Link>),
     Grant(Arc<Link>, u64, Charge),
+    Want(Arc<Link>, u64),
     Drained(Arc<Link>),
     Timer(Arc<Link>, Instant),
     Abort(Arc<Link>),
@@ -339,6 +340,7 @@ impl Polling {
                 }
                 Command::Read(link) => self.read(link, now),
                 Command::Grant(link, id, charge) => link.grant(id, charge),
+                Command::Want(link, id) => link.want(id),
                 Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
