@@ -311,9 +311,9 @@ impl Core {
                 Ran::No
             }
             Withdrawn::Requested => Ran::Maybe,
-            // Its result may wait for memory: it comes, and is dropped.
+            // Its result may wait for memory: it comes, and is dropped. The link may be reading: it told of this connection.
             Withdrawn::NotOpen => {
-                link.want(place.id);
+                link.want_later(place.id);
                 Ran::Maybe
             }
         }

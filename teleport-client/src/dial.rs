@@ -83,7 +83,13 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
             return Err(AttemptError::Handshake { peer, reason: reason.clone() });
         }
         if !state.wants_connection() {
-            link.abort();
+            // Before a lock of the link is taken.
+            drop(state);
+            // One that has opened is told goodbye by whoever ends the client, or as it opens: it may have carried calls
+            // before this thread came to look.
+            if link.peer().is_none() {
+                link.abort();
+            }
             return Err(AttemptError::Closed);
         }
         core.changed.wait(&mut state);

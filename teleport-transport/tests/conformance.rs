@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ fn next<T>(receiver: &Receiver<T>) -> T {
 struct Service {
     kept: Mutex<Vec<(Arc<Link>, u64)>>,
     cancelled: Mutex<Option<Sender<u64>>>,
+    /// Asks again whenever it is told that enough has gone.
+    drains_again: AtomicBool,
     closed: Mutex<Option<Sender<Arc<Closed>>>>,
 }
 
@@ -58,6 +61,12 @@ impl Handler for Service {
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         if let Some(sender) = &*self.cancelled.lock() {
             sender.send(id).expect("the test waits");
+        }
+    }
+
+    fn drained(&self, link: &Arc<Link>) {
+        if self.drains_again.load(Ordering::Relaxed) {
+            link.await_drain(0);
         }
     }
 
@@ -273,6 +282,25 @@ fn a_cancel_reaches_the_server_and_the_call_is_still_answered() {
         link.answer(id, Message::error(&error)).expect("it is open");
         assert_eq!(next(&client.answers), (kept, Err(error)));
         assert_eq!(client.link.withdraw(kept), Withdrawn::NotOpen);
+    });
+}
+
+#[test]
+fn who_asks_the_poller_again_and_again_keeps_it_from_nobody() {
+    for_each_socket("again", |address| {
+        let world = serve(address, config("service"), 1 << 20);
+        let client = Client::connect(&world.address, config("client"));
+        let id = client.call("keep", &Tree::Null);
+        client.call("echo", &Tree::Null);
+        next(&client.answers).1.expect("echo does not fail");
+        let (link, _) = world.service.kept.lock().pop().expect("the first call has come");
+        world.service.drains_again.store(true, Ordering::Relaxed);
+        link.await_drain(0);
+        for _ in 0..10 {
+            assert_ne!(client.call("echo", &Tree::Null), id);
+            next(&client.answers).1.expect("echo does not fail");
+        }
+        world.service.drains_again.store(false, Ordering::Relaxed);
     });
 }
 

@@ -5,14 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex};
+use std::net::TcpListener;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
+use teleport::wire::{CallAnswer, Hello, Kind, Limits, Message, ResumeAnswer, decode_ids, encode_frame};
 use teleport::{
     Array, CallError, CallFuture, Client, Context, ErrorKind, Methods, OnDisconnect, Ran, Server,
     ServerHandle, Tree, tree,
 };
-use teleport_tests::{Cut, Proxy, Random, abstract_address, until, watched};
+use teleport_tests::{Cut, Proxy, Random, Raw, abstract_address, until, watched};
 
 /// How often each call ran, on all servers together.
 #[derive(Clone, Default)]
@@ -324,5 +327,40 @@ fn calls_that_do_not_ask_for_it_do_not_survive() {
         assert_eq!(error.ran(), Ran::Maybe);
         world.gate.open();
         assert_eq!(survives.wait().unwrap(), tree!(2u64));
+    });
+}
+
+/// The client hears of the result with the answer to its question, and has given the call up by then.
+#[test]
+fn a_call_that_was_withdrawn_while_the_server_was_asked_is_answered_in_one_breath() {
+    watched(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        let (asked, was_asked) = mpsc::channel();
+        let (withdrawn, was_withdrawn) = mpsc::channel();
+        let server = thread::spawn(move || {
+            let hello = Hello { max_open_calls: 8, features: Hello::RESUME, ..Raw::hello() };
+            let mut raw = Raw::accept(&listener);
+            raw.introduce(&hello);
+            let id = raw.next_of(Kind::Call).header.id;
+            drop(raw);
+            let mut raw = Raw::accept(&listener);
+            raw.introduce(&hello);
+            raw.next_of(Kind::Resume);
+            asked.send(()).unwrap();
+            was_withdrawn.recv().unwrap();
+            let answer = ResumeAnswer { calls: vec![(id, CallAnswer::Done)] };
+            let result = Message::result(&Tree::Null, &Limits::default()).unwrap();
+            let answer = encode_frame(Kind::ResumeAnswer, 0, &answer.encode());
+            raw.send(&[&answer[..], &result.header(id, false), &result.metadata].concat());
+            let acks = raw.next_of(Kind::Ack).body;
+            assert_eq!(decode_ids(&acks).unwrap().collect::<Vec<_>>(), [id]);
+        });
+        let client = Client::builder(&address).on_disconnect(OnDisconnect::Resume).connect().unwrap();
+        let future = client.call("echo", ()).send().unwrap();
+        was_asked.recv().unwrap();
+        assert_eq!(future.cancel(), Ran::Maybe);
+        withdrawn.send(()).unwrap();
+        server.join().unwrap();
     });
 }

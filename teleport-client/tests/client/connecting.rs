@@ -143,10 +143,12 @@ fn a_lost_connection_fails_calls_and_is_made_again() {
 fn a_server_may_restart() {
     watched(|| {
         let address = address();
-        let server = Server::start(&address);
+        let mut server = Server::start(&address);
         let client = Client::connect(&address).unwrap();
         let (held, line) = (client.call("hold", ()).send().unwrap(), client.clone());
         server.saw_held(1);
+        // Else it connects again to this one before it has gone.
+        server.stop_listening();
         server.goodbye(Some(ErrorKind::Closing), "maintenance");
         let error = held.wait().unwrap_err();
         assert!(

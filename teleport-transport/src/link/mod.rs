@@ -296,7 +296,8 @@ impl Link {
     }
 
     /// Somebody waits for message `id`: if it waits for room in the budget, it is granted without. Changes nothing for a
-    /// message that has not begun, was granted, or is gone; one that begins later asks [`Handler::is_awaited`].
+    /// message that has not begun, was granted, or is gone; one that begins later asks [`Handler::is_awaited`]. Never from a
+    /// handler, which would wait for itself: see [`want_later`](Link::want_later).
     pub fn want(self: &Arc<Self>, id: u64) {
         let Some(budget) = &self.budget else { return };
         {
@@ -308,6 +309,11 @@ impl Link {
             inbound.grant(id, Hold::Charged(charge), &self.outbound);
         }
         self.flush();
+    }
+
+    /// As [`want`](Link::want), but the poller does it, soon: for handlers, which are called with the receiving half locked.
+    pub fn want_later(self: &Arc<Self>, id: u64) {
+        self.poller.send(Command::Want(self.clone(), id));
     }
 
     /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a

@@ -3,7 +3,8 @@
 //! Flow: the kernel says which sockets are ready -> each link reads and writes for one turn; who has more goes to the
 //! ready list, so that all get a turn -> commands of other threads -> timers. A poller owns the read-ahead buffer of all
 //! its links. Never runs user code that blocks; an inline method is the user's promise not to.
-//! Bounds: one turn a link a round, `MAX_ACCEPTS_PER_ROUND`, one timer entry a link and one more when it closes.
+//! Bounds: one turn a link a round, the commands that had come when theirs did, `MAX_ACCEPTS_PER_ROUND`, one timer entry a
+//! link and one more when it closes.
 
 mod timers;
 
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Attach(Arc<Link>),
     Read(Arc<Link>),
     Grant(Arc<Link>, u64, Charge),
+    Want(Arc<Link>, u64),
     Drained(Arc<Link>),
     Timer(Arc<Link>, Instant),
     Abort(Arc<Link>),
@@ -368,9 +370,11 @@ impl Polling {
         }
     }
 
-    /// Carries out what other threads asked for; true if the poller is to end.
+    /// Carries out what was asked for so far; true if the poller is to end. What comes meanwhile, also from here, wakes it
+    /// again: sockets get their turn before.
     fn obey(&mut self, now: Instant) -> bool {
-        while let Ok(command) = self.commands.try_recv() {
+        for _ in 0..self.commands.len() {
+            let Ok(command) = self.commands.try_recv() else { break };
             match command {
                 Command::Attach(link) => {
                     self.spin.extend_to(link.spin_time());
@@ -382,6 +386,7 @@ impl Polling {
                 }
                 Command::Read(link) => self.read(link, now),
                 Command::Grant(link, id, charge) => link.grant(id, charge),
+                Command::Want(link, id) => link.want(id),
                 Command::Drained(link) => link.drained(),
                 Command::Timer(link, at) => self.timers.add(at, link.key()),
                 Command::Abort(link) => {
