@@ -141,7 +141,7 @@ impl Core {
         let (acquired, dials) = {
             let mut state = self.state.lock();
             self.earlier_failure(&mut state)?;
-            let acquired = state.acquire(&request.method, deadline, Instant::now())?;
+            let acquired = state.acquire(&request.method, deadline, Instant::now)?;
             let mut dials = false;
             if let Acquired::Later(pass) = &acquired {
                 if let Some(at) = state.expiry(pass) {
@@ -183,29 +183,29 @@ impl Core {
             Unsent::Failed(error)
         };
         let method = || request.method.clone();
-        let flight = Arc::new(Flight::new(method(), deadline, request.survival()));
+        let flight = Flight::new(method(), deadline, request.survival());
         let message = encode(&flight, &request.tree, &door.limits).map_err(failed)?;
         let bytes = message.payload_bytes;
-        let mut current = true;
+        let mut under_way = None;
         let sent = door.link.call(message, |id| {
             let place = Place { connection: door.connection, id };
-            flight.set_place(place);
-            current = self.state.lock().sent(place, &flight);
+            let flight = Arc::new(flight.placed(place));
+            under_way = self.state.lock().sent(place, &flight).then_some(flight);
         });
-        match sent {
-            Ok(_) if current => {
+        match (sent, under_way) {
+            (Ok(_), Some(flight)) => {
                 self.meter.sent(bytes);
                 self.arm_for(&flight);
                 Ok(flight)
             }
-            Ok(id) => {
+            (Ok(id), None) => {
                 self.give_back();
                 Err(self.sent_too_late(door, id, method()))
             }
-            Err(SendError::TooManyCalls { max_open_calls }) => {
+            (Err(SendError::TooManyCalls { max_open_calls }), _) => {
                 Err(failed(CallError::Full { method: method(), max_inflight: max_open_calls as usize }))
             }
-            Err(_) => {
+            (Err(_), _) => {
                 self.give_back();
                 self.found_over(&door.link);
                 Err(Unsent::Again)

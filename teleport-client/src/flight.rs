@@ -108,6 +108,12 @@ impl Flight {
         Flight { method, deadline, survival, place, cell, deferred }
     }
 
+    /// Before others know of it.
+    pub(crate) fn placed(mut self, place: Place) -> Flight {
+        *self.place.get_mut() = Some(place);
+        self
+    }
+
     /// Where it is under way, or was last.
     pub(crate) fn place(&self) -> Option<Place> {
         *self.place.lock()

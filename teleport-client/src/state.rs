@@ -190,7 +190,7 @@ impl<L> State<L> {
         &mut self,
         method: &Key,
         deadline: Option<Deadline>,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Result<Acquired<L>, CallError> {
         if self.closing {
             return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
@@ -198,7 +198,7 @@ impl<L> State<L> {
         if let Some(door) = self.free_slot() {
             return Ok(Acquired::Now(door));
         }
-        let pass = Arc::new(Pass::new(method.clone(), deadline, now));
+        let pass = Arc::new(Pass::new(method.clone(), deadline, now()));
         self.waiting.push_back(pass.clone());
         Ok(Acquired::Later(pass))
     }

@@ -37,7 +37,7 @@ impl Fixture {
 
     fn acquire(&mut self, time: Option<Duration>) -> Acquired<()> {
         let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        self.state.acquire(&"act".into(), deadline, self.now).unwrap()
+        self.state.acquire(&"act".into(), deadline, || self.now).unwrap()
     }
 
     fn has_slot(&mut self) -> bool {
@@ -226,7 +226,7 @@ fn closing_refuses_what_was_not_sent() {
     let pass = x.wait(None);
     x.state.begin_close(&mut x.wakers);
     assert!(matches!(polled(&pass), Some(Err(CallError::Closed { ran: Ran::No, .. }))));
-    assert!(x.state.acquire(&"act".into(), None, x.now).is_err());
+    assert!(x.state.acquire(&"act".into(), None, || x.now).is_err());
     assert!(x.state.try_acquire(&"act".into()).is_err());
     assert!(x.state.has_held() && !x.state.has_detached());
     drop(flight.release(&Waiting::default()));

@@ -539,11 +539,10 @@ impl Outbound {
         self.control.grants.push(id);
     }
 
-    /// Gives eager credit back; true if enough has come together to be worth a frame of its own.
-    pub fn give_credit(&mut self, bytes: u64) -> bool {
+    /// Gives eager credit back, with a frame: best when much of it has come together.
+    pub fn give_credit(&mut self, bytes: u64) {
         self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
         self.control.credit_bytes += bytes;
-        self.control.credit_bytes.saturating_mul(2) >= self.max_eager_bytes
     }
 
     /// Says goodbye once everything queued has gone. Nothing can be queued from now on.

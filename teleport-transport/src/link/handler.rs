@@ -1,37 +1,35 @@
 //! What a [`Link`] tells the layer above, and what that layer gives back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
 use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
 
 use super::Link;
+use super::credit::Credit;
 use crate::connection::{Closed, Gate, Hold, SlowCalls};
 
 /// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
 #[derive(Debug)]
 pub struct Lease {
     hold: Hold,
-    link: Weak<Link>,
+    /// Where eager credit goes back; charges and nothing at all settle themselves.
+    credit: Option<Arc<Credit>>,
 }
 
 impl Lease {
-    pub(super) fn new(hold: Hold, link: &Arc<Link>) -> Lease {
-        // A charge and nothing at all settle themselves.
-        let link = if hold.eager_bytes() > 0 { Arc::downgrade(link) } else { Weak::new() };
-        Lease { hold, link }
+    pub(super) fn new(hold: Hold, link: &Link) -> Lease {
+        let credit = (hold.eager_bytes() > 0).then(|| link.credit.clone());
+        Lease { hold, credit }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let eager_bytes = self.hold.eager_bytes();
-        if eager_bytes > 0
-            && let Some(link) = self.link.upgrade()
-        {
-            link.give_credit(eager_bytes);
+        if let Some(credit) = &self.credit {
+            credit.give_back(self.hold.eager_bytes());
         }
     }
 }

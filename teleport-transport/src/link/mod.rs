@@ -11,6 +11,7 @@
 //! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
 //! link keeps a thread for itself.
 
+mod credit;
 mod drive;
 mod gather;
 mod handler;
@@ -28,6 +29,7 @@ use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
 use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
 
+use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub use self::gather::release_held;
@@ -110,6 +112,7 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     right: WriteRight,
+    credit: Arc<Credit>,
     gather: Gather,
     /// Of threads that drive the link.
     spin: Spin,
@@ -185,7 +188,7 @@ impl Link {
     ) -> Arc<Link> {
         let (inbound, outbound) = connection::halves(role, config, Instant::now());
         let has_pace = inbound.has_pace() && budget.is_some();
-        Arc::new(Link {
+        Arc::new_cyclic(|me| Link {
             key: poller.next_key(),
             peer_address: socket.peer().to_owned(),
             poller: poller.clone(),
@@ -201,6 +204,7 @@ impl Link {
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
             right: WriteRight::new(),
+            credit: Credit::new(me.clone(), config.eager_credit_bytes),
             gather: Gather::default(),
             spin: Spin::new(config.spin),
             unwritten: AtomicUsize::new(0),
@@ -330,10 +334,8 @@ impl Link {
     }
 
     pub(crate) fn give_credit(self: &Arc<Self>, bytes: u64) {
-        let due = self.outbound.lock().give_credit(bytes);
-        if due {
-            self.flush();
-        }
+        self.outbound.lock().give_credit(bytes);
+        self.flush();
     }
 
     // ---- Writing ----
