@@ -11,6 +11,7 @@ mod contender;
 mod fairness;
 mod idle;
 mod outcome;
+mod protocol;
 mod raw;
 mod report;
 mod stats;
