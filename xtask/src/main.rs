@@ -36,9 +36,11 @@ struct Cli {
 enum Command {
     Bench(bench::Options),
     #[command(hide = true)]
+    BenchClient(bench::ContenderOptions),
+    #[command(hide = true)]
     BenchIdle(bench::PartyOptions),
     #[command(hide = true)]
-    BenchServer(bench::ServerOptions),
+    BenchServe(bench::ContenderOptions),
     Ci(ci::Options),
     Fuzz(fuzz::Options),
     Soak(soak::Options),
@@ -61,8 +63,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Bench(options) => bench::run(&options),
+        Command::BenchClient(options) => bench::run_client(&options),
         Command::BenchIdle(options) => bench::run_party(&options),
-        Command::BenchServer(options) => bench::run_server(&options),
+        Command::BenchServe(options) => bench::run_server(&options),
         Command::Ci(options) => ci::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
