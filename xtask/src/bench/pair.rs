@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::contender::Who;
 use super::peers::Peer;
@@ -140,7 +140,7 @@ pub(super) struct Pair {
 /// What one round gave.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
-    /// Of the slowest client.
+    /// From the first send to the last answer; of several clients, also the way of the command to them.
     pub(super) elapsed: Duration,
     /// Of all clients.
     pub(super) latencies: Vec<Duration>,
@@ -184,6 +184,7 @@ impl Pair {
     /// Has all clients run a round at the same time. The inner error says why this contender has no such round.
     pub(super) fn round(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
         let line = round.to_string();
+        let start = Instant::now();
         self.clients.iter_mut().try_for_each(|client| client.child.tell(&line))?;
         let mut sample = Sample { elapsed: Duration::ZERO, latencies: Vec::new() };
         let mut without = None;
@@ -196,6 +197,10 @@ impl Pair {
                 Answer::Unsupported(why) => without = Some(format!("does not support it: {why}")),
                 Answer::Failed(why) => without = Some(format!("failed: {why}")),
             }
+        }
+        if self.clients.len() > 1 {
+            // They need not start at the same moment: none of them knows how long all of them took.
+            sample.elapsed = start.elapsed();
         }
         Ok(without.map_or(Ok(sample), Err))
     }

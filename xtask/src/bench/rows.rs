@@ -78,7 +78,7 @@ impl Row {
             bytes,
             in_flight: 1,
             clients: 1,
-            entries: vec![raw(workload), ours(workload)],
+            entries: vec![raw(Who::Raw, workload), raw(Who::RawSpinning, workload), ours(workload)],
             peers: Some(workload),
             placement: Placement::TwoCores,
             goals: [None; 2],
@@ -153,10 +153,11 @@ impl Row {
     }
 }
 
-fn raw(workload: Workload) -> Entry {
+/// Plain sockets wait in two ways, and the better one of each row is its ceiling.
+fn raw(who: Who, workload: Workload) -> Entry {
     // Plain sockets have no workers: they are compared with the plain round trip.
     let workload = if workload == Workload::Pool { Workload::Echo } else { workload };
-    Entry { who: Who::Raw, kind: Kind::Ceiling, workload, label: "raw" }
+    Entry { who, kind: Kind::Ceiling, workload, label: "raw" }
 }
 
 fn ours(workload: Workload) -> Entry {
@@ -290,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn a_ceiling_stands_first() {
+    fn ceilings_stand_first() {
         for row in all(256) {
-            let later = &row.entries[1..];
-            assert!(later.iter().all(|entry| entry.kind != Kind::Ceiling), "{}", row.name);
-            assert!(row.entries.iter().any(|entry| entry.kind == Kind::Teleport), "{}", row.name);
+            let kinds: Vec<Kind> = row.entries.iter().map(|entry| entry.kind).collect();
+            assert!(kinds.is_sorted_by_key(|kind| *kind != Kind::Ceiling), "{}", row.name);
+            assert_eq!(kinds.last(), Some(&Kind::Teleport), "{}", row.name);
         }
     }
 }

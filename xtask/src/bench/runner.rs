@@ -76,6 +76,7 @@ impl Runner {
             }
         }
         all.retain(|runs| runs.why_out.is_none());
+        keep_best_ceiling(row, &mut all);
         self.judge_noise(row, transport, &all);
         Ok(outcomes(row, transport, all))
     }
@@ -147,6 +148,17 @@ impl Runner {
             }
         }
     }
+}
+
+/// Leaves one ceiling: the one that did best.
+fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
+    let more_is_better = matches!(row.measure, Measure::Throughput | Measure::CallsPerSecond);
+    let ceilings = all.iter().enumerate().filter(|(_, runs)| runs.kind == Kind::Ceiling);
+    let rank = |values: &[f64]| if more_is_better { -median(values) } else { median(values) };
+    let best = ceilings.map(|(index, runs)| (index, rank(&runs.values[0])));
+    let Some((best, _)) = best.min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    let mut index = 0..;
+    all.retain(|runs| index.next() == Some(best) || runs.kind != Kind::Ceiling);
 }
 
 /// So many calls take about `target`, if the last round is a guide.

@@ -27,6 +27,8 @@ pub(crate) struct ContenderOptions {
 pub(super) enum Who {
     /// Plain sockets.
     Raw,
+    /// Plain sockets that look for a while before they block.
+    RawSpinning,
     /// This library.
     Teleport,
     /// This library, with a checksum of the payload.
@@ -36,15 +38,26 @@ pub(super) enum Who {
 }
 
 impl Who {
-    pub(super) const ALL: [Who; 4] = [Who::Raw, Who::Teleport, Who::TeleportChecked, Who::TeleportSmall];
+    pub(super) const ALL: [Who; 5] =
+        [Who::Raw, Who::RawSpinning, Who::Teleport, Who::TeleportChecked, Who::TeleportSmall];
 
     /// As the commands have it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Who::Raw => "raw",
+            Who::RawSpinning => "raw-spinning",
             Who::Teleport => "teleport",
             Who::TeleportChecked => "teleport-checked",
             Who::TeleportSmall => "teleport-small",
+        }
+    }
+
+    /// How a raw one waits.
+    fn waiting(self) -> Option<raw::Waiting> {
+        match self {
+            Who::Raw => Some(raw::Waiting::Blocking),
+            Who::RawSpinning => Some(raw::Waiting::Spinning),
+            _ => None,
         }
     }
 
@@ -60,8 +73,8 @@ impl Who {
 pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     let ContenderOptions { who, address } = options;
-    if *who == Who::Raw {
-        return protocol::serve_until_told(&raw::serve(address)?).map_err(Failure::bench);
+    if let Some(waiting) = who.waiting() {
+        return protocol::serve_until_told(&raw::serve(address, waiting)?).map_err(Failure::bench);
     }
     let server = ours::serve(who.variant(), address).map_err(Failure::bench)?;
     protocol::serve_until_told(&server.address().to_string()).map_err(Failure::bench)
@@ -71,9 +84,10 @@ pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
 pub(crate) fn run_client(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     let ContenderOptions { who, address } = options;
-    if *who == Who::Raw {
-        let mut client = raw::Client::connect(address)?;
-        return protocol::answer_rounds(raw::SETTINGS, |round| client.run(round)).map_err(Failure::bench);
+    if let Some(waiting) = who.waiting() {
+        let mut client = raw::Client::connect(address, waiting)?;
+        return protocol::answer_rounds(&waiting.settings(), |round| client.run(round))
+            .map_err(Failure::bench);
     }
     let variant = who.variant();
     let mut client = ours::Party::connect(variant, address).map_err(Failure::bench)?;

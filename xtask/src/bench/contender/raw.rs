@@ -4,15 +4,20 @@
 //! a head and its payload, and an answer the message itself, a payload, or one byte. Both sides read into a [`Ring`] of as
 //! many warm messages as are in flight, with reads of at most 1 MiB that may end in the middle of a message. Small messages
 //! go many to a write: the client sends as many as were answered, and the server answers all that one read has brought.
+//! Waiting is done in one of two ways, of which the report takes the better one for each row: a read that blocks, or one that
+//! looks for [`SPIN`] before it blocks, as Teleport does.
 //! The memory is of the same kind as Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a
 //! program can do that knows beforehand what comes.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use teleport::{Array, Pool};
 
 use crate::bench::protocol::{Answer, Round, Stopwatch, Workload};
@@ -33,11 +38,85 @@ const UNIX_SEND_BUFFER_BYTES: usize = 1 << 20;
 /// What sockets take in any case. With more on its way in both directions, two sides that block would wait for each other.
 const MAX_ECHOES_BYTES: u64 = 64 << 10;
 
-/// What the report says of it.
-pub(super) const SETTINGS: &str = "blocking sockets, TCP_NODELAY, reads of at most 1 MiB, warm memory in huge pages, small messages many to a write";
+/// How long a read looks before it blocks: what Teleport does by default.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// How a side waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Blocking,
+    Spinning,
+}
+
+impl Waiting {
+    /// What the report says of it.
+    pub(super) fn settings(self) -> String {
+        let waiting = match self {
+            Waiting::Blocking => "reads that block",
+            Waiting::Spinning => "reads that look for 50 us before they block",
+        };
+        format!(
+            "{waiting}, of at most 1 MiB; TCP_NODELAY; warm memory in huge pages; small messages many to a write"
+        )
+    }
+
+    fn of<S: Read + Write + AsFd + Send + 'static>(
+        self,
+        stream: S,
+        set_nonblocking: impl FnOnce(&S, bool) -> io::Result<()>,
+    ) -> io::Result<Box<dyn Stream>> {
+        if self == Waiting::Blocking {
+            return Ok(Box::new(stream));
+        }
+        set_nonblocking(&stream, true)?;
+        Ok(Box::new(Spinning(stream)))
+    }
+}
 
 trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
+
+/// A socket that does not block, behind calls that do.
+struct Spinning<S>(S);
+
+impl<S: AsFd> Spinning<S> {
+    fn block(&self, until: PollFlags) -> io::Result<()> {
+        poll(&mut [PollFd::new(self.0.as_fd(), until)], PollTimeout::NONE)?;
+        Ok(())
+    }
+}
+
+impl<S: Read + AsFd> Read for Spinning<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut start = None;
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            if start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                self.block(PollFlags::POLLIN)?;
+            } else {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl<S: Write + AsFd> Write for Spinning<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.block(PollFlags::POLLOUT)?,
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A listening socket.
 enum Listener {
@@ -57,28 +136,31 @@ impl Listener {
         Ok((Listener::Tcp(listener), address))
     }
 
-    fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    fn accept(&self, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
         match self {
-            Listener::Unix(listener) => tuned_unix(listener.accept()?.0),
-            Listener::Tcp(listener) => tuned(listener.accept()?.0),
+            Listener::Unix(listener) => tuned_unix(listener.accept()?.0, waiting),
+            Listener::Tcp(listener) => tuned(listener.accept()?.0, waiting),
         }
     }
 }
 
-fn tuned(stream: TcpStream) -> io::Result<Box<dyn Stream>> {
+fn tuned(stream: TcpStream, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
     stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
+    waiting.of(stream, TcpStream::set_nonblocking)
 }
 
-fn tuned_unix(stream: UnixStream) -> io::Result<Box<dyn Stream>> {
+fn tuned_unix(stream: UnixStream, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &UNIX_SEND_BUFFER_BYTES)?;
-    Ok(Box::new(stream))
+    waiting.of(stream, UnixStream::set_nonblocking)
 }
 
-fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+fn connect(address: &str, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
     match address.strip_prefix("ipc://@") {
-        Some(name) => tuned_unix(UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?),
-        None => tuned(TcpStream::connect(address.trim_start_matches("tcp://"))?),
+        Some(name) => {
+            let place = SocketAddr::from_abstract_name(name)?;
+            tuned_unix(UnixStream::connect_addr(&place)?, waiting)
+        }
+        None => tuned(TcpStream::connect(address.trim_start_matches("tcp://"))?, waiting),
     }
 }
 
@@ -228,10 +310,10 @@ impl Kit {
 }
 
 /// Serves each client on a thread of its own, for ever. Gives its address.
-pub(super) fn serve(address: &str) -> Result<String, Failure> {
+pub(super) fn serve(address: &str, waiting: Waiting) -> Result<String, Failure> {
     let (listener, address) = Listener::bind(address).map_err(Failure::bench)?;
     thread::spawn(move || {
-        while let Ok(mut stream) = listener.accept() {
+        while let Ok(mut stream) = listener.accept(waiting) {
             let mut kit = None;
             // A client that goes ends its thread.
             thread::spawn(move || while answer(&mut *stream, &mut kit).is_ok() {});
@@ -268,8 +350,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn connect(address: &str) -> Result<Client, Failure> {
-        Ok(Client { stream: connect(address).map_err(Failure::bench)?, kit: None })
+    pub(super) fn connect(address: &str, waiting: Waiting) -> Result<Client, Failure> {
+        Ok(Client { stream: connect(address, waiting).map_err(Failure::bench)?, kit: None })
     }
 
     pub(super) fn run(&mut self, round: &Round) -> Answer {
