@@ -5,6 +5,7 @@
 //! `target/bench`, and a JSON file where asked for.
 //! Absolute numbers change from run to run; the ratios are what to read. `BENCHMARKING.md` tells how.
 
+mod build;
 mod contender;
 mod idle;
 mod machine;
@@ -111,13 +112,18 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
     let chosen = |name: &String| options.row.as_ref().is_none_or(|part| name.contains(part));
     let mut rows = rows::all(options.large_mib);
     rows.retain(|row| row.names().iter().any(chosen) && (!is_remote || row.can_be_remote()));
-    let mut progress = Progress::of(rows.len() * transports.len());
+    let builds = !is_remote && build::ROWS.iter().any(|name| chosen(&(*name).to_owned()));
+    let mut progress = Progress::of(rows.len() * transports.len() + usize::from(builds));
     let mut outcomes = Vec::new();
     for &transport in transports {
         for row in &rows {
             progress.next(&format!("{} over {transport}", row.name));
             outcomes.extend(runner.measure(row, transport)?.into_iter().filter(|one| chosen(&one.row)));
         }
+    }
+    if builds {
+        progress.next(build::ROWS[0]);
+        outcomes.extend(build::measure()?.into_iter().filter(|one| chosen(&one.row)));
     }
     about.notes.append(&mut runner.notes);
     if !runner.noisy.is_empty() {
