@@ -32,11 +32,13 @@ impl Child {
     ) -> Result<Child, Failure> {
         let program = std::env::current_exe().map_err(Failure::bench)?;
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.args(arguments).envs(environment.iter().copied());
+        Child::of(command)
+    }
+
+    /// Starts any program.
+    pub(crate) fn of(mut command: Command) -> Result<Child, Failure> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let name = shell::line(&command);
         let mut process =
             command.spawn().map_err(|source| Failure::Start { command: name.clone(), source })?;

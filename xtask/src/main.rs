@@ -37,9 +37,11 @@ struct Cli {
 enum Command {
     Bench(bench::Options),
     #[command(hide = true)]
+    BenchClient(bench::ContenderOptions),
+    #[command(hide = true)]
     BenchIdle(bench::PartyOptions),
     #[command(hide = true)]
-    BenchServer(bench::ServerOptions),
+    BenchServe(bench::ContenderOptions),
     Ci(ci::Options),
     Counts(counts::Options),
     #[command(hide = true)]
@@ -65,8 +67,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Bench(options) => bench::run(&options),
+        Command::BenchClient(options) => bench::run_client(&options),
         Command::BenchIdle(options) => bench::run_party(&options),
-        Command::BenchServer(options) => bench::run_server(&options),
+        Command::BenchServe(options) => bench::run_server(&options),
         Command::Ci(options) => ci::run(&options),
         Command::Counts(options) => counts::run(&options),
         Command::CountsParty(options) => counts::run_party(&options),

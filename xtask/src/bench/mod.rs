@@ -1,33 +1,41 @@
-//! `cargo xtask bench`: what Teleport reaches of the machine's own limit, measured side by side in one run.
+//! `cargo xtask bench`: what Teleport reaches of the machine's own limit, and of its peers, measured side by side in one run.
 //!
-//! Flow: for each row, a server process a contender -> many short rounds that alternate between contenders, so that a
-//! machine that slows down slows both -> ratios pair by pair -> a table, a page with plots in `target/bench`, and a JSON
-//! file where asked for.
-//! Most rows compare with plain sockets; others compare Teleport with itself, for what a checksum or a large message at the
-//! side of small ones costs.
-//! Absolute numbers change from run to run; the ratios are what to read.
+//! Flow: `rows` says what is measured -> for each, `runner` has a server and a client process a contender (`pair`, which speak
+//! `protocol`) do many short rounds in turn -> `outcome` -> `report` judges pair by pair: a table, a page with plots in
+//! `target/bench`, and a JSON file where asked for.
+//! Absolute numbers change from run to run; the ratios are what to read. `BENCHMARKING.md` tells how.
 
+mod build;
 mod contender;
-mod fairness;
 mod idle;
 mod outcome;
-mod raw;
+mod pair;
+mod peak;
+mod peers;
+mod placement;
+mod progress;
+mod protocol;
+mod remote;
 mod report;
+mod rows;
+mod runner;
 mod stats;
 
-use std::time::Instant;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use self::contender::{Answer, Contender, Who};
+pub(crate) use self::contender::{ContenderOptions, run_client, run_server};
 pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
-use self::outcome::{Contended, Kind, Outcome, Plot, Point, Unit};
+use self::outcome::Outcome;
+use self::pair::{Place, Program};
+use self::progress::Progress;
 use self::report::{About, Report};
-use crate::child;
+use self::runner::Runner;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Measure Teleport against the machine's own limit.
+/// Measure Teleport against the machine's own limit, and against its peers.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -36,94 +44,30 @@ pub(crate) struct Options {
     /// Only rows whose name contains this
     #[arg(long)]
     row: Option<String>,
-    /// Pairs of rounds for each row
-    #[arg(long, default_value_t = 30)]
-    rounds: usize,
+    /// Rounds of each contender in each row, instead of as many as there is time for
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
+    rounds: Option<u64>,
     /// MiB of the large message beside which small calls are made
-    #[arg(long, default_value_t = 256)]
-    large_mib: usize,
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..))]
+    large_mib: u64,
+    /// Also build and measure the peers
+    #[arg(long)]
+    peers: bool,
+    /// Start the servers of a run with --connect, from another machine of a trusted network; HOST:PORT
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "connect")]
+    serve: Option<String>,
+    /// Measure over TCP to the machine where --serve runs, instead of within this one; HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    connect: Option<String>,
     /// Also write the results to this file
     #[arg(long)]
-    json: Option<std::path::PathBuf>,
+    json: Option<PathBuf>,
 }
 
 /// What is measured in another way than the rows.
 #[derive(Debug, Subcommand)]
 enum Other {
     Idle(IdleOptions),
-}
-
-/// A server process of the benchmark; not for users.
-#[derive(Debug, Args)]
-pub(crate) struct ServerOptions {
-    who: Who,
-    address: String,
-    core: usize,
-}
-
-/// What one row measures.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    name: &'static str,
-    measure: Measure,
-    /// The second is compared with the first.
-    contenders: [Who; 2],
-    /// Payload of each message.
-    bytes: usize,
-    answer: Answer,
-    /// Messages in one round.
-    messages: usize,
-    /// The ratio that is to be reached.
-    goal: Option<f64>,
-    cores: Cores,
-}
-
-/// Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on two, and a wake-up
-/// of an idle core takes many times as long as a call: then contenders differ by luck. So each row says where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cores {
-    /// Both on the first core: nothing but instructions and changes of threads.
-    One,
-    /// A core each, which is idle while the other works.
-    Two,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Measure {
-    /// Bytes a second of a whole round: more is better.
-    Throughput,
-    /// The median time of a call: less is better.
-    Latency,
-}
-
-const ROWS: [Row; 8] = [
-    Row::throughput("256 MiB argument, null result", 256 << 20, 2),
-    Row::throughput("1 MiB argument, null result", 1 << 20, 200),
-    Row::latency("1 KiB call, inline method, p50, one core", Answer::Same, 2.0, Cores::One),
-    Row::latency("1 KiB call, inline method, p50, two cores", Answer::Same, 2.0, Cores::Two),
-    Row::latency("1 KiB call, pool of workers, p50, one core", Answer::SameFromPool, 3.0, Cores::One),
-    Row::latency("1 KiB call, pool of workers, p50, two cores", Answer::SameFromPool, 3.0, Cores::Two),
-    Row::throughput("256 MiB argument with checksum", 256 << 20, 2).of_checksum(),
-    Row::throughput("1 MiB argument with checksum", 1 << 20, 200).of_checksum(),
-];
-
-const RAW_AND_OURS: [Who; 2] = [Who::Raw, Who::Teleport];
-
-impl Row {
-    const fn throughput(name: &'static str, bytes: usize, messages: usize) -> Row {
-        let (measure, answer, cores) = (Measure::Throughput, Answer::Nothing, Cores::Two);
-        Row { name, measure, contenders: RAW_AND_OURS, bytes, answer, messages, goal: Some(0.8), cores }
-    }
-
-    /// The same, of what a checksum of the payload costs.
-    const fn of_checksum(self) -> Row {
-        Row { contenders: [Who::Teleport, Who::Checked], goal: None, ..self }
-    }
-
-    const fn latency(name: &'static str, answer: Answer, goal: f64, cores: Cores) -> Row {
-        let (measure, goal) = (Measure::Latency, Some(goal));
-        Row { name, measure, contenders: RAW_AND_OURS, bytes: 1 << 10, answer, messages: 1000, goal, cores }
-    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -133,43 +77,70 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         return again_optimized();
     }
-    pin_to_core(0)?;
-    let chosen = |name: &str| options.row.as_ref().is_none_or(|part| name.contains(part));
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for transport in ["tcp", "ipc"] {
-        for row in ROWS.iter().filter(|row| chosen(row.name)) {
-            eprintln!("measuring: {} over {transport} …", row.name);
-            outcomes.push(measure(row, transport, options.rounds)?);
-        }
-        for direction in fairness::Direction::ALL.into_iter().filter(|d| d.rows().into_iter().any(chosen)) {
-            eprintln!("measuring: {} over {transport} …", direction.rows()[0]);
-            let (address, large_bytes) = (address(transport, Who::Teleport), options.large_mib << 20);
-            let both = fairness::measure(direction, transport, &address, large_bytes, options.rounds)?;
-            outcomes.extend(both.into_iter().filter(|outcome| chosen(&outcome.row)));
+    if let Some(address) = &options.serve {
+        let peers = if options.peers { peers::available()?.ready } else { Vec::new() };
+        return remote::serve(address, peers.iter().map(Program::peer).collect());
+    }
+    let mut about = About { facts: report::facts(), notes: Vec::new() };
+    let outcomes = measure(options, &mut about)?;
+    show(options, &about, &outcomes)
+}
+
+/// All rows that were asked for, over each transport.
+fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure> {
+    let mut peers = peers::Peers::default();
+    if options.peers {
+        peers = peers::available()?;
+        about.notes.append(&mut peers.missing);
+    }
+    let place = match &options.connect {
+        Some(address) => Place::There(remote::plain(address).to_owned()),
+        None => Place::Here,
+    };
+    let is_remote = place != Place::Here;
+    if is_remote {
+        about.facts.push(("link".to_owned(), "between two machines; the facts are the client's".to_owned()));
+    }
+    let mut runner = Runner {
+        place,
+        rounds: options.rounds.map(|rounds| rounds as usize),
+        peers: peers.ready.iter().map(Program::peer).collect(),
+        notes: Vec::new(),
+        noisy: Vec::new(),
+    };
+    let transports = if is_remote { &["tcp"][..] } else { &["tcp", "unix"] };
+    let chosen = |name: &String| options.row.as_ref().is_none_or(|part| name.contains(part));
+    let mut rows = rows::all(options.large_mib);
+    rows.retain(|row| row.names().iter().any(chosen) && (!is_remote || row.can_be_remote()));
+    let builds = !is_remote && build::ROWS.iter().any(|name| chosen(&(*name).to_owned()));
+    let mut progress = Progress::of(rows.len() * transports.len() + usize::from(builds));
+    let mut outcomes = Vec::new();
+    for &transport in transports {
+        for row in &rows {
+            progress.next(&format!("{} over {transport}", row.name));
+            outcomes.extend(runner.measure(row, transport)?.into_iter().filter(|one| chosen(&one.row)));
         }
     }
-    let about = About { facts: report::facts(), notes: Vec::new() };
-    let report = Report::new(&about, &outcomes);
+    if builds {
+        progress.next(build::ROWS[0]);
+        outcomes.extend(build::measure()?.into_iter().filter(|one| chosen(&one.row)));
+    }
+    about.notes.append(&mut runner.notes);
+    if !runner.noisy.is_empty() {
+        about.notes.push(format!("Too noisy to tell, run them again: {}.", runner.noisy.join("; ")));
+    }
+    Ok(outcomes)
+}
+
+fn show(options: &Options, about: &About, outcomes: &[Outcome]) -> Result<(), Failure> {
+    let report = Report::new(about, outcomes);
     print!("{}", report.table());
     let page = report.write(&shell::target().join("bench"))?;
-    println!("\npage: {}", page.display());
+    println!("page: {}", page.display());
     match &options.json {
         Some(path) => std::fs::write(path, report.json()).map_err(Failure::file(path)),
         None => Ok(()),
     }
-}
-
-pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
-    child::follow_parent()?;
-    pin_to_core(options.core)?;
-    contender::serve(options.who, &options.address).map_err(Failure::bench)
-}
-
-/// Keeps this thread, and all that it starts, on one core.
-fn pin_to_core(core: usize) -> Result<(), Failure> {
-    let mut set = nix::sched::CpuSet::new();
-    set.set(core).map_err(Failure::bench)?;
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Failure::bench)
 }
 
 /// `cargo xtask` is built without optimisation; what is measured must be built with it.
@@ -183,88 +154,4 @@ fn again_optimized() -> Result<(), Failure> {
     } else {
         Err(Failure::Command { command: "cargo xtask bench".into(), status })
     }
-}
-
-/// Where a contender's server listens.
-fn address(transport: &str, who: Who) -> String {
-    match transport {
-        "tcp" => "tcp://127.0.0.1:0".to_owned(),
-        // No file is left of it.
-        _ => format!("ipc://@teleport-bench-{}-{who:?}", std::process::id()),
-    }
-}
-
-fn measure(row: &Row, transport: &'static str, rounds: usize) -> Result<Outcome, Failure> {
-    let start = |who| Contender::start(who, &address(transport, who), row.cores);
-    let [base, other] = row.contenders.map(start);
-    let (mut base, mut other) = (base?, other?);
-    let (mut of_base, mut of_other) = (Rounds::default(), Rounds::default());
-    for contender in [&mut base, &mut other] {
-        round(row, contender)?; // memory gets warm
-    }
-    for number in 0..rounds {
-        // Who goes first changes, in case that it matters.
-        if number % 2 == 0 {
-            of_base.add(row, round(row, &mut base)?);
-            of_other.add(row, round(row, &mut other)?);
-        } else {
-            of_other.add(row, round(row, &mut other)?);
-            of_base.add(row, round(row, &mut base)?);
-        }
-    }
-    let [base, other] = row.contenders.map(Who::name);
-    let point = (row.measure == Measure::Latency).then_some(Point { plot: Plot::Latency, x: 0.0 });
-    Ok(Outcome {
-        row: row.name.to_owned(),
-        transport: transport_name(transport),
-        unit: if row.measure == Measure::Latency { Unit::Micros } else { Unit::GBs },
-        results: vec![of_base.contended(base, Kind::Ceiling), of_other.contended(other, Kind::Teleport)],
-        goal: row.goal.map(outcome::Goal::OfCeiling),
-        point,
-    })
-}
-
-/// What tables call the transport of an address.
-fn transport_name(scheme: &str) -> &'static str {
-    if scheme == "tcp" { "tcp" } else { "unix" }
-}
-
-/// The rounds of one contender.
-#[derive(Default)]
-struct Rounds {
-    values: Vec<f64>,
-    latencies_us: Vec<f64>,
-}
-
-impl Rounds {
-    /// Gigabytes a second, or the median in microseconds, of one round.
-    fn add(&mut self, row: &Row, (elapsed, times): (f64, Vec<f64>)) {
-        match row.measure {
-            Measure::Throughput => self.values.push((row.messages * row.bytes) as f64 / 1e9 / elapsed),
-            Measure::Latency => {
-                self.values.push(stats::median(&times));
-                self.latencies_us.extend(times);
-            }
-        }
-    }
-
-    fn contended(mut self, name: &str, kind: Kind) -> Contended {
-        self.latencies_us.sort_by(f64::total_cmp);
-        let step = self.latencies_us.len().div_ceil(2000).max(1);
-        let latencies_us = self.latencies_us.into_iter().step_by(step).collect();
-        let settings = format!("version {}", env!("CARGO_PKG_VERSION"));
-        Contended { contender: name.to_owned(), kind, values: self.values, latencies_us, settings }
-    }
-}
-
-/// Seconds of one round, and microseconds of each call.
-fn round(row: &Row, contender: &mut Contender) -> Result<(f64, Vec<f64>), Failure> {
-    let mut times = Vec::with_capacity(row.messages);
-    let start = Instant::now();
-    for _ in 0..row.messages {
-        let call = Instant::now();
-        contender.call(row.bytes, row.answer)?;
-        times.push(call.elapsed().as_secs_f64() * 1e6);
-    }
-    Ok((start.elapsed().as_secs_f64(), times))
 }

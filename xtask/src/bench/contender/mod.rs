@@ -1,0 +1,95 @@
+//! The contenders of this program itself: a server and a client process each, which speak the benchmark's protocol.
+//!
+//! Flow: `bench-serve NAME ADDRESS` and `bench-client NAME ADDRESS`, hidden commands, end up here; what they do is in `raw`
+//! and `ours`. Where they run is set by who starts them.
+
+mod ours;
+mod raw;
+
+use clap::Args;
+
+use super::protocol;
+use crate::child;
+use crate::failure::Failure;
+
+/// Bound of the server whose memory is measured: so large that what it bounds is much of what a process has.
+pub(super) const SMALL_MEMORY_BYTES: u64 = 1 << 30;
+
+/// A process of the benchmark; not for users.
+#[derive(Debug, Args)]
+pub(crate) struct ContenderOptions {
+    who: Who,
+    address: String,
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Who {
+    /// Plain sockets.
+    Raw,
+    /// Plain sockets that look for a while before they block.
+    RawSpinning,
+    /// This library.
+    Teleport,
+    /// This library, with a checksum of the payload.
+    TeleportChecked,
+    /// This library, with a server that may keep [`SMALL_MEMORY_BYTES`].
+    TeleportSmall,
+}
+
+impl Who {
+    pub(super) const ALL: [Who; 5] =
+        [Who::Raw, Who::RawSpinning, Who::Teleport, Who::TeleportChecked, Who::TeleportSmall];
+
+    /// As the commands have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Who::Raw => "raw",
+            Who::RawSpinning => "raw-spinning",
+            Who::Teleport => "teleport",
+            Who::TeleportChecked => "teleport-checked",
+            Who::TeleportSmall => "teleport-small",
+        }
+    }
+
+    /// How a raw one waits.
+    fn waiting(self) -> Option<raw::Waiting> {
+        match self {
+            Who::Raw => Some(raw::Waiting::Blocking),
+            Who::RawSpinning => Some(raw::Waiting::Spinning),
+            _ => None,
+        }
+    }
+
+    fn variant(self) -> ours::Variant {
+        ours::Variant {
+            checksum: self == Who::TeleportChecked,
+            max_memory: (self == Who::TeleportSmall).then_some(SMALL_MEMORY_BYTES),
+        }
+    }
+}
+
+/// Serves until standard input ends.
+pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
+    child::follow_parent()?;
+    let ContenderOptions { who, address } = options;
+    if let Some(waiting) = who.waiting() {
+        return protocol::serve_until_told(&raw::serve(address, waiting)?).map_err(Failure::bench);
+    }
+    let server = ours::serve(who.variant(), address).map_err(Failure::bench)?;
+    protocol::serve_until_told(&server.address().to_string()).map_err(Failure::bench)
+}
+
+/// Runs rounds until standard input ends.
+pub(crate) fn run_client(options: &ContenderOptions) -> Result<(), Failure> {
+    child::follow_parent()?;
+    let ContenderOptions { who, address } = options;
+    if let Some(waiting) = who.waiting() {
+        let mut client = raw::Client::connect(address, waiting)?;
+        return protocol::answer_rounds(&waiting.settings(), |round| client.run(round))
+            .map_err(Failure::bench);
+    }
+    let variant = who.variant();
+    let mut client = ours::Party::connect(variant, address).map_err(Failure::bench)?;
+    protocol::answer_rounds(&variant.settings(), |round| client.run(round)).map_err(Failure::bench)
+}

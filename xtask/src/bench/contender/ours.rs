@@ -1,0 +1,180 @@
+//! Teleport as a contender: the server and the client of a user who has read the documentation.
+//!
+//! Flow: a client thread sends calls until as many are open as the round asks for, then waits for the oldest and sends one
+//! more, and so on. The same array is sent each time; a result is dropped as it comes. Results of `source` come from
+//! [`Context::alloc`], anew for each call, and are not filled: the raw server sends what lies there, too.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use teleport::IntoTree as _;
+use teleport::transport::MemoryError;
+use teleport::{
+    Array, BoxError, CallError, Client, Context, Dict, Method, Methods, Server, ServerHandle, Tree,
+};
+
+use crate::bench::protocol::{Answer, DICT_ARRAYS, Round, SMALL_BYTES, Stopwatch, Workload};
+
+/// Calls that a client may have open: more than any row asks for.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// What is unusual about a server and its clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Variant {
+    /// Both sides send arrays with a checksum.
+    pub(super) checksum: bool,
+    /// The server's bound of memory.
+    pub(super) max_memory: Option<u64>,
+}
+
+impl Variant {
+    /// What the report says of it.
+    pub(super) fn settings(self) -> String {
+        let mut settings = format!("version {}, defaults", env!("CARGO_PKG_VERSION"));
+        if self.checksum {
+            settings += ", checksum";
+        }
+        if let Some(bytes) = self.max_memory {
+            settings += &format!(", max_memory {} MiB", bytes >> 20);
+        }
+        settings
+    }
+}
+
+/// Serves on threads of its own.
+pub(super) fn serve(variant: Variant, address: &str) -> Result<ServerHandle, BoxError> {
+    let methods = Methods::new()
+        .register("sink", Method::inline(|_: Tree| ()))
+        .register("echo", Method::inline(|x: Tree| x))
+        .register("source", Method::inline(source))
+        .register("pool", |x: Tree| x);
+    let mut server = Server::bind(address)?.checksum(variant.checksum);
+    if let Some(bytes) = variant.max_memory {
+        server = server.max_memory(bytes);
+    }
+    Ok(server.start(methods)?)
+}
+
+fn source(bytes: u64, context: Context) -> Result<Array, MemoryError> {
+    context.alloc::<u8>([bytes as usize])
+}
+
+/// A client of `serve`.
+pub(super) struct Party {
+    client: Client,
+    /// What the last round called with, for others like it.
+    kept: Option<((Workload, u64), Call)>,
+}
+
+/// A method and its arguments.
+type Call = (&'static str, Tree);
+
+impl Party {
+    pub(super) fn connect(variant: Variant, address: &str) -> Result<Party, BoxError> {
+        let client = Client::builder(address).checksum(variant.checksum).max_inflight(MAX_IN_FLIGHT);
+        Ok(Party { client: client.connect()?, kept: None })
+    }
+
+    pub(super) fn run(&mut self, round: &Round) -> Answer {
+        self.try_run(round).unwrap_or_else(|error| Answer::Failed(error.to_string()))
+    }
+
+    fn try_run(&mut self, round: &Round) -> Result<Answer, BoxError> {
+        let kind = (round.workload, round.bytes);
+        let call = match self.kept.take().filter(|kept| kept.0 == kind) {
+            Some((_, call)) => call,
+            None => self.call(round.workload, round.bytes)?,
+        };
+        self.kept = Some((kind, call.clone()));
+        if round.is_beside() { self.beside(round, call) } else { self.exchange(round, call) }
+    }
+
+    fn exchange(&self, round: &Round, (method, argument): Call) -> Result<Answer, BoxError> {
+        let (mut sent, mut open) = (0, VecDeque::with_capacity(round.in_flight as usize));
+        let mut watch = Stopwatch::start(round);
+        if round.in_flight == 1 {
+            for _ in 0..round.messages {
+                let start = watch.sent();
+                self.client.call(method, argument.clone()).wait()?;
+                watch.answered(start);
+            }
+            return Ok(watch.done());
+        }
+        while sent < round.messages || !open.is_empty() {
+            while sent < round.messages && (open.len() as u64) < round.in_flight {
+                open.push_back(self.client.call(method, argument.clone()).send()?);
+                sent += 1;
+            }
+            if let Some(oldest) = open.pop_front() {
+                oldest.wait()?;
+            }
+        }
+        Ok(watch.done())
+    }
+
+    /// The method of a workload and what it is called with.
+    fn call(&self, workload: Workload, bytes: u64) -> Result<Call, BoxError> {
+        let array = |bytes: u64| {
+            let mut array = self.client.alloc::<u8>([bytes as usize])?;
+            array.as_mut_slice::<u8>()?.fill(1);
+            Ok::<Tree, BoxError>(array.into_tree())
+        };
+        Ok(match workload {
+            Workload::Sink => ("sink", array(bytes)?),
+            Workload::Echo => ("echo", array(bytes)?),
+            Workload::Pool => ("pool", array(bytes)?),
+            Workload::Source | Workload::BesideResult => ("source", bytes.into_tree()),
+            Workload::BesideArgument => ("sink", array(bytes)?),
+            Workload::Dict => {
+                let entry =
+                    |index| array(bytes / DICT_ARRAYS).map(|array| (format!("array_{index:02}"), array));
+                let entries: Result<Vec<_>, _> = (0..DICT_ARRAYS).map(entry).collect();
+                let mut dict = Dict::new();
+                for (key, array) in entries? {
+                    dict.insert(key, array);
+                }
+                ("sink", Tree::Dict(dict))
+            }
+        })
+    }
+
+    /// Small calls beside large ones, which another thread makes.
+    fn beside(&self, round: &Round, (large_method, large): Call) -> Result<Answer, BoxError> {
+        let (small_method, small) = self.call(Workload::Echo, SMALL_BYTES)?;
+        // Odd while a large call is under way.
+        let (phase, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let start = Instant::now();
+        let latencies = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let future = self.client.call(large_method, large.clone()).send()?;
+                    phase.fetch_add(1, Ordering::SeqCst);
+                    let ended: Result<Tree, CallError> = future.wait();
+                    phase.fetch_add(1, Ordering::SeqCst);
+                    ended?;
+                }
+                Ok::<(), CallError>(())
+            });
+            let mut latencies: Vec<Duration> = Vec::with_capacity(round.messages as usize);
+            let measured = loop {
+                if latencies.len() as u64 == round.messages || sender.is_finished() {
+                    break Ok(latencies);
+                }
+                let (before, start) = (phase.load(Ordering::SeqCst), Instant::now());
+                match self.client.call(small_method, small.clone()).wait() {
+                    Err(error) => break Err(error),
+                    Ok(_) if before % 2 == 1 && phase.load(Ordering::SeqCst) == before => {
+                        latencies.push(start.elapsed());
+                    }
+                    Ok(_) => {}
+                }
+            };
+            stop.store(true, Ordering::Relaxed);
+            sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            measured
+        })?;
+        Ok(Answer::Done { elapsed: start.elapsed(), latencies })
+    }
+}

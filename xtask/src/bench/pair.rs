@@ -1,0 +1,234 @@
+//! A contender at work: its server, here or on another machine, and its clients, all of them processes of their own.
+//!
+//! Flow: [`Program`] -> [`Pair::start`] -> a [`Round`] at a time -> [`Sample`]. Dropping a pair ends its processes.
+//! Lines are read on a thread each, so that a contender that hangs is given up after [`MAX_WAIT`].
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::contender::Who;
+use super::peers::Peer;
+use super::placement::{Placement, Side};
+use super::protocol::{self, Answer, Round};
+use crate::child::Child;
+use crate::failure::Failure;
+
+/// A contender that says nothing for so long hangs. The longest round takes a few seconds.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How a contender is started.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    /// As `bench --serve` knows it.
+    pub(super) name: String,
+    /// Program and arguments; the address follows.
+    server: Vec<String>,
+    client: Vec<String>,
+    /// Where it runs in any row; none for where the row says.
+    placement: Option<Placement>,
+}
+
+impl Program {
+    /// One of this program.
+    pub(super) fn own(who: Who) -> Result<Program, Failure> {
+        let program: PathBuf = std::env::current_exe().map_err(Failure::bench)?;
+        let words = |command: &str| {
+            vec![program.to_string_lossy().into_owned(), command.to_owned(), who.name().to_owned()]
+        };
+        Ok(Program {
+            name: who.name().to_owned(),
+            server: words("bench-serve"),
+            client: words("bench-client"),
+            placement: None,
+        })
+    }
+
+    pub(super) fn peer(peer: &Peer) -> Program {
+        let Peer { name, server, client, placement } = peer.clone();
+        Program { name, server, client, placement }
+    }
+
+    /// Starts a server where `placement` says, and gives its address.
+    pub(super) fn start_server(
+        &self,
+        placement: Placement,
+        address: &str,
+    ) -> Result<(Process, String), Failure> {
+        let placement = self.placement.unwrap_or(placement);
+        placement.start(Side::Server, || Process::start(&self.server, address))
+    }
+}
+
+/// Where servers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Here,
+    /// On the machine where `bench --serve` listens at this `HOST:PORT`.
+    There(String),
+}
+
+/// A process that speaks the protocol.
+pub(super) struct Process {
+    child: Child,
+    lines: Receiver<std::io::Result<String>>,
+    name: String,
+}
+
+impl Process {
+    /// Gives also what it was ready with.
+    fn start(words: &[String], address: &str) -> Result<(Process, String), Failure> {
+        let (program, arguments) = words.split_first().expect("a command has a program");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(address);
+        let name = crate::shell::line(&command);
+        let mut child = Child::of(command)?;
+        let output = child.take_output();
+        let (sender, lines) = channel();
+        thread::spawn(move || output.lines().take_while(|line| sender.send(clone_of(line)).is_ok()).count());
+        let process = Process { child, lines, name };
+        let line = process.line()?;
+        let ready = protocol::ready(&line).map_err(Failure::bench)?.to_owned();
+        Ok((process, ready))
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn line(&self) -> Result<String, Failure> {
+        match self.lines.recv_timeout(MAX_WAIT) {
+            Ok(line) => line.map_err(Failure::bench),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                Err(Failure::Ended { process: self.name.clone() })
+            }
+            Err(_) => Err(Failure::bench(format!("`{}` said nothing for {MAX_WAIT:?}", self.name))),
+        }
+    }
+}
+
+/// A line for another thread.
+fn clone_of(line: &std::io::Result<String>) -> std::io::Result<String> {
+    match line {
+        Ok(line) => Ok(line.clone()),
+        Err(error) => Err(std::io::Error::new(error.kind(), error.to_string())),
+    }
+}
+
+/// A server, as long as this lives.
+enum Server {
+    Here(Process),
+    /// The connection that it lives as long as.
+    There {
+        _control: TcpStream,
+    },
+}
+
+/// A contender that is ready for rounds.
+pub(super) struct Pair {
+    // Dropped first: clients should not see their server go.
+    clients: Vec<Process>,
+    server: Server,
+    /// Version and settings, as its clients said.
+    pub(super) settings: String,
+}
+
+/// What one round gave.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// From the first send to the last answer; of several clients, also the way of the command to them.
+    pub(super) elapsed: Duration,
+    /// Of all clients.
+    pub(super) latencies: Vec<Duration>,
+}
+
+impl Pair {
+    /// Starts a server for `transport` ("tcp" or "unix") and so many clients.
+    pub(super) fn start(
+        program: &Program,
+        place: &Place,
+        transport: &str,
+        placement: Placement,
+        clients: usize,
+    ) -> Result<Pair, Failure> {
+        let (server, address) = match place {
+            Place::Here => {
+                let (process, address) = program.start_server(placement, &local_address(transport))?;
+                (Server::Here(process), address)
+            }
+            Place::There(control) => {
+                let (control, address) = ask_for_server(control, &program.name, placement)?;
+                (Server::There { _control: control }, address)
+            }
+        };
+        let placement = program.placement.unwrap_or(placement);
+        let start = || Process::start(&program.client, &address);
+        let started: Result<Vec<_>, Failure> =
+            (0..clients).map(|_| placement.start(Side::Client, start)).collect();
+        let (clients, mut settings): (Vec<Process>, Vec<String>) = started?.into_iter().unzip();
+        Ok(Pair { clients, server, settings: settings.pop().unwrap_or_default() })
+    }
+
+    /// The server's process, where it runs here.
+    pub(super) fn server_id(&self) -> Option<u32> {
+        match &self.server {
+            Server::Here(process) => Some(process.id()),
+            Server::There { .. } => None,
+        }
+    }
+
+    /// Has all clients run a round at the same time. The inner error says why this contender has no such round.
+    pub(super) fn round(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
+        let line = round.to_string();
+        let start = Instant::now();
+        self.clients.iter_mut().try_for_each(|client| client.child.tell(&line))?;
+        let mut sample = Sample { elapsed: Duration::ZERO, latencies: Vec::new() };
+        let mut without = None;
+        for client in &self.clients {
+            match client.line()?.parse().map_err(Failure::bench)? {
+                Answer::Done { elapsed, latencies } => {
+                    sample.elapsed = sample.elapsed.max(elapsed);
+                    sample.latencies.extend(latencies);
+                }
+                Answer::Unsupported(why) => without = Some(format!("does not support it: {why}")),
+                Answer::Failed(why) => without = Some(format!("failed: {why}")),
+            }
+        }
+        if self.clients.len() > 1 {
+            // They need not start at the same moment: none of them knows how long all of them took.
+            sample.elapsed = start.elapsed();
+        }
+        Ok(without.map_or(Ok(sample), Err))
+    }
+}
+
+/// Where a server of this machine listens.
+fn local_address(transport: &str) -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static SERVERS: AtomicU64 = AtomicU64::new(0);
+    match transport {
+        "tcp" => "tcp://127.0.0.1:0".to_owned(),
+        // No file is left of it.
+        _ => format!(
+            "ipc://@teleport-bench-{}-{}",
+            std::process::id(),
+            SERVERS.fetch_add(1, Ordering::Relaxed)
+        ),
+    }
+}
+
+/// Has `bench --serve` start a server, which lives as long as the connection.
+fn ask_for_server(control: &str, name: &str, placement: Placement) -> Result<(TcpStream, String), Failure> {
+    let mut stream = TcpStream::connect(control).map_err(Failure::bench)?;
+    stream.set_read_timeout(Some(MAX_WAIT)).map_err(Failure::bench)?;
+    writeln!(stream, "serve {name} {}", placement.name()).map_err(Failure::bench)?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).map_err(Failure::bench)?;
+    let port = protocol::ready(line.trim_end()).map_err(Failure::bench)?;
+    let host = control.rsplit_once(':').map_or(control, |(host, _)| host);
+    Ok((stream, format!("tcp://{host}:{port}")))
+}

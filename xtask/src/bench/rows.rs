@@ -1,0 +1,301 @@
+//! What is measured: the table of all rows. To add one, add it here.
+//!
+//! A row says what the calls are, who takes part, where both sides run, and what is to be reached; the runner does the rest.
+
+use std::time::Duration;
+
+use super::contender::{SMALL_MEMORY_BYTES, Who};
+use super::outcome::{Goal, Kind, Plot, Point};
+use super::placement::Placement;
+use super::protocol::Workload;
+
+/// What one row spends on rounds, all contenders together, where nobody says how many rounds.
+const ROW_TIME: Duration = Duration::from_millis(3500);
+
+/// The same for a point of a plot.
+const POINT_TIME: Duration = Duration::from_millis(900);
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of the messages in whose measurement the figures of a plot are otherwise points.
+const SWEPT_BYTES: [u64; 7] = [1 << 10, 16 << 10, 64 << 10, 256 << 10, 4 * MIB, 16 * MIB, 64 * MIB];
+
+const SWEPT_IN_FLIGHT: [u64; 6] = [1, 2, 4, 16, 32, 128];
+
+/// What the server's memory may be above its bound.
+const MAX_MEMORY_ABOVE_MIB: u64 = 64;
+
+/// One row of the report, or the two of p50 and p99.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) measure: Measure,
+    /// Payload of each message.
+    pub(super) bytes: u64,
+    pub(super) in_flight: u64,
+    /// Client processes, each with as many calls in flight.
+    pub(super) clients: usize,
+    pub(super) entries: Vec<Entry>,
+    /// What peers do in this row; none where they take no part.
+    pub(super) peers: Option<Workload>,
+    pub(super) placement: Placement,
+    /// Of the row; where it is two, of p50 and p99.
+    pub(super) goals: [Option<Goal>; 2],
+    pub(super) point: Option<Point>,
+    /// For all its rounds.
+    pub(super) time: Duration,
+    /// Calls of a round, where their number is part of the row.
+    pub(super) messages: Option<u64>,
+}
+
+/// One of this program's contenders in a row.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) who: Who,
+    pub(super) kind: Kind,
+    pub(super) workload: Workload,
+    /// As the report calls it.
+    pub(super) label: &'static str,
+}
+
+/// What a round's figures become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// Bytes of payload a second, counted in one direction.
+    Throughput,
+    CallsPerSecond,
+    /// Two rows: the median and the 99th percentile of the calls of each round.
+    Latency,
+    /// What the server's process has at its peak.
+    Memory,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, measure: Measure, workload: Workload, bytes: u64) -> Row {
+        Row {
+            name: name.into(),
+            measure,
+            bytes,
+            in_flight: 1,
+            clients: 1,
+            entries: vec![raw(Who::Raw, workload), raw(Who::RawSpinning, workload), ours(workload)],
+            peers: Some(workload),
+            placement: Placement::TwoCores,
+            goals: [None; 2],
+            point: None,
+            time: ROW_TIME,
+            messages: None,
+        }
+    }
+
+    fn throughput(name: impl Into<String>, workload: Workload, bytes: u64) -> Row {
+        Row::new(name, Measure::Throughput, workload, bytes)
+    }
+
+    fn calls(name: impl Into<String>, in_flight: u64) -> Row {
+        Row::new(name, Measure::CallsPerSecond, Workload::Echo, 64).in_flight(in_flight)
+    }
+
+    fn latency(name: impl Into<String>, workload: Workload) -> Row {
+        Row::new(name, Measure::Latency, workload, 1 << 10).at(Plot::Latency, 0)
+    }
+
+    fn in_flight(self, in_flight: u64) -> Row {
+        Row { in_flight, ..self }
+    }
+
+    /// Of the ceiling.
+    fn goal(self, ratio: f64) -> Row {
+        Row { goals: [Some(Goal::OfCeiling(ratio)), None], ..self }
+    }
+
+    fn goal_of_peers(self, ratio: f64) -> Row {
+        Row { goals: [Some(Goal::OfBestPeer(ratio)), None], ..self }
+    }
+
+    fn placed(self, placement: Placement) -> Row {
+        Row { placement, ..self }
+    }
+
+    fn at(self, plot: Plot, x: u64) -> Row {
+        Row { point: Some(Point { plot, x: x as f64 }), ..self }
+    }
+
+    /// Without any of the plot.
+    fn off_the_plot(self) -> Row {
+        Row { point: None, ..self }
+    }
+
+    fn between(self, entries: Vec<Entry>) -> Row {
+        Row { entries, ..self }
+    }
+
+    fn without_peers(self) -> Row {
+        Row { peers: None, ..self }
+    }
+
+    /// A point of a plot, not a row for reading.
+    fn swept(self) -> Row {
+        Row { time: POINT_TIME, ..self }
+    }
+
+    /// Whether it can be measured between two machines: the memory of a process is known only where it runs.
+    pub(super) fn can_be_remote(&self) -> bool {
+        self.measure != Measure::Memory
+    }
+
+    /// The names under which the report has it.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self.measure {
+            Measure::Latency => ["p50", "p99"].map(|part| format!("{}, {part}", self.name)).to_vec(),
+            _ => vec![self.name.clone()],
+        }
+    }
+}
+
+/// Plain sockets wait in two ways, and the better one of each row is its ceiling.
+fn raw(who: Who, workload: Workload) -> Entry {
+    // Plain sockets have no workers: they are compared with the plain round trip.
+    let workload = if workload == Workload::Pool { Workload::Echo } else { workload };
+    Entry { who, kind: Kind::Ceiling, workload, label: "raw" }
+}
+
+fn ours(workload: Workload) -> Entry {
+    Entry { who: Who::Teleport, kind: Kind::Teleport, workload, label: "teleport" }
+}
+
+/// All rows of one transport, in the order of the report.
+pub(super) fn all(large_mib: u64) -> Vec<Row> {
+    let mut rows = large_rows();
+    rows.extend(latency_rows());
+    rows.extend(small_rows());
+    rows.extend(beside_rows(large_mib));
+    rows.push(memory_row());
+    rows.extend(checksum_rows());
+    rows.extend(sweeps());
+    rows
+}
+
+fn large_rows() -> Vec<Row> {
+    let base = Entry { label: "one array", kind: Kind::Ceiling, ..ours(Workload::Sink) };
+    vec![
+        Row::throughput("256 MiB argument, null result", Workload::Sink, 256 * MIB)
+            .goal(0.95)
+            .at(Plot::ThroughputOverSize, 256 * MIB),
+        Row::throughput("null argument, 256 MiB result", Workload::Source, 256 * MIB).goal(0.95),
+        Row::throughput("256 MiB echo, both ways", Workload::Echo, 256 * MIB).goal(0.9),
+        Row::throughput("1 MiB arguments, 8 in flight", Workload::Sink, MIB).in_flight(8).goal(0.95),
+        Row::throughput("1 MiB arguments, one at a time", Workload::Sink, MIB)
+            .at(Plot::ThroughputOverSize, MIB),
+        Row::throughput("64 KiB arguments, 16 in flight", Workload::Sink, 64 << 10).in_flight(16).goal(0.9),
+        Row::throughput("dict of 64 arrays of 16 KiB, 8 in flight", Workload::Dict, MIB)
+            .in_flight(8)
+            .goal(0.9)
+            .between(vec![base, ours(Workload::Dict)]),
+    ]
+}
+
+fn latency_rows() -> Vec<Row> {
+    let inline = |cores: &str| Row::latency(format!("1 KiB call, inline method, {cores}"), Workload::Echo);
+    let pool = |cores: &str| Row::latency(format!("1 KiB call, pool of workers, {cores}"), Workload::Pool);
+    let both = [Some(Goal::OfCeiling(1.25)), Some(Goal::OfCeiling(1.5))];
+    vec![
+        Row { goals: both, ..inline("two cores") },
+        inline("one core").placed(Placement::OneCore).off_the_plot().without_peers(),
+        pool("two cores").goal(1.8),
+        pool("one core").placed(Placement::OneCore).off_the_plot().without_peers(),
+    ]
+}
+
+fn small_rows() -> Vec<Row> {
+    let at = |row: Row, in_flight| row.at(Plot::CallsOverInFlight, in_flight);
+    let four = Row::calls("64 B calls, 4 client processes, each 64 in flight", 64);
+    vec![
+        at(Row::calls("64 B calls, one client thread, 8 in flight", 8).goal_of_peers(1.2), 8),
+        at(Row::calls("64 B calls, one client thread, 64 in flight", 64).goal_of_peers(1.5), 64),
+        Row { clients: 4, ..four }.goal_of_peers(1.5).placed(Placement::Free),
+    ]
+}
+
+/// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs alone.
+fn beside_rows(large_mib: u64) -> Vec<Row> {
+    let bytes = large_mib * MIB;
+    let beside = |name: String, workload, bytes| {
+        let row = Row::latency(name, workload).between(vec![ours(workload)]).at(Plot::Beside, bytes);
+        if bytes == 0 { row } else { Row { bytes, goals: [None, Some(Goal::Most(3000.0))], ..row } }
+    };
+    vec![
+        beside("1 KiB call alone".to_owned(), Workload::Echo, 0),
+        beside(format!("1 KiB call beside a {} argument", size(bytes)), Workload::BesideArgument, bytes),
+        beside(format!("1 KiB call beside a {} result", size(bytes)), Workload::BesideResult, bytes),
+    ]
+}
+
+fn memory_row() -> Row {
+    let budget_mib = SMALL_MEMORY_BYTES / MIB;
+    let name = format!("16 x 256 MiB pipelined, server's peak memory (max_memory {budget_mib} MiB)");
+    let entry = Entry { who: Who::TeleportSmall, ..ours(Workload::Sink) };
+    let row = Row::new(name, Measure::Memory, Workload::Sink, 256 * MIB).in_flight(16).without_peers();
+    let goal = Goal::Most((budget_mib + MAX_MEMORY_ABOVE_MIB) as f64);
+    let row = Row { goals: [Some(goal), None], messages: Some(16), ..row };
+    row.between(vec![entry]).at(Plot::Memory, budget_mib)
+}
+
+/// What a checksum of the payload costs, against the same without.
+fn checksum_rows() -> Vec<Row> {
+    let base = Entry { label: "without checksum", kind: Kind::Ceiling, ..ours(Workload::Sink) };
+    let checked = Entry { who: Who::TeleportChecked, ..ours(Workload::Sink) };
+    let row = |name: &str, bytes| {
+        Row::throughput(name, Workload::Sink, bytes)
+            .without_peers()
+            .between(vec![base.clone(), checked.clone()])
+    };
+    vec![row("256 MiB argument with checksum", 256 * MIB), row("1 MiB argument with checksum", MIB)]
+}
+
+fn sweeps() -> Vec<Row> {
+    let over_size = SWEPT_BYTES.map(|bytes| {
+        Row::throughput(format!("{} argument", size(bytes)), Workload::Sink, bytes)
+            .at(Plot::ThroughputOverSize, bytes)
+            .swept()
+    });
+    let over_in_flight = SWEPT_IN_FLIGHT.map(|in_flight| {
+        Row::calls(format!("64 B calls, {in_flight} in flight"), in_flight)
+            .at(Plot::CallsOverInFlight, in_flight)
+            .swept()
+    });
+    over_size.into_iter().chain(over_in_flight).collect()
+}
+
+/// "64 KiB", "1 GiB".
+fn size(bytes: u64) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
+        _ if bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        _ => format!("{} KiB", bytes >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_rows_share_a_name() {
+        let mut names: Vec<String> = all(1024).iter().flat_map(Row::names).collect();
+        assert!(names.contains(&"1 KiB call beside a 1 GiB argument, p99".to_owned()), "{names:?}");
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn ceilings_stand_first() {
+        for row in all(256) {
+            let kinds: Vec<Kind> = row.entries.iter().map(|entry| entry.kind).collect();
+            assert!(kinds.is_sorted_by_key(|kind| *kind != Kind::Ceiling), "{}", row.name);
+            assert_eq!(kinds.last(), Some(&Kind::Teleport), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Runs a row: all contenders side by side, round by round.
+//!
+//! Flow: a pair of processes a contender -> warm-up rounds, which also find out how many calls make a round -> rounds that
+//! go from one contender to the next, so that a machine that slows down slows all -> an [`Outcome`], two for p50 and p99.
+//! A contender that cannot do it, or fails, is left out, and the report says so. Nothing is measured while others run.
+
+use std::time::Duration;
+
+use super::outcome::{Contended, Kind, Outcome, Unit};
+use super::pair::{Pair, Place, Program, Sample};
+use super::peak;
+use super::protocol::{MAX_LATENCIES, Round, Workload};
+use super::rows::{Measure, Row};
+use super::stats::{bootstrap, median, quantile};
+use crate::failure::Failure;
+
+/// Where nobody says how many: dozens, as long as each is long enough to measure.
+const ROUNDS: usize = 30;
+const MIN_ROUNDS: usize = 7;
+const MAX_ROUND: Duration = Duration::from_millis(150);
+const MIN_ROUND: Duration = Duration::from_millis(15);
+
+/// Calls of a round whose 99th percentile is asked for.
+const MIN_LATENCIES: u64 = 200;
+
+/// Calls kept of each contender for the plots.
+const MAX_SAMPLE: usize = 2000;
+
+/// Of the rounds of a contender, the middle half may lie so far apart, as a part of their median ...
+const MAX_SPREAD: f64 = 0.25;
+/// ... and the interval of a ratio may be so wide, before a row is too noisy to tell.
+const MAX_WIDTH: f64 = 0.15;
+
+/// What holds for all rows.
+pub(super) struct Runner {
+    pub(super) place: Place,
+    /// If a user says so.
+    pub(super) rounds: Option<usize>,
+    pub(super) peers: Vec<Program>,
+    /// Whole sentences for the report.
+    pub(super) notes: Vec<String>,
+    /// Rows that were too noisy.
+    pub(super) noisy: Vec<String>,
+}
+
+/// A contender in a row.
+struct Runs {
+    label: String,
+    kind: Kind,
+    pair: Pair,
+    round: Round,
+    values: [Vec<f64>; 2],
+    latencies_us: Vec<f64>,
+    /// Why it takes no further part.
+    why_out: Option<String>,
+}
+
+impl Runner {
+    /// The outcomes of a row over "tcp" or "unix".
+    pub(super) fn measure(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Outcome>, Failure> {
+        let mut all = self.start(row, transport)?;
+        let rounds = self.warm_up(row, &mut all)?;
+        for number in 0..rounds {
+            let count = all.len();
+            for place in 0..count {
+                // Who goes first changes, in case that it matters.
+                let runs = &mut all[(number + place) % count];
+                if runs.why_out.is_none() {
+                    runs.round(row)?;
+                }
+            }
+        }
+        for runs in &all {
+            if let Some(why) = &runs.why_out {
+                self.notes.push(format!("{} over {transport}: {} {why}.", row.name, runs.label));
+            }
+        }
+        all.retain(|runs| runs.why_out.is_none());
+        keep_best_ceiling(row, &mut all);
+        self.judge_noise(row, transport, &all);
+        Ok(outcomes(row, transport, all))
+    }
+
+    fn start(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Runs>, Failure> {
+        let mut all = Vec::new();
+        for entry in &row.entries {
+            let program = Program::own(entry.who)?;
+            let pair = Pair::start(&program, &self.place, transport, row.placement, row.clients)?;
+            all.push(Runs::new(entry.label.to_owned(), entry.kind, pair, row, entry.workload));
+        }
+        for peer in row.peers.map_or(&[][..], |_| &self.peers) {
+            let workload = row.peers.unwrap_or(Workload::Echo);
+            match Pair::start(peer, &self.place, transport, row.placement, row.clients) {
+                Ok(pair) => all.push(Runs::new(peer.name.clone(), Kind::Peer, pair, row, workload)),
+                Err(failure) => {
+                    let name = &peer.name;
+                    self.notes
+                        .push(format!("{} over {transport}: {name} did not start: {failure}.", row.name));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes memory warm, finds out how many calls make a round, and gives how many rounds there is time for.
+    fn warm_up(&self, row: &Row, all: &mut [Runs]) -> Result<usize, Failure> {
+        let wanted = self.rounds.unwrap_or(ROUNDS);
+        let target = row.time / (all.len().max(1) * wanted) as u32;
+        let target = target.clamp(MIN_ROUND, MAX_ROUND);
+        let mut slowest = Duration::ZERO;
+        for runs in all {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..2 {
+                match runs.pair.round(&runs.round)? {
+                    Ok(sample) => elapsed = sample.elapsed,
+                    Err(why) => {
+                        runs.why_out = Some(why);
+                        break;
+                    }
+                }
+                if row.messages.is_none() {
+                    runs.round.messages = calls(row, &runs.round, elapsed, target);
+                }
+            }
+            // The time of the last round, for as many calls as the next ones have.
+            slowest += elapsed;
+        }
+        if self.rounds.is_some() {
+            return Ok(wanted);
+        }
+        let fit = row.time.as_secs_f64() / slowest.as_secs_f64().max(1e-6);
+        Ok((fit as usize).clamp(MIN_ROUNDS, ROUNDS))
+    }
+
+    fn judge_noise(&mut self, row: &Row, transport: &str, all: &[Runs]) {
+        let Some(base) = all.first().filter(|_| row.measure != Measure::Memory) else { return };
+        for (name, index) in row.names().into_iter().zip(0..) {
+            let spread = spread(&base.values[index]);
+            let widths = all.iter().skip(1).map(|other| width(&other.values[index], &base.values[index]));
+            let width = widths.fold(0.0, f64::max);
+            if spread > MAX_SPREAD || width > MAX_WIDTH {
+                let percent = |part: f64| (part * 100.0).round();
+                let (spread, width) = (percent(spread), percent(width));
+                self.noisy.push(format!(
+                    "{name} over {transport} ({} rounds spread {spread} %, interval {width} %)",
+                    base.label
+                ));
+            }
+        }
+    }
+}
+
+/// Leaves one ceiling: the one that did best.
+fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
+    let more_is_better = matches!(row.measure, Measure::Throughput | Measure::CallsPerSecond);
+    let ceilings = all.iter().enumerate().filter(|(_, runs)| runs.kind == Kind::Ceiling);
+    let rank = |values: &[f64]| if more_is_better { -median(values) } else { median(values) };
+    let best = ceilings.map(|(index, runs)| (index, rank(&runs.values[0])));
+    let Some((best, _)) = best.min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    let mut index = 0..;
+    all.retain(|runs| index.next() == Some(best) || runs.kind != Kind::Ceiling);
+}
+
+/// So many calls take about `target`, if the last round is a guide.
+fn calls(row: &Row, round: &Round, elapsed: Duration, target: Duration) -> u64 {
+    let each = elapsed.as_secs_f64() / round.messages as f64;
+    let calls = (target.as_secs_f64() / each.max(1e-9)) as u64;
+    match row.measure {
+        Measure::Latency => calls.clamp(MIN_LATENCIES, MAX_LATENCIES),
+        _ => calls.clamp(2 * round.in_flight - round.in_flight.min(2), 1 << 24).max(1),
+    }
+}
+
+/// How far the middle half of the values lies apart, as a part of the median.
+fn spread(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    if sorted.is_empty() {
+        0.0
+    } else {
+        (quantile(&sorted, 0.75) - quantile(&sorted, 0.25)) / median(&sorted)
+    }
+}
+
+/// How wide the interval of the ratio of two contenders is, as a part of the ratio.
+fn width(values: &[f64], base: &[f64]) -> f64 {
+    let ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
+    if ratios.is_empty() {
+        return 0.0;
+    }
+    let interval = bootstrap(&ratios);
+    (interval.high - interval.low) / interval.median
+}
+
+impl Runs {
+    fn new(label: String, kind: Kind, pair: Pair, row: &Row, workload: Workload) -> Runs {
+        // The first round: enough to tell how long a call takes.
+        let few = if row.bytes <= 64 << 10 { 200 } else { 1 };
+        let beside = matches!(workload, Workload::BesideArgument | Workload::BesideResult);
+        let messages = row.messages.unwrap_or(if beside { MIN_LATENCIES } else { few.max(row.in_flight) });
+        let round = Round { workload, bytes: row.bytes, messages, in_flight: row.in_flight };
+        Runs { label, kind, pair, round, values: Default::default(), latencies_us: Vec::new(), why_out: None }
+    }
+
+    fn round(&mut self, row: &Row) -> Result<(), Failure> {
+        let server = self.pair.server_id().filter(|_| row.measure == Measure::Memory);
+        if let Some(server) = server {
+            peak::forget_peak_memory(server)?;
+        }
+        let sample = match self.pair.round(&self.round)? {
+            Ok(sample) => sample,
+            Err(why) => {
+                self.why_out = Some(why);
+                return Ok(());
+            }
+        };
+        let calls = (self.round.messages * row.clients as u64) as f64 / sample.elapsed.as_secs_f64();
+        match row.measure {
+            Measure::Throughput => self.values[0].push(calls * row.bytes as f64 / 1e9),
+            Measure::CallsPerSecond => self.values[0].push(calls),
+            Measure::Latency => self.add_latencies(&sample),
+            Measure::Memory => match server {
+                Some(server) => {
+                    self.values[0].push(peak::peak_memory_bytes(server)? as f64 / f64::from(1 << 20));
+                }
+                None => self.why_out = Some("runs on another machine".to_owned()),
+            },
+        }
+        Ok(())
+    }
+
+    fn add_latencies(&mut self, sample: &Sample) {
+        let mut times: Vec<f64> = sample.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+        if times.is_empty() {
+            self.why_out = Some("gave no time of any call".to_owned());
+            return;
+        }
+        times.sort_by(f64::total_cmp);
+        self.values[0].push(quantile(&times, 0.5));
+        self.values[1].push(quantile(&times, 0.99));
+        self.latencies_us.extend(times);
+    }
+
+    fn contended(&self, index: usize) -> Contended {
+        let mut all = self.latencies_us.clone();
+        all.sort_by(f64::total_cmp);
+        // Evenly over all ranks, the last one included: the tail is what the plot is for.
+        let count = all.len().min(MAX_SAMPLE);
+        let rank = |at: usize| all[at * (all.len() - 1) / (count - 1).max(1)];
+        let latencies_us = (0..count).map(rank).collect();
+        Contended {
+            contender: self.label.clone(),
+            kind: self.kind,
+            values: self.values[index].clone(),
+            latencies_us,
+            settings: self.pair.settings.clone(),
+        }
+    }
+}
+
+fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> {
+    let unit = match row.measure {
+        Measure::Throughput => Unit::GBs,
+        Measure::CallsPerSecond => Unit::CallsPerSecond,
+        Measure::Latency => Unit::Micros,
+        Measure::Memory => Unit::MiB,
+    };
+    let names = row.names().into_iter().enumerate();
+    let outcome = |(index, name)| Outcome {
+        row: name,
+        transport,
+        unit,
+        results: all.iter().map(|runs| runs.contended(index)).collect(),
+        goal: row.goals[index],
+        point: row.point,
+    };
+    names.map(outcome).collect()
+}
