@@ -57,7 +57,7 @@ impl Context {
 
     /// Whether nobody waits for the result any more: the caller withdrew the call or lost its connection, or the server
     /// is closing and its time for that is over. A long function that asks from time to time can end early; what it
-    /// returns then does not matter.
+    /// returns then does not matter, and an error is no failure that `check` or the log tells of.
     ///
     /// An inline method keeps its thread from hearing of any of this: ask on a worker.
     pub fn is_cancelled(&self) -> bool {

@@ -183,6 +183,11 @@ impl Core {
             return call.refuse(&error);
         }
         let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
+        // A function that gave up since nobody waits for it: no failure of the server's.
+        if error.kind == ErrorKind::Failed && call.is_cancelled() {
+            tracing::debug!(method, caller, "a cancelled call ended: {error}");
+            return call.refuse(&error);
+        }
         if self.log_limit.allows() {
             tracing::warn!(method, caller, "a call failed: {error}");
         }

@@ -283,6 +283,32 @@ fn a_running_function_learns_that_it_is_not_wanted() {
 }
 
 #[test]
+fn a_function_that_gives_up_with_its_caller_is_no_failure() {
+    let stop = Stop::new();
+    let wait = stop.clone();
+    let linger = move |_: Tree, cx: Context| -> Result<(), BoxError> {
+        wait.pass();
+        until("cancelled", || cx.is_cancelled());
+        Err("cut short".into())
+    };
+    let server = server().stop_on_error(true).start(Methods::new().register("linger", linger)).unwrap();
+    let client = Client::connect(&server);
+    stop.allow(2);
+    let sent = client.send("linger", Tree::Null);
+    stop.wait_for(1);
+    assert_eq!(client.withdraw(&sent), Withdrawn::Requested);
+    let error = sent.error();
+    assert_eq!((error.kind, error.ran, &*error.message), (ErrorKind::Failed, Ran::Yes, "cut short"));
+
+    client.send("linger", Tree::Null);
+    stop.wait_for(2);
+    client.link.abort();
+    until("it gave up", || server.stats().running == 0 && server.stats().clients == 0);
+    server.check().unwrap();
+    server.close_within(Duration::ZERO).unwrap();
+}
+
+#[test]
 fn memory_is_bounded_and_lent_in_turn() {
     let stop = Stop::new();
     let wait = stop.clone();
