@@ -21,6 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::address::Address;
+use crate::link::MIN_BACKLOG_BYTES;
 use crate::sys;
 
 pub use error::{AcceptError, Attempt, BindError, ConnectError};
@@ -29,7 +30,7 @@ pub use listener::Listener;
 /// A connected, non-blocking stream socket, tuned for Teleport.
 ///
 /// TCP sockets send small messages at once (`TCP_NODELAY`), keep at most 128 KiB unsent in the kernel
-/// (`TCP_NOTSENT_LOWAT`) and notice a vanished machine within two minutes even when idle (keep-alive). Unix
+/// (`TCP_NOTSENT_LOWAT`), or more if the peer takes it within 0.4 ms, and notice a vanished machine within two minutes even when idle (keep-alive). Unix
 /// sockets get a send buffer of 256 KiB, or what `net.core.wmem_max` allows.
 ///
 /// It reads and writes through `&self`; two threads that read at once would tear the stream apart, so its
@@ -76,6 +77,15 @@ impl Socket {
         sys::write_vectored(self.fd.as_fd(), segments)
     }
 
+    /// Bounds what the kernel holds that a TCP socket has taken and not sent; it asks for more when half of that has gone. A
+    /// Unix socket has its send buffer for that, and stays as it is.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn set_max_unsent(&self, bytes: u32) -> io::Result<()> {
+        if self.is_unix { Ok(()) } else { sys::set_tcp_not_sent_low(self.fd.as_fd(), bytes) }
+    }
+
     /// Ends both directions: the peer reads to the end, and readers and writers of this side wake up.
     ///
     /// # Errors
@@ -106,7 +116,7 @@ impl Socket {
     /// Tunes a TCP stream.
     fn from_tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Socket> {
         stream.set_nonblocking(true)?;
-        sys::tune_tcp(stream.as_fd())?;
+        sys::tune_tcp(stream.as_fd(), MIN_BACKLOG_BYTES)?;
         Ok(Socket { fd: stream.into(), peer: listener::tcp_address(peer).to_string(), is_unix: false })
     }
 

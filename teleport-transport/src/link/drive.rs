@@ -126,7 +126,7 @@ impl Link {
             return None;
         }
         self.drives.fetch_add(1, Ordering::Relaxed);
-        self.watch(|watch| watch.readable = false);
+        self.stop_watching();
         Some(Driver { link: self.clone() })
     }
 

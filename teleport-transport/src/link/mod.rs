@@ -11,6 +11,7 @@
 //! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
 //! link keeps a thread for itself.
 
+mod backlog;
 mod credit;
 mod drive;
 mod gather;
@@ -29,6 +30,8 @@ use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
 use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
 
+use self::backlog::Backlog;
+pub(crate) use self::backlog::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
@@ -99,7 +102,7 @@ pub struct Link {
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     /// Locked by the holder of `right` alone.
-    staged: Mutex<Staged>,
+    staged: Mutex<Writing>,
     watch: Mutex<Watch>,
     /// A waiting thread reads, not the poller.
     driven: AtomicBool,
@@ -135,6 +138,13 @@ pub struct Link {
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     ending: AtomicBool,
+}
+
+/// What goes to the socket next, and how far the socket is behind.
+#[derive(Debug)]
+struct Writing {
+    staged: Staged,
+    backlog: Backlog,
 }
 
 /// When a link that closes gives up.
@@ -196,7 +206,7 @@ impl Link {
             budget,
             inbound: Mutex::new(inbound),
             outbound: Mutex::new(outbound),
-            staged: Mutex::default(),
+            staged: Mutex::new(Writing { staged: Staged::default(), backlog: Backlog::new() }),
             watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
             driven: AtomicBool::new(false),
             drives: AtomicUsize::new(0),
@@ -357,10 +367,12 @@ impl Link {
     /// Called with the right to write; gives it back, or hands it to the poller.
     fn write(self: &Arc<Self>) {
         let _bin = Bin::open();
-        let mut staged = self.staged.lock();
+        let mut writing = self.staged.lock();
+        let Writing { staged, backlog } = &mut *writing;
         let mut written = 0;
         loop {
-            if staged.is_empty() && !self.stage(&mut staged) {
+            if staged.is_empty() && !self.stage(staged) {
+                backlog.idle(Instant::now);
                 if self.everything_is_written() {
                     return;
                 }
@@ -370,21 +382,20 @@ impl Link {
             if written >= MAX_WRITTEN_BYTES_PER_TURN {
                 return self.hand_over();
             }
-            match self.write_once(&staged) {
+            match self.write_once(staged) {
                 Ok(bytes) => {
+                    backlog.wrote(bytes);
                     let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
                     self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
                     if !all {
-                        return self.hand_over();
+                        return self.is_full(backlog);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.hand_over();
-                }
-                Err(_) => return self.writing_failed(&mut staged),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.is_full(backlog),
+                Err(_) => return self.writing_failed(staged),
             }
         }
     }
@@ -428,6 +439,17 @@ impl Link {
         }
     }
 
+    /// The socket takes no more for now.
+    fn is_full(&self, backlog: &mut Backlog) {
+        if let Some(bytes) = backlog.full(Instant::now())
+            && let Some(socket) = self.socket.read().as_ref()
+        {
+            // What it was before will do as well.
+            let _ = socket.set_max_unsent(bytes);
+        }
+        self.hand_over();
+    }
+
     /// The socket is full, or the turn is over: the poller writes on when the socket is writable, which may be at once.
     fn hand_over(&self) {
         self.right.block();
@@ -438,6 +460,14 @@ impl Link {
         // Unchanged and false is the usual case; unchanged and true must fire again.
         if writable || self.watch.lock().writable {
             self.watch(|watch| watch.writable = writable);
+        }
+    }
+
+    /// A thread reads from now on, not the poller.
+    fn stop_watching(&self) {
+        // Most threads come back before the poller has watched again.
+        if self.watch.lock().readable {
+            self.watch(|watch| watch.readable = false);
         }
     }
 

@@ -15,9 +15,6 @@ use nix::sys::time::TimeVal;
 
 /// `readv` and `sendmsg` refuse more (`IOV_MAX`).
 const MAX_SEGMENTS: usize = 1024;
-/// With less than this unsent the kernel calls a TCP socket writable again. Measured: it costs no throughput,
-/// and the kernel holds 284 KiB for a slow reader instead of 4 MiB, so that what waits is ours to reorder.
-const TCP_NOT_SENT_LOW_BYTES: libc::c_int = 128 * 1024;
 /// After so long without a byte the kernel asks a TCP peer whether it is there, ...
 const KEEP_ALIVE_IDLE_S: u32 = 60;
 /// ... so often, ...
@@ -62,18 +59,20 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Write)?)
 }
 
-/// Sets the options of a connected TCP socket.
-pub(crate) fn tune_tcp(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// Sets the options of a connected TCP socket, which may hold so many bytes unsent.
+pub(crate) fn tune_tcp(fd: BorrowedFd<'_>, max_unsent_bytes: u32) -> io::Result<()> {
     socket::setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     socket::setsockopt(&fd, sockopt::KeepAlive, &true)?;
     socket::setsockopt(&fd, sockopt::TcpKeepIdle, &KEEP_ALIVE_IDLE_S)?;
     socket::setsockopt(&fd, sockopt::TcpKeepInterval, &KEEP_ALIVE_INTERVAL_S)?;
     socket::setsockopt(&fd, sockopt::TcpKeepCount, &KEEP_ALIVE_PROBES)?;
-    set_tcp_not_sent_low(fd)
+    set_tcp_not_sent_low(fd, max_unsent_bytes)
 }
 
-fn set_tcp_not_sent_low(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let value: libc::c_int = TCP_NOT_SENT_LOW_BYTES;
+/// The kernel takes no more while so many bytes are not sent, and calls the socket writable when half of them have gone: so a
+/// slow reader has it hold that much instead of 4 MiB, and what waits is ours to reorder.
+pub(crate) fn set_tcp_not_sent_low(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: `fd` is open while it is borrowed; the pointer and the length describe `value`, which lives
     // until the call returns, and the kernel only reads it.
     let result = unsafe {

@@ -102,11 +102,13 @@ pub(crate) fn let_sigpipe_kill() {
 #[test]
 fn sockets_are_tuned() {
     let stream = connected_to_itself();
-    super::tune_tcp(stream.as_fd()).unwrap();
+    super::tune_tcp(stream.as_fd(), 128 << 10).unwrap();
     assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
     assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
     assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 60);
     assert_eq!(super::net::tcp_not_sent_low(stream.as_fd()).unwrap(), 128 << 10);
+    super::set_tcp_not_sent_low(stream.as_fd(), 1 << 20).unwrap();
+    assert_eq!(super::net::tcp_not_sent_low(stream.as_fd()).unwrap(), 1 << 20);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::pair::Side;
 /// A whole chunk on the wire.
 pub(super) const CHUNK: u64 = Header::BYTES as u64 + MAX_CHUNK_BYTES;
 
-/// What the kernels of both sides hold of one direction: TCP over loopback with TCP_NOTSENT_LOWAT, as measured.
+/// What the kernels of both sides hold of one direction: TCP over loopback with 128 KiB unsent at most, as measured.
 pub(super) const KERNEL_BYTES: usize = 284 << 10;
 
 /// Shorter pieces of a write are copied, longer ones are payload, of which only the length travels.
