@@ -194,8 +194,8 @@ impl Core {
             return call.refuse(&error);
         }
         let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
-        // A function that gave up since nobody waits for it: no failure of the server's.
-        if error.kind == ErrorKind::Failed && call.is_cancelled() {
+        // A function that gave up since nobody waits for it: no failure of the server's. One that did not know fails.
+        if error.kind == ErrorKind::Failed && call.knows_cancelled() {
             tracing::debug!(method, caller, "a cancelled call ended: {error}");
             return call.refuse(&error);
         }
