@@ -13,7 +13,7 @@ use super::party::{PROBE, PROBE_BYTES};
 use super::row::{Bound, Row};
 use crate::child::Child;
 use crate::failure::Failure;
-use crate::shell;
+use crate::{cores, shell};
 
 /// A message may have as much copied on each side, beside values of less than 1 KiB: what is read together with its header.
 pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
@@ -197,7 +197,8 @@ fn address(transport: &str) -> String {
 
 /// Allocations of 1 KiB calls, and system calls of 64 B calls.
 pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
-    let mut pair = Pair::start(&address(transport), Some(0))?;
+    let core = Some(cores::first_allowed()?);
+    let mut pair = Pair::start(&address(transport), core)?;
     for (method, how) in [("echo", "inline"), ("pool_echo", "pool")] {
         let tallies = pair.tally(Work { method, bytes: 1 << 10, calls: 2000, in_flight: 1 })?;
         for (side, tally) in SIDES.iter().zip(&tallies) {

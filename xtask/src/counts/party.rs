@@ -13,8 +13,8 @@ use clap::{Args, Subcommand};
 use teleport::{Array, BoxError, CallFuture, Client, Context, FromTree, Method, Methods, Rpc, Server, Tree};
 
 use super::shape::{self, Shape};
-use crate::child;
 use crate::failure::Failure;
+use crate::{child, cores};
 
 /// Asked for as a variable of the environment, the preloaded library answers with all its counters.
 const COUNTERS: &str = "TELEPORT_COUNTERS";
@@ -58,9 +58,7 @@ enum Party {
 
 pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
     if let Some(core) = options.core {
-        let mut set = nix::sched::CpuSet::new();
-        set.set(core).map_err(Failure::bench)?;
-        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Failure::bench)?;
+        cores::stay_on(core)?;
     }
     match &options.party {
         Party::Server { address } => {
