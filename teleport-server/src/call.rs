@@ -37,6 +37,8 @@ pub(crate) struct OpenCall {
     /// Of a call that survives its connection.
     session: Option<Arc<Session>>,
     cancelled: AtomicBool,
+    /// Its function asked and was told that it was cancelled.
+    knows_cancelled: AtomicBool,
     /// Until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
     seat: Seat,
@@ -60,6 +62,7 @@ impl OpenCall {
             deadline,
             session,
             cancelled: AtomicBool::new(false),
+            knows_cancelled: AtomicBool::new(false),
             arguments: Mutex::new(Some(arguments)),
             seat: Seat::default(),
         }
@@ -90,9 +93,18 @@ impl OpenCall {
         self.session.as_ref().map_or_else(|| Some(self.link.clone()), |session| session.way())
     }
 
-    /// Whether the answer is wanted no more.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling()
+    /// Whether the answer is wanted no more, for the function to know.
+    pub(crate) fn tell_cancelled(&self) -> bool {
+        let is_cancelled = self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling();
+        if is_cancelled {
+            self.knows_cancelled.store(true, Ordering::Relaxed);
+        }
+        is_cancelled
+    }
+
+    /// Whether the function was told that its answer is wanted no more.
+    pub(crate) fn knows_cancelled(&self) -> bool {
+        self.knows_cancelled.load(Ordering::Relaxed)
     }
 
     /// Whether the caller has stopped waiting by `now`.

@@ -57,11 +57,11 @@ impl Context {
 
     /// Whether nobody waits for the result any more: the caller withdrew the call or lost its connection, or the server
     /// is closing and its time for that is over. A long function that asks from time to time can end early; what it
-    /// returns then does not matter, and an error is no failure that `check` or the log tells of.
+    /// returns once it was told so does not matter, and an error is no failure that `check` or the log tells of.
     ///
     /// An inline method keeps its thread from hearing of any of this: ask on a worker.
     pub fn is_cancelled(&self) -> bool {
-        self.call.is_cancelled()
+        self.call.tell_cancelled()
     }
 
     /// An array in warm memory of the process's pool, from where a result is sent without a copy. Its content is

@@ -120,6 +120,17 @@ impl Core {
         self.connections.lock().values().cloned().collect()
     }
 
+    /// Everybody with whom calls may be kept, each once: those who are connected, and those before them whose calls
+    /// survived.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        let connected = self.connections().into_iter().map(|connection| connection.peer);
+        let mut peers: Vec<Arc<Peer>> =
+            connected.flat_map(|peer| [peer.origins(), vec![peer]].concat()).collect();
+        peers.sort_unstable_by_key(Arc::as_ptr);
+        peers.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        peers
+    }
+
     pub(crate) fn connection_ended(&self, key: usize) {
         let ended = self.connections.lock().remove(&key);
         // Outside of the lock: it may be the last that holds the link.
@@ -161,7 +172,7 @@ impl Core {
         let queued = self.pools.iter().map(|pool| pool.expire(now));
         let (mut late, mut next) = (Vec::new(), None);
         // Pools first: what a worker takes from there and parks notes its deadline again.
-        let parked = self.connections().into_iter().map(|connection| connection.peer.expire_parked(now));
+        let parked = self.peers().into_iter().map(|peer| peer.expire_parked(now));
         for (calls, earliest) in queued.chain(parked) {
             late.extend(calls);
             next = next.into_iter().chain(earliest).min();
@@ -183,8 +194,8 @@ impl Core {
             return call.refuse(&error);
         }
         let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
-        // A function that gave up since nobody waits for it: no failure of the server's.
-        if error.kind == ErrorKind::Failed && call.is_cancelled() {
+        // A function that gave up since nobody waits for it: no failure of the server's. One that did not know fails.
+        if error.kind == ErrorKind::Failed && call.knows_cancelled() {
             tracing::debug!(method, caller, "a cancelled call ended: {error}");
             return call.refuse(&error);
         }

@@ -46,12 +46,12 @@ impl ServerHandle {
         self.core.counters.clients()
     }
 
-    /// What the server has done and does. Takes a lock of each connection for a moment.
+    /// What the server has done and does. Takes locks of each connection for a moment.
     pub fn stats(&self) -> Stats {
         let connections = self.core.connections();
         Stats {
             queued: self.core.pools.iter().map(|pool| pool.len()).sum::<usize>()
-                + connections.iter().map(|connection| connection.peer.parked()).sum::<usize>(),
+                + self.core.peers().iter().map(|peer| peer.parked()).sum::<usize>(),
             awaiting_done: self.core.ledger.waiting(),
             held_bytes: self.core.budget.used_bytes(),
             lent_bytes: self.core.lent_bytes(),

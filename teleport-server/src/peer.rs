@@ -213,9 +213,13 @@ impl Peer {
     /// As `start_parked`, also for calls of earlier connections, whose answers go to this one.
     fn start_all_parked(&self) {
         self.start_parked();
-        if let Some(session) = self.session.get() {
-            session.origins().iter().for_each(|peer| peer.start_parked());
-        }
+        self.origins().iter().for_each(|peer| peer.start_parked());
+    }
+
+    /// Where calls that survive came from: they are kept there, also when that connection has ended and another has
+    /// taken its place.
+    pub(crate) fn origins(&self) -> Vec<Arc<Peer>> {
+        self.session.get().map(|session| session.origins()).unwrap_or_default()
     }
 
     /// Calls that are kept.

@@ -156,7 +156,7 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
     // The poller closes the listener, which it cannot do while an inline method runs on it.
     in_time(core, move || drop(listening));
     let queued = core.pools.iter().flat_map(|pool| pool.close());
-    let parked = core.connections().into_iter().flat_map(|connection| connection.peer.close_parked());
+    let parked = core.peers().into_iter().flat_map(|peer| peer.close_parked());
     refuse_all(queued.chain(parked));
     if !core.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0) {
         core.lifecycle.cancel_running();

@@ -92,7 +92,8 @@ fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Arc<OpenCall>>>) {
 
 /// Runs a call on the poller's thread.
 pub(crate) fn run_inline(core: &Arc<Core>, call: &Arc<OpenCall>) {
-    // What waits for this one's answer would wait too long.
+    // What waits for this one's answer would wait too long. One that was quick so far and blocks now keeps it all the same:
+    // only another thread could send it, and inline methods must not block.
     if !call.entry.usual.is_quick() {
         call.link.release_answers();
     }

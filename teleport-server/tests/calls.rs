@@ -309,6 +309,40 @@ fn a_function_that_gives_up_with_its_caller_is_no_failure() {
 }
 
 #[test]
+fn a_function_that_fails_unaware_that_its_caller_has_gone_is_a_failure() {
+    let stop = Stop::new();
+    let wait = stop.clone();
+    let fail = move |_: Tree, _: Context| -> Result<(), BoxError> {
+        wait.pass();
+        Err("no weights".into())
+    };
+    let server = start(Methods::new().register("fail", fail));
+    let mut client = Client::connect(&server);
+    for (nth, is_withdrawn) in [(1, true), (2, false)] {
+        let sent = client.send("fail", Tree::Null);
+        stop.wait_for(nth);
+        if is_withdrawn {
+            assert_eq!(client.withdraw(&sent), Withdrawn::Requested);
+            // Read after the cancel.
+            assert_eq!(client.call("unknown", Tree::Null).unwrap_err().kind, ErrorKind::UnknownMethod);
+        } else {
+            client.link.abort();
+            until("it has gone", || server.stats().clients == 0);
+        }
+        stop.allow(1);
+        let mut told = Ok(());
+        until("its failure is told", || {
+            told = server.check();
+            told.is_err()
+        });
+        assert_eq!(told.unwrap_err().to_string(), r#"method "fail", called by tester: failed: no weights"#);
+        if !is_withdrawn {
+            client = Client::connect(&server);
+        }
+    }
+}
+
+#[test]
 fn memory_is_bounded_and_lent_in_turn() {
     let stop = Stop::new();
     let wait = stop.clone();

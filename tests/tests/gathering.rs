@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use teleport::{CallFuture, Client, Method, Methods, Server, ServerHandle, Tree, tree};
 use teleport_tests::{abstract_address, until, watched};
 
-/// A server that tells of each call of `note`, and whose `wait` takes until the test says `go`.
+/// A server that tells of each call of `note`, and whose `wait` takes until the test says `go`, where it is to wait.
 struct Fixture {
     server: ServerHandle,
     noted: Receiver<u64>,
@@ -25,9 +26,22 @@ fn fixture() -> Fixture {
         .register("echo", Method::inline(|x: Tree| x))
         .register("note", Method::inline(move |number: u64| sender.send(number).unwrap()))
         // Ends with the test too.
-        .register("wait", Method::inline(move |(): ()| come.lock().unwrap().recv().unwrap_or(())));
+        .register(
+            "wait",
+            Method::inline(move |waits: bool| {
+                if waits {
+                    wait(&come);
+                }
+            }),
+        );
     let server = Server::bind(&abstract_address()).unwrap().start(methods).unwrap();
     Fixture { server, noted, go }
+}
+
+/// Takes far longer than what counts as quick, even where the test has said `go` before.
+fn wait(come: &Mutex<Receiver<()>>) {
+    let _ = come.lock().unwrap().recv();
+    thread::sleep(Duration::from_millis(2));
 }
 
 impl Fixture {
@@ -79,12 +93,35 @@ fn an_answer_never_waits_for_a_method_that_may_take_long() {
             // Together, so that the server finds them in one read.
             let first = client.call("echo", tree!(1)).send().unwrap();
             let second = client.call("echo", tree!(2)).send().unwrap();
-            let slow = client.call("wait", tree!(null)).send().unwrap();
+            let slow = client.call("wait", true).send().unwrap();
             first.wait().unwrap();
             second.wait().unwrap();
             fixture.go.send(()).unwrap();
             slow.wait().unwrap();
         }
+    });
+}
+
+#[test]
+fn an_answer_waits_for_a_method_that_was_quick_once_at_most() {
+    watched(|| {
+        let fixture = fixture();
+        let client = fixture.client();
+        for _ in 0..100 {
+            client.call("wait", false).wait().unwrap();
+        }
+        // This time it takes long, which nobody could know: answers may wait until it returns, and then they come.
+        let first = client.call("echo", tree!(1)).send().unwrap();
+        let slow = client.call("wait", true).send().unwrap();
+        fixture.go.send(()).unwrap();
+        assert_eq!(first.wait().unwrap(), tree!(1));
+        slow.wait().unwrap();
+        // From then on it is known.
+        let first = client.call("echo", tree!(1)).send().unwrap();
+        let slow = client.call("wait", true).send().unwrap();
+        first.wait().unwrap();
+        fixture.go.send(()).unwrap();
+        slow.wait().unwrap();
     });
 }
 

@@ -10,9 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use teleport::wire::{CallAnswer, Hello, Kind, Limits, Message, ResumeAnswer, decode_ids, encode_frame};
+use teleport::transport::random_id;
+use teleport::wire::{
+    CallAnswer, CallHead, CallState, Hello, Kind, Limits, Message, RemoteError, Resume, ResumeAnswer,
+    decode_ids, encode_frame, encode_ids,
+};
 use teleport::{
-    Array, CallError, CallFuture, Client, Context, ErrorKind, Methods, OnDisconnect, Ran, Server,
+    Array, CallError, CallFuture, Client, Context, ErrorKind, Method, Methods, OnDisconnect, Ran, Server,
     ServerHandle, Tree, tree,
 };
 use teleport_tests::{Cut, Proxy, Random, Raw, abstract_address, until, watched};
@@ -362,5 +366,89 @@ fn a_call_that_was_withdrawn_while_the_server_was_asked_is_answered_in_one_breat
         assert_eq!(future.cancel(), Ran::Maybe);
         withdrawn.send(()).unwrap();
         server.join().unwrap();
+    });
+}
+
+/// Calls 1 and 2 of a client that lost its connection, and that leaves so much unfetched on the next one that they are
+/// kept. Call 3 is what it does not fetch.
+struct Estranged {
+    raw: Raw,
+    /// Dropped last: it waits for who is connected.
+    server: ServerHandle,
+}
+
+impl Estranged {
+    fn new(deadline: Option<Duration>) -> Estranged {
+        let gate = Gate::default();
+        let methods = methods(&Effects::default(), &gate)
+            .register("zeros", Method::inline(|bytes: usize| Array::zeros::<u8>([bytes])));
+        let server = Server::bind("tcp://127.0.0.1:0").unwrap().workers(1).max_unsent_bytes(64 << 10);
+        let server = server.start(methods).unwrap();
+        let address = server.address().to_string();
+        let client = Client::connect(&address).unwrap();
+        let holds_the_worker = client.call("hold", 0u64).send().unwrap();
+        until("it runs", || server.stats().running == 1);
+
+        // No result comes that was not granted.
+        let hello =
+            Hello { features: Hello::RESUME, session: random_id(), eager_credit_bytes: 0, ..Raw::hello() };
+        let mut first = Raw::connect(&address);
+        let instance = first.introduce(&hello).instance;
+        for id in [1, 2] {
+            let head =
+                CallHead { deadline: deadline.filter(|_| id == 1), resume: true, ..CallHead::new("hold") };
+            first.send_eager(id, &call(&head, id));
+        }
+        until("they wait", || server.stats().queued == 2);
+        drop(first);
+        let mut raw = Raw::connect(&address);
+        raw.introduce(&hello);
+        let calls = vec![(1, CallState::Sent), (2, CallState::Sent)];
+        raw.send(&encode_frame(Kind::Resume, 0, &Resume { server: instance, calls }.encode()));
+        raw.next_of(Kind::ResumeAnswer);
+        raw.send_eager(3, &call(&CallHead::new("zeros"), 1 << 20));
+        assert_eq!(raw.next_of(Kind::Result).header.id, 3);
+
+        gate.open();
+        holds_the_worker.wait().unwrap();
+        // The worker takes calls of each connection in turn: when it has run two of this one, it has seen both of those.
+        (0..2).for_each(|_| drop(client.call("hold", 0u64).wait().unwrap()));
+        Estranged { raw, server }
+    }
+
+    /// The next call that fails.
+    fn failure(&mut self) -> (u64, ErrorKind, Ran) {
+        let frame = self.raw.next_of(Kind::Error);
+        let error = RemoteError::decode(&frame.body).unwrap();
+        (frame.header.id, error.kind, error.ran)
+    }
+}
+
+fn call(head: &CallHead<'_>, argument: u64) -> Message {
+    Message::call(head, &tree!(argument), &Limits::default()).unwrap()
+}
+
+#[test]
+fn calls_of_a_lost_connection_that_wait_for_results_to_leave_end_with_their_time() {
+    watched(|| {
+        let mut estranged = Estranged::new(Some(Duration::from_secs(1)));
+        assert_eq!(estranged.failure(), (1, ErrorKind::Deadline, Ran::No));
+        assert_eq!(estranged.server.stats().queued, 1);
+    });
+}
+
+#[test]
+fn calls_of_a_lost_connection_that_wait_for_results_to_leave_are_refused_at_closing() {
+    watched(|| {
+        let mut estranged = Estranged::new(None);
+        assert_eq!(estranged.server.stats().queued, 2);
+        estranged.server.closer().close();
+        for id in [1, 2] {
+            assert_eq!(estranged.failure(), (id, ErrorKind::Closing, Ran::No));
+        }
+        // What ran is still delivered, and then the connection ends.
+        estranged.raw.send(&encode_frame(Kind::Grant, 0, &encode_ids(&[3])));
+        estranged.raw.until_silent_end();
+        estranged.server.join().unwrap();
     });
 }

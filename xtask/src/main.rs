@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod child;
 mod ci;
+mod cores;
 mod counts;
 mod failure;
 mod fuzz;

@@ -1,8 +1,9 @@
 //! Whose turn it is: calls in lines, one for each connection that has any, and the order of these lines.
 //!
 //! Flow: `push` to the end of its connection's line -> the line's turn comes -> `next` gives its first call, and the line goes
-//! behind all others. A call that finds no place is set aside within its line, and later ones go past it; a line that has
-//! only such calls waits among those that are `blocked`, which take every other turn while there are places.
+//! behind all others. A call that finds no place is set aside within its line, and later ones go past it. A line with such
+//! calls also stands among those that are `blocked`, which take every other turn while there are places: whatever else the
+//! line has or loses, it stays where it stands there until it gets a place.
 //! So whatever others send, a call waits for no more calls of each of them than stand before it in its own line, and where
 //! places are short for twice as many turns.
 //! Knows no locks and no clock. Bound: what was pushed; a line ends with its last call, but for one that is kept.
@@ -48,8 +49,10 @@ pub(super) struct Rotation<T> {
     recent: u32,
     /// Lines with calls that were not set aside, in the order of their turns.
     turns: List,
-    /// Lines of which all calls were set aside, in the order of their turns.
+    /// Lines with calls that were set aside, in the order of their turns for places; numbers of lines, since one may
+    /// stand among `turns` too.
     blocked: List,
+    blocked_lines: Lists<u32>,
     /// Whether the next place is for a blocked line.
     is_turn_of_blocked: bool,
     /// Calls that are here.
@@ -72,15 +75,21 @@ struct Line {
     waiting: List,
     /// Calls that found no place. Invariant: each starts before all in `waiting` that need one.
     aside: List,
-    ring: Ring,
+    /// Whether it stands among `turns`.
+    has_turn: bool,
+    /// Where it stands among those that are `blocked`.
+    blocked_at: u32,
 }
 
-/// In which order of turns a line stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ring {
-    Neither,
-    Turns,
-    Blocked,
+impl Line {
+    fn new(connection: usize) -> Line {
+        let (waiting, aside) = (List::EMPTY, List::EMPTY);
+        Line { connection, waiting, aside, has_turn: false, blocked_at: NONE }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.aside.is_empty()
+    }
 }
 
 /// A call whose turn it is, with its place if it needs one.
@@ -101,6 +110,7 @@ impl<T: Waiting> Rotation<T> {
             recent: NONE,
             turns: List::EMPTY,
             blocked: List::EMPTY,
+            blocked_lines: Lists::new(),
             is_turn_of_blocked: true,
             count: 0,
             aside_count: 0,
@@ -126,7 +136,8 @@ impl<T: Waiting> Rotation<T> {
     pub(super) fn push(&mut self, call: Arc<T>) {
         let at = self.line_of(call.connection());
         // Where only such wait it is one of them; else it keeps its order among the others.
-        let is_aside = self.lines.get(at).ring == Ring::Blocked && call.needs_place();
+        let line = self.lines.get(at);
+        let is_aside = line.waiting.is_empty() && !line.aside.is_empty() && call.needs_place();
         let seat = self.seat(call, at, is_aside);
         let line = self.lines.get_mut(at);
         self.calls.link_last(if is_aside { &mut line.aside } else { &mut line.waiting }, seat);
@@ -163,18 +174,24 @@ impl<T: Waiting> Rotation<T> {
             are_places = place.is_some();
             place
         };
-        if let Some(at) = self.blocked.first()
+        if let Some(first) = self.blocked.first()
             && (self.is_turn_of_blocked || self.turns.is_empty())
-            && let Some(taken) = self.take_aside(at, &mut reserve)
         {
-            self.is_turn_of_blocked = false;
-            self.had_turn(at);
-            return Some(taken);
+            let at = *self.blocked_lines.get(first);
+            if let Some(taken) = self.take_aside(at, &mut reserve) {
+                self.is_turn_of_blocked = false;
+                self.settle(at);
+                return Some(taken);
+            }
         }
         self.is_turn_of_blocked = true;
         while let Some(at) = self.turns.first() {
             let taken = self.turn_of(at, &mut reserve);
-            self.had_turn(at);
+            // Behind all others, if there are any.
+            if !self.turns.is_short() {
+                self.leave_turns(at);
+            }
+            self.settle(at);
             if taken.is_some() {
                 return taken;
             }
@@ -203,7 +220,8 @@ impl<T: Waiting> Rotation<T> {
     /// Takes out all calls, in the order in which each connection made them.
     pub(super) fn drain(&mut self) -> Vec<Arc<T>> {
         let mut drained = Vec::with_capacity(self.count);
-        while let Some(at) = self.turns.first().or(self.blocked.first()) {
+        while let Some(at) = self.turns.first().or(self.blocked.first().map(|at| *self.blocked_lines.get(at)))
+        {
             let line = self.lines.get(at);
             if let Some(seat) = line.aside.first().or(line.waiting.first()) {
                 drained.push(self.leave(seat).1);
@@ -243,10 +261,12 @@ impl<T: Waiting> Rotation<T> {
         None
     }
 
+    /// The first of those set aside in a line, if there is a place; the line goes behind all that are blocked.
     fn take_aside<P>(&mut self, at: u32, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         let seat = self.lines.get(at).aside.first()?;
         let place = Some(reserve()?);
         let (_, call) = self.leave(seat);
+        self.leave_blocked(at);
         Some(Taken { call, place, was_aside: true })
     }
 
@@ -277,13 +297,10 @@ impl<T: Waiting> Rotation<T> {
         if self.recent != NONE && self.lines.get(self.recent).connection == connection {
             return self.recent;
         }
-        let new = || {
-            let (waiting, aside, ring) = (List::EMPTY, List::EMPTY, Ring::Neither);
-            self.lines.add(Line { connection, waiting, aside, ring })
-        };
+        let new = || self.lines.add(Line::new(connection));
         let at = *self.by_connection.entry(connection).or_insert_with(new);
         let before = std::mem::replace(&mut self.recent, at);
-        if before != NONE && self.lines.get(before).ring == Ring::Neither {
+        if before != NONE && self.lines.get(before).is_empty() {
             self.end_line(before);
         }
         at
@@ -294,46 +311,48 @@ impl<T: Waiting> Rotation<T> {
         self.by_connection.remove(&line.connection);
     }
 
-    /// A line had its turn: it goes behind all others.
-    fn had_turn(&mut self, at: u32) {
-        let is_alone = match self.lines.get(at).ring {
-            Ring::Turns => self.turns.is_short(),
-            Ring::Blocked => self.blocked.is_short(),
-            Ring::Neither => true,
-        };
-        if !is_alone {
-            self.take_from_ring(at);
-        }
-        self.settle(at);
-    }
-
-    /// Puts a line where it belongs, at the end if it was elsewhere, and ends one that has no calls.
+    /// Puts a line where it belongs, at the end where it does not stand there yet, and ends one that has no calls.
     fn settle(&mut self, at: u32) {
         let line = self.lines.get(at);
-        let belongs = match (line.waiting.is_empty(), line.aside.is_empty()) {
-            (false, _) => Ring::Turns,
-            (true, false) => Ring::Blocked,
-            (true, true) => Ring::Neither,
-        };
-        if line.ring != belongs {
-            self.take_from_ring(at);
-            match belongs {
-                Ring::Neither => {}
-                Ring::Turns => self.lines.link_last(&mut self.turns, at),
-                Ring::Blocked => self.lines.link_last(&mut self.blocked, at),
-            }
-            self.lines.get_mut(at).ring = belongs;
+        match (line.waiting.is_empty(), line.has_turn) {
+            (true, true) => self.leave_turns(at),
+            (false, false) => self.join_turns(at),
+            _ => {}
         }
-        if belongs == Ring::Neither && at != self.recent {
+        let line = self.lines.get(at);
+        match (line.aside.is_empty(), line.blocked_at) {
+            (true, NONE) => {}
+            (true, _) => self.leave_blocked(at),
+            (false, NONE) => self.join_blocked(at),
+            (false, _) => {}
+        }
+        if self.lines.get(at).is_empty() && at != self.recent {
             self.end_line(at);
         }
     }
 
-    fn take_from_ring(&mut self, at: u32) {
-        match std::mem::replace(&mut self.lines.get_mut(at).ring, Ring::Neither) {
-            Ring::Neither => {}
-            Ring::Turns => self.lines.unlink(&mut self.turns, at),
-            Ring::Blocked => self.lines.unlink(&mut self.blocked, at),
+    fn join_turns(&mut self, at: u32) {
+        self.lines.link_last(&mut self.turns, at);
+        self.lines.get_mut(at).has_turn = true;
+    }
+
+    fn leave_turns(&mut self, at: u32) {
+        if std::mem::take(&mut self.lines.get_mut(at).has_turn) {
+            self.lines.unlink(&mut self.turns, at);
+        }
+    }
+
+    fn join_blocked(&mut self, at: u32) {
+        let blocked_at = self.blocked_lines.add(at);
+        self.blocked_lines.link_last(&mut self.blocked, blocked_at);
+        self.lines.get_mut(at).blocked_at = blocked_at;
+    }
+
+    fn leave_blocked(&mut self, at: u32) {
+        let blocked_at = std::mem::replace(&mut self.lines.get_mut(at).blocked_at, NONE);
+        if blocked_at != NONE {
+            self.blocked_lines.unlink(&mut self.blocked, blocked_at);
+            self.blocked_lines.take(blocked_at);
         }
     }
 }

@@ -144,6 +144,57 @@ fn a_blocked_connection_has_its_turn_again_for_other_calls() {
     assert_eq!(take(&queue, 1, free), [(0, 1)]);
 }
 
+/// Three connections with calls for which there was no place.
+fn blocked() -> Queue<Call> {
+    let queue =
+        queue([0, 1, 2].into_iter().flat_map(|connection| (0..20).map(move |n| (connection, 2 * n + 1))));
+    queue.push(call(3, 0)).unwrap();
+    assert_eq!(take(&queue, 1, none), [(3, 0)]);
+    queue
+}
+
+/// Places that come one at a time.
+fn one() -> impl FnMut() -> Option<()> {
+    let mut places = 0..1;
+    move || places.next().map(drop)
+}
+
+#[test]
+fn a_blocked_connection_keeps_its_turn_for_a_place_whatever_else_it_calls() {
+    let queue = blocked();
+    for round in 0..10 {
+        for connection in 0..3 {
+            // Before each place, so that it goes behind others if its turn is lost.
+            queue.push(call(0, 2)).unwrap();
+            assert_eq!(take(&queue, 1, none), [(0, 2)]);
+            assert_eq!(take(&queue, 1, one()), [(connection, 2 * round + 1)]);
+        }
+    }
+}
+
+#[test]
+fn a_blocked_connection_keeps_its_turn_for_a_place_when_it_withdraws_another_call() {
+    let queue = blocked();
+    for connection in [0, 1, 2, 0] {
+        (0..3).for_each(|connection| {
+            let withdrawn = call(connection, 2);
+            queue.push(withdrawn.clone()).unwrap();
+            assert!(queue.remove(&withdrawn));
+        });
+        assert_eq!(take(&queue, 1, one())[0].0, connection);
+    }
+}
+
+#[test]
+fn a_place_that_comes_with_another_call_counts_as_a_turn() {
+    let queue = blocked();
+    assert_eq!(take(&queue, 1, one()), [(0, 1)]);
+    // The next place is for whose turn it is among all: the second and its first call, which was set aside.
+    queue.push(call(1, 2)).unwrap();
+    assert_eq!(take(&queue, 1, one()), [(1, 1)]);
+    assert_eq!(take(&queue, 2, one()), [(2, 1), (1, 2)]);
+}
+
 #[test]
 fn the_withdrawn_leave_at_once() {
     let queue = queue([]);

@@ -4,17 +4,15 @@
 //! Flow: who starts a process takes the core itself, starts it, and takes all cores back: a child inherits the set, and so do
 //! all its threads.
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
+use crate::cores;
 use crate::failure::Failure;
 
 /// Where the two sides of a contender run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
-    /// Both on the first core: nothing but instructions and changes of threads.
+    /// Both on the first core that is allowed: nothing but instructions and changes of threads.
     OneCore,
-    /// The client on the first core and the server on the second, each idle while the other works.
+    /// The client on the first core that is allowed and the server on the second, each idle while the other works.
     TwoCores,
     /// As the scheduler likes.
     Free,
@@ -43,7 +41,7 @@ impl Placement {
         Placement::ALL.into_iter().find(|placement| placement.name() == name)
     }
 
-    /// The core of one side, if it has one of its own.
+    /// Which of the allowed cores is that of one side, if it has one of its own.
     fn core(self, side: Side) -> Option<usize> {
         match (self, side) {
             (Placement::Free, _) => None,
@@ -58,18 +56,13 @@ impl Placement {
         side: Side,
         start: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let myself = Pid::from_raw(0);
-        let all = sched_getaffinity(myself).map_err(Failure::bench)?;
-        let Some(core) = self.core(side) else { return start() };
-        if !all.is_set(core).unwrap_or(false) {
-            // A machine with one core: both share it.
-            return start();
-        }
-        let mut one = CpuSet::new();
-        one.set(core).map_err(Failure::bench)?;
-        sched_setaffinity(myself, &one).map_err(Failure::bench)?;
+        let Some(nth) = self.core(side) else { return start() };
+        let all = cores::allowed()?;
+        // With one core both share it.
+        let Some(core) = cores::nth(&all, nth) else { return start() };
+        cores::stay_on(core)?;
         let started = start();
-        sched_setaffinity(myself, &all).map_err(Failure::bench)?;
+        cores::stay_among(&all)?;
         started
     }
 }
@@ -86,10 +79,15 @@ mod tests {
 
     #[test]
     fn who_starts_others_keeps_its_cores() {
-        let cores = || sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let before = cores();
-        let within = Placement::TwoCores.start(Side::Client, || Ok(cores())).unwrap();
-        assert!(within.is_set(0).unwrap() && !within.is_set(1).unwrap());
-        assert_eq!(cores(), before);
+        let before = cores::allowed().unwrap();
+        let first = cores::nth(&before, 0);
+        for side in [Side::Client, Side::Server] {
+            let within = Placement::OneCore.start(side, cores::allowed).unwrap();
+            assert_eq!((cores::nth(&within, 0), cores::nth(&within, 1)), (first, None));
+            assert_eq!(cores::allowed().unwrap(), before);
+        }
+        let within = Placement::TwoCores.start(Side::Server, cores::allowed).unwrap();
+        assert_eq!(cores::nth(&within, 0), cores::nth(&before, 1).or(first));
+        assert_eq!(cores::allowed().unwrap(), before);
     }
 }

@@ -1,9 +1,14 @@
-//! `cargo xtask counts`: what does not depend on the machine's speed, counted and held to what was accepted.
+//! `cargo xtask counts`: what depends on the program and hardly on the machine, counted and held to what was accepted.
 //!
 //! Flow: [`calls`] (a server and a client with an interposed C library: allocations, system calls, copied bytes) and
 //! [`instructions`] (encode, decode and calls in memory, under callgrind) -> rows -> compared with the accepted counts ->
 //! a table. A count that has grown by more than a tenth fails; one that has fallen is worth accepting, so that it does not
 //! grow back unseen. `cargo xtask ci` has it as a step. What cannot be counted on a machine is skipped, loudly.
+//!
+//! Allocations, copies and instructions are the same on any machine of the kind. System calls of small calls are not quite:
+//! threads look out for 50 µs before they sleep, and calls are held back for 30 µs, so their number depends a little on how
+//! fast these go and on what else runs. A busy machine counts fewer of them, since looking out is soon given up there: what
+//! it counts is not to be accepted.
 
 mod accepted;
 mod calls;
@@ -29,7 +34,8 @@ pub(crate) struct Options {
     /// Count this only; may be given several times
     #[arg(long, value_name = "KIND")]
     only: Vec<Kind>,
-    /// Take the new counts where they have changed by more than a tenth, and say in the commit why
+    /// Take the new counts where they have changed by more than a tenth, on a machine that does nothing else; say in the
+    /// commit why
     #[arg(long)]
     accept: bool,
     /// Also print the kinds of system calls

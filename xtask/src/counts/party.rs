@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use std::env;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use teleport::{Array, BoxError, CallFuture, Client, Context, FromTree, Method, Methods, Rpc, Server, Tree};
 
 use super::shape::{self, Shape};
-use crate::child;
 use crate::failure::Failure;
+use crate::{child, cores};
 
 /// Asked for as a variable of the environment, the preloaded library answers with all its counters.
 const COUNTERS: &str = "TELEPORT_COUNTERS";
@@ -31,6 +33,12 @@ const MIN_LARGE_BYTES: usize = 64 << 10;
 
 /// More than any row asks for, so that no call waits for a place.
 const MAX_IN_FLIGHT: usize = 256;
+
+/// What a thread needs at most to note what it has sent, if it runs.
+const NOTING_TIME: Duration = Duration::from_millis(1);
+
+/// On a busy machine it may have to wait until it runs. Where something was copied this is in vain, twice for each row.
+const MAX_LOOKS: usize = 500;
 
 /// Asks for a copy of so many bytes, by which the counters are tried.
 pub(super) const PROBE: &str = "probe";
@@ -58,9 +66,7 @@ enum Party {
 
 pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
     if let Some(core) = options.core {
-        let mut set = nix::sched::CpuSet::new();
-        set.set(core).map_err(Failure::bench)?;
-        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).map_err(Failure::bench)?;
+        cores::stay_on(core)?;
     }
     match &options.party {
         Party::Server { address } => {
@@ -92,10 +98,11 @@ fn serve(address: &str) -> Result<(), BoxError> {
         if line == PROBE {
             probe();
         }
-        let result_bytes = RESULT_BYTES.load(Ordering::Relaxed);
+        // Once: when the counters have been asked for, nobody knows any more where it lay.
+        let result_bytes = RESULT_BYTES.swap(0, Ordering::Relaxed);
         let in_place = match result_bytes {
             0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
-            _ => in_place(SENT_FROM, RESULT_AT.load(Ordering::Relaxed), result_bytes),
+            _ => sent_in_place(RESULT_AT.load(Ordering::Relaxed), result_bytes),
         };
         child::say(&format!("in_place {in_place} {}", counters()))?;
     }
@@ -130,16 +137,35 @@ fn counters() -> String {
 }
 
 fn received_in_place(array: &Array) -> u64 {
-    in_place(RECEIVED_INTO, array.as_bytes().as_ptr().addr(), array.bytes())
+    in_place(RECEIVED_INTO, array.as_bytes().as_ptr().addr(), array.bytes()).unwrap_or(0)
 }
 
-/// How many of so many bytes from an address were sent from, or received to, where they lie; 0 without the preloaded
-/// library.
-fn in_place(question: &str, at: usize, bytes: usize) -> u64 {
-    if bytes < MIN_LARGE_BYTES {
-        return 0;
+/// How much was sent from where it lies. The peer can have it all before the thread that sent it has come back from the
+/// system call and noted where it lay.
+fn sent_in_place(at: usize, bytes: usize) -> u64 {
+    complete(bytes as u64, || in_place(SENT_FROM, at, bytes), || thread::sleep(NOTING_TIME))
+}
+
+/// What `look` gives once that is all, or after so many looks.
+fn complete(all: u64, mut look: impl FnMut() -> Option<u64>, mut pause: impl FnMut()) -> u64 {
+    let mut seen = look();
+    for _ in 1..MAX_LOOKS {
+        if seen.is_none_or(|seen| seen >= all) {
+            break;
+        }
+        pause();
+        seen = look();
     }
-    env::var(format!("{question}{at:x}_{bytes:x}")).ok().and_then(|answer| answer.parse().ok()).unwrap_or(0)
+    seen.unwrap_or(0)
+}
+
+/// How many of so many bytes from an address were sent from, or received to, where they lie; none without the preloaded
+/// library, and of what is small.
+fn in_place(question: &str, at: usize, bytes: usize) -> Option<u64> {
+    if bytes < MIN_LARGE_BYTES {
+        return None;
+    }
+    env::var(format!("{question}{at:x}_{bytes:x}")).ok()?.parse().ok()
 }
 
 /// Makes the calls of lines `METHOD BYTES CALLS IN_FLIGHT`, and answers each line when they are done.
@@ -194,5 +220,29 @@ fn give_away(
         }
         teleport::wait_all(open)?;
     }
-    Ok(in_place(SENT_FROM, array.as_bytes().as_ptr().addr(), bytes))
+    Ok(sent_in_place(array.as_bytes().as_ptr().addr(), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_late_is_seen() {
+        let (mut looks, mut pauses) = ([0, 3, 7].into_iter(), 0);
+        assert_eq!(complete(7, || looks.next(), || pauses += 1), 7);
+        assert_eq!(pauses, 2);
+    }
+
+    #[test]
+    fn what_is_never_noted_is_not_waited_for_for_long() {
+        let (mut looks, mut pauses) = (0, 0);
+        let look = || {
+            looks += 1;
+            Some(6)
+        };
+        assert_eq!(complete(7, look, || pauses += 1), 6);
+        assert_eq!((looks, pauses), (MAX_LOOKS, MAX_LOOKS - 1));
+        assert_eq!(complete(7, || None, || panic!("nobody counts")), 0);
+    }
 }
