@@ -18,7 +18,7 @@ use nng::{Aio, AioResult, Context, Listener, Message, Protocol, Socket};
 use crate::Failure;
 use crate::blocking::{Calls, exchange};
 use crate::protocol::{self, Answer, DICT_ARRAYS, Round, Workload};
-use crate::rounds::no_calls_beside;
+use crate::rounds::{answer_rounds, no_calls_beside};
 
 /// Requests that a server works at: as many as four clients with 64 each have open.
 const SERVED: usize = 256;
@@ -104,7 +104,7 @@ pub(crate) fn client(address: &str) -> Result<(), Failure> {
     let mut client =
         Client { socket, free: VecDeque::new(), open: VecDeque::new(), request: Vec::new(), kept: None };
     let run = |round: &Round| client.run(round).unwrap_or_else(|failure| Answer::Failed(failure.to_string()));
-    Ok(protocol::answer_rounds(SETTINGS, run)?)
+    answer_rounds(SETTINGS, run)
 }
 
 /// One call at a time.

@@ -22,7 +22,8 @@ use self::codec::{Item, Plain};
 pub(crate) use self::server::serve;
 use crate::Failure;
 use crate::asynchronous::{beside, connect_unix, exchange, plain, runtime};
-use crate::protocol::{self, Answer, DICT_ARRAYS, Round, SMALL_BYTES, Workload};
+use crate::protocol::{Answer, DICT_ARRAYS, Round, SMALL_BYTES, Workload};
+use crate::rounds::answer_rounds;
 
 /// The largest message: measured, as many copies as tonic makes are faster of pieces that stay in a cache.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -100,7 +101,7 @@ pub(crate) fn client(address: &str) -> Result<(), Failure> {
         let answer = runtime.block_on(client.run(round, call));
         answer.unwrap_or_else(|failure| Answer::Failed(failure.to_string()))
     };
-    Ok(protocol::answer_rounds(SETTINGS, run)?)
+    answer_rounds(SETTINGS, run)
 }
 
 async fn connect(address: &str) -> Result<Channel, Failure> {
