@@ -112,8 +112,11 @@ impl Report {
 
 fn format() -> Result<String, Failure> {
     shell::run(&mut shell::cargo("fmt --all --check"))?;
-    if shell::root().join("fuzz/Cargo.toml").exists() {
-        shell::run(&mut shell::cargo("fmt --check --manifest-path fuzz/Cargo.toml"))?;
+    // What is outside the workspace.
+    for manifest in ["fuzz/Cargo.toml", "xtask/peers/Cargo.toml"] {
+        if shell::root().join(manifest).exists() {
+            shell::run(shell::cargo("fmt --check --manifest-path").arg(manifest))?;
+        }
     }
     Ok(String::new())
 }

@@ -1,6 +1,7 @@
-//! A Python with NumPy for the tests of the client in Python, in a virtual environment of the target folder.
+//! Virtual environments of Python in the target folder: one with NumPy for the tests of the client in Python, and others for
+//! whoever asks.
 //!
-//! Flow: `python3 -m venv` and `pip install numpy`, once; later runs find it there. It never touches the system's Python.
+//! Flow: `python3 -m venv` and `pip install`, once; later runs find it there. It never touches the system's Python.
 //! Where one of them fails, as without a network, that is said loudly and nothing else fails: the tests skip themselves.
 
 use std::fs;
@@ -19,13 +20,13 @@ fn folder() -> PathBuf {
 /// Makes the environment if it is not there; the detail says which NumPy it has, or why there is none.
 pub(crate) fn prepare() -> Result<String, Failure> {
     let folder = folder();
-    let python = folder.join("bin/python3");
+    let python = python_of(&folder);
     let version =
         || quiet(Command::new(&python).args(["-c", "import numpy; print('NumPy', numpy.__version__)"]));
     if let Ok(version) = version() {
         return Ok(version);
     }
-    match make(&folder, &python).and_then(|()| version()) {
+    match make(&folder, &["numpy"]).and_then(|()| version()) {
         Ok(version) => Ok(version),
         Err(reason) => {
             // The rest of one that was begun would not be begun again.
@@ -36,14 +37,29 @@ pub(crate) fn prepare() -> Result<String, Failure> {
     }
 }
 
-fn make(folder: &Path, python: &Path) -> Result<(), String> {
+/// An environment in `folder` with what a file of requirements asks for, made anew where another file made it. Gives its Python.
+pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf, String> {
+    let made_for = folder.join("requirements.txt");
+    let wanted = fs::read(requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    if fs::read(&made_for).ok().as_ref() != Some(&wanted) {
+        make(folder, &["--requirement", &requirements.to_string_lossy()])?;
+        fs::write(&made_for, wanted).map_err(|error| format!("{}: {error}", made_for.display()))?;
+    }
+    Ok(python_of(folder))
+}
+
+fn make(folder: &Path, packages: &[&str]) -> Result<(), String> {
     quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy"];
-    quiet(Command::new(python).args(install)).map(drop)
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    quiet(Command::new(python_of(folder)).args(install).args(packages)).map(drop)
+}
+
+fn python_of(folder: &Path) -> PathBuf {
+    folder.join("bin/python3")
 }
 
 /// What a program printed, or why it failed.
-fn quiet(command: &mut Command) -> Result<String, String> {
+pub(crate) fn quiet(command: &mut Command) -> Result<String, String> {
     let line = shell::line(command);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("`{line}`: {error}"))?;
     if output.status.success() {

@@ -1,14 +1,36 @@
 //! The peers that Teleport is measured against: other libraries, each in a program that speaks the benchmark's protocol.
 //!
-//! Flow: `--peers` -> [`available`] -> the runner starts the commands, with the address as their last argument.
+//! Flow: `--peers` -> [`available`] builds `xtask/peers` in release and makes an environment of Python, both in `target/bench` ->
+//! the runner starts the commands, with the address as their last argument.
+//! One that cannot be built is left out, and the report says why; it never ends the run. Of the Rust ones, all are built at
+//! once; only where that fails, each is tried alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::placement::Placement;
 use crate::failure::Failure;
+use crate::{python, shell};
+
+/// What all peers run with. Each gets new memory for each large message, and the kernel's small pages then cost more than the
+/// message itself: measured, huge pages make ZeroMQ, nng and tarpc about twice as fast at 256 MiB, and nothing slower.
+const ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
+
+/// Of the package in Rust; each is a feature of it, and a command.
+const IN_RUST: [InRust; 4] = [
+    InRust { name: "zeromq", feature: "zmq", tools: &["c++"] },
+    InRust { name: "nng", feature: "nng", tools: &["cc", "cmake"] },
+    InRust { name: "tonic", feature: "tonic", tools: &[] },
+    InRust { name: "tarpc", feature: "tarpc", tools: &[] },
+];
+
+/// Names and files of those in Python.
+const IN_PYTHON: [(&str, &str); 2] = [("portal", "portal_peer.py"), ("arrow-flight", "flight_peer.py")];
 
 /// One other library.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// As tables and plots show it.
+    /// As tables and plots show it, and `bench --serve` knows it: one word.
     pub(super) name: String,
     /// Program and arguments that start a server; an address follows.
     pub(super) server: Vec<String>,
@@ -16,6 +38,18 @@ pub(super) struct Peer {
     pub(super) client: Vec<String>,
     /// Where it runs best; none for where the row says.
     pub(super) placement: Option<Placement>,
+}
+
+impl Peer {
+    /// One whose commands are `words`, then `serve` or `client`, then `rest`.
+    fn new(name: &str, words: &[&str], rest: &[&str]) -> Peer {
+        let command = |verb: &str| {
+            let all =
+                ["env", ENVIRONMENT].iter().chain(words).copied().chain([verb]).chain(rest.iter().copied());
+            all.map(str::to_owned).collect()
+        };
+        Peer { name: name.to_owned(), server: command("serve"), client: command("client"), placement: None }
+    }
 }
 
 /// What there is, and what is not.
@@ -26,8 +60,174 @@ pub(super) struct Peers {
     pub(super) missing: Vec<String>,
 }
 
+impl Peers {
+    /// One, or several named with commas, is not there.
+    fn miss(&mut self, names: &str, reason: &str) {
+        self.missing.push(sentence(names, reason));
+    }
+}
+
+/// A reason of many lines is shown as a whole when it comes; its last line goes to the report.
+fn sentence(names: &str, reason: &str) -> String {
+    let line = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nobody knows why");
+    format!("Not measured: {names}: {}.", line.trim().trim_end_matches('.'))
+}
+
 /// Builds what can be built.
 pub(super) fn available() -> Result<Peers, Failure> {
-    let missing = vec!["No peers were measured: there are none in this checkout yet.".to_owned()];
-    Ok(Peers { ready: Vec::new(), missing })
+    let mut peers = Peers::default();
+    let cargo = Cargo { folder: shell::target().join("bench/peers") };
+    eprintln!("building the peers; the first time takes a few minutes");
+    let ready = built(&IN_RUST, &mut peers, &has_tool, &|features| cargo.build(features));
+    let program = cargo.folder.join("release/peers").to_string_lossy().into_owned();
+    let in_rust = ready.iter().map(|one| Peer::new(one.name, &[&program], &[one.feature]));
+    peers.ready.extend(in_rust);
+    in_python(&mut peers);
+    Ok(peers)
+}
+
+/// A peer that is a feature of the package in Rust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InRust {
+    name: &'static str,
+    feature: &'static str,
+    /// Programs that its build needs beside cargo.
+    tools: &'static [&'static str],
+}
+
+/// Builds those that build, and gives them; `build` takes features, with commas.
+fn built(
+    all: &[InRust],
+    peers: &mut Peers,
+    has_tool: &dyn Fn(&str) -> bool,
+    build: &dyn Fn(&str) -> Result<(), String>,
+) -> Vec<InRust> {
+    let mut ready = Vec::new();
+    for one in all {
+        match one.tools.iter().find(|tool| !has_tool(tool)) {
+            None => ready.push(*one),
+            Some(tool) => {
+                peers.miss(one.name, &format!("its build needs `{tool}`, which is not there: install it"));
+            }
+        }
+    }
+    if ready.is_empty() || build(&features(&ready)).is_ok() {
+        return ready;
+    }
+    ready.retain(|one| match build(one.feature) {
+        Ok(()) => true,
+        Err(reason) => {
+            eprintln!("{}: {reason}", one.name);
+            peers.miss(one.name, &reason);
+            false
+        }
+    });
+    // The program that was built last has one of them only.
+    if let Err(reason) = build(&features(&ready)) {
+        ready.drain(..).for_each(|one| peers.miss(one.name, &reason));
+    }
+    ready
+}
+
+fn features(peers: &[InRust]) -> String {
+    peers.iter().map(|one| one.feature).collect::<Vec<_>>().join(",")
+}
+
+/// The package in Rust, with a target folder of its own: what is built there has nothing in common with the workspace.
+struct Cargo {
+    folder: PathBuf,
+}
+
+impl Cargo {
+    fn build(&self, features: &str) -> Result<(), String> {
+        let build =
+            "build --quiet --locked --release --manifest-path xtask/peers/Cargo.toml --no-default-features";
+        let mut command = shell::cargo(build);
+        command.args(["--features", features, "--target-dir"]).arg(&self.folder);
+        python::quiet(&mut command).map(drop)
+    }
+}
+
+fn has_tool(name: &str) -> bool {
+    python::quiet(Command::new(name).arg("--version")).is_ok()
+}
+
+fn in_python(peers: &mut Peers) {
+    let sources = shell::root().join("xtask/peers/python");
+    let folder = shell::target().join("bench/python-peers");
+    match python::environment(&folder, &sources.join("requirements.txt")) {
+        Ok(python) => {
+            let peer = |(name, file)| python_peer(name, &python, &sources.join(file));
+            peers.ready.extend(IN_PYTHON.map(peer));
+        }
+        Err(reason) => {
+            eprintln!("the peers in Python: {reason}");
+            peers.miss(&IN_PYTHON.map(|(name, _)| name).join(", "), &reason);
+        }
+    }
+}
+
+fn python_peer(name: &str, python: &Path, file: &Path) -> Peer {
+    Peer::new(name, &[&python.to_string_lossy(), &file.to_string_lossy()], &[])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Builds with these features broken, and gives who is ready, what is said, and what was built.
+    fn build_without(broken: &[&str], tools: &[&str]) -> (Vec<&'static str>, Vec<String>, Vec<String>) {
+        let (mut peers, builds) = (Peers::default(), RefCell::new(Vec::new()));
+        let build = |features: &str| {
+            builds.borrow_mut().push(features.to_owned());
+            let is_broken = features.split(',').any(|feature| broken.contains(&feature));
+            if is_broken { Err("line one\nit is broken.\n".to_owned()) } else { Ok(()) }
+        };
+        let ready = built(&IN_RUST, &mut peers, &|tool| tools.contains(&tool), &build);
+        (ready.iter().map(|one| one.name).collect(), peers.missing, builds.into_inner())
+    }
+
+    #[test]
+    fn all_are_built_at_once() {
+        let (ready, missing, builds) = build_without(&[], &["cc", "c++", "cmake"]);
+        assert_eq!(ready, ["zeromq", "nng", "tonic", "tarpc"]);
+        assert!(missing.is_empty());
+        assert_eq!(builds, ["zmq,nng,tonic,tarpc"]);
+    }
+
+    #[test]
+    fn one_without_its_tools_is_not_tried() {
+        let (ready, missing, builds) = build_without(&[], &["cc", "c++"]);
+        assert_eq!(ready, ["zeromq", "tonic", "tarpc"]);
+        assert_eq!(missing, ["Not measured: nng: its build needs `cmake`, which is not there: install it."]);
+        assert_eq!(builds, ["zmq,tonic,tarpc"]);
+    }
+
+    #[test]
+    fn one_that_does_not_build_takes_no_other_with_it() {
+        let (ready, missing, builds) = build_without(&["tonic"], &["cc", "c++", "cmake"]);
+        assert_eq!(ready, ["zeromq", "nng", "tarpc"]);
+        assert_eq!(missing, ["Not measured: tonic: it is broken."]);
+        assert_eq!(builds.last().unwrap(), "zmq,nng,tarpc");
+    }
+
+    #[test]
+    fn commands_end_where_the_address_follows() {
+        let peer = Peer::new("zeromq", &["peers"], &["zmq"]);
+        assert_eq!(peer.server, ["env", ENVIRONMENT, "peers", "serve", "zmq"]);
+        assert_eq!(peer.client, ["env", ENVIRONMENT, "peers", "client", "zmq"]);
+        let peer = python_peer("portal", Path::new("python3"), Path::new("p.py"));
+        assert_eq!(peer.server, ["env", ENVIRONMENT, "python3", "p.py", "serve"]);
+    }
+
+    #[test]
+    fn names_are_words_and_files_are_there() {
+        let names = IN_RUST.map(|one| one.name).into_iter().chain(IN_PYTHON.map(|(name, _)| name));
+        assert!(names.into_iter().all(|name| !name.contains(' ')), "`bench --serve` reads them as words");
+        let sources = shell::root().join("xtask/peers/python");
+        assert!(IN_PYTHON.iter().all(|(_, file)| sources.join(file).exists()));
+        assert!(sources.join("requirements.txt").exists());
+    }
 }

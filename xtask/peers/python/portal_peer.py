@@ -1,0 +1,77 @@
+"""portal: `portal.Server` and `portal.Client`, with arrays of NumPy.
+
+A server's functions run on threads of its pool, so that an echo and one by a pool are the same. Arrays are sent without a copy.
+"""
+
+from importlib.metadata import version
+
+import numpy as np
+import portal
+
+import rounds
+
+# More than any row has open.
+MAX_IN_FLIGHT = 1024
+
+SETTINGS = (
+    f'portal {version("portal")}, NumPy {np.__version__}; maxinflight and max_send_queue 1024, one worker, logging off; '
+    'every function runs on the pool'
+)
+
+METHODS = {'sink': 'sink', 'dict': 'sink', 'source': 'source', 'echo': 'echo', 'pool': 'echo'}
+
+
+def serve(address):
+    if not address.startswith('tcp://'):
+        return address
+    host, port = address.removeprefix('tcp://').rsplit(':', 1)
+    server = portal.Server(int(port), host=host, logging=False)
+    server.bind('sink', lambda argument: None)
+    server.bind('echo', lambda argument: argument)
+    server.bind('source', lambda size: np.empty(size, np.uint8))
+    server.start(block=False)
+    return f'tcp://{host}:{server.socket.sock.getsockname()[1]}'
+
+
+def connect(address):
+    if not address.startswith('tcp://'):
+        return SETTINGS, no_unix_sockets
+    client = portal.Client(
+        address.removeprefix('tcp://'), maxinflight=MAX_IN_FLIGHT, max_send_queue=MAX_IN_FLIGHT, logging=False)
+    kept = {}
+
+    def run(round):
+        if round.workload not in METHODS:
+            raise rounds.Unsupported(
+                "a connection's messages go one after the other, so that no small call ends within a large one; "
+                'its users open two connections')
+        kind = (round.workload, round.bytes)
+        if kind not in kept:
+            kept.clear()
+            kept[kind] = argument(round)
+        method, data = METHODS[round.workload], kept[kind]
+        return rounds.exchange(round, lambda: client.call(method, data), result_bytes)
+
+    return SETTINGS, run
+
+
+def no_unix_sockets(round):
+    raise rounds.Unsupported('portal has TCP sockets only')
+
+
+def argument(round):
+    if round.workload == 'source':
+        return round.bytes
+    if round.workload == 'dict':
+        part = round.bytes // rounds.DICT_ARRAYS
+        return {f'array_{index:02}': np.ones(part, np.uint8) for index in range(rounds.DICT_ARRAYS)}
+    return np.ones(round.bytes, np.uint8)
+
+
+def result_bytes(future):
+    result = future.result()
+    return 0 if result is None else result.nbytes
+
+
+if __name__ == '__main__':
+    rounds.main(serve, connect)

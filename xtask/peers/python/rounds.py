@@ -1,0 +1,133 @@
+"""The benchmark's protocol for peers in Python: what `xtask/src/bench/protocol.rs` has, and tells of.
+
+Flow: a peer's file calls `main`, which serves, or answers each round that standard input asks for. A peer has `serve(address)`,
+which gives the address at which its threads serve, and `connect(address)`, which gives its settings and a function that runs
+a round. A process ends with the one that started it.
+"""
+
+import collections
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+
+MAX_LATENCIES = 20_000
+SMALL_BYTES = 1 << 10
+DICT_ARRAYS = 64
+
+# Small calls that never end within a large one would go on for ever. Before that, the harness would give up.
+MAX_BESIDE_SECONDS = 40
+
+Round = collections.namedtuple('Round', 'workload bytes messages in_flight')
+
+
+class Unsupported(Exception):
+    """This peer cannot do it."""
+
+
+def main(serve, connect):
+    """The life of a process of a peer."""
+    follow_parent()
+    command, address = sys.argv[1:]
+    if command == 'serve':
+        say(f'ready {serve(address)}')
+        sys.stdin.read()
+        return
+    settings, run = connect(address)
+    tunables = os.environ.get('GLIBC_TUNABLES')
+    say(f'ready {settings}' + (f'; {tunables}' if tunables else ''))
+    for line in sys.stdin:
+        say(answer(line, run))
+
+
+def answer(line, run):
+    """One round, from line to line."""
+    try:
+        return run(parse(line))
+    except Unsupported as why:
+        return f'unsupported {one_line(why)}'
+    except Exception as error:  # Whatever a library raises is what the report says.
+        return f'failed {type(error).__name__} {one_line(error)}'
+
+
+def parse(line):
+    word, workload, *numbers = line.split()
+    round = Round(workload, *map(int, numbers))
+    if word != 'round' or round.messages < 1 or round.in_flight < 1:
+        raise ValueError(f'no round: {line}')
+    return round
+
+
+def one_line(text):
+    return ' '.join(str(text).split())
+
+
+def say(line):
+    print(line, flush=True)
+
+
+def follow_parent():
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def done(start, latencies):
+    elapsed = time.perf_counter_ns() - start
+    return ' '.join(map(str, ['done', elapsed, *latencies]))
+
+
+def check(round, result_bytes):
+    """That a result has the size that it should have."""
+    wanted = 0 if round.workload in ('sink', 'dict', 'beside_argument') else round.bytes
+    if result_bytes != wanted and (wanted or result_bytes > 1):
+        raise ValueError(f'an answer of {result_bytes} bytes to {round}')
+
+
+def exchange(round, send, wait):
+    """Keeps as many calls open as the round says. `send` gives what `wait` waits for, which gives the result's bytes."""
+    latencies, open_calls, sent = [], collections.deque(), 0
+    wants_latencies = round.in_flight == 1 and round.messages <= MAX_LATENCIES
+    start = time.perf_counter_ns()
+    while sent < round.messages or open_calls:
+        before = time.perf_counter_ns() if wants_latencies else 0
+        while sent < round.messages and len(open_calls) < round.in_flight:
+            open_calls.append(send())
+            sent += 1
+        check(round, wait(open_calls.popleft()))
+        if wants_latencies:
+            latencies.append(time.perf_counter_ns() - before)
+    return done(start, latencies)
+
+
+def beside(round, large, small):
+    """Times of small calls that began and ended within one of the large calls that another thread makes."""
+    # Odd while a large call is under way.
+    phase, latencies, errors, stop = [0], [], [], threading.Event()
+
+    def sending():
+        try:
+            while not stop.is_set():
+                phase[0] += 1
+                check(round, large())
+                phase[0] += 1
+        except Exception as error:
+            errors.append(error)
+
+    start, sender = time.perf_counter_ns(), threading.Thread(target=sending)
+    sender.start()
+    try:
+        while len(latencies) < round.messages and not errors:
+            before, sent = phase[0], time.perf_counter_ns()
+            if sent - start > MAX_BESIDE_SECONDS * 1e9:
+                raise TimeoutError('too few small calls ended within a large one')
+            small()
+            if before % 2 and phase[0] == before:
+                latencies.append(time.perf_counter_ns() - sent)
+    finally:
+        stop.set()
+        sender.join()
+    if errors:
+        raise errors[0]
+    return done(start, latencies)

@@ -1,0 +1,250 @@
+//! ZeroMQ, as crate `zmq` has it: a DEALER per client, and a ROUTER whose thread answers.
+//!
+//! Flow: a request is one frame of an operation and its argument, or, from [`MIN_APART_BYTES`] on, the operation in a frame of
+//! its own and each array in another, so that none is copied: all requests of a round share the client's array. The server sends echoes as the messages that it received, and results in memory that it gets for each.
+//! What is for the pool goes through a DEALER to threads that the first such request starts.
+//! Bounds: none on the queues; a client has as many calls open as the round says.
+
+mod sys;
+
+use std::sync::Arc;
+use std::thread;
+
+use zmq::{Context, DONTWAIT, Message, PollItem, SNDMORE, Socket, SocketType};
+
+use self::sys::{Shared, send_shared, send_uninitialized};
+use crate::Failure;
+use crate::blocking::{Calls, exchange};
+use crate::protocol::{self, Answer, DICT_ARRAYS, Round, Workload};
+use crate::rounds::{answer_rounds, no_calls_beside};
+
+/// Smaller arrays are copied behind their operation: a frame of their own costs more than that.
+const MIN_APART_BYTES: u64 = 4 << 10;
+
+/// Sockets' buffers, of Unix sockets only: the usual size costs some of their speed, while TCP finds its own. The kernel has a
+/// bound of its own.
+const UNIX_BUFFER_BYTES: i32 = 1 << 20;
+
+/// Threads of the pool.
+const WORKERS: usize = 2;
+
+/// Where they are connected.
+const POOL: &str = "inproc://pool";
+
+const SINK: u8 = b's';
+const SOURCE: u8 = b'r';
+const ECHO: u8 = b'e';
+const POOLED: u8 = b'p';
+
+fn socket(context: &Context, kind: SocketType, address: &str) -> Result<Socket, Failure> {
+    let socket = context.socket(kind)?;
+    socket.set_sndhwm(0)?;
+    socket.set_rcvhwm(0)?;
+    if address.starts_with("ipc") {
+        socket.set_sndbuf(UNIX_BUFFER_BYTES)?;
+        socket.set_rcvbuf(UNIX_BUFFER_BYTES)?;
+    }
+    Ok(socket)
+}
+
+fn settings(address: &str) -> String {
+    let (major, minor, patch) = zmq::version();
+    let buffers = if address.starts_with("ipc") { ", SNDBUF and RCVBUF 1 MiB" } else { "" };
+    format!(
+        "crate zmq 0.10, libzmq {major}.{minor}.{patch}; DEALER and ROUTER, one I/O thread, SNDHWM and RCVHWM \
+         unlimited{buffers}; sends of 4 KiB and more without a copy; dict as a frame for each array; pool through inproc"
+    )
+}
+
+/// Serves until standard input ends.
+pub(crate) fn serve(address: &str) -> Result<(), Failure> {
+    let context = Context::new();
+    let router = socket(&context, SocketType::ROUTER, address)?;
+    router.bind(address)?;
+    let place = router.get_last_endpoint()?.map_err(|_| "an address that is no text")?;
+    let mut server = Server { context, router, pool: None };
+    thread::spawn(move || {
+        if let Err(failure) = server.run() {
+            eprintln!("zmq: {failure}");
+        }
+    });
+    Ok(protocol::serve_until_told(&place)?)
+}
+
+struct Server {
+    context: Context,
+    router: Socket,
+    /// None until something is for it: to look at one socket costs less than to look at two.
+    pool: Option<Socket>,
+}
+
+impl Server {
+    fn run(&mut self) -> Result<(), Failure> {
+        loop {
+            match &self.pool {
+                None => self.answer(receive(&self.router, 0)?)?,
+                Some(pool) => {
+                    let mut items = [self.router.as_poll_item(zmq::POLLIN), pool.as_poll_item(zmq::POLLIN)];
+                    zmq::poll(&mut items, -1)?;
+                    let [asked, answered] = items.map(|item: PollItem<'_>| item.is_readable());
+                    if answered {
+                        forward(pool, &self.router)?;
+                    }
+                    if asked {
+                        self.answer(receive(&self.router, DONTWAIT)?)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, (client, head, rest): (Message, Message, Vec<Message>)) -> Result<(), Failure> {
+        match head.first() {
+            Some(&ECHO) => {
+                self.router.send(client, SNDMORE)?;
+                send(&self.router, head, rest)
+            }
+            Some(&SINK) => {
+                self.router.send(client, SNDMORE)?;
+                // The array goes before the answer does, as a function that had it for an argument would let it go.
+                drop(rest);
+                Ok(self.router.send(&[1u8][..], 0)?)
+            }
+            Some(&SOURCE) => {
+                let bytes = u64::from_le_bytes(head[1..].try_into()?);
+                self.router.send(client, SNDMORE)?;
+                Ok(send_uninitialized(&mut self.router, bytes as usize)?)
+            }
+            Some(&POOLED) => {
+                let pool = self.pool()?;
+                pool.send(client, SNDMORE)?;
+                send(pool, head, rest)
+            }
+            _ => Err("a request that no client sends".into()),
+        }
+    }
+
+    fn pool(&mut self) -> Result<&Socket, Failure> {
+        if self.pool.is_none() {
+            let pool = socket(&self.context, SocketType::DEALER, POOL)?;
+            pool.bind(POOL)?;
+            for _ in 0..WORKERS {
+                let worker = socket(&self.context, SocketType::DEALER, POOL)?;
+                worker.connect(POOL)?;
+                thread::spawn(move || while forward(&worker, &worker).is_ok() {});
+            }
+            self.pool = Some(pool);
+        }
+        Ok(self.pool.as_ref().expect("it was set above"))
+    }
+}
+
+/// A request or an answer on its way: client, head, rest.
+fn receive(socket: &Socket, flags: i32) -> Result<(Message, Message, Vec<Message>), zmq::Error> {
+    let client = socket.recv_msg(flags)?;
+    let head = socket.recv_msg(0)?;
+    let mut rest = Vec::new();
+    let mut has_more = head.get_more();
+    while has_more {
+        let part = socket.recv_msg(0)?;
+        has_more = part.get_more();
+        rest.push(part);
+    }
+    Ok((client, head, rest))
+}
+
+fn send(socket: &Socket, head: Message, rest: Vec<Message>) -> Result<(), Failure> {
+    let mut left = rest.len();
+    socket.send(head, if left > 0 { SNDMORE } else { 0 })?;
+    for part in rest {
+        left -= 1;
+        socket.send(part, if left > 0 { SNDMORE } else { 0 })?;
+    }
+    Ok(())
+}
+
+fn forward(from: &Socket, to: &Socket) -> Result<(), Failure> {
+    let (client, head, rest) = receive(from, 0)?;
+    to.send(client, SNDMORE)?;
+    send(to, head, rest)
+}
+
+/// Runs rounds until standard input ends.
+pub(crate) fn client(address: &str) -> Result<(), Failure> {
+    let context = Context::new();
+    let dealer = socket(&context, SocketType::DEALER, address)?;
+    dealer.set_linger(0)?;
+    dealer.connect(address)?;
+    let mut client = Client { dealer, head: Vec::new(), arrays: Vec::new(), kept: None };
+    let run = |round: &Round| client.run(round).unwrap_or_else(|failure| Answer::Failed(failure.to_string()));
+    answer_rounds(&settings(address), run)
+}
+
+struct Client {
+    dealer: Socket,
+    /// The operation, and a small array behind it.
+    head: Vec<u8>,
+    /// Each in a frame of its own.
+    arrays: Vec<Shared>,
+    /// What the two are for.
+    kept: Option<(Workload, u64)>,
+}
+
+impl Client {
+    fn run(&mut self, round: &Round) -> Result<Answer, Failure> {
+        if round.is_beside() {
+            return Ok(no_calls_beside());
+        }
+        let kind = (round.workload, round.bytes);
+        if self.kept != Some(kind) {
+            (self.head, self.arrays) = request(round);
+            self.kept = Some(kind);
+        }
+        exchange(round, self)
+    }
+}
+
+/// The parts of a request.
+fn request(round: &Round) -> (Vec<u8>, Vec<Shared>) {
+    let array = |bytes: u64| Arc::new(vec![1; bytes as usize]);
+    let arrays = |operation| match round.bytes {
+        0..MIN_APART_BYTES => ([vec![operation], vec![1; round.bytes as usize]].concat(), Vec::new()),
+        bytes => (vec![operation], vec![array(bytes)]),
+    };
+    match round.workload {
+        Workload::Echo => arrays(ECHO),
+        Workload::Pool => arrays(POOLED),
+        Workload::Sink | Workload::BesideArgument => arrays(SINK),
+        Workload::Source | Workload::BesideResult => {
+            ([&[SOURCE], &round.bytes.to_le_bytes()[..]].concat(), Vec::new())
+        }
+        // A frame of names, then the arrays.
+        Workload::Dict => {
+            let names: String = (0..DICT_ARRAYS).map(|index| format!("array_{index:02}\n")).collect();
+            let arrays = (0..DICT_ARRAYS).map(|_| array(round.bytes / DICT_ARRAYS)).collect();
+            ([&[SINK], names.as_bytes()].concat(), arrays)
+        }
+    }
+}
+
+impl Calls for Client {
+    fn send(&mut self) -> Result<(), Failure> {
+        let mut left = self.arrays.len();
+        self.dealer.send(&self.head[..], if left > 0 { SNDMORE } else { 0 })?;
+        for array in &self.arrays {
+            left -= 1;
+            send_shared(&mut self.dealer, array, if left > 0 { SNDMORE } else { 0 })?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<u64, Failure> {
+        let first = self.dealer.recv_msg(0)?;
+        if first.get_more() {
+            return Ok(self.dealer.recv_msg(0)?.len() as u64);
+        }
+        // The echo of a small array stands behind its operation, as the request did.
+        let is_echo = matches!(self.kept, Some((Workload::Echo | Workload::Pool, _)));
+        Ok(first.len() as u64 - u64::from(is_echo))
+    }
+}

@@ -1,0 +1,179 @@
+//! Each peer, as processes: does every workload that it has over each transport, and ends when it is told to.
+//!
+//! Those in Python are tested with the interpreter in `PEERS_PYTHON`, which has what `python/requirements.txt` says; without
+//! it they are left out, loudly.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Far more than any of this takes; a contender that hangs must not hang the tests.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+struct Contender {
+    process: Child,
+    /// None once it was told to end.
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Contender {
+    fn start(words: &[String], address: &str) -> Contender {
+        let mut process = Command::new(&words[0])
+            .args(&words[1..])
+            .arg(address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).take_while(|line| sender.send(line.clone()).is_ok()).count()
+        });
+        Contender { input: process.stdin.take(), process, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(MAX_WAIT).unwrap()
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+        self.line()
+    }
+
+    /// Ends its input, and waits until it has ended by itself.
+    fn end(mut self) {
+        self.input = None;
+        assert!(self.lines.recv_timeout(MAX_WAIT).is_err(), "it says nothing more");
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A server and a client of it.
+struct Pair {
+    server: Contender,
+    client: Contender,
+}
+
+impl Pair {
+    fn start(command: impl Fn(&str) -> Vec<String>, address: &str) -> Pair {
+        let server = Contender::start(&command("serve"), address);
+        let ready = server.line();
+        let client = Contender::start(&command("client"), ready.strip_prefix("ready ").unwrap());
+        assert!(client.line().starts_with("ready "));
+        Pair { server, client }
+    }
+
+    /// How many times of calls the answer has; none where the round is not supported.
+    fn round(&mut self, round: &str) -> Option<usize> {
+        let answer = self.client.ask(&format!("round {round}"));
+        if answer.starts_with("unsupported ") {
+            return None;
+        }
+        let words: Vec<&str> = answer.split(' ').collect();
+        let is_right = words[0] == "done" && words[1..].iter().all(|word| word.parse::<u64>().is_ok());
+        assert!(is_right, "{round}: {answer}");
+        Some(words.len() - 2)
+    }
+
+    fn end(mut self) {
+        assert!(self.client.ask("nonsense").starts_with("failed "));
+        self.client.end();
+        self.server.end();
+    }
+}
+
+/// All that a peer can do; `has_streams` says whether it can do small calls beside large ones.
+fn does_all(name: &str, command: impl Fn(&str) -> Vec<String>, address: &str, has_streams: bool) {
+    let mut pair = Pair::start(command, address);
+    for workload in ["sink", "source", "echo", "pool"] {
+        assert_eq!(pair.round(&format!("{workload} 1024 9 1")), Some(9), "{name}");
+        assert_eq!(pair.round(&format!("{workload} 64 1000 64")), Some(0), "{name}");
+        assert_eq!(pair.round(&format!("{workload} 5000003 2 1")), Some(2), "{name}");
+    }
+    assert_eq!(pair.round("sink 1048576 20 8"), Some(0), "{name}");
+    assert_eq!(pair.round("dict 1048576 20 8"), Some(0), "{name}");
+    for workload in ["beside_argument", "beside_result"] {
+        let calls = pair.round(&format!("{workload} 134217728 3 1"));
+        assert_eq!(calls, has_streams.then_some(3), "{name}");
+    }
+    assert_eq!(pair.round("echo 64 200 128"), Some(0), "{name}");
+    pair.end();
+}
+
+fn addresses(name: &str) -> [String; 2] {
+    ["tcp://127.0.0.1:0".to_owned(), format!("ipc://@peers-{}-{name}", std::process::id())]
+}
+
+fn in_rust(name: &str, has_streams: bool) {
+    let command = |verb: &str| [env!("CARGO_BIN_EXE_peers"), verb, name].map(str::to_owned).to_vec();
+    for address in addresses(name) {
+        does_all(name, command, &address, has_streams);
+    }
+}
+
+/// The command of a peer in Python, if there is an interpreter for it.
+fn in_python(file: &str) -> Option<impl Fn(&str) -> Vec<String>> {
+    let Ok(python) = std::env::var("PEERS_PYTHON") else {
+        eprintln!("{file}: NOT TESTED, SINCE PEERS_PYTHON IS NOT SET");
+        return None;
+    };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(file);
+    let file = file.to_string_lossy().into_owned();
+    Some(move |verb: &str| vec![python.clone(), file.clone(), verb.to_owned()])
+}
+
+#[test]
+#[cfg(feature = "zmq")]
+fn zmq_does_what_it_is_asked_for() {
+    in_rust("zmq", false);
+}
+
+#[test]
+#[cfg(feature = "nng")]
+fn nng_does_what_it_is_asked_for() {
+    in_rust("nng", false);
+}
+
+#[test]
+#[cfg(feature = "tonic")]
+fn tonic_does_what_it_is_asked_for() {
+    in_rust("tonic", true);
+}
+
+#[test]
+#[cfg(feature = "tarpc")]
+fn tarpc_does_what_it_is_asked_for() {
+    in_rust("tarpc", false);
+}
+
+#[test]
+fn portal_does_what_it_is_asked_for() {
+    let Some(command) = in_python("portal_peer.py") else { return };
+    let [tcp, unix] = addresses("portal");
+    does_all("portal", &command, &tcp, false);
+    let mut pair = Pair::start(&command, &unix);
+    assert_eq!(pair.round("echo 64 10 1"), None, "it has TCP only");
+    pair.end();
+}
+
+#[test]
+fn arrow_flight_does_what_it_is_asked_for() {
+    let Some(command) = in_python("flight_peer.py") else { return };
+    for address in addresses("flight") {
+        does_all("flight", &command, &address, true);
+    }
+}
