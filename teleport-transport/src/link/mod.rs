@@ -8,8 +8,7 @@
 //! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
-//! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
-//! link keeps a thread for itself.
+//! ends after `MAX_TURN`, and one of writing has its own (`write`), so that no link keeps a thread for itself.
 
 mod credit;
 mod drive;
@@ -18,8 +17,9 @@ mod handler;
 mod memory;
 mod resume;
 mod right;
+mod write;
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
+use teleport_wire::{ErrorKind, Hello, Limits, Message};
 
 use self::credit::Credit;
 use self::drive::UNWATCHED;
@@ -39,9 +39,7 @@ pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
 use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
-use crate::connection::{
-    self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
-};
+use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Role, SendError, Staged, Withdrawn};
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
 use crate::spin::Spin;
@@ -49,10 +47,6 @@ use crate::waste::Bin;
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
-
-/// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
-/// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
-const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
@@ -338,108 +332,7 @@ impl Link {
         self.flush();
     }
 
-    // ---- Writing ----
-
-    /// Writes what is queued, if no other thread does.
-    pub(crate) fn flush(self: &Arc<Self>) {
-        if self.right.acquire() {
-            self.write();
-        }
-    }
-
-    /// The socket is writable: goes on where a thread stopped.
-    pub(crate) fn writable(self: &Arc<Self>) {
-        if self.right.unblock() {
-            self.write();
-        }
-    }
-
-    /// Called with the right to write; gives it back, or hands it to the poller.
-    fn write(self: &Arc<Self>) {
-        let _bin = Bin::open();
-        let mut staged = self.staged.lock();
-        let mut written = 0;
-        loop {
-            if staged.is_empty() && !self.stage(&mut staged) {
-                if self.everything_is_written() {
-                    return;
-                }
-                continue;
-            }
-            // Only now, so that a turn which writes all there is wakes no poller.
-            if written >= MAX_WRITTEN_BYTES_PER_TURN {
-                return self.hand_over();
-            }
-            match self.write_once(&staged) {
-                Ok(bytes) => {
-                    let all = bytes == staged.remaining_bytes();
-                    staged.advance(bytes);
-                    self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
-                    written += bytes;
-                    if !all {
-                        return self.hand_over();
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.hand_over();
-                }
-                Err(_) => return self.writing_failed(&mut staged),
-            }
-        }
-    }
-
-    /// Gives the right back, unless something was queued meanwhile; true if it did.
-    fn everything_is_written(self: &Arc<Self>) -> bool {
-        if self.outbound.lock().is_finished() {
-            // A goodbye was the last thing to go.
-            self.say_no_more();
-        }
-        self.watch_writable(false);
-        self.right.release()
-    }
-
-    /// What the peer said last may still be unread: reading finds out why the link is over.
-    fn writing_failed(self: &Arc<Self>, staged: &mut Staged) {
-        staged.clear();
-        self.outbound.lock().discard();
-        self.broken.store(true, Ordering::Release);
-        self.right.block();
-        self.poller.send(Command::Read(self.clone()));
-    }
-
-    /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
-        self.gather.goes();
-        let mut outbound = self.outbound.lock();
-        outbound.stage(staged);
-        let drained = outbound.take_drained();
-        drop(outbound);
-        self.tell_drained(drained);
-        !staged.is_empty()
-    }
-
-    fn write_once(&self, staged: &Staged) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        let filled = staged.slices(&mut slices);
-        match &*self.socket.read() {
-            Some(socket) => socket.write_vectored(&slices[..filled]),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    /// The socket is full, or the turn is over: the poller writes on when the socket is writable, which may be at once.
-    fn hand_over(&self) {
-        self.right.block();
-        self.watch_writable(true);
-    }
-
-    fn watch_writable(&self, writable: bool) {
-        // Unchanged and false is the usual case; unchanged and true must fire again.
-        if writable || self.watch.lock().writable {
-            self.watch(|watch| watch.writable = writable);
-        }
-    }
+    // ---- What the poller watches, and for how long ----
 
     /// Changes what the poller is told of. An edge-triggered registration fires after each change, if the socket is ready
     /// then.
