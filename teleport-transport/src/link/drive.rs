@@ -137,10 +137,16 @@ impl Link {
         }
     }
 
-    /// Has the poller told of what has arrived, also if it was told before.
+    /// Has the poller told of what has arrived, also if it was told before; unless a thread reads, which looks who comes
+    /// after it when it leaves.
     pub(crate) fn watch_again(&self) {
-        self.unwatched.store(false, Ordering::SeqCst);
-        self.watch(|watch| watch.readable = !self.driven.load(Ordering::SeqCst));
+        self.watch(|watch| {
+            watch.readable = !self.driven.load(Ordering::SeqCst);
+            // Only then, and under the lock that a driver takes as it begins: who leaves must find it set.
+            if watch.readable {
+                self.unwatched.store(false, Ordering::SeqCst);
+            }
+        });
     }
 }
 

@@ -688,3 +688,6 @@ impl connection::Gate for Admission<'_> {
         self.0.admit(method, payload_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

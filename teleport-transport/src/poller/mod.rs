@@ -109,13 +109,7 @@ impl PollerThread {
     /// What the system says when it has no descriptor or thread left.
     pub fn start(name: &str) -> io::Result<PollerThread> {
         let poll = Poll::new()?;
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        let shared = Shared {
-            registry: poll.registry().try_clone()?,
-            waker: Waker::new(poll.registry(), WAKER)?,
-            commands: sender,
-        };
-        let poller = Poller { shared: Arc::new(shared) };
+        let (poller, receiver) = Poller::of(&poll)?;
         let mut polling = Polling::new(poll, receiver);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             // Whatever ends the poller, those who wait on its links hear of it.
@@ -146,6 +140,14 @@ impl Drop for PollerThread {
 }
 
 impl Poller {
+    /// A handle on the thread that will wait with `poll`, and what that is asked for.
+    fn of(poll: &Poll) -> io::Result<(Poller, Receiver<Command>)> {
+        let (commands, receiver) = crossbeam_channel::unbounded();
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Ok((Poller { shared: Arc::new(Shared { registry, waker, commands }) }, receiver))
+    }
+
     /// The poller that all clients of this process share; it starts with the first one and never ends.
     ///
     /// # Errors
@@ -437,5 +439,26 @@ impl Polling {
                 link.gone(Closed::Here, &mut self.scratch);
             }
         }
+    }
+}
+
+/// A poller without a thread: a test carries out its commands.
+#[cfg(test)]
+pub(crate) struct StillPoller {
+    pub(crate) poller: Poller,
+    commands: Receiver<Command>,
+    _poll: Poll,
+}
+
+#[cfg(test)]
+impl StillPoller {
+    pub(crate) fn new() -> StillPoller {
+        let poll = Poll::new().expect("there are descriptors");
+        let (poller, commands) = Poller::of(&poll).expect("there are descriptors");
+        StillPoller { poller, commands, _poll: poll }
+    }
+    /// What it was asked for since this was last called.
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.commands.try_iter().collect()
     }
 }

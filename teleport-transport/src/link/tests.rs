@@ -1,0 +1,107 @@
+//! What threads and the poller of one link do for each other, step by step: the poller has no thread, and each test
+//! carries out what it is asked for.
+
+use std::sync::atomic::AtomicBool;
+
+use teleport_wire::{CallHead, Limits, RemoteError, Tree};
+
+use super::*;
+use crate::connection::Gate;
+use crate::poller::StillPoller;
+use crate::socket::Listener;
+
+/// The layer above both ends.
+#[derive(Default)]
+struct Above {
+    is_waited_for: AtomicBool,
+}
+
+impl Gate for Above {
+    fn admit(&self, _method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        Ok(0)
+    }
+}
+
+impl Handler for Above {
+    fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
+
+    fn is_waited_for(&self) -> bool {
+        self.is_waited_for.load(Ordering::SeqCst)
+    }
+
+    fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
+}
+
+/// Both ends of an open connection.
+struct Pair {
+    poller: StillPoller,
+    client: Arc<Link>,
+    server: Arc<Link>,
+    above_client: Arc<Above>,
+    scratch: Scratch,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let poller = StillPoller::new();
+        let [client, server] = sockets();
+        let config = Arc::default();
+        let above_client = Arc::new(Above::default());
+        let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
+        let server =
+            Link::new(&poller.poller, server, Role::Server, &config, None, Arc::new(Above::default()));
+        let mut pair = Pair { poller, client, server, above_client, scratch: Scratch::new() };
+        for link in [&pair.client, &pair.server] {
+            link.register().expect("there are descriptors");
+            link.flush();
+        }
+        pair.read_both();
+        assert!(pair.client.peer().is_some() && pair.server.peer().is_some());
+        pair.poller.commands();
+
+        pair
+    }
+
+    fn read_both(&mut self) {
+        for link in [&self.client, &self.server] {
+            assert_eq!(link.read(&mut self.scratch, Instant::now()), Turn::Drained);
+        }
+    }
+
+    fn call(&self, tree: &Tree) -> u64 {
+        let message = Message::call(&CallHead::new("act"), tree, &Limits::default()).expect("it is small");
+        self.client.call(message, |_| {}).expect("it is open")
+    }
+}
+
+/// Two ends of one stream.
+fn sockets() -> [Socket; 2] {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = format!("ipc://@teleport-link-test-{}-{number}", std::process::id());
+    let listener = Listener::bind(&address.parse().expect("it is an address")).expect("it is free");
+    let client = Socket::connect(listener.address(), None).expect("it listens");
+    let server = listener.accept().expect("there are descriptors").expect("the client has connected");
+    [client, server]
+}
+
+fn is_watched(link: &Link) -> bool {
+    link.watch.lock().readable
+}
+
+// ---- Who reads ----
+
+#[test]
+fn a_look_that_finds_a_driver_leaves_the_reading_to_it_and_to_who_comes_after() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    let driver = pair.client.drive().expect("nobody reads");
+    // It begins to leave, and another thread comes in between, which saw it gone before.
+    pair.client.unwatched.store(true, Ordering::SeqCst);
+    pair.client.watch_again();
+    pair.above_client.is_waited_for.store(true, Ordering::SeqCst);
+    pair.client.driven.store(false, Ordering::SeqCst);
+    pair.client.leave_unread();
+    assert!(is_watched(&pair.client), "nobody reads");
+    drop(driver);
+}
