@@ -4,9 +4,10 @@
 //! each call. So a thread that is about to wait takes the link's read side if no other has it: the poller stops watching
 //! the socket, the thread sleeps in `poll(2)` on it and on its own waker, and reads what comes, also for others.
 //!
-//! When it leaves, the poller watches again. While calls are open that is at once; else only pings and a goodbye can
-//! come, and the socket stays unwatched for `UNWATCHED`, since the thread most likely calls again: a loop of calls then
-//! needs no system call for taking turns. A call of another thread has the socket watched at once.
+//! When it leaves, the poller watches again, but not at once, since the thread most likely calls again: a loop of calls then
+//! needs no system call for taking turns. Where another waits for an answer, or such bets were in vain lately, it does so at
+//! once; with calls open, at its second look (`gather`); with none, when only pings and a goodbye can come, once nobody has
+//! driven the link for `UNWATCHED`.
 //!
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
@@ -179,10 +180,12 @@ impl Drop for Driver {
         // here as open.
         self.link.unwatched.store(true, Ordering::SeqCst);
         self.link.driven.store(false, Ordering::SeqCst);
+        // Also with calls open: the guard that then looks ends with them, and they may be withdrawn before it has.
+        if !self.link.rewatch.swap(true, Ordering::SeqCst) {
+            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
+        }
         if self.link.outbound.lock().open_calls() > 0 {
             self.link.leave_unread();
-        } else if !self.link.rewatch.swap(true, Ordering::SeqCst) {
-            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
         }
     }
 }

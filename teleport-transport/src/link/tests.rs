@@ -72,6 +72,12 @@ impl Pair {
         let message = Message::call(&CallHead::new("act"), tree, &Limits::default()).expect("it is small");
         self.client.call(message, |_| {}).expect("it is open")
     }
+
+    /// As a thread leaves it that the socket takes no more from.
+    fn fill_socket(&self) {
+        assert!(self.client.right.acquire());
+        self.client.right.block();
+    }
 }
 
 /// Two ends of one stream.
@@ -104,4 +110,30 @@ fn a_look_that_finds_a_driver_leaves_the_reading_to_it_and_to_who_comes_after() 
     pair.client.leave_unread();
     assert!(is_watched(&pair.client), "nobody reads");
     drop(driver);
+}
+
+#[test]
+fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
+    let mut pair = Pair::new();
+    // While the socket is full, so that no answer is to come.
+    pair.fill_socket();
+    let id = pair.call(&Tree::Null);
+    drop(pair.client.drive().expect("nobody reads"));
+    let commands = pair.poller.commands();
+    assert!(!is_watched(&pair.client));
+    assert_eq!(pair.client.withdraw(id), Withdrawn::NeverSent);
+    let mut now = Instant::now();
+    for command in commands {
+        match command {
+            Command::Guard(mut guard) => while guard.look() {},
+            Command::Timer(link, at) => {
+                for _ in 0..2 {
+                    now = now.max(at) + UNWATCHED;
+                    link.timeout(&mut pair.scratch, now).expect("it goes on");
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(is_watched(&pair.client), "nobody reads");
 }
