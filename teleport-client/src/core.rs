@@ -389,7 +389,9 @@ impl Core {
     /// A result is deferred: somebody may come to wait for what is behind it. Kept in the state, since the alarm may be ringing
     /// already, and the budget knows of the result only after this.
     fn be_patient(&self, state: &mut State<Arc<Link>>, now: Instant) {
-        let until = *state.patient_until.get_or_insert(now + PATIENCE);
+        // One that lies in the past is what the alarm rings for now, which no longer counts it.
+        let until = state.patient_until.filter(|until| *until > now).unwrap_or(now + PATIENCE);
+        state.patient_until = Some(until);
         self.arm(state, until);
     }
 

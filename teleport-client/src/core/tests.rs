@@ -81,3 +81,20 @@ fn a_result_that_is_deferred_while_the_alarm_rings_is_looked_at_again() {
     core.ring(now + PATIENCE);
     assert_eq!(core.state.lock().armed, None, "nothing waits for memory");
 }
+
+#[test]
+fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_looked_at_again() {
+    let core = Core::new(settings(never_starts)).unwrap();
+    let rung = Instant::now();
+    let deferred = rung + Duration::from_millis(1);
+    {
+        let mut state = core.state.lock();
+        state.dialing = true;
+        // As above, but for a result that was deferred before, and has come since.
+        (state.armed, state.patient_until) = (Some(rung), Some(rung));
+        core.be_patient(&mut state, deferred);
+    }
+    core.ring(rung);
+    assert_eq!(core.state.lock().patient_until, Some(deferred + PATIENCE));
+    assert!(core.timer.is_set(core.alarm));
+}
