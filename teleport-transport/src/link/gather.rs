@@ -49,13 +49,25 @@ pub(super) struct Gather {
 }
 
 impl Gather {
+    /// Whether something may be held that nobody writes yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
     /// What is queued is about to be written.
     pub(super) fn goes(&self) {
-        if self.held.load(Ordering::SeqCst) {
-            self.held.store(false, Ordering::SeqCst);
-            self.gone.fetch_add(1, Ordering::Relaxed);
+        if self.is_held() && self.take() {
             self.trust.paid();
         }
+    }
+
+    /// Whoever takes out what is held writes it next; false if another has.
+    fn take(&self) -> bool {
+        let taken = self.held.swap(false, Ordering::SeqCst);
+        if taken {
+            self.gone.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 }
 
@@ -81,7 +93,7 @@ impl Held {
 
     fn release(&self) {
         if let Some(link) = self.link.upgrade()
-            && link.gather.held.load(Ordering::SeqCst)
+            && link.gather.is_held()
         {
             link.flush();
         }
@@ -213,8 +225,9 @@ impl Guard {
     pub(crate) fn look(&mut self) -> bool {
         let (link, gather) = (&self.link, &self.link.gather);
         let (gone, drives) = (gather.gone.load(Ordering::Relaxed), link.drives.load(Ordering::SeqCst));
-        let (is_held, is_unread) = (gather.held.load(Ordering::SeqCst), link.is_unread());
-        if is_held && self.is_held && gone == self.gone {
+        let (is_held, is_unread) = (gather.is_held(), link.is_unread());
+        // Taken out first: what the poller has to send has not paid.
+        if is_held && self.is_held && gone == self.gone && gather.take() {
             gather.trust.in_vain();
             link.flush();
         }
@@ -234,7 +247,7 @@ impl Guard {
         self.idle_looks = 0;
         gather.guarded.store(false, Ordering::SeqCst);
         // Who left something behind before this counted on the poller.
-        let is_needed = gather.held.load(Ordering::SeqCst) || link.is_unread();
+        let is_needed = gather.is_held() || link.is_unread();
         is_needed && !gather.guarded.swap(true, Ordering::SeqCst)
     }
 }

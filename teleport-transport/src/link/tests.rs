@@ -73,10 +73,22 @@ impl Pair {
         self.client.call(message, |_| {}).expect("it is open")
     }
 
+    /// The guard that the poller was asked for.
+    fn guard(&self) -> Option<Guard> {
+        self.poller.commands().into_iter().find_map(|command| match command {
+            Command::Guard(guard) => Some(guard),
+            _ => None,
+        })
+    }
+
     /// As a thread leaves it that the socket takes no more from.
     fn fill_socket(&self) {
         assert!(self.client.right.acquire());
         self.client.right.block();
+    }
+
+    fn is_held(&self) -> bool {
+        self.client.gather.is_held()
     }
 }
 
@@ -136,4 +148,24 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
         }
     }
     assert!(is_watched(&pair.client), "nobody reads");
+}
+
+// ---- What is held back ----
+
+#[test]
+fn who_leaves_calls_behind_is_trusted_ever_less() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    assert!(!pair.is_held(), "it is the only one");
+    for let_pass in [0, 4, 8, 16, 32] {
+        let not_held = (0..).take_while(|_| {
+            pair.call(&Tree::Null);
+            !pair.is_held()
+        });
+        assert_eq!(not_held.count(), let_pass);
+        let mut guard = pair.guard().expect("the poller looks after it");
+        assert!(guard.look() && pair.is_held());
+        assert!(guard.look() && !pair.is_held(), "it was sent at the second look");
+        while guard.look() {}
+    }
 }
