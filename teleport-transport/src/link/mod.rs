@@ -260,7 +260,9 @@ impl Link {
         let id = outbound.push_call(message, register)?;
         let may_wait = outbound.open_calls() > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
-        if !(may_wait && self.holds()) {
+        // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save, and
+        // the poller would find it left behind.
+        if !(may_wait && self.right.is_idle() && self.holds()) {
             self.leave_unread();
             self.flush();
         }

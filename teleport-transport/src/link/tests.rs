@@ -169,3 +169,18 @@ fn who_leaves_calls_behind_is_trusted_ever_less() {
         while guard.look() {}
     }
 }
+
+#[test]
+fn nothing_is_held_back_from_a_socket_that_is_full() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    pair.fill_socket();
+    for _ in 0..3 {
+        pair.call(&Tree::Null);
+        assert!(!pair.is_held(), "it goes when the socket is writable");
+    }
+    assert!(pair.guard().is_none());
+    pair.client.writable();
+    pair.call(&Tree::Null);
+    assert!(pair.is_held());
+}
