@@ -131,8 +131,16 @@ impl Link {
         Some(Driver { link: self.clone() })
     }
 
-    /// Has the poller watch the link at once, unless a thread reads it: somebody waits for an answer.
-    pub fn expect_answers(&self) {
+    /// Somebody waits for an answer: sends what any thread holds back, since that call may be among it, and has the poller
+    /// watch the link at once, unless a thread reads it.
+    pub fn expect_answers(self: &Arc<Self>) {
+        if self.gather.is_held() {
+            self.flush();
+        }
+        self.watch_unless_read();
+    }
+
+    pub(super) fn watch_unless_read(&self) {
         if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
             self.watch_again();
         }

@@ -233,7 +233,7 @@ impl Guard {
         }
         if is_unread && self.is_unread && drives == self.drives {
             gather.trust.in_vain();
-            link.expect_answers();
+            link.watch_unless_read();
         }
         let is_idle = !is_held && !is_unread && (gone, drives) == (self.gone, self.drives);
         self.idle_looks = if is_idle { self.idle_looks + 1 } else { 0 };

@@ -617,7 +617,7 @@ impl Link {
             return Some(now + UNWATCHED);
         }
         self.rewatch.store(false, Ordering::SeqCst);
-        self.expect_answers();
+        self.watch_unless_read();
         None
     }
 

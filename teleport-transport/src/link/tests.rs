@@ -14,6 +14,7 @@ use crate::socket::Listener;
 #[derive(Default)]
 struct Above {
     is_waited_for: AtomicBool,
+    calls: Mutex<Vec<Call>>,
 }
 
 impl Gate for Above {
@@ -24,6 +25,10 @@ impl Gate for Above {
 
 impl Handler for Above {
     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
+
+    fn called(&self, _link: &Arc<Link>, call: Call) {
+        self.calls.lock().push(call);
+    }
 
     fn is_waited_for(&self) -> bool {
         self.is_waited_for.load(Ordering::SeqCst)
@@ -38,6 +43,7 @@ struct Pair {
     client: Arc<Link>,
     server: Arc<Link>,
     above_client: Arc<Above>,
+    above_server: Arc<Above>,
     scratch: Scratch,
 }
 
@@ -46,11 +52,10 @@ impl Pair {
         let poller = StillPoller::new();
         let [client, server] = sockets();
         let config = Arc::default();
-        let above_client = Arc::new(Above::default());
+        let (above_client, above_server) = (Arc::new(Above::default()), Arc::new(Above::default()));
         let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
-        let server =
-            Link::new(&poller.poller, server, Role::Server, &config, None, Arc::new(Above::default()));
-        let mut pair = Pair { poller, client, server, above_client, scratch: Scratch::new() };
+        let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
+        let mut pair = Pair { poller, client, server, above_client, above_server, scratch: Scratch::new() };
         for link in [&pair.client, &pair.server] {
             link.register().expect("there are descriptors");
             link.flush();
@@ -71,6 +76,12 @@ impl Pair {
     fn call(&self, tree: &Tree) -> u64 {
         let message = Message::call(&CallHead::new("act"), tree, &Limits::default()).expect("it is small");
         self.client.call(message, |_| {}).expect("it is open")
+    }
+
+    /// Takes the calls that have come, with what pays for them.
+    fn calls(&mut self) -> Vec<Call> {
+        self.read_both();
+        std::mem::take(&mut self.above_server.calls.lock())
     }
 
     /// The guard that the poller was asked for.
@@ -183,4 +194,17 @@ fn nothing_is_held_back_from_a_socket_that_is_full() {
     pair.client.writable();
     pair.call(&Tree::Null);
     assert!(pair.is_held());
+}
+
+#[test]
+fn who_waits_on_another_thread_has_the_call_sent() {
+    let mut pair = Pair::new();
+    pair.call(&Tree::Null);
+    std::thread::scope(|scope| {
+        scope.spawn(|| pair.call(&Tree::Null)).join().expect("it does not panic");
+    });
+    assert!(pair.is_held());
+    pair.client.expect_answers();
+    assert!(!pair.is_held());
+    assert_eq!(pair.calls().len(), 2);
 }
