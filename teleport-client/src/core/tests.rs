@@ -98,3 +98,25 @@ fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_looked_a
     assert_eq!(core.state.lock().patient_until, Some(deferred + PATIENCE));
     assert!(core.timer.is_set(core.alarm));
 }
+
+#[test]
+fn who_stands_in_line_for_a_slot_waits_for_answers() {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    let core = Core::new(settings(|_| Ok(()))).unwrap();
+    let client = crate::Client::new(core.clone());
+    let mut running = client.call("echo", 1).into_future();
+    assert!(!core.is_waited_for());
+    for _ in 0..2 {
+        assert!(Pin::new(&mut running).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(core.is_waited_for());
+    }
+    let mut other = client.call("echo", 2).into_future();
+    assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(running);
+    assert!(core.is_waited_for());
+    core.close(Duration::ZERO);
+    assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(!core.is_waited_for());
+}
