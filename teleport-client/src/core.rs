@@ -443,6 +443,8 @@ impl Core {
         wanted: fn(&State<Arc<Link>>) -> bool,
         spare: fn(&State<Arc<Link>>) -> bool,
     ) {
+        // What this thread holds back, on this link or another, is waited for too.
+        release_held();
         let mut wakers = Wakers::default();
         let until = Instant::now().checked_add(within);
         let mut state = self.state.lock();
