@@ -85,7 +85,8 @@ pub fn block_on<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
     // Taken out, not borrowed: what `poll` runs may wait for something of its own.
-    let mut local = LOCAL.take().unwrap_or_else(|| {
+    // Fails while the thread ends: what it leaves is dropped then.
+    let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
         let sleeper = Sleeper::new();
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
@@ -106,7 +107,7 @@ pub fn block_on<T>(
             None => left.map_or_else(thread::park, thread::park_timeout),
         }
     };
-    LOCAL.set(Some(local));
+    let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));
     result
 }
 

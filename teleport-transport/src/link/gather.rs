@@ -130,23 +130,32 @@ impl Link {
             return false;
         }
         let now = Instant::now();
-        let (is_due, other) = HELD.with_borrow_mut(|held| match held {
-            Some(held) if held.is_of(self) => {
-                held.messages += 1;
-                (held.messages >= MAX_HELD_MESSAGES || now - held.since > MAX_HELD, None)
-            }
-            _ => (false, held.replace(Held::new(self, now))),
-        });
+        // Fails while the thread ends: it writes now.
+        let Ok((is_due, other)) = HELD.try_with(|held| self.hold_on(&mut held.borrow_mut(), now)) else {
+            return false;
+        };
         if let Some(other) = other {
             other.release();
         }
         if is_due {
-            HELD.set(None);
             return false;
         }
         self.gather.held.store(true, Ordering::SeqCst);
         self.guard();
         true
+    }
+
+    /// Counts a call into what this thread holds. Says whether all of that is to go now, and gives what it held on another link.
+    fn hold_on(self: &Arc<Self>, held: &mut Option<Held>, now: Instant) -> (bool, Option<Held>) {
+        let Some(of) = held.as_mut().filter(|held| held.is_of(self)) else {
+            return (false, held.replace(Held::new(self, now)));
+        };
+        of.messages += 1;
+        let is_due = of.messages >= MAX_HELD_MESSAGES || now - of.since > MAX_HELD;
+        if is_due {
+            *held = None;
+        }
+        (is_due, None)
     }
 
     /// Calls are open, and no thread may be reading. Who made them most likely waits for them next, and reads then: the poller
