@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use teleport_wire::{CallHead, Limits, RemoteError, Tree};
+use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
 
 use super::*;
 use crate::connection::Gate;
@@ -49,9 +49,13 @@ struct Pair {
 
 impl Pair {
     fn new() -> Pair {
+        Pair::with(Config::default())
+    }
+
+    fn with(config: Config) -> Pair {
         let poller = StillPoller::new();
         let [client, server] = sockets();
-        let config = Arc::default();
+        let config = Arc::new(config);
         let (above_client, above_server) = (Arc::new(Above::default()), Arc::new(Above::default()));
         let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
         let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
@@ -82,6 +86,12 @@ impl Pair {
     fn calls(&mut self) -> Vec<Call> {
         self.read_both();
         std::mem::take(&mut self.above_server.calls.lock())
+    }
+
+    fn answer(&mut self, id: u64) {
+        let message = Message::result(&Tree::Null, &Limits::default()).expect("it is small");
+        self.server.answer(id, message).expect("it is open");
+        self.read_both();
     }
 
     /// The guard that the poller was asked for.
@@ -207,4 +217,52 @@ fn who_waits_on_another_thread_has_the_call_sent() {
     pair.client.expect_answers();
     assert!(!pair.is_held());
     assert_eq!(pair.calls().len(), 2);
+}
+
+// ---- Eager credit ----
+
+const CREDIT_BYTES: u64 = 64 << 10;
+
+impl Pair {
+    fn credit_bytes(&self) -> u64 {
+        self.client.outbound.lock().credit_bytes()
+    }
+}
+
+#[test]
+fn credit_goes_along_once_a_sixteenth_has_come_back_and_by_itself_from_half_on() {
+    let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
+    let sixteenth = tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16]));
+    let ids: Vec<u64> = (0..12).map(|_| pair.call(&sixteenth)).collect();
+    release_held();
+    let mut leases: Vec<Lease> = pair.calls().into_iter().map(|call| call.lease).collect();
+    let (whole, sixteenths) = (CREDIT_BYTES, |n: u64| n * CREDIT_BYTES / 16);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
+
+    // What comes back goes with the next answer, not before.
+    pair.answer(ids[0]);
+    leases.truncate(10);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
+    pair.answer(ids[1]);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+    pair.answer(ids[2]);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+
+    // Half of it goes by itself.
+    leases.truncate(3);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+    leases.truncate(2);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(2));
+}
+
+#[test]
+fn little_credit_goes_along_with_nothing() {
+    let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
+    let id = pair.call(&tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16 - 1])));
+    drop(pair.calls());
+    pair.answer(id);
+    assert_eq!(pair.credit_bytes(), CREDIT_BYTES / 16 * 15 + 1);
 }

@@ -92,6 +92,9 @@ impl Link {
     fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
         self.gather.goes();
         let mut outbound = self.outbound.lock();
+        if self.credit.goes_along() && outbound.has_work() {
+            outbound.give_credit(self.credit.take());
+        }
         outbound.stage(staged);
         let drained = outbound.take_drained();
         drop(outbound);
