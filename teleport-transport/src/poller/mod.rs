@@ -317,12 +317,19 @@ impl Polling {
 
     /// Waits for events, or until something else is due.
     fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
-        let mut wait = if idle { self.timers.wait(Instant::now()) } else { Some(Duration::ZERO) };
-        if !self.guards.is_empty() && wait.is_none_or(|wait| wait > GUARD_TIME) {
-            wait_for(&self.poll, GUARD_TIME);
+        let mut wait = if idle { self.wait() } else { Some(Duration::ZERO) };
+        if let Some(time) = wait.filter(|wait| !wait.is_zero() && !self.guards.is_empty()) {
+            wait_for(&self.poll, time);
             wait = Some(Duration::ZERO);
         }
         self.poll.poll(events, wait)
+    }
+
+    /// How long nothing is due but what sockets and other threads want; none if nothing ever is.
+    fn wait(&self) -> Option<Duration> {
+        let timer = self.timers.wait(Instant::now());
+        let guard = (!self.guards.is_empty()).then_some(GUARD_TIME);
+        timer.map_or(guard, |timer| Some(guard.map_or(timer, |guard| timer.min(guard))))
     }
 
     /// Looks for what threads have left behind.
