@@ -96,12 +96,12 @@ pub fn block_on<T>(
             break Some(value);
         }
         release_held();
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left_until(until);
         if left == Some(Duration::ZERO) {
             break None;
         }
         match driver {
-            Some(of) if of.wait(&mut local, left) => {}
+            Some(of) if of.wait(&mut local, until) => {}
             // The link's end has completed all that waited for it, and what still waits is for another.
             Some(_) => *driver = None,
             None => left.map_or_else(thread::park, thread::park_timeout),
@@ -109,6 +109,10 @@ pub fn block_on<T>(
     };
     let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));
     result
+}
+
+fn left_until(until: Option<Instant>) -> Option<Duration> {
+    until.map(|until| until.saturating_duration_since(Instant::now()))
 }
 
 /// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
@@ -162,22 +166,22 @@ impl Link {
 
 impl Driver {
     /// Sleeps until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
-    fn wait(&self, local: &mut Local, left: Option<Duration>) -> bool {
-        let Some(readable) = self.sleep(&local.sleeper, left) else { return false };
+    fn wait(&self, local: &mut Local, until: Option<Instant>) -> bool {
+        let Some(readable) = self.sleep(&local.sleeper, until) else { return false };
         !readable || self.link.read(&mut local.scratch, Instant::now()) != Turn::Gone
     }
 
     /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
-    fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
+    fn sleep(&self, sleeper: &Sleeper, until: Option<Instant>) -> Option<bool> {
         let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
         if let Some(socket) = socket.as_ref()
-            && let Some(readable) = self.link.spin.find(|| sleeper.look(socket))
+            && let Some(readable) = self.link.spin.find(left_until(until), || sleeper.look(socket))
         {
             return Some(readable);
         }
         sleeper.polls.store(true, Ordering::SeqCst);
         let woken = sleeper.woken.load(Ordering::SeqCst);
-        let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left));
+        let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left_until(until)));
         sleeper.polls.store(false, Ordering::SeqCst);
         readable
     }

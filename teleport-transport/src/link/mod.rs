@@ -200,7 +200,7 @@ impl Link {
             right: WriteRight::new(),
             credit: Credit::new(me.clone(), config.eager_credit_bytes),
             gather: Gather::default(),
-            spin: Spin::new(config.spin),
+            spin: Spin::new(config.spin_time()),
             unwritten: AtomicUsize::new(0),
             has_pace,
             paced: AtomicBool::new(false),

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::connection::{Closed, Role};
 use crate::link::{GUARD_TIME, Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
-use crate::spin::Spin;
+use crate::spin::SharedSpin;
 use crate::sys::wait_for;
 
 /// The token of the waker; links and listeners count up from the one after it.
@@ -245,7 +245,7 @@ struct Polling {
     guards: Vec<Guard>,
     looked: Instant,
     /// Before it sleeps; for as long as the most patient of its links asks for.
-    spin: Spin,
+    spin: SharedSpin,
     scratch: Scratch,
 }
 
@@ -261,7 +261,7 @@ impl Polling {
             timers: Timers::default(),
             guards: Vec::new(),
             looked: Instant::now(),
-            spin: Spin::new(Duration::ZERO),
+            spin: SharedSpin::new(),
             scratch: Scratch::new(),
         }
     }
@@ -308,8 +308,9 @@ impl Polling {
 
     /// Looks for events for a moment; none if there are none.
     fn spin(&mut self, events: &mut Events) -> Option<io::Result<()>> {
+        let limit = self.wait();
         let poll = &mut self.poll;
-        self.spin.find(|| match poll.poll(events, Some(Duration::ZERO)) {
+        self.spin.find(limit, || match poll.poll(events, Some(Duration::ZERO)) {
             Ok(()) if events.is_empty() => None,
             result => Some(result),
         })
@@ -386,7 +387,7 @@ impl Polling {
             let Ok(command) = self.commands.try_recv() else { break };
             match command {
                 Command::Attach(link) => {
-                    self.spin.extend_to(link.spin_time());
+                    self.spin.join(link.spin_time());
                     self.links.insert(link.key(), link.clone());
                     self.timers.add(now, link.key());
                     // What the kernel told of it before the link was known here, it tells again.
@@ -403,6 +404,7 @@ impl Polling {
                 }
                 Command::Forget(key) => {
                     if let Some(link) = self.links.remove(&key) {
+                        self.spin.leave(link.spin_time());
                         link.forget_input();
                     }
                 }
