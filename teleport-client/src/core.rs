@@ -1,8 +1,9 @@
 //! What all clones of a client, its calls and its futures share.
 //!
 //! Flow out: a call acquires a slot -> is encoded for this server -> goes to the link, which writes it on the caller's own
-//! thread as far as the socket takes it. Flow in: the poller's thread -> `answered` -> the call's flight -> whoever
-//! waits. A lost connection fails what was in flight and starts a thread that connects again.
+//! thread as far as the socket takes it; a small one may wait there for others, until that thread waits for anything
+//! (`release_held`), or for the poller's second look. Flow in: whoever reads the link, a thread that waits for an answer or the
+//! poller -> `answered` -> the call's flight -> whoever waits. A lost connection fails what was in flight and starts a thread that connects again.
 //!
 //! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may take it
 //! while it holds its own locks, so nothing that takes those is called under it.

@@ -3,14 +3,15 @@
 //! A system call costs more than all else that is done for a small message. So a call that is made while others are open is
 //! held back: its answer is not the one that its thread waits for next. It goes when its thread waits for anything
 //! (`release_held`), when `MAX_HELD_MESSAGES` or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old, or
-//! with anything else of the link. Should its thread do something else for long, the poller sends it, and the same for
-//! answers that nobody reads, since the thread that read them left to come back soon: while that may be, it looks every
-//! `GUARD_TIME`, and each time that it had to help, the link is trusted less.
+//! with anything else of the link, or when another thread comes to wait for its answer. Should its thread do something else for
+//! long, the poller sends it, and has answers read that nobody reads, since the thread that did so left to come back soon: while
+//! that may be, it looks every `GUARD_TIME`, and helps with what it found at two looks. Each time that it had to, the link is
+//! trusted less. Nothing is held back while the right to write is taken: it goes together anyway.
 //!
 //! In the same way, answers that are given while a turn of reading tells of its calls go together; `release_answers` sends them
 //! before something that takes longer.
 //!
-//! Never blocks. Bounds: as above; by the poller, two looks.
+//! Never blocks. Bounds: as above; by the poller, two looks, which come a little later where it is busy.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -112,7 +113,8 @@ thread_local! {
     static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
 }
 
-/// Sends what this thread has held back. Call it before the thread waits for anything; [`block_on`](crate::block_on) does.
+/// Sends what this thread has held back, on whichever link. Call it before the thread waits for anything, with no lock held;
+/// [`block_on`](crate::block_on) does.
 pub fn release_held() {
     // Fails while the thread ends: the poller sends it.
     let held = HELD.try_with(|held| if held.borrow().is_some() { held.take() } else { None });

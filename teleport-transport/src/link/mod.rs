@@ -252,6 +252,11 @@ impl Link {
     /// Sends a call, as far as the socket takes it now; the poller sends the rest. `register` learns the call's id before
     /// it can be answered; it runs under a lock and must not use the link.
     ///
+    /// A small call that is made while others are open may be held back, so that more go with it: until this thread waits with
+    /// [`block_on`], anybody [expects answers](Link::expect_answers), or something else is sent on the link, and for about half
+    /// a millisecond at most, since the poller looks after it. Whoever waits for anything in another way calls
+    /// [`release_held`] first, or waits for the poller too.
+    ///
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
