@@ -117,7 +117,7 @@ impl ClientBuilder {
 
     /// How long a thread that waits for a result looks for it before it sleeps. Where results come that soon, this saves most of
     /// the time of a small call, which is the time that the system takes to wake a thread. Other threads run meanwhile, and
-    /// where it has been in vain too often, threads sleep at once. Zero for never. Default: 50 µs.
+    /// where it has been in vain too often, threads sleep at once. Zero for never; more than 1 ms counts as 1 ms. Default: 50 µs.
     pub fn spin(mut self, time: Duration) -> ClientBuilder {
         self.config.spin = time;
         self

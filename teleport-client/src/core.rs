@@ -1,8 +1,9 @@
 //! What all clones of a client, its calls and its futures share.
 //!
 //! Flow out: a call acquires a slot -> is encoded for this server -> goes to the link, which writes it on the caller's own
-//! thread as far as the socket takes it. Flow in: the poller's thread -> `answered` -> the call's flight -> whoever
-//! waits. A lost connection fails what was in flight and starts a thread that connects again.
+//! thread as far as the socket takes it; a small one may wait there for others, until that thread waits for anything
+//! (`release_held`), or for the poller's second look. Flow in: whoever reads the link, a thread that waits for an answer or the
+//! poller -> `answered` -> the call's flight -> whoever waits. A lost connection fails what was in flight and starts a thread that connects again.
 //!
 //! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may take it
 //! while it holds its own locks, so nothing that takes those is called under it.
@@ -389,7 +390,9 @@ impl Core {
     /// A result is deferred: somebody may come to wait for what is behind it. Kept in the state, since the alarm may be ringing
     /// already, and the budget knows of the result only after this.
     fn be_patient(&self, state: &mut State<Arc<Link>>, now: Instant) {
-        let until = *state.patient_until.get_or_insert(now + PATIENCE);
+        // One that lies in the past is what the alarm rings for now, which no longer counts it.
+        let until = state.patient_until.filter(|until| *until > now).unwrap_or(now + PATIENCE);
+        state.patient_until = Some(until);
         self.arm(state, until);
     }
 
@@ -441,6 +444,8 @@ impl Core {
         wanted: fn(&State<Arc<Link>>) -> bool,
         spare: fn(&State<Arc<Link>>) -> bool,
     ) {
+        // What this thread holds back, on this link or another, is waited for too.
+        release_held();
         let mut wakers = Wakers::default();
         let until = Instant::now().checked_add(within);
         let mut state = self.state.lock();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use teleport_transport::connection::Role;
-use teleport_transport::{Address, Link, Socket, Wakers};
+use teleport_transport::{Address, Link, Socket, Wakers, release_held};
 
 use crate::backoff;
 use crate::connect_error::{AttemptError, ClientError};
@@ -99,6 +99,8 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
 /// Connects for the first time, within the client's time.
 pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
     check_address(core)?;
+    // Of other clients: this thread waits now.
+    release_held();
     core.state.lock().dialing = true;
     (core.settings.dialler)(core.clone()).map_err(ClientError::System)?;
     let start = Instant::now();

@@ -255,17 +255,17 @@ impl Cell {
     }
 }
 
-/// How many futures of a client are waited for.
+/// How many wait for answers to a client's calls: futures that are waited for, and calls that stand in line for a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting(AtomicUsize);
 
 impl Waiting {
     // Sequentially consistent with a driver that leaves: it sees who waits, or is seen to have left.
-    fn more(&self) {
+    pub(crate) fn more(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn less(&self) {
+    pub(crate) fn less(&self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 

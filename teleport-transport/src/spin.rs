@@ -2,9 +2,10 @@
 //!
 //! To put a processor to sleep and wake it takes several times as long as a small call. So a thread that is about to wait first
 //! looks a few times, and lets others run in between; it sleeps once the time is over. Where that is in vain too often, as when the
-//! other side computes for long or the processors are busy, it sleeps at once, and tries again now and then. Bound: the time
-//! that its owner gives, for each wait.
+//! other side computes for long or the processors are busy, it sleeps at once, and tries again now and then. Bound: for each wait,
+//! the time that its owner gives, and what is left until something else is due.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,26 +29,67 @@ impl Spin {
         self.time
     }
 
-    /// Looks for as long as `time` from now on, if that is longer.
-    pub(crate) fn extend_to(&mut self, time: Duration) {
-        self.time = self.time.max(time);
-    }
-
-    /// What `look` found before the time was over; none if it was called in vain, or not at all.
-    pub(crate) fn find<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-        if self.time.is_zero() || !self.trust.allows() {
+    /// What `look` found before the time was over, or `limit`, when something else is due; none if it was called in vain, or not
+    /// at all.
+    pub(crate) fn find<T>(&self, limit: Option<Duration>, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let time = limit.map_or(self.time, |limit| limit.min(self.time));
+        if time.is_zero() || !self.trust.allows() {
             return None;
         }
         let start = Instant::now();
-        while start.elapsed() < self.time {
+        while start.elapsed() < time {
             if let Some(found) = look() {
                 self.trust.paid();
                 return Some(found);
             }
             thread::yield_now();
         }
-        self.trust.in_vain();
+        // One that was cut short says nothing of how long it would have taken.
+        if time == self.time {
+            self.trust.in_vain();
+        }
         None
+    }
+}
+
+/// The look-out of a thread that works for many: for as long as the most patient of them asks for.
+#[derive(Debug)]
+pub(crate) struct SharedSpin {
+    spin: Spin,
+    /// How many ask for which time. Few differ, however many there are.
+    times: BTreeMap<Duration, usize>,
+}
+
+impl SharedSpin {
+    /// Nobody asks for anything.
+    pub(crate) fn new() -> SharedSpin {
+        SharedSpin { spin: Spin::new(Duration::ZERO), times: BTreeMap::new() }
+    }
+
+    /// One more asks for `time`.
+    pub(crate) fn join(&mut self, time: Duration) {
+        *self.times.entry(time).or_default() += 1;
+        self.settle();
+    }
+
+    /// One that asked for `time` is gone.
+    pub(crate) fn leave(&mut self, time: Duration) {
+        if let Some(count) = self.times.get_mut(&time) {
+            *count -= 1;
+            if *count == 0 {
+                self.times.remove(&time);
+            }
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        self.spin.time = self.times.last_key_value().map_or(Duration::ZERO, |(time, _)| *time);
+    }
+
+    /// As [`Spin::find`].
+    pub(crate) fn find<T>(&self, limit: Option<Duration>, look: impl FnMut() -> Option<T>) -> Option<T> {
+        self.spin.find(limit, look)
     }
 }
 
@@ -59,7 +101,7 @@ mod tests {
     fn it_looks_until_it_finds() {
         let spin = Spin::new(Duration::MAX);
         let mut looks = 0;
-        let found = spin.find(|| {
+        let found = spin.find(None, || {
             looks += 1;
             (looks == 3).then_some("it")
         });
@@ -69,9 +111,38 @@ mod tests {
     #[test]
     fn it_gives_up_and_is_not_asked_again_at_once() {
         let spin = Spin::new(Duration::from_nanos(1));
-        assert_eq!(spin.find(|| None::<()>), None);
-        assert_eq!(spin.find(|| -> Option<()> { unreachable!("the last time was in vain") }), None);
+        assert_eq!(spin.find(None, || None::<()>), None);
+        assert_eq!(spin.find(None, || -> Option<()> { unreachable!("the last time was in vain") }), None);
         let never = Spin::new(Duration::ZERO);
-        assert_eq!(never.find(|| -> Option<()> { unreachable!("it has no time") }), None);
+        assert_eq!(never.find(None, || -> Option<()> { unreachable!("it has no time") }), None);
+    }
+    #[test]
+    fn it_does_not_look_past_what_is_due() {
+        let spin = Spin::new(Duration::MAX);
+        assert_eq!(
+            spin.find(Some(Duration::ZERO), || -> Option<()> { unreachable!("no time is left") }),
+            None
+        );
+        // It ends, and was not in vain.
+        assert_eq!(spin.find(Some(Duration::from_nanos(1)), || None::<()>), None);
+        assert_eq!(spin.find(None, || Some("it")), Some("it"));
+    }
+
+    #[test]
+    fn the_most_patient_of_those_that_are_there_counts() {
+        let (short, long) = (Duration::from_micros(50), Duration::from_millis(1));
+        let mut shared = SharedSpin::new();
+        for (joins, time, expected) in [
+            (true, short, short),
+            (true, long, long),
+            (true, long, long),
+            (false, long, long),
+            (false, long, short),
+            (false, short, Duration::ZERO),
+        ] {
+            let change = if joins { SharedSpin::join } else { SharedSpin::leave };
+            change(&mut shared, time);
+            assert_eq!(shared.spin.time(), expected);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
@@ -65,6 +66,40 @@ fn calls_arrive_whether_or_not_anybody_waits() {
             let noted: Vec<u64> = (0..calls).map(|_| fixture.noted.recv().unwrap()).collect();
             assert_eq!(noted, (0..calls).collect::<Vec<_>>());
             futures.into_iter().for_each(|future| assert_eq!(future.wait().unwrap(), Tree::Null));
+        }
+    });
+}
+
+/// Calls when its thread ends.
+struct CallsAtTheEnd(Client, mpsc::Sender<Vec<Tree>>);
+
+impl Drop for CallsAtTheEnd {
+    fn drop(&mut self) {
+        let futures: Vec<_> = (0..20).map(|number| send(&self.0, "echo", number)).collect();
+        self.1.send(futures.into_iter().map(|future| future.wait().unwrap()).collect()).unwrap();
+    }
+}
+
+thread_local! {
+    static BEFORE: RefCell<Option<CallsAtTheEnd>> = const { RefCell::new(None) };
+    static AFTER: RefCell<Option<CallsAtTheEnd>> = const { RefCell::new(None) };
+}
+
+/// In whatever order the locals of a thread are dropped, one of these two goes after those of the transport.
+#[test]
+fn a_thread_that_ends_may_call() {
+    watched(|| {
+        let fixture = fixture();
+        let client = fixture.client();
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            BEFORE.set(Some(CallsAtTheEnd(client.clone(), sender.clone())));
+            let futures: Vec<_> = (0..3).map(|number| send(&client, "echo", number)).collect();
+            futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
+            AFTER.set(Some(CallsAtTheEnd(client, sender)));
+        });
+        for _ in 0..2 {
+            assert_eq!(answers.recv().unwrap(), (0..20u64).map(|number| tree!(number)).collect::<Vec<_>>());
         }
     });
 }

@@ -81,3 +81,42 @@ fn a_result_that_is_deferred_while_the_alarm_rings_is_looked_at_again() {
     core.ring(now + PATIENCE);
     assert_eq!(core.state.lock().armed, None, "nothing waits for memory");
 }
+
+#[test]
+fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_looked_at_again() {
+    let core = Core::new(settings(never_starts)).unwrap();
+    let rung = Instant::now();
+    let deferred = rung + Duration::from_millis(1);
+    {
+        let mut state = core.state.lock();
+        state.dialing = true;
+        // As above, but for a result that was deferred before, and has come since.
+        (state.armed, state.patient_until) = (Some(rung), Some(rung));
+        core.be_patient(&mut state, deferred);
+    }
+    core.ring(rung);
+    assert_eq!(core.state.lock().patient_until, Some(deferred + PATIENCE));
+    assert!(core.timer.is_set(core.alarm));
+}
+
+#[test]
+fn who_stands_in_line_for_a_slot_waits_for_answers() {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    let core = Core::new(settings(|_| Ok(()))).unwrap();
+    let client = crate::Client::new(core.clone());
+    let mut running = client.call("echo", 1).into_future();
+    assert!(!core.is_waited_for());
+    for _ in 0..2 {
+        assert!(Pin::new(&mut running).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(core.is_waited_for());
+    }
+    let mut other = client.call("echo", 2).into_future();
+    assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(running);
+    assert!(core.is_waited_for());
+    core.close(Duration::ZERO);
+    assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(!core.is_waited_for());
+}

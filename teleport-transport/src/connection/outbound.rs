@@ -730,11 +730,17 @@ fn stage_data(
 
 /// The checksum of the first `bytes` bytes of `pieces`.
 fn checksum_of_first(pieces: &VecDeque<Buffer>, mut bytes: usize) -> u32 {
-    pieces.iter().fold(0, |crc, piece| {
+    let mut crc = 0;
+    for piece in pieces {
+        // Not to walk over all pieces of the message for each of its chunks.
+        if bytes == 0 {
+            break;
+        }
         let counted = piece.len().min(bytes);
         bytes -= counted;
-        teleport_wire::checksum(crc, &piece[..counted])
-    })
+        crc = teleport_wire::checksum(crc, &piece[..counted]);
+    }
+    crc
 }
 
 #[cfg(test)]
@@ -751,5 +757,13 @@ mod tests {
         assert!(pieces.is_empty());
         assert_eq!(copied_bytes, MAX_COPIED_BYTES_PER_MESSAGE);
         assert_eq!(staged.remaining_bytes(), (4 << 20) + 4 * Header::BYTES);
+    }
+    #[test]
+    fn the_checksum_of_a_chunk_is_that_of_its_bytes() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let pieces: VecDeque<Buffer> = bytes.chunks(100).map(Buffer::copy_from).collect();
+        for n in [0, 1, 99, 100, 101, 200, 255, 256] {
+            assert_eq!(checksum_of_first(&pieces, n), teleport_wire::checksum(0, &bytes[..n]), "{n}");
+        }
     }
 }

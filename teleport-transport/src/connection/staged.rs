@@ -73,7 +73,8 @@ impl Staged {
             return;
         }
         if self.inline.capacity() == 0 {
-            self.inline = SPARE.take();
+            // Fails while the thread ends: then it has none.
+            self.inline = SPARE.try_with(Cell::take).unwrap_or_default();
         }
         let start = self.inline.len();
         self.inline.extend_from_slice(bytes);
@@ -143,7 +144,7 @@ impl Staged {
         let mut inline = mem::take(&mut self.inline);
         inline.clear();
         if inline.capacity() <= MAX_SPARE_BYTES {
-            SPARE.set(inline);
+            let _ = SPARE.try_with(|spare| spare.set(inline));
         }
         if self.segments.capacity() > MAX_SEGMENTS_PER_WRITE {
             self.segments = VecDeque::new();

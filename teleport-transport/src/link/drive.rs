@@ -4,9 +4,10 @@
 //! each call. So a thread that is about to wait takes the link's read side if no other has it: the poller stops watching
 //! the socket, the thread sleeps in `poll(2)` on it and on its own waker, and reads what comes, also for others.
 //!
-//! When it leaves, the poller watches again. While calls are open that is at once; else only pings and a goodbye can
-//! come, and the socket stays unwatched for `UNWATCHED`, since the thread most likely calls again: a loop of calls then
-//! needs no system call for taking turns. A call of another thread has the socket watched at once.
+//! When it leaves, the poller watches again, but not at once, since the thread most likely calls again: a loop of calls then
+//! needs no system call for taking turns. Where another waits for an answer, or such bets were in vain lately, it does so at
+//! once; with calls open, at its second look (`gather`); with none, when only pings and a goodbye can come, once nobody has
+//! driven the link for `UNWATCHED`.
 //!
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
@@ -84,7 +85,8 @@ pub fn block_on<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
     // Taken out, not borrowed: what `poll` runs may wait for something of its own.
-    let mut local = LOCAL.take().unwrap_or_else(|| {
+    // Fails while the thread ends: what it leaves is dropped then.
+    let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
         let sleeper = Sleeper::new();
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
@@ -94,19 +96,23 @@ pub fn block_on<T>(
             break Some(value);
         }
         release_held();
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left_until(until);
         if left == Some(Duration::ZERO) {
             break None;
         }
         match driver {
-            Some(of) if of.wait(&mut local, left) => {}
+            Some(of) if of.wait(&mut local, until) => {}
             // The link's end has completed all that waited for it, and what still waits is for another.
             Some(_) => *driver = None,
             None => left.map_or_else(thread::park, thread::park_timeout),
         }
     };
-    LOCAL.set(Some(local));
+    let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));
     result
+}
+
+fn left_until(until: Option<Instant>) -> Option<Duration> {
+    until.map(|until| until.saturating_duration_since(Instant::now()))
 }
 
 /// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
@@ -130,38 +136,52 @@ impl Link {
         Some(Driver { link: self.clone() })
     }
 
-    /// Has the poller watch the link at once, unless a thread reads it: somebody waits for an answer.
-    pub fn expect_answers(&self) {
+    /// Somebody waits for an answer: sends what any thread holds back, since that call may be among it, and has the poller
+    /// watch the link at once, unless a thread reads it.
+    pub fn expect_answers(self: &Arc<Self>) {
+        if self.gather.is_held() {
+            self.flush();
+        }
+        self.watch_unless_read();
+    }
+
+    pub(super) fn watch_unless_read(&self) {
         if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
             self.watch_again();
         }
     }
 
-    /// Has the poller told of what has arrived, also if it was told before.
+    /// Has the poller told of what has arrived, also if it was told before; unless a thread reads, which looks who comes
+    /// after it when it leaves.
     pub(crate) fn watch_again(&self) {
-        self.unwatched.store(false, Ordering::SeqCst);
-        self.watch(|watch| watch.readable = !self.driven.load(Ordering::SeqCst));
+        self.watch(|watch| {
+            watch.readable = !self.driven.load(Ordering::SeqCst);
+            // Only then, and under the lock that a driver takes as it begins: who leaves must find it set.
+            if watch.readable {
+                self.unwatched.store(false, Ordering::SeqCst);
+            }
+        });
     }
 }
 
 impl Driver {
     /// Sleeps until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
-    fn wait(&self, local: &mut Local, left: Option<Duration>) -> bool {
-        let Some(readable) = self.sleep(&local.sleeper, left) else { return false };
+    fn wait(&self, local: &mut Local, until: Option<Instant>) -> bool {
+        let Some(readable) = self.sleep(&local.sleeper, until) else { return false };
         !readable || self.link.read(&mut local.scratch, Instant::now()) != Turn::Gone
     }
 
     /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
-    fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
+    fn sleep(&self, sleeper: &Sleeper, until: Option<Instant>) -> Option<bool> {
         let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
         if let Some(socket) = socket.as_ref()
-            && let Some(readable) = self.link.spin.find(|| sleeper.look(socket))
+            && let Some(readable) = self.link.spin.find(left_until(until), || sleeper.look(socket))
         {
             return Some(readable);
         }
         sleeper.polls.store(true, Ordering::SeqCst);
         let woken = sleeper.woken.load(Ordering::SeqCst);
-        let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left));
+        let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left_until(until)));
         sleeper.polls.store(false, Ordering::SeqCst);
         readable
     }
@@ -173,10 +193,12 @@ impl Drop for Driver {
         // here as open.
         self.link.unwatched.store(true, Ordering::SeqCst);
         self.link.driven.store(false, Ordering::SeqCst);
+        // Also with calls open: the guard that then looks ends with them, and they may be withdrawn before it has.
+        if !self.link.rewatch.swap(true, Ordering::SeqCst) {
+            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
+        }
         if self.link.outbound.lock().open_calls() > 0 {
             self.link.leave_unread();
-        } else if !self.link.rewatch.swap(true, Ordering::SeqCst) {
-            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
         }
     }
 }

@@ -3,14 +3,15 @@
 //! A system call costs more than all else that is done for a small message. So a call that is made while others are open is
 //! held back: its answer is not the one that its thread waits for next. It goes when its thread waits for anything
 //! (`release_held`), when `MAX_HELD_MESSAGES` or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old, or
-//! with anything else of the link. Should its thread do something else for long, the poller sends it, and the same for
-//! answers that nobody reads, since the thread that read them left to come back soon: while that may be, it looks every
-//! `GUARD_TIME`, and each time that it had to help, the link is trusted less.
+//! with anything else of the link, or when another thread comes to wait for its answer. Should its thread do something else for
+//! long, the poller sends it, and has answers read that nobody reads, since the thread that did so left to come back soon: while
+//! that may be, it looks every `GUARD_TIME`, and helps with what it found at two looks. Each time that it had to, the link is
+//! trusted less. Nothing is held back while the right to write is taken: it goes together anyway.
 //!
 //! In the same way, answers that are given while a turn of reading tells of its calls go together; `release_answers` sends them
 //! before something that takes longer.
 //!
-//! Never blocks. Bounds: as above; by the poller, two looks.
+//! Never blocks. Bounds: as above; by the poller, two looks, which come a little later where it is busy.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -49,13 +50,25 @@ pub(super) struct Gather {
 }
 
 impl Gather {
+    /// Whether something may be held that nobody writes yet.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
     /// What is queued is about to be written.
     pub(super) fn goes(&self) {
-        if self.held.load(Ordering::SeqCst) {
-            self.held.store(false, Ordering::SeqCst);
-            self.gone.fetch_add(1, Ordering::Relaxed);
+        if self.is_held() && self.take() {
             self.trust.paid();
         }
+    }
+
+    /// Whoever takes out what is held writes it next; false if another has.
+    fn take(&self) -> bool {
+        let taken = self.held.swap(false, Ordering::SeqCst);
+        if taken {
+            self.gone.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
     }
 }
 
@@ -81,7 +94,7 @@ impl Held {
 
     fn release(&self) {
         if let Some(link) = self.link.upgrade()
-            && link.gather.held.load(Ordering::SeqCst)
+            && link.gather.is_held()
         {
             link.flush();
         }
@@ -100,7 +113,8 @@ thread_local! {
     static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
 }
 
-/// Sends what this thread has held back. Call it before the thread waits for anything; [`block_on`](crate::block_on) does.
+/// Sends what this thread has held back, on whichever link. Call it before the thread waits for anything, with no lock held;
+/// [`block_on`](crate::block_on) does.
 pub fn release_held() {
     // Fails while the thread ends: the poller sends it.
     let held = HELD.try_with(|held| if held.borrow().is_some() { held.take() } else { None });
@@ -118,23 +132,32 @@ impl Link {
             return false;
         }
         let now = Instant::now();
-        let (is_due, other) = HELD.with_borrow_mut(|held| match held {
-            Some(held) if held.is_of(self) => {
-                held.messages += 1;
-                (held.messages >= MAX_HELD_MESSAGES || now - held.since > MAX_HELD, None)
-            }
-            _ => (false, held.replace(Held::new(self, now))),
-        });
+        // Fails while the thread ends: it writes now.
+        let Ok((is_due, other)) = HELD.try_with(|held| self.hold_on(&mut held.borrow_mut(), now)) else {
+            return false;
+        };
         if let Some(other) = other {
             other.release();
         }
         if is_due {
-            HELD.set(None);
             return false;
         }
         self.gather.held.store(true, Ordering::SeqCst);
         self.guard();
         true
+    }
+
+    /// Counts a call into what this thread holds. Says whether all of that is to go now, and gives what it held on another link.
+    fn hold_on(self: &Arc<Self>, held: &mut Option<Held>, now: Instant) -> (bool, Option<Held>) {
+        let Some(of) = held.as_mut().filter(|held| held.is_of(self)) else {
+            return (false, held.replace(Held::new(self, now)));
+        };
+        of.messages += 1;
+        let is_due = of.messages >= MAX_HELD_MESSAGES || now - of.since > MAX_HELD;
+        if is_due {
+            *held = None;
+        }
+        (is_due, None)
     }
 
     /// Calls are open, and no thread may be reading. Who made them most likely waits for them next, and reads then: the poller
@@ -213,14 +236,15 @@ impl Guard {
     pub(crate) fn look(&mut self) -> bool {
         let (link, gather) = (&self.link, &self.link.gather);
         let (gone, drives) = (gather.gone.load(Ordering::Relaxed), link.drives.load(Ordering::SeqCst));
-        let (is_held, is_unread) = (gather.held.load(Ordering::SeqCst), link.is_unread());
-        if is_held && self.is_held && gone == self.gone {
+        let (is_held, is_unread) = (gather.is_held(), link.is_unread());
+        // Taken out first: what the poller has to send has not paid.
+        if is_held && self.is_held && gone == self.gone && gather.take() {
             gather.trust.in_vain();
             link.flush();
         }
         if is_unread && self.is_unread && drives == self.drives {
             gather.trust.in_vain();
-            link.expect_answers();
+            link.watch_unless_read();
         }
         let is_idle = !is_held && !is_unread && (gone, drives) == (self.gone, self.drives);
         self.idle_looks = if is_idle { self.idle_looks + 1 } else { 0 };
@@ -234,7 +258,7 @@ impl Guard {
         self.idle_looks = 0;
         gather.guarded.store(false, Ordering::SeqCst);
         // Who left something behind before this counted on the poller.
-        let is_needed = gather.held.load(Ordering::SeqCst) || link.is_unread();
+        let is_needed = gather.is_held() || link.is_unread();
         is_needed && !gather.guarded.swap(true, Ordering::SeqCst)
     }
 }

@@ -2,14 +2,13 @@
 //!
 //! Flow in: the poller calls `read` -> [`Inbound`] -> [`Handler`]. Flow out: any thread queues into the [`Outbound`] half
 //! and flushes; who gets the right to write stages and writes, and what the socket does not take, the poller finishes.
-//! Locks, in this order: `inbound`, `staged` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
+//! Locks, in this order: `inbound`, `writing` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
 //! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
 //! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
 //! none of them held: see [`Wakers`] and [`waste`](crate::waste).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
-//! ends after `MAX_TURN`, one of writing moves what was staged when it passed `MAX_WRITTEN_BYTES_PER_TURN`, so that no
-//! link keeps a thread for itself.
+//! ends after `MAX_TURN`, and one of writing has its own (`write`), so that no link keeps a thread for itself.
 
 mod backlog;
 mod credit;
@@ -19,8 +18,9 @@ mod handler;
 mod memory;
 mod resume;
 mod right;
+mod write;
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,9 +28,8 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, MAX_CHUNK_BYTES, Message};
+use teleport_wire::{ErrorKind, Hello, Limits, Message};
 
-use self::backlog::Backlog;
 pub(crate) use self::backlog::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::credit::Credit;
 use self::drive::UNWATCHED;
@@ -40,11 +39,10 @@ pub(crate) use self::gather::{GUARD_TIME, Guard};
 use self::gather::{Gather, MAX_HELD_BYTES};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
+use self::write::Writing;
 use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
-use crate::connection::{
-    self, Closed, Event, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SendError, Staged, Withdrawn,
-};
+use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Role, SendError, Withdrawn};
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
 use crate::spin::Spin;
@@ -52,10 +50,6 @@ use crate::waste::Bin;
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
-
-/// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
-/// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
-const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
@@ -102,7 +96,7 @@ pub struct Link {
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
     /// Locked by the holder of `right` alone.
-    staged: Mutex<Writing>,
+    writing: Mutex<Writing>,
     watch: Mutex<Watch>,
     /// A waiting thread reads, not the poller.
     driven: AtomicBool,
@@ -138,13 +132,6 @@ pub struct Link {
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     ending: AtomicBool,
-}
-
-/// What goes to the socket next, and how far the socket is behind.
-#[derive(Debug)]
-struct Writing {
-    staged: Staged,
-    backlog: Backlog,
 }
 
 /// When a link that closes gives up.
@@ -206,7 +193,7 @@ impl Link {
             budget,
             inbound: Mutex::new(inbound),
             outbound: Mutex::new(outbound),
-            staged: Mutex::new(Writing { staged: Staged::default(), backlog: Backlog::new() }),
+            writing: Mutex::new(Writing::new()),
             watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
             driven: AtomicBool::new(false),
             drives: AtomicUsize::new(0),
@@ -216,7 +203,7 @@ impl Link {
             right: WriteRight::new(),
             credit: Credit::new(me.clone(), config.eager_credit_bytes),
             gather: Gather::default(),
-            spin: Spin::new(config.spin),
+            spin: Spin::new(config.spin_time()),
             unwritten: AtomicUsize::new(0),
             has_pace,
             paced: AtomicBool::new(false),
@@ -268,6 +255,11 @@ impl Link {
     /// Sends a call, as far as the socket takes it now; the poller sends the rest. `register` learns the call's id before
     /// it can be answered; it runs under a lock and must not use the link.
     ///
+    /// A small call that is made while others are open may be held back, so that more go with it: until this thread waits with
+    /// [`block_on`], anybody [expects answers](Link::expect_answers), or something else is sent on the link, and for about half
+    /// a millisecond at most, since the poller looks after it. Whoever waits for anything in another way calls
+    /// [`release_held`] first, or waits for the poller too.
+    ///
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
@@ -276,7 +268,9 @@ impl Link {
         let id = outbound.push_call(message, register)?;
         let may_wait = outbound.open_calls() > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
-        if !(may_wait && self.holds()) {
+        // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save, and
+        // the poller would find it left behind.
+        if !(may_wait && self.right.is_idle() && self.holds()) {
             self.leave_unread();
             self.flush();
         }
@@ -348,120 +342,7 @@ impl Link {
         self.flush();
     }
 
-    // ---- Writing ----
-
-    /// Writes what is queued, if no other thread does.
-    pub(crate) fn flush(self: &Arc<Self>) {
-        if self.right.acquire() {
-            self.write();
-        }
-    }
-
-    /// The socket is writable: goes on where a thread stopped.
-    pub(crate) fn writable(self: &Arc<Self>) {
-        if self.right.unblock() {
-            self.write();
-        }
-    }
-
-    /// Called with the right to write; gives it back, or hands it to the poller.
-    fn write(self: &Arc<Self>) {
-        let _bin = Bin::open();
-        let mut writing = self.staged.lock();
-        let Writing { staged, backlog } = &mut *writing;
-        let mut written = 0;
-        loop {
-            if staged.is_empty() && !self.stage(staged) {
-                backlog.idle(Instant::now);
-                if self.everything_is_written() {
-                    return;
-                }
-                continue;
-            }
-            // Only now, so that a turn which writes all there is wakes no poller.
-            if written >= MAX_WRITTEN_BYTES_PER_TURN {
-                return self.hand_over();
-            }
-            match self.write_once(staged) {
-                Ok(bytes) => {
-                    backlog.wrote(bytes);
-                    let all = bytes == staged.remaining_bytes();
-                    staged.advance(bytes);
-                    self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
-                    written += bytes;
-                    if !all {
-                        return self.is_full(backlog);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.is_full(backlog),
-                Err(_) => return self.writing_failed(staged),
-            }
-        }
-    }
-
-    /// Gives the right back, unless something was queued meanwhile; true if it did.
-    fn everything_is_written(self: &Arc<Self>) -> bool {
-        if self.outbound.lock().is_finished() {
-            // A goodbye was the last thing to go.
-            self.say_no_more();
-        }
-        self.watch_writable(false);
-        self.right.release()
-    }
-
-    /// What the peer said last may still be unread: reading finds out why the link is over.
-    fn writing_failed(self: &Arc<Self>, staged: &mut Staged) {
-        staged.clear();
-        self.outbound.lock().discard();
-        self.broken.store(true, Ordering::Release);
-        self.right.block();
-        self.poller.send(Command::Read(self.clone()));
-    }
-
-    /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
-        self.gather.goes();
-        let mut outbound = self.outbound.lock();
-        outbound.stage(staged);
-        let drained = outbound.take_drained();
-        drop(outbound);
-        self.tell_drained(drained);
-        !staged.is_empty()
-    }
-
-    fn write_once(&self, staged: &Staged) -> io::Result<usize> {
-        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        let filled = staged.slices(&mut slices);
-        match &*self.socket.read() {
-            Some(socket) => socket.write_vectored(&slices[..filled]),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-
-    /// The socket takes no more for now.
-    fn is_full(&self, backlog: &mut Backlog) {
-        if let Some(bytes) = backlog.full(Instant::now())
-            && let Some(socket) = self.socket.read().as_ref()
-        {
-            // What it was before will do as well.
-            let _ = socket.set_max_unsent(bytes);
-        }
-        self.hand_over();
-    }
-
-    /// The socket is full, or the turn is over: the poller writes on when the socket is writable, which may be at once.
-    fn hand_over(&self) {
-        self.right.block();
-        self.watch_writable(true);
-    }
-
-    fn watch_writable(&self, writable: bool) {
-        // Unchanged and false is the usual case; unchanged and true must fire again.
-        if writable || self.watch.lock().writable {
-            self.watch(|watch| watch.writable = writable);
-        }
-    }
+    // ---- What the poller watches, and for how long ----
 
     /// A thread reads from now on, not the poller.
     fn stop_watching(&self) {
@@ -752,7 +633,7 @@ impl Link {
             return Some(now + UNWATCHED);
         }
         self.rewatch.store(false, Ordering::SeqCst);
-        self.expect_answers();
+        self.watch_unless_read();
         None
     }
 
@@ -825,3 +706,6 @@ impl connection::Gate for Admission<'_> {
         self.0.admit(method, payload_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

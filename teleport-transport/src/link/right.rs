@@ -25,6 +25,11 @@ impl WriteRight {
         WriteRight(AtomicU8::new(IDLE))
     }
 
+    /// Whether nobody writes: not so while the socket is full.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == IDLE
+    }
+
     /// Takes the right if it is free; if another thread holds it, that one will look again.
     pub(super) fn acquire(&self) -> bool {
         let next = |state| match state {
@@ -88,13 +93,13 @@ mod tests {
     #[test]
     fn a_blocked_right_is_the_pollers() {
         let right = WriteRight::new();
-        assert!(right.acquire());
-        assert!(!right.acquire());
+        assert!(right.is_idle() && right.acquire());
+        assert!(!right.is_idle() && !right.acquire());
         assert!(!right.release(), "something was queued");
         right.block();
-        assert!(!right.acquire());
+        assert!(!right.is_idle() && !right.acquire());
         assert!(right.unblock());
         assert!(!right.unblock());
-        assert!(right.release());
+        assert!(right.release() && right.is_idle());
     }
 }

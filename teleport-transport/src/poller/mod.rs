@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::connection::{Closed, Role};
 use crate::link::{GUARD_TIME, Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
-use crate::spin::Spin;
+use crate::spin::SharedSpin;
 use crate::sys::wait_for;
 
 /// The token of the waker; links and listeners count up from the one after it.
@@ -109,13 +109,7 @@ impl PollerThread {
     /// What the system says when it has no descriptor or thread left.
     pub fn start(name: &str) -> io::Result<PollerThread> {
         let poll = Poll::new()?;
-        let (sender, receiver) = crossbeam_channel::unbounded();
-        let shared = Shared {
-            registry: poll.registry().try_clone()?,
-            waker: Waker::new(poll.registry(), WAKER)?,
-            commands: sender,
-        };
-        let poller = Poller { shared: Arc::new(shared) };
+        let (poller, receiver) = Poller::of(&poll)?;
         let mut polling = Polling::new(poll, receiver);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             // Whatever ends the poller, those who wait on its links hear of it.
@@ -146,6 +140,14 @@ impl Drop for PollerThread {
 }
 
 impl Poller {
+    /// A handle on the thread that will wait with `poll`, and what that is asked for.
+    fn of(poll: &Poll) -> io::Result<(Poller, Receiver<Command>)> {
+        let (commands, receiver) = crossbeam_channel::unbounded();
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Ok((Poller { shared: Arc::new(Shared { registry, waker, commands }) }, receiver))
+    }
+
     /// The poller that all clients of this process share; it starts with the first one and never ends.
     ///
     /// # Errors
@@ -243,7 +245,7 @@ struct Polling {
     guards: Vec<Guard>,
     looked: Instant,
     /// Before it sleeps; for as long as the most patient of its links asks for.
-    spin: Spin,
+    spin: SharedSpin,
     scratch: Scratch,
 }
 
@@ -259,7 +261,7 @@ impl Polling {
             timers: Timers::default(),
             guards: Vec::new(),
             looked: Instant::now(),
-            spin: Spin::new(Duration::ZERO),
+            spin: SharedSpin::new(),
             scratch: Scratch::new(),
         }
     }
@@ -306,8 +308,9 @@ impl Polling {
 
     /// Looks for events for a moment; none if there are none.
     fn spin(&mut self, events: &mut Events) -> Option<io::Result<()>> {
+        let limit = self.wait();
         let poll = &mut self.poll;
-        self.spin.find(|| match poll.poll(events, Some(Duration::ZERO)) {
+        self.spin.find(limit, || match poll.poll(events, Some(Duration::ZERO)) {
             Ok(()) if events.is_empty() => None,
             result => Some(result),
         })
@@ -315,12 +318,19 @@ impl Polling {
 
     /// Waits for events, or until something else is due.
     fn sleep(&mut self, events: &mut Events, idle: bool) -> io::Result<()> {
-        let mut wait = if idle { self.timers.wait(Instant::now()) } else { Some(Duration::ZERO) };
-        if !self.guards.is_empty() && wait.is_none_or(|wait| wait > GUARD_TIME) {
-            wait_for(&self.poll, GUARD_TIME);
+        let mut wait = if idle { self.wait() } else { Some(Duration::ZERO) };
+        if let Some(time) = wait.filter(|wait| !wait.is_zero() && !self.guards.is_empty()) {
+            wait_for(&self.poll, time);
             wait = Some(Duration::ZERO);
         }
         self.poll.poll(events, wait)
+    }
+
+    /// How long nothing is due but what sockets and other threads want; none if nothing ever is.
+    fn wait(&self) -> Option<Duration> {
+        let timer = self.timers.wait(Instant::now());
+        let guard = (!self.guards.is_empty()).then_some(GUARD_TIME);
+        timer.map_or(guard, |timer| Some(guard.map_or(timer, |guard| timer.min(guard))))
     }
 
     /// Looks for what threads have left behind.
@@ -377,7 +387,7 @@ impl Polling {
             let Ok(command) = self.commands.try_recv() else { break };
             match command {
                 Command::Attach(link) => {
-                    self.spin.extend_to(link.spin_time());
+                    self.spin.join(link.spin_time());
                     self.links.insert(link.key(), link.clone());
                     self.timers.add(now, link.key());
                     // What the kernel told of it before the link was known here, it tells again.
@@ -394,6 +404,7 @@ impl Polling {
                 }
                 Command::Forget(key) => {
                     if let Some(link) = self.links.remove(&key) {
+                        self.spin.leave(link.spin_time());
                         link.forget_input();
                     }
                 }
@@ -437,5 +448,26 @@ impl Polling {
                 link.gone(Closed::Here, &mut self.scratch);
             }
         }
+    }
+}
+
+/// A poller without a thread: a test carries out its commands.
+#[cfg(test)]
+pub(crate) struct StillPoller {
+    pub(crate) poller: Poller,
+    commands: Receiver<Command>,
+    _poll: Poll,
+}
+
+#[cfg(test)]
+impl StillPoller {
+    pub(crate) fn new() -> StillPoller {
+        let poll = Poll::new().expect("there are descriptors");
+        let (poller, commands) = Poller::of(&poll).expect("there are descriptors");
+        StillPoller { poller, commands, _poll: poll }
+    }
+    /// What it was asked for since this was last called.
+    pub(crate) fn commands(&self) -> Vec<Command> {
+        self.commands.try_iter().collect()
     }
 }

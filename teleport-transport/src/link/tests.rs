@@ -1,0 +1,268 @@
+//! What threads and the poller of one link do for each other, step by step: the poller has no thread, and each test
+//! carries out what it is asked for.
+
+use std::sync::atomic::AtomicBool;
+
+use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
+
+use super::*;
+use crate::connection::Gate;
+use crate::poller::StillPoller;
+use crate::socket::Listener;
+
+/// The layer above both ends.
+#[derive(Default)]
+struct Above {
+    is_waited_for: AtomicBool,
+    calls: Mutex<Vec<Call>>,
+}
+
+impl Gate for Above {
+    fn admit(&self, _method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        Ok(0)
+    }
+}
+
+impl Handler for Above {
+    fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
+
+    fn called(&self, _link: &Arc<Link>, call: Call) {
+        self.calls.lock().push(call);
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.is_waited_for.load(Ordering::SeqCst)
+    }
+
+    fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
+}
+
+/// Both ends of an open connection.
+struct Pair {
+    poller: StillPoller,
+    client: Arc<Link>,
+    server: Arc<Link>,
+    above_client: Arc<Above>,
+    above_server: Arc<Above>,
+    scratch: Scratch,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair::with(Config::default())
+    }
+
+    fn with(config: Config) -> Pair {
+        let poller = StillPoller::new();
+        let [client, server] = sockets();
+        let config = Arc::new(config);
+        let (above_client, above_server) = (Arc::new(Above::default()), Arc::new(Above::default()));
+        let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
+        let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
+        let mut pair = Pair { poller, client, server, above_client, above_server, scratch: Scratch::new() };
+        for link in [&pair.client, &pair.server] {
+            link.register().expect("there are descriptors");
+            link.flush();
+        }
+        pair.read_both();
+        assert!(pair.client.peer().is_some() && pair.server.peer().is_some());
+        pair.poller.commands();
+
+        pair
+    }
+
+    fn read_both(&mut self) {
+        for link in [&self.client, &self.server] {
+            assert_eq!(link.read(&mut self.scratch, Instant::now()), Turn::Drained);
+        }
+    }
+
+    fn call(&self, tree: &Tree) -> u64 {
+        let message = Message::call(&CallHead::new("act"), tree, &Limits::default()).expect("it is small");
+        self.client.call(message, |_| {}).expect("it is open")
+    }
+
+    /// Takes the calls that have come, with what pays for them.
+    fn calls(&mut self) -> Vec<Call> {
+        self.read_both();
+        std::mem::take(&mut self.above_server.calls.lock())
+    }
+
+    fn answer(&mut self, id: u64) {
+        let message = Message::result(&Tree::Null, &Limits::default()).expect("it is small");
+        self.server.answer(id, message).expect("it is open");
+        self.read_both();
+    }
+
+    /// The guard that the poller was asked for.
+    fn guard(&self) -> Option<Guard> {
+        self.poller.commands().into_iter().find_map(|command| match command {
+            Command::Guard(guard) => Some(guard),
+            _ => None,
+        })
+    }
+
+    /// As a thread leaves it that the socket takes no more from.
+    fn fill_socket(&self) {
+        assert!(self.client.right.acquire());
+        self.client.right.block();
+    }
+
+    fn is_held(&self) -> bool {
+        self.client.gather.is_held()
+    }
+}
+
+/// Two ends of one stream.
+fn sockets() -> [Socket; 2] {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = format!("ipc://@teleport-link-test-{}-{number}", std::process::id());
+    let listener = Listener::bind(&address.parse().expect("it is an address")).expect("it is free");
+    let client = Socket::connect(listener.address(), None).expect("it listens");
+    let server = listener.accept().expect("there are descriptors").expect("the client has connected");
+    [client, server]
+}
+
+fn is_watched(link: &Link) -> bool {
+    link.watch.lock().readable
+}
+
+// ---- Who reads ----
+
+#[test]
+fn a_look_that_finds_a_driver_leaves_the_reading_to_it_and_to_who_comes_after() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    let driver = pair.client.drive().expect("nobody reads");
+    // It begins to leave, and another thread comes in between, which saw it gone before.
+    pair.client.unwatched.store(true, Ordering::SeqCst);
+    pair.client.watch_again();
+    pair.above_client.is_waited_for.store(true, Ordering::SeqCst);
+    pair.client.driven.store(false, Ordering::SeqCst);
+    pair.client.leave_unread();
+    assert!(is_watched(&pair.client), "nobody reads");
+    drop(driver);
+}
+
+#[test]
+fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
+    let mut pair = Pair::new();
+    // While the socket is full, so that no answer is to come.
+    pair.fill_socket();
+    let id = pair.call(&Tree::Null);
+    drop(pair.client.drive().expect("nobody reads"));
+    let commands = pair.poller.commands();
+    assert!(!is_watched(&pair.client));
+    assert_eq!(pair.client.withdraw(id), Withdrawn::NeverSent);
+    let mut now = Instant::now();
+    for command in commands {
+        match command {
+            Command::Guard(mut guard) => while guard.look() {},
+            Command::Timer(link, at) => {
+                for _ in 0..2 {
+                    now = now.max(at) + UNWATCHED;
+                    link.timeout(&mut pair.scratch, now).expect("it goes on");
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(is_watched(&pair.client), "nobody reads");
+}
+
+// ---- What is held back ----
+
+#[test]
+fn who_leaves_calls_behind_is_trusted_ever_less() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    assert!(!pair.is_held(), "it is the only one");
+    for let_pass in [0, 4, 8, 16, 32] {
+        let not_held = (0..).take_while(|_| {
+            pair.call(&Tree::Null);
+            !pair.is_held()
+        });
+        assert_eq!(not_held.count(), let_pass);
+        let mut guard = pair.guard().expect("the poller looks after it");
+        assert!(guard.look() && pair.is_held());
+        assert!(guard.look() && !pair.is_held(), "it was sent at the second look");
+        while guard.look() {}
+    }
+}
+
+#[test]
+fn nothing_is_held_back_from_a_socket_that_is_full() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    pair.fill_socket();
+    for _ in 0..3 {
+        pair.call(&Tree::Null);
+        assert!(!pair.is_held(), "it goes when the socket is writable");
+    }
+    assert!(pair.guard().is_none());
+    pair.client.writable();
+    pair.call(&Tree::Null);
+    assert!(pair.is_held());
+}
+
+#[test]
+fn who_waits_on_another_thread_has_the_call_sent() {
+    let mut pair = Pair::new();
+    pair.call(&Tree::Null);
+    std::thread::scope(|scope| {
+        scope.spawn(|| pair.call(&Tree::Null)).join().expect("it does not panic");
+    });
+    assert!(pair.is_held());
+    pair.client.expect_answers();
+    assert!(!pair.is_held());
+    assert_eq!(pair.calls().len(), 2);
+}
+
+// ---- Eager credit ----
+
+const CREDIT_BYTES: u64 = 64 << 10;
+
+impl Pair {
+    fn credit_bytes(&self) -> u64 {
+        self.client.outbound.lock().credit_bytes()
+    }
+}
+
+#[test]
+fn credit_goes_along_once_a_sixteenth_has_come_back_and_by_itself_from_half_on() {
+    let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
+    let sixteenth = tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16]));
+    let ids: Vec<u64> = (0..12).map(|_| pair.call(&sixteenth)).collect();
+    release_held();
+    let mut leases: Vec<Lease> = pair.calls().into_iter().map(|call| call.lease).collect();
+    let (whole, sixteenths) = (CREDIT_BYTES, |n: u64| n * CREDIT_BYTES / 16);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
+
+    // What comes back goes with the next answer, not before.
+    pair.answer(ids[0]);
+    leases.truncate(10);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
+    pair.answer(ids[1]);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+    pair.answer(ids[2]);
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+
+    // Half of it goes by itself.
+    leases.truncate(3);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
+    leases.truncate(2);
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(2));
+}
+
+#[test]
+fn little_credit_goes_along_with_nothing() {
+    let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
+    let id = pair.call(&tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16 - 1])));
+    drop(pair.calls());
+    pair.answer(id);
+    assert_eq!(pair.credit_bytes(), CREDIT_BYTES / 16 * 15 + 1);
+}
