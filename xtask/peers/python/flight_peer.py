@@ -22,8 +22,12 @@ MORE = b'more'
 ARRAY = pa.schema([('array', pa.uint8())])
 DICT = pa.schema([(f'array_{index:02}', pa.uint8()) for index in range(rounds.DICT_ARRAYS)])
 
+# Of the pools that pyarrow has, the one that is fastest for large results, with memory that is not given back.
+pa.set_memory_pool(pa.jemalloc_memory_pool())
+pa.jemalloc_set_decay_ms(-1)
+
 SETTINGS = (
-    f'pyarrow {pa.__version__}, pool {pa.default_memory_pool().backend_name}; one do_exchange stream for the calls of a round, '
+    f'pyarrow {pa.__version__}, memory pool jemalloc without decay; one do_exchange stream for the calls of a round, '
     'batches of at most 4 MiB, message sizes unlimited; every stream is answered by a thread of gRPC'
 )
 
