@@ -82,12 +82,13 @@ impl Core {
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
         let (config, budget) = (options.config(), Budget::new(options.shared_memory()));
+        let spin = config.spin;
         Arc::new(Core {
             instance: config.instance,
             lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
             expiry: Expiry::new(Instant::now()),
-            pools: table.pools.iter().map(|_| Queue::new()).collect(),
+            pools: table.pools.iter().map(|_| Queue::new(spin)).collect(),
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,

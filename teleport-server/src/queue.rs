@@ -1,7 +1,8 @@
 //! Calls that wait for a worker of one pool: those of each connection in the order in which they came, and the connections
 //! in turn, so that nobody's calls wait behind all that another has sent.
 //!
-//! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. Some calls
+//! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. One of those who
+//! wait looks for a moment before it sleeps, since to be woken takes longer than most calls. Some calls
 //! need a place before they may start (logged ones); while there is none they are set aside, others of their connection go
 //! past them, and they start in their order. Calls that are withdrawn meanwhile leave at once, wherever they stand, and
 //! those whose time is over when the supervisor looks.
@@ -13,9 +14,11 @@ mod rotation;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use teleport_transport::Spin;
 
 use self::rotation::Rotation;
 pub(crate) use self::rotation::{Seat, Waiting};
@@ -26,19 +29,25 @@ pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     /// Something may be taken, or the queue was closed.
     changed: Condvar,
+    spin: Spin,
+    /// For the worker that looks: something may be taken. Written under the lock.
+    news: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State<T> {
     rotation: Rotation<T>,
+    /// A worker looks for news. It takes the lock again before it sleeps.
+    is_looked_at: bool,
     closed: bool,
 }
 
 impl<T: Waiting> Queue<T> {
-    /// An empty queue.
-    pub(crate) fn new() -> Queue<T> {
-        let state = State { rotation: Rotation::new(), closed: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new() }
+    /// An empty queue, at which a worker looks for so long before it sleeps.
+    pub(crate) fn new(spin: Duration) -> Queue<T> {
+        let state = State { rotation: Rotation::new(), is_looked_at: false, closed: false };
+        let (changed, spin, news) = (Condvar::new(), Spin::new(spin), AtomicBool::new(false));
+        Queue { state: Mutex::new(state), changed, spin, news }
     }
 
     /// Adds a call, unless it was withdrawn; gives it back if the queue is closed.
@@ -52,8 +61,12 @@ impl<T: Waiting> Queue<T> {
             return Ok(());
         }
         state.rotation.push(call);
+        // Who looks takes one call; the next one is another worker's.
+        let is_seen = state.is_looked_at && !self.news.swap(true, Ordering::Relaxed);
         drop(state);
-        self.changed.notify_one();
+        if !is_seen {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -74,6 +87,7 @@ impl<T: Waiting> Queue<T> {
     /// closed. `reserve` runs under the queue's lock, so places are in the order in which calls are taken.
     pub(crate) fn take<P>(&self, mut reserve: impl FnMut() -> Option<P>) -> Option<(Arc<T>, Option<P>)> {
         let mut state = self.state.lock();
+        let mut since = None;
         loop {
             if state.closed {
                 return None;
@@ -83,10 +97,28 @@ impl<T: Waiting> Queue<T> {
                 if taken.was_aside && state.rotation.has_turns() {
                     self.changed.notify_one();
                 }
+                if let Some(since) = since {
+                    self.spin.woke(since);
+                }
                 return Some((taken.call, taken.place));
             }
-            self.changed.wait(&mut state);
+            if since.is_some() || state.is_looked_at {
+                self.changed.wait(&mut state);
+            } else {
+                since = self.look(&mut state).err();
+            }
         }
+    }
+
+    /// Looks for news for a moment; gives when it began if there are none.
+    fn look(&self, state: &mut MutexGuard<'_, State<T>>) -> Result<(), Instant> {
+        state.is_looked_at = true;
+        self.news.store(false, Ordering::Relaxed);
+        let found = MutexGuard::unlocked(state, || {
+            self.spin.find(None, |_| self.news.load(Ordering::Relaxed).then_some(()))
+        });
+        state.is_looked_at = false;
+        found
     }
 
     /// There may be a place now.

@@ -92,6 +92,7 @@ pub use id_map::IdMap;
 pub use lent::{Lent, Loan};
 pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
+pub use spin::Spin;
 pub use waste::drop_later;
 
 // Addresses, sockets, memory.

@@ -11,44 +11,72 @@ use std::time::{Duration, Instant};
 
 use crate::trust::Trust;
 
-/// Whether and for how long to look before one sleeps.
+/// Whether and for how long to look before one sleeps; for any thread that waits for others of its process, or for a peer.
+///
+/// ```
+/// use std::time::Duration;
+/// use teleport_transport::Spin;
+///
+/// let (spin, mut looks) = (Spin::new(Duration::from_micros(50)), 0);
+/// let found = spin.find(None, |_now| {
+///     looks += 1;
+///     (looks == 2).then_some("what was waited for")
+/// });
+/// match found {
+///     Ok(found) => assert_eq!(found, "what was waited for"),
+///     Err(since) => spin.woke(since), // after a sleep, when it has come
+/// }
+/// ```
 #[derive(Debug)]
-pub(crate) struct Spin {
+pub struct Spin {
     time: Duration,
     trust: Trust,
 }
 
 impl Spin {
     /// Looks for up to `time`; zero for not at all.
-    pub(crate) fn new(time: Duration) -> Spin {
+    pub fn new(time: Duration) -> Spin {
         Spin { time, trust: Trust::default() }
     }
 
     /// How long it looks.
-    pub(crate) fn time(&self) -> Duration {
+    pub fn time(&self) -> Duration {
         self.time
     }
 
-    /// What `look` found before the time was over, or `limit`, when something else is due; none if it was called in vain, or not
-    /// at all.
-    pub(crate) fn find<T>(&self, limit: Option<Duration>, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    /// What `look` found, which is told the time, before the time was over, or `limit`, when something else is due. Where it was
+    /// called in vain, or not at all: when that was.
+    pub fn find<T>(
+        &self,
+        limit: Option<Duration>,
+        mut look: impl FnMut(Instant) -> Option<T>,
+    ) -> Result<T, Instant> {
         let time = limit.map_or(self.time, |limit| limit.min(self.time));
-        if time.is_zero() || !self.trust.allows() {
-            return None;
-        }
         let start = Instant::now();
-        while start.elapsed() < time {
-            if let Some(found) = look() {
+        if time.is_zero() || !self.trust.allows() {
+            return Err(start);
+        }
+        let mut now = start;
+        while now - start < time {
+            if let Some(found) = look(now) {
                 self.trust.paid();
-                return Some(found);
+                return Ok(found);
             }
             thread::yield_now();
+            now = Instant::now();
         }
         // One that was cut short says nothing of how long it would have taken.
         if time == self.time {
             self.trust.in_vain();
         }
-        None
+        Err(start)
+    }
+
+    /// What was waited for since then has come while the thread slept. If a look would have found it, the next one is taken.
+    pub fn woke(&self, since: Instant) {
+        if since.elapsed() < self.time {
+            self.trust.forgive();
+        }
     }
 }
 
@@ -88,8 +116,17 @@ impl SharedSpin {
     }
 
     /// As [`Spin::find`].
-    pub(crate) fn find<T>(&self, limit: Option<Duration>, look: impl FnMut() -> Option<T>) -> Option<T> {
+    pub(crate) fn find<T>(
+        &self,
+        limit: Option<Duration>,
+        look: impl FnMut(Instant) -> Option<T>,
+    ) -> Result<T, Instant> {
         self.spin.find(limit, look)
+    }
+
+    /// As [`Spin::woke`].
+    pub(crate) fn woke(&self, since: Instant) {
+        self.spin.woke(since);
     }
 }
 
@@ -101,31 +138,42 @@ mod tests {
     fn it_looks_until_it_finds() {
         let spin = Spin::new(Duration::MAX);
         let mut looks = 0;
-        let found = spin.find(None, || {
+        let found = spin.find(None, |_| {
             looks += 1;
             (looks == 3).then_some("it")
         });
-        assert_eq!((found, looks), (Some("it"), 3));
+        assert_eq!((found, looks), (Ok("it"), 3));
     }
 
     #[test]
     fn it_gives_up_and_is_not_asked_again_at_once() {
         let spin = Spin::new(Duration::from_nanos(1));
-        assert_eq!(spin.find(None, || None::<()>), None);
-        assert_eq!(spin.find(None, || -> Option<()> { unreachable!("the last time was in vain") }), None);
+        assert!(spin.find(None, |_| None::<()>).is_err());
+        assert!(spin.find(None, |_| -> Option<()> { unreachable!("the last time was in vain") }).is_err());
         let never = Spin::new(Duration::ZERO);
-        assert_eq!(never.find(None, || -> Option<()> { unreachable!("it has no time") }), None);
+        assert!(never.find(None, |_| -> Option<()> { unreachable!("it has no time") }).is_err());
     }
+
+    #[test]
+    fn it_is_asked_again_once_a_look_would_have_found_it() {
+        let mut spin = Spin::new(Duration::from_nanos(1));
+        let since = spin.find(None, |_| None::<()>).unwrap_err();
+        spin.woke(since);
+        assert!(spin.find(None, |_| -> Option<()> { unreachable!("it took longer") }).is_err());
+        spin.time = Duration::MAX;
+        spin.woke(since);
+        assert_eq!(spin.find(None, |_| Some("it")), Ok("it"));
+    }
+
     #[test]
     fn it_does_not_look_past_what_is_due() {
         let spin = Spin::new(Duration::MAX);
-        assert_eq!(
-            spin.find(Some(Duration::ZERO), || -> Option<()> { unreachable!("no time is left") }),
-            None
+        assert!(
+            spin.find(Some(Duration::ZERO), |_| -> Option<()> { unreachable!("no time is left") }).is_err()
         );
         // It ends, and was not in vain.
-        assert_eq!(spin.find(Some(Duration::from_nanos(1)), || None::<()>), None);
-        assert_eq!(spin.find(None, || Some("it")), Some("it"));
+        assert!(spin.find(Some(Duration::from_nanos(1)), |_| None::<()>).is_err());
+        assert_eq!(spin.find(None, |_| Some("it")), Ok("it"));
     }
 
     #[test]

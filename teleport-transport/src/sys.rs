@@ -8,7 +8,7 @@ mod file;
 mod memory;
 mod net;
 
-pub(crate) use event::{EventFlag, is_readable, wait_for};
+pub(crate) use event::{EventFlag, wait_for};
 pub(crate) use file::DirectoryLock;
 pub(crate) use memory::Memory;
 pub(crate) use net::{

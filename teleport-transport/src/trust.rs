@@ -35,6 +35,11 @@ impl Trust {
         }
     }
 
+    /// It would have paid just now: no more chances are let pass.
+    pub(crate) fn forgive(&self) {
+        self.penalty.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn in_vain(&self) {
         let penalty = self.next.load(Ordering::Relaxed).clamp(MIN_PENALTY, MAX_PENALTY);
         self.penalty.store(penalty, Ordering::Relaxed);

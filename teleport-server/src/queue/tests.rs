@@ -43,7 +43,7 @@ fn call(connection: usize, number: u32) -> Arc<Call> {
 }
 
 fn queue(calls: impl IntoIterator<Item = (usize, u32)>) -> Queue<Call> {
-    let queue = Queue::new();
+    let queue = Queue::new(Duration::ZERO);
     calls.into_iter().for_each(|(connection, number)| queue.push(call(connection, number)).unwrap());
     queue
 }
@@ -271,4 +271,30 @@ fn each_is_taken_once() {
         (0..CALLS).for_each(|number| queue.push(call(number % 7, number as u32)).unwrap());
     });
     assert_eq!(taken.load(Ordering::Relaxed), CALLS);
+}
+
+#[test]
+fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
+    let queue = Queue::new(Duration::from_millis(1));
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while queue.take(free).is_some() {
+                    taken.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..500 {
+            // Bursts of one to four, each of which finds the workers looking, asleep, or on the way.
+            for number in 0..=round % 4 {
+                queue.push(call(0, 2 * number)).unwrap();
+            }
+            while queue.len() > 0 {
+                std::thread::yield_now();
+            }
+        }
+        assert!(queue.close().is_empty());
+    });
+    assert_eq!(taken.into_inner(), 125 * (1 + 2 + 3 + 4));
 }

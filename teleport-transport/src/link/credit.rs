@@ -1,7 +1,8 @@
 //! Eager credit on its way back to the peer.
 //!
 //! Flow: a [`Lease`](super::Lease) is dropped, on any thread -> counted here -> once a sixteenth of what the connection gives has
-//! come together, the next write takes it along; once half of it has, it goes by itself. So most messages cost one addition,
+//! come together, the next write takes it along; once half of it has, it goes by itself, or at the end of the turn of reading in
+//! which it came back. So most messages cost one addition,
 //! and one frame gives back what many took. Never blocks. Bound: the connection's credit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,9 +34,15 @@ impl Credit {
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes < self.due_bytes {
             return;
         }
-        if let Some(link) = self.link.upgrade() {
+        // Who reads the link writes at the end of the turn, or answers before.
+        if let Some(link) = self.link.upgrade().filter(|link| !link.is_in_turn()) {
             link.give_credit(self.take());
         }
+    }
+
+    /// Whether it is worth a write of its own.
+    pub(super) fn is_due(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= self.due_bytes
     }
 
     /// Whether it is worth a frame in a write that happens anyway.

@@ -12,7 +12,6 @@
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
 use std::cell::RefCell;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::{Link, Scratch, Turn, release_held};
 use crate::poller::Command;
-use crate::sys::{EventFlag, is_readable};
+use crate::sys::EventFlag;
 
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
 struct Sleeper {
@@ -55,13 +54,6 @@ impl Sleeper {
         let flag = EventFlag::new().ok();
         let thread = thread::current();
         Arc::new(Sleeper { thread, flag, polls: AtomicBool::new(false), woken: AtomicBool::new(false) })
-    }
-}
-
-impl Sleeper {
-    /// Whether there is a reason to wake, and that is that `socket` wants to be read.
-    fn look(&self, socket: &impl AsFd) -> Option<bool> {
-        if self.woken.load(Ordering::SeqCst) { Some(false) } else { is_readable(socket).then_some(true) }
     }
 }
 
@@ -145,6 +137,11 @@ impl Link {
         self.watch_unless_read();
     }
 
+    /// Whether a waiting thread reads it.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.driven.load(Ordering::SeqCst)
+    }
+
     pub(super) fn watch_unless_read(&self) {
         if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
             self.watch_again();
@@ -165,20 +162,35 @@ impl Link {
 }
 
 impl Driver {
-    /// Sleeps until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
+    /// Waits until something comes, the thread is woken or the time is over; reads what came. False if the link is over.
     fn wait(&self, local: &mut Local, until: Option<Instant>) -> bool {
-        let Some(readable) = self.sleep(&local.sleeper, until) else { return false };
-        !readable || self.link.read(&mut local.scratch, Instant::now()) != Turn::Gone
+        let Local { sleeper, scratch, .. } = local;
+        let since = match self.link.spin.find(left_until(until), |now| self.look(sleeper, scratch, now)) {
+            Ok(goes_on) => return goes_on,
+            Err(since) => since,
+        };
+        let Some(readable) = self.sleep(sleeper, until) else { return false };
+        if readable {
+            self.link.spin.woke(since);
+        }
+        !readable || self.link.read(scratch, Instant::now()) != Turn::Gone
+    }
+
+    /// Reads what has come, if anything, without asking before whether there is something: that would be a system call more for
+    /// each answer. None if there is no reason to wake.
+    fn look(&self, sleeper: &Sleeper, scratch: &mut Scratch, now: Instant) -> Option<bool> {
+        if sleeper.woken.load(Ordering::SeqCst) {
+            return Some(true);
+        }
+        match self.link.read(scratch, now) {
+            Turn::Empty => None,
+            turn => Some(turn != Turn::Gone),
+        }
     }
 
     /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
     fn sleep(&self, sleeper: &Sleeper, until: Option<Instant>) -> Option<bool> {
         let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
-        if let Some(socket) = socket.as_ref()
-            && let Some(readable) = self.link.spin.find(left_until(until), || sleeper.look(socket))
-        {
-            return Some(readable);
-        }
         sleeper.polls.store(true, Ordering::SeqCst);
         let woken = sleeper.woken.load(Ordering::SeqCst);
         let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left_until(until)));

@@ -105,6 +105,8 @@ impl Held {
 #[derive(Clone, Copy)]
 struct Cork {
     key: usize,
+    /// Whether they wait for each other.
+    gathers: bool,
     answers: u32,
 }
 
@@ -187,14 +189,23 @@ impl Link {
 
     // ---- Answers ----
 
-    /// Has the answers that this thread gives go together until `uncork`.
-    pub(super) fn cork(&self) {
-        CORK.set(Some(Cork { key: self.key, answers: 0 }));
+    /// This thread tells the handler what arrived: has the answers that it gives go together until `end_turn`, if `gathers`.
+    pub(super) fn begin_turn(&self, gathers: bool) {
+        CORK.set(Some(Cork { key: self.key, gathers, answers: 0 }));
+    }
+
+    /// Whether this thread is between `begin_turn` and `end_turn`.
+    pub(super) fn is_in_turn(&self) -> bool {
+        self.cork().is_some()
+    }
+
+    fn cork(&self) -> Option<Cork> {
+        CORK.get().filter(|cork| cork.key == self.key)
     }
 
     /// Whether the answer that was queued just now goes with others.
     pub(super) fn is_corked(&self) -> bool {
-        let Some(cork) = CORK.get().filter(|cork| cork.key == self.key) else { return false };
+        let Some(cork) = self.cork().filter(|cork| cork.gathers) else { return false };
         let answers = (cork.answers + 1) % MAX_HELD_MESSAGES;
         CORK.set(Some(Cork { answers, ..cork }));
         answers > 0
@@ -202,14 +213,14 @@ impl Link {
 
     /// Sends the answers that wait for others of this turn of reading. A handler calls it before it does what takes long.
     pub fn release_answers(self: &Arc<Self>) {
-        if let Some(cork) = CORK.get().filter(|cork| cork.key == self.key && cork.answers > 0) {
+        if let Some(cork) = self.cork().filter(|cork| cork.answers > 0) {
             CORK.set(Some(Cork { answers: 0, ..cork }));
             self.flush();
         }
     }
 
     /// The turn is over.
-    pub(super) fn uncork(self: &Arc<Self>) {
+    pub(super) fn end_turn(self: &Arc<Self>) {
         if CORK.take().is_some_and(|cork| cork.key == self.key && cork.answers > 0) {
             self.flush();
         }

@@ -77,6 +77,8 @@ impl Scratch {
 /// What a turn of reading came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
+    /// Nothing had come.
+    Empty,
     /// The socket has no more for now.
     Drained,
     /// The turn was over before the socket was empty.
@@ -414,11 +416,14 @@ impl Link {
         self.ending.store(true, Ordering::Release);
     }
 
-    /// Reads what there is, for one turn. Called by one thread at a time.
+    /// Reads what there is, for one turn. Called by one thread at a time. Cheap where nothing has come.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
         let bin = Bin::open();
         let mut inbound = self.inbound.lock();
         let turn = self.read_turn(&mut inbound, scratch, now);
+        if turn == Turn::Empty {
+            return turn;
+        }
         if self.closed.get().is_some() {
             // Functions that still run may keep the link for long.
             inbound.discard();
@@ -430,6 +435,9 @@ impl Link {
         drop(inbound);
         let mut outbound = self.outbound.lock();
         self.settle_structure(&mut outbound);
+        if self.credit.is_due() {
+            outbound.give_credit(self.credit.take());
+        }
         let has_work = outbound.has_work();
         drop(outbound);
         // One write answers all pings, grants and withdrawals of the turn.
@@ -472,7 +480,7 @@ impl Link {
                 Ok(received)
                     if !received.filled && (received.bytes == 0 || !self.ending.load(Ordering::Acquire)) =>
                 {
-                    return Turn::Drained;
+                    return if taken + received.bytes == 0 { Turn::Empty } else { Turn::Drained };
                 }
                 Ok(received) => taken += received.bytes,
                 Err(closed) => return self.fail(closed, &mut scratch.wakers),
@@ -486,10 +494,7 @@ impl Link {
     /// Tells the handler what arrived; gives the reason if the peer said goodbye.
     fn dispatch(self: &Arc<Self>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
         let mut goodbye = None;
-        let gathers = scratch.events.len() > 1;
-        if gathers {
-            self.cork();
-        }
+        self.begin_turn(scratch.events.len() > 1);
         for event in scratch.events.drain(..) {
             match event {
                 Event::Open(peer) => {
@@ -527,9 +532,7 @@ impl Link {
                 Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
             }
         }
-        if gathers {
-            self.uncork();
-        }
+        self.end_turn();
         goodbye
     }
 
@@ -575,7 +578,9 @@ impl Link {
             };
             match read {
                 Ok(bytes) if bytes > 0 => taken += bytes,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Drained,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return if taken == 0 { Turn::Empty } else { Turn::Drained };
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => return self.close_socket(Closed::Here, &mut scratch.wakers),
             }

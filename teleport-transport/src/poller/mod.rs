@@ -43,6 +43,9 @@ const MAX_ACCEPTS_PER_ROUND: usize = 64;
 /// When accepting failed for lack of descriptors, it is tried again after this time.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// While one link is busy, the others wait for so many looks at it, of less than a microsecond each.
+const LOOKS_PER_POLL: u32 = 4;
+
 /// A link looks at the clock no more often than this.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
 
@@ -246,6 +249,8 @@ struct Polling {
     looked: Instant,
     /// Before it sleeps; for as long as the most patient of its links asks for.
     spin: SharedSpin,
+    /// The link that brought something last, if it was the only one.
+    hot: Option<Arc<Link>>,
     scratch: Scratch,
 }
 
@@ -262,6 +267,7 @@ impl Polling {
             guards: Vec::new(),
             looked: Instant::now(),
             spin: SharedSpin::new(),
+            hot: None,
             scratch: Scratch::new(),
         }
     }
@@ -269,36 +275,21 @@ impl Polling {
     fn run(&mut self) {
         IS_POLLER.set(true);
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
-        let mut had_events = false;
+        let mut had_something = false;
         loop {
-            let idle = self.ready.is_empty() && self.accepting.is_empty();
-            let found = if idle && had_events { self.spin(&mut events) } else { None };
-            if let Err(error) = found.unwrap_or_else(|| self.sleep(&mut events, idle))
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "a poller cannot wait for its sockets and ends");
-                break;
-            }
+            events.clear();
+            had_something = match self.find(&mut events, had_something) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+                Err(error) => {
+                    tracing::error!(%error, "a poller cannot wait for its sockets and ends");
+                    break;
+                }
+            };
             let now = Instant::now();
-            had_events = !events.is_empty();
             self.take_turns(now);
             self.look_after(now);
-            for event in &events {
-                let Token(key) = event.token();
-                if let Some(link) = self.links.get(&key).cloned() {
-                    if event.is_writable() {
-                        link.writable();
-                    }
-                    if event.is_read_closed() {
-                        link.stream_ends();
-                    }
-                    if event.is_readable() || event.is_error() || event.is_read_closed() {
-                        self.read(link, now);
-                    }
-                } else if self.listeners.contains_key(&key) {
-                    self.accept(key);
-                }
-            }
+            self.attend(&events, now);
             if self.obey(now) {
                 break;
             }
@@ -306,13 +297,74 @@ impl Polling {
         }
     }
 
-    /// Looks for events for a moment; none if there are none.
-    fn spin(&mut self, events: &mut Events) -> Option<io::Result<()>> {
+    /// Waits until there is something to do, looking for a moment before it sleeps if `looks`. Whether sockets had anything.
+    fn find(&mut self, events: &mut Events, looks: bool) -> io::Result<bool> {
+        let idle = self.ready.is_empty() && self.accepting.is_empty();
+        if !(idle && looks) {
+            self.sleep(events, idle)?;
+            return Ok(!events.is_empty());
+        }
+        match self.look(events) {
+            Ok(found) => found.map(|()| true),
+            Err(since) => {
+                self.sleep(events, idle)?;
+                if !events.is_empty() {
+                    self.spin.woke(since);
+                }
+                Ok(!events.is_empty())
+            }
+        }
+    }
+
+    /// One turn for each socket that the kernel told of.
+    fn attend(&mut self, events: &Events, now: Instant) {
+        let mut readers = 0;
+        for event in events {
+            let Token(key) = event.token();
+            if let Some(link) = self.links.get(&key).cloned() {
+                if event.is_writable() {
+                    link.writable();
+                }
+                if event.is_read_closed() {
+                    link.stream_ends();
+                }
+                if event.is_readable() || event.is_error() || event.is_read_closed() {
+                    readers += 1;
+                    self.hot = Some(link.clone()).filter(|_| readers == 1);
+                    self.read(link, now);
+                }
+            } else if self.listeners.contains_key(&key) {
+                self.accept(key);
+            }
+        }
+    }
+
+    /// Looks for a moment: whether the link that brought something last has more, which saves a system call for each small
+    /// call, and now and then for events. Gives when it began if there is nothing.
+    fn look(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
         let limit = self.wait();
-        let poll = &mut self.poll;
-        self.spin.find(limit, || match poll.poll(events, Some(Duration::ZERO)) {
-            Ok(()) if events.is_empty() => None,
-            result => Some(result),
+        let Polling { poll, spin, hot, scratch, ready, .. } = self;
+        let mut looks = 0;
+        spin.find(limit, |now| {
+            let hot = hot.as_ref().filter(|link| !link.is_driven());
+            match hot.map(|link| (link, link.read(scratch, now))) {
+                None | Some((_, Turn::Empty)) => {}
+                Some((link, turn)) => {
+                    if turn == Turn::More {
+                        link.queued.store(true, Ordering::Relaxed);
+                        ready.push_back(link.clone());
+                    }
+                    return Some(Ok(()));
+                }
+            }
+            looks += 1;
+            if hot.is_some() && looks % LOOKS_PER_POLL > 0 {
+                return None;
+            }
+            match poll.poll(events, Some(Duration::ZERO)) {
+                Ok(()) if events.is_empty() => None,
+                result => Some(result),
+            }
         })
     }
 
@@ -403,6 +455,7 @@ impl Polling {
                     link.gone(Closed::Here, &mut self.scratch);
                 }
                 Command::Forget(key) => {
+                    self.hot = self.hot.take().filter(|link| link.key() != key);
                     if let Some(link) = self.links.remove(&key) {
                         self.spin.leave(link.spin_time());
                         link.forget_input();

@@ -43,12 +43,6 @@ impl EventFlag {
     }
 }
 
-/// Whether `socket` can be read or has failed, without a wait.
-pub(crate) fn is_readable(socket: &impl AsFd) -> bool {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
-}
-
 /// Sleeps until `poll` has something to tell, or `time` is over, which its own timeout, in whole milliseconds, cannot say.
 pub(crate) fn wait_for(poll: &mio::Poll, time: Duration) {
     // SAFETY: the descriptor belongs to `poll`, which is borrowed until this returns.
