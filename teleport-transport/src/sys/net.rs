@@ -26,11 +26,15 @@ const KEEP_ALIVE_PROBES: u32 = 6;
 /// KiB to 4 MiB 5.2, while everything in it delays the small message that comes next.
 const UNIX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Reads into `segments`, the first [`MAX_SEGMENTS`] of them.
+/// Reads into `segments`, the first [`MAX_SEGMENTS`] of them. For one the kernel has a shorter way.
 pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = segments.len().min(MAX_SEGMENTS);
     loop {
-        match nix::sys::uio::readv(fd, &mut segments[..count]) {
+        let result = match &mut segments[..count] {
+            [one] => socket::recv(fd.as_raw_fd(), one, MsgFlags::empty()),
+            many => nix::sys::uio::readv(fd, many),
+        };
+        match result {
             Err(Errno::EINTR) => {}
             result => return Ok(result?),
         }
@@ -38,11 +42,15 @@ pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>])
 }
 
 /// Writes from `segments`, the first [`MAX_SEGMENTS`] of them, without `SIGPIPE`: a library cannot know
-/// whether its process ignores that.
+/// whether its process ignores that. For one segment the kernel has a shorter way.
 pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io::Result<usize> {
     let segments = &segments[..segments.len().min(MAX_SEGMENTS)];
     loop {
-        match socket::sendmsg::<()>(fd.as_raw_fd(), segments, &[], MsgFlags::MSG_NOSIGNAL, None) {
+        let result = match segments {
+            [one] => socket::send(fd.as_raw_fd(), one, MsgFlags::MSG_NOSIGNAL),
+            many => socket::sendmsg::<()>(fd.as_raw_fd(), many, &[], MsgFlags::MSG_NOSIGNAL, None),
+        };
+        match result {
             Err(Errno::EINTR) => {}
             result => return Ok(result?),
         }

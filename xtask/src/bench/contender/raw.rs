@@ -41,6 +41,9 @@ const MAX_ECHOES_BYTES: u64 = 64 << 10;
 /// How long a read looks before it blocks: what Teleport does by default.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// Looks before it lets others run: also what Teleport does.
+const LOOKS_PER_YIELD: u32 = 4;
+
 /// How a side waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
@@ -90,9 +93,11 @@ impl<S: Read + AsFd> Read for Spinning<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut start = None;
         loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
+            for _ in 0..LOOKS_PER_YIELD {
+                match self.0.read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
             }
             if start.get_or_insert_with(Instant::now).elapsed() > SPIN {
                 self.block(PollFlags::POLLIN)?;
