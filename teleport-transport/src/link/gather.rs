@@ -189,9 +189,17 @@ impl Link {
 
     // ---- Answers ----
 
-    /// This thread tells the handler what arrived: has the answers that it gives go together until `end_turn`, if `gathers`.
-    pub(super) fn begin_turn(&self, gathers: bool) {
-        CORK.set(Some(Cork { key: self.key, gathers, answers: 0 }));
+    /// This thread reads, and tells the handler what arrives, until `end_turn`.
+    pub(super) fn begin_turn(&self) {
+        CORK.set(Some(Cork { key: self.key, gathers: false, answers: 0 }));
+    }
+
+    /// Has the answers that this thread gives go together from here on, if `gathers`, until the turn ends.
+    pub(super) fn gather_answers(self: &Arc<Self>, gathers: bool) {
+        if !gathers {
+            self.release_answers();
+        }
+        CORK.set(self.cork().map(|cork| Cork { gathers, ..cork }));
     }
 
     /// Whether this thread is between `begin_turn` and `end_turn`.

@@ -42,7 +42,7 @@ use self::right::WriteRight;
 use self::write::Writing;
 use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
-use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Role, SendError, Withdrawn};
+use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
 use crate::poller::{Command, Poller};
 use crate::socket::Socket;
 use crate::spin::Spin;
@@ -73,6 +73,10 @@ impl Scratch {
         Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers: Wakers::default() }
     }
 }
+
+/// After a read of at most so many bytes that was filled, answers wait for those of the next one, which comes at once. A larger
+/// one takes longer than a system call.
+const MAX_GATHERED_READ_BYTES: usize = 128 << 10;
 
 /// What a turn of reading came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -420,7 +424,9 @@ impl Link {
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
         let bin = Bin::open();
         let mut inbound = self.inbound.lock();
+        self.begin_turn();
         let turn = self.read_turn(&mut inbound, scratch, now);
+        self.end_turn();
         if turn == Turn::Empty {
             return turn;
         }
@@ -468,6 +474,9 @@ impl Link {
                 &mut scratch.events,
                 read,
             );
+            let more_will_come =
+                |received: &Received| received.filled && received.bytes <= MAX_GATHERED_READ_BYTES;
+            self.gather_answers(scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come));
             let goodbye = self.dispatch(inbound, scratch);
             match received {
                 _ if goodbye.is_some() => {
@@ -494,7 +503,6 @@ impl Link {
     /// Tells the handler what arrived; gives the reason if the peer said goodbye.
     fn dispatch(self: &Arc<Self>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
         let mut goodbye = None;
-        self.begin_turn(scratch.events.len() > 1);
         for event in scratch.events.drain(..) {
             match event {
                 Event::Open(peer) => {
@@ -532,7 +540,6 @@ impl Link {
                 Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
             }
         }
-        self.end_turn();
         goodbye
     }
 

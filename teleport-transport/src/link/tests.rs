@@ -73,7 +73,7 @@ impl Pair {
 
     fn read_both(&mut self) {
         for link in [&self.client, &self.server] {
-            assert_eq!(link.read(&mut self.scratch, Instant::now()), Turn::Drained);
+            assert!(matches!(link.read(&mut self.scratch, Instant::now()), Turn::Drained | Turn::Empty));
         }
     }
 
