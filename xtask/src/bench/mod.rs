@@ -134,13 +134,14 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
 
 fn show(options: &Options, about: &About, outcomes: &[Outcome]) -> Result<(), Failure> {
     let report = Report::new(about, outcomes);
-    print!("{}", report.table());
+    // Files first: who reads what is printed may not want all of it.
     let page = report.write(&shell::target().join("bench"))?;
-    println!("page: {}", page.display());
-    match &options.json {
-        Some(path) => std::fs::write(path, report.json()).map_err(Failure::file(path)),
-        None => Ok(()),
+    if let Some(path) = &options.json {
+        std::fs::write(path, report.json()).map_err(Failure::file(path))?;
     }
+    print!("{}", report.table());
+    println!("page: {}", page.display());
+    Ok(())
 }
 
 /// `cargo xtask` is built without optimisation; what is measured must be built with it.

@@ -1,6 +1,8 @@
 //! A contender at work: its server, here or on another machine, and its clients, all of them processes of their own.
 //!
 //! Flow: [`Program`] -> [`Pair::start`] -> a [`Round`] at a time -> [`Sample`]. Dropping a pair ends its processes.
+//! Between its rounds a pair is stopped, as far as it is on this machine: some libraries are busy while they wait, and would
+//! take time from whoever is measured.
 //! Lines are read on a thread each, so that a contender that hangs is given up after [`MAX_WAIT`].
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,6 +12,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::contender::Who;
 use super::peers::Peer;
@@ -100,6 +104,15 @@ impl Process {
         self.child.id()
     }
 
+    /// It gets no time until [`go_on`](Process::go_on).
+    fn stop(&self) {
+        self.child.signal(Signal::SIGSTOP);
+    }
+
+    fn go_on(&self) {
+        self.child.signal(Signal::SIGCONT);
+    }
+
     fn line(&self) -> Result<String, Failure> {
         match self.lines.recv_timeout(MAX_WAIT) {
             Ok(line) => line.map_err(Failure::bench),
@@ -170,7 +183,18 @@ impl Pair {
         let started: Result<Vec<_>, Failure> =
             (0..clients).map(|_| placement.start(Side::Client, start)).collect();
         let (clients, mut settings): (Vec<Process>, Vec<String>) = started?.into_iter().unzip();
-        Ok(Pair { clients, server, settings: settings.pop().unwrap_or_default() })
+        let pair = Pair { clients, server, settings: settings.pop().unwrap_or_default() };
+        pair.processes().for_each(Process::stop);
+        Ok(pair)
+    }
+
+    /// Those on this machine.
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        let server = match &self.server {
+            Server::Here(process) => Some(process),
+            Server::There { .. } => None,
+        };
+        server.into_iter().chain(&self.clients)
     }
 
     /// The server's process, where it runs here.
@@ -183,6 +207,13 @@ impl Pair {
 
     /// Has all clients run a round at the same time. The inner error says why this contender has no such round.
     pub(super) fn round(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
+        self.processes().for_each(Process::go_on);
+        let result = self.run(round);
+        self.processes().for_each(Process::stop);
+        result
+    }
+
+    fn run(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
         let line = round.to_string();
         let start = Instant::now();
         self.clients.iter_mut().try_for_each(|client| client.child.tell(&line))?;

@@ -16,6 +16,9 @@ use crate::{python, shell};
 /// message itself: measured, huge pages make ZeroMQ, nng and tarpc about twice as fast at 256 MiB, and nothing slower.
 const ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
+/// Before each command: the kernel ends it with its parent, also while it is stopped.
+const START: [&str; 5] = ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT];
+
 /// Of the package in Rust; each is a feature of it, and a command.
 const IN_RUST: [InRust; 4] = [
     InRust { name: "zeromq", feature: "zmq", tools: &["c++"] },
@@ -44,8 +47,7 @@ impl Peer {
     /// One whose commands are `words`, then `serve` or `client`, then `rest`.
     fn new(name: &str, words: &[&str], rest: &[&str]) -> Peer {
         let command = |verb: &str| {
-            let all =
-                ["env", ENVIRONMENT].iter().chain(words).copied().chain([verb]).chain(rest.iter().copied());
+            let all = START.iter().chain(words).copied().chain([verb]).chain(rest.iter().copied());
             all.map(str::to_owned).collect()
         };
         Peer { name: name.to_owned(), server: command("serve"), client: command("client"), placement: None }
@@ -216,10 +218,19 @@ mod tests {
     #[test]
     fn commands_end_where_the_address_follows() {
         let peer = Peer::new("zeromq", &["peers"], &["zmq"]);
-        assert_eq!(peer.server, ["env", ENVIRONMENT, "peers", "serve", "zmq"]);
-        assert_eq!(peer.client, ["env", ENVIRONMENT, "peers", "client", "zmq"]);
+        assert_eq!(
+            peer.server,
+            ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT, "peers", "serve", "zmq"]
+        );
+        assert_eq!(
+            peer.client,
+            ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT, "peers", "client", "zmq"]
+        );
         let peer = python_peer("portal", Path::new("python3"), Path::new("p.py"));
-        assert_eq!(peer.server, ["env", ENVIRONMENT, "python3", "p.py", "serve"]);
+        assert_eq!(
+            peer.server,
+            ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT, "python3", "p.py", "serve"]
+        );
     }
 
     #[test]
