@@ -2,8 +2,8 @@
 //!
 //! A system call costs more than all else that is done for a small message. So a call that is made while others are open is
 //! held back: its answer is not the one that its thread waits for next. It goes when its thread waits for anything
-//! (`release_held`), when `MAX_HELD_MESSAGES` or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old, or
-//! with anything else of the link, or when another thread comes to wait for its answer. Should its thread do something else for
+//! (`release_held`), when half of the open calls or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old,
+//! or with anything else of the link, or when another thread comes to wait for its answer. Should its thread do something else for
 //! long, the poller sends it, and has answers read that nobody reads, since the thread that did so left to come back soon: while
 //! that may be, it looks every `GUARD_TIME`, and helps with what it found at two looks. Each time that it had to, the link is
 //! trusted less. Nothing is held back while the right to write is taken: it goes together anyway.
@@ -25,8 +25,13 @@ use crate::trust::Trust;
 /// With more than this queued, no message waits for another.
 pub(super) const MAX_HELD_BYTES: u64 = 16 << 10;
 
-/// So many messages wait for no more: the other side begins with them while this one makes the next.
-const MAX_HELD_MESSAGES: u32 = 16;
+/// Calls go when half of those that are open have come together, within these bounds: the other side begins with them while this
+/// one makes the next. Measured with 64 of 64 B in flight over TCP: 0.88 million a second in groups of 16, 0.97 of 32; with all of
+/// them in one group both sides wait for each other in turn, and 32 in flight reach 0.6 instead of 0.8.
+const HELD_CALLS: std::ops::RangeInclusive<usize> = 8..=32;
+
+/// So many answers wait for no more. A side that answers does not know how many calls its peer keeps open.
+const MAX_HELD_ANSWERS: u32 = 24;
 
 /// A message that is older waits for no other.
 const MAX_HELD: Duration = Duration::from_micros(30);
@@ -79,7 +84,7 @@ struct Held {
     /// The link's count when it began.
     gone: u32,
     since: Instant,
-    messages: u32,
+    messages: usize,
 }
 
 impl Held {
@@ -129,13 +134,14 @@ impl Link {
     // ---- Calls ----
 
     /// Holds back the call that this thread has queued; false if it is to be written now.
-    pub(super) fn holds(self: &Arc<Self>) -> bool {
+    pub(super) fn holds(self: &Arc<Self>, open_calls: usize) -> bool {
         if on_poller_thread() || !self.gather.trust.allows() {
             return false;
         }
         let now = Instant::now();
         // Fails while the thread ends: it writes now.
-        let Ok((is_due, other)) = HELD.try_with(|held| self.hold_on(&mut held.borrow_mut(), now)) else {
+        let Ok((is_due, other)) = HELD.try_with(|held| self.hold_on(&mut held.borrow_mut(), open_calls, now))
+        else {
             return false;
         };
         if let Some(other) = other {
@@ -150,12 +156,18 @@ impl Link {
     }
 
     /// Counts a call into what this thread holds. Says whether all of that is to go now, and gives what it held on another link.
-    fn hold_on(self: &Arc<Self>, held: &mut Option<Held>, now: Instant) -> (bool, Option<Held>) {
+    fn hold_on(
+        self: &Arc<Self>,
+        held: &mut Option<Held>,
+        open_calls: usize,
+        now: Instant,
+    ) -> (bool, Option<Held>) {
         let Some(of) = held.as_mut().filter(|held| held.is_of(self)) else {
             return (false, held.replace(Held::new(self, now)));
         };
         of.messages += 1;
-        let is_due = of.messages >= MAX_HELD_MESSAGES || now - of.since > MAX_HELD;
+        let enough = (open_calls / 2).clamp(*HELD_CALLS.start(), *HELD_CALLS.end());
+        let is_due = of.messages >= enough || now - of.since > MAX_HELD;
         if is_due {
             *held = None;
         }
@@ -214,7 +226,7 @@ impl Link {
     /// Whether the answer that was queued just now goes with others.
     pub(super) fn is_corked(&self) -> bool {
         let Some(cork) = self.cork().filter(|cork| cork.gathers) else { return false };
-        let answers = (cork.answers + 1) % MAX_HELD_MESSAGES;
+        let answers = (cork.answers + 1) % MAX_HELD_ANSWERS;
         CORK.set(Some(Cork { answers, ..cork }));
         answers > 0
     }

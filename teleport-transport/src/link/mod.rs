@@ -272,11 +272,12 @@ impl Link {
         let _bin = Bin::open();
         let mut outbound = self.outbound.lock();
         let id = outbound.push_call(message, register)?;
-        let may_wait = outbound.open_calls() > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
+        let open_calls = outbound.open_calls();
+        let may_wait = open_calls > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
         // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save, and
         // the poller would find it left behind.
-        if !(may_wait && self.right.is_idle() && self.holds()) {
+        if !(may_wait && self.right.is_idle() && self.holds(open_calls)) {
             self.leave_unread();
             self.flush();
         }
