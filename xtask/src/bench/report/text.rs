@@ -85,7 +85,7 @@ pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String 
 /// What a transport is called in a heading.
 pub(super) fn transport(transport: &str) -> &str {
     match transport {
-        "tcp" => "TCP over loopback",
+        "tcp" => "TCP",
         "unix" | "ipc" => "Unix socket",
         "" => "Without a transport of its own",
         other => other,
