@@ -168,9 +168,10 @@ impl Server {
         self
     }
 
-    /// How long an I/O thread that has just been busy looks for more before it sleeps. Where calls come that soon, this saves most
-    /// of the time of a small one, which is the time that the system takes to wake a thread. Other threads run meanwhile, and
-    /// where it has been in vain too often, the thread sleeps at once. Zero for never; more than 1 ms counts as 1 ms. Default: 50 µs.
+    /// How long an I/O thread that has just been busy looks for more before it sleeps; so does one worker of each pool. Where
+    /// calls come that soon, this saves most of the time of a small one, which is the time that the system takes to wake a
+    /// thread. Other threads run meanwhile, and where it has been in vain too often, the thread sleeps at once. Zero for never;
+    /// more than 1 ms counts as 1 ms. Default: 50 µs.
     pub fn spin(mut self, time: Duration) -> Server {
         self.options.config.spin = time;
         self

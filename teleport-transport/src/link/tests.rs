@@ -266,3 +266,21 @@ fn little_credit_goes_along_with_nothing() {
     pair.answer(id);
     assert_eq!(pair.credit_bytes(), CREDIT_BYTES / 16 * 15 + 1);
 }
+
+#[test]
+fn a_link_that_always_has_something_keeps_no_other_from_being_heard() {
+    let mut pair = Pair::new();
+    let id = pair.call(&tree!(0));
+    release_held();
+    pair.calls();
+    let answer = Message::result(&tree!(0), &Limits::default()).expect("it is small");
+    pair.server.answer(id, answer).expect("it is open");
+    // The answer is what is to be heard of, while the server's end has another call in each round.
+    let (client, server) = (pair.client.clone(), pair.server.clone());
+    let rounds = pair.poller.rounds_until_heard(&server, &client, || {
+        let call = Message::call(&CallHead::new("act"), &tree!(1), &Limits::default()).expect("it is small");
+        client.call(call, |_| {}).expect("it is open");
+        release_held();
+    });
+    assert!(rounds.is_some_and(|rounds| (1..10).contains(&rounds)), "{rounds:?}");
+}

@@ -43,7 +43,8 @@ const MAX_ACCEPTS_PER_ROUND: usize = 64;
 /// When accepting failed for lack of descriptors, it is tried again after this time.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// While one link is busy, the others wait for so many looks at it, of less than a microsecond each.
+/// While one link is busy, the others wait for so many looks at it in vain, of less than a microsecond each, or for so many of its
+/// turns.
 const LOOKS_PER_POLL: u32 = 4;
 
 /// A link looks at the clock no more often than this.
@@ -251,6 +252,8 @@ struct Polling {
     spin: SharedSpin,
     /// The link that brought something last, if it was the only one.
     hot: Option<Arc<Link>>,
+    /// Looks that found something there since the kernel was asked about all.
+    hot_rounds: u32,
     scratch: Scratch,
 }
 
@@ -268,6 +271,7 @@ impl Polling {
             looked: Instant::now(),
             spin: SharedSpin::new(),
             hot: None,
+            hot_rounds: 0,
             scratch: Scratch::new(),
         }
     }
@@ -343,10 +347,12 @@ impl Polling {
     /// call, and now and then for events. Gives when it began if there is nothing.
     fn look(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
         let limit = self.wait();
-        let Polling { poll, spin, hot, scratch, ready, .. } = self;
+        let Polling { poll, spin, hot, hot_rounds, scratch, ready, .. } = self;
         let mut looks = 0;
         spin.find(limit, |now| {
-            let hot = hot.as_ref().filter(|link| !link.is_driven());
+            // One that always has something must not keep the others from being heard.
+            let is_others_turn = *hot_rounds == LOOKS_PER_POLL;
+            let hot = hot.as_ref().filter(|link| !is_others_turn && !link.is_driven());
             match hot.map(|link| (link, link.read(scratch, now))) {
                 None | Some((_, Turn::Empty)) => {}
                 Some((link, turn)) => {
@@ -354,6 +360,7 @@ impl Polling {
                         link.queued.store(true, Ordering::Relaxed);
                         ready.push_back(link.clone());
                     }
+                    *hot_rounds += 1;
                     return Some(Ok(()));
                 }
             }
@@ -361,6 +368,7 @@ impl Polling {
             if hot.is_some() && looks % LOOKS_PER_POLL > 0 {
                 return None;
             }
+            *hot_rounds = 0;
             match poll.poll(events, Some(Duration::ZERO)) {
                 Ok(()) if events.is_empty() => None,
                 result => Some(result),
@@ -509,7 +517,7 @@ impl Polling {
 pub(crate) struct StillPoller {
     pub(crate) poller: Poller,
     commands: Receiver<Command>,
-    _poll: Poll,
+    poll: Poll,
 }
 
 #[cfg(test)]
@@ -517,8 +525,30 @@ impl StillPoller {
     pub(crate) fn new() -> StillPoller {
         let poll = Poll::new().expect("there are descriptors");
         let (poller, commands) = Poller::of(&poll).expect("there are descriptors");
-        StillPoller { poller, commands, _poll: poll }
+        StillPoller { poller, commands, poll }
     }
+
+    /// The rounds in which a poller that looks, and last had something of `hot`, hears of `other` only: `before` each, the test
+    /// does what is to be found. None if it never does.
+    pub(crate) fn rounds_until_heard(
+        self,
+        hot: &Arc<Link>,
+        other: &Arc<Link>,
+        mut before: impl FnMut(),
+    ) -> Option<usize> {
+        let mut polling = Polling::new(self.poll, self.commands);
+        polling.spin.join(Duration::MAX);
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        let heard = |events: &Events| events.iter().any(|event| event.token() == Token(other.key()));
+        (0..1000).find(|_| {
+            polling.hot = Some(hot.clone());
+            before();
+            events.clear();
+            assert!(polling.find(&mut events, true).expect("it can wait"), "there is something");
+            heard(&events)
+        })
+    }
+
     /// What it was asked for since this was last called.
     pub(crate) fn commands(&self) -> Vec<Command> {
         self.commands.try_iter().collect()

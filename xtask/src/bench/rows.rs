@@ -134,9 +134,10 @@ impl Row {
         Row { peers: None, ..self }
     }
 
-    /// A point of a plot, not a row for reading.
+    /// A point of a plot, not a row for reading. Peers are in the plots with the rows that have a goal: with them in each
+    /// point, a run would take as long again.
     fn swept(self) -> Row {
-        Row { time: POINT_TIME, ..self }
+        Row { time: POINT_TIME, ..self }.without_peers()
     }
 
     /// Whether it can be measured between two machines: the memory of a process is known only where it runs.
