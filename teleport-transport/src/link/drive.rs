@@ -137,9 +137,9 @@ impl Link {
         self.watch_unless_read();
     }
 
-    /// Whether a waiting thread reads it.
-    pub(crate) fn is_driven(&self) -> bool {
-        self.driven.load(Ordering::SeqCst)
+    /// Whether the poller has to read it, and need not hear from the kernel that it may write again.
+    pub(crate) fn needs_only_reading(&self) -> bool {
+        !self.driven.load(Ordering::SeqCst) && !self.right.is_blocked()
     }
 
     pub(super) fn watch_unless_read(&self) {

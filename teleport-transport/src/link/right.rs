@@ -49,6 +49,11 @@ impl WriteRight {
         false
     }
 
+    /// Whether the poller has the right, and waits until the socket is writable.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == BLOCKED
+    }
+
     /// Hands the right to the poller, which takes it with `unblock`.
     pub(super) fn block(&self) {
         self.0.store(BLOCKED, Ordering::SeqCst);

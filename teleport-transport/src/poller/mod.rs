@@ -350,9 +350,9 @@ impl Polling {
         let Polling { poll, spin, hot, hot_rounds, scratch, ready, .. } = self;
         let mut looks = 0;
         spin.find(limit, |now| {
-            // One that always has something must not keep the others from being heard.
+            // One that always has something must not keep the others from being heard, nor itself from writing.
             let is_others_turn = *hot_rounds == LOOKS_PER_POLL;
-            let hot = hot.as_ref().filter(|link| !is_others_turn && !link.is_driven());
+            let hot = hot.as_ref().filter(|link| !is_others_turn && link.needs_only_reading());
             match hot.map(|link| (link, link.read(scratch, now))) {
                 None | Some((_, Turn::Empty)) => {}
                 Some((link, turn)) => {
