@@ -68,13 +68,13 @@ impl Link {
                 return self.hand_over();
             }
             match self.write_once(staged) {
-                Ok(bytes) => {
+                Ok((bytes, offered)) => {
                     backlog.wrote(bytes);
-                    let all = bytes == staged.remaining_bytes();
                     staged.advance(bytes);
                     self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
-                    if !all {
+                    // Less than all that is staged may have been offered: a system call takes so many pieces.
+                    if bytes < offered {
                         return self.is_full(backlog);
                     }
                 }
@@ -118,11 +118,13 @@ impl Link {
         !staged.is_empty()
     }
 
-    fn write_once(&self, staged: &Staged) -> io::Result<usize> {
+    /// How many bytes the socket took, of how many that it was offered.
+    fn write_once(&self, staged: &Staged) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = staged.slices(&mut slices);
+        let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
         match &*self.socket.read() {
-            Some(socket) => socket.write_vectored(&slices[..filled]),
+            Some(socket) => Ok((socket.write_vectored(&slices[..filled])?, offered)),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
