@@ -289,7 +289,7 @@ fn a_link_that_always_has_something_keeps_no_other_from_being_heard() {
 fn more_pieces_than_a_system_call_takes_are_no_full_socket() {
     let pair = Pair::new();
     // Each too large to be copied beside its neighbour.
-    let arrays = (0..100).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
+    let arrays = (0..80).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
     pair.call(&Tree::List(arrays));
     assert!(pair.client.right.is_idle() && pair.client.queued_bytes() == 0);
 }
