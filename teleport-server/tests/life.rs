@@ -303,3 +303,14 @@ fn strangers_are_shown_out() {
     assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)));
     assert_eq!(server.clients(), 1);
 }
+
+#[test]
+fn workers_that_look_for_calls_do_not_keep_a_server_from_closing() {
+    let server = server().spin(Duration::MAX).start(Methods::new().register("echo", |x: Tree| x)).unwrap();
+    let client = Client::connect(&server);
+    assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)));
+    // On a thread of its own: where it waits for ever, this one says so.
+    let (sender, closed) = channel();
+    std::thread::spawn(move || sender.send(server.close_within(Duration::from_secs(1)).is_ok()));
+    assert_eq!(closed.recv_timeout(WATCHDOG), Ok(true));
+}

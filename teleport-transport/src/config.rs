@@ -13,10 +13,6 @@ use crate::pool::Pool;
 /// Longer times are none in practice, and adding them to a clock could overflow it.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A thread looks no longer than this before it sleeps. What takes as long anyway gains nothing from it, and a poller that looks
-/// keeps a processor.
-const MAX_SPIN: Duration = Duration::from_millis(1);
-
 /// How a connection behaves and what it accepts.
 ///
 /// ```
@@ -100,10 +96,6 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(crate) fn spin_time(&self) -> Duration {
-        self.spin.min(MAX_SPIN)
-    }
-
     pub(crate) fn hello(&self, role: Role) -> Hello {
         let feature = |wanted, bit| if wanted { bit } else { 0 };
         Hello {
@@ -137,18 +129,4 @@ pub fn random_id() -> Id128 {
     id[..8].copy_from_slice(&half());
     id[8..].copy_from_slice(&half());
     Id128(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_looks_for_longer_than_a_millisecond() {
-        let spin_time = |spin| Config { spin, ..Config::default() }.spin_time();
-        for spin in [Duration::ZERO, Duration::from_micros(50), MAX_SPIN] {
-            assert_eq!(spin_time(spin), spin);
-        }
-        assert_eq!(spin_time(Duration::MAX), MAX_SPIN);
-    }
 }

@@ -758,6 +758,7 @@ mod tests {
         assert_eq!(copied_bytes, MAX_COPIED_BYTES_PER_MESSAGE);
         assert_eq!(staged.remaining_bytes(), (4 << 20) + 4 * Header::BYTES);
     }
+
     #[test]
     fn the_checksum_of_a_chunk_is_that_of_its_bytes() {
         let bytes: Vec<u8> = (0..=255).collect();

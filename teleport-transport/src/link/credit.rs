@@ -2,8 +2,7 @@
 //!
 //! Flow: a [`Lease`](super::Lease) is dropped, on any thread -> counted here -> once a sixteenth of what the connection gives has
 //! come together, the next write takes it along; once half of it has, it goes by itself, or at the end of the turn of reading in
-//! which it came back. So most messages cost one addition,
-//! and one frame gives back what many took. Never blocks. Bound: the connection's credit.
+//! which it came back. So most messages cost one addition, and one frame gives back what many took. Never blocks. Bound: the connection's credit.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

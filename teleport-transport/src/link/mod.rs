@@ -209,7 +209,7 @@ impl Link {
             right: WriteRight::new(),
             credit: Credit::new(me.clone(), config.eager_credit_bytes),
             gather: Gather::default(),
-            spin: Spin::new(config.spin_time()),
+            spin: Spin::new(config.spin),
             unwritten: AtomicUsize::new(0),
             has_pace,
             paced: AtomicBool::new(false),
