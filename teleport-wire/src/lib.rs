@@ -6,7 +6,8 @@
 //!
 //! The wire format, described in `FORMAT.md` of this crate: a tree becomes a [`Message`], metadata and borrowed
 //! payload behind frame [`Header`]s; received metadata becomes a [`Signature`], which says how much memory the payload
-//! takes and where it belongs, and makes a tree on that memory.
+//! takes and where it belongs, and makes a tree on that memory. [`Stacked`] puts many messages of one signature into one
+//! memory, as arrays with one more axis, and [`StackedResult`] sends such a tree row by row.
 //!
 //! Nothing here opens a socket, reads a clock or starts a thread.
 //!
@@ -91,6 +92,7 @@ mod preface;
 mod quick_hash;
 mod reader;
 mod signature;
+mod stacked_result;
 
 pub use checksum::checksum;
 pub use decode_error::DecodeError;
@@ -111,7 +113,8 @@ pub use message::{CallHead, CallMetadata, Message, ResultMetadata};
 pub use order::Order;
 pub use preface::{FirstBytes, Preface, PrefaceError, VERSION};
 pub use quick_hash::{QuickHash, QuickHasher};
-pub use signature::{Leaf, LeafKind, Run, Signature};
+pub use signature::{Leaf, LeafKind, Run, Signature, Stacked};
+pub use stacked_result::StackedResult;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

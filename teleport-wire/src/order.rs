@@ -2,15 +2,17 @@
 //!
 //! Empty when every dict is sorted, so that the common case costs nothing and nothing can be said in two ways.
 
+use std::sync::Arc;
+
 use crate::reader::Reader;
 use crate::{DecodeError, Signature};
 
-/// The order of dict entries for one message, decoded for its [`Signature`].
+/// The order of dict entries for one message, decoded for its [`Signature`]. Clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
     /// For each dict with two or more entries, in preorder: the sorted entries' indices in the caller's order.
-    /// Empty if all are sorted.
-    indices: Box<[u32]>,
+    /// `None` if all are sorted.
+    indices: Option<Arc<[u32]>>,
 }
 
 impl Order {
@@ -34,7 +36,10 @@ impl Order {
             let remaining = bytes.len() as u64;
             return Err(DecodeError::Truncated { field: "order", bytes: expected, remaining });
         }
-        let mut indices = Vec::with_capacity(signature.ordered_entries());
+        // Shared from the start: a vector would be copied once more.
+        let mut indices: Arc<[u32]> = (0..signature.ordered_entries()).map(|_| 0).collect();
+        let places = Arc::get_mut(&mut indices).expect("it was made one line above");
+        let mut places = places.iter_mut();
         let mut seen = Vec::new();
         let mut sorted = true;
         for count in signature.ordered_dicts() {
@@ -47,17 +52,19 @@ impl Order {
                     _ => return Err(DecodeError::NotPermutation { count, index }),
                 }
                 sorted &= entry == index;
-                indices.push(entry);
+                if let Some(place) = places.next() {
+                    *place = entry;
+                }
             }
         }
         reader.finish("order")?;
         if sorted {
             return Err(DecodeError::RedundantOrder);
         }
-        Ok(Order { indices: indices.into() })
+        Ok(Order { indices: Some(indices) })
     }
 
     pub(crate) fn indices(&self) -> &[u32] {
-        &self.indices
+        self.indices.as_deref().unwrap_or_default()
     }
 }

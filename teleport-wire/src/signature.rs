@@ -2,13 +2,16 @@
 //!
 //! Flow: metadata bytes -> [`Signature::decode`], which checks every limit -> memory of
 //! [`memory_bytes`](Signature::memory_bytes), into which the payload is received by [`runs`](Signature::runs)
-//! -> [`Signature::build`] makes the tree on that memory. Writing is in `encode`.
+//! -> [`Signature::build`] makes the tree on that memory. Writing is in `encode`; many messages in one memory in `stacked`.
 //!
 //! Equal trees have equal bytes, since a dict's keys are sorted and nothing can be written in two ways: so the
 //! bytes can be compared, hashed and cached instead of the tree. Nothing here copies payload.
 
 mod build;
 mod decode;
+mod stacked;
+
+pub use stacked::Stacked;
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;

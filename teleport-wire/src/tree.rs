@@ -14,6 +14,7 @@ pub use dict::Dict;
 pub use error::{TreeError, TreePath};
 pub use key::{Key, Step};
 pub use ops::Structure;
+pub(crate) use ops::{check_rows, row};
 
 use crate::{Array, Buffer, FromTree, Text};
 

@@ -3,6 +3,8 @@
 //! Arrays get a part of the memory each, with one owner, so that a function may write them in place. Keys are
 //! counted clones of the signature's. Recursion is bounded by the depth that decoding allowed.
 
+use std::ops::Range;
+
 use crate::signature::{LeafKind, Node, Signature};
 use crate::{Array, Buffer, DecodeError, Dict, Key, Order, Text, Tree};
 
@@ -22,22 +24,25 @@ impl Signature {
             let (expected, found) = (self.memory_bytes as u64, memory.len() as u64);
             return Err(DecodeError::MemoryLength { expected, found });
         }
-        let order = order.indices();
-        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
-        let buffers = self.split(memory);
-        let mut builder =
-            Builder { signature: self, order, buffers, next_node: 0, next_key: 0, next_leaf: 0 };
-        builder.node()
+        self.build_at(&self.ranges, order, memory, None)
     }
 
-    fn split(&self, memory: Buffer) -> Buffers {
-        if self.ranges.len() <= 1 {
-            return Buffers::One(memory);
-        }
-        match memory.split(&self.ranges) {
-            Ok(parts) => Buffers::Parts(parts.into_iter()),
-            Err(shared) => Buffers::Shared(shared),
-        }
+    /// The tree whose leaves lie at `ranges` of `memory`, which are ascending; its arrays have a first axis of `rows`
+    /// before their own, if that is given, and the range of each is as long as that takes.
+    pub(crate) fn build_at(
+        &self,
+        ranges: &[Range<usize>],
+        order: &Order,
+        memory: Buffer,
+        rows: Option<usize>,
+    ) -> Result<Tree, DecodeError> {
+        let order = order.indices();
+        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
+        let buffers = Buffers::new(memory, ranges);
+        let signature = self;
+        let mut builder =
+            Builder { signature, ranges, order, buffers, rows, next_node: 0, next_key: 0, next_leaf: 0 };
+        builder.node()
     }
 }
 
@@ -49,11 +54,33 @@ enum Buffers {
     Shared(Buffer),
 }
 
+impl Buffers {
+    fn new(memory: Buffer, ranges: &[Range<usize>]) -> Buffers {
+        // All of it, or nothing, for the only leaf: the usual message, which then costs no allocation.
+        let is_whole = match ranges {
+            [] => true,
+            [range] => range.len() == memory.len(),
+            _ => false,
+        };
+        if is_whole {
+            return Buffers::One(memory);
+        }
+        match memory.split(ranges) {
+            Ok(parts) => Buffers::Parts(parts.into_iter()),
+            Err(shared) => Buffers::Shared(shared),
+        }
+    }
+}
+
 struct Builder<'a> {
     signature: &'a Signature,
+    /// Where in the memory each leaf lies.
+    ranges: &'a [Range<usize>],
     /// What is left of the order; empty throughout if every dict is sorted.
     order: &'a [u32],
     buffers: Buffers,
+    /// The size of an axis before those of each array, if there is one.
+    rows: Option<usize>,
     next_node: usize,
     next_key: usize,
     next_leaf: usize,
@@ -81,17 +108,18 @@ impl<'a> Builder<'a> {
     }
 
     fn leaf(&mut self) -> Result<Tree, DecodeError> {
-        let leaf = &self.signature.leaves[self.next_leaf];
+        let (leaf, range) = (&self.signature.leaves[self.next_leaf], &self.ranges[self.next_leaf]);
         self.next_leaf += 1;
         let buffer = match &mut self.buffers {
             Buffers::One(memory) => std::mem::take(memory),
             Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
-            Buffers::Shared(memory) => memory.slice(leaf.memory.clone()),
+            Buffers::Shared(memory) => memory.slice(range.clone()),
         };
         match &leaf.kind {
             LeafKind::Array { dtype, shape } => {
+                let shape = self.rows.map_or_else(|| shape.clone(), |rows| shape.with_first(rows));
                 let array = Array::from_buffer(*dtype, shape, buffer);
-                Ok(Tree::Array(array.expect("decoding gave the leaf the bytes of its shape")))
+                Ok(Tree::Array(array.expect("the leaf has the bytes of its shape")))
             }
             LeafKind::String => Text::from_utf8(buffer)
                 .map(Tree::String)

@@ -97,16 +97,28 @@ pub enum TreeError {
         /// The shape in another tree.
         found_shape: Box<[usize]>,
     },
-    /// Strings and bytes cannot be stacked, and like scalars not be cut into rows.
+    /// Strings and bytes cannot be stacked, nor cut into rows.
     #[error(
-        "{path}{found} cannot be stacked or cut into rows, as arrays can that have an axis; send strings as arrays of \
-        fixed width, and bytes as arrays of u8"
+        "{path}{found} cannot be stacked or cut into rows: send strings as arrays of fixed width, and bytes as arrays of \
+        u8; or let the method take its calls one by one, in a list (`Method::listed`)"
     )]
     NoRows {
         /// Where it is.
         path: TreePath,
         /// What it is.
         found: String,
+    },
+    /// A number has no axis along which it could be cut into rows.
+    #[error(
+        "{path}expected an array whose first axis has size {expected}, found a scalar {dtype}, which has no axis"
+    )]
+    Scalar {
+        /// Where it is.
+        path: TreePath,
+        /// How many rows were expected.
+        expected: usize,
+        /// Its type.
+        dtype: DType,
     },
     /// An array has another number of rows than expected.
     #[error("{path}expected an array whose first axis has size {expected}, found shape {shape:?}")]
@@ -147,6 +159,7 @@ impl TreeError {
             | Mismatch { path, .. }
             | Stack { path, .. }
             | NoRows { path, .. }
+            | Scalar { path, .. }
             | Rows { path, .. } => path.prepend(step.into()),
             Empty | Leaves { .. } => {}
         }

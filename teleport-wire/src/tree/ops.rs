@@ -84,19 +84,20 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeError::Empty`] if there is no array; [`TreeError::Rows`] if their first axes differ in size;
-    /// [`TreeError::NoRows`] for scalars, strings and bytes.
+    /// [`TreeError::Scalar`] for scalars, [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack(&self) -> Result<Vec<Tree>, TreeError> {
-        let first = self.leaves().next().ok_or(TreeError::Empty)?;
-        // A leaf without rows is reported below, with its path.
-        let rows = first.as_array().and_then(|array| array.shape().first()).copied();
-        self.unstack_rows(rows.unwrap_or(0))
+        let mut leaves = self.leaves().peekable();
+        leaves.peek().ok_or(TreeError::Empty)?;
+        let rows = leaves.find_map(|leaf| leaf.as_array()?.shape().first()).copied();
+        // Without any, a leaf is reported that has no rows, with its path.
+        self.unstack_rows(rows.unwrap_or(1))
     }
 
     /// Cuts a tree into one for each of `rows` rows; also a tree without arrays, which gives that many copies.
     ///
     /// # Errors
-    /// [`TreeError::Rows`] if an array has another number of rows; [`TreeError::NoRows`] for scalars, strings and
-    /// bytes.
+    /// [`TreeError::Rows`] if an array has another number of rows; [`TreeError::Scalar`] for scalars,
+    /// [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack_rows(&self, rows: usize) -> Result<Vec<Tree>, TreeError> {
         check_rows(self, rows)?;
         Ok((0..rows).map(|index| row(self, index)).collect())
@@ -319,12 +320,14 @@ fn no_rows(tree: &Tree) -> TreeError {
 }
 
 /// Every array in `tree` has this many rows, and there are no strings and bytes.
-fn check_rows(tree: &Tree, rows: usize) -> Result<(), TreeError> {
+pub(crate) fn check_rows(tree: &Tree, rows: usize) -> Result<(), TreeError> {
     match tree {
         Tree::Null => Ok(()),
         Tree::String(_) | Tree::Bytes(_) => Err(no_rows(tree)),
         Tree::Array(array) => match array.shape().first() {
-            None => Err(no_rows(tree)),
+            None => {
+                Err(TreeError::Scalar { path: TreePath::default(), expected: rows, dtype: array.dtype() })
+            }
             Some(&found) if found == rows => Ok(()),
             Some(_) => Err(TreeError::Rows {
                 path: TreePath::default(),
@@ -343,7 +346,7 @@ fn check_rows(tree: &Tree, rows: usize) -> Result<(), TreeError> {
 }
 
 /// One row of a tree that `check_rows` accepted.
-fn row(tree: &Tree, index: usize) -> Tree {
+pub(crate) fn row(tree: &Tree, index: usize) -> Tree {
     match tree {
         Tree::Array(array) => array.row(index).into(),
         Tree::List(list) => Tree::List(list.iter().map(|tree| row(tree, index)).collect()),
@@ -420,8 +423,8 @@ mod tests {
         );
         check_stack(&[tree!({"a": 1}), tree!({})], r#"there is no "a"; the dict has no keys"#);
         check_stack(&[tree!([1]), tree!([1, 2])], "expected a list of 1 items, found 2");
-        let text = "at a: a string of 1 bytes cannot be stacked or cut into rows, as arrays can that have an axis; \
-            send strings as arrays of fixed width, and bytes as arrays of u8";
+        let text = "at a: a string of 1 bytes cannot be stacked or cut into rows: send strings as arrays of fixed width, \
+            and bytes as arrays of u8; or let the method take its calls one by one, in a list (`Method::listed`)";
         check_stack(&[tree!({"a": "x"})], text);
     }
 
@@ -438,7 +441,10 @@ mod tests {
         let tree = tree!({"a": vec![1, 2], "b": [vec![1]]});
         let text = "at b[0]: expected an array whose first axis has size 2, found shape [1]";
         assert_eq!(tree.unstack().unwrap_err().to_string(), text);
-        assert!(matches!(tree!({"a": 1}).unstack(), Err(TreeError::NoRows { .. })));
+        let text =
+            "at a: expected an array whose first axis has size 2, found a scalar int64, which has no axis";
+        assert_eq!(tree!({"a": 1, "b": vec![1, 2]}).unstack().unwrap_err().to_string(), text);
+        assert!(matches!(tree!({"a": 1}).unstack(), Err(TreeError::Scalar { .. })));
         assert!(matches!(tree!([vec![1, 2], "x"]).unstack(), Err(TreeError::NoRows { .. })));
         assert_eq!(tree!([null]).unstack(), Err(TreeError::Empty));
         assert_eq!(tree!([null]).unstack_rows(2).unwrap(), [tree!([null]), tree!([null])]);

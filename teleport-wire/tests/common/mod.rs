@@ -68,7 +68,16 @@ pub(crate) fn leaves() -> impl Strategy<Value = Tree> {
 
 /// Trees up to 4 levels deep, with empty lists and dicts, and dicts in any order of keys.
 pub(crate) fn trees() -> impl Strategy<Value = Tree> {
-    leaves().prop_recursive(4, 32, 6, |inner| {
+    trees_of(leaves())
+}
+
+/// The same with nulls and arrays only.
+pub(crate) fn trees_of_arrays() -> impl Strategy<Value = Tree> {
+    trees_of(prop_oneof![1 => Just(Tree::Null), 5 => arrays().prop_map(Tree::Array)])
+}
+
+fn trees_of(leaves: impl Strategy<Value = Tree> + 'static) -> impl Strategy<Value = Tree> {
+    leaves.prop_recursive(4, 32, 6, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..6).prop_map(Tree::List),
             vec((keys(), inner), 0..6).prop_map(|entries| Tree::Dict(entries.into_iter().collect())),
