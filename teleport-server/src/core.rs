@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::Role;
+use teleport_transport::connection::{Quota, Role, UnsentBytes};
 use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
 use teleport_transport::{AcceptError, Acceptor, Budget, Lent, Link, Poller, Socket};
 
@@ -140,21 +140,25 @@ impl Core {
         self.lifecycle.notify();
     }
 
-    /// Bytes of results that a connection may leave unfetched and still start calls. Less than the option says when many
-    /// do so at once: results are made whether or not there is memory left for them, so they share it before.
-    pub(crate) fn max_unsent_bytes(&self) -> u64 {
+    /// What a connection may leave unfetched of its results and still start calls: one that may be as large as it likes, and the
+    /// option's bytes beside it. Less when many do so at once, and that one counts too: results are made whether or not there
+    /// is memory left for them, so connections share it before.
+    pub(crate) fn quota(&self, unsent: UnsentBytes) -> Quota {
         let part = self.budget.max_bytes() / SHARED_PART;
-        if self.budget.used_bytes() <= part {
-            return self.max_unsent_bytes;
+        // The largest is no reason to hold up its own connection.
+        let largest_bytes = unsent.all - unsent.but_largest;
+        if self.budget.used_bytes() <= part.saturating_add(largest_bytes) {
+            return Quota { max_bytes: u64::MAX, max_bytes_but_largest: self.max_unsent_bytes };
         }
-        let share = part / self.connection_count().max(1) as u64;
-        self.max_unsent_bytes.min(share.max(MIN_UNSENT_BYTES))
+        let share = (part / self.connection_count().max(1) as u64).max(MIN_UNSENT_BYTES);
+        let max_bytes = self.max_unsent_bytes.min(share);
+        Quota { max_bytes, max_bytes_but_largest: max_bytes }
     }
 
-    /// Whether a connection with so many bytes of results unfetched starts no call.
-    pub(crate) fn is_past_quota(&self, unsent_bytes: u64) -> bool {
+    /// Whether a connection with so much of its results unfetched starts no call.
+    pub(crate) fn is_past_quota(&self, unsent: UnsentBytes) -> bool {
         // Without a look at what all share in most cases.
-        unsent_bytes > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && unsent_bytes > self.max_unsent_bytes()
+        unsent.all > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && !self.quota(unsent).allows(unsent)
     }
 
     /// A call waits for a worker, or is parked: from when it stands there it is to leave in time.

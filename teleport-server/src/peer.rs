@@ -173,7 +173,7 @@ impl Peer {
         match self.parked.park(call, must_wait) {
             Verdict::Starts => return false,
             Verdict::Kept => match call.way() {
-                Some(link) => link.await_drain(self.core.max_unsent_bytes() / 2),
+                Some(link) => link.await_drain(self.core.quota(link.unsent_bytes()).half()),
                 // The connection has ended meanwhile, and this call stood nowhere then.
                 None => self.start_parked(),
             },

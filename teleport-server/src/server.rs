@@ -80,9 +80,11 @@ impl Server {
         self
     }
 
-    /// Bytes of results of more than 4 KiB that one connection may leave unfetched: past it none of its calls start until half of them have
-    /// gone, while the calls of others go on. One result may be larger. When more than half of `max_memory` is in use,
-    /// connections share the other half alike, down to 64 KiB each. Default: an eighth of `max_memory`, at least 1 MiB.
+    /// Bytes of results of more than 4 KiB that one connection may leave unfetched beside its largest, which may have any size:
+    /// past it none of its calls start until half of them have gone, while the calls of others go on. The result that passes it
+    /// may be larger, and so may those of calls that have started by then. When more than half of `max_memory`'s three quarters
+    /// is in use, a connection's largest result not counted, connections share the other half alike, down to 64 KiB each, and
+    /// the largest counts too. Default: an eighth of `max_memory`, at least 1 MiB.
     pub fn max_unsent_bytes(mut self, bytes: u64) -> Server {
         self.options.max_unsent = Some(bytes);
         self

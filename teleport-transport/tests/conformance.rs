@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate, Role, Withdrawn};
+use teleport_transport::connection::{Closed, Gate, Quota, Role, Withdrawn};
 use teleport_transport::wire::{
     Array, CallHead, ErrorKind, Hello, Limits, Message, Ran, RemoteError, Tree, tree,
 };
@@ -19,6 +19,9 @@ use teleport_transport::{
 
 /// No step of any test takes so long, even on a loaded machine.
 const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// All results have to go.
+const NOTHING: Quota = Quota { max_bytes: 0, max_bytes_but_largest: 0 };
 
 fn next<T>(receiver: &Receiver<T>) -> T {
     receiver.recv_timeout(WATCHDOG).expect("it happens within the watchdog's time")
@@ -66,7 +69,7 @@ impl Handler for Service {
 
     fn drained(&self, link: &Arc<Link>) {
         if self.drains_again.load(Ordering::Relaxed) {
-            link.await_drain(0);
+            link.await_drain(NOTHING);
         }
     }
 
@@ -295,7 +298,7 @@ fn who_asks_the_poller_again_and_again_keeps_it_from_nobody() {
         next(&client.answers).1.expect("echo does not fail");
         let (link, _) = world.service.kept.lock().pop().expect("the first call has come");
         world.service.drains_again.store(true, Ordering::Relaxed);
-        link.await_drain(0);
+        link.await_drain(NOTHING);
         for _ in 0..10 {
             assert_ne!(client.call("echo", &Tree::Null), id);
             next(&client.answers).1.expect("echo does not fail");

@@ -160,6 +160,39 @@ fn results_that_nobody_fetches_are_bounded() {
 }
 
 #[test]
+fn one_result_of_any_size_holds_up_no_call() {
+    watched(|| {
+        for method in ["zeros", "inline"] {
+            let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
+            let methods = Methods::new().register("zeros", zeros).register("inline", Method::inline(zeros));
+            let server = serve(methods);
+            let mut peer = Asking::new(&server, method, BYTES);
+            // Nobody fetches anything. The first may even be more than half of what results share.
+            let mut results = 0;
+            let mut call = |peer: &mut Asking, bytes: u64| {
+                let call = Message::call(&CallHead::new(method), &tree!(bytes), &Limits::default()).unwrap();
+                results += 1;
+                peer.raw.send_eager(results, &call);
+            };
+            call(&mut peer, 4 * QUOTA);
+            for expected in 2..=10 {
+                call(&mut peer, QUOTA / 16);
+                peer.receive_until(|peer| peer.withheld.len() == expected);
+            }
+            // Those beside it have the quota, and the one that passes it; then calls wait.
+            call(&mut peer, QUOTA / 2);
+            call(&mut peer, 1);
+            peer.receive_until(|peer| peer.withheld.len() == 11);
+            until("one waits", || server.stats().queued == 1);
+            let held = 4 * QUOTA + 9 * (QUOTA / 16) + QUOTA / 2;
+            assert_eq!((server.stats().running, server.stats().held_bytes), (0, held));
+            drop(peer);
+            until("all is given back", || server.stats().held_bytes == 0);
+        }
+    });
+}
+
+#[test]
 fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
     watched(|| {
         for method in ["echo", "inline"] {
@@ -444,7 +477,10 @@ fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
         peer.withheld.insert(5);
         peer.grant_all();
         (1..=waiting).for_each(|id| peer.send_payload(id));
-        until("they wait for the result to leave", || server.stats().queued == 4);
+        // Beside that result they may leave their quota.
+        until("one waits for results to leave", || {
+            server.stats().queued as u64 == waiting - QUOTA / each - 1
+        });
         // There is no room beside the arguments of any.
         let client = Client::connect(&server.address().to_string()).unwrap();
         let large = SHARED - each + 1;

@@ -150,9 +150,9 @@ fn results_are_replaced_and_what_is_fetched_goes_on() {
     world.feed(&encode_frame(Kind::Grant, 0, &encode_ids(&[1])));
     assert_eq!(world.sent(), [Kind::Data]);
     world.windows(1);
-    assert_eq!(world.outbound.borrow().unsent_bytes(), BYTES as u64);
+    assert_eq!(world.outbound.borrow().unsent_bytes().all, BYTES as u64);
     world.windows(1);
-    assert_eq!((world.budget.used_bytes(), world.outbound.borrow().unsent_bytes()), (0, 0));
+    assert_eq!((world.budget.used_bytes(), world.outbound.borrow().unsent_bytes().all), (0, 0));
     assert_eq!(world.sent(), [Kind::Abort, Kind::Error]);
 }
 

@@ -35,7 +35,7 @@ use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, RemoteError, Resume
 
 pub use self::error::{Closed, ProtocolError, SendError};
 pub use self::inbound::{Inbound, Received};
-pub use self::outbound::{MAX_SMALL_BYTES, Outbound, Withdrawn};
+pub use self::outbound::{MAX_SMALL_BYTES, Outbound, Quota, UnsentBytes, Withdrawn};
 pub use self::pace::SlowCalls;
 pub use self::staged::{MAX_SEGMENTS_PER_WRITE, Staged};
 use crate::budget::Charge;

@@ -22,6 +22,7 @@ use teleport_wire::{
 
 use self::control::Control;
 use self::unsent::Unsent;
+pub use self::unsent::{Quota, UnsentBytes};
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::resuming::Resuming;
 use super::{ProtocolError, Role, SendError, Staged};
@@ -187,7 +188,7 @@ impl Outbound {
         !self.introduction.is_empty()
             || (self.peer.is_some() && self.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
-            || self.unsent.is_drained(self.unsent_bytes())
+            || self.unsent.is_drained(self.queued_bytes)
     }
 
     fn has_frames(&self) -> bool {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::Link;
 use teleport_wire::Message;
 
-use crate::connection::{Closed, Inbound, Outbound, SendError, SlowCalls};
+use crate::connection::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, UnsentBytes};
 use crate::poller::Command;
 
 /// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
@@ -38,15 +38,15 @@ impl Link {
     }
 
     /// What is left to be sent of large results.
-    pub fn unsent_bytes(&self) -> u64 {
+    pub fn unsent_bytes(&self) -> UnsentBytes {
         self.outbound.lock().unsent_bytes()
     }
 
-    /// Has [`Handler::drained`](super::Handler::drained) called, once, when at most `max_bytes` of large results are left to
-    /// be sent, which may be at once. If several ask before that, the largest number counts.
-    pub fn await_drain(self: &Arc<Self>, max_bytes: u64) {
+    /// Has [`Handler::drained`](super::Handler::drained) called, once, when no more of large results is left to be sent than
+    /// `until` allows, which may be at once. If several ask before that, the most that any of them allows counts.
+    pub fn await_drain(self: &Arc<Self>, until: Quota) {
         let mut outbound = self.outbound.lock();
-        outbound.await_drain(max_bytes);
+        outbound.await_drain(until);
         let drained = outbound.take_drained();
         drop(outbound);
         self.tell_drained(drained);

@@ -249,7 +249,7 @@ impl Answerer {
         let number = call.slot as usize;
         if !self.serving[index].runs {
             let unsent =
-                end_of(links, self.serving[index].key).map(|end| end.outbound.borrow().unsent_bytes());
+                end_of(links, self.serving[index].key).map(|end| end.outbound.borrow().unsent_bytes().all);
             if unsent.is_some_and(|bytes| bytes > MAX_UNSENT_BYTES) {
                 return;
             }
