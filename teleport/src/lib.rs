@@ -63,6 +63,7 @@
 //! - [`wire`]: arrays, trees and the format, without sockets
 //! - [`transport`]: addresses, connections, memory
 //! - [`client`] and [`server`]: the two sides
+//! - [`proc`]: processes that end when they should
 //!
 //! # Features
 //! - `derive`: `#[derive(IntoTree, FromTree)]` for structs and enums
@@ -71,12 +72,14 @@
 #![forbid(unsafe_code)]
 
 pub use teleport_client as client;
+pub use teleport_proc as proc;
 pub use teleport_server as server;
 pub use teleport_server::transport;
 
 pub use teleport_client::{
     Call, CallError, CallFuture, Client, ClientBuilder, OnDisconnect, as_completed, wait_all,
 };
+pub use teleport_proc::{ProcError, free_port, kill_proc, kill_subprocs, port_free, proc_alive};
 pub use teleport_server::transport::{Address, Pool};
 pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};
 pub use wire::{

@@ -103,8 +103,7 @@ impl Program {
     /// Starts a command, in a process group of its own, as a shell does, so that [`interrupt`](Program::interrupt) can
     /// act as Ctrl-C in a terminal does.
     pub fn spawn(mut command: Command) -> Program {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mark = new_mark();
         command.process_group(0).env(MARK, &mark).env("NO_COLOR", "1").env_remove("RUST_LOG");
         hear_interrupts();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -214,6 +213,24 @@ impl Drop for Program {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A mark that no other process has, for the environment of one that is started without [`Program`].
+pub fn new_mark() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The variable that carries a mark, and its value: for `Command::envs`.
+pub fn marked(mark: &str) -> [(&'static str, String); 1] {
+    [(MARK, mark.to_owned())]
+}
+
+/// Waits until as many processes have the mark.
+#[track_caller]
+pub fn until_marked(mark: &str, count: usize) {
+    let wanted = format!("{MARK}={mark}");
+    until("so many processes run", || processes_with(&wanted).len() == count);
 }
 
 /// Waits until no process has the mark: neither a program nor anything that it has started.

@@ -1,0 +1,238 @@
+//! Ending trees of processes that may not want to end.
+//!
+//! A tree is what a snapshot of all processes shows below a root, and what was found below it before: so those stay in
+//! it whose parent ended meanwhile, and who were handed to another. [`Hunt::ask`] sends SIGTERM. [`Hunt::strike`] first
+//! stops everything, again and again until nothing new shows up, since what is stopped starts nothing and keeps its
+//! place among the processes that its user may have; then it kills. Signals go through pidfds to processes whose start
+//! time is still what the snapshot said, so never to another that got the number.
+//!
+//! Bound: a round of stopping is repeated [`MAX_FREEZES`] times; callers strike until nothing is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Instant;
+
+use crate::sys::{self, Entry, Id, ProcessFd, Signal};
+
+/// How processes of this crate that watch over others call themselves; a forked one keeps the name.
+pub(crate) const GUARD_NAME: &str = "teleport-guard";
+
+/// A tree that grows for longer is struck while it grows, and struck again.
+const MAX_FREEZES: usize = 64;
+
+/// The processes below a root.
+#[derive(Debug)]
+pub(crate) struct Hunt {
+    root: i32,
+    /// Whether the root itself is to end.
+    with_root: bool,
+    /// All that were ever found and not known to be gone.
+    found: BTreeMap<Id, Found>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    is_guard: bool,
+    /// Whether it was told to stop.
+    stopped: bool,
+}
+
+impl Hunt {
+    /// Everything below this process.
+    pub(crate) fn below_this() -> Hunt {
+        Hunt::new(std::process::id() as i32, false)
+    }
+
+    /// A process and everything below it.
+    pub(crate) fn tree(root: i32) -> Hunt {
+        Hunt::new(root, true)
+    }
+
+    fn new(root: i32, with_root: bool) -> Hunt {
+        Hunt { root, with_root, found: BTreeMap::new() }
+    }
+
+    /// Asks all to end, with SIGTERM: but neither guards, which end with their owner, nor what the guards of a process
+    /// guard that is asked itself, since that is for this process to end in its own order.
+    pub(crate) fn ask(&mut self) -> io::Result<()> {
+        let tree = self.look()?;
+        for id in tree.unguarded(&self.found) {
+            signal(id, Signal::SIGTERM);
+        }
+        Ok(())
+    }
+
+    /// Kills all that there are, and says how many were. Others may have started meanwhile.
+    pub(crate) fn strike(&mut self) -> io::Result<usize> {
+        for _ in 0..MAX_FREEZES {
+            self.look()?;
+            let mut new = self.found.iter_mut().filter(|(_, found)| !found.stopped).peekable();
+            if new.peek().is_none() {
+                break;
+            }
+            for (id, found) in new {
+                signal(*id, Signal::SIGSTOP);
+                found.stopped = true;
+            }
+        }
+        Ok(self.found.keys().filter(|id| signal(**id, Signal::SIGKILL)).count())
+    }
+
+    /// **Blocks** until all that were found have ended, at most until `deadline`; `with_guards`, or without those. Says
+    /// whether they have.
+    pub(crate) fn wait(&self, with_guards: bool, deadline: Instant) -> io::Result<bool> {
+        for (id, found) in &self.found {
+            if (with_guards || !found.is_guard)
+                && let Some(process) = open(*id)?
+                && !process.wait(Some(deadline))?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether all that were found have ended, and nothing else is there.
+    pub(crate) fn is_over(&mut self) -> io::Result<bool> {
+        self.look()?;
+        self.wait(true, Instant::now())
+    }
+
+    /// The numbers of those that were found and have not ended.
+    pub(crate) fn left(&self) -> Vec<u32> {
+        let lives = |id: &&Id| open(**id).is_ok_and(|process| process.is_some_and(|p| is_alive(&p)));
+        self.found.keys().filter(lives).map(|id| id.pid as u32).collect()
+    }
+
+    /// Adds what there is to what was found, and forgets those that are gone.
+    fn look(&mut self) -> io::Result<Tree> {
+        let tree = Tree::new(sys::processes()?);
+        self.found.retain(|id, _| tree.has(*id));
+        let mut starts: Vec<i32> = self.found.keys().map(|id| id.pid).collect();
+        starts.push(self.root);
+        let mut add = |entry: &Entry| {
+            let new = Found { is_guard: is_guard(entry), stopped: false };
+            // One that was seen between its fork and its exec may have got its name only now.
+            self.found.entry(entry.id).or_insert(new).is_guard = new.is_guard;
+        };
+        if self.with_root {
+            tree.entries.get(&self.root).into_iter().for_each(&mut add);
+        }
+        tree.walk(starts, add);
+        Ok(tree)
+    }
+}
+
+/// A snapshot of all processes.
+struct Tree {
+    entries: BTreeMap<i32, Entry>,
+    children: BTreeMap<i32, Vec<i32>>,
+}
+
+impl Tree {
+    fn new(processes: Vec<Entry>) -> Tree {
+        let mut children = BTreeMap::<i32, Vec<i32>>::new();
+        for entry in &processes {
+            children.entry(entry.parent).or_default().push(entry.id.pid);
+        }
+        Tree { entries: processes.into_iter().map(|entry| (entry.id.pid, entry)).collect(), children }
+    }
+
+    fn has(&self, id: Id) -> bool {
+        self.entries.get(&id.pid).is_some_and(|entry| entry.id == id)
+    }
+
+    /// Visits all below `starts`, each once.
+    fn walk(&self, starts: Vec<i32>, mut visit: impl FnMut(&Entry)) {
+        let mut seen = BTreeSet::new();
+        let mut next = starts;
+        while let Some(pid) = next.pop() {
+            for child in self.children.get(&pid).into_iter().flatten().filter(|child| seen.insert(**child)) {
+                visit(&self.entries[child]);
+                next.push(*child);
+            }
+        }
+    }
+
+    /// Those of `found` that are neither guards nor below the guard of another of them.
+    fn unguarded(&self, found: &BTreeMap<Id, Found>) -> BTreeSet<Id> {
+        let is_asked = |entry: &Entry| found.contains_key(&entry.id) && !is_guard(entry);
+        let mut unguarded: BTreeSet<Id> =
+            self.entries.values().filter(|entry| is_asked(entry)).map(|entry| entry.id).collect();
+        let owned = |entry: &&Entry| is_guard(entry) && self.entries.get(&entry.parent).is_some_and(is_asked);
+        for guard in self.entries.values().filter(owned) {
+            self.walk(vec![guard.id.pid], |entry| {
+                unguarded.remove(&entry.id);
+            });
+        }
+        unguarded
+    }
+}
+
+fn is_guard(entry: &Entry) -> bool {
+    entry.name == GUARD_NAME
+}
+
+/// Sends a signal to a process, unless it has ended. Says whether it was there to get it.
+fn signal(id: Id, signal: Signal) -> bool {
+    // Whoever may not be signalled or looked at is no process of this user's; nothing can be done about it.
+    open(id).ok().flatten().is_some_and(|process| is_alive(&process) && process.signal(signal).is_ok())
+}
+
+fn is_alive(process: &ProcessFd) -> bool {
+    !process.wait(Some(Instant::now())).unwrap_or(false)
+}
+
+/// The process itself, and no later one with its number.
+fn open(id: Id) -> io::Result<Option<ProcessFd>> {
+    match ProcessFd::open(id.pid) {
+        // From here on the descriptor holds whoever has the number now.
+        Ok(process) => Ok(sys::process(id.pid)?.filter(|entry| entry.id == id).map(|_| process)),
+        Err(error) if sys::is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pid: i32, parent: i32, name: &str) -> Entry {
+        Entry { id: Id { pid, started: 1 }, parent, name: name.to_owned() }
+    }
+
+    fn unguarded(processes: Vec<Entry>, found: &[i32]) -> Vec<i32> {
+        let tree = Tree::new(processes);
+        let found = found.iter().map(|pid| {
+            (tree.entries[pid].id, Found { is_guard: is_guard(&tree.entries[pid]), stopped: false })
+        });
+        tree.unguarded(&found.collect()).into_iter().map(|id| id.pid).collect()
+    }
+
+    #[test]
+    fn what_a_process_guards_itself_is_its_own_to_end() {
+        // 1 (guard) -> 2 -> 3, and 2 -> 4 (its guard) -> 5 (guard of one) -> 6
+        let all = || {
+            vec![
+                entry(1, 0, GUARD_NAME),
+                entry(2, 1, "worker"),
+                entry(3, 2, "sh"),
+                entry(4, 2, GUARD_NAME),
+                entry(5, 4, GUARD_NAME),
+                entry(6, 5, "nested"),
+            ]
+        };
+        assert_eq!(unguarded(all(), &[2, 3, 4, 5, 6]), [2, 3]);
+        // The owner itself asks: what its own guards guard is asked too.
+        assert_eq!(unguarded(all(), &[4, 5, 6]), [6]);
+    }
+
+    #[test]
+    fn a_walk_ends_where_parents_form_a_circle() {
+        // Two looks at different times can show that.
+        let tree = Tree::new(vec![entry(2, 3, "a"), entry(3, 2, "b")]);
+        let mut seen = Vec::new();
+        tree.walk(vec![2], |entry| seen.push(entry.id.pid));
+        assert_eq!(seen, [3, 2]);
+    }
+}

@@ -1,0 +1,114 @@
+//! Which processes there are, and who started whom.
+//!
+//! On Linux from `/proc`, elsewhere from `ps`. A look takes a while, in which processes start and end: what it tells is
+//! what each was when it was looked at.
+
+use std::io;
+
+/// A process, told from others that had its number before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Id {
+    pub(crate) pid: i32,
+    /// When it started, in ticks since the system did; 0 where the system does not tell.
+    pub(crate) started: u64,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: Id,
+    /// Who started it, or who took it over when that one had ended.
+    pub(crate) parent: i32,
+    /// What it calls itself, at most 15 bytes.
+    pub(crate) name: String,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use linux::{process, processes};
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use elsewhere::{process, processes};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod linux {
+    use std::fs;
+    use std::io::ErrorKind;
+
+    use super::{Entry, Id, io};
+
+    /// Every process that `/proc` shows, those included that have ended and were not waited for.
+    pub(crate) fn processes() -> io::Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        for folder in fs::read_dir("/proc")? {
+            let pid = folder?.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(entry) = pid.map_or(Ok(None), process)? {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The process that has this number now.
+    pub(crate) fn process(pid: i32) -> io::Result<Option<Entry>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(text) => Ok(parse(&String::from_utf8_lossy(&text))),
+            // It may end between any two steps: ESRCH is what reading says then.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `pid (name) state parent …`, where the name may hold spaces and parentheses; the start is field 22.
+    fn parse(stat: &str) -> Option<Entry> {
+        let (pid, rest) = stat.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let mut fields = rest.split(' ').skip(1);
+        let parent = fields.next()?.parse().ok()?;
+        let started = fields.nth(17)?.parse().ok()?;
+        Some(Entry { id: Id { pid: pid.parse().ok()?, started }, parent, name: name.to_owned() })
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn names_may_look_like_fields() {
+            let stat = "42 (a) R 7 (b) S 12 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 999 5";
+            let expected =
+                Entry { id: Id { pid: 42, started: 777 }, parent: 12, name: "a) R 7 (b".to_owned() };
+            assert_eq!(parse(stat), Some(expected));
+            assert_eq!(parse("42 (a) R"), None);
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod elsewhere {
+    use std::process::Command;
+
+    use super::{Entry, Id, io};
+
+    /// Every process that `ps` shows.
+    pub(crate) fn processes() -> io::Result<Vec<Entry>> {
+        list(&["-axo", "pid=,ppid=,comm="])
+    }
+
+    /// The process that has this number now.
+    pub(crate) fn process(pid: i32) -> io::Result<Option<Entry>> {
+        Ok(list(&["-o", "pid=,ppid=,comm=", "-p", &pid.to_string()])?.pop())
+    }
+
+    fn list(arguments: &[&str]) -> io::Result<Vec<Entry>> {
+        let output = Command::new("ps").args(arguments).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect())
+    }
+
+    fn parse(line: &str) -> Option<Entry> {
+        let (pid, rest) = line.trim().split_once(' ')?;
+        let (parent, name) = rest.trim_start().split_once(' ')?;
+        let id = Id { pid: pid.parse().ok()?, started: 0 };
+        Some(Entry { id, parent: parent.parse().ok()?, name: name.trim().to_owned() })
+    }
+}
