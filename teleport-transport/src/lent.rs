@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use teleport_wire::Buffer;
 
 /// Messages up to this size are not counted: that would cost as much as they do.
-const MAX_UNCOUNTED_BYTES: usize = 4096;
+const MAX_UNCOUNTED_BYTES: u64 = 4096;
 
 /// Counts bytes of received memory that are in users' hands. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +25,21 @@ impl Lent {
 
     /// Puts the memory of a message behind a loan, unless it is too small to count.
     pub(crate) fn watch(&self, memory: Buffer) -> (Buffer, Option<Loan>) {
-        if memory.len() <= MAX_UNCOUNTED_BYTES {
+        let bytes = memory.len() as u64;
+        self.watch_bytes(memory, bytes)
+    }
+
+    /// Memory of which so many bytes are in use, in users' hands from now on.
+    pub(crate) fn lend(&self, memory: Buffer, bytes: u64) -> Buffer {
+        let (memory, loan) = self.watch_bytes(memory, bytes);
+        drop(loan);
+        memory
+    }
+
+    fn watch_bytes(&self, memory: Buffer, bytes: u64) -> (Buffer, Option<Loan>) {
+        if bytes <= MAX_UNCOUNTED_BYTES {
             return (memory, None);
         }
-        let bytes = memory.len() as u64;
         let loan = Arc::new(State { bytes, came: AtomicBool::new(false), lent: self.clone() });
         (Buffer::from_owner_mut(Watched { memory, loan: loan.clone() }), Some(Loan(loan)))
     }
@@ -99,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn of_a_slab_what_is_in_use_counts_at_once() {
+        let lent = Lent::default();
+        let memory = lent.lend(Buffer::zeroed(100_000), 10_000);
+        assert_eq!((memory.len(), lent.bytes()), (100_000, 10_000));
+        drop(memory);
+        assert_eq!(lent.bytes(), 0);
+    }
+
+    #[test]
     fn what_nobody_took_never_counts() {
         let lent = Lent::default();
         let (memory, loan) = lent.watch(Buffer::zeroed(10_000));
@@ -106,7 +126,7 @@ mod tests {
         assert_eq!(lent.bytes(), 0);
         drop(loan);
         assert_eq!(lent.bytes(), 0);
-        let (memory, loan) = lent.watch(Buffer::zeroed(MAX_UNCOUNTED_BYTES));
-        assert!(loan.is_none() && memory.len() == MAX_UNCOUNTED_BYTES);
+        let (memory, loan) = lent.watch(Buffer::zeroed(MAX_UNCOUNTED_BYTES as usize));
+        assert!(loan.is_none() && memory.len() as u64 == MAX_UNCOUNTED_BYTES);
     }
 }

@@ -18,7 +18,7 @@ use teleport_wire::{
 };
 
 use super::calls::StructureOverrun;
-use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject};
+use super::incoming::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject, Unplaced, Whole};
 use super::liveness::Liveness;
 use super::messages::Messages;
 use super::pace::{Pace, Sight, SlowCalls};
@@ -144,45 +144,39 @@ impl Inbound {
         read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
     ) -> Result<(usize, usize, usize), Closed> {
         let remaining = self.decoder.chunk_remaining();
-        let open =
-            if remaining == 0 { None } else { self.reception.messages.get_mut(self.reception.chunk.id) };
-        let (read, offered, ahead_len) = match open {
-            Some(message) if !message.is_dropped() => {
-                // Within a message only the next header is read ahead, so that no payload lands there to be copied out.
-                let more = message.has_more_chunks();
-                let ahead_len = if more { ahead.len().min(Header::BYTES) } else { ahead.len() };
-                let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-                let (filled, offered) = message.slices(remaining, &mut slices);
+        let messages = &mut self.reception.messages;
+        let open = if remaining == 0 { None } else { messages.get_mut(self.reception.chunk.id) };
+        if let Some(message) = open {
+            // Within a message only the next header is read ahead, so that no payload lands there to be copied out.
+            let ahead_len =
+                if message.has_more_chunks() { ahead.len().min(Header::BYTES) } else { ahead.len() };
+            let mut place = message.place();
+            let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let (filled, offered) = place.slices(remaining, &mut slices);
+            if offered > 0 {
                 let mut all: [IoSliceMut<'_>; MAX_SEGMENTS_PER_READ + 1] =
                     std::array::from_fn(|_| IoSliceMut::new(&mut []));
                 for (slot, slice) in all.iter_mut().zip(slices) {
                     *slot = slice;
                 }
-                if offered == remaining {
+                let (read, ahead_len) = if offered == remaining {
                     all[filled] = IoSliceMut::new(&mut ahead[..ahead_len]);
-                    (read(&mut all[..=filled]), offered, ahead_len)
+                    (read(&mut all[..=filled]), ahead_len)
                 } else {
-                    (read(&mut all[..filled]), offered, 0)
-                }
+                    (read(&mut all[..filled]), 0)
+                };
+                let outcome = outcome(read, offered, ahead_len);
+                place.filled(outcome.as_ref().map_or(0, |(in_place, ..)| *in_place));
+                return outcome;
             }
-            _ => {
-                // Between two chunks as within one: a sender whose write ended with the chunk sends payload right after the
-                // next header, again and again.
-                let header = self.decoder.header_remaining();
-                let last = self.reception.messages.get(self.reception.chunk.id);
-                let more =
-                    header > 0 && last.is_some_and(|last| !last.is_dropped() && last.has_more_chunks());
-                let ahead_len = if more { ahead.len().min(header) } else { ahead.len() };
-                (read(&mut [IoSliceMut::new(&mut ahead[..ahead_len])]), 0, ahead_len)
-            }
-        };
-        match read {
-            Ok(0) => Err(Closed::Lost { error: None }),
-            Ok(bytes) => Ok((bytes.min(offered), bytes.saturating_sub(offered), offered + ahead_len)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((0, 0, 1)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((0, 0, 0)),
-            Err(error) => Err(Closed::Lost { error: Some(error) }),
         }
+        // Between two chunks as within one: a sender whose write ended with the chunk sends payload right after the next
+        // header, again and again.
+        let header = self.decoder.header_remaining();
+        let last = self.reception.messages.get(self.reception.chunk.id);
+        let more = header > 0 && last.is_some_and(|last| !last.is_dropped() && last.has_more_chunks());
+        let ahead_len = if more { ahead.len().min(header) } else { ahead.len() };
+        outcome(read(&mut [IoSliceMut::new(&mut ahead[..ahead_len])]), 0, ahead_len)
     }
 
     /// The memory of a message that waits has been paid for: tells the peer to send it.
@@ -304,6 +298,22 @@ impl Inbound {
     }
 }
 
+/// What a read came to that was offered so many bytes in place and ahead: bytes that went to their place, bytes behind
+/// them, and bytes asked for.
+fn outcome(
+    read: io::Result<usize>,
+    offered: usize,
+    ahead_len: usize,
+) -> Result<(usize, usize, usize), Closed> {
+    match read {
+        Ok(0) => Err(Closed::Lost { error: None }),
+        Ok(bytes) => Ok((bytes.min(offered), bytes.saturating_sub(offered), offered + ahead_len)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((0, 0, 1)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((0, 0, 0)),
+        Err(error) => Err(Closed::Lost { error: Some(error) }),
+    }
+}
+
 impl Reception {
     /// Ends the messages that were half received before this window began, and gives how many that were.
     fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
@@ -381,9 +391,8 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             let bytes = message.payload_bytes();
             return Err(ProtocolError::TooMuchData { id, bytes });
         }
-        let config = &self.reception.config;
-        if let Err(error) = message.allocate(&config.pool, config.lent.as_ref()) {
-            self.refuse_memory(id, error)?;
+        if let Err(unplaced) = message.find_place(self.gate, &self.reception.config) {
+            self.refuse_place(id, unplaced)?;
         }
         self.reception.chunk = Chunk {
             id,
@@ -404,8 +413,8 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
     fn end_chunk(&mut self) -> Result<(), ProtocolError> {
         let Chunk { id, bytes, crc } = self.reception.chunk;
         let Some(message) = self.reception.messages.get_mut(id) else { return Ok(()) };
-        if let Some(expected) = crc.filter(|_| !message.is_dropped())
-            && message.checksum_of_last(bytes) != expected
+        if let Some(expected) = crc
+            && message.checksum_of_last(bytes).is_some_and(|found| found != expected)
         {
             self.corrupt(id)?;
         }
@@ -498,7 +507,10 @@ impl<O: SharedOutbound> Session<'_, O> {
         })?;
         let admitted = match overrun {
             Some(overrun) => Err(overloaded(overrun)),
-            None => self.gate.admit(metadata.head.method, signature.payload_bytes()),
+            None => {
+                let admitted = self.gate.admit(metadata.head.method, signature.payload_bytes());
+                admitted.and_then(|slot| self.gate.admit_tree(slot, &signature).map(|()| slot))
+            }
         };
         let deadline = metadata.head.deadline.map(|time| Deadline { arrived: self.now, time });
         let idempotent = metadata.head.idempotent;
@@ -554,12 +566,20 @@ impl<O: SharedOutbound> Session<'_, O> {
         message.charge_eager(eager_bytes);
         let bytes = message.memory_bytes();
         if bytes == 0 {
-            return self.complete(id, message);
+            return self.begin_empty(id, message);
         }
         if !message.is_admitted() {
             self.events.push(Event::Wants { id, bytes });
         }
         self.reception.messages.insert(id, message);
+    }
+
+    /// A message without payload is whole, but a call may have a row all the same.
+    fn begin_empty(&mut self, id: u64, mut message: Incoming) {
+        match message.find_place(self.gate, &self.reception.config) {
+            Ok(()) => self.complete(id, message),
+            Err(unplaced) => self.answer(id, &refusal(unplaced)),
+        }
     }
 
     /// A message's head is legal, and nobody wants it: what comes of its payload will be dropped.
@@ -576,10 +596,9 @@ impl<O: SharedOutbound> Session<'_, O> {
         let _ = self.outbound.with(|outbound| outbound.push_answer(id, Message::error(error)));
     }
 
-    /// No memory for a message that was admitted. A call is answered; a client's future learns it too.
-    fn refuse_memory(&mut self, id: u64, error: crate::pool::MemoryError) -> Result<(), ProtocolError> {
-        let error = RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string());
-        self.drop_message(id, error)
+    /// No place for a message that was admitted. A call is answered; a client's future learns it too.
+    fn refuse_place(&mut self, id: u64, unplaced: Unplaced) -> Result<(), ProtocolError> {
+        self.drop_message(id, refusal(unplaced))
     }
 
     fn corrupt(&mut self, id: u64) -> Result<(), ProtocolError> {
@@ -646,11 +665,13 @@ impl<O: SharedOutbound> Session<'_, O> {
         }
         let event = match message.finish() {
             Err(hold) => Event::Dropped { hold },
-            Ok((Subject::Call { slot, deadline, idempotent, resume }, tree, hold)) => {
+            Ok(Whole { subject: Subject::Call { slot, deadline, idempotent, resume }, tree, hold, row }) => {
                 let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_TIME));
-                Event::Call(IncomingCall { id, slot, tree, deadline, idempotent, resume, hold })
+                Event::Call(IncomingCall { id, slot, tree, row, deadline, idempotent, resume, hold })
             }
-            Ok((Subject::Answer, tree, hold)) => Event::Answer { id, answer: Ok((tree, hold)) },
+            Ok(Whole { subject: Subject::Answer, tree, hold, .. }) => {
+                Event::Answer { id, answer: Ok((tree, hold)) }
+            }
         };
         self.events.push(event);
     }
@@ -662,6 +683,13 @@ fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolEr
         _ if !header.is_eager() => Ok(0),
         0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
         bytes => Ok(bytes),
+    }
+}
+
+fn refusal(unplaced: Unplaced) -> RemoteError {
+    match unplaced {
+        Unplaced::Refused(error) => error,
+        Unplaced::Memory(error) => RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string()),
     }
 }
 

@@ -1,19 +1,22 @@
 //! One message whose payload is arriving: which memory its next byte belongs to.
 //!
-//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `slices`/`placed` (read in place) or
-//! `copy` (what the read-ahead caught) -> `finish` (the tree). Memory is taken from the pool when the first byte comes.
-//! What comes of a message that was refused is only counted; neither memory nor structure is kept for it.
+//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `place`/`placed` (read in place) or
+//! `copy` (what the read-ahead caught) -> `finish` (the tree). Memory is taken from the pool when the first byte comes, unless
+//! the layer above has a row of a slab for the call: whoever arranges rows may move it meanwhile, so it is locked for each
+//! read. What comes of a message that was refused is only counted; neither memory nor structure is kept for it.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use teleport_wire::{Buffer, DecodeError, Order, Signature, Tree};
+use teleport_wire::{Buffer, DecodeError, Order, RemoteError, Run, Signature, Tree};
 
-use super::Hold;
 use super::calls::LARGE_STRUCTURE_BYTES;
-use crate::lent::{Lent, Loan};
-use crate::pool::{MemoryError, Pool};
+use super::{Gate, Hold};
+use crate::config::Config;
+use crate::lent::Loan;
+use crate::pool::MemoryError;
+use crate::rows::{RowGuard, Ticket};
 
 /// Segments of one message offered to one read; more arrive with the next.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
@@ -46,8 +49,35 @@ enum Target {
     None(Plan),
     /// Invariant: the buffer has one owner and is `Signature::memory_bytes` long.
     Memory(Plan, Buffer),
+    /// A call that is received into the row of a slab.
+    Row(Plan, Ticket),
     /// The message was refused: what still comes of it is dropped.
     Dropped,
+}
+
+/// Where the next bytes of a message belong, for one read.
+pub(super) enum Place<'a> {
+    /// The runs from the one that holds the next byte on, and how much of the payload is there.
+    Memory(&'a [Run], u64, &'a mut [u8]),
+    Row(RowGuard<'a>),
+    /// Nowhere: they are dropped.
+    None,
+}
+
+/// Why there is no place for a message's payload.
+pub(super) enum Unplaced {
+    Memory(MemoryError),
+    Refused(RemoteError),
+}
+
+/// A message that came whole.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) subject: Subject,
+    /// Null if it lies in a row.
+    pub(super) tree: Result<Tree, DecodeError>,
+    pub(super) hold: Hold,
+    pub(super) row: Option<Ticket>,
 }
 
 #[derive(Debug)]
@@ -120,7 +150,9 @@ impl Incoming {
 
     /// Whether its payload may come and it holds memory of a budget, since before `window` began.
     pub(super) fn holds_charge_before(&self, window: u32) -> bool {
-        let (Target::None(plan) | Target::Memory(plan, _)) = &self.target else { return false };
+        let (Target::None(plan) | Target::Memory(plan, _) | Target::Row(plan, _)) = &self.target else {
+            return false;
+        };
         let is_charged = match &self.hold {
             None => false,
             Some(Hold::Charged(_)) => true,
@@ -169,18 +201,34 @@ impl Incoming {
         self.announced_bytes < self.payload_bytes
     }
 
-    /// Takes the memory from the pool, once.
-    pub(super) fn allocate(&mut self, pool: &Pool, lent: Option<&Lent>) -> Result<(), MemoryError> {
-        if let Target::None(plan) = &self.target {
-            let mut memory = pool.alloc(plan.signature.memory_bytes())?;
-            if let Some(lent) = lent {
-                (memory, self.loan) = lent.watch(memory);
+    /// Finds the place for the payload, once: the row that the layer above has for a call, or memory from the pool.
+    pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), Unplaced> {
+        let Target::None(plan) = &self.target else { return Ok(()) };
+        let ticket = match plan.subject {
+            Subject::Call { slot, .. } => {
+                gate.place(slot, &plan.signature, &plan.order).map_err(Unplaced::Refused)?
             }
-            if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
-                self.target = Target::Memory(plan, memory);
-            }
+            Subject::Answer => None,
+        };
+        if ticket.is_none() && self.memory_bytes == 0 {
+            return Ok(());
+        }
+        let memory = if ticket.is_some() { Buffer::empty() } else { self.memory(config)? };
+        if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
+            self.target = match ticket {
+                Some(ticket) => Target::Row(plan, ticket),
+                None => Target::Memory(plan, memory),
+            };
         }
         Ok(())
+    }
+
+    fn memory(&mut self, config: &Config) -> Result<Buffer, Unplaced> {
+        let memory = config.pool.alloc(self.memory_bytes as usize).map_err(Unplaced::Memory)?;
+        let Some(lent) = &config.lent else { return Ok(memory) };
+        let (memory, loan) = lent.watch(memory);
+        self.loan = loan;
+        Ok(memory)
     }
 
     /// From now on, what comes of the message is dropped.
@@ -188,18 +236,121 @@ impl Incoming {
         self.target = Target::Dropped;
     }
 
-    /// Fills `slices` with the places of the next bytes, up to `bytes` of them, and says how many slices and bytes it
-    /// offers. Nothing for a message that is dropped.
+    /// Where the next bytes belong. A row stays where it is for as long as this lives.
+    pub(super) fn place(&mut self) -> Place<'_> {
+        match &mut self.target {
+            Target::Memory(plan, memory) => match memory.get_mut() {
+                Some(memory) => {
+                    Place::Memory(&plan.signature.runs()[self.run..], self.received_bytes, memory)
+                }
+                None => Place::None,
+            },
+            Target::Row(_, ticket) => Place::Row(ticket.row().lock()),
+            Target::None(_) | Target::Dropped => Place::None,
+        }
+    }
+
+    /// Takes note of bytes that were read into their place.
+    pub(super) fn placed(&mut self, bytes: usize) {
+        self.received_bytes += bytes as u64;
+        let Target::Memory(plan, _) = &self.target else { return };
+        let runs = plan.signature.runs();
+        while runs
+            .get(self.run)
+            .is_some_and(|run| run.payload_start + run.bytes as u64 <= self.received_bytes)
+        {
+            self.run += 1;
+        }
+    }
+
+    /// Copies bytes to where they belong.
+    pub(super) fn copy(&mut self, mut bytes: &[u8]) {
+        match &self.target {
+            Target::Memory(..) => {}
+            Target::Row(_, ticket) => {
+                ticket.row().push(bytes);
+                return self.placed(bytes.len());
+            }
+            Target::None(_) | Target::Dropped => return self.placed(bytes.len()),
+        }
+        while !bytes.is_empty() {
+            let mut place = self.place();
+            let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let (filled, offered) = place.slices(bytes.len(), &mut slices);
+            for slice in &mut slices[..filled] {
+                let (now, later) = bytes.split_at(slice.len());
+                slice.copy_from_slice(now);
+                bytes = later;
+            }
+            if offered == 0 {
+                debug_assert!(false, "bytes past the end of a message were checked by `announce`");
+                return;
+            }
+            drop(place);
+            self.placed(offered);
+        }
+    }
+
+    /// The checksum of the `bytes` payload bytes that came last, computed where they lie; none if they were dropped.
+    pub(super) fn checksum_of_last(&self, bytes: usize) -> Option<u32> {
+        let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
+        let (plan, memory) = match &self.target {
+            Target::Memory(plan, memory) => (plan, memory),
+            Target::Row(_, ticket) => return ticket.row().lock().checksum(start..end),
+            Target::None(_) | Target::Dropped => return None,
+        };
+        let mut crc = 0;
+        for run in plan.signature.runs() {
+            let run_end = run.payload_start + run.bytes as u64;
+            if run_end <= start || run.payload_start >= end {
+                continue;
+            }
+            let from = start.max(run.payload_start) - run.payload_start;
+            let to = end.min(run_end) - run.payload_start;
+            let place = run.memory_start + from as usize..run.memory_start + to as usize;
+            crc = teleport_wire::checksum(crc, &memory[place]);
+        }
+        Some(crc)
+    }
+
+    /// What pays for the memory of a message that nobody will read.
+    pub(super) fn into_hold(self) -> Hold {
+        self.hold.unwrap_or(Hold::None)
+    }
+
+    /// The message, whole; what pays for its memory alone if it was dropped.
+    pub(super) fn finish(self) -> Result<Whole, Hold> {
+        let hold = self.hold.unwrap_or(Hold::None);
+        let (plan, memory) = match self.target {
+            Target::None(plan) => (plan, Buffer::empty()),
+            Target::Memory(plan, memory) => (plan, memory),
+            Target::Row(Plan { subject, .. }, ticket) => {
+                return Ok(Whole { subject, tree: Ok(Tree::Null), hold, row: Some(ticket) });
+            }
+            Target::Dropped => return Err(hold),
+        };
+        let hold = hold.with_loan(self.loan);
+        let tree = plan.signature.build(&plan.order, memory);
+        Ok(Whole { subject: plan.subject, tree, hold, row: None })
+    }
+}
+
+impl Place<'_> {
+    /// Fills `slices` with the places of the next bytes, up to `bytes` of them, and says how many slices and bytes that are.
     pub(super) fn slices<'a>(
         &'a mut self,
         bytes: usize,
         slices: &mut [IoSliceMut<'a>; MAX_SEGMENTS_PER_READ],
     ) -> (usize, usize) {
-        let Target::Memory(plan, memory) = &mut self.target else { return (0, 0) };
-        let Some(mut rest) = memory.get_mut() else { return (0, 0) };
+        let (runs, received_bytes, memory) = match self {
+            Place::Memory(runs, received_bytes, memory) => (*runs, *received_bytes, memory),
+            Place::Row(row) => return row.slices(bytes, slices),
+            Place::None => return (0, 0),
+        };
+        let mut rest = &mut **memory;
         let (mut filled, mut offered, mut rest_start) = (0, 0, 0);
-        let mut next = self.received_bytes;
-        for run in &plan.signature.runs()[self.run..] {
+        let mut next = received_bytes;
+        for run in runs {
             if filled == MAX_SEGMENTS_PER_READ || offered == bytes {
                 break;
             }
@@ -217,72 +368,10 @@ impl Incoming {
         (filled, offered)
     }
 
-    /// Takes note of bytes that were read into the slices.
-    pub(super) fn placed(&mut self, bytes: usize) {
-        self.received_bytes += bytes as u64;
-        let Target::Memory(plan, _) = &self.target else { return };
-        let runs = plan.signature.runs();
-        while runs
-            .get(self.run)
-            .is_some_and(|run| run.payload_start + run.bytes as u64 <= self.received_bytes)
-        {
-            self.run += 1;
+    /// Takes note, of a row, before others see it again: bytes were read into the slices.
+    pub(super) fn filled(mut self, bytes: usize) {
+        if let Place::Row(row) = &mut self {
+            row.placed(bytes);
         }
-    }
-
-    /// Copies bytes to where they belong.
-    pub(super) fn copy(&mut self, mut bytes: &[u8]) {
-        if self.is_dropped() {
-            return self.placed(bytes.len());
-        }
-        while !bytes.is_empty() {
-            let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-            let (filled, offered) = self.slices(bytes.len(), &mut slices);
-            for slice in &mut slices[..filled] {
-                let (now, later) = bytes.split_at(slice.len());
-                slice.copy_from_slice(now);
-                bytes = later;
-            }
-            if offered == 0 {
-                debug_assert!(false, "bytes past the end of a message were checked by `announce`");
-                return;
-            }
-            self.placed(offered);
-        }
-    }
-
-    /// The checksum of the `bytes` payload bytes that came last, computed where they lie.
-    pub(super) fn checksum_of_last(&self, bytes: usize) -> u32 {
-        let Target::Memory(plan, memory) = &self.target else { return 0 };
-        let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
-        let mut crc = 0;
-        for run in plan.signature.runs() {
-            let run_end = run.payload_start + run.bytes as u64;
-            if run_end <= start || run.payload_start >= end {
-                continue;
-            }
-            let from = start.max(run.payload_start) - run.payload_start;
-            let to = end.min(run_end) - run.payload_start;
-            let place = run.memory_start + from as usize..run.memory_start + to as usize;
-            crc = teleport_wire::checksum(crc, &memory[place]);
-        }
-        crc
-    }
-
-    /// What pays for the memory of a message that nobody will read.
-    pub(super) fn into_hold(self) -> Hold {
-        self.hold.unwrap_or(Hold::None)
-    }
-
-    /// The message, whole, and what pays for its memory; the latter alone if it was dropped.
-    pub(super) fn finish(self) -> Result<(Subject, Result<Tree, DecodeError>, Hold), Hold> {
-        let hold = self.hold.unwrap_or(Hold::None);
-        let (plan, memory) = match self.target {
-            Target::None(plan) => (plan, Buffer::empty()),
-            Target::Memory(plan, memory) => (plan, memory),
-            Target::Dropped => return Err(hold),
-        };
-        let hold = hold.with_loan(self.loan);
-        Ok((plan.subject, plan.signature.build(&plan.order, memory), hold))
     }
 }

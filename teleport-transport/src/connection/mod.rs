@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, RemoteError, Resume, Tree};
+use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, Order, RemoteError, Resume, Signature, Tree};
 
 pub use self::error::{Closed, ProtocolError, SendError};
 pub use self::inbound::{Inbound, Received};
@@ -41,6 +41,7 @@ pub use self::staged::{MAX_SEGMENTS_PER_WRITE, Staged};
 use crate::budget::Charge;
 use crate::config::Config;
 use crate::lent::Loan;
+use crate::rows::Ticket;
 
 /// Which end of a connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +101,10 @@ pub struct IncomingCall {
     pub id: u64,
     /// What [`Gate::admit`] gave for its method.
     pub slot: u32,
-    /// The arguments; an error where a string is not UTF-8.
+    /// The arguments; an error where a string is not UTF-8. Null if they are in `row`.
     pub tree: Result<Tree, DecodeError>,
+    /// The row that the arguments were received into, if [`Gate::place`] gave one.
+    pub row: Option<Ticket>,
     /// When the caller stops waiting; none if it waits for as long as it takes.
     pub deadline: Option<Instant>,
     /// Whether the caller allows it to run twice.
@@ -165,13 +168,37 @@ pub enum Event {
     Goodbye(Goodbye),
 }
 
-/// Decides about calls when their metadata has come and no byte of payload was accepted.
+/// Decides about calls when their metadata has come and no byte of payload was accepted. Called with the receiving half
+/// locked: it must not block, nor use the connection.
 pub trait Gate {
     /// Gives a number for `method` that the call will carry, or refuses the call.
     ///
     /// # Errors
     /// What the caller is told; the call's payload is then not received.
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
+
+    /// Looks at what the arguments of a call are that was admitted as `slot`, before any memory is granted to them. Allows
+    /// all by default.
+    ///
+    /// # Errors
+    /// What the caller is told; the call's payload is then not received.
+    fn admit_tree(&self, _slot: u32, _signature: &Arc<Signature>) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    /// Gives a row of a slab for the arguments of a call, whose memory is paid for, right before the first byte of its
+    /// payload is received; none to have them in memory of their own, which is the default. The row is of this signature.
+    ///
+    /// # Errors
+    /// What the caller is told; the call's payload is then dropped as it comes.
+    fn place(
+        &self,
+        _slot: u32,
+        _signature: &Arc<Signature>,
+        _order: &Order,
+    ) -> Result<Option<Ticket>, RemoteError> {
+        Ok(None)
+    }
 }
 
 /// Reaches the sending half from the receiving one, for a moment.

@@ -10,6 +10,7 @@ use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
 use super::Link;
 use super::credit::Credit;
 use crate::connection::{Closed, Gate, Hold, SlowCalls};
+use crate::rows::Ticket;
 
 /// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
 #[derive(Debug)]
@@ -41,8 +42,10 @@ pub struct Call {
     pub id: u64,
     /// What [`Gate::admit`] gave for its method.
     pub slot: u32,
-    /// The arguments; an error where a string is not UTF-8.
+    /// The arguments; an error where a string is not UTF-8. Null if they are in `row`.
     pub tree: Result<Tree, DecodeError>,
+    /// The row that the arguments were received into, if [`Gate::place`] gave one.
+    pub row: Option<Ticket>,
     /// When the caller stops waiting, if it said so.
     pub deadline: Option<Instant>,
     /// Whether the caller allows it to run twice.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, Message};
+use teleport_wire::{ErrorKind, Hello, Limits, Message, Order, RemoteError, Signature};
 
 pub(crate) use self::backlog::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::credit::Credit;
@@ -44,6 +44,7 @@ use crate::budget::{Budget, Charge, OnGrant};
 use crate::config::{Config, MAX_TIME};
 use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
 use crate::poller::{Command, Poller};
+use crate::rows::Ticket;
 use crate::socket::Socket;
 use crate::spin::Spin;
 use crate::waste::Bin;
@@ -518,6 +519,7 @@ impl Link {
                         id: call.id,
                         slot: call.slot,
                         tree: call.tree,
+                        row: call.row,
                         deadline: call.deadline,
                         idempotent: call.idempotent,
                         resume: call.resume,
@@ -715,8 +717,21 @@ impl Link {
 struct Admission<'a>(&'a dyn DebugHandler);
 
 impl connection::Gate for Admission<'_> {
-    fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, teleport_wire::RemoteError> {
+    fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError> {
         self.0.admit(method, payload_bytes)
+    }
+
+    fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
+        self.0.admit_tree(slot, signature)
+    }
+
+    fn place(
+        &self,
+        slot: u32,
+        signature: &Arc<Signature>,
+        order: &Order,
+    ) -> Result<Option<Ticket>, RemoteError> {
+        self.0.place(slot, signature, order)
     }
 }
 
