@@ -1,5 +1,6 @@
 //! One side against frames made by hand: each rule of the format broken once, and what looks like a breach but is not.
 
+mod placing;
 mod resuming;
 mod sending;
 
@@ -34,6 +35,7 @@ impl Gate for Refusing {
 
 /// The side under test. Its peer is the test.
 struct Side {
+    gate: Box<dyn Gate>,
     inbound: Inbound,
     outbound: RefCell<Outbound>,
     events: Vec<Event>,
@@ -82,7 +84,7 @@ impl Side {
         let (inbound, outbound) = halves(role, &Arc::new(config), Instant::now());
         let (outbound, events) = (RefCell::new(outbound), Vec::new());
         let decoder = Decoder::new(&Limits::default());
-        Side { inbound, outbound, events, sent: Frames::default(), decoder }
+        Side { gate: Box::new(Refusing), inbound, outbound, events, sent: Frames::default(), decoder }
     }
 
     /// A side whose peer has introduced itself.
@@ -112,7 +114,8 @@ impl Side {
         while !bytes.is_empty() {
             let read = |slices: &mut [io::IoSliceMut<'_>]| io::Read::read_vectored(&mut bytes, slices);
             let events = &mut self.events;
-            match self.inbound.receive(Instant::now(), &mut ahead, &self.outbound, &Refusing, events, read) {
+            let now = Instant::now();
+            match self.inbound.receive(now, &mut ahead, &self.outbound, &*self.gate, events, read) {
                 Ok(_) => {}
                 Err(Closed::Protocol(error)) => return Err(error),
                 Err(other) => panic!("{other}"),
