@@ -566,20 +566,16 @@ impl<O: SharedOutbound> Session<'_, O> {
         message.charge_eager(eager_bytes);
         let bytes = message.memory_bytes();
         if bytes == 0 {
-            return self.begin_empty(id, message);
+            // It is whole, but a call may have a row all the same.
+            return match message.find_place(self.gate, &self.reception.config) {
+                Ok(()) => self.complete(id, message),
+                Err(unplaced) => self.answer(id, &refusal(unplaced)),
+            };
         }
         if !message.is_admitted() {
             self.events.push(Event::Wants { id, bytes });
         }
         self.reception.messages.insert(id, message);
-    }
-
-    /// A message without payload is whole, but a call may have a row all the same.
-    fn begin_empty(&mut self, id: u64, mut message: Incoming) {
-        match message.find_place(self.gate, &self.reception.config) {
-            Ok(()) => self.complete(id, message),
-            Err(unplaced) => self.answer(id, &refusal(unplaced)),
-        }
     }
 
     /// A message's head is legal, and nobody wants it: what comes of its payload will be dropped.

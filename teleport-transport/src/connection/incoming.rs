@@ -45,14 +45,12 @@ pub(super) struct Plan {
 
 #[derive(Debug)]
 enum Target {
-    /// The head came; no byte of the payload did.
-    None(Plan),
+    /// The head came, and no byte of the payload did; or the message was refused, and what still comes of it is dropped.
+    None,
     /// Invariant: the buffer has one owner and is `Signature::memory_bytes` long.
-    Memory(Plan, Buffer),
+    Memory(Buffer),
     /// A call that is received into the row of a slab.
-    Row(Plan, Ticket),
-    /// The message was refused: what still comes of it is dropped.
-    Dropped,
+    Row(Ticket),
 }
 
 /// Where the next bytes of a message belong, for one read.
@@ -82,6 +80,8 @@ pub(super) struct Whole {
 
 #[derive(Debug)]
 pub(super) struct Incoming {
+    /// None if it was refused. Invariant: then the target is none too.
+    plan: Option<Plan>,
     target: Target,
     payload_bytes: u64,
     /// What the payload costs: its memory with each leaf at its alignment.
@@ -105,7 +105,8 @@ impl Incoming {
         Incoming {
             payload_bytes: plan.signature.payload_bytes(),
             memory_bytes: plan.signature.memory_bytes() as u64,
-            target: Target::None(plan),
+            plan: Some(plan),
+            target: Target::None,
             received_bytes: 0,
             run: 0,
             hold: None,
@@ -117,7 +118,9 @@ impl Incoming {
 
     /// A message that nobody wants, whose payload may still come.
     pub(super) fn dropped(plan: Plan) -> Incoming {
-        Incoming { target: Target::Dropped, ..Incoming::new(plan) }
+        let mut dropped = Incoming::new(plan);
+        dropped.drop_payload();
+        dropped
     }
 
     /// The memory is paid for, if it was not and `hold` is as much as it takes; true then.
@@ -150,9 +153,7 @@ impl Incoming {
 
     /// Whether its payload may come and it holds memory of a budget, since before `window` began.
     pub(super) fn holds_charge_before(&self, window: u32) -> bool {
-        let (Target::None(plan) | Target::Memory(plan, _) | Target::Row(plan, _)) = &self.target else {
-            return false;
-        };
+        let Some(plan) = &self.plan else { return false };
         let is_charged = match &self.hold {
             None => false,
             Some(Hold::Charged(_)) => true,
@@ -174,7 +175,7 @@ impl Incoming {
     }
 
     pub(super) fn is_dropped(&self) -> bool {
-        matches!(self.target, Target::Dropped)
+        self.plan.is_none()
     }
 
     pub(super) fn payload_bytes(&self) -> u64 {
@@ -203,22 +204,16 @@ impl Incoming {
 
     /// Finds the place for the payload, once: the row that the layer above has for a call, or memory from the pool.
     pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), Unplaced> {
-        let Target::None(plan) = &self.target else { return Ok(()) };
-        let ticket = match plan.subject {
-            Subject::Call { slot, .. } => {
-                gate.place(slot, &plan.signature, &plan.order).map_err(Unplaced::Refused)?
+        let (Some(plan), Target::None) = (&self.plan, &self.target) else { return Ok(()) };
+        if let Subject::Call { slot, .. } = plan.subject {
+            let row = gate.place(slot, &plan.signature, &plan.order).map_err(Unplaced::Refused)?;
+            if let Some(ticket) = row {
+                self.target = Target::Row(ticket);
+                return Ok(());
             }
-            Subject::Answer => None,
-        };
-        if ticket.is_none() && self.memory_bytes == 0 {
-            return Ok(());
         }
-        let memory = if ticket.is_some() { Buffer::empty() } else { self.memory(config)? };
-        if let Target::None(plan) = std::mem::replace(&mut self.target, Target::Dropped) {
-            self.target = match ticket {
-                Some(ticket) => Target::Row(plan, ticket),
-                None => Target::Memory(plan, memory),
-            };
+        if self.memory_bytes > 0 {
+            self.target = Target::Memory(self.memory(config)?);
         }
         Ok(())
     }
@@ -233,27 +228,28 @@ impl Incoming {
 
     /// From now on, what comes of the message is dropped.
     pub(super) fn drop_payload(&mut self) {
-        self.target = Target::Dropped;
+        self.plan = None;
+        self.target = Target::None;
     }
 
     /// Where the next bytes belong. A row stays where it is for as long as this lives.
     pub(super) fn place(&mut self) -> Place<'_> {
-        match &mut self.target {
-            Target::Memory(plan, memory) => match memory.get_mut() {
+        match (&mut self.target, &self.plan) {
+            (Target::Memory(memory), Some(plan)) => match memory.get_mut() {
                 Some(memory) => {
                     Place::Memory(&plan.signature.runs()[self.run..], self.received_bytes, memory)
                 }
                 None => Place::None,
             },
-            Target::Row(_, ticket) => Place::Row(ticket.row().lock()),
-            Target::None(_) | Target::Dropped => Place::None,
+            (Target::Row(ticket), _) => Place::Row(ticket.row().lock()),
+            _ => Place::None,
         }
     }
 
     /// Takes note of bytes that were read into their place.
     pub(super) fn placed(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
-        let Target::Memory(plan, _) = &self.target else { return };
+        let (Target::Memory(_), Some(plan)) = (&self.target, &self.plan) else { return };
         let runs = plan.signature.runs();
         while runs
             .get(self.run)
@@ -264,40 +260,27 @@ impl Incoming {
     }
 
     /// Copies bytes to where they belong.
-    pub(super) fn copy(&mut self, mut bytes: &[u8]) {
-        match &self.target {
-            Target::Memory(..) => {}
-            Target::Row(_, ticket) => {
-                ticket.row().push(bytes);
-                return self.placed(bytes.len());
+    pub(super) fn copy(&mut self, bytes: &[u8]) {
+        match (&mut self.target, &self.plan) {
+            (Target::Memory(memory), Some(plan)) => {
+                let runs = &plan.signature.runs()[self.run..];
+                if let Some(memory) = memory.get_mut() {
+                    copy_to_runs(runs, self.received_bytes, memory, bytes);
+                }
             }
-            Target::None(_) | Target::Dropped => return self.placed(bytes.len()),
+            (Target::Row(ticket), _) => ticket.row().push(bytes),
+            _ => {}
         }
-        while !bytes.is_empty() {
-            let mut place = self.place();
-            let mut slices = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-            let (filled, offered) = place.slices(bytes.len(), &mut slices);
-            for slice in &mut slices[..filled] {
-                let (now, later) = bytes.split_at(slice.len());
-                slice.copy_from_slice(now);
-                bytes = later;
-            }
-            if offered == 0 {
-                debug_assert!(false, "bytes past the end of a message were checked by `announce`");
-                return;
-            }
-            drop(place);
-            self.placed(offered);
-        }
+        self.placed(bytes.len());
     }
 
     /// The checksum of the `bytes` payload bytes that came last, computed where they lie; none if they were dropped.
     pub(super) fn checksum_of_last(&self, bytes: usize) -> Option<u32> {
         let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
-        let (plan, memory) = match &self.target {
-            Target::Memory(plan, memory) => (plan, memory),
-            Target::Row(_, ticket) => return ticket.row().lock().checksum(start..end),
-            Target::None(_) | Target::Dropped => return None,
+        let (plan, memory) = match (&self.plan, &self.target) {
+            (Some(plan), Target::Memory(memory)) => (plan, memory),
+            (_, Target::Row(ticket)) => return ticket.row().lock().checksum(start..end),
+            _ => return None,
         };
         let mut crc = 0;
         for run in plan.signature.runs() {
@@ -321,18 +304,33 @@ impl Incoming {
     /// The message, whole; what pays for its memory alone if it was dropped.
     pub(super) fn finish(self) -> Result<Whole, Hold> {
         let hold = self.hold.unwrap_or(Hold::None);
-        let (plan, memory) = match self.target {
-            Target::None(plan) => (plan, Buffer::empty()),
-            Target::Memory(plan, memory) => (plan, memory),
-            Target::Row(Plan { subject, .. }, ticket) => {
+        let Some(Plan { subject, signature, order }) = self.plan else { return Err(hold) };
+        let memory = match self.target {
+            Target::None => Buffer::empty(),
+            Target::Memory(memory) => memory,
+            Target::Row(ticket) => {
                 return Ok(Whole { subject, tree: Ok(Tree::Null), hold, row: Some(ticket) });
             }
-            Target::Dropped => return Err(hold),
         };
         let hold = hold.with_loan(self.loan);
-        let tree = plan.signature.build(&plan.order, memory);
-        Ok(Whole { subject: plan.subject, tree, hold, row: None })
+        Ok(Whole { subject, tree: signature.build(&order, memory), hold, row: None })
     }
+}
+
+/// Copies the payload bytes from `at` on to where they belong; the first of `runs` holds that one.
+fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
+    let (mut at, mut rest) = (at, bytes);
+    for run in runs {
+        let skip = (at - run.payload_start) as usize;
+        let (now, later) = rest.split_at(rest.len().min(run.bytes - skip));
+        memory[run.memory_start + skip..][..now.len()].copy_from_slice(now);
+        at += now.len() as u64;
+        rest = later;
+        if rest.is_empty() {
+            return;
+        }
+    }
+    debug_assert!(rest.is_empty(), "bytes past the end of a message were checked by `announce`");
 }
 
 impl Place<'_> {

@@ -13,46 +13,51 @@ pub trait Rows: Send + Sync {
 }
 
 /// A call's row. Who drops it without having [completed](Ticket::complete) it abandons the row.
-pub struct Ticket {
+///
+/// One pointer, so that calls without a row are no larger for it.
+#[derive(Debug)]
+pub struct Ticket(Box<Held>);
+
+struct Held {
     row: Arc<Row>,
     key: u64,
-    /// None once it is completed.
-    rows: Option<Arc<dyn Rows>>,
+    rows: Arc<dyn Rows>,
+    is_complete: bool,
 }
 
 impl Ticket {
     /// A ticket for `row`, which `rows` knows as `key`.
     pub fn new(row: Arc<Row>, key: u64, rows: Arc<dyn Rows>) -> Ticket {
-        Ticket { row, key, rows: Some(rows) }
+        Ticket(Box::new(Held { row, key, rows, is_complete: false }))
     }
 
     /// What its row is called.
     pub fn key(&self) -> u64 {
-        self.key
+        self.0.key
     }
 
     /// Its row.
     pub fn row(&self) -> &Arc<Row> {
-        &self.row
+        &self.0.row
     }
 
     /// The call has come whole; gives the key.
     pub fn complete(mut self) -> u64 {
-        self.rows = None;
-        self.key
+        self.0.is_complete = true;
+        self.0.key
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(rows) = self.rows.take() {
-            rows.abandoned(self.key);
+        if !self.is_complete {
+            self.rows.abandoned(self.key);
         }
     }
 }
 
-impl fmt::Debug for Ticket {
+impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("key", &self.key).field("row", &self.row).finish_non_exhaustive()
+        f.debug_struct("Held").field("key", &self.key).field("row", &self.row).finish_non_exhaustive()
     }
 }
