@@ -192,7 +192,12 @@ impl ClientBuilder {
             max_memory: self.max_memory,
             resolvers: self.resolvers,
             // Of each client its own: builders can be used again.
-            config: Arc::new(Config { session: random_id(), lent: Some(Lent::default()), ..self.config }),
+            config: Arc::new(Config {
+                session: random_id(),
+                lent: Some(Lent::default()),
+                max_open_calls: u32::try_from(self.max_inflight.max(1)).unwrap_or(u32::MAX),
+                ..self.config
+            }),
             dialler: dial::start,
         })
         .map_err(ClientError::System)?;

@@ -26,7 +26,8 @@ pub struct Config {
     pub name: String,
     /// Limits on what is received; the peer learns them and keeps to them.
     pub limits: Limits,
-    /// Calls that a client may have open on one connection. Default: 4,096.
+    /// Calls that a client may have open on one connection. A client tells its server how many it will have at most, for the
+    /// server's log. Default: 4,096.
     pub max_open_calls: u32,
     /// Memory that names, shapes and nodes of the calls that have no answer may take on one connection, their payload not
     /// counted. A call past it is answered with the error `overloaded`; one alone always fits. A client holds as much for
@@ -102,7 +103,7 @@ impl Config {
             features: feature(self.checksum, Hello::CHECKSUM) | feature(self.resume, Hello::RESUME),
             limits: self.limits,
             eager_credit_bytes: self.eager_credit_bytes,
-            max_open_calls: if role == Role::Server { self.max_open_calls } else { 0 },
+            max_open_calls: self.max_open_calls,
             instance: self.instance,
             session: if role == Role::Client { self.session } else { Id128::NONE },
             name: self.name.clone(),

@@ -31,8 +31,8 @@ pub struct Hello {
     pub limits: Limits,
     /// Bytes of payload memory that may be under way to it without a grant.
     pub eager_credit_bytes: u64,
-    /// Calls that it accepts at the same time on this connection, at most [`MAX_OPEN_CALLS`]; 0 from a
-    /// client, which accepts none.
+    /// Calls that it accepts at the same time on this connection, at most [`MAX_OPEN_CALLS`]; from a client, which
+    /// accepts none, how many it will have open at most, or 0.
     pub max_open_calls: u32,
     /// Changes whenever the side starts anew, so that a peer knows it has lost what it held.
     pub instance: Id128,
