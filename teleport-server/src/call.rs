@@ -6,7 +6,7 @@
 //! caller has it. Never waits. Bound: the client's open calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::counters::Counter;
-use crate::methods::Entry;
+use crate::methods::{Entry, Route};
 use crate::peer::Peer;
 use crate::queue::{Seat, Waiting};
 use crate::session::Session;
@@ -41,7 +41,10 @@ pub(crate) struct OpenCall {
     knows_cancelled: AtomicBool,
     /// Until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
+    /// Where in its pool's queue it stands.
     seat: Seat,
+    /// Its number among the calls of a batched method; written before anybody else knows the call there.
+    key: AtomicU64,
 }
 
 impl OpenCall {
@@ -65,12 +68,29 @@ impl OpenCall {
             knows_cancelled: AtomicBool::new(false),
             arguments: Mutex::new(Some(arguments)),
             seat: Seat::default(),
+            key: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn set_key(&self, key: u64) {
+        self.key.store(key, Ordering::Relaxed);
+    }
+
+    pub(crate) fn key(&self) -> u64 {
+        self.key.load(Ordering::Relaxed)
     }
 
     /// Takes the arguments, once: whoever gets them decides what becomes of the call.
     pub(crate) fn claim(&self) -> Option<Arguments> {
         self.arguments.lock().take()
+    }
+
+    /// Has it not run, if it has not started: true then. Gives its memory back.
+    pub(crate) fn give_up(&self) -> bool {
+        match self.entry.route {
+            Route::Batch(batcher) => self.peer.core.batchers[batcher].withdraw(self).is_some(),
+            Route::Inline | Route::Pool(_) => self.claim().is_some(),
+        }
     }
 
     /// Whether the call still waits for a worker.
@@ -114,8 +134,7 @@ impl OpenCall {
 
     /// Refuses a call that did not start in time.
     pub(crate) fn refuse_late(&self) {
-        let text = "the call's time was over before it could start";
-        self.refuse(&RemoteError::new(ErrorKind::Deadline, Ran::No, text));
+        self.refuse(&late());
     }
 
     /// Sends a result. Only the first answer of a call goes out.
@@ -143,6 +162,11 @@ impl OpenCall {
             counter.take_back();
         }
     }
+}
+
+/// What a call is told that did not start in time.
+pub(crate) fn late() -> RemoteError {
+    RemoteError::new(ErrorKind::Deadline, Ran::No, "the call's time was over before it could start")
 }
 
 impl Waiting for OpenCall {

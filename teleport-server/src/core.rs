@@ -13,6 +13,8 @@ use teleport_transport::connection::{Quota, Role, UnsentBytes};
 use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
 use teleport_transport::{AcceptError, Acceptor, Budget, Lent, Link, Poller, Socket};
 
+use crate::batch::batcher::{Batcher, Surroundings};
+use crate::batch::waiting::Expired;
 use crate::call::OpenCall;
 use crate::counters::Counters;
 use crate::credit::Credit;
@@ -21,7 +23,7 @@ use crate::error::ServeError;
 use crate::expiry::Expiry;
 use crate::lifecycle::Lifecycle;
 use crate::log_limit::LogLimit;
-use crate::methods::Table;
+use crate::methods::{BatchPlan, PoolPlan, Route, Table};
 use crate::options::Options;
 use crate::peer::Peer;
 use crate::queue::Queue;
@@ -50,7 +52,9 @@ pub(crate) struct Connection {
 pub(crate) struct Core {
     pub(crate) table: Table,
     /// One queue for each pool of the table.
-    pub(crate) pools: Vec<Queue<OpenCall>>,
+    pub(crate) pools: Vec<Arc<Queue<OpenCall>>>,
+    /// One for each batched method of the table.
+    pub(crate) batchers: Vec<Arc<Batcher>>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) counters: Counters,
@@ -82,13 +86,21 @@ impl Core {
         lifecycle: Arc<Lifecycle>,
     ) -> Arc<Core> {
         let (config, budget) = (options.config(), Budget::new(options.shared_memory()));
-        let spin = config.spin;
+        let queue = |pool: &PoolPlan| Arc::new(Queue::new(config.spin, &pool.batched));
+        let pools: Vec<Arc<Queue<OpenCall>>> = table.pools.iter().map(queue).collect();
+        let batcher = |plan: &BatchPlan| {
+            let (queue, number) = (pools[plan.pool].clone(), plan.number);
+            let around = Surroundings { queue, number, budget: budget.clone(), lent: config.lent.clone() };
+            Batcher::new(&plan.method, &plan.plan, plan.is_listed, around)
+        };
+        let batchers = table.batches.iter().map(batcher).collect();
         Arc::new(Core {
             instance: config.instance,
             lent: config.lent.clone(),
             sessions: options.sessions(budget.clone()),
             expiry: Expiry::new(Instant::now()),
-            pools: table.pools.iter().map(|_| Queue::new(spin)).collect(),
+            pools,
+            batchers,
             ledger: Ledger::new(table.logging_workers()),
             table,
             lifecycle,
@@ -176,7 +188,16 @@ impl Core {
         }
         let queued = self.pools.iter().map(|pool| pool.expire(now));
         let (mut late, mut next) = (Vec::new(), None);
-        // Pools first: what a worker takes from there and parks notes its deadline again.
+        for batcher in &self.batchers {
+            let Expired { refused, starved, next: earliest } = batcher.expire(now);
+            next = next.into_iter().chain(earliest).min();
+            for (call, error) in refused {
+                call.refuse(&error);
+            }
+            let told = starved.iter().filter(|_| self.log_limit.allows());
+            told.for_each(|waiting| batcher.tell(waiting));
+        }
+        // Pools before those that are parked: what a worker takes from there and parks notes its deadline again.
         let parked = self.peers().into_iter().map(|peer| peer.expire_parked(now));
         for (calls, earliest) in queued.chain(parked) {
             late.extend(calls);
@@ -185,33 +206,65 @@ impl Core {
         // The supervisor is the one that asks.
         self.expiry.note(next);
         for call in late {
-            // Dropping the arguments gives their memory back.
-            if call.claim().is_some() {
+            if call.give_up() {
                 call.refuse_late();
             }
         }
     }
 
+    /// The batcher of a method, if it is batched.
+    pub(crate) fn batcher_of(&self, slot: u32) -> Option<&Arc<Batcher>> {
+        match self.table.entry(slot)?.route {
+            Route::Batch(batcher) => self.batchers.get(batcher),
+            Route::Inline | Route::Pool(_) => None,
+        }
+    }
+
+    /// The batcher that has this number in the queue of a pool.
+    pub(crate) fn batcher_in(&self, pool: usize, number: usize) -> &Batcher {
+        let is_it = |plan: &BatchPlan| plan.pool == pool && plan.number == number;
+        let found = self.table.batches.iter().position(is_it);
+        &self.batchers[found.expect("the queue was made for those of the table")]
+    }
+
     /// A function failed: its caller is told, and so is the server's owner.
     pub(crate) fn function_failed(&self, call: &OpenCall, error: RemoteError) {
+        // A function that gave up since nobody waits for it: no failure of the server's. One that did not know fails.
+        if error.kind == ErrorKind::Failed && call.knows_cancelled() {
+            let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
+            tracing::debug!(method, caller, "a cancelled call ended: {error}");
+            return call.refuse(&error);
+        }
+        self.fail(call, 0, error);
+    }
+
+    /// A function failed for a whole batch: all callers are told, and the server's owner once.
+    pub(crate) fn batch_failed(&self, calls: &[Arc<OpenCall>], error: RemoteError) {
+        let Some((first, others)) = calls.split_first() else { return };
+        for call in others {
+            call.refuse(&error);
+        }
+        if error.kind == ErrorKind::Failed && calls.iter().all(|call| call.knows_cancelled()) {
+            return first.refuse(&error);
+        }
+        self.fail(first, others.len(), error);
+    }
+
+    /// Tells the caller of one call, and the owner of it and of so many `others` that had the same failure.
+    fn fail(&self, call: &OpenCall, others: usize, error: RemoteError) {
         // The caller's own mistake.
         if error.kind == ErrorKind::BadArguments {
             return call.refuse(&error);
         }
-        let (method, caller) = (&*call.entry.name, call.peer.name(&call.link));
-        // A function that gave up since nobody waits for it: no failure of the server's. One that did not know fails.
-        if error.kind == ErrorKind::Failed && call.knows_cancelled() {
-            tracing::debug!(method, caller, "a cancelled call ended: {error}");
-            return call.refuse(&error);
+        let (method, mut caller) = (&*call.entry.name, call.peer.name(&call.link).to_owned());
+        if others > 0 {
+            caller.push_str(&format!(" and {others} others in its batch"));
         }
         if self.log_limit.allows() {
             tracing::warn!(method, caller, "a call failed: {error}");
         }
-        let failure = ServeError::Function {
-            method: method.to_owned(),
-            caller: caller.to_owned(),
-            error: Box::new(error.clone()),
-        };
+        let method = method.to_owned();
+        let failure = ServeError::Function { method, caller, error: Box::new(error.clone()) };
         self.note(failure, || call.refuse(&error));
     }
 

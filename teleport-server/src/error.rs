@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::batch::options::BatchProblem;
 use teleport_transport::BindError;
 use teleport_transport::wire::RemoteError;
 
@@ -44,6 +45,14 @@ pub enum ServeError {
         /// The method.
         name: String,
     },
+    /// A method is batched in a way that does not work.
+    #[error("method {name:?}: {problem}")]
+    Batch {
+        /// The method.
+        name: String,
+        /// What is wrong.
+        problem: BatchProblem,
+    },
     /// A done function belongs to a method that gives no logs.
     #[error("method {name:?} has a done function, but gives no logs: register it with `Method::logged`")]
     NotLogged {
@@ -67,7 +76,7 @@ pub enum ServeError {
     Function {
         /// The method.
         method: String,
-        /// The name of the client, or its address where it has no name.
+        /// The name of the client, or its address where it has no name; of a batch that of the first row, and how many others.
         caller: String,
         /// What the caller was told.
         error: Box<RemoteError>,

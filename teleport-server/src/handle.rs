@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use teleport_transport::Address;
 
+use crate::batch::stats::BatchStats;
 use crate::core::Core;
 use crate::counters::Stats;
 use crate::error::ServeError;
@@ -51,6 +52,7 @@ impl ServerHandle {
         let connections = self.core.connections();
         Stats {
             queued: self.core.pools.iter().map(|pool| pool.len()).sum::<usize>()
+                + self.core.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>()
                 + self.core.peers().iter().map(|peer| peer.parked()).sum::<usize>(),
             awaiting_done: self.core.ledger.waiting(),
             held_bytes: self.core.budget.used_bytes(),
@@ -60,6 +62,11 @@ impl ServerHandle {
             unsent_bytes: connections.iter().map(|connection| connection.link.queued_bytes()).sum(),
             ..self.core.counters.stats()
         }
+    }
+
+    /// What the batches of a method did so far; none if there is no such method, or it is not batched.
+    pub fn batches(&self, method: &str) -> Option<BatchStats> {
+        self.core.table.batcher(method).map(|batcher| self.core.batchers[batcher].stats())
     }
 
     /// Tells of the first function or done function that failed or panicked since this was last asked, and forgets it.

@@ -43,6 +43,7 @@
 //! With `panic = "abort"` nothing can be caught: a panicking function ends the whole process. The log says so at start.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod call;
 mod context;
 mod core;
@@ -68,7 +69,10 @@ mod supervisor;
 mod usual;
 mod worker;
 
-pub use context::Context;
+pub use batch::list::{AllOrNone, Each, IntoReplies, ListFunction};
+pub use batch::options::{Batch, BatchProblem};
+pub use batch::stats::BatchStats;
+pub use context::{CallOfRow, Context};
 pub use counters::Stats;
 pub use error::ServeError;
 pub use failure::{BoxError, Failure};

@@ -7,6 +7,8 @@ use std::fmt;
 
 use teleport_transport::wire::{FromTree, IntoTree, Tree, TreeError};
 
+use crate::batch::list::{ErasedList, IntoReplies, ListFunction, erase};
+use crate::batch::options::Batch;
 use crate::context::Context;
 use crate::failure::BoxError;
 
@@ -30,6 +32,14 @@ pub(crate) enum NoOutput {
 /// A function of any form, called with a tree.
 pub(crate) type Erased = Box<dyn Fn(Tree, Context) -> Result<Output, NoOutput> + Send + Sync>;
 
+/// A method's function.
+pub(crate) enum Body {
+    /// Of one call, or of all calls of a batch stacked.
+    Tree(Erased),
+    /// Of a list of calls.
+    List(ErasedList),
+}
+
 /// What a method runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -41,17 +51,20 @@ pub(crate) enum Place {
 /// A function with options, for [`Methods::register`](crate::Methods::register).
 ///
 /// ```
-/// use teleport_server::{Method, Methods};
+/// use teleport_server::{Batch, Method, Methods};
 /// use teleport_server::wire::{Tree, tree};
 ///
 /// let methods = Methods::new()
 ///     .register("echo", |x: Tree| x) // the shared pool of workers
 ///     .register("save", Method::new(|x: Tree| drop(x)).workers(2)) // a pool of its own
 ///     .register("ping", Method::inline(|x: Tree| x)) // on the poller's thread: must not block
+///     .register("act", Method::batched(Batch::up_to(32), |x: Tree| x)) // once for up to 32 calls: arrays [n, …]
 ///     .register("step", Method::logged(|x: Tree| (x.clone(), tree!({"seen": x})))); // (reply, logs)
 /// ```
 pub struct Method {
-    pub(crate) function: Erased,
+    pub(crate) function: Body,
+    /// None: each call runs alone.
+    pub(crate) batch: Option<Batch>,
     pub(crate) place: Place,
     pub(crate) logged: bool,
     /// Whether `workers` was called, which an inline method has no use for.
@@ -66,6 +79,61 @@ impl Method {
         F::Return: IntoReply<K>,
     {
         Method::with(Place::Shared, false, reply_of(function))
+    }
+
+    /// A method that runs once for many calls. Calls with the same structure, dtypes and shapes are put together: each array of
+    /// shape `[…]` becomes one of shape `[n, …]` with a row for each call, each scalar one of shape `[n]`. The function
+    /// returns a tree of such arrays, and each call gets its row of all of them. Rows are received where they lie and sent from
+    /// there. n is at most what `batch` says, [`Context::rows_padded`], and less where so many rows would take more
+    /// than an eighth of the memory for calls (three quarters of `max_memory`).
+    ///
+    /// A string or bytes in the arguments is an error for its caller: see [`listed`](Method::listed). Calls of other shapes are
+    /// never in the same batch. A failure of the function, or a result with another first axis than n, goes to all calls of
+    /// the batch.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use teleport_server::{Batch, BoxError, Context, Method, Methods};
+    /// use teleport_server::wire::{Array, Tree, tree};
+    ///
+    /// fn act(mut x: Tree, cx: Context) -> Result<Tree, BoxError> {
+    ///     let image: Array = x.take("image")?; // u8 [n, 64, 64, 3]
+    ///     assert_eq!(image.shape()[0], cx.rows_padded());
+    ///     let mut action = cx.alloc::<f32>([cx.rows_padded(), 7])?;
+    ///     action.as_mut_slice::<f32>()?.fill(0.5);
+    ///     Ok(tree!({"action": action})) // each caller gets f32 [7]
+    /// }
+    /// let batch = Batch::up_to(32).max_wait(Duration::from_millis(2)).pad_to([8, 16, 32]);
+    /// let methods = Methods::new().register("act", Method::batched(batch, act));
+    /// ```
+    pub fn batched<F, S, K>(batch: Batch, function: F) -> Method
+    where
+        F: Function<S>,
+        F::Return: IntoReply<K>,
+    {
+        Method::new(function).batch(batch)
+    }
+
+    /// A method that runs once for many calls, and gets them in a list: for arguments of different shapes, for strings, and
+    /// where each call has a result or an error of its own. The function gets a `Vec` of the calls' arguments and returns a
+    /// `Vec` with one reply, or `Result` of one, for each, in the same order; or a `Result` of such a `Vec`, whose error
+    /// goes to all. A call whose arguments do not fit gets its error alone and is not in the list.
+    ///
+    /// ```
+    /// use teleport_server::{Batch, BoxError, Method, Methods};
+    ///
+    /// fn lengths(texts: Vec<String>) -> Vec<Result<usize, BoxError>> {
+    ///     texts.iter().map(|text| if text.is_empty() { Err("nothing to measure".into()) } else { Ok(text.len()) }).collect()
+    /// }
+    /// let methods = Methods::new().register("length", Method::listed(Batch::up_to(8), lengths));
+    /// ```
+    pub fn listed<F, S, K>(batch: Batch, function: F) -> Method
+    where
+        F: ListFunction<S>,
+        F::Return: IntoReplies<K>,
+    {
+        let body = Body::List(erase(function));
+        Method { function: body, batch: Some(batch), place: Place::Shared, logged: false, has_workers: false }
     }
 
     /// A method that runs on the thread that received the call, without a change of threads: the shortest way for
@@ -110,8 +178,16 @@ impl Method {
         self
     }
 
+    /// Runs once for many calls, as [`batched`](Method::batched) says, with one reply and one tree of logs for each batch: for
+    /// methods that are [`logged`](Method::logged). Of a [`listed`](Method::listed) method it replaces the batch that it has.
+    #[must_use]
+    pub fn batch(mut self, batch: Batch) -> Method {
+        self.batch = Some(batch);
+        self
+    }
+
     fn with(place: Place, logged: bool, function: Erased) -> Method {
-        Method { function, place, logged, has_workers: false }
+        Method { function: Body::Tree(function), batch: None, place, logged, has_workers: false }
     }
 }
 
@@ -119,6 +195,7 @@ impl fmt::Debug for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Method")
             .field("place", &self.place)
+            .field("batch", &self.batch)
             .field("logged", &self.logged)
             .finish_non_exhaustive()
     }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, QuickHash, Ran, RemoteError};
 
+use crate::batch::options::{BatchProblem, Plan};
 use crate::error::ServeError;
-use crate::method::{Erased, IntoMethod, Method, Place};
+use crate::method::{Body, IntoMethod, Method, Place};
 use crate::name::MethodName;
 use crate::usual::Usual;
 
@@ -93,12 +94,14 @@ pub(crate) enum Route {
     Inline,
     /// The pool of that number.
     Pool(usize),
+    /// The batcher of that number.
+    Batch(usize),
 }
 
 /// One method of a running server.
 pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
-    pub(crate) function: Erased,
+    pub(crate) function: Body,
     pub(crate) route: Route,
     /// The number of the done function that gets its logs.
     pub(crate) done: Option<usize>,
@@ -118,6 +121,19 @@ pub(crate) struct PoolPlan {
     /// The method that it is for; none for the shared one.
     pub(crate) method: Option<Arc<str>>,
     pub(crate) workers: usize,
+    /// For each batched method on it, whether its batches leave logs for a done function.
+    pub(crate) batched: Vec<bool>,
+}
+
+/// A batched method.
+#[derive(Debug)]
+pub(crate) struct BatchPlan {
+    pub(crate) method: Arc<str>,
+    pub(crate) plan: Plan,
+    pub(crate) is_listed: bool,
+    /// The pool that it runs on, and its number among those that are batched there.
+    pub(crate) pool: usize,
+    pub(crate) number: usize,
 }
 
 /// All methods of a running server.
@@ -126,6 +142,7 @@ pub(crate) struct Table {
     entries: Vec<Arc<Entry>>,
     slots: HashMap<Arc<str>, u32, QuickHash>,
     pub(crate) pools: Vec<PoolPlan>,
+    pub(crate) batches: Vec<BatchPlan>,
 }
 
 impl Table {
@@ -135,7 +152,8 @@ impl Table {
         shared_workers: usize,
         done: &[String],
     ) -> Result<Table, ServeError> {
-        let mut table = Table { entries: Vec::new(), slots: HashMap::default(), pools: Vec::new() };
+        let mut table =
+            Table { entries: Vec::new(), slots: HashMap::default(), pools: Vec::new(), batches: Vec::new() };
         for (name, method) in methods.list {
             table.add(name, method, shared_workers, done)?;
         }
@@ -165,7 +183,17 @@ impl Table {
         if self.slots.insert(name.clone(), slot).is_some() {
             return Err(ServeError::DuplicateMethod { name: name.to_string() });
         }
-        let route = self.route(&name, method.place, shared_workers);
+        let mut route = self.route(&name, method.place, shared_workers);
+        if let Some(batch) = method.batch {
+            let is_listed = matches!(method.function, Body::List(_));
+            let checked = batch.check().and_then(|plan| match route {
+                Route::Pool(pool) => Ok((plan, pool)),
+                Route::Inline | Route::Batch(_) => Err(BatchProblem::Inline),
+            });
+            let (plan, pool) =
+                checked.map_err(|problem| ServeError::Batch { name: name.to_string(), problem })?;
+            route = self.batch(&name, plan, is_listed, pool, done.is_some());
+        }
         self.entries.push(Arc::new(Entry {
             name,
             function: method.function,
@@ -181,12 +209,20 @@ impl Table {
             Place::Inline => return Route::Inline,
             Place::Shared => match self.pools.iter().position(|pool| pool.method.is_none()) {
                 Some(shared) => return Route::Pool(shared),
-                None => PoolPlan { method: None, workers: shared_workers },
+                None => PoolPlan { method: None, workers: shared_workers, batched: Vec::new() },
             },
-            Place::Own { workers } => PoolPlan { method: Some(name.clone()), workers },
+            Place::Own { workers } => PoolPlan { method: Some(name.clone()), workers, batched: Vec::new() },
         };
         self.pools.push(plan);
         Route::Pool(self.pools.len() - 1)
+    }
+
+    fn batch(&mut self, name: &Arc<str>, plan: Plan, is_listed: bool, pool: usize, has_done: bool) -> Route {
+        let batched = &mut self.pools[pool].batched;
+        batched.push(has_done);
+        let (method, number) = (name.clone(), batched.len() - 1);
+        self.batches.push(BatchPlan { method, plan, is_listed, pool, number });
+        Route::Batch(self.batches.len() - 1)
     }
 
     fn check_done(&self, done: &[String]) -> Result<(), ServeError> {
@@ -216,9 +252,22 @@ impl Table {
 
     /// Worker threads of all pools whose calls may leave logs for a done function.
     pub(crate) fn logging_workers(&self) -> usize {
+        let runs_on = |entry: &Entry| match entry.route {
+            Route::Inline => None,
+            Route::Pool(pool) => Some(pool),
+            Route::Batch(batch) => Some(self.batches[batch].pool),
+        };
         let logs =
-            |pool| self.entries.iter().any(|entry| entry.done.is_some() && entry.route == Route::Pool(pool));
+            |pool| self.entries.iter().any(|entry| entry.done.is_some() && runs_on(entry) == Some(pool));
         self.pools.iter().enumerate().filter(|(index, _)| logs(*index)).map(|(_, plan)| plan.workers).sum()
+    }
+
+    /// The batcher of a method; none if there is no such method, or it is not batched.
+    pub(crate) fn batcher(&self, name: &str) -> Option<usize> {
+        match self.entry(*self.slots.get(name)?)?.route {
+            Route::Batch(batcher) => Some(batcher),
+            Route::Inline | Route::Pool(_) => None,
+        }
     }
 
     /// What the caller of an unknown method may have meant.
@@ -281,6 +330,7 @@ mod tests {
     use teleport_transport::wire::Tree;
 
     use super::*;
+    use crate::batch::options::Batch;
 
     fn table(methods: Methods, done: &[&str]) -> Result<Table, ServeError> {
         Table::build(methods, 3, &done.iter().map(ToString::to_string).collect::<Vec<_>>())
@@ -328,9 +378,27 @@ mod tests {
         let table = table(methods, &[]).unwrap();
         let routes: Vec<Route> = (0..4).map(|slot| table.entry(slot).unwrap().route).collect();
         assert_eq!(routes, [Route::Inline, Route::Pool(0), Route::Pool(1), Route::Pool(1)]);
-        let own = PoolPlan { method: Some("own".into()), workers: 1 };
-        assert_eq!(table.pools, [own, PoolPlan { method: None, workers: 3 }]);
+        let own = PoolPlan { method: Some("own".into()), workers: 1, batched: Vec::new() };
+        assert_eq!(table.pools, [own, PoolPlan { method: None, workers: 3, batched: Vec::new() }]);
         assert_eq!(table.logging_workers(), 0);
+    }
+
+    #[test]
+    fn batches_are_checked_and_run_on_a_pool() {
+        let batched = |batch: Batch| Methods::new().register("a", Method::batched(batch, echo));
+        let error = table(batched(Batch::up_to(0)), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "method \"a\": a batch of 0 calls: it must have 1 to 65536");
+        let inline = Methods::new().register("a", Method::inline(echo).batch(Batch::up_to(2)));
+        assert!(matches!(table(inline, &[]), Err(ServeError::Batch { problem: BatchProblem::Inline, .. })));
+        let methods = Methods::new()
+            .register("own", Method::batched(Batch::exact(2), echo).workers(2))
+            .register("list", Method::listed(Batch::up_to(2), |calls: Vec<u64>| calls))
+            .register("step", Method::logged(logged).batch(Batch::up_to(4)));
+        let table = table(methods, &["step"]).unwrap();
+        let batches = table.batches.iter().map(|batch| (batch.is_listed, batch.pool, batch.number));
+        assert_eq!(batches.collect::<Vec<_>>(), [(false, 0, 0), (true, 1, 0), (false, 1, 1)]);
+        assert_eq!((&table.pools[1].batched, table.logging_workers()), (&vec![false, true], 3));
+        assert_eq!((table.batcher("step"), table.batcher("no")), (Some(2), None));
     }
 
     #[test]

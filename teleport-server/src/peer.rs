@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate, SlowCalls};
-use teleport_transport::wire::{ErrorKind, Hello, Limits, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Call, Handler, IdMap, Link, Wakers};
+use teleport_transport::wire::{
+    ErrorKind, Hello, Limits, Message, Order, Ran, RemoteError, Resume, Signature,
+};
+use teleport_transport::{Call, Handler, IdMap, Link, Ticket, Wakers};
 
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
@@ -32,6 +34,8 @@ const GOODBYE_TIME: Duration = Duration::from_secs(1);
 struct Introduction {
     name: String,
     limits: Limits,
+    /// Calls that it has open at most; 0 if it did not say.
+    max_inflight: u32,
 }
 
 /// The client at the other end of one connection.
@@ -74,6 +78,11 @@ impl Peer {
     /// What a message to it must keep to.
     pub(crate) fn limits(&self) -> Limits {
         self.introduction.get().map(|introduction| introduction.limits).unwrap_or_default()
+    }
+
+    /// How many calls it has open at most; 0 if it did not say.
+    pub(crate) fn max_inflight(&self) -> u32 {
+        self.introduction.get().map_or(0, |introduction| introduction.max_inflight)
     }
 
     /// Whether its hello has come.
@@ -124,6 +133,24 @@ impl Peer {
         }
     }
 
+    /// A call is to run in a batch; its row has this number, if it has one.
+    fn batch(&self, call: Arc<OpenCall>, batcher: usize, key: Option<u64>) {
+        let batcher = &self.core.batchers[batcher];
+        // Behind those of its connection that are kept, if there are any.
+        let is_held = self.parked.len() > 0;
+        match batcher.arrive(&call, key, is_held) {
+            Ok(look_at) => self.core.waits_until(look_at),
+            Err(error) => {
+                // Nobody else can run it; a worker would have found it with its row.
+                drop(call.claim());
+                return call.refuse(&error);
+            }
+        }
+        if is_held && !self.keeps(&call) {
+            self.core.waits_until(batcher.resume(&call));
+        }
+    }
+
     fn run_inline(&self, call: Arc<OpenCall>) {
         // Only one that has to wait can be withdrawn: what is cheap stays so.
         if self.must_wait(&call) || self.parked.len() > 0 {
@@ -139,8 +166,7 @@ impl Peer {
 
     /// Withdraws a call; true if it had not started.
     fn withdraw(&self, call: &OpenCall) -> bool {
-        // Dropping the arguments gives their memory back.
-        let waited = call.claim().is_some();
+        let waited = call.give_up();
         let was_parked = waited && self.parked.remove(call.id);
         match call.entry.route {
             Route::Pool(pool) if waited && !was_parked => {
@@ -154,7 +180,7 @@ impl Peer {
     // ---- Calls that wait for results to leave ----
 
     /// A call without a connection waits for nobody: what is kept of its answer has a bound of its own.
-    fn must_wait(&self, call: &OpenCall) -> bool {
+    pub(crate) fn must_wait(&self, call: &OpenCall) -> bool {
         let is_past_quota = |link: &Link| self.core.is_past_quota(link.unsent_bytes());
         if call.survives() {
             call.way().is_some_and(|link| is_past_quota(&link))
@@ -194,6 +220,10 @@ impl Peer {
         for call in self.parked.take_all() {
             match call.entry.route {
                 Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
+                Route::Batch(batcher) => {
+                    let look_at = self.core.batchers[batcher].resume(&call);
+                    self.core.waits_until(look_at);
+                }
                 Route::Inline => inline.push(call),
             }
         }
@@ -241,7 +271,7 @@ impl Peer {
 /// Answers calls that find no queue any more, or are left in one.
 pub(crate) fn refuse_all(calls: impl IntoIterator<Item = Arc<OpenCall>>) {
     for call in calls {
-        if call.claim().is_some() {
+        if call.give_up() {
             call.refuse(&closing());
         }
     }
@@ -255,14 +285,12 @@ pub(crate) fn withdraw(forgotten: Vec<Forgotten>) {
 }
 
 /// What a call is answered with when the server closes before it could start.
-fn closing() -> RemoteError {
+pub(crate) fn closing() -> RemoteError {
     RemoteError::new(ErrorKind::Closing, Ran::No, "the server is closing and starts no more calls")
 }
 
-impl Gate for Peer {
-    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        let admitted =
-            if self.core.lifecycle.is_closing() { Err(closing()) } else { self.core.table.find(method) };
+impl Peer {
+    fn count_refused<T>(&self, admitted: Result<T, RemoteError>) -> Result<T, RemoteError> {
         if admitted.is_err() {
             self.core.counters.refused.add();
         }
@@ -270,9 +298,35 @@ impl Gate for Peer {
     }
 }
 
+impl Gate for Peer {
+    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
+        let admitted =
+            if self.core.lifecycle.is_closing() { Err(closing()) } else { self.core.table.find(method) };
+        self.count_refused(admitted)
+    }
+
+    fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
+        self.count_refused(self.core.batcher_of(slot).map_or(Ok(()), |batcher| batcher.admit(signature)))
+    }
+
+    fn place(
+        &self,
+        slot: u32,
+        signature: &Arc<Signature>,
+        order: &Order,
+    ) -> Result<Option<Ticket>, RemoteError> {
+        let Some(batcher) = self.core.batcher_of(slot) else { return Ok(None) };
+        self.count_refused(batcher.place(signature, order))
+    }
+}
+
 impl Handler for Peer {
     fn opened(&self, link: &Arc<Link>, hello: &Hello) {
-        let introduction = Introduction { name: hello.name.clone(), limits: hello.limits };
+        let introduction = Introduction {
+            name: hello.name.clone(),
+            limits: hello.limits,
+            max_inflight: hello.max_open_calls,
+        };
         // A second hello is a fault of protocol, which ends the link before this is called.
         if self.introduction.set(introduction).is_ok() {
             self.core.counters.clients.add();
@@ -285,7 +339,7 @@ impl Handler for Peer {
 
     fn called(&self, link: &Arc<Link>, call: Call) {
         self.core.counters.calls.add();
-        let Call { id, slot, tree, deadline, resume, lease, .. } = call;
+        let Call { id, slot, tree, row, deadline, resume, lease, .. } = call;
         // `admit` gave the number, and this link keeps its handler for as long as it lives.
         let (Some(me), Some(entry)) = (self.me.upgrade(), self.core.table.entry(slot)) else { return };
         let tree = match tree {
@@ -304,7 +358,9 @@ impl Handler for Peer {
         if !self.keep(link, &call, session) {
             return;
         }
+        let key = row.map(Ticket::complete);
         match entry.route {
+            Route::Batch(batcher) => self.batch(call, batcher, key),
             Route::Inline => self.run_inline(call),
             Route::Pool(pool) => self.queue(call, pool),
         }

@@ -17,7 +17,7 @@ use crate::core::{Connection, Core, Door};
 use crate::error::ServeError;
 use crate::failure::{catch, full_text};
 use crate::options::DoneFunction;
-use crate::peer::{refuse_all, withdraw};
+use crate::peer::{closing, refuse_all, withdraw};
 use crate::worker::{OnDuty, Worker};
 
 /// What functions have to notice that they are cancelled, done functions to take the last logs, clients to read a goodbye
@@ -155,6 +155,10 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
     let mut running = Vec::new();
     // The poller closes the listener, which it cannot do while an inline method runs on it.
     in_time(core, move || drop(listening));
+    // Before the workers go, so that whoever comes now is told.
+    for call in core.batchers.iter().flat_map(|batcher| batcher.close()) {
+        call.refuse(&closing());
+    }
     let queued = core.pools.iter().flat_map(|pool| pool.close());
     let parked = core.peers().into_iter().flat_map(|peer| peer.close_parked());
     refuse_all(queued.chain(parked));
@@ -178,14 +182,15 @@ fn shut_down(core: &Arc<Core>, staff: Staff) -> Vec<String> {
 fn end_worker(worker: Worker) -> Option<String> {
     let busy = worker.desk.lock().clone();
     let name = worker.thread.thread().name().unwrap_or_default().to_owned();
-    let Some(call) = busy else {
+    let Some(job) = busy else {
         // It is on its way out; a panic of its own was printed by the hook.
         let _ = worker.thread.join();
         return None;
     };
     let text = "the server closed while the function was still running";
-    call.refuse(&RemoteError::new(ErrorKind::Closing, Ran::Yes, text));
-    Some(format!("{:?} on {name}", call.entry.name))
+    let error = RemoteError::new(ErrorKind::Closing, Ran::Yes, text);
+    job.calls().iter().for_each(|call| call.refuse(&error));
+    Some(format!("{:?} on {name}", job.method()))
 }
 
 /// Lets the done functions have what is left, and ends their thread.

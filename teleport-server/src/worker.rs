@@ -1,6 +1,6 @@
 //! Threads that run functions, and what happens around one run.
 //!
-//! Flow: take a call from the pool's queue -> give its memory to the function -> run it, with its panic caught -> encode
+//! Flow: take a call from the pool's queue (a batch is run in `batch`) -> give its memory to the function -> run it, with its panic caught -> encode
 //! the result -> answer -> leave the logs. A worker never waits for a client: what the socket does not take at once, the
 //! poller sends. Bound: as many threads as were asked for.
 
@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use teleport_transport::wire::{EncodeError, ErrorKind, Message, Ran, RemoteError, Tree};
 
+use crate::batch::{self, run::BatchCalls};
 use crate::call::{Arguments, OpenCall};
 use crate::context::Context;
 use crate::core::Core;
 use crate::done::{Logs, Place};
 use crate::failure::{Panic, catch, failed};
-use crate::method::{NoOutput, Output};
+use crate::method::{Body, NoOutput, Output};
+use crate::queue::Work;
 
 /// An inline method that takes longer holds up every connection of its poller; the log says so.
 const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
@@ -27,8 +29,28 @@ const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) thread: JoinHandle<()>,
-    /// The call that it works on.
-    pub(crate) desk: Arc<Mutex<Option<Arc<OpenCall>>>>,
+    /// What it works on.
+    pub(crate) desk: Arc<Mutex<Option<Job>>>,
+}
+
+/// What a worker works on.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    Call(Arc<OpenCall>),
+    Batch(Arc<BatchCalls>),
+}
+
+impl Job {
+    pub(crate) fn calls(&self) -> &[Arc<OpenCall>] {
+        match self {
+            Job::Call(call) => std::slice::from_ref(call),
+            Job::Batch(batch) => &batch.calls,
+        }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        self.calls().first().map_or("", |call| &call.entry.name)
+    }
 }
 
 /// Counts a thread for as long as it lives.
@@ -76,15 +98,24 @@ impl Worker {
     }
 }
 
-fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Arc<OpenCall>>>) {
-    while let Some((call, place)) = core.pools[pool].take(|| core.ledger.reserve()) {
-        if call.peer.keeps(&call) {
-            continue;
-        }
-        *desk.lock() = Some(call.clone());
-        // Functions' panics are caught inside; this one is for what a result's memory does when it is dropped.
-        if let Err(panic) = catch(|| run(core, &call, place)) {
-            core.function_failed(&call, panic.remote());
+fn work(core: &Arc<Core>, pool: usize, desk: &Mutex<Option<Job>>) {
+    while let Some(work) = core.pools[pool].take(|| core.ledger.reserve()) {
+        // Functions' panics are caught inside; those here are for what a result's memory does when it is dropped.
+        match work {
+            Work::Call(call, _) if call.peer.keeps(&call) => {}
+            Work::Call(call, place) => {
+                *desk.lock() = Some(Job::Call(call.clone()));
+                if let Err(panic) = catch(|| run(core, &call, place)) {
+                    core.function_failed(&call, panic.remote());
+                }
+            }
+            Work::Batch(number, place) => {
+                let batcher = core.batcher_in(pool, number);
+                if let Err(panic) = catch(|| batch::run::run(core, batcher, place, desk)) {
+                    let job = desk.lock().take();
+                    core.batch_failed(job.as_ref().map_or(&[], Job::calls), panic.remote());
+                }
+            }
         }
         *desk.lock() = None;
     }
@@ -121,8 +152,11 @@ fn run(core: &Core, call: &Arc<OpenCall>, place: Option<Place>) {
     // From here on the memory is the function's: its caller may send more.
     drop(lease);
     core.counters.running.add();
+    let Body::Tree(function) = &call.entry.function else {
+        unreachable!("the table gives list functions to batched methods alone")
+    };
     let run = catch(|| -> Run {
-        let Output { reply, logs } = (call.entry.function)(tree, Context::new(call.clone()))?;
+        let Output { reply, logs } = function(tree, Context::new(call.clone()))?;
         Ok((Message::result(&reply, &call.peer.limits()), logs))
     });
     core.counters.running.take_back();
@@ -149,7 +183,7 @@ fn answer(core: &Core, call: &Arc<OpenCall>, run: Result<Run, Panic>, place: Opt
 }
 
 /// The function ran, but its caller does not accept the result.
-fn unsendable(error: &EncodeError) -> RemoteError {
+pub(crate) fn unsendable(error: &EncodeError) -> RemoteError {
     let kind = match error {
         EncodeError::TooLarge { .. } | EncodeError::MetadataTooLarge { .. } => ErrorKind::TooLarge,
         _ => ErrorKind::Failed,

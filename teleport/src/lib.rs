@@ -81,7 +81,9 @@ pub use teleport_client::{
 };
 pub use teleport_proc::{ProcError, free_port, kill_proc, kill_subprocs, port_free, proc_alive};
 pub use teleport_server::transport::{Address, Pool};
-pub use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};
+pub use teleport_server::{
+    Batch, BatchStats, BoxError, Context, Method, Methods, ServeError, Server, ServerHandle,
+};
 pub use wire::{
     Array, Buffer, Complex, DType, Dict, ErrorKind, FromTree, IntoTree, Ran, RemoteError, Rpc, Text, Tree,
     TreeError, tree,

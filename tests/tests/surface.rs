@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use teleport::{
-    Array, BoxError, CallError, Client, Context, FromTree, IntoTree, Method, Methods, OnDisconnect, Ran, Rpc,
-    Server, Tree, as_completed, tree,
+    Array, Batch, BoxError, CallError, Client, Context, FromTree, IntoTree, Method, Methods, OnDisconnect,
+    Ran, Rpc, Server, Tree, as_completed, tree,
 };
 use teleport_tests::watched;
 
@@ -35,6 +35,16 @@ fn act(obs: Obs, cx: Context) -> Result<Action, BoxError> {
     Ok(Action { action })
 }
 
+fn act_on_many(mut x: Tree, cx: Context) -> Result<Tree, BoxError> {
+    let image: Array = x.take("image")?; // u8 [n, 8, 8, 3]
+    if cx.is_cancelled() || cx.time_left().is_some_and(|left| left < MS) {
+        return Err(format!("no time left for {} rows", cx.rows()).into());
+    }
+    let mut action = cx.alloc::<f32>([cx.rows_padded(), 7])?;
+    action.as_mut_slice::<f32>()?.fill(image.as_slice::<u8>()?[0].into());
+    Ok(tree!({"action": action}))
+}
+
 fn methods(printed: Sender<String>) -> Methods {
     Methods::new()
         .register("add", |x: Tree| -> Result<Tree, BoxError> {
@@ -46,6 +56,17 @@ fn methods(printed: Sender<String>) -> Methods {
         .register("ping", Method::inline(|x: Tree| x))
         .register(ACT, act)
         .register("step", Method::logged(|x: Tree| Ok::<_, BoxError>((x.clone(), tree!({"seen": x})))))
+        .register(
+            "batch",
+            Method::batched(Batch::up_to(32).max_wait(2 * MS).pad_to([8, 16, 32]), act_on_many),
+        )
+        .register("exact", Method::batched(Batch::exact(4), |x: Tree| x))
+        .register(
+            "words",
+            Method::listed(Batch::up_to(8), |calls: Vec<String>| -> Vec<Result<usize, BoxError>> {
+                calls.iter().map(|text| Ok(text.len())).collect() // each call has its own result or error
+            }),
+        )
         .register("fail", |text: String| -> Result<(), BoxError> { Err(text.into()) })
 }
 
@@ -105,6 +126,20 @@ fn one_constant_is_the_contract_of_both_sides() {
         let Action { action } = client.call(ACT, obs()).wait().unwrap();
         assert_eq!(action.shape(), [1, 7]);
         assert_eq!(action.as_slice::<f32>().unwrap(), [0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
+    });
+}
+
+#[test]
+fn calls_run_in_batches() {
+    served(|client, _, _| {
+        let mut reply = client.call("batch", tree!({"image": vec![7u8; 3]})).wait().unwrap();
+        let action: Array = reply.take("action").unwrap();
+        assert_eq!(action.as_slice::<f32>().unwrap(), [7.0; 7]);
+        let sent: Vec<_> = (0..4).map(|i| client.call("exact", tree!(i)).send().unwrap()).collect();
+        for (i, future) in sent.into_iter().enumerate() {
+            assert_eq!(future.wait().unwrap(), tree!(i));
+        }
+        assert_eq!(client.call("words", "four").wait().unwrap(), tree!(4u64));
     });
 }
 

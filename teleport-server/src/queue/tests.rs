@@ -43,7 +43,7 @@ fn call(connection: usize, number: u32) -> Arc<Call> {
 }
 
 fn queue(calls: impl IntoIterator<Item = (usize, u32)>) -> Queue<Call> {
-    let queue = Queue::new(Duration::ZERO);
+    let queue = Queue::new(Duration::ZERO, &[false, true]);
     calls.into_iter().for_each(|(connection, number)| queue.push(call(connection, number)).unwrap());
     queue
 }
@@ -59,7 +59,7 @@ fn none() -> Option<()> {
 /// Takes the next `count`: their connections and numbers.
 fn take(queue: &Queue<Call>, count: usize, mut reserve: impl FnMut() -> Option<()>) -> Vec<(usize, u32)> {
     let next = |_| {
-        let (call, place) = queue.take(&mut reserve).unwrap();
+        let Some(Work::Call(call, place)) = queue.take(&mut reserve) else { panic!("a call") };
         assert_eq!(place.is_some(), call.needs_place());
         (call.connection, call.number)
     };
@@ -275,7 +275,7 @@ fn each_is_taken_once() {
 
 #[test]
 fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
-    let queue = Queue::new(Duration::from_millis(1));
+    let queue = Queue::new(Duration::from_millis(1), &[]);
     let taken = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -297,4 +297,71 @@ fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
         assert!(queue.close().is_empty());
     });
     assert_eq!(taken.into_inner(), 125 * (1 + 2 + 3 + 4));
+}
+
+/// What is taken next: the number of a call, or of a batched method after 1,000.
+fn next(queue: &Queue<Call>, reserve: impl FnMut() -> Option<()>) -> u32 {
+    match queue.take(reserve) {
+        Some(Work::Call(call, _)) => call.number,
+        Some(Work::Batch(method, place)) => {
+            assert_eq!(place.is_some(), method == 1);
+            1_000 + method as u32
+        }
+        None => panic!("it was closed"),
+    }
+}
+
+#[test]
+fn calls_and_batches_take_turns() {
+    let queue = queue([(0, 0), (0, 2), (0, 4)]);
+    let past = Instant::now();
+    queue.post(0, Some(past));
+    queue.post(1, Some(past + Duration::from_nanos(1)));
+    let order: [u32; 5] = std::array::from_fn(|_| next(&queue, free));
+    assert_eq!(order, [0, 1_000, 2, 1_001, 4]);
+    queue.post(0, Some(past));
+    queue.post(0, None);
+    queue.push(call(0, 6)).unwrap();
+    assert_eq!(next(&queue, free), 6, "there is no batch any more");
+}
+
+#[test]
+fn a_batch_without_a_place_is_passed_over_until_there_may_be_one() {
+    let queue = queue([]);
+    let past = Instant::now();
+    queue.post(1, Some(past));
+    queue.push(call(0, 0)).unwrap();
+    assert_eq!(next(&queue, free), 0);
+    queue.push(call(0, 2)).unwrap();
+    assert_eq!(next(&queue, none), 2, "it was its turn");
+    queue.push(call(0, 4)).unwrap();
+    assert_eq!(next(&queue, || panic!("it is not asked for again")), 4);
+    queue.try_again();
+    assert_eq!(next(&queue, free), 1_001);
+}
+
+#[test]
+fn workers_wake_when_a_batch_is_due() {
+    let queue = Arc::new(queue([]));
+    let taken = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(Work::Batch(method, _)) = queue.take(free) {
+                    assert_eq!(method, 0);
+                    // Each time before some that wait already, and after others.
+                    let count = taken.fetch_add(1, Ordering::SeqCst) as u64;
+                    if count == 200 {
+                        queue.close();
+                    }
+                    let now = Instant::now();
+                    queue.post(1, Some(now + Duration::from_secs(3_600)));
+                    queue.post(0, Some(now + Duration::from_micros(count * 7 % 300)));
+                }
+            });
+        }
+        queue.post(1, Some(Instant::now() + Duration::from_secs(3_600)));
+        queue.post(0, Some(Instant::now() + Duration::from_millis(1)));
+    });
+    assert!(taken.load(Ordering::SeqCst) > 200);
 }

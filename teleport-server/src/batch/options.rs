@@ -1,0 +1,295 @@
+//! How a method's calls are batched: what a user says, and the same once it is checked.
+//!
+//! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`Plan`]. Holds no calls.
+
+use std::time::Duration;
+
+/// More rows than any batch has use for; it bounds what is kept for each open batch.
+pub(crate) const MAX_ROWS: usize = 65_536;
+
+/// How long a full batch is waited for, unless told otherwise.
+const FULL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the calls of a method are put together, for [`Method::batched`](crate::Method::batched) and
+/// [`Method::listed`](crate::Method::listed).
+///
+/// ```
+/// use std::time::Duration;
+/// use teleport_server::{Batch, Method, Methods};
+/// use teleport_server::wire::Tree;
+///
+/// let quick = Batch::up_to(32).max_wait(Duration::from_millis(2)).pad_to([8, 16, 32]);
+/// let methods = Methods::new()
+///     .register("act", Method::batched(quick, |x: Tree| x)) // arrays [n, …], n at most 32
+///     .register("learn", Method::batched(Batch::exact(16), |x: Tree| x)); // always 16
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Batch {
+    is_exact: bool,
+    max_rows: usize,
+    max_wait: Option<Duration>,
+    is_adaptive: bool,
+    pad_to: Vec<usize>,
+    max_in_progress: Option<usize>,
+    max_queue: Option<usize>,
+    full_timeout: Option<Duration>,
+}
+
+/// Longer times are none in practice, and adding them to a clock could overflow it.
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Batch {
+    fn new(is_exact: bool, max_rows: usize) -> Batch {
+        Batch {
+            is_exact,
+            max_rows,
+            max_wait: None,
+            is_adaptive: false,
+            pad_to: Vec::new(),
+            max_in_progress: None,
+            max_queue: None,
+            full_timeout: None,
+        }
+    }
+
+    /// Batches of `rows` calls, never of fewer. A call that waits for others waits until its deadline, or for
+    /// [`full_timeout`](Batch::full_timeout); after 1 s the log tells how many there are and from whom. What
+    /// danijar/teleport does with `batch=rows`.
+    #[doc(alias = "batch")]
+    pub fn exact(rows: usize) -> Batch {
+        Batch::new(true, rows)
+    }
+
+    /// Batches of at most `rows` calls: as many as have come when a worker is free, so that batches are small while
+    /// there is little to do and full while there is much. Nothing is waited for, unless [`max_wait`](Batch::max_wait) or
+    /// [`adaptive`](Batch::adaptive) says so.
+    #[doc(alias = "max_batch_size")]
+    pub fn up_to(rows: usize) -> Batch {
+        Batch::new(false, rows)
+    }
+
+    /// How long a free worker waits for a fuller batch, counted from when the first of its calls was there whole. A call
+    /// whose deadline comes earlier closes its batch earlier. Default: zero.
+    #[doc(alias = "batch_wait_timeout_s")]
+    #[doc(alias = "max_queue_delay_microseconds")]
+    pub fn max_wait(mut self, time: Duration) -> Batch {
+        self.max_wait = Some(time);
+        self
+    }
+
+    /// Learns for each kind of arguments how often calls come and how long the function takes for how many of them, and
+    /// waits for one more call only while that costs those that wait less than it saves, and never longer than
+    /// `max_wait`. A batch also closes in time for the earliest of its deadlines. Default: off.
+    pub fn adaptive(mut self, max_wait: Duration) -> Batch {
+        self.is_adaptive = true;
+        self.max_wait(max_wait)
+    }
+
+    /// Sizes that batches are filled up to with rows of zeros, since compiled models want few shapes: ascending, and the last
+    /// is the most that a batch may have. The function gets and returns arrays of one of these sizes, and
+    /// [`Context::rows`](crate::Context::rows) says how many rows are calls. Default: none.
+    #[doc(alias = "preferred_batch_size")]
+    pub fn pad_to(mut self, sizes: impl IntoIterator<Item = usize>) -> Batch {
+        self.pad_to = sizes.into_iter().collect();
+        self
+    }
+
+    /// How many batches of this method run at once; at least 1. Default: as many as there are workers.
+    #[doc(alias = "max_ongoing_requests")]
+    pub fn max_in_progress(mut self, batches: usize) -> Batch {
+        self.max_in_progress = Some(batches.max(1));
+        self
+    }
+
+    /// How many calls may wait for their batch to start, those included that are still being received; one past it is
+    /// answered with the error `overloaded` at once. Default: none are turned away, and they wait: as many as clients may
+    /// have open ([`Server::max_open_calls`](crate::Server::max_open_calls)), within
+    /// [`Server::max_memory`](crate::Server::max_memory).
+    #[doc(alias = "max_queued_requests")]
+    #[doc(alias = "max_queue_size")]
+    pub fn max_queue(mut self, calls: usize) -> Batch {
+        self.max_queue = Some(calls);
+        self
+    }
+
+    /// How long a call waits for an [`exact`](Batch::exact) batch to become full; then it fails with the error `deadline`, and
+    /// did not run. Default: 60 s.
+    pub fn full_timeout(mut self, time: Duration) -> Batch {
+        self.full_timeout = Some(time);
+        self
+    }
+
+    pub(crate) fn check(self) -> Result<Plan, BatchProblem> {
+        let max_rows = self.max_rows;
+        if max_rows == 0 || max_rows > MAX_ROWS {
+            return Err(BatchProblem::Rows { rows: max_rows, max_rows: MAX_ROWS });
+        }
+        if self.is_exact && self.max_wait.is_some() {
+            return Err(BatchProblem::WaitOfExact);
+        }
+        if !self.is_exact && self.full_timeout.is_some() {
+            return Err(BatchProblem::TimeoutOfUpTo);
+        }
+        if !self.pad_to.is_sorted_by(|one, next| one < next) {
+            return Err(BatchProblem::PadsDescend { pad_to: self.pad_to });
+        }
+        if self.pad_to.last().is_some_and(|last| *last != max_rows) {
+            return Err(BatchProblem::LastPad { pad_to: self.pad_to, rows: max_rows });
+        }
+        Ok(Plan {
+            max_rows,
+            close: if self.is_exact {
+                Close::Full { timeout: self.full_timeout.unwrap_or(FULL_TIMEOUT).min(MAX_TIME) }
+            } else {
+                Close::Soon {
+                    max_wait: self.max_wait.unwrap_or_default().min(MAX_TIME),
+                    is_adaptive: self.is_adaptive,
+                }
+            },
+            pad_to: self.pad_to,
+            max_in_progress: self.max_in_progress.unwrap_or(usize::MAX),
+            max_queue: self.max_queue.unwrap_or(usize::MAX),
+        })
+    }
+}
+
+/// What is wrong with a [`Batch`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchProblem {
+    /// No rows, or too many.
+    #[error("a batch of {rows} calls: it must have 1 to {max_rows}")]
+    Rows {
+        /// What was asked for.
+        rows: usize,
+        /// The most that a batch may have.
+        max_rows: usize,
+    },
+    /// Sizes to pad to are not in ascending order.
+    #[error("`pad_to` has the sizes {pad_to:?}: they must ascend")]
+    PadsDescend {
+        /// The sizes.
+        pad_to: Vec<usize>,
+    },
+    /// The largest size to pad to is not that of a full batch.
+    #[error("`pad_to` has the sizes {pad_to:?}: the last must be {rows}, which is the most that a batch has")]
+    LastPad {
+        /// The sizes.
+        pad_to: Vec<usize>,
+        /// The most that a batch may have.
+        rows: usize,
+    },
+    /// A batch that is always full has a time to wait for more.
+    #[error(
+        "`max_wait` has no use for `Batch::exact`, which waits until it is full: set `full_timeout`, or use `Batch::up_to`"
+    )]
+    WaitOfExact,
+    /// A batch that need not be full has a time to become full.
+    #[error(
+        "`full_timeout` has no use for `Batch::up_to`, which need not become full: set `max_wait`, or use `Batch::exact`"
+    )]
+    TimeoutOfUpTo,
+    /// An inline method runs where nothing may wait.
+    #[error(
+        "it is inline, and a batch needs a worker: use `Method::batched`, with `workers` for a pool of its own"
+    )]
+    Inline,
+}
+
+/// When a batch closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// When it is full.
+    Full { timeout: Duration },
+    /// When a worker is free, and its first row has waited so long.
+    Soon { max_wait: Duration, is_adaptive: bool },
+}
+
+/// A [`Batch`] that was checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Invariant: 1 to `MAX_ROWS`.
+    pub(crate) max_rows: usize,
+    pub(crate) close: Close,
+    /// Invariant: ascending, the last is `max_rows`; or empty.
+    pad_to: Vec<usize>,
+    /// Invariant: at least 1.
+    pub(crate) max_in_progress: usize,
+    pub(crate) max_queue: usize,
+}
+
+impl Plan {
+    /// How many rows a batch of so many calls has, those of zeros included.
+    pub(crate) fn padded(&self, rows: usize) -> usize {
+        self.pad_to.iter().copied().find(|size| *size >= rows).unwrap_or(rows)
+    }
+
+    /// How many rows a slab has where so many fit into memory; none if that is too few for any batch.
+    pub(crate) fn fitting(&self, rows: usize) -> Option<usize> {
+        let fits = |size: &usize| *size <= rows;
+        match self.close {
+            Close::Full { .. } => Some(self.max_rows).filter(fits),
+            Close::Soon { .. } if self.pad_to.is_empty() => {
+                Some(self.max_rows.min(rows)).filter(|rows| *rows > 0)
+            }
+            Close::Soon { .. } => self.pad_to.iter().copied().rfind(fits),
+        }
+    }
+
+    /// Rows of the smallest batch that there may be.
+    pub(crate) fn least_rows(&self) -> usize {
+        if self.is_exact() { self.max_rows } else { self.padded(1) }
+    }
+
+    /// How long a batch may take to become full, if it must.
+    pub(crate) fn full_timeout(&self) -> Option<Duration> {
+        match self.close {
+            Close::Full { timeout } => Some(timeout),
+            Close::Soon { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_exact(&self) -> bool {
+        matches!(self.close, Close::Full { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked() {
+        let problem = |batch: Batch| batch.check().unwrap_err();
+        assert_eq!(problem(Batch::up_to(0)), BatchProblem::Rows { rows: 0, max_rows: MAX_ROWS });
+        assert!(matches!(problem(Batch::exact(MAX_ROWS + 1)), BatchProblem::Rows { .. }));
+        let text = "`pad_to` has the sizes [8, 4, 16]: they must ascend";
+        assert_eq!(problem(Batch::up_to(16).pad_to([8, 4, 16])).to_string(), text);
+        assert!(matches!(problem(Batch::up_to(16).pad_to([8, 8, 16])), BatchProblem::PadsDescend { .. }));
+        let text = "`pad_to` has the sizes [8, 16]: the last must be 32, which is the most that a batch has";
+        assert_eq!(problem(Batch::up_to(32).pad_to([8, 16])).to_string(), text);
+        assert_eq!(problem(Batch::exact(2).max_wait(Duration::ZERO)), BatchProblem::WaitOfExact);
+        assert_eq!(problem(Batch::up_to(2).full_timeout(Duration::ZERO)), BatchProblem::TimeoutOfUpTo);
+    }
+
+    #[test]
+    fn batches_are_padded_to_the_next_size() {
+        let plan = Batch::up_to(32).pad_to([8, 16, 32]).check().unwrap();
+        assert_eq!([1, 8, 9, 17, 32].map(|rows| plan.padded(rows)), [8, 8, 16, 32, 32]);
+        assert_eq!(Batch::up_to(32).check().unwrap().padded(7), 7);
+    }
+
+    #[test]
+    fn batches_are_as_large_as_memory_allows() {
+        let fitting = |batch: Batch, rows| batch.check().unwrap().fitting(rows);
+        assert_eq!([3, 40].map(|rows| fitting(Batch::up_to(32), rows)), [Some(3), Some(32)]);
+        assert_eq!([31, 32].map(|rows| fitting(Batch::exact(32), rows)), [None, Some(32)]);
+        let padded = || Batch::up_to(32).pad_to([8, 16, 32]);
+        assert_eq!([7, 20, 99].map(|rows| fitting(padded(), rows)), [None, Some(16), Some(32)]);
+        assert_eq!(
+            [Batch::exact(5), padded(), Batch::up_to(4)].map(|batch| batch.check().unwrap().least_rows()),
+            [5, 8, 1]
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! One batch, from the worker that takes it to the answers of its calls.
+//!
+//! Flow: a batch is due -> [`Batcher::take`](super::batcher::Batcher::take) -> its memory is given to the function -> it runs, with
+//! its panic caught -> the result is cut into a row for each call -> answers -> logs. Never waits for a client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, StackedResult, Tree, TreeError};
+
+use super::batcher::Batcher;
+use super::closing::Verdict;
+use super::list::{ErasedList, NoReplies, Replies};
+use super::state::BucketId;
+use super::taking::{Found, Input, Taken};
+use crate::call::OpenCall;
+use crate::context::Context;
+use crate::core::Core;
+use crate::done::{Logs, Place};
+use crate::failure::{Panic, catch, failed};
+use crate::method::{Body, NoOutput, Output};
+use crate::worker::{Job, unsendable};
+
+/// The calls of a batch that runs.
+#[derive(Debug)]
+pub(crate) struct BatchCalls {
+    /// In the order of rows. Never empty.
+    pub(crate) calls: Vec<Arc<OpenCall>>,
+    /// Rows with those of zeros.
+    pub(crate) padded: usize,
+}
+
+/// Runs the batch that is due, if one is still, which stands on the `desk` then.
+pub(crate) fn run(core: &Core, batcher: &Batcher, place: Option<Place>, desk: &Mutex<Option<Job>>) {
+    let now = Instant::now();
+    let Found { batch, held, refused } = batcher.take(|call| {
+        if call.is_late(now) {
+            Verdict::Late
+        } else if call.peer.must_wait(call) {
+            Verdict::Held
+        } else {
+            Verdict::Runs
+        }
+    });
+    for (call, error) in refused {
+        call.refuse(&error);
+    }
+    for call in held {
+        // Enough has gone meanwhile.
+        if !call.peer.keeps(&call) {
+            core.waits_until(batcher.resume(&call));
+        }
+    }
+    let Some(Taken { bucket, calls, padded, input, leases }) = batch else { return };
+    let Some(first) = calls.first() else { return batcher.finished(bucket, padded, None) };
+    let entry = first.entry.clone();
+    let calls = Arc::new(BatchCalls { calls, padded });
+    *desk.lock() = Some(Job::Batch(calls.clone()));
+    // From here on the memory is the function's: its callers may send more.
+    drop(leases);
+    let run = Run { core, batcher, calls: &calls };
+    let logs = match (input, &entry.function) {
+        (Err(error), _) => {
+            batcher.finished(bucket, padded, None);
+            calls.calls.iter().for_each(|call| call.refuse(&error));
+            None
+        }
+        (Ok(Input::Stacked(tree)), Body::Tree(function)) => {
+            let ran = run.time(bucket, || function(tree, Context::of_batch(calls.clone())));
+            run.answer_rows(ran)
+        }
+        (Ok(Input::Listed(trees)), Body::List(function)) => run.run_list(bucket, function, trees),
+        (Ok(_), _) => unreachable!("the table gives list functions to list mode alone"),
+    };
+    if let (Some(place), Some(done), Some(tree)) = (place, entry.done, logs) {
+        place.fill(Logs { done, tree });
+    }
+}
+
+struct Run<'a> {
+    core: &'a Core,
+    batcher: &'a Batcher,
+    calls: &'a Arc<BatchCalls>,
+}
+
+impl Run<'_> {
+    /// Runs a function; other batches may start when it has returned.
+    fn time<T>(&self, bucket: BucketId, function: impl FnOnce() -> T) -> Result<T, Panic> {
+        let calls = self.calls.calls.len();
+        self.core.counters.running.add_many(calls);
+        let start = Instant::now();
+        let ran = catch(function);
+        let time: Duration = start.elapsed();
+        self.core.counters.running.take_back_many(calls);
+        self.batcher.finished(bucket, self.calls.padded, ran.is_ok().then_some(time));
+        ran
+    }
+
+    /// Sends each call its row of the result. Gives the logs.
+    fn answer_rows(&self, ran: Result<Result<Output, NoOutput>, Panic>) -> Option<Tree> {
+        let Output { reply, logs } = match ran {
+            Ok(Ok(output)) => output,
+            Ok(Err(NoOutput::Arguments(error))) => return self.fail(misfit(&error)),
+            Ok(Err(NoOutput::Failed(error))) => return self.fail(failed(&error)),
+            Err(panic) => return self.fail(panic.remote()),
+        };
+        let BatchCalls { calls, padded } = &**self.calls;
+        let result = match StackedResult::new(&reply, *padded) {
+            Ok(result) => result,
+            Err(error) => return self.fail(self.bad_result(&error)),
+        };
+        // The rows keep what they need of it.
+        drop(reply);
+        for (row, call) in calls.iter().enumerate() {
+            match result.row(row, &call.peer.limits()) {
+                Ok(message) => call.answer(message),
+                Err(error) => self.core.function_failed(call, unsendable(&error)),
+            }
+        }
+        logs
+    }
+
+    fn bad_result(&self, error: &TreeError) -> RemoteError {
+        let (rows, padded) = (self.calls.calls.len(), self.calls.padded);
+        let padding =
+            if padded > rows { format!(", {} of them padding", padded - rows) } else { String::new() };
+        let text = format!("the function's result for a batch of {padded} rows{padding}: {error}");
+        RemoteError::new(ErrorKind::Failed, Ran::Yes, text)
+    }
+
+    /// Runs a function in list mode. Gives the logs, of which it has none.
+    fn run_list(&self, bucket: BucketId, function: &ErasedList, trees: Vec<Tree>) -> Option<Tree> {
+        let mut fitting = None;
+        let ran = self.time(bucket, || {
+            function(trees, &mut |misfits| {
+                let mut calls = Vec::with_capacity(misfits.len());
+                for (call, error) in self.calls.calls.iter().zip(misfits) {
+                    match error {
+                        None => calls.push(call.clone()),
+                        Some(error) => self.core.function_failed(call, misfit(&error)),
+                    }
+                }
+                let padded = calls.len();
+                let calls = fitting.insert(Arc::new(BatchCalls { calls, padded }));
+                Context::of_batch(calls.clone())
+            })
+        });
+        let calls = fitting.as_ref().unwrap_or(self.calls);
+        let run = Run { calls, ..*self };
+        run.answer_list(ran)
+    }
+
+    fn answer_list(&self, ran: Result<Replies, Panic>) -> Option<Tree> {
+        let replies = match ran {
+            Ok(Ok(replies)) => replies,
+            Ok(Err(NoReplies::Failed(error))) => return self.fail(failed(&error)),
+            Ok(Err(NoReplies::Count { calls, results })) => {
+                let text = format!("the function got a list of {calls} calls and returned {results} results");
+                return self.fail(RemoteError::new(ErrorKind::Failed, Ran::Yes, text));
+            }
+            Err(panic) => return self.fail(panic.remote()),
+        };
+        for (call, reply) in self.calls.calls.iter().zip(replies) {
+            match reply.map(|reply| Message::result(&reply, &call.peer.limits())) {
+                Ok(Ok(message)) => call.answer(message),
+                Ok(Err(error)) => self.core.function_failed(call, unsendable(&error)),
+                Err(error) => self.core.function_failed(call, failed(&error)),
+            }
+        }
+        None
+    }
+
+    /// All calls get the same error.
+    fn fail(&self, error: RemoteError) -> Option<Tree> {
+        self.core.batch_failed(&self.calls.calls, error);
+        None
+    }
+}
+
+fn misfit(error: &TreeError) -> RemoteError {
+    RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string())
+}
