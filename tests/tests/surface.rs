@@ -135,8 +135,8 @@ fn calls_run_in_batches() {
         let mut reply = client.call("batch", tree!({"image": vec![7u8; 3]})).wait().unwrap();
         let action: Array = reply.take("action").unwrap();
         assert_eq!(action.as_slice::<f32>().unwrap(), [7.0; 7]);
-        let sent: Vec<_> = (0..4).map(|i| client.call("exact", tree!(i)).send().unwrap()).collect();
-        for (i, future) in sent.into_iter().enumerate() {
+        let sent: Vec<_> = (0..4u64).map(|i| client.call("exact", tree!(i)).send().unwrap()).collect();
+        for (i, future) in (0..4u64).zip(sent) {
             assert_eq!(future.wait().unwrap(), tree!(i));
         }
         assert_eq!(client.call("words", "four").wait().unwrap(), tree!(4u64));
