@@ -28,7 +28,7 @@ struct Step {
     run: fn() -> Result<String, Failure>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step { name: "format", what: "rustfmt's layout", run: format },
     Step { name: "layers", what: "who may depend on whom and name what", run: layers::check },
     Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
@@ -40,6 +40,7 @@ const STEPS: [Step; 13] = [
     },
     Step { name: "python", what: "for a Python with NumPy, which the tests use", run: python::prepare },
     Step { name: "test", what: "all tests, doc tests and examples, all features", run: test },
+    Step { name: "loom", what: "threads that share rows, in all orders in which they may go on", run: loom },
     Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
     Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
     Step { name: "quickstart", what: "the first command of the README", run: quickstart },
@@ -139,6 +140,19 @@ fn test() -> Result<String, Failure> {
     println!("\n{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     result?;
     Ok(format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped))
+}
+
+fn loom() -> Result<String, Failure> {
+    const FILTER: &str = "rows::tests::threads";
+    let mut count = Count::default();
+    let mut command = shell::cargo("test -p teleport-transport --lib");
+    // With other flags all is built anew: in a folder of its own, so that the next step finds its own again.
+    command.arg(FILTER).env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", shell::target().join("loom"));
+    shell::watched(&mut command, |line| count.read(line))?;
+    match count.passed {
+        0 => Err(Failure::NoTests { filter: FILTER.into() }),
+        passed => Ok(format!("{passed} passed")),
+    }
 }
 
 fn doc() -> Result<String, Failure> {

@@ -12,6 +12,7 @@
 
 mod row;
 mod slab;
+mod sync;
 mod ticket;
 
 pub use row::Row;

@@ -6,11 +6,9 @@
 
 use std::io::IoSliceMut;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use super::RowMemory;
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// What holds the row of a slab for one call.
 #[derive(Debug)]

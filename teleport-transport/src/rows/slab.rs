@@ -9,10 +9,11 @@ use std::io::IoSliceMut;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use teleport_wire::{Buffer, Order, Stacked, Tree};
 
+use super::sync::{AtomicBool, Ordering, Uses};
 use crate::lent::Lent;
 use crate::pool::{MemoryError, Pool};
 
@@ -41,6 +42,7 @@ use crate::pool::{MemoryError, Pool};
 /// ```
 #[derive(Debug)]
 pub struct Slab {
+    /// Invariant: no other slab has it, and slabs alone claim rows.
     shared: Arc<Shared>,
 }
 
@@ -54,13 +56,15 @@ pub struct RowMemory {
 
 struct Shared {
     stacked: Arc<Stacked>,
-    /// Whether a row is claimed. Set with `Acquire`, which pairs with the `Release` of who gave it back: all that was
-    /// written to the row is there for the next.
+    /// Whether a row is claimed. Set and read with `Acquire`, which pairs with the `Release` of who gave it back: all
+    /// that was written to the row is there for the next.
     claimed: Box<[AtomicBool]>,
-    /// Where `memory` starts. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized bytes.
+    uses: Uses,
+    /// Where `memory` starts. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized bytes until that is
+    /// taken, which is when no row is claimed, and none will be.
     start: NonNull<u8>,
-    /// Invariant: it has one owner, and its bytes are not read or written through it while this is shared.
-    memory: Buffer,
+    /// None once it was taken. Invariant: it has one owner, and while it is here, bytes are used through `start` alone.
+    memory: Mutex<Option<Buffer>>,
 }
 
 // SAFETY: `start` points into `memory`, which may go to any thread; who may use which bytes when is said by `claimed`.
@@ -77,7 +81,9 @@ impl Slab {
         let mut memory = pool.alloc(stacked.memory_bytes())?;
         let start = NonNull::from(memory.get_mut().expect("a pool's memory has one owner")).cast();
         let claimed = (0..stacked.capacity()).map(|_| AtomicBool::new(false)).collect();
-        Ok(Slab { shared: Arc::new(Shared { stacked, claimed, start, memory }) })
+        let uses = Uses::new(stacked.capacity());
+        let memory = Mutex::new(Some(memory));
+        Ok(Slab { shared: Arc::new(Shared { stacked, claimed, uses, start, memory }) })
     }
 
     /// Where rows lie.
@@ -108,13 +114,22 @@ impl Slab {
     /// # Panics
     /// If `rows` exceeds the capacity, or `order` is one of another signature.
     pub fn into_tree(self, order: &Order, rows: usize, lent: Option<&Lent>) -> Result<Tree, Slab> {
-        let Shared { stacked, memory, .. } =
-            Arc::try_unwrap(self.shared).map_err(|shared| Slab { shared })?;
+        let shared = &*self.shared;
+        let taken = if shared.is_claimed() { None } else { shared.memory.lock().take() };
+        let Some(memory) = taken else { return Err(self) };
+        (0..rows).for_each(|row| shared.uses.write(row));
         let memory = match lent {
-            Some(lent) => lent.lend(memory, rows as u64 * stacked.row_bytes()),
+            Some(lent) => lent.lend(memory, rows as u64 * shared.stacked.row_bytes()),
             None => memory,
         };
-        Ok(stacked.build(order, memory, rows))
+        Ok(shared.stacked.build(order, memory, rows))
+    }
+}
+
+impl Shared {
+    /// Whether a row is claimed. If not, all that was written to the rows is there.
+    fn is_claimed(&self) -> bool {
+        self.claimed.iter().any(|claimed| claimed.load(Ordering::Acquire))
     }
 }
 
@@ -144,6 +159,8 @@ impl RowMemory {
     pub fn copy_from(&mut self, from: &RowMemory, bytes: u64) {
         let (signature, other) = (self.stacked().signature(), from.stacked().signature());
         assert!(Arc::ptr_eq(signature, other) || signature == other, "rows of one signature only");
+        self.shared.uses.write(self.row);
+        from.shared.uses.read(from.row);
         for (leaf, range) in self.stretches(0, 0..bytes) {
             let (to, from) = (self.part(leaf, range.clone()), from.part(leaf, range));
             // SAFETY: both are in memory that lives, initialized, and as long as `range`. This row is borrowed uniquely and
@@ -163,6 +180,7 @@ impl RowMemory {
         slices: &mut [IoSliceMut<'a>],
     ) -> (usize, usize) {
         let (mut filled, mut offered) = (0, 0);
+        self.shared.uses.write(self.row);
         let end = self.stacked().row_bytes().min(at + bytes as u64);
         for ((leaf, range), slice) in self.stretches(leaf, at..end).zip(slices) {
             let mut part = self.part(leaf, range);
@@ -177,6 +195,7 @@ impl RowMemory {
 
     /// As [`write`](RowMemory::write), where it is known that `leaf` is not behind the one that byte `at` lies in.
     pub(super) fn write_from(&mut self, leaf: usize, at: u64, mut bytes: &[u8]) {
+        self.shared.uses.write(self.row);
         for (leaf, range) in self.stretches(leaf, at..at + bytes.len() as u64) {
             let to = self.part(leaf, range);
             let (now, later) = bytes.split_at(to.len());
@@ -189,6 +208,7 @@ impl RowMemory {
 
     /// The CRC32C of a stretch of the payload.
     pub(super) fn checksum(&self, payload: Range<u64>) -> u32 {
+        self.shared.uses.read(self.row);
         self.stretches(0, payload).fold(0, |crc, (leaf, range)| {
             let part = self.part(leaf, range);
             // SAFETY: the memory is initialized and lives as long as this claim, without which nobody writes there.
@@ -197,6 +217,7 @@ impl RowMemory {
     }
 
     fn zero(&mut self) {
+        self.shared.uses.write(self.row);
         for (leaf, range) in self.stretches(0, 0..self.stacked().row_bytes()) {
             let part = self.part(leaf, range);
             // SAFETY: the memory lives, and this claim on it is borrowed uniquely.

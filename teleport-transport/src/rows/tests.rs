@@ -1,5 +1,8 @@
 //! Rows by their content: whatever is moved, copied and vacated while payload comes in pieces.
 
+#[cfg(loom)]
+mod threads;
+
 use std::io::IoSliceMut;
 use std::sync::Arc;
 
