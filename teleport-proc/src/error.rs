@@ -9,11 +9,97 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::message::BoxError;
+
 /// What processes, threads and groups can fail with.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ProcError {
-    /// The system did not do what was asked: it has no descriptors, processes or memory left, or forbids it.
+    /// The function of a process or thread returned an error or panicked.
+    Failed {
+        /// The process or thread.
+        name: String,
+        /// What with.
+        failure: Box<Failure>,
+    },
+    /// A process ended before its function did: by a signal, or by calling `exit`.
+    Exited {
+        /// The process.
+        name: String,
+        /// How.
+        exit: Exit,
+    },
+    /// It was ended by [`kill`](crate::Process::kill) or by the end of a grace, so there is no result.
+    Killed {
+        /// The process or thread.
+        name: String,
+    },
+    /// What watched over a process was itself killed. What it watched over is killed too, and how that ended is not known.
+    Lost {
+        /// The process.
+        name: String,
+    },
+    /// This program does not call [`init`](crate::init) first in `main`, so it cannot be executed again. Nothing was
+    /// started.
+    NotInitialized {
+        /// The process that was to start.
+        name: String,
+    },
+    /// This program was executed again and did not come to [`init`](crate::init).
+    NoGuardian {
+        /// The process that was to start.
+        name: String,
+        /// How long it was waited for; none if the new process ended.
+        waited: Option<Duration>,
+    },
+    /// A process was to be forked off one that has more than one thread. Nothing was started.
+    Threads {
+        /// The process that was to start.
+        name: String,
+        /// The names of this process's threads.
+        threads: Vec<String>,
+    },
+    /// The function belongs to a library that was loaded, and may be elsewhere in a new process. Nothing was started.
+    ForeignFunction {
+        /// The process that was to start.
+        name: String,
+        /// The file of the library.
+        library: String,
+    },
+    /// The system did not do what starting takes: it has no descriptors, processes or memory left, or forbids it.
+    Start {
+        /// The process or thread that was to start.
+        name: String,
+        /// What failed.
+        what: &'static str,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// It runs already.
+    AlreadyStarted {
+        /// The process or thread.
+        name: String,
+    },
+    /// It was never started.
+    NotStarted {
+        /// The process or thread.
+        name: String,
+    },
+    /// Whose process it is has been forked, and this is the child: it is the parent's to ask.
+    Forked {
+        /// The process.
+        name: String,
+    },
+    /// The result of a process does not fit its type.
+    Result {
+        /// The process.
+        name: String,
+        /// What does not fit.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The system did not do what was asked.
     System {
         /// What was tried.
         what: String,
@@ -34,11 +120,72 @@ impl ProcError {
     pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> ProcError {
         move |source| ProcError::System { what: what.into(), source: Arc::new(source) }
     }
+
+    pub(crate) fn start(name: &str, what: &'static str) -> impl FnOnce(io::Error) -> ProcError {
+        let name = name.to_owned();
+        move |source| ProcError::Start { name, what, source: Arc::new(source) }
+    }
+
+    pub(crate) fn result(name: &str) -> impl FnOnce(BoxError) -> ProcError {
+        move |source| ProcError::Result { name: name.to_owned(), source: source.into() }
+    }
+
+    /// What the function failed with, if this is why.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            ProcError::Failed { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
 }
 
 impl Display for ProcError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
+            ProcError::Failed { name, failure } => write!(f, "{name}: {failure}"),
+            ProcError::Exited { name, exit } => {
+                write!(f, "{name}: the process ended with {exit} before its function did")
+            }
+            ProcError::Killed { name } => write!(f, "{name}: was killed, so there is no result"),
+            ProcError::Lost { name } => {
+                write!(f, "{name}: the process that watched over it was killed, so how it ended is not known")
+            }
+            ProcError::NotInitialized { name } => write!(
+                f,
+                "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
+                `init_before_main!()` into a file of tests"
+            ),
+            ProcError::NoGuardian { name, waited: Some(waited) } => write!(
+                f,
+                "{name}: this program was executed again and did not come to `init()` within {waited:?}: call it \
+                first in `main`"
+            ),
+            ProcError::NoGuardian { name, waited: None } => write!(
+                f,
+                "{name}: this program was executed again and ended before it came to `init()`: call it first in `main`"
+            ),
+            ProcError::Threads { name, threads } => write!(
+                f,
+                "{name}: a process with {} threads ({}) cannot be forked, since what the others have locked would stay \
+                locked: use `Process::new`, or fork before they start",
+                threads.len(),
+                threads.join(", ")
+            ),
+            ProcError::ForeignFunction { name, library } => write!(
+                f,
+                "{name}: the function belongs to {library}, which may lie elsewhere in a new process: pass a function \
+                of the program itself"
+            ),
+            ProcError::Start { name, what, source } => write!(f, "{name}: {what}: {source}"),
+            ProcError::AlreadyStarted { name } => write!(f, "{name}: runs already"),
+            ProcError::NotStarted { name } => write!(f, "{name}: was not started"),
+            ProcError::Forked { name } => {
+                write!(
+                    f,
+                    "{name}: belongs to the process that this one was forked from, which must be asked instead"
+                )
+            }
+            ProcError::Result { name, source } => write!(f, "{name}: the result does not fit: {source}"),
             ProcError::System { what, source } => write!(f, "{what}: {source}"),
             ProcError::StillRunning { pids, waited } => write!(
                 f,
@@ -52,8 +199,9 @@ impl Display for ProcError {
 impl Error for ProcError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            ProcError::System { source, .. } => Some(&**source),
-            ProcError::StillRunning { .. } => None,
+            ProcError::System { source, .. } | ProcError::Start { source, .. } => Some(&**source),
+            ProcError::Result { source, .. } => Some(&**source),
+            _ => None,
         }
     }
 }

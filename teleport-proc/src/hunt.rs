@@ -3,22 +3,25 @@
 //! A tree is what a snapshot of all processes shows below a root, and what was found below it before: so those stay in
 //! it whose parent ended meanwhile, and who were handed to another. [`Hunt::ask`] sends SIGTERM. [`Hunt::strike`] first
 //! stops everything, again and again until nothing new shows up, since what is stopped starts nothing and keeps its
-//! place among the processes that its user may have; then it kills. Signals go through pidfds to processes whose start
-//! time is still what the snapshot said, so never to another that got the number.
+//! place among the processes that its user may have; then it kills. To stop those that live for less than a snapshot
+//! takes, who start the next and end, it goes down the lists of children and stops each that it meets at once.
 //!
-//! Bound: a round of stopping is repeated [`MAX_FREEZES`] times; callers strike until nothing is left.
+//! Signals go through pidfds to processes whose start time is still what was seen, so never to another that got the
+//! number; or to children that nobody else could have waited for.
+//!
+//! Bound: stopping goes on for [`MAX_FREEZE`]; callers strike until nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::sys::{self, Entry, Id, ProcessFd, Signal};
 
 /// How processes of this crate that watch over others call themselves; a forked one keeps the name.
 pub(crate) const GUARD_NAME: &str = "teleport-guard";
 
-/// A tree that grows for longer is struck while it grows, and struck again.
-const MAX_FREEZES: usize = 64;
+/// A tree that still grows after this is struck while it grows, and struck again.
+const MAX_FREEZE: Duration = Duration::from_millis(500);
 
 /// The processes below a root.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ pub(crate) struct Hunt {
     root: i32,
     /// Whether the root itself is to end.
     with_root: bool,
+    /// Whether the root is this process, and nothing but this thread waits for its children.
+    is_guard: bool,
+    /// Children of the root that stay, with all below them.
+    spared: BTreeSet<i32>,
     /// All that were ever found and not known to be gone.
     found: BTreeMap<Id, Found>,
 }
@@ -43,13 +50,23 @@ impl Hunt {
         Hunt::new(std::process::id() as i32, false)
     }
 
+    /// Everything below this process, which is a guard.
+    pub(crate) fn below_guard() -> Hunt {
+        Hunt { is_guard: true, ..Hunt::below_this() }
+    }
+
     /// A process and everything below it.
     pub(crate) fn tree(root: i32) -> Hunt {
         Hunt::new(root, true)
     }
 
     fn new(root: i32, with_root: bool) -> Hunt {
-        Hunt { root, with_root, found: BTreeMap::new() }
+        Hunt { root, with_root, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
+    }
+
+    /// Leaves out these children of the root and all below them.
+    pub(crate) fn sparing(self, spared: BTreeSet<i32>) -> Hunt {
+        Hunt { spared, ..self }
     }
 
     /// Asks all to end, with SIGTERM: but neither guards, which end with their owner, nor what the guards of a process
@@ -64,10 +81,12 @@ impl Hunt {
 
     /// Kills all that there are, and says how many were. Others may have started meanwhile.
     pub(crate) fn strike(&mut self) -> io::Result<usize> {
-        for _ in 0..MAX_FREEZES {
+        let end = Instant::now() + MAX_FREEZE;
+        loop {
+            while self.stop_met()? && Instant::now() < end {}
             self.look()?;
             let mut new = self.found.iter_mut().filter(|(_, found)| !found.stopped).peekable();
-            if new.peek().is_none() {
+            if new.peek().is_none() || Instant::now() >= end {
                 break;
             }
             for (id, found) in new {
@@ -76,6 +95,29 @@ impl Hunt {
             }
         }
         Ok(self.found.keys().filter(|id| signal(**id, Signal::SIGKILL)).count())
+    }
+
+    /// Goes down the lists of children and stops each that it meets. Says whether some were new.
+    fn stop_met(&mut self) -> io::Result<bool> {
+        let mut met_new = false;
+        let mut seen = self.spared.clone();
+        let mut next: Vec<i32> = self.found.keys().map(|id| id.pid).chain([self.root]).collect();
+        while let Some(pid) = next.pop() {
+            for child in sys::children(pid).into_iter().filter(|child| seen.insert(*child)) {
+                if self.is_guard && pid == self.root {
+                    sys::signal_child(child, Signal::SIGSTOP);
+                }
+                let Some(entry) = sys::process(child)? else { continue };
+                let new = Found { is_guard: is_guard(&entry), stopped: true };
+                let before = self.found.insert(entry.id, new);
+                if !before.is_some_and(|before| before.stopped) {
+                    met_new = true;
+                    signal(entry.id, Signal::SIGSTOP);
+                }
+                next.push(child);
+            }
+        }
+        Ok(met_new)
     }
 
     /// **Blocks** until all that were found have ended, at most until `deadline`; `with_guards`, or without those. Says
@@ -118,7 +160,7 @@ impl Hunt {
         if self.with_root {
             tree.entries.get(&self.root).into_iter().for_each(&mut add);
         }
-        tree.walk(starts, add);
+        tree.walk(starts, &self.spared, add);
         Ok(tree)
     }
 }
@@ -142,9 +184,9 @@ impl Tree {
         self.entries.get(&id.pid).is_some_and(|entry| entry.id == id)
     }
 
-    /// Visits all below `starts`, each once.
-    fn walk(&self, starts: Vec<i32>, mut visit: impl FnMut(&Entry)) {
-        let mut seen = BTreeSet::new();
+    /// Visits all below `starts`, each once, but not those of `spared` and what is below them.
+    fn walk(&self, starts: Vec<i32>, spared: &BTreeSet<i32>, mut visit: impl FnMut(&Entry)) {
+        let mut seen = spared.clone();
         let mut next = starts;
         while let Some(pid) = next.pop() {
             for child in self.children.get(&pid).into_iter().flatten().filter(|child| seen.insert(**child)) {
@@ -161,7 +203,7 @@ impl Tree {
             self.entries.values().filter(|entry| is_asked(entry)).map(|entry| entry.id).collect();
         let owned = |entry: &&Entry| is_guard(entry) && self.entries.get(&entry.parent).is_some_and(is_asked);
         for guard in self.entries.values().filter(owned) {
-            self.walk(vec![guard.id.pid], |entry| {
+            self.walk(vec![guard.id.pid], &BTreeSet::new(), |entry| {
                 unguarded.remove(&entry.id);
             });
         }
@@ -232,7 +274,7 @@ mod tests {
         // Two looks at different times can show that.
         let tree = Tree::new(vec![entry(2, 3, "a"), entry(3, 2, "b")]);
         let mut seen = Vec::new();
-        tree.walk(vec![2], |entry| seen.push(entry.id.pid));
+        tree.walk(vec![2], &BTreeSet::new(), |entry| seen.push(entry.id.pid));
         assert_eq!(seen, [3, 2]);
     }
 }

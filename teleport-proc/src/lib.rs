@@ -1,4 +1,23 @@
-//! Processes that end when they should.
+//! Processes that end when they should, with all that they have started.
+//!
+//! A [`Process`] runs a function in a process of its own, which executes this program again. What it returns, or fails with,
+//! comes back, and nothing that it has started outlives it, nor does it outlive its owner, however that one ends.
+//!
+//! ```no_run
+//! use teleport_proc::{BoxError, Process};
+//!
+//! fn square(x: i64) -> Result<i64, BoxError> {
+//!     x.checked_mul(x).ok_or_else(|| format!("{x} is too large").into())
+//! }
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     teleport_proc::init(); // first line: a process starts its function here and never returns
+//!     let process = Process::new("square", square, 7);
+//!     process.start()?;
+//!     assert_eq!(process.join()?, 49);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! [`kill_proc`] ends a process with all that it has started, [`kill_subprocs`] all that this process has started: first
 //! with SIGTERM, then with SIGKILL, and also what starts while it goes on.
@@ -20,11 +39,30 @@
 compile_error!("teleport-proc needs Linux or another Unix system");
 
 mod by_pid;
+mod child;
 mod error;
+mod exit;
+mod failure;
+mod guardian;
 mod hunt;
+mod init;
+mod keeper;
+mod message;
 mod port;
+mod process;
+mod program;
+mod request;
+mod run;
+mod stop;
 mod sys;
+mod wire;
 
 pub use by_pid::{kill_proc, kill_subprocs, proc_alive};
 pub use error::ProcError;
+pub use exit::Exit;
+pub use failure::Failure;
+pub use init::init;
+pub use message::{Always, BoxError, Converted, Fallible, Message, Plain, Return};
 pub use port::{free_port, port_free};
+pub use process::Process;
+pub use stop::Stop;

@@ -11,6 +11,7 @@
 //! - `surface.rs`: what the facade's users were promised to be able to write
 //! - `resume.rs`: calls that survive their connection, whatever cuts it
 //! - `memory.rs`: what results take that nobody reads, and what they never hold up
+//! - `processes/`: functions in processes of their own, of which nothing is left whoever is killed
 //! - `kill_proc.rs`, `kill_subprocs.rs`: ending processes that do not want to
 //! - `arrays.rs`: every dtype and shape there and back, without copies
 //!
@@ -28,7 +29,7 @@ mod steady;
 mod watch;
 
 pub use memory::{Memory, allow_many_descriptors, descriptors};
-pub use program::{Ended, Program, example, marked, new_mark, until_marked, until_none_left};
+pub use program::{Ended, Program, count_marked, example, marked, new_mark, until_marked, until_none_left};
 pub use proxy::{Cut, Proxy, Toward};
 pub use raw::{Raw, Received};
 pub use scratch::{Scratch, abstract_address};

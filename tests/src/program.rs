@@ -229,8 +229,12 @@ pub fn marked(mark: &str) -> [(&'static str, String); 1] {
 /// Waits until as many processes have the mark.
 #[track_caller]
 pub fn until_marked(mark: &str, count: usize) {
-    let wanted = format!("{MARK}={mark}");
-    until("so many processes run", || processes_with(&wanted).len() == count);
+    until(&format!("{count} processes run"), || count_marked(mark) == count);
+}
+
+/// How many processes have the mark.
+pub fn count_marked(mark: &str) -> usize {
+    processes_with(&format!("{MARK}={mark}")).len()
 }
 
 /// Waits until no process has the mark: neither a program nor anything that it has started.

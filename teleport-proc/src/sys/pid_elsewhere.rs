@@ -4,9 +4,9 @@
 //! would exclude it.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -31,6 +31,11 @@ impl ProcessFd {
         Ok(ProcessFd { pid: Pid::from_raw(pid), queue })
     }
 
+    /// The same process, for a process that has been forked meanwhile: queues are not copied.
+    pub(crate) fn again(&self) -> io::Result<ProcessFd> {
+        ProcessFd::open(self.pid.as_raw())
+    }
+
     /// Sends a signal; `ESRCH` if the process has ended and was waited for.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill(self.pid, signal)?)
@@ -38,19 +43,13 @@ impl ProcessFd {
 
     /// **Blocks** until the process has ended, at most until `deadline`; without one, for ever. Says whether it has.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
-        let none = KEvent::new(0, EventFilter::EVFILT_PROC, EvFlags::empty(), FilterFlag::empty(), 0, 0);
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let time = left.map(|left| libc::timespec {
-                tv_sec: left.as_secs() as libc::time_t,
-                tv_nsec: left.subsec_nanos().into(),
-            });
-            match self.queue.kevent(&[], &mut [none], time) {
-                Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        // The event is left in the queue, so that others see it too.
+        super::readable(&self.queue, deadline)
+    }
+}
+
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
     }
 }

@@ -1,12 +1,11 @@
 //! Processes by descriptor: the number of one that has ended may go to another, its descriptor does not.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Signal;
 
@@ -25,6 +24,11 @@ impl ProcessFd {
         Ok(ProcessFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// The same process, for a process that has been forked meanwhile.
+    pub(crate) fn again(&self) -> io::Result<ProcessFd> {
+        Ok(ProcessFd(self.0.try_clone()?))
+    }
+
     /// Sends a signal; `ESRCH` if the process has ended and was waited for.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         let info: *const libc::siginfo_t = ptr::null();
@@ -37,22 +41,12 @@ impl ProcessFd {
 
     /// **Blocks** until the process has ended, at most until `deadline`; without one, for ever. Says whether it has.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
-        loop {
-            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            match poll(&mut fds, until(deadline)) {
-                Ok(0) if over => return Ok(false),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        super::readable(&self.0, deadline)
     }
 }
 
-/// The time until `deadline` as `poll` takes it, rounded up: a sleep that ends early would be slept again, for no time.
-fn until(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
-    let millis = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+impl AsFd for ProcessFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

@@ -24,10 +24,10 @@ pub(crate) struct Entry {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::{process, processes};
+pub(crate) use linux::{children, process, processes};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use elsewhere::{process, processes};
+pub(crate) use elsewhere::{children, process, processes};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux {
@@ -57,6 +57,15 @@ mod linux {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The children of a process, as far as the kernel lists them; none if it does not, or if there is no such process.
+    pub(crate) fn children(pid: i32) -> Vec<i32> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        lists
+            .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// `pid (name) state parent …`, where the name may hold spaces and parentheses; the start is field 22.
@@ -98,6 +107,11 @@ mod elsewhere {
     /// The process that has this number now.
     pub(crate) fn process(pid: i32) -> io::Result<Option<Entry>> {
         Ok(list(&["-o", "pid=,ppid=,comm=", "-p", &pid.to_string()])?.pop())
+    }
+
+    /// There is no such list here.
+    pub(crate) fn children(_pid: i32) -> Vec<i32> {
+        Vec::new()
     }
 
     fn list(arguments: &[&str]) -> io::Result<Vec<Entry>> {

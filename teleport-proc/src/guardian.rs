@@ -1,0 +1,284 @@
+//! The guardian: one process for each that starts others, from which their keepers are forked.
+//!
+//! It is this program, executed again, so that it has one thread and almost no memory: forking it is cheap and sound,
+//! however large and busy its owner is. It keeps nothing but its own descriptors. Each keeper watches the owner by
+//! itself; the guardian is there for the case that one was killed: what that one kept comes to it, and is killed. When
+//! the owner ends, it kills everything below it until nothing is left.
+//!
+//! Flow: [`start`], in the owner, sends a request with its descriptors -> `run`, in the guardian, forks a keeper -> which
+//! answers the owner on a socket of its own.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::ProcError;
+use crate::hunt::{GUARD_NAME, Hunt};
+use crate::init::{self, MARKER};
+use crate::keeper;
+use crate::program;
+use crate::sys::{self, Fork, ProcessFd, Reaped, Watch};
+use crate::wire::{self, Heard, Step, Word};
+
+/// A program needs milliseconds until `init`; one that has not come there by then never will.
+const MAX_START: Duration = Duration::from_secs(60);
+
+/// How long the guardian waits for what it has struck before it strikes again.
+const STRIKE_TIME: Duration = Duration::from_millis(100);
+
+/// The guardian of this process.
+static GUARDIAN: Mutex<Option<Guardian>> = Mutex::new(None);
+
+/// The owner's end.
+#[derive(Debug)]
+struct Guardian {
+    /// Whose it is: a process that was forked from that one needs another.
+    owner: u32,
+    socket: OwnedFd,
+    child: Child,
+}
+
+/// What a process is started with.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) request: &'a File,
+    pub(crate) result: &'a File,
+    pub(crate) stop: OwnedFd,
+}
+
+/// What goes to the guardian with a request: first this, then what the process gets as descriptors 1, 2 and so on.
+const FIRST: [&str; 2] = ["the keeper's end", "the folder"];
+
+/// Starts a process; gives its number and the socket on which its keeper listens. **Blocks** until it runs; one after the
+/// other, so that what is under way stays bounded.
+pub(crate) fn start(start: &Start<'_>) -> Result<(i32, OwnedFd), ProcError> {
+    let failed = |what| ProcError::start(start.name, what);
+    let (ours, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
+    let folder = sys::current_folder().map_err(failed("the current folder cannot be opened"))?;
+    let (out, error) = (io::stdout(), io::stderr());
+    let fds: [BorrowedFd<'_>; FIRST.len() + 5] = [
+        theirs.as_fd(),
+        folder.as_fd(),
+        out.as_fd(),
+        error.as_fd(),
+        start.request.as_fd(),
+        start.result.as_fd(),
+        start.stop.as_fd(),
+    ];
+    let mut guardian = GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner);
+    send(&mut guardian, start.name, &fds)?;
+    drop(theirs);
+    let answered = sys::readable(&ours, Some(Instant::now() + MAX_START));
+    if !answered.map_err(failed("its keeper cannot be waited for"))? {
+        let silence = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {MAX_START:?}"));
+        return Err(failed("its keeper does not answer")(silence));
+    }
+    match wire::hear(&ours).map_err(failed("its keeper cannot be heard"))? {
+        Heard::Word(Word::Started { pid }, _) => Ok((pid, ours)),
+        Heard::Word(Word::Failed { step, errno }, _) => {
+            Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
+        }
+        _ => {
+            let ended = io::Error::new(io::ErrorKind::BrokenPipe, "it was killed, or has no descriptor left");
+            Err(failed("the guardian process has ended meanwhile")(ended))
+        }
+    }
+}
+
+/// Sends a request to the guardian, which is started first if there is none.
+fn send(slot: &mut Option<Guardian>, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), ProcError> {
+    let this = std::process::id();
+    if let Some(guardian) = slot.take_if(|guardian| guardian.owner != this) {
+        // Another process's: its descriptor is closed here, and nothing else.
+        drop(guardian);
+    }
+    if let Some(guardian) = slot
+        && wire::tell(&guardian.socket, Word::Start, fds).is_err()
+        && let Some(dead) = slot.take()
+    {
+        end(dead);
+    }
+    if slot.is_none() {
+        let guardian = slot.insert(Guardian::new(name)?);
+        let sent = wire::tell(&guardian.socket, Word::Start, fds);
+        sent.map_err(ProcError::start(name, "the guardian process cannot be asked"))?;
+    }
+    Ok(())
+}
+
+/// Gets rid of a guardian that does not answer.
+fn end(mut guardian: Guardian) {
+    // Errors mean that it has ended and was waited for.
+    let _ = guardian.child.kill();
+    let _ = guardian.child.wait();
+}
+
+impl Guardian {
+    /// Executes this program again as a guardian, and waits until it is ready.
+    fn new(name: &str) -> Result<Guardian, ProcError> {
+        let failed = |what| ProcError::start(name, what);
+        let (ours, theirs) = sys::pair().map_err(failed("no sockets to the guardian process can be made"))?;
+        let path = program::path().map_err(failed("the path of this program is not known"))?;
+        let child = Command::new(path)
+            .arg0(GUARD_NAME)
+            .env(MARKER, init::GUARDIAN_MARK)
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed("the guardian process cannot be started"))?;
+        let guardian = Guardian { owner: std::process::id(), socket: ours, child };
+        let answered = sys::readable(&guardian.socket, Some(Instant::now() + MAX_START));
+        match answered
+            .and_then(|answered| if answered { wire::hear(&guardian.socket) } else { Ok(Heard::Nothing) })
+        {
+            Ok(Heard::Word(Word::Ready, _)) => Ok(guardian),
+            Ok(Heard::Nothing) => {
+                end(guardian);
+                Err(ProcError::NoGuardian { name: name.to_owned(), waited: Some(MAX_START) })
+            }
+            _ => {
+                end(guardian);
+                Err(ProcError::NoGuardian { name: name.to_owned(), waited: None })
+            }
+        }
+    }
+}
+
+/// What the guardian does: this process is one.
+pub(crate) fn run() -> ! {
+    // It has no output, and must not unwind into the program that it is not.
+    std::panic::set_hook(Box::new(|_| sys::leave(101)));
+    match Guard::new() {
+        Ok(guard) => guard.run(),
+        // The owner sees that.
+        Err(_) => sys::leave(1),
+    }
+}
+
+/// The guardian's end.
+#[derive(Debug)]
+struct Guard {
+    socket: OwnedFd,
+    owner: ProcessFd,
+    watch: Watch,
+    keepers: BTreeSet<i32>,
+}
+
+impl Guard {
+    fn new() -> io::Result<Guard> {
+        let number = sys::parent();
+        let owner = ProcessFd::open(number)?;
+        // As long as it is the parent, nobody else has its number: so it still was when it was opened.
+        if sys::parent() != number {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        sys::leave_terminal();
+        sys::block_signals()?;
+        sys::ignore_signals();
+        sys::become_guard(GUARD_NAME)?;
+        let socket = sys::copy_high(&io::stdin())?;
+        sys::forget_standard()?;
+        let watch = Watch::new(owner.again()?)?;
+        let [a, b] = watch.descriptors();
+        // SAFETY: nothing in this process, which leaves without destructors, uses others from here on.
+        unsafe { sys::close_all_but(&[0, 1, 2, socket.as_raw_fd(), owner.as_fd().as_raw_fd(), a, b]) };
+        wire::tell(&socket, Word::Ready, &[])?;
+        Ok(Guard { socket, owner, watch, keepers: BTreeSet::new() })
+    }
+
+    fn run(mut self) -> ! {
+        loop {
+            match self.watch.wait(Some(&self.socket), None) {
+                Ok(seen) if !seen.owner => {
+                    if seen.child {
+                        self.reap();
+                    }
+                    if seen.socket {
+                        self.listen();
+                    }
+                }
+                // The owner is gone, or this process can see nothing any more.
+                _ => self.end_all(),
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        match wire::hear(&self.socket) {
+            Ok(Heard::Word(Word::Start, fds)) => self.start(fds),
+            Ok(Heard::Nothing) => {}
+            // The owner executes another program, or is about to end.
+            Ok(_) | Err(_) => self.end_all(),
+        }
+    }
+
+    /// Forks a keeper.
+    fn start(&mut self, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        // Without a descriptor for it, its owner sees that the socket is closed.
+        let Some(control) = fds.next() else { return };
+        match sys::fork_patiently(|| self.reap()) {
+            Ok(Fork::Parent { child }) => {
+                self.keepers.insert(child);
+            }
+            Ok(Fork::Child) => keeper::start(control, self.owner.again(), fds),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(0);
+                let _ = wire::tell(&control, Word::Failed { step: Step::Fork, errno }, &[]);
+            }
+        }
+    }
+
+    /// Waits for keepers that have ended. What one leaves behind that was killed has come to this process.
+    fn reap(&mut self) {
+        let mut is_stray = false;
+        while let Ok(Reaped::Ended(pid, exit)) = sys::reap_any() {
+            let was_keeper = self.keepers.remove(&pid);
+            is_stray |= was_keeper && !exit.success();
+        }
+        if is_stray {
+            self.end_strays();
+        }
+    }
+
+    fn end_strays(&mut self) {
+        let mut hunt = Hunt::below_guard().sparing(self.keepers.clone());
+        while let Ok(1..) = hunt.strike() {
+            // It is looked at again in any case.
+            let _ = hunt.wait(true, Instant::now() + STRIKE_TIME);
+        }
+        while let Ok(Reaped::Ended(pid, _)) = sys::reap_any() {
+            self.keepers.remove(&pid);
+        }
+    }
+
+    /// Kills everything below this process until nothing is left, and ends.
+    fn end_all(&self) -> ! {
+        let mut hunt = Hunt::below_guard();
+        loop {
+            let struck = hunt.strike().and_then(|count| {
+                hunt.wait(true, Instant::now() + STRIKE_TIME)?;
+                Ok(count)
+            });
+            loop {
+                match sys::reap_any() {
+                    Ok(Reaped::Ended(..)) => {}
+                    Ok(Reaped::None) => break,
+                    Ok(Reaped::NoChildren) | Err(_) => sys::leave(0),
+                }
+            }
+            if !matches!(struck, Ok(1..)) {
+                // Nothing to be seen and yet not over: what ends tells of it, and may have left others behind.
+                let _ = self.watch.wait_for_child(Instant::now() + STRIKE_TIME);
+            }
+        }
+    }
+}

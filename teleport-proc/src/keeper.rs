@@ -1,0 +1,249 @@
+//! The process that stands between a process and its owner: one for each, and nothing in it but this file.
+//!
+//! It starts the process, takes over whatever leaves that one's tree (as subreaper), and waits for three things: a word of
+//! the owner, the owner's end, and its children's. Then:
+//!
+//! - The process ends by itself, or its owner ends: whatever is left is killed at once.
+//! - The owner asks for the end, or lets go: SIGTERM, and SIGKILL for what is left after the grace.
+//!
+//! Once it has no children, nothing of the tree is left, since all of it would have come to it; then it tells how the
+//! process ended, and ends. It has one thread, holds no lock, and has no descriptors but its own.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::exit::Exit;
+use crate::hunt::{GUARD_NAME, Hunt};
+use crate::init;
+use crate::request::{self, Head};
+use crate::sys::{self, Fork, ProcessFd, Reaped, Watch};
+use crate::wire::{self, Heard, Step, Word};
+
+/// Where a process has no descriptor or memory left to look at others, it tries again after so long.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What was struck is expected to be gone by then; if not, it is struck again.
+const STRIKE_TIME: Duration = Duration::from_secs(1);
+
+/// What the guardian does in a process that it has just forked; `fds` came with the request, after the keeper's socket.
+pub(crate) fn start(control: OwnedFd, owner: io::Result<ProcessFd>, fds: impl Iterator<Item = OwnedFd>) -> ! {
+    let mut fds = fds;
+    let wanted = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let received = (|| {
+        let folder = fds.next().ok_or_else(wanted)?;
+        let mut descriptors = vec![OwnedFd::from(sys::null()?)];
+        descriptors.extend(fds);
+        let request = File::from(descriptors.get(init::REQUEST).ok_or_else(wanted)?.try_clone()?);
+        Ok((request::read_head(&request).map_err(io::Error::other)?, folder, descriptors))
+    })();
+    match received {
+        Ok((head, folder, descriptors)) => {
+            keep(control, owner, head.grace, || execute(&head, &folder, &descriptors))
+        }
+        Err(error) => fail(&control, Step::Receive, &error),
+    }
+}
+
+/// Makes a keeper of this process, which has just been forked.
+///
+/// `start` makes the process that it keeps, and gives its number; it runs once everything else is ready.
+pub(crate) fn keep(
+    control: OwnedFd,
+    owner: io::Result<ProcessFd>,
+    grace: Duration,
+    start: impl FnOnce() -> Result<i32, (Step, io::Error)>,
+) -> ! {
+    let _never_unwinds = Never;
+    let prepared = prepare().and_then(|()| Watch::new(owner?));
+    let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
+    let child = start().unwrap_or_else(|(step, error)| fail(&control, step, &error));
+    sys::ignore_signals();
+    let [a, b] = watch.descriptors();
+    // SAFETY: this process leaves without destructors, and what it uses from here on is among those that stay.
+    unsafe { sys::close_all_but(&[control.as_raw_fd(), a, b]) };
+    // A failure is that the owner is gone, which shows soon.
+    let _ = wire::tell(&control, Word::Started { pid: child }, &[]);
+    Keeper {
+        control: Some(control),
+        watch,
+        child,
+        grace,
+        exit: None,
+        deadline: None,
+        hunt: Hunt::below_guard(),
+    }
+    .run()
+}
+
+/// Makes a keeper of this process, which was forked from the owner, and runs `work` in the process that it keeps.
+pub(crate) fn keep_forked(
+    control: OwnedFd,
+    owner: io::Result<ProcessFd>,
+    grace: Duration,
+    work: impl FnOnce() -> std::convert::Infallible,
+) -> ! {
+    let _never_unwinds = Never;
+    let handlers = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
+    let number = control.as_raw_fd();
+    keep(control, owner, grace, move || {
+        match sys::fork_patiently(|| {}).map_err(|error| (Step::Fork, error))? {
+            Fork::Parent { child } => Ok(child),
+            Fork::Child => {
+                // SAFETY: the keeper's end of the socket is the keeper's alone, and this process comes back to nothing that
+                // would use it.
+                unsafe { sys::close(number) };
+                sys::leave_group();
+                let _ = sys::restore_signals(&handlers);
+                match work() {}
+            }
+        }
+    })
+}
+
+/// Tells why there is no process, and ends.
+fn fail(control: &OwnedFd, step: Step, error: &io::Error) -> ! {
+    let errno = error.raw_os_error().unwrap_or(0);
+    // Nobody may be left who wants to know.
+    let _ = wire::tell(control, Word::Failed { step, errno }, &[]);
+    sys::leave(0)
+}
+
+/// Ends the process instead of unwinding into the program that it was forked from.
+struct Never;
+
+impl Drop for Never {
+    fn drop(&mut self) {
+        sys::leave(101)
+    }
+}
+
+/// Everything that must be so before there is a child.
+fn prepare() -> io::Result<()> {
+    sys::leave_terminal();
+    sys::become_guard(GUARD_NAME)
+}
+
+/// Forks, and executes the program again with `descriptors` as 0, 1, 2 and so on.
+pub(crate) fn execute(
+    head: &Head,
+    folder: &OwnedFd,
+    descriptors: &[OwnedFd],
+) -> Result<i32, (Step, io::Error)> {
+    let forked = |error| (Step::Fork, error);
+    let (mut read, write) = sys::pipe().map(|(read, write)| (File::from(read), write)).map_err(forked)?;
+    match sys::fork_patiently(|| {}).map_err(forked)? {
+        Fork::Child => {
+            let error = init::execute(head, folder, descriptors);
+            let errno = error.raw_os_error().unwrap_or(0);
+            // The parent sees that it ended, in any case.
+            let _ = File::from(write).write_all(&errno.to_le_bytes());
+            sys::leave(127)
+        }
+        Fork::Parent { child } => {
+            drop(write);
+            let mut errno = [0; 4];
+            // Executing closes the other end: nothing comes.
+            match read.read_exact(&mut errno) {
+                Ok(()) => {
+                    sys::reap(child);
+                    Err((Step::Execute, io::Error::from_raw_os_error(i32::from_le_bytes(errno))))
+                }
+                Err(_) => Ok(child),
+            }
+        }
+    }
+}
+
+struct Keeper {
+    /// None once the owner has let go.
+    control: Option<OwnedFd>,
+    watch: Watch,
+    child: i32,
+    grace: Duration,
+    /// How the process ended, once it has.
+    exit: Option<Exit>,
+    /// When the grace is over, once the end was asked for.
+    deadline: Option<Instant>,
+    hunt: Hunt,
+}
+
+impl Keeper {
+    fn run(mut self) -> ! {
+        loop {
+            if !self.reap() {
+                self.leave();
+            }
+            let grace_is_over = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if grace_is_over || (self.exit.is_some() && self.deadline.is_none()) {
+                self.kill();
+            }
+            match self.watch.wait(self.control.as_ref(), self.deadline) {
+                Ok(seen) if seen.owner => self.kill(),
+                Ok(seen) if seen.socket => self.listen(),
+                Ok(_) => {}
+                // No memory: nothing else can be done than to do the worst that could be asked for.
+                Err(_) => self.kill(),
+            }
+        }
+    }
+
+    /// Waits for those that have ended. Says whether there are others.
+    fn reap(&mut self) -> bool {
+        loop {
+            match sys::reap_any() {
+                Ok(Reaped::Ended(pid, exit)) if pid == self.child => self.exit = Some(exit),
+                Ok(Reaped::Ended(..)) => {}
+                Ok(Reaped::None) => return true,
+                Ok(Reaped::NoChildren) | Err(_) => return false,
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        let Some(control) = &self.control else { return };
+        let grace = match wire::hear(control) {
+            Ok(Heard::Word(Word::End { grace }, _)) => grace,
+            Ok(Heard::Nothing) => return,
+            // It let go, or says what nobody understands.
+            Ok(_) | Err(_) => {
+                self.control = None;
+                self.grace
+            }
+        };
+        let asked_before = self.deadline.is_some();
+        let deadline = Instant::now() + grace;
+        self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
+        if !asked_before && !grace.is_zero() {
+            // What cannot be asked is killed when the grace is over.
+            let _ = self.hunt.ask();
+        }
+    }
+
+    /// Kills all that there are until there are none, and ends.
+    fn kill(&mut self) -> ! {
+        let mut is_left = self.reap();
+        while is_left {
+            let struck = self.hunt.strike().and_then(|count| {
+                self.hunt.wait(true, Instant::now() + STRIKE_TIME)?;
+                Ok(count)
+            });
+            is_left = self.reap();
+            if is_left && !matches!(struck, Ok(1..)) {
+                // Nothing to be seen and yet not over: what ends tells of it, and may have left others behind.
+                let _ = self.watch.wait_for_child(Instant::now() + RETRY);
+                is_left = self.reap();
+            }
+        }
+        self.leave()
+    }
+
+    fn leave(&mut self) -> ! {
+        if let (Some(control), Some(exit)) = (&self.control, self.exit) {
+            // Nobody is left who wants to know.
+            let _ = wire::tell(control, Word::Ended { exit }, &[]);
+        }
+        sys::leave(0)
+    }
+}

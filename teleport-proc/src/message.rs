@@ -1,0 +1,304 @@
+//! What functions of other processes take and give: anything that converts to and from bytes.
+//!
+//! Two ways, which the compiler tells apart by a marker that nobody writes: the conversions of the standard library, for
+//! types of any crate, and small values that have none.
+
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+
+/// Any error, as functions return them.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What can go to another process as an argument, or come back as a result.
+///
+/// - Every type with `Into<Vec<u8>>` and `TryFrom<Vec<u8>>`: `String`, `Vec<u8>`, a `Tree` or `Array` of
+///   `teleport-wire`, and types of your own, which need not know this crate.
+/// - `()`, `bool`, numbers, and tuples and options of all these.
+///
+/// `M` says which way; the compiler finds it.
+///
+/// ```
+/// use teleport_proc::{BoxError, Message};
+///
+/// struct Seed([u8; 4]);
+/// impl From<Seed> for Vec<u8> {
+///     fn from(seed: Seed) -> Vec<u8> { seed.0.to_vec() }
+/// }
+/// impl TryFrom<Vec<u8>> for Seed {
+///     type Error = BoxError;
+///     fn try_from(bytes: Vec<u8>) -> Result<Seed, BoxError> {
+///         bytes.try_into().map(Seed).map_err(|bytes| format!("a seed has 4 bytes, not {}", bytes.len()).into())
+///     }
+/// }
+///
+/// fn check<M>(argument: impl Message<M>) { drop(argument.into_message()) }
+/// check((7u64, "name".to_owned(), Some(Seed([1, 2, 3, 4]))));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot go to another process",
+    note = "implement `From<{Self}> for Vec<u8>` and `TryFrom<Vec<u8>> for {Self}`"
+)]
+pub trait Message<M>: Sized {
+    /// The bytes that [`from_message`](Message::from_message) reads.
+    fn into_message(self) -> Vec<u8>;
+
+    /// The value in these bytes.
+    ///
+    /// # Errors
+    /// If they do not hold one.
+    fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError>;
+}
+
+/// Marks what has the conversions of the standard library.
+#[derive(Debug)]
+pub enum Converted {}
+
+/// Marks values that have none.
+#[derive(Debug)]
+pub enum Plain {}
+
+impl<T> Message<Converted> for T
+where
+    T: Into<Vec<u8>> + TryFrom<Vec<u8>>,
+    <T as TryFrom<Vec<u8>>>::Error: Into<BoxError>,
+{
+    fn into_message(self) -> Vec<u8> {
+        self.into()
+    }
+
+    fn from_message(bytes: Vec<u8>) -> Result<T, BoxError> {
+        T::try_from(bytes).map_err(Into::into)
+    }
+}
+
+/// Bytes that are not of the length that a value has.
+#[derive(Debug)]
+struct Length {
+    bytes: usize,
+}
+
+impl Length {
+    fn of(bytes: &[u8]) -> BoxError {
+        Box::new(Length { bytes: bytes.len() })
+    }
+}
+
+impl Display for Length {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes do not hold such a value", self.bytes)
+    }
+}
+
+impl Error for Length {}
+
+impl Message<Plain> for () {
+    fn into_message(self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn from_message(bytes: Vec<u8>) -> Result<(), BoxError> {
+        if bytes.is_empty() { Ok(()) } else { Err(Length::of(&bytes)) }
+    }
+}
+
+impl Message<Plain> for bool {
+    fn into_message(self) -> Vec<u8> {
+        vec![self.into()]
+    }
+
+    fn from_message(bytes: Vec<u8>) -> Result<bool, BoxError> {
+        match bytes[..] {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(Length::of(&bytes)),
+        }
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ty)*) => {$(
+        impl Message<Plain> for $number {
+            fn into_message(self) -> Vec<u8> {
+                self.to_le_bytes().to_vec()
+            }
+
+            fn from_message(bytes: Vec<u8>) -> Result<$number, BoxError> {
+                bytes.try_into().map(<$number>::from_le_bytes).map_err(|bytes: Vec<u8>| Length::of(&bytes))
+            }
+        }
+    )*};
+}
+
+numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+
+impl<T: Message<M>, M> Message<Option<M>> for Option<T> {
+    fn into_message(self) -> Vec<u8> {
+        let mut parts = Parts::default();
+        self.into_iter().for_each(|value| parts.push(&value.into_message()));
+        parts.0
+    }
+
+    fn from_message(bytes: Vec<u8>) -> Result<Option<T>, BoxError> {
+        let mut parts = Cut(&bytes);
+        let value = if bytes.is_empty() { None } else { Some(T::from_message(parts.next()?)?) };
+        parts.end()?;
+        Ok(value)
+    }
+}
+
+macro_rules! tuples {
+    ($(($($value:ident $marker:ident),+))*) => {$(
+        impl<$($value: Message<$marker>, $marker),+> Message<($($marker,)+)> for ($($value,)+) {
+            #[allow(non_snake_case, reason = "a value has the name of its type")]
+            fn into_message(self) -> Vec<u8> {
+                let ($($value,)+) = self;
+                let mut parts = Parts::default();
+                $(parts.push(&$value.into_message());)+
+                parts.0
+            }
+
+            fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError> {
+                let mut parts = Cut(&bytes);
+                let value = ($($value::from_message(parts.next()?)?,)+);
+                parts.end()?;
+                Ok(value)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A MA)
+    (A MA, B MB)
+    (A MA, B MB, C MC)
+    (A MA, B MB, C MC, D MD)
+    (A MA, B MB, C MC, D MD, E ME)
+    (A MA, B MB, C MC, D MD, E ME, F MF)
+}
+
+/// Pieces of bytes one after the other, each behind its length.
+#[derive(Debug, Default)]
+pub(crate) struct Parts(pub(crate) Vec<u8>);
+
+impl Parts {
+    pub(crate) fn push(&mut self, part: &[u8]) {
+        self.number(part.len() as u64);
+        self.0.extend_from_slice(part);
+    }
+
+    pub(crate) fn number(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// What is left of [`Parts`].
+#[derive(Debug)]
+pub(crate) struct Cut<'a>(pub(crate) &'a [u8]);
+
+impl Cut<'_> {
+    pub(crate) fn next(&mut self) -> Result<Vec<u8>, BoxError> {
+        let length = usize::try_from(self.number()?)?;
+        let (part, rest) = self.0.split_at_checked(length).ok_or_else(|| self.short())?;
+        self.0 = rest;
+        Ok(part.to_vec())
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, BoxError> {
+        let (number, rest) = self.0.split_first_chunk().ok_or_else(|| self.short())?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*number))
+    }
+
+    fn end(&self) -> Result<(), BoxError> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.short()) }
+    }
+
+    fn short(&self) -> BoxError {
+        Length::of(self.0)
+    }
+}
+
+/// What a function of another process may return: `()`, a [`Message`], or a `Result` of it with any error.
+#[diagnostic::on_unimplemented(message = "a function of another process cannot return `{Self}`")]
+pub trait Return<M>: Sized {
+    /// What the caller gets.
+    type Value;
+
+    /// The bytes of the value, or the error.
+    ///
+    /// # Errors
+    /// That of the function.
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError>;
+
+    /// The value in these bytes.
+    ///
+    /// # Errors
+    /// If they do not hold one.
+    fn value(bytes: Vec<u8>) -> Result<Self::Value, BoxError>;
+}
+
+/// Marks functions that cannot fail.
+#[derive(Debug)]
+pub struct Always<M>(M);
+
+/// Marks functions that return a `Result`.
+#[derive(Debug)]
+pub struct Fallible<M>(M);
+
+impl<T: Message<M>, M> Return<Always<M>> for T {
+    type Value = T;
+
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
+        Ok(self.into_message())
+    }
+
+    fn value(bytes: Vec<u8>) -> Result<T, BoxError> {
+        T::from_message(bytes)
+    }
+}
+
+impl<T: Message<M>, E: Into<BoxError>, M> Return<Fallible<M>> for Result<T, E> {
+    type Value = T;
+
+    fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
+        self.map(Message::into_message).map_err(Into::into)
+    }
+
+    fn value(bytes: Vec<u8>) -> Result<T, BoxError> {
+        T::from_message(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back<M, T: Message<M> + Clone + PartialEq + std::fmt::Debug>(value: T) {
+        let bytes = value.clone().into_message();
+        assert_eq!(T::from_message(bytes.clone()).unwrap(), value);
+        let longer = [&bytes[..], &[7]].concat();
+        assert!(T::from_message(longer).map_or(true, |other| other != value), "{value:?}");
+    }
+
+    #[test]
+    fn values_come_back_as_they_went() {
+        there_and_back(());
+        there_and_back(true);
+        there_and_back(-7i64);
+        there_and_back(0.5f32);
+        there_and_back("text".to_owned());
+        there_and_back(vec![1u8, 2]);
+        there_and_back(Some(String::new()));
+        there_and_back(None::<()>);
+        there_and_back((1u64, "a".to_owned(), (vec![0u8; 100], Some(false))));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let bytes = (1u64, "text".to_owned()).into_message();
+        for length in 0..bytes.len() {
+            assert!(<(u64, String)>::from_message(bytes[..length].to_vec()).is_err(), "{length}");
+        }
+        assert!(u32::from_message(vec![0; 3]).is_err());
+    }
+}

@@ -1,0 +1,420 @@
+//! Functions in processes of their own, as users hold them.
+//!
+//! Flow: [`Process::new`] -> `start` -> guardian -> keeper -> the process, which runs its function -> `join`, `check`. What
+//! happens is in the modules of those names; here it is put together.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::child;
+use crate::error::ProcError;
+use crate::exit::Exit;
+use crate::failure::Slot;
+use crate::guardian::{self, Start};
+use crate::init;
+use crate::keeper;
+use crate::message::{BoxError, Message, Return};
+use crate::program::{Distance, Function, Identity};
+use crate::request::{self, Head};
+use crate::run::{self, End, Parts, Run};
+use crate::stop::Stop;
+use crate::sys::{self, Fork, ProcessFd};
+use crate::wire::{self, Heard, Step, Word};
+
+/// What [`kill`](Process::kill) gives a process to end after SIGTERM, unless [`grace`](Process::grace) says otherwise.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A function in a process of its own, which ends when it should.
+///
+/// With it ends all that it has started: children and grandchildren, also when they have another group or session, when
+/// their parents have ended, and when they start others meanwhile. That happens
+/// - when the function has returned or failed, or the process ends in any other way: at once;
+/// - on [`kill`](Process::kill) and [`stop`](Process::stop): after a grace;
+/// - when this is dropped: as on `kill`, without waiting for it;
+/// - when this process ends, in whatever way, SIGKILL included: at once.
+///
+/// Two processes of this crate do that, so it also holds if one of them is killed with this process. Who kills
+/// all of them together leaves the rest running; against that, only a cgroup helps.
+///
+/// `R` is what the function returns. It is told as often as [`join`](Process::join) is called, and so are errors and panics.
+///
+/// ```no_run
+/// use teleport_proc::{BoxError, Process};
+///
+/// fn count(text: String) -> Result<u64, BoxError> {
+///     Ok(text.len() as u64)
+/// }
+///
+/// fn main() -> Result<(), BoxError> {
+///     teleport_proc::init(); // first line: the process starts its function here and never returns
+///     let process = Process::new("counter", count, "hello".to_owned());
+///     process.start()?;
+///     assert_eq!(process.join()?, 5);
+///     Ok(())
+/// }
+/// ```
+pub struct Process<R = ()> {
+    inner: Arc<Inner>,
+    value: fn(Vec<u8>) -> Result<R, BoxError>,
+}
+
+/// All of a process but the type of its result.
+pub(crate) struct Inner {
+    name: String,
+    body: Body,
+    initializers: Vec<fn()>,
+    variables: Vec<(String, String)>,
+    grace: Duration,
+    run: Mutex<Option<Arc<Run>>>,
+}
+
+/// A closure that a forked process runs. The one that forks it keeps its own.
+type Closure = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
+
+enum Body {
+    Function { function: Function, argument: Vec<u8> },
+    Closure(Mutex<Option<Closure>>),
+}
+
+impl<R> Process<R> {
+    /// A function with its argument, for a process that executes this program again: it has a memory of its own, the
+    /// environment and folder that this process has when it is started, and the same standard output and error; its
+    /// standard input is empty. Ctrl-C in a terminal does not reach it: that is this process's to handle.
+    ///
+    /// The function is one of the program or a closure without captures; what it needs is in the argument, which
+    /// can be anything that converts to bytes and back ([`Message`](crate::Message)).
+    ///
+    /// Nothing happens before [`start`](Process::start).
+    pub fn new<A, M, T, N>(name: impl Into<String>, function: fn(A) -> T, argument: A) -> Process<R>
+    where
+        A: Message<M>,
+        T: Return<N, Value = R>,
+    {
+        let body = Body::Function { function: Function::of(function), argument: argument.into_message() };
+        Process::with(name.into(), body, T::value)
+    }
+
+    /// As [`new`](Process::new), for a function that looks now and then whether it is to [`stop`](Process::stop).
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use teleport_proc::{ProcError, Process, Stop};
+    ///
+    /// fn work(steps: u64, stop: &Stop) -> u64 {
+    ///     (0..steps).take_while(|_| stop.sleep(Duration::from_millis(10))).count() as u64
+    /// }
+    ///
+    /// # fn main() -> Result<(), ProcError> {
+    /// # teleport_proc::init();
+    /// let process = Process::stoppable("worker", work, 1_000_000);
+    /// process.start()?;
+    /// process.stop(Duration::from_secs(1))?;
+    /// println!("{} steps", process.join()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stoppable<A, M, T, N>(
+        name: impl Into<String>,
+        function: fn(A, &Stop) -> T,
+        argument: A,
+    ) -> Process<R>
+    where
+        A: Message<M>,
+        T: Return<N, Value = R>,
+    {
+        let body =
+            Body::Function { function: Function::with_stop(function), argument: argument.into_message() };
+        Process::with(name.into(), body, T::value)
+    }
+
+    /// A closure in a copy of this process, which shares with it what it had open, and starts with its memory as it was.
+    ///
+    /// That is only sound while this process has one thread, which [`start`](Process::start) checks: otherwise it fails and
+    /// names them. What the copy writes to its memory it copies first; and so does this process, as long as the copy runs.
+    ///
+    /// The copy must not use what others of this process talk with. Teleport's own clients and servers know, and refuse.
+    pub fn fork<T, N>(
+        name: impl Into<String>,
+        closure: impl FnOnce(&Stop) -> T + Send + 'static,
+    ) -> Process<R>
+    where
+        T: Return<N, Value = R>,
+    {
+        let closure: Closure = Box::new(move |stop| closure(stop).into_bytes());
+        Process::with(name.into(), Body::Closure(Mutex::new(Some(closure))), T::value)
+    }
+
+    fn with(name: String, body: Body, value: fn(Vec<u8>) -> Result<R, BoxError>) -> Process<R> {
+        let inner = Inner {
+            name,
+            body,
+            initializers: Vec::new(),
+            variables: Vec::new(),
+            grace: GRACE,
+            run: Mutex::new(None),
+        };
+        Process { inner: Arc::new(inner), value }
+    }
+
+    /// Runs `function` in the process before its own: to set up logging, or a device. May be called several times.
+    #[must_use]
+    pub fn initializer(self, function: fn()) -> Process<R> {
+        self.changed(|inner| inner.initializers.push(function))
+    }
+
+    /// Sets a variable in the environment of the process. One that is [forked](Process::fork) has that of this process.
+    #[must_use]
+    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Process<R> {
+        self.changed(|inner| inner.variables.push((name.into(), value.into())))
+    }
+
+    /// What [`kill`](Process::kill) and dropping this give it between SIGTERM and SIGKILL: 5 s by default.
+    #[must_use]
+    pub fn grace(self, grace: Duration) -> Process<R> {
+        self.changed(|inner| inner.grace = grace)
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Process<R> {
+        // Others have it only once it was added to a group, which takes this.
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            change(inner);
+        }
+        self
+    }
+
+    /// Starts the process. **Blocks** until it runs: a few milliseconds, and some more the first time. One that has ended can
+    /// be started again.
+    ///
+    /// # Errors
+    /// Without [`init`](crate::init) [`NotInitialized`](ProcError::NotInitialized); if the system has nothing left
+    /// [`Start`](ProcError::Start), and then nothing is left of what was begun; if it runs
+    /// [`AlreadyStarted`](ProcError::AlreadyStarted); for a fork [`Threads`](ProcError::Threads).
+    pub fn start(&self) -> Result<(), ProcError> {
+        self.inner.start()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its number while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.running_run().map(|run| run.pid())
+    }
+
+    /// Whether it runs, or anything that it has started.
+    pub fn running(&self) -> bool {
+        self.inner.running_run().is_some()
+    }
+
+    /// How it ended, if it has and that is known.
+    pub fn exit(&self) -> Option<Exit> {
+        self.inner.run().ok()?.look().ok()??.exit
+    }
+
+    /// Whether all is well: it runs, or ended well, or was ended as asked.
+    ///
+    /// # Errors
+    /// What it failed with, as often as this is called.
+    pub fn check(&self) -> Result<(), ProcError> {
+        self.inner.check()
+    }
+
+    /// **Blocks** until it has ended with all that it started, and gives the result.
+    ///
+    /// # Errors
+    /// What it failed with; [`Killed`](ProcError::Killed) if it was ended before its function was.
+    pub fn join(&self) -> Result<R, ProcError> {
+        let run = self.inner.run()?;
+        loop {
+            if let Some(end) = run.wait(None)? {
+                return self.value(&end);
+            }
+        }
+    }
+
+    /// As [`join`](Process::join), at most for `time`: then it gives nothing.
+    ///
+    /// # Errors
+    /// As [`join`](Process::join).
+    pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
+        let end = self.inner.run()?.wait(Some(Instant::now() + time))?;
+        end.map(|end| self.value(&end)).transpose()
+    }
+
+    fn value(&self, end: &End) -> Result<R, ProcError> {
+        (self.value)(end.result.clone()?).map_err(ProcError::result(&self.inner.name))
+    }
+
+    /// Ends it with all that it started: with SIGTERM, and with SIGKILL what is left after the [`grace`](Process::grace).
+    /// **Blocks** until nothing is left, for up to 10 s beyond the grace. May be called by several threads at once, and again;
+    /// one that has ended or was not started is fine.
+    ///
+    /// # Errors
+    /// [`StillRunning`](ProcError::StillRunning).
+    pub fn kill(&self) -> Result<(), ProcError> {
+        self.inner.kill(self.inner.grace)
+    }
+
+    /// Tells its function to return, by turning its [`Stop`] false. **Blocks** until it has, at most for `grace`: after that
+    /// it is killed at once.
+    ///
+    /// # Errors
+    /// [`StillRunning`](ProcError::StillRunning).
+    pub fn stop(&self, grace: Duration) -> Result<(), ProcError> {
+        self.inner.stop(grace)
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.inner.name)
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn start(&self) -> Result<(), ProcError> {
+        let mut current = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = &*current
+            && run.look()?.is_none()
+        {
+            return Err(ProcError::AlreadyStarted { name: self.name.clone() });
+        }
+        run::abandoned(None);
+        let run = match &self.body {
+            Body::Function { function, argument } => self.start_function(*function, argument)?,
+            Body::Closure(closure) => self.start_closure(closure)?,
+        };
+        *current = Some(Arc::new(run));
+        Ok(())
+    }
+
+    fn start_function(&self, function: Function, argument: &[u8]) -> Result<Run, ProcError> {
+        let failed = |what| ProcError::start(&self.name, what);
+        if !init::is_initialized() {
+            return Err(ProcError::NotInitialized { name: self.name.clone() });
+        }
+        if let Some(library) = function.library().map_err(failed("its function cannot be found"))? {
+            return Err(ProcError::ForeignFunction { name: self.name.clone(), library });
+        }
+        let head = Head {
+            identity: Identity::of_this().map_err(failed("the program's file cannot be looked at"))?,
+            function,
+            initializers: self.initializers.iter().map(|function| Distance::of(*function)).collect(),
+            name: self.name.clone(),
+            program: request::program(),
+            grace: self.grace,
+            environment: request::environment(&self.variables),
+        };
+        let request = sys::memory().map_err(failed("no memory for its argument can be made"))?;
+        request::write(&request, &head, argument).map_err(failed("its argument cannot be written"))?;
+        let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
+        let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
+        let start = Start { name: &self.name, request: &request, result: &slot.0, stop };
+        let (pid, control) = guardian::start(&start)?;
+        Ok(self.run_of(pid, control, slot, our_stop, None))
+    }
+
+    fn run_of(
+        &self,
+        pid: i32,
+        control: std::os::fd::OwnedFd,
+        slot: Slot,
+        stop: std::os::fd::OwnedFd,
+        keeper: Option<i32>,
+    ) -> Run {
+        Run::new(Parts { name: self.name.clone(), pid, control, slot, stop, keeper, grace: self.grace })
+    }
+
+    fn start_closure(&self, closure: &Mutex<Option<Closure>>) -> Result<Run, ProcError> {
+        let failed = |what| ProcError::start(&self.name, what);
+        let threads = sys::threads().map_err(failed("the threads of this process cannot be listed"))?;
+        if threads.len() > 1 {
+            return Err(ProcError::Threads { name: self.name.clone(), threads });
+        }
+        let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
+        let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
+        let (control, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
+        // What is not written yet would be written by both.
+        let _ = (io::stdout().flush(), io::stderr().flush());
+        let this = std::process::id() as i32;
+        let keeper = match sys::fork().map_err(failed(Step::Fork.what()))? {
+            Fork::Parent { child } => child,
+            Fork::Child => {
+                let owner = ProcessFd::open(this).and_then(|owner| {
+                    // As long as it is the parent, nobody else has its number.
+                    if sys::parent() == this { Ok(owner) } else { Err(io::ErrorKind::NotFound.into()) }
+                });
+                let body = |slot| self.closure_in_child(closure, Stop::of_process(stop), slot);
+                keeper::keep_forked(theirs, owner, self.grace, move || body(slot))
+            }
+        };
+        drop(theirs);
+        let answer = sys::readable(&control, None).and_then(|_| wire::hear(&control));
+        match answer.map_err(failed("its keeper cannot be heard"))? {
+            Heard::Word(Word::Started { pid }, _) => {
+                Ok(self.run_of(pid, control, slot, our_stop, Some(keeper)))
+            }
+            Heard::Word(Word::Failed { step, errno }, _) => {
+                sys::reap(keeper);
+                Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
+            }
+            _ => {
+                sys::reap(keeper);
+                Err(failed("its keeper has ended meanwhile")(io::ErrorKind::BrokenPipe.into()))
+            }
+        }
+    }
+
+    /// What the process does that was forked for the closure.
+    fn closure_in_child(&self, closure: &Mutex<Option<Closure>>, stop: Stop, slot: Slot) -> ! {
+        // The parent keeps its own, and nobody else has a thread here that could hold the lock.
+        let closure = closure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let initializers = self.initializers.clone();
+        let work = Box::new(move |stop: &Stop| {
+            initializers.iter().for_each(|initializer| initializer());
+            let closure = closure.ok_or("this closure was taken, which a fork does to its own copy only")?;
+            closure(stop)
+        });
+        child::run_closure(&self.name, work, &stop, slot)
+    }
+
+    fn run(&self) -> Result<Arc<Run>, ProcError> {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        run.ok_or_else(|| ProcError::NotStarted { name: self.name.clone() })
+    }
+
+    fn running_run(&self) -> Option<Arc<Run>> {
+        let run = self.run().ok()?;
+        run.look().is_ok_and(|end| end.is_none()).then_some(run)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ProcError> {
+        match self.run()?.look()? {
+            None => Ok(()),
+            Some(end) => match &end.result {
+                Ok(_) | Err(ProcError::Killed { .. }) => Ok(()),
+                Err(error) => Err(error.clone()),
+            },
+        }
+    }
+
+    pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
+        self.run().map_or(Ok(()), |run| run.kill(grace))
+    }
+
+    pub(crate) fn stop(&self, grace: Duration) -> Result<(), ProcError> {
+        let Ok(run) = self.run() else { return Ok(()) };
+        run.stop()?;
+        if run.wait(Some(Instant::now() + grace))?.is_none() {
+            run.kill(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+}

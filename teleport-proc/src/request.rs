@@ -1,0 +1,134 @@
+//! What a process is started with, in memory that its owner writes, its keeper reads a part of, and the process all.
+//!
+//! ```text
+//! length of the head | head | argument
+//! ```
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use crate::init::MARKER;
+use crate::message::{BoxError, Cut, Parts};
+use crate::program::{Distance, Function, Identity};
+
+/// Everything but the argument.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) identity: Identity,
+    pub(crate) function: Function,
+    pub(crate) initializers: Vec<Distance>,
+    pub(crate) name: String,
+    /// What the program calls itself.
+    pub(crate) program: CString,
+    /// What its keeper gives it to end when its owner lets go of it.
+    pub(crate) grace: Duration,
+    /// `NAME=value`
+    pub(crate) environment: Vec<CString>,
+}
+
+/// What this program calls itself.
+pub(crate) fn program() -> CString {
+    let name = std::env::args_os().next().unwrap_or_default();
+    // An argument holds no zero byte.
+    CString::new(name.as_bytes()).unwrap_or_default()
+}
+
+/// The environment of this process, with other values for some variables, and without the mark of this crate.
+pub(crate) fn environment(changes: &[(String, String)]) -> Vec<CString> {
+    let changed = |name: &[u8]| changes.iter().any(|(changed, _)| changed.as_bytes() == name);
+    let inherited =
+        std::env::vars_os().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    let kept = inherited.filter(|(name, _)| name != MARKER.as_bytes() && !changed(name));
+    let new = changes.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()));
+    // What holds a zero byte cannot be in an environment.
+    kept.chain(new)
+        .filter_map(|(name, value)| CString::new([&name[..], b"=", &value[..]].concat()).ok())
+        .collect()
+}
+
+/// Writes it all.
+pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()> {
+    let mut parts = Parts::default();
+    head.identity.write(&mut parts);
+    head.function.write(&mut parts);
+    parts.number(head.initializers.len() as u64);
+    head.initializers.iter().for_each(|initializer| initializer.write(&mut parts));
+    parts.push(head.name.as_bytes());
+    parts.push(head.program.as_bytes());
+    parts.number(head.grace.as_millis().try_into().unwrap_or(u64::MAX));
+    parts.number(head.environment.len() as u64);
+    head.environment.iter().for_each(|variable| parts.push(variable.as_bytes()));
+    file.write_all_at(&(parts.0.len() as u64).to_le_bytes(), 0)?;
+    file.write_all_at(&parts.0, 8)?;
+    file.write_all_at(argument, 8 + parts.0.len() as u64)
+}
+
+/// Reads the head.
+pub(crate) fn read_head(file: &File) -> Result<Head, BoxError> {
+    let bytes = range(file, 8, head_bytes(file)?)?;
+    let mut parts = Cut(&bytes);
+    let identity = Identity::read(&mut parts)?;
+    let function = Function::read(&mut parts)?;
+    let initializers =
+        (0..parts.number()?).map(|_| Distance::read(&mut parts)).collect::<Result<Vec<_>, _>>()?;
+    let name = String::from_utf8(parts.next()?)?;
+    let program = CString::new(parts.next()?)?;
+    let grace = Duration::from_millis(parts.number()?);
+    let count = parts.number()?;
+    let environment =
+        (0..count).map(|_| Ok(CString::new(parts.next()?)?)).collect::<Result<Vec<_>, BoxError>>()?;
+    Ok(Head { identity, function, initializers, name, program, grace, environment })
+}
+
+/// Reads the argument.
+pub(crate) fn read_argument(file: &File) -> Result<Vec<u8>, BoxError> {
+    let start = 8 + head_bytes(file)?;
+    Ok(range(file, start, file.metadata()?.len().saturating_sub(start))?)
+}
+
+fn head_bytes(file: &File) -> io::Result<u64> {
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0)?;
+    Ok(u64::from_le_bytes(length))
+}
+
+fn range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    let length = length.min(file.metadata()?.len());
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    fn what_was_written_is_read() {
+        fn function(_: ()) {}
+        fn initializer() {}
+        let head = Head {
+            identity: Identity::of_this().unwrap(),
+            function: Function::of(function),
+            initializers: vec![Distance::of(initializer)],
+            name: "actor".into(),
+            program: c"train".into(),
+            grace: Duration::from_millis(1500),
+            environment: environment(&[("A".into(), "b=c".into()), ("PATH".into(), "/nowhere".into())]),
+        };
+        assert!(head.environment.contains(&c"A=b=c".into()));
+        assert_eq!(
+            head.environment.iter().filter(|variable| variable.as_bytes().starts_with(b"PATH=")).count(),
+            1
+        );
+        let file = sys::memory().unwrap();
+        write(&file, &head, &[7; 1000]).unwrap();
+        assert_eq!(read_head(&file).unwrap(), head);
+        assert_eq!(read_argument(&file).unwrap(), [7; 1000]);
+    }
+}

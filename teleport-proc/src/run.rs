@@ -1,0 +1,186 @@
+//! One run of a process: from its start to its end, seen from its owner.
+//!
+//! What happens to the process, its keeper tells on a socket. Whoever wants to know reads that: no thread waits in the
+//! background. The last word stays readable as the end of the socket, so that all who wait are woken.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::by_pid::MAX_DYING;
+use crate::error::ProcError;
+use crate::exit::Exit;
+use crate::failure::{Outcome, Slot};
+use crate::sys;
+use crate::wire::{self, Heard, Word};
+
+/// A process that was started.
+#[derive(Debug)]
+pub(crate) struct Run {
+    name: String,
+    /// Whose it is.
+    owner: u32,
+    pid: i32,
+    control: OwnedFd,
+    slot: Slot,
+    stop: File,
+    /// Its keeper, where that is a child of this process and must be waited for.
+    keeper: Option<i32>,
+    grace: Duration,
+    /// Whether its end was asked for.
+    asked: AtomicBool,
+    end: Mutex<Option<Arc<End>>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// None if its keeper was killed.
+    pub(crate) exit: Option<Exit>,
+    pub(crate) result: Result<Vec<u8>, ProcError>,
+}
+
+/// What a run is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) pid: i32,
+    pub(crate) control: OwnedFd,
+    pub(crate) slot: Slot,
+    pub(crate) stop: OwnedFd,
+    pub(crate) keeper: Option<i32>,
+    pub(crate) grace: Duration,
+}
+
+impl Run {
+    pub(crate) fn new(parts: Parts) -> Run {
+        let Parts { name, pid, control, slot, stop, keeper, grace } = parts;
+        Run {
+            name,
+            owner: std::process::id(),
+            pid,
+            control,
+            slot,
+            stop: stop.into(),
+            keeper,
+            grace,
+            asked: AtomicBool::new(false),
+            end: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid as u32
+    }
+
+    /// **Blocks** until the process and all that it started have ended, at most until `deadline`.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Arc<End>>, ProcError> {
+        loop {
+            if let Some(end) = self.look()? {
+                return Ok(Some(end));
+            }
+            let what = || format!("{}: cannot wait for the process", self.name);
+            if !sys::readable(&self.control, deadline).map_err(ProcError::system(what()))? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn look(&self) -> Result<Option<Arc<End>>, ProcError> {
+        if self.is_foreign() {
+            return Err(ProcError::Forked { name: self.name.clone() });
+        }
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.is_some() {
+            return Ok(end.clone());
+        }
+        let exit = match wire::hear(&self.control) {
+            Ok(Heard::Word(Word::Ended { exit }, _)) => Some(exit),
+            Ok(Heard::Nothing) => return Ok(None),
+            Ok(Heard::Closed | Heard::Word(..)) | Err(_) => None,
+        };
+        if let Some(keeper) = self.keeper {
+            sys::reap(keeper);
+        }
+        *end = Some(Arc::new(End { exit, result: self.result(exit) }));
+        Ok(end.clone())
+    }
+
+    fn result(&self, exit: Option<Exit>) -> Result<Vec<u8>, ProcError> {
+        let name = || self.name.clone();
+        // Acquire: what was done before the end was asked for has been done.
+        let asked = self.asked.load(Ordering::Acquire);
+        match (self.slot.read(), exit) {
+            // It may still fail after its function: in a destructor at its end.
+            (Ok(Outcome::Value(bytes)), Some(exit)) if exit.success() || asked => Ok(bytes),
+            (Ok(Outcome::Failure(failure)), _) => {
+                Err(ProcError::Failed { name: name(), failure: Box::new(failure) })
+            }
+            (_, _) if asked => Err(ProcError::Killed { name: name() }),
+            (_, None) => Err(ProcError::Lost { name: name() }),
+            (Ok(Outcome::Nothing), Some(Exit::Code(_))) => {
+                Err(ProcError::NoGuardian { name: name(), waited: None })
+            }
+            (_, Some(exit)) => Err(ProcError::Exited { name: name(), exit }),
+        }
+    }
+
+    /// Asks for the end, and **blocks** until it has come: for the grace, and 10 s beyond it.
+    pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
+        self.ask(grace)?;
+        match self.wait(Some(Instant::now() + grace + MAX_DYING))? {
+            Some(_) => Ok(()),
+            None => Err(ProcError::StillRunning { pids: vec![self.pid()], waited: MAX_DYING }),
+        }
+    }
+
+    /// Asks for the end, and does not wait for it.
+    pub(crate) fn ask(&self, grace: Duration) -> Result<(), ProcError> {
+        if self.look()?.is_none() {
+            // Release: see `result`.
+            self.asked.store(true, Ordering::Release);
+            // A failure is that it has ended meanwhile.
+            let _ = wire::tell(&self.control, Word::End { grace }, &[]);
+        }
+        Ok(())
+    }
+
+    /// Tells the function to stop. Whoever does so waits for the end himself.
+    pub(crate) fn stop(&self) -> Result<(), ProcError> {
+        if self.look()?.is_none() {
+            self.asked.store(true, Ordering::Release);
+            // A failure is that it has ended meanwhile. Nobody reads the byte: that it is there is what is told.
+            let _ = (&self.stop).write(&[1]);
+        }
+        Ok(())
+    }
+
+    /// Whether this is a process that was forked from the owner.
+    fn is_foreign(&self) -> bool {
+        self.owner != std::process::id()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Another process's is left alone. What cannot be asked any more has ended.
+        if !self.is_foreign() && self.ask(self.grace).is_ok() && self.look().is_ok_and(|end| end.is_none()) {
+            abandoned(self.keeper);
+        }
+    }
+}
+
+/// Keepers that are children of this process and that nobody asks about any more.
+static ABANDONED: Mutex<Vec<(u32, i32)>> = Mutex::new(Vec::new());
+
+/// Has a keeper waited for once it has ended, and waits for those that have.
+pub(crate) fn abandoned(keeper: Option<i32>) {
+    let this = std::process::id();
+    let mut abandoned = ABANDONED.lock().unwrap_or_else(PoisonError::into_inner);
+    abandoned.extend(keeper.map(|keeper| (this, keeper)));
+    abandoned.retain(|(owner, keeper)| *owner == this && !sys::reap_if_ended(*keeper));
+}

@@ -1,0 +1,221 @@
+//! A program that owns processes, for tests that take their owner away, or the means to start them.
+//!
+//! - `owner idle N`: starts so many processes that wait for ever, prints `ready`, and waits for ever.
+//! - `owner stubborn`: starts one whose tree ignores SIGTERM, has daemons and forks without end; `ready`; waits.
+//! - `owner endless`: starts one after the other and lets go of none, without end.
+//! - `owner fork`: forks a process with a closure, which starts one that waits for ever; `ready`; waits.
+//! - `owner forked`: uses forks in all ways; prints what came of each.
+//! - `owner descriptors`, `owner processes`: takes all that it may have, and prints what starting fails with; gives them back,
+//!   and starts a process.
+//! - `owner exec`: starts one, and executes another program in its own place.
+//! - `owner brief`: waits for a line, starts one, and ends without waiting for it.
+//! - `owner subprocs`: starts processes in several ways, ends all, and prints how many are left.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Uid, setuid};
+use teleport::proc::BoxError;
+use teleport::{Process, kill_subprocs};
+
+fn main() -> ExitCode {
+    teleport::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<(), BoxError> {
+    match arguments {
+        ["idle", count] => idle_processes(count.parse()?),
+        ["stubborn"] => stubborn(),
+        ["endless"] => endless(),
+        ["fork"] => fork(),
+        ["forked"] => forked(),
+        ["descriptors"] => without_descriptors(),
+        ["processes"] => without_processes(),
+        ["exec"] => execute(),
+        ["brief"] => brief(),
+        ["subprocs"] => subprocs(),
+        other => Err(format!("these arguments mean nothing: {other:?}").into()),
+    }
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn idle(_: ()) {
+    wait_for_ever();
+}
+
+fn started(name: &str) -> Result<Process, BoxError> {
+    let process = Process::new(name, idle, ());
+    process.start()?;
+    Ok(process)
+}
+
+fn idle_processes(count: usize) -> Result<(), BoxError> {
+    let _processes = (0..count).map(|_| started("idle")).collect::<Result<Vec<_>, _>>()?;
+    println!("ready");
+    wait_for_ever()
+}
+
+fn shell(script: String) -> Result<(), BoxError> {
+    Command::new("bash").args(["-c", &script]).status()?;
+    Ok(())
+}
+
+fn stubborn() -> Result<(), BoxError> {
+    let script =
+        "trap '' TERM INT HUP; chain() { chain & }; chain & chain & setsid -f sleep 600; sleep 600; true";
+    let process = Process::new("stubborn", shell, script.to_owned());
+    process.start()?;
+    println!("ready");
+    wait_for_ever()
+}
+
+fn endless() -> Result<(), BoxError> {
+    let mut processes = Vec::new();
+    println!("ready");
+    loop {
+        processes.push(started("idle")?);
+    }
+}
+
+fn fork() -> Result<(), BoxError> {
+    let process = Process::fork("forked", |_stop| -> Result<(), BoxError> {
+        let _process = started("nested")?;
+        println!("ready");
+        wait_for_ever()
+    });
+    process.start()?;
+    wait_for_ever()
+}
+
+fn forked() -> Result<(), BoxError> {
+    let base = 40;
+    let process = Process::fork("adding", move |_stop| base + 2);
+    process.start()?;
+    println!("{}", process.join()?);
+    process.start()?;
+    println!("{}", process.join()?);
+    let process = Process::fork("panicking", |_stop| assert_eq!(1 + 1, 3, "wrong sum"));
+    process.start()?;
+    println!("{}", process.join().is_err_and(|error| error.to_string().contains("wrong sum")));
+    let process = Process::fork("idle", |stop| while stop.sleep(Duration::from_secs(3600)) {});
+    process.start()?;
+    process.stop(Duration::from_secs(3600))?;
+    println!("{:?}", process.join());
+    let process = Process::fork("idle", |_stop| idle(()));
+    process.start()?;
+    process.kill()?;
+    println!(
+        "{}",
+        process.join().is_err_and(|error| error.to_string() == "idle: was killed, so there is no result")
+    );
+    // The parent's processes are not the child's to ask, and stay when the child lets go of them.
+    let other = started("other")?;
+    let pid = other.pid();
+    let process = Process::fork("asking", move |_stop| {
+        let error = other.kill().err().map(|error| error.to_string());
+        drop(other);
+        error.unwrap_or_default()
+    });
+    process.start()?;
+    println!("{}", process.join()?);
+    println!("{}", pid.is_some_and(teleport::proc_alive));
+    let process = Process::fork("late", |_stop| ());
+    let (has_started, started) = std::sync::mpsc::channel();
+    let busy = move || {
+        // By now it has its name.
+        let _ = has_started.send(());
+        wait_for_ever()
+    };
+    std::thread::Builder::new().name("busy".into()).spawn(busy)?;
+    started.recv()?;
+    println!("{}", process.start().err().map(|error| error.to_string()).unwrap_or_default());
+    Ok(())
+}
+
+fn without_descriptors() -> Result<(), BoxError> {
+    // The first start needs more than later ones.
+    for _ in 0..2 {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(256), hard)?;
+        let mut taken = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        // With one more descriptor each time it gets further, until it works.
+        let mut failures = 0;
+        let process = loop {
+            match started("idle") {
+                Ok(process) => break process,
+                Err(_) => failures += 1,
+            }
+            taken.pop().ok_or("it fails with all of them, too")?;
+        };
+        println!("{}", failures > 3);
+        process.kill()?;
+    }
+    Ok(())
+}
+
+fn without_processes() -> Result<(), BoxError> {
+    // The limit does not hold for root.
+    if Uid::effective().is_root() {
+        setuid(Uid::from_raw(1_000_000 + std::process::id()))?; // nobody else's
+    }
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC)?;
+    // Itself, a guardian, and five with their keepers.
+    setrlimit(Resource::RLIMIT_NPROC, 12, hard)?;
+    let mut processes = Vec::new();
+    let error = loop {
+        match started("idle") {
+            Ok(process) => processes.push(process),
+            Err(error) => break error,
+        }
+    };
+    println!("{} {error}", processes.len());
+    for process in &processes {
+        process.check()?;
+    }
+    processes.pop().ok_or("none was started")?.kill()?;
+    started("again")?.kill()?;
+    println!("again");
+    Ok(())
+}
+
+fn execute() -> Result<(), BoxError> {
+    let _process = started("idle")?;
+    println!("ready");
+    Err(Command::new("sleep").arg("600").exec().into())
+}
+
+fn brief() -> Result<(), BoxError> {
+    std::io::stdin().read_line(&mut String::new())?;
+    std::mem::forget(started("idle")?);
+    Ok(())
+}
+
+fn subprocs() -> Result<(), BoxError> {
+    let process = started("idle")?;
+    let mut child = Command::new("bash").args(["-c", "trap '' TERM; sleep 600; true"]).spawn()?;
+    kill_subprocs(Duration::from_millis(50))?;
+    println!("{} {}", process.running(), child.try_wait()?.is_some());
+    started("again")?.kill()?;
+    println!("again");
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What becomes of processes whose owner ends, by itself or by SIGKILL, at whatever moment; and of an owner that has nothing
+//! left to start them with.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use teleport_tests::{Program, Random, count_marked, new_mark, until, until_none_left, watched};
+
+use crate::traced;
+
+/// Of so many stops at system calls, one is looked at; which, says the seed.
+const STRIDE: usize = 32;
+
+fn owner(arguments: &[&str]) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_owner"));
+    command.args(arguments);
+    Program::spawn(command)
+}
+
+/// Starts an owner, waits until it is ready, kills it, and sees that nothing is left.
+fn killed_owner(arguments: &'static [&'static str]) {
+    watched(|| {
+        let mut owner = owner(arguments);
+        assert_eq!(owner.line(), "ready");
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+    });
+}
+
+/// Runs an owner to its end and gives what it printed.
+fn printed(arguments: &'static [&'static str], check: impl FnOnce(&str) + Send + 'static) {
+    watched(move || {
+        let owner = owner(arguments);
+        let mark = owner.mark();
+        let ended = owner.wait();
+        assert!(ended.status.success(), "{}", ended.errors);
+        check(&ended.output);
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn a_killed_owner_takes_its_processes_along() {
+    killed_owner(&["idle", "20"]);
+}
+
+#[test]
+fn a_killed_owner_takes_along_who_does_not_want_to() {
+    killed_owner(&["stubborn"]);
+}
+
+#[test]
+fn a_killed_owner_takes_along_what_was_forked() {
+    killed_owner(&["fork"]);
+}
+
+#[test]
+fn an_owner_that_executes_another_program_leaves_none() {
+    watched(|| {
+        let mut owner = owner(&["exec"]);
+        assert_eq!(owner.line(), "ready");
+        let mark = owner.mark();
+        // Only what it has become is left.
+        until("one is left", || count_marked(&mark) == 1);
+        drop(owner);
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn an_owner_killed_while_it_starts_leaves_none() {
+    watched(|| {
+        let mut random = Random::from_environment();
+        for _ in 0..10 {
+            let mut owner = owner(&["endless"]);
+            assert_eq!(owner.line(), "ready");
+            let mark = owner.mark();
+            // At whatever step it is when so many are there.
+            let count = random.below(12);
+            until("some have started", || count_marked(&mark) > count);
+            owner.signal(Signal::SIGKILL);
+            until_none_left(&mark);
+        }
+    });
+}
+
+#[test]
+fn an_owner_killed_at_any_call_leaves_none() {
+    watched(|| {
+        let mut random = Random::from_environment();
+        let mut stop = random.below(STRIDE);
+        while !traced::killed_at(stop, &new_mark()) {
+            stop += STRIDE;
+        }
+        assert!(stop > 300, "starting a process takes many calls; this ended after {stop}");
+    });
+}
+
+#[test]
+fn killed_guardians_leave_nothing_either() {
+    watched(|| {
+        for victims in [&["guardian"][..], &["keepers"], &["guardian", "owner"], &["keepers", "owner"]] {
+            let mut owner = owner(&["idle", "3"]);
+            assert_eq!(owner.line(), "ready");
+            let mark = owner.mark();
+            let guardian = children(owner.id()).pop().expect("it has a guardian");
+            let keepers = children(guardian);
+            assert_eq!(keepers.len(), 3);
+            for victim in victims {
+                match *victim {
+                    "guardian" => kill(guardian),
+                    "keepers" => keepers.iter().for_each(|keeper| kill(*keeper)),
+                    _ => owner.signal(Signal::SIGKILL),
+                }
+            }
+            if victims == ["keepers"] {
+                // Their processes came to the guardian, which ended them.
+                until("the owner and its guardian are left", || count_marked(&mark) == 2);
+            }
+            owner.signal(Signal::SIGKILL);
+            until_none_left(&mark);
+        }
+    });
+}
+
+#[test]
+fn forks_do_as_they_should() {
+    printed(&["forked"], |output| {
+        let lines: Vec<_> = output.lines().collect();
+        let expected = [
+            "42",
+            "42",
+            "true",
+            "Ok(())",
+            "true",
+            "other: belongs to the process that this one was forked from, which must be asked instead",
+            "true",
+            "late: a process with 2 threads (owner, busy) cannot be forked, since what the others have locked would \
+            stay locked: use `Process::new`, or fork before they start",
+        ];
+        assert_eq!(lines, expected);
+    });
+}
+
+#[test]
+fn without_descriptors_starting_fails_and_leaves_nothing() {
+    printed(&["descriptors"], |output| assert_eq!(output, "true\ntrue\n"));
+}
+
+#[test]
+fn without_processes_starting_fails_and_leaves_nothing() {
+    printed(&["processes"], |output| {
+        let (first, rest) = output.split_once('\n').unwrap();
+        assert_eq!(first, "5 idle: no process can be made: Resource temporarily unavailable (os error 11)");
+        assert_eq!(rest, "again\n");
+    });
+}
+
+#[test]
+fn kill_subprocs_ends_processes_too() {
+    printed(&["subprocs"], |output| assert_eq!(output, "false true\nagain\n"));
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let text = std::fs::read_to_string(path).expect("it is alive, on Linux");
+    text.split_whitespace().map(|pid| pid.parse().expect("it is a number")).collect()
+}
+
+fn kill(process: u32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process as i32), Signal::SIGKILL).expect("it is there");
+}
