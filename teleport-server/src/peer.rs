@@ -15,6 +15,7 @@ use teleport_transport::wire::{
 };
 use teleport_transport::{Call, Handler, IdMap, Link, Ticket, Wakers};
 
+use crate::batch::reader::Reader;
 use crate::call::{Arguments, OpenCall};
 use crate::core::Core;
 use crate::credit::Reservation;
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     open: Mutex<IdMap<Arc<OpenCall>>>,
     /// Those of them that wait until the client has fetched results.
     parked: Parked,
+    /// How it fetches results of batches.
+    reader: Reader,
     /// What pays for its eager credit until the connection has ended; functions may keep the rest of this for longer.
     reservation: Mutex<Option<Reservation>>,
 }
@@ -63,6 +66,7 @@ impl Peer {
             session: OnceLock::new(),
             open: Mutex::default(),
             parked: Parked::default(),
+            reader: Reader::default(),
             reservation: Mutex::new(reservation),
         })
     }
@@ -187,6 +191,15 @@ impl Peer {
         } else {
             is_past_quota(&call.link)
         }
+    }
+
+    /// Whether the answer of a call would wait for long before it is sent.
+    pub(crate) fn answers_late(&self, call: &OpenCall, now: Instant) -> bool {
+        if !call.survives() {
+            return self.reader.is_slow(&call.link, now);
+        }
+        // Without a connection it is kept for the next one.
+        call.way().is_none_or(|link| self.reader.is_slow(&link, now))
     }
 
     /// Whether a call may not start now, since its client has left too many results unfetched. It is kept then, and comes

@@ -62,7 +62,9 @@ impl Raw {
 
     fn new(socket: Socket) -> Raw {
         let set = match &socket {
-            Socket::Tcp(stream) => stream.set_read_timeout(Some(WATCHDOG)),
+            Socket::Tcp(stream) => {
+                stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(WATCHDOG)))
+            }
             Socket::Unix(stream) => stream.set_read_timeout(Some(WATCHDOG)),
         };
         set.expect("the time is not zero");

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,10 @@ use teleport::wire::{
     CallHead, ErrorKind, Goodbye, Header, Hello, Kind, Limits, MAX_CHUNK_BYTES, Message, Ran, RemoteError,
     decode_ids, encode_frame, encode_ids,
 };
-use teleport::{Array, CallFuture, Client, Method, Methods, OnDisconnect, Server, ServerHandle, Tree, tree};
+use teleport::{
+    Array, Batch, Buffer, CallFuture, Client, DType, Method, Methods, OnDisconnect, Server, ServerHandle,
+    Tree, tree,
+};
 use teleport_tests::{Cut, Proxy, Raw, Received, Toward, until, watched};
 
 const MAX_MEMORY: u64 = 40 << 20;
@@ -635,5 +639,65 @@ fn calls_that_wait_for_results_to_leave_survive_their_connection() {
             }
             assert_eq!(server.stats().answered, calls + 1);
         }
+    });
+}
+
+/// Memory of a result that tells when it is gone.
+struct Counted(Vec<u8>, Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(bytes: usize, alive: &Arc<AtomicUsize>) -> Counted {
+        alive.fetch_add(1, Ordering::SeqCst);
+        Counted(vec![7; bytes], alive.clone())
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_slow_reader_does_not_keep_the_rows_of_others_in_memory() {
+    watched(|| {
+        const BYTES: usize = 1000;
+        let alive = Arc::new(AtomicUsize::new(0));
+        let act = {
+            let alive = alive.clone();
+            move |_: Tree| {
+                Array::from_buffer(DType::U8, [2, BYTES], Buffer::from_owner(Counted::new(2 * BYTES, &alive)))
+            }
+        };
+        let server = serve(Methods::new().register("act", Method::batched(Batch::exact(2), act)));
+        let mut slow = Asking::new(&server, "act", BYTES as u64);
+        let client = Client::connect(&server.address().to_string()).unwrap();
+        let mut rounds = 0;
+        let mut round = || {
+            rounds += 1;
+            slow.begin(1);
+            slow.receive_until(|slow| slow.granted == rounds);
+            client.call("act", vec![7u8; BYTES]).wait().unwrap();
+            slow.receive_until(|slow| slow.withheld.len() as u64 == rounds);
+            alive.load(Ordering::SeqCst)
+        };
+        // It is slow from when it has left its results for a tenth of a second.
+        let mut before = round();
+        until("its rows are copied", || {
+            let now = round();
+            std::mem::replace(&mut before, now) >= now
+        });
+        let kept = before;
+        let most = (0..20).map(|_| round()).max().unwrap();
+        assert!(most <= kept + 1, "no more are kept than before: {most}, {kept}");
+        slow.grant_all();
+        slow.receive_until(|slow| slow.fetched_bytes == rounds * BYTES as u64);
+        until("all are gone", || alive.load(Ordering::SeqCst) == 0);
     });
 }

@@ -3,7 +3,7 @@
 //! `options` is what a user says of it. `state` decides, without memory, threads or a clock: `place` to `remove` there, making
 //! batches in `closing`, who waits for too long in `patience`, when one is due in `bucket` with what it has `learned`, seats in `slab`. `batcher` does it with
 //! calls and `memory`: `taking` a batch, and `waiting` for too long. `run` calls the function; `list` is the other form of
-//! functions. `stats` counts.
+//! functions, `reader` knows whose rows are copied out of a result. `stats` counts.
 
 pub(crate) mod batcher;
 pub(crate) mod list;
@@ -17,6 +17,7 @@ mod closing;
 mod learned;
 mod memory;
 mod patience;
+pub(crate) mod reader;
 mod slab;
 mod state;
 mod taking;

@@ -1,13 +1,16 @@
 //! One batch, from the worker that takes it to the answers of its calls.
 //!
 //! Flow: a batch is due -> [`Batcher::take`](super::batcher::Batcher::take) -> its memory is given to the function -> it runs, with
-//! its panic caught -> the result is cut into a row for each call -> answers -> logs. Never waits for a client.
+//! its panic caught -> the result is cut into a row for each call, which for a slow reader is copied -> answers -> logs. Never waits for a client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, StackedResult, Tree, TreeError};
+use teleport_transport::Pool;
+use teleport_transport::wire::{
+    Buffer, ErrorKind, Message, Ran, RemoteError, StackedResult, Tree, TreeError,
+};
 
 use super::batcher::Batcher;
 use super::closing::Verdict;
@@ -114,11 +117,33 @@ impl Run<'_> {
         drop(reply);
         for (row, call) in calls.iter().enumerate() {
             match result.row(row, &call.peer.limits()) {
-                Ok(message) => call.answer(message),
+                Ok(message) => call.answer(self.released(message, call)),
                 Err(error) => self.core.function_failed(call, unsendable(&error)),
             }
         }
         logs
+    }
+
+    /// A row of the result; a copy of it, if it would keep the others' rows in memory for long.
+    fn released(&self, message: Message, call: &OpenCall) -> Message {
+        let is_alone = self.calls.padded == 1;
+        if is_alone || message.payload_bytes == 0 || !call.peer.answers_late(call, Instant::now()) {
+            return message;
+        }
+        // Without memory for it, it stays what it is.
+        let Ok(mut copy) = Pool::global().alloc(message.payload_bytes as usize) else { return message };
+        let Some(mut rest) = copy.get_mut() else { return message };
+        for part in &message.payload {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        }
+        let mut start = 0;
+        let part = |part: &Buffer| {
+            start += part.len();
+            copy.slice(start - part.len()..start)
+        };
+        Message { payload: message.payload.iter().map(part).collect(), ..message }
     }
 
     fn bad_result(&self, error: &TreeError) -> RemoteError {

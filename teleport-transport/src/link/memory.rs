@@ -42,6 +42,11 @@ impl Link {
         self.outbound.lock().unsent_bytes()
     }
 
+    /// Bytes of arrays that were sent, or are about to be, since the link began.
+    pub fn sent_payload_bytes(&self) -> u64 {
+        self.outbound.lock().staged_payload_bytes()
+    }
+
     /// Has [`Handler::drained`](super::Handler::drained) called, once, when no more of large results is left to be sent than
     /// `until` allows, which may be at once. If several ask before that, the most that any of them allows counts.
     pub fn await_drain(self: &Arc<Self>, until: Quota) {

@@ -172,7 +172,7 @@ impl Outbound {
     }
 
     /// Payload that was staged since the connection began.
-    pub(in crate::connection) fn staged_payload_bytes(&self) -> u64 {
+    pub fn staged_payload_bytes(&self) -> u64 {
         self.staged_payload_bytes
     }
 
