@@ -8,7 +8,7 @@ use super::Row;
 /// Who gave rows away, and wants to know of those that will not be whole.
 pub trait Rows: Send + Sync {
     /// The call of the row `key` will not come: it was withdrawn, refused, or its connection ended. Called with the receiving
-    /// half of the link locked: it must not use the link, nor wait.
+    /// half of the link locked: it must not use the link, nor wait. [`Row::vacate`] gives the row's memory back.
     fn abandoned(&self, key: u64);
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use teleport_wire::{CallAnswer, ErrorKind, Id128, Limits, Message, Ran, RemoteError, Resume, Tree};
 
 use super::super::*;
+use super::arranger::Arranger;
 use super::audit::Way;
 use super::caller::Granted;
 use super::invariants::Invariant;
@@ -55,6 +56,7 @@ pub(super) struct Answerer {
     pub(super) budget: Budget,
     granted: Granted,
     pub(super) serving: Vec<Serving>,
+    pub(super) rows: Arranger,
     sessions: HashMap<usize, Session>,
 }
 
@@ -66,7 +68,8 @@ impl Answerer {
     pub(super) fn new(max_memory: u64) -> Answerer {
         let budget = Budget::new(max_memory);
         let (instance, granted) = (Id128([1; 16]), Arc::default());
-        Answerer { instance, budget, granted, serving: Vec::new(), sessions: HashMap::new() }
+        let (serving, rows, sessions) = (Vec::new(), Arranger::default(), HashMap::new());
+        Answerer { instance, budget, granted, serving, rows, sessions }
     }
 
     /// Answers that are kept for sessions, and calls of theirs that are open.
@@ -159,10 +162,22 @@ impl Answerer {
         }
     }
 
-    fn arrived(&mut self, ledger: &Ledger, links: &mut Links, client: usize, key: u64, call: IncomingCall) {
+    fn arrived(
+        &mut self,
+        ledger: &Ledger,
+        links: &mut Links,
+        client: usize,
+        key: u64,
+        mut call: IncomingCall,
+    ) {
         let number = call.slot as usize;
+        let in_row = call.row.take().map(|ticket| self.rows.take(ticket));
+        let was_vacated = matches!(in_row, Some(None));
+        if let Some(Some(tree)) = in_row {
+            call.tree = Ok(tree);
+        }
         let is_own = call.tree.as_ref().is_ok_and(|tree| *tree == ledger.calls[number].tree);
-        Invariant::NothingMadeUp.require(is_own, || format!("call {number} arrived changed"));
+        Invariant::NothingMadeUp.require(is_own || was_vacated, || format!("call {number} arrived changed"));
         if call.resume {
             let session = self.sessions.get_mut(&client).expect("it came with the hello");
             session.last_id = session.last_id.max(call.id);
@@ -172,7 +187,12 @@ impl Answerer {
                 end.outbound.borrow_mut().acknowledge(call.id);
             }
         }
-        self.serving.push(Serving { client, key, call, runs: false });
+        let serving = Serving { client, key, call, runs: false };
+        if was_vacated {
+            let error = RemoteError::new(ErrorKind::Overloaded, Ran::No, "its row was needed");
+            return self.end(ledger, links, serving, Message::error(&error));
+        }
+        self.serving.push(serving);
     }
 
     fn cancel(&mut self, ledger: &mut Ledger, links: &mut Links, client: usize, key: u64, id: u64) {

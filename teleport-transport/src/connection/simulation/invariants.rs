@@ -17,6 +17,8 @@ pub(super) enum Invariant {
     CreditKept,
     /// No payload is sent that was neither eager nor granted, nor more than was announced.
     GrantsKept,
+    /// A row is given for a call that comes whole, or is abandoned, once.
+    RowsEndOnce,
     /// The charges of all connections together never go past the budget.
     BudgetKept,
     /// When all has come to its end, budgets are unused, and credits whole, and nothing is left in any half.

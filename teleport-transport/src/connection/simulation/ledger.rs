@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use teleport_wire::{Array, ErrorKind, Ran, Tree};
 
+use super::arranger::SeenRows;
 use super::invariants::Invariant;
 use super::random::Random;
 
@@ -70,10 +71,12 @@ pub(super) struct Seen {
     pub(super) sent_again: u64,
     pub(super) fenced: u64,
     pub(super) unknown: u64,
+    pub(super) rows: SeenRows,
 }
 
 impl Seen {
-    pub(super) fn each(&self) -> [u64; 18] {
+    pub(super) fn each(&self) -> [u64; 23] {
+        let SeenRows { whole, moved, vacated, abandoned, unplaced } = self.rows;
         [
             self.results,
             self.failed,
@@ -93,6 +96,11 @@ impl Seen {
             self.sent_again,
             self.fenced,
             self.unknown,
+            whole,
+            moved,
+            vacated,
+            abandoned,
+            unplaced,
         ]
     }
 }

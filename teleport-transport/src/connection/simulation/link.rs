@@ -6,20 +6,9 @@ use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_wire::{ErrorKind, Ran, RemoteError};
-
 use super::super::*;
+use super::arranger::Arranger;
 use super::audit::{Audit, Way};
-
-/// Calls are named by their number, which becomes the slot; those whose name is none are refused.
-struct Numbers;
-
-impl Gate for Numbers {
-    fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        let refusal = |_| RemoteError::new(ErrorKind::UnknownMethod, Ran::No, "no such method");
-        method.parse().map_err(refusal)
-    }
-}
 
 pub(super) struct End {
     pub(super) inbound: Inbound,
@@ -126,6 +115,7 @@ pub(super) struct Link {
     pub(super) key: u64,
     /// Which client's it is.
     pub(super) client: usize,
+    gate: Arranger,
     /// The senders of both ways: the client, the server. None once that side knows of the end.
     pub(super) ends: [Option<End>; 2],
     pub(super) pipes: [Pipe; 2],
@@ -137,11 +127,18 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(key: u64, client: usize, configs: [&Arc<Config>; 2], now: Instant) -> Link {
+    pub(super) fn new(
+        key: u64,
+        client: usize,
+        configs: [&Arc<Config>; 2],
+        gate: Arranger,
+        now: Instant,
+    ) -> Link {
         let [own, peers] = configs;
         Link {
             key,
             client,
+            gate,
             ends: [Some(End::new(Role::Client, own, now)), Some(End::new(Role::Server, peers, now))],
             pipes: [Pipe::default(), Pipe::default()],
             audit: Audit::new(),
@@ -178,7 +175,7 @@ impl Link {
         let (end, pipe) = (self.ends[way.back() as usize].as_mut()?, &mut self.pipes[way as usize]);
         let End { inbound, outbound, ahead, events, .. } = end;
         let read = |slices: &mut [IoSliceMut<'_>]| pipe.read(slices, now, at_most);
-        Some(inbound.receive(now, ahead, outbound, &Numbers, events, read))
+        Some(inbound.receive(now, ahead, outbound, &self.gate, events, read))
     }
 
     /// Whether the receiver of this way would find bytes, or the end.

@@ -1,13 +1,14 @@
 //! Clients and a server in virtual time, with everything between them going wrong.
 //!
 //! Both ends are real; above them stands the logic of a client ([`caller`]) and of a server ([`answerer`]) with its
-//! sessions, as far as it is pure, and between them pipes that stall, split, swallow, change and cut ([`link`],
+//! sessions, as far as it is pure, and rows that are moved while their calls come ([`arranger`]); between them pipes that stall, split, swallow, change and cut ([`link`],
 //! [`faults`]). The ledger knows what really happened, an audit of each connection what its frames say ([`audit`]). What
 //! must hold is in [`invariants`].
 //!
 //! Each seed is a run of its own, the same on every machine; a failure names it. TELEPORT_TEST_SEED sets the first.
 
 mod answerer;
+mod arranger;
 mod audit;
 mod caller;
 mod faults;

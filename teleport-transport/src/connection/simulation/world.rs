@@ -89,6 +89,7 @@ impl World {
                 11 if self.ledger.random.one_in(12) => self.let_time_pass(PING_INTERVAL),
                 12 if self.ledger.random.one_in(4) => self.connect(),
                 14 if self.ledger.random.one_in(4) => self.look_at_pace(),
+                15 => self.server.rows.arrange(&mut self.ledger.random),
                 13 if self.ledger.random.one_in(8) => self.server.expire(&mut self.ledger),
                 _ => self.step(),
             }
@@ -107,7 +108,8 @@ impl World {
             let server_config = Arc::new(Config { instance, ..(*self.server_config).clone() });
             let configs = [&client.config, &server_config];
             client.link = Some(self.last_key);
-            self.links.insert(self.last_key, Link::new(self.last_key, index, configs, self.ledger.now));
+            let link = Link::new(self.last_key, index, configs, self.server.rows.clone(), self.ledger.now);
+            self.links.insert(self.last_key, link);
         }
     }
 
@@ -339,8 +341,11 @@ impl World {
             && self.links.values().all(Link::is_quiet)
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        self.ledger.seen.rows = self.server.rows.seen();
         self.ledger.check();
+        let rows = &self.server.rows;
+        Invariant::AllReturns.require(rows.is_settled(), || "a row is open or claimed".into());
         for budget in self.clients.iter().map(|client| &client.budget).chain([&self.server.budget]) {
             let left = (budget.used_bytes(), budget.waiting());
             Invariant::AllReturns.require(left == (0, 0), || format!("charged and waiting: {left:?}"));
