@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use teleport::{Client, Context, Methods, Server, Tree, tree};
-use teleport_tests::{Ended, Program, Scratch, Serve, abstract_address, until, until_none_left, watched};
+use teleport_tests::{
+    Ended, Program, Scratch, Serve, abstract_address, example, until, until_none_left, watched,
+};
 
 #[track_caller]
 fn ends_well(program: Program) -> String {
@@ -105,6 +110,18 @@ fn digits_are_as_right_as_without_teleport() {
 }
 
 #[test]
+fn digits_in_batches_are_exactly_as_right() {
+    watched(|| {
+        let output = ends_well(Program::start("digits", &["--clients", "3", "--batch", "32"]));
+        let one_by_one = right(&output, "without Teleport ");
+        assert_eq!(right(&output, "accuracy "), one_by_one, "{output}");
+        let line = output.lines().last().unwrap();
+        let batches: u32 = line.split_once(" batches of ").expect("it tells of batches").0.parse().unwrap();
+        assert!((1797 / 32 + 1..1797).contains(&batches), "digits share batches: {line}");
+    });
+}
+
+#[test]
 fn digits_interrupted() {
     watched(|| {
         let mut digits = Program::start("digits", &[]);
@@ -121,6 +138,85 @@ fn digits_killed_leaves_no_clients() {
         let mark = digits.mark();
         digits.signal(Signal::SIGKILL);
         digits.wait();
+        until_none_left(&mark);
+    });
+}
+
+/// What `policy` writes last: steps, batches, latency.
+#[track_caller]
+fn sums_up(output: &str, actors: &str) {
+    let lines: Vec<&str> = output.lines().rev().take(3).collect();
+    let [latency, batches, steps] = lines[..] else { panic!("{output}") };
+    let steps = steps.strip_prefix(actors).and_then(|line| line.strip_prefix(" made ")).expect("it sums up");
+    let steps: u64 = steps.split(' ').next().unwrap().parse().unwrap();
+    let batches = batches.split_once(", in ").and_then(|(_, line)| line.split_once(' ')).unwrap().0;
+    assert!((1..=steps).contains(&batches.parse().unwrap()), "{output}");
+    assert!(latency.starts_with("latency p50 ") && latency.contains(", p99 "), "{output}");
+}
+
+#[test]
+fn policy_shows_what_goes_on_and_sums_up() {
+    watched(|| {
+        let output = ends_well(Program::start(
+            "policy",
+            &["--processes", "2", "--actors", "4", "--batch", "8", "--seconds", "2.5"],
+        ));
+        let shown = output.lines().filter(|line| line.contains(" steps per second, batches of "));
+        assert!(shown.count() >= 1, "{output}");
+        assert!(!output.contains(['\r', '\x1b']), "nothing is rewritten where it is no terminal: {output}");
+        sums_up(&output, "8 actors in 2 processes");
+    });
+}
+
+#[test]
+fn policy_rewrites_one_line_on_a_terminal() {
+    watched(|| {
+        let terminal = openpty(None, None).unwrap();
+        let mut policy = Command::new(example("policy"));
+        policy.args(["--processes", "1", "--actors", "2", "--seconds", "2"]);
+        let mut process = policy.stdin(Stdio::null()).stdout(terminal.slave).spawn().unwrap();
+        // Its copy of the terminal, without which reading never ends.
+        drop(policy);
+        let (mut output, mut screen) = (Vec::new(), fs::File::from(terminal.master));
+        // An error tells that nobody has the terminal any more.
+        let _ = screen.read_to_end(&mut output);
+        assert!(process.wait().unwrap().success());
+        let output = String::from_utf8(output).unwrap();
+        let rewritten = output.lines().find(|line| line.contains("\x1b[K")).expect("such a line");
+        assert!(rewritten.matches("\x1b[K").count() >= 2, "{output:?}");
+        assert_eq!(output.lines().count(), 5, "{output:?}");
+        sums_up(&output, "2 actors in 1 processes");
+    });
+}
+
+#[test]
+fn policy_interrupted_sums_up_what_there_was() {
+    watched(|| {
+        let mut policy =
+            Program::start("policy", &["--processes", "2", "--actors", "2", "--seconds", "3600"]);
+        policy.line();
+        // The actors are at work.
+        policy.line();
+        let mark = policy.mark();
+        policy.interrupt();
+        let Ended { status, output, errors } = policy.wait();
+        assert!(status.success(), "{status}\n{output}\n{errors}");
+        assert_eq!(errors, "");
+        sums_up(&output, "4 actors in 2 processes");
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn policy_killed_leaves_no_actors() {
+    watched(|| {
+        let mut policy =
+            Program::start("policy", &["--processes", "2", "--actors", "2", "--seconds", "3600"]);
+        policy.line();
+        policy.line();
+        let mark = policy.mark();
+        policy.signal(Signal::SIGKILL);
+        policy.wait();
         until_none_left(&mark);
     });
 }

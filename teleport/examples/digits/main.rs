@@ -2,6 +2,9 @@
 //! its nearest neighbour among the others. The accuracy must equal that of the same computation without Teleport.
 //!
 //! `cargo run --release --example digits -- --clients 4 --workers 2`
+//!
+//! With `--batch 32` the server's function runs for up to 32 calls at once, with their images stacked; the accuracy stays the
+//! same.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -14,7 +17,7 @@ use std::time::Instant;
 use clap::Parser;
 use common::{Again, end_with_parent};
 use neighbour::Digits;
-use teleport::{Array, BoxError, Client, Methods, Server, Tree, tree};
+use teleport::{Array, Batch, BoxError, Client, Method, Methods, Server, ServerHandle, Tree, tree};
 
 /// Classify handwritten digits on a server, from several client processes.
 #[derive(Parser)]
@@ -25,6 +28,9 @@ struct Options {
     /// Threads of the server that classify
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Classify up to so many digits at once, as they come; one by one without it
+    #[arg(long, value_name = "DIGITS")]
+    batch: Option<usize>,
     /// In a client process: where the server is
     #[arg(long, hide = true)]
     server: Option<String>,
@@ -47,12 +53,7 @@ fn run() -> Result<(), BoxError> {
 
 fn serve(options: &Options) -> Result<(), BoxError> {
     let digits = Arc::new(Digits::load()?);
-    let known = digits.clone();
-    let methods = Methods::new().register("classify", move |mut x: Tree| -> Result<Tree, BoxError> {
-        let image: Array = x.take("image")?;
-        let index: usize = x.take("index")?; // a digit must not be its own neighbour
-        Ok(tree!({"label": known.classify(image.as_slice::<u8>()?, index)}))
-    });
+    let methods = Methods::new().register("classify", classify(digits.clone(), options.batch));
     let server = Server::bind("tcp://127.0.0.1:0")?.workers(options.workers).start(methods)?;
     println!("{} digits, {} client processes, {} workers", digits.len(), options.clients, options.workers);
 
@@ -76,7 +77,32 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     println!("accuracy {:.2} % ({correct} of {} right)", percent(correct), digits.len());
     println!("without Teleport {:.2} % ({expected} right)", percent(expected));
     println!("{:.0} calls per second, with the start of the processes", digits.len() as f64 / seconds);
+    tell_batches(&server);
     if correct == expected { Ok(()) } else { Err("the accuracies differ".into()) }
+}
+
+/// The method that tells what images show, each by itself or many at once.
+fn classify(digits: Arc<Digits>, batch: Option<usize>) -> Method {
+    let one = move |image: &Array, index: usize| -> Result<u8, BoxError> {
+        Ok(digits.classify(image.as_slice::<u8>()?, index)) // a digit must not be its own neighbour
+    };
+    match batch {
+        None => Method::new(move |mut x: Tree| -> Result<Tree, BoxError> {
+            Ok(tree!({"label": one(&x.take("image")?, x.take("index")?)?}))
+        }),
+        Some(most) => Method::batched(Batch::up_to(most), move |mut x: Tree| -> Result<Tree, BoxError> {
+            let images: Array = x.take("image")?; // u8 [n, 8, 8]
+            let indices: Vec<usize> = x.take("index")?;
+            let labels = indices.into_iter().enumerate().map(|(row, index)| one(&images.row(row), index));
+            Ok(tree!({"label": labels.collect::<Result<Vec<u8>, BoxError>>()?}))
+        }),
+    }
+}
+
+fn tell_batches(server: &ServerHandle) {
+    if let Some(stats) = server.batches("classify") {
+        println!("{} batches of {:.1} digits in the mean", stats.batches, stats.mean_rows());
+    }
 }
 
 /// Sends every n-th digit, counts the right answers and prints how many there were.

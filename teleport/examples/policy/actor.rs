@@ -1,0 +1,160 @@
+//! A process of actors, each of which walks about in a small world of its own as the policy tells it.
+//!
+//! Flow: observe -> `act` on the server -> step, again and again, on a thread for each actor; their latencies go to the server
+//! now and then, with `report`. It ends, after the step that each is at, when its parent wants it to or is gone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::SIGINT;
+use teleport::{Array, BoxError, Client, Tree, tree};
+
+use crate::common::end_with_parent;
+use crate::latency::Latencies;
+
+/// Pixels along each side of an observation.
+pub(crate) const SIDE: usize = 64;
+/// Red, green, blue.
+pub(crate) const CHANNELS: usize = 3;
+
+/// How often latencies are reported.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// An actor that waits longer than this for an action fails.
+const MAX_LATENCY: Duration = Duration::from_secs(30);
+
+/// How long its last steps may take a process.
+const MAX_LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// Steps after which a world starts anew.
+const EPISODE: u32 = 200;
+
+/// Pixels along each side of the dot that is the actor.
+const DOT: usize = 6;
+
+/// What the actors of this process share.
+struct Shared {
+    client: Client,
+    is_over: AtomicBool,
+    latencies: Mutex<Latencies>,
+}
+
+/// Runs so many actors until the parent ends this process.
+pub(crate) fn run(server: &str, index: u32, actors: u32) -> Result<(), BoxError> {
+    // Ctrl-C in a terminal goes to all processes: the parent hears it and ends this one, after the last steps.
+    signal_hook::flag::register(SIGINT, Arc::default())?;
+    let (tell, told) = mpsc::channel();
+    let parent = tell.clone();
+    end_with_parent(move || {
+        // Nobody listens once an actor has failed.
+        let _ = parent.send(Ok(()));
+        drop(parent);
+        // The last steps are made long before, unless the parent is gone and nobody answers them.
+        thread::sleep(MAX_LAST_STEPS);
+        std::process::exit(1);
+    });
+    let client = Client::builder(server)
+        .name(&format!("actors-{index}"))
+        .max_inflight(actors as usize + 1) // one more for reports
+        .connect()?;
+    let shared = Arc::new(Shared { client, is_over: AtomicBool::default(), latencies: Mutex::default() });
+    // Once it is answered, the server counts this client.
+    shared.report()?;
+    println!("connected");
+    for actor in index * actors..(index + 1) * actors {
+        let (shared, tell) = (shared.clone(), tell.clone());
+        thread::spawn(move || {
+            if let Err(error) = shared.act(World::new(actor)) {
+                // Nobody listens once another has failed.
+                let _ = tell.send(Err(error));
+            }
+        });
+    }
+    drop(tell);
+    loop {
+        match told.recv_timeout(REPORT_EVERY) {
+            Err(RecvTimeoutError::Timeout) => shared.report()?,
+            Ok(result) => break result?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+    shared.is_over.store(true, Ordering::Relaxed);
+    // Until each has made its last step, and none of them can tell anything.
+    told.into_iter().collect()
+}
+
+impl Shared {
+    /// One actor's life.
+    fn act(&self, mut world: World) -> Result<(), BoxError> {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let observation = world.observe()?;
+            let start = Instant::now();
+            let mut reply = self.client.call("act", observation).deadline(MAX_LATENCY).wait()?;
+            let latency = start.elapsed();
+            self.latencies.lock().expect("nobody panics with it").note(latency);
+            let (action, value): (Array, f32) = (reply.take("action")?, reply.take("value")?);
+            if !value.is_finite() {
+                return Err(format!("the policy's value is {value}").into());
+            }
+            world.step(action.as_slice::<f32>()?)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Result<(), BoxError> {
+        let latencies = std::mem::take(&mut *self.latencies.lock().expect("nobody panics with it"));
+        self.client.call("report", latencies.counts()).deadline(MAX_LATENCY).wait()?;
+        Ok(())
+    }
+}
+
+/// A dot on a plane with a goal in its middle.
+struct World {
+    position: [f32; 2],
+    velocity: [f32; 2],
+    reward: f32,
+    steps: u32,
+    number: u32,
+}
+
+impl World {
+    fn new(number: u32) -> World {
+        // Spread over the plane.
+        let place = |prime: u32| (number * prime % 97) as f32 / 97.0;
+        World { position: [place(31), place(57)], velocity: [0.0; 2], reward: 0.0, steps: 0, number }
+    }
+
+    /// An image, u8 [64, 64, 3], and scalars.
+    fn observe(&self) -> Result<Tree, BoxError> {
+        let mut image = vec![32u8; SIDE * SIDE * CHANNELS];
+        let [left, top] = self.position.map(|at| (at * (SIDE - DOT) as f32) as usize);
+        for line in image.chunks_exact_mut(SIDE * CHANNELS).skip(top).take(DOT) {
+            line[left * CHANNELS..(left + DOT) * CHANNELS].fill(224);
+        }
+        let image = Array::from_vec(image, [SIDE, SIDE, CHANNELS])?;
+        let speed = self.velocity[0].hypot(self.velocity[1]);
+        Ok(tree!({"image": image, "reward": self.reward, "speed": speed, "is_first": self.steps == 0}))
+    }
+
+    /// Does what the policy said: the first two of its numbers push the dot.
+    fn step(&mut self, action: &[f32]) -> Result<(), BoxError> {
+        let [right, down, ..] = action else {
+            return Err(format!("an action has two numbers at least, not {}", action.len()).into());
+        };
+        self.steps += 1;
+        if self.steps == EPISODE {
+            *self = World::new(self.number);
+            return Ok(());
+        }
+        for (axis, push) in [right, down].into_iter().enumerate() {
+            self.velocity[axis] = 0.9 * self.velocity[axis] + 0.01 * push.clamp(-1.0, 1.0);
+            self.position[axis] = (self.position[axis] + self.velocity[axis]).clamp(0.0, 1.0);
+        }
+        let [x, y] = self.position;
+        self.reward = 1.0 - (x - 0.5).hypot(y - 0.5);
+        Ok(())
+    }
+}
