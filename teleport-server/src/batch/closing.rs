@@ -131,11 +131,15 @@ impl<T: Default> State<T> {
         let base = base.unwrap_or_else(|| self.new_slab(bucket, false));
         let mut waited = Duration::ZERO;
         for key in keys {
-            if let Some(row) = self.rows.get(key)
-                && let Phase::Ready(since) = row.phase
-            {
-                waited += now.saturating_duration_since(since);
+            let Some(row) = self.rows.get(key) else { continue };
+            let Phase::Ready(since) = row.phase else { continue };
+            let (seat, deadline) = (row.seat, row.deadline);
+            waited += now.saturating_duration_since(since);
+            // Those of the batch's own slab go with it.
+            if seat.slab != base {
                 self.unset_ready(*key, since);
+            } else if let Some(deadline) = deadline {
+                self.bucket(bucket).deadlines.remove(&(deadline, *key));
             }
         }
         let (order, fills) = self.arrange(base, keys);

@@ -153,7 +153,10 @@ impl<T: Default> State<T> {
         let row =
             Row { seat, phase: Phase::Filling, was_moved: false, is_moving: false, deadline: None, value };
         self.rows.insert(key, row);
-        self.settle_due(bucket);
+        // A batch that is due may wait for it.
+        if self.bucket(bucket).ready > 0 {
+            self.settle_due(bucket);
+        }
         Placed { key, seat, is_new_slab }
     }
 
@@ -169,15 +172,20 @@ impl<T: Default> State<T> {
             return false;
         };
         row.deadline = deadline;
-        row.phase = Phase::Held;
+        row.phase = if is_held { Phase::Held } else { Phase::Ready(now) };
         let seat = row.seat;
-        let bucket = self.change(seat.slab, |slab| slab.arrived(now));
-        self.bucket(bucket).learned.arrived(now);
-        if is_held {
-            self.settle_due(bucket);
-        } else {
-            self.resume(key, now);
+        let bucket = self.change(seat.slab, |slab| {
+            slab.arrived(now);
+            if !is_held {
+                slab.set_ready(now, key, seat.index);
+            }
+        });
+        let known = self.bucket(bucket);
+        known.learned.arrived(now);
+        if let Some(deadline) = deadline.filter(|_| !is_held) {
+            known.deadlines.insert((deadline, key));
         }
+        self.settle_due(bucket);
         true
     }
 
