@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::failure::Failure;
@@ -79,6 +79,12 @@ impl Child {
     /// Sends a signal to it. One that has ended already does not mind.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.process.id() as i32), signal);
+    }
+
+    /// Sends a signal to it and to all that it has started, of one that leads a group of processes. Those that have ended already
+    /// do not mind.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        let _ = killpg(Pid::from_raw(self.process.id() as i32), signal);
     }
 
     /// Waits until it has ended; true if all was well.

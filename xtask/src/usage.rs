@@ -69,6 +69,12 @@ pub(crate) fn allow_descriptors(count: u64) -> Result<(), Failure> {
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(count), hard).map_err(Failure::bench)
 }
 
+/// The same, or as many as the hard limit lets it have.
+pub(crate) fn allow_descriptors_up_to(count: u64) -> Result<(), Failure> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Failure::bench)?;
+    allow_descriptors(count.min(hard))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,9 @@ fn contenders_do_what_they_are_asked_for() {
                 assert_eq!(latencies(&client.ask(&format!("round {workload} 3000000 2 1"))), 2, "{name}");
             }
             assert_eq!(latencies(&client.ask("round sink 1048576 20 8")), 0, "{name}");
-            for workload in ["pool", "dict", "beside_argument", "beside_result"] {
+            let ours_alone = ["pool", "dict", "beside_argument", "beside_result"];
+            let in_batches = ["policy", "batched_policy", "pool_source", "batched_source"];
+            for workload in ours_alone.into_iter().chain(in_batches) {
                 let answer = client.ask(&format!("round {workload} 8388608 3 1"));
                 if is_raw {
                     assert!(answer.starts_with("unsupported "), "{name}: {answer}");
@@ -89,7 +91,32 @@ fn contenders_do_what_they_are_asked_for() {
                     assert_eq!(latencies(&answer), 3, "{name}");
                 }
             }
+            if !is_raw {
+                assert_eq!(latencies(&client.ask("round batched_policy 12288 200 64")), 0, "{name}");
+                assert_eq!(latencies(&client.ask("round batched_source 65536 200 64")), 0, "{name}");
+            }
             assert!(client.ask("nonsense").starts_with("failed "), "{name}");
+            client.end();
+            server.end();
+        }
+    }
+}
+
+#[test]
+fn crowds_do_what_they_are_asked_for() {
+    for name in ["raw-crowd", "raw-crowd-spinning", "teleport"] {
+        for address in
+            ["tcp://127.0.0.1:0".to_owned(), format!("ipc://@crowds-{}-{name}", std::process::id())]
+        {
+            let server = Contender::start("bench-serve", name, &address);
+            let ready = server.line();
+            let mut client = Contender::start("bench-client", name, ready.strip_prefix("ready ").unwrap());
+            assert!(client.line().starts_with("ready "), "{name}");
+            // Another crowd for each: more clients than calls, another size, and more than one client takes at once.
+            for round in ["12288 7 20", "12288 500 20", "1024 500 30", "3000000 40 10"] {
+                assert_eq!(latencies(&client.ask(&format!("round crowd_policy {round}"))), 0, "{name}");
+            }
+            assert!(client.ask("round crowd_policy 1024 9 1001").starts_with("unsupported "), "{name}");
             client.end();
             server.end();
         }

@@ -16,6 +16,12 @@ import time
 MAX_LATENCIES = 20_000
 SMALL_BYTES = 1 << 10
 DICT_ARRAYS = 64
+BATCH = 32
+
+# Bytes of a policy's answer.
+ACTION_BYTES = 4
+
+ABOUT_BATCHES = ('policy', 'batched_policy', 'crowd_policy', 'pool_source', 'batched_source')
 
 # Small calls that never end within a large one would go on for ever. Before that, the harness would give up.
 MAX_BESIDE_SECONDS = 40
@@ -27,7 +33,7 @@ class Unsupported(Exception):
     """This peer cannot do it."""
 
 
-def main(serve, connect):
+def main(serve, connect, has_batches=False):
     """The life of a process of a peer."""
     follow_parent()
     command, address = sys.argv[1:]
@@ -39,13 +45,16 @@ def main(serve, connect):
     tunables = os.environ.get('GLIBC_TUNABLES')
     say(f'ready {settings}' + (f'; {tunables}' if tunables else ''))
     for line in sys.stdin:
-        say(answer(line, run))
+        say(answer(line, run, has_batches))
 
 
-def answer(line, run):
+def answer(line, run, has_batches):
     """One round, from line to line."""
     try:
-        return run(parse(line))
+        round = parse(line)
+        if round.workload in ABOUT_BATCHES and not has_batches:
+            raise Unsupported('it has no functions that run once for many calls')
+        return run(round)
     except Unsupported as why:
         return f'unsupported {one_line(why)}'
     except Exception as error:  # Whatever a library raises is what the report says.
@@ -80,7 +89,10 @@ def done(start, latencies):
 
 def check(round, result_bytes):
     """That a result has the size that it should have."""
-    wanted = 0 if round.workload in ('sink', 'dict', 'beside_argument') else round.bytes
+    if round.workload == 'batched_policy':
+        wanted = ACTION_BYTES
+    else:
+        wanted = 0 if round.workload in ('sink', 'dict', 'beside_argument') else round.bytes
     if result_bytes != wanted and (wanted or result_bytes > 1):
         raise ValueError(f'an answer of {result_bytes} bytes to {round}')
 

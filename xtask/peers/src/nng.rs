@@ -164,7 +164,7 @@ fn request(round: &Round) -> Vec<u8> {
     let operation = match round.workload {
         Workload::Echo | Workload::Pool => ECHO,
         Workload::Source | Workload::BesideResult => SOURCE,
-        Workload::Sink | Workload::Dict | Workload::BesideArgument => SINK,
+        _ => SINK,
     };
     let mut head = vec![operation; HEAD_BYTES / 2];
     head.extend(round.bytes.to_le_bytes());

@@ -111,6 +111,7 @@ fn does_all(name: &str, command: impl Fn(&str) -> Vec<String>, address: &str, ha
         assert_eq!(calls, has_streams.then_some(3), "{name}");
     }
     assert_eq!(pair.round("echo 64 200 128"), Some(0), "{name}");
+    assert_eq!(pair.round("batched_policy 64 64 64"), None, "{name} runs nothing in batches");
     pair.end();
 }
 
@@ -167,6 +168,21 @@ fn portal_does_what_it_is_asked_for() {
     does_all("portal", &command, &tcp, false);
     let mut pair = Pair::start(&command, &unix);
     assert_eq!(pair.round("echo 64 10 1"), None, "it has TCP only");
+    pair.end();
+}
+
+#[test]
+fn portal_does_batches() {
+    let Some(command) = in_python("portal_batch_peer.py") else { return };
+    let [tcp, unix] = addresses("portal-batches");
+    let mut pair = Pair::start(&command, &tcp);
+    assert_eq!(pair.round("batched_policy 12288 320 64"), Some(0));
+    assert_eq!(pair.round("batched_policy 1024 64 32"), Some(0));
+    assert_eq!(pair.round("batched_policy 1024 65 32"), None, "the last batch would never be full");
+    assert_eq!(pair.round("echo 64 10 1"), None, "others measure that");
+    pair.end();
+    let mut pair = Pair::start(&command, &unix);
+    assert_eq!(pair.round("batched_policy 64 64 64"), None, "it has TCP only");
     pair.end();
 }
 

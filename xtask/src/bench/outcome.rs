@@ -61,6 +61,8 @@ pub(super) enum Unit {
 pub(super) enum Goal {
     /// This ratio to the ceiling.
     OfCeiling(f64),
+    /// At most so much more than the ceiling, in the row's unit.
+    AboveCeiling(f64),
     /// This ratio to the best peer.
     OfBestPeer(f64),
     /// At most this value, in the row's unit.

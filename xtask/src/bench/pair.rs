@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -35,6 +36,8 @@ pub(super) struct Program {
     client: Vec<String>,
     /// Where it runs in any row; none for where the row says.
     placement: Option<Placement>,
+    /// Whether it is in the rows about batches, and in no other.
+    pub(super) batches: bool,
 }
 
 impl Program {
@@ -49,12 +52,13 @@ impl Program {
             server: words("bench-serve"),
             client: words("bench-client"),
             placement: None,
+            batches: false,
         })
     }
 
     pub(super) fn peer(peer: &Peer) -> Program {
-        let Peer { name, server, client, placement } = peer.clone();
-        Program { name, server, client, placement }
+        let Peer { name, server, client, placement, batches } = peer.clone();
+        Program { name, server, client, placement, batches }
     }
 
     /// Starts a server where `placement` says, and gives its address.
@@ -76,11 +80,18 @@ pub(super) enum Place {
     There(String),
 }
 
-/// A process that speaks the protocol.
+/// A process that speaks the protocol, and leads a group of those that it starts.
 pub(super) struct Process {
     child: Child,
     lines: Receiver<std::io::Result<String>>,
     name: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // What it has started would outlive it.
+        self.child.signal_group(Signal::SIGKILL);
+    }
 }
 
 impl Process {
@@ -88,7 +99,7 @@ impl Process {
     fn start(words: &[String], address: &str) -> Result<(Process, String), Failure> {
         let (program, arguments) = words.split_first().expect("a command has a program");
         let mut command = Command::new(program);
-        command.args(arguments).arg(address);
+        command.args(arguments).arg(address).process_group(0);
         let name = crate::shell::line(&command);
         let mut child = Child::of(command)?;
         let output = child.take_output();
@@ -104,13 +115,13 @@ impl Process {
         self.child.id()
     }
 
-    /// It gets no time until [`go_on`](Process::go_on).
+    /// It and what it has started get no time until [`go_on`](Process::go_on).
     fn stop(&self) {
-        self.child.signal(Signal::SIGSTOP);
+        self.child.signal_group(Signal::SIGSTOP);
     }
 
     fn go_on(&self) {
-        self.child.signal(Signal::SIGCONT);
+        self.child.signal_group(Signal::SIGCONT);
     }
 
     fn line(&self) -> Result<String, Failure> {

@@ -28,7 +28,14 @@ const IN_RUST: [InRust; 4] = [
 ];
 
 /// Names and files of those in Python.
-const IN_PYTHON: [(&str, &str); 2] = [("portal", "portal_peer.py"), ("arrow-flight", "flight_peer.py")];
+const IN_PYTHON: [(&str, &str); 3] = [
+    ("portal", "portal_peer.py"),
+    ("arrow-flight", "flight_peer.py"),
+    (PORTAL_BATCHES, "portal_batch_peer.py"),
+];
+
+/// portal again, with its server that batches.
+const PORTAL_BATCHES: &str = "portal-BatchServer";
 
 /// One other library.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub(super) struct Peer {
     pub(super) client: Vec<String>,
     /// Where it runs best; none for where the row says.
     pub(super) placement: Option<Placement>,
+    /// Whether it is in the rows about batches, and in no other.
+    pub(super) batches: bool,
 }
 
 impl Peer {
@@ -50,7 +59,8 @@ impl Peer {
             let all = START.iter().chain(words).copied().chain([verb]).chain(rest.iter().copied());
             all.map(str::to_owned).collect()
         };
-        Peer { name: name.to_owned(), server: command("serve"), client: command("client"), placement: None }
+        let (server, client) = (command("serve"), command("client"));
+        Peer { name: name.to_owned(), server, client, placement: None, batches: name == PORTAL_BATCHES }
     }
 }
 

@@ -19,6 +19,12 @@ pub(crate) const MAX_LATENCIES: u64 = 20_000;
 /// Bytes of the calls that are made beside a large one.
 pub(crate) const SMALL_BYTES: u64 = 1 << 10;
 
+/// Calls that run together at most.
+pub(crate) const BATCH: usize = 32;
+
+/// The same where many clients send them.
+pub(crate) const CROWD_BATCH: usize = 256;
+
 /// Arrays of a [`Workload::Dict`].
 pub(crate) const DICT_ARRAYS: u64 = 64;
 
@@ -40,10 +46,21 @@ pub(crate) enum Workload {
     BesideArgument,
     /// The same beside large results.
     BesideResult,
+    /// An image of so many bytes goes to a function on a worker, which answers with one f32.
+    Policy,
+    /// The same to a function that runs once for up to [`BATCH`] calls.
+    BatchedPolicy,
+    /// The same to a function that runs once for up to [`CROWD_BATCH`] calls, from as many clients in one process as calls are
+    /// in flight.
+    CrowdPolicy,
+    /// A number, and so many bytes back, in memory that a worker gets anew for each.
+    PoolSource,
+    /// The same, up to [`BATCH`] of them as rows of one result.
+    BatchedSource,
 }
 
 impl Workload {
-    const ALL: [Workload; 7] = [
+    const ALL: [Workload; 12] = [
         Workload::Sink,
         Workload::Source,
         Workload::Echo,
@@ -51,6 +68,11 @@ impl Workload {
         Workload::Dict,
         Workload::BesideArgument,
         Workload::BesideResult,
+        Workload::Policy,
+        Workload::BatchedPolicy,
+        Workload::CrowdPolicy,
+        Workload::PoolSource,
+        Workload::BatchedSource,
     ];
 
     /// As the lines have it.
@@ -63,7 +85,18 @@ impl Workload {
             Workload::Dict => "dict",
             Workload::BesideArgument => "beside_argument",
             Workload::BesideResult => "beside_result",
+            Workload::Policy => "policy",
+            Workload::BatchedPolicy => "batched_policy",
+            Workload::CrowdPolicy => "crowd_policy",
+            Workload::PoolSource => "pool_source",
+            Workload::BatchedSource => "batched_source",
         }
+    }
+
+    /// Whether it is about calls that run together, which hardly any library has.
+    pub(crate) fn is_about_batches(self) -> bool {
+        use Workload::*;
+        matches!(self, Policy | BatchedPolicy | CrowdPolicy | PoolSource | BatchedSource)
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::contender::{SMALL_MEMORY_BYTES, Who};
+use super::contender::{MAX_CROWD, SMALL_MEMORY_BYTES, Who};
 use super::outcome::{Goal, Kind, Plot, Point};
 use super::placement::Placement;
-use super::protocol::Workload;
+use super::protocol::{BATCH, CROWD_BATCH, Workload};
 
 /// What one row spends on rounds, all contenders together, where nobody says how many rounds.
 const ROW_TIME: Duration = Duration::from_millis(3500);
@@ -21,6 +21,9 @@ const MIB: u64 = 1 << 20;
 const SWEPT_BYTES: [u64; 7] = [1 << 10, 16 << 10, 64 << 10, 256 << 10, 4 * MIB, 16 * MIB, 64 * MIB];
 
 const SWEPT_IN_FLIGHT: [u64; 6] = [1, 2, 4, 16, 32, 128];
+
+/// Calls of a round of many clients: some for each of them, so that the first and the last few weigh little.
+const CROWD_MESSAGES: u64 = 6 * MAX_CROWD;
 
 /// What the server's memory may be above its bound.
 const MAX_MEMORY_ABOVE_MIB: u64 = 64;
@@ -41,11 +44,15 @@ pub(super) struct Row {
     pub(super) placement: Placement,
     /// Of the row; where it is two, of p50 and p99.
     pub(super) goals: [Option<Goal>; 2],
+    /// What is to be reached of the best peer, where that is a row of its own beside the one about the ceiling.
+    pub(super) goal_against_peers: Option<f64>,
     pub(super) point: Option<Point>,
     /// For all its rounds.
     pub(super) time: Duration,
     /// Calls of a round, where their number is part of the row.
     pub(super) messages: Option<u64>,
+    /// Of what the calls of a round must be a multiple: who waits for full batches would wait for ever for the last one.
+    pub(super) batch: u64,
 }
 
 /// One of this program's contenders in a row.
@@ -82,9 +89,11 @@ impl Row {
             peers: Some(workload),
             placement: Placement::TwoCores,
             goals: [None; 2],
+            goal_against_peers: None,
             point: None,
             time: ROW_TIME,
             messages: None,
+            batch: 1,
         }
     }
 
@@ -147,10 +156,17 @@ impl Row {
 
     /// The names under which the report has it.
     pub(super) fn names(&self) -> Vec<String> {
-        match self.measure {
+        let mut names = match self.measure {
             Measure::Latency => ["p50", "p99"].map(|part| format!("{}, {part}", self.name)).to_vec(),
             _ => vec![self.name.clone()],
-        }
+        };
+        names.extend(self.name_against_peers());
+        names
+    }
+
+    /// That of the row of its own about peers, where there is one.
+    pub(super) fn name_against_peers(&self) -> Option<String> {
+        self.goal_against_peers.map(|_| format!("{}, against peers that batch", self.name))
     }
 }
 
@@ -170,6 +186,7 @@ pub(super) fn all(large_mib: u64) -> Vec<Row> {
     let mut rows = large_rows();
     rows.extend(latency_rows());
     rows.extend(small_rows());
+    rows.extend(batch_rows());
     rows.extend(beside_rows(large_mib));
     rows.push(memory_row());
     rows.extend(checksum_rows());
@@ -216,6 +233,41 @@ fn small_rows() -> Vec<Row> {
         at(Row::calls("64 B calls, one client thread, 64 in flight", 64).goal_of_peers(1.5), 64),
         Row { clients: 4, ..four }.goal_of_peers(1.5).placed(Placement::Free),
     ]
+}
+
+/// What calls that run together cost, against the same function on the same worker called for each alone.
+fn batch_rows() -> Vec<Row> {
+    let rows = |name: String, measure, [alone, together]: [Workload; 2], bytes| {
+        let base = Entry { label: "one by one", kind: Kind::Ceiling, ..ours(alone) };
+        Row::new(name, measure, together, bytes).between(vec![base, ours(together)]).without_peers()
+    };
+    let policy = [Workload::Policy, Workload::BatchedPolicy];
+    let source = [Workload::PoolSource, Workload::BatchedSource];
+    let images = format!("batches of {BATCH}, arguments of 64x64x3 u8, 64 in flight");
+    let images = rows(images, Measure::CallsPerSecond, policy, 64 * 64 * 3).in_flight(64).goal(0.7);
+    let large = format!("batches of {BATCH}, arguments of 224x224x3 f32, 64 in flight");
+    let results = format!("batches of {BATCH}, results of 256 KiB, 64 in flight");
+    let one = rows(format!("1 KiB call, batch of up to {BATCH}"), Measure::Latency, policy, 1 << 10);
+    vec![
+        Row {
+            peers: Some(Workload::BatchedPolicy),
+            goal_against_peers: Some(50.0),
+            batch: BATCH as u64,
+            ..images
+        },
+        rows(large, Measure::Throughput, policy, 224 * 224 * 3 * 4).in_flight(64).goal(0.9),
+        rows(results, Measure::Throughput, source, 256 << 10).in_flight(64).goal(0.9),
+        Row { goals: [Some(Goal::AboveCeiling(3.0)), None], ..one },
+        crowd_row(),
+    ]
+}
+
+fn crowd_row() -> Row {
+    let workload = Workload::CrowdPolicy;
+    let name = format!("{MAX_CROWD} clients, batches of {CROWD_BATCH}, arguments of 64x64x3 u8");
+    let entries = vec![raw(Who::RawCrowd, workload), raw(Who::RawCrowdSpinning, workload), ours(workload)];
+    let row = Row::new(name, Measure::CallsPerSecond, workload, 64 * 64 * 3).in_flight(MAX_CROWD).goal(0.7);
+    Row { messages: Some(CROWD_MESSAGES), ..row.between(entries).without_peers() }
 }
 
 /// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs alone.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::outcome::{Contended, Kind, Outcome, Unit};
+use super::outcome::{Contended, Goal, Kind, Outcome, Unit};
 use super::pair::{Pair, Place, Program, Sample};
 use super::peak;
 use super::protocol::{MAX_LATENCIES, Round, Workload};
@@ -88,8 +88,10 @@ impl Runner {
             let pair = Pair::start(&program, &self.place, transport, row.placement, row.clients)?;
             all.push(Runs::new(entry.label.to_owned(), entry.kind, pair, row, entry.workload));
         }
-        for peer in row.peers.map_or(&[][..], |_| &self.peers) {
-            let workload = row.peers.unwrap_or(Workload::Echo);
+        let workload = row.peers.unwrap_or(Workload::Echo);
+        // Who is there for batches is in no other row, and nobody else is in theirs.
+        let takes_part = |peer: &&Program| row.peers.is_some() && peer.batches == workload.is_about_batches();
+        for peer in self.peers.iter().filter(takes_part) {
             match Pair::start(peer, &self.place, transport, row.placement, row.clients) {
                 Ok(pair) => all.push(Runs::new(peer.name.clone(), Kind::Peer, pair, row, workload)),
                 Err(failure) => {
@@ -167,10 +169,11 @@ fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
 fn calls(row: &Row, round: &Round, elapsed: Duration, target: Duration) -> u64 {
     let each = elapsed.as_secs_f64() / round.messages as f64;
     let calls = (target.as_secs_f64() / each.max(1e-9)) as u64;
-    match row.measure {
+    let calls = match row.measure {
         Measure::Latency => calls.clamp(MIN_LATENCIES, MAX_LATENCIES),
         _ => calls.clamp(2 * round.in_flight - round.in_flight.min(2), 1 << 24).max(1),
-    }
+    };
+    calls.next_multiple_of(row.batch)
 }
 
 /// How far the middle half of the values lies apart, as a part of the median.
@@ -199,7 +202,8 @@ impl Runs {
         // The first round: enough to tell how long a call takes.
         let few = if row.bytes <= 64 << 10 { 200 } else { 1 };
         let beside = matches!(workload, Workload::BesideArgument | Workload::BesideResult);
-        let messages = row.messages.unwrap_or(if beside { MIN_LATENCIES } else { few.max(row.in_flight) });
+        let messages = if beside { MIN_LATENCIES } else { few.max(row.in_flight) };
+        let messages = row.messages.unwrap_or(messages.next_multiple_of(row.batch));
         let round = Round { workload, bytes: row.bytes, messages, in_flight: row.in_flight };
         Runs { label, kind, pair, round, values: Default::default(), latencies_us: Vec::new(), why_out: None }
     }
@@ -267,14 +271,29 @@ fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> 
         Measure::Latency => Unit::Micros,
         Measure::Memory => Unit::MiB,
     };
+    let against_peers = row.name_against_peers();
     let names = row.names().into_iter().enumerate();
-    let outcome = |(index, name)| Outcome {
-        row: name,
-        transport,
-        unit,
-        results: all.iter().map(|runs| runs.contended(index)).collect(),
-        goal: row.goals[index],
-        point: row.point,
+    let outcome = |(index, name): (usize, String)| {
+        let is_against_peers = against_peers.as_ref() == Some(&name);
+        let index = if is_against_peers { 0 } else { index };
+        // What peers are and what the ceiling is, each has a row of its own.
+        let is_shown = |runs: &&Runs| match runs.kind {
+            Kind::Ceiling => !is_against_peers,
+            Kind::Peer => is_against_peers || against_peers.is_none(),
+            Kind::Teleport => true,
+        };
+        Outcome {
+            transport,
+            unit,
+            results: all.iter().filter(is_shown).map(|runs| runs.contended(index)).collect(),
+            goal: if is_against_peers {
+                row.goal_against_peers.map(Goal::OfBestPeer)
+            } else {
+                row.goals[index]
+            },
+            row: name,
+            point: row.point,
+        }
     };
     names.map(outcome).collect()
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Counted;
-use super::party::{PROBE, PROBE_BYTES};
+use super::party::{BATCH, PROBE, PROBE_BYTES};
 use super::row::{Bound, Row};
 use crate::child::Child;
 use crate::failure::Failure;
@@ -255,15 +255,27 @@ fn system_call_slack(how: &str, in_flight: usize) -> f64 {
     if how == "pool" && in_flight > 1 { GATHERED_SLACK } else { SYSTEM_CALL_SLACK }
 }
 
-const LARGE: [(usize, &str, usize); 2] = [(1 << 20, "1 MiB", 50), (256 << 20, "256 MiB", 2)];
+/// What large messages are: method, calls in flight, and what their bytes are called.
+const LARGE_WAYS: [(&str, usize, &str); 4] = [
+    ("sink", 1, "argument"),
+    ("give", 1, "result"),
+    ("sink_rows", BATCH, "argument in a batch"),
+    ("give_row", BATCH, "result of a batch"),
+];
+
+const MIB: usize = 1 << 20;
 
 /// Copies of large messages, and what did not lie where the socket had it.
 pub(super) fn large(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
     // Not on one core: there no side ever has to wait within a message, and less can go wrong.
     let mut pair = Pair::start(&Setting::new(transport, None)?)?;
-    for (bytes, size, calls) in LARGE {
-        for (method, what) in [("sink", "argument"), ("give", "result")] {
-            let tallies = pair.tally(Work { method, bytes, calls, in_flight: 1 })?;
+    for (bytes, size, calls) in [(MIB, "1 MiB", 48), (256 * MIB, "256 MiB", 2)] {
+        for (method, in_flight, what) in LARGE_WAYS {
+            // Batches of the largest would hold nothing that those of 1 MiB do not.
+            if in_flight > calls {
+                continue;
+            }
+            let tallies = pair.tally(Work { method, bytes, calls, in_flight })?;
             for (side, tally) in SIDES.iter().zip(&tallies) {
                 let most = Bound::Most(MAX_COPIED_BYTES);
                 let name = format!("bytes copied, {what} of {size}, {transport}, {side}");

@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use teleport::{Array, BoxError, CallFuture, Client, Context, FromTree, Method, Methods, Rpc, Server, Tree};
+use teleport::{
+    Array, Batch, BoxError, CallFuture, Client, Context, FromTree, Method, Methods, Rpc, Server, Tree,
+};
 
 use super::shape::{self, Shape};
 use crate::failure::Failure;
@@ -27,6 +29,12 @@ const RECEIVED_INTO: &str = "TELEPORT_RECEIVED_INTO_";
 
 /// Gives so many bytes, in memory of the pool.
 const GIVE: Rpc<u64, Array> = Rpc::new("give");
+
+/// The same, as a row of one result for [`BATCH`] calls.
+const GIVE_ROW: Rpc<u64, Array> = Rpc::new("give_row");
+
+/// Calls of each batch.
+pub(super) const BATCH: usize = 4;
 
 /// Of smaller arrays nobody asks where they lay: asking would show among what a small call costs.
 const MIN_LARGE_BYTES: usize = 64 << 10;
@@ -82,16 +90,19 @@ pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
 /// How many bytes of the last large argument had been received where the function saw them.
 static ARGUMENT_IN_PLACE: AtomicU64 = AtomicU64::new(0);
 
-/// Where the last large result lay, and how long it was.
+/// Where the last large result lay, or the rows of it, how long it or a row was, and how many rows there were.
 static RESULT_AT: AtomicUsize = AtomicUsize::new(0);
 static RESULT_BYTES: AtomicUsize = AtomicUsize::new(0);
+static RESULT_ROWS: AtomicUsize = AtomicUsize::new(1);
 
 fn serve(address: &str) -> Result<(), BoxError> {
     let methods = Methods::new()
         .register("sink", Method::inline(sink))
         .register("echo", Method::inline(|x: Tree| x))
         .register("pool_echo", |x: Tree| x)
-        .register(GIVE, Method::inline(give));
+        .register(GIVE, Method::inline(give))
+        .register("sink_rows", Method::batched(Batch::exact(BATCH), sink_rows))
+        .register(GIVE_ROW, Method::batched(Batch::exact(BATCH), give_rows));
     // How often a thread looks before it sleeps is a matter of time, which is not what is counted.
     let server = Server::bind(address)?.spin(Duration::ZERO).start(methods)?;
     child::say(&server.address().to_string())?;
@@ -103,7 +114,7 @@ fn serve(address: &str) -> Result<(), BoxError> {
         let result_bytes = RESULT_BYTES.swap(0, Ordering::Relaxed);
         let in_place = match result_bytes {
             0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
-            _ => sent_in_place(RESULT_AT.load(Ordering::Relaxed), result_bytes),
+            _ => result_in_place(result_bytes),
         };
         child::say(&format!("in_place {in_place} {}", counters()))?;
     }
@@ -125,11 +136,36 @@ fn sink(x: Tree) {
     }
 }
 
+/// Notes the row of which most is not where it was received.
+fn sink_rows(rows: Array) -> Array {
+    let in_place = (0..rows.shape()[0]).map(|row| received_in_place(&rows.row(row)));
+    ARGUMENT_IN_PLACE.store(in_place.min().unwrap_or(0), Ordering::Relaxed);
+    RESULT_BYTES.store(0, Ordering::Relaxed);
+    Array::from(vec![0u8; rows.shape()[0]])
+}
+
+fn give_rows(bytes: Vec<u64>, cx: Context) -> Result<Array, BoxError> {
+    let array = cx.alloc::<u8>([bytes.len(), usize::try_from(bytes[0])?])?;
+    note_result(&array, bytes.len());
+    Ok(array)
+}
+
 fn give(bytes: u64, cx: Context) -> Result<Array, BoxError> {
     let array = cx.alloc::<u8>([usize::try_from(bytes)?])?;
-    RESULT_AT.store(array.as_bytes().as_ptr().addr(), Ordering::Relaxed);
-    RESULT_BYTES.store(array.bytes(), Ordering::Relaxed);
+    note_result(&array, 1);
     Ok(array)
+}
+
+fn note_result(array: &Array, rows: usize) {
+    RESULT_AT.store(array.as_bytes().as_ptr().addr(), Ordering::Relaxed);
+    RESULT_BYTES.store(array.bytes() / rows, Ordering::Relaxed);
+    RESULT_ROWS.store(rows, Ordering::Relaxed);
+}
+
+/// How much of the last result was sent from where it lies; of several rows, of the one of which least was.
+fn result_in_place(bytes: usize) -> u64 {
+    let (start, rows) = (RESULT_AT.load(Ordering::Relaxed), RESULT_ROWS.load(Ordering::Relaxed));
+    (0..rows).map(|row| sent_in_place(start + row * bytes, bytes)).min().unwrap_or(0)
 }
 
 /// What the preloaded library has counted so far, as `name value name value ...`; empty without it.
@@ -177,6 +213,7 @@ fn call(address: &str) -> Result<(), BoxError> {
         let words: Vec<&str> = line.split(' ').collect();
         let in_place = match words[..] {
             ["give", bytes, calls, "1"] => take(&client, bytes.parse()?, calls.parse()?)?,
+            ["give_row", bytes, calls, _] => take_rows(&client, bytes.parse()?, calls.parse()?)?,
             [method, bytes, calls, in_flight] => {
                 give_away(&client, method, bytes.parse()?, calls.parse()?, in_flight.parse()?)?
             }
@@ -194,6 +231,18 @@ fn take(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     let mut in_place = 0;
     for _ in 0..calls {
         in_place = received_in_place(&client.call(GIVE, bytes).wait()?);
+    }
+    Ok(in_place)
+}
+
+/// Asks for the results of a whole batch, one batch after the other; gives how much was received where the caller sees it of the
+/// result of which least was.
+fn take_rows(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
+    let mut in_place = 0;
+    for _ in 0..calls.div_ceil(BATCH) {
+        let open: Result<Vec<_>, _> = (0..BATCH).map(|_| client.call(GIVE_ROW, bytes).send()).collect();
+        let results = teleport::wait_all(open?)?;
+        in_place = results.iter().map(received_in_place).min().unwrap_or(0);
     }
     Ok(in_place)
 }

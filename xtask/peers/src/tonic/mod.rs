@@ -139,7 +139,6 @@ impl Call {
     fn of(workload: Workload, bytes: u64) -> Call {
         let array = |bytes: u64| Bytes::from(vec![1; bytes as usize]);
         let (path, argument) = match workload {
-            Workload::Sink | Workload::BesideArgument => (SINK, Argument::Array(array(bytes))),
             Workload::Echo => (ECHO, Argument::Array(array(bytes))),
             Workload::Pool => (POOL, Argument::Array(array(bytes))),
             Workload::Source | Workload::BesideResult => {
@@ -149,6 +148,7 @@ impl Call {
                 let entry = |index| (format!("array_{index:02}"), array(bytes / DICT_ARRAYS));
                 (DICT, Argument::Dict(Arc::new((0..DICT_ARRAYS).map(entry).collect())))
             }
+            _ => (SINK, Argument::Array(array(bytes))),
         };
         Call { path: PathAndQuery::from_static(path), argument }
     }

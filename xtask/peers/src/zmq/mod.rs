@@ -216,7 +216,6 @@ fn request(round: &Round) -> (Vec<u8>, Vec<Shared>) {
     match round.workload {
         Workload::Echo => arrays(ECHO),
         Workload::Pool => arrays(POOLED),
-        Workload::Sink | Workload::BesideArgument => arrays(SINK),
         Workload::Source | Workload::BesideResult => {
             ([&[SOURCE], &round.bytes.to_le_bytes()[..]].concat(), Vec::new())
         }
@@ -226,6 +225,7 @@ fn request(round: &Round) -> (Vec<u8>, Vec<Shared>) {
             let names: String = (0..DICT_ARRAYS).map(|index| format!("array_{index:02} {bytes}\n")).collect();
             ([&[SINK], names.as_bytes()].concat(), (0..DICT_ARRAYS).map(|_| array(bytes)).collect())
         }
+        _ => arrays(SINK),
     }
 }
 

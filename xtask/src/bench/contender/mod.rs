@@ -9,8 +9,14 @@ mod raw;
 use clap::Args;
 
 use super::protocol;
-use crate::child;
 use crate::failure::Failure;
+use crate::{child, usage};
+
+/// Clients that one process has at most.
+pub(super) const MAX_CROWD: u64 = 1000;
+
+/// What a process needs beside so many connections, with room to spare.
+const OTHER_DESCRIPTORS: u64 = 100;
 
 /// Bound of the server whose memory is measured: so large that what it bounds is much of what a process has.
 pub(super) const SMALL_MEMORY_BYTES: u64 = 1 << 30;
@@ -29,6 +35,10 @@ pub(super) enum Who {
     Raw,
     /// Plain sockets that look for a while before they block.
     RawSpinning,
+    /// Plain sockets of many clients.
+    RawCrowd,
+    /// The same, with threads that look for a while before they block.
+    RawCrowdSpinning,
     /// This library.
     Teleport,
     /// This library, with a checksum of the payload.
@@ -38,14 +48,23 @@ pub(super) enum Who {
 }
 
 impl Who {
-    pub(super) const ALL: [Who; 5] =
-        [Who::Raw, Who::RawSpinning, Who::Teleport, Who::TeleportChecked, Who::TeleportSmall];
+    pub(super) const ALL: [Who; 7] = [
+        Who::Raw,
+        Who::RawSpinning,
+        Who::RawCrowd,
+        Who::RawCrowdSpinning,
+        Who::Teleport,
+        Who::TeleportChecked,
+        Who::TeleportSmall,
+    ];
 
     /// As the commands have it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Who::Raw => "raw",
             Who::RawSpinning => "raw-spinning",
+            Who::RawCrowd => "raw-crowd",
+            Who::RawCrowdSpinning => "raw-crowd-spinning",
             Who::Teleport => "teleport",
             Who::TeleportChecked => "teleport-checked",
             Who::TeleportSmall => "teleport-small",
@@ -55,10 +74,14 @@ impl Who {
     /// How a raw one waits.
     fn waiting(self) -> Option<raw::Waiting> {
         match self {
-            Who::Raw => Some(raw::Waiting::Blocking),
-            Who::RawSpinning => Some(raw::Waiting::Spinning),
+            Who::Raw | Who::RawCrowd => Some(raw::Waiting::Blocking),
+            Who::RawSpinning | Who::RawCrowdSpinning => Some(raw::Waiting::Spinning),
             _ => None,
         }
+    }
+
+    fn is_raw_crowd(self) -> bool {
+        matches!(self, Who::RawCrowd | Who::RawCrowdSpinning)
     }
 
     fn variant(self) -> ours::Variant {
@@ -72,7 +95,11 @@ impl Who {
 /// Serves until standard input ends.
 pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
+    usage::allow_descriptors_up_to(MAX_CROWD + OTHER_DESCRIPTORS)?;
     let ContenderOptions { who, address } = options;
+    if let Some(waiting) = who.waiting().filter(|_| who.is_raw_crowd()) {
+        return protocol::serve_until_told(&raw::crowd::serve(address, waiting)?).map_err(Failure::bench);
+    }
     if let Some(waiting) = who.waiting() {
         return protocol::serve_until_told(&raw::serve(address, waiting)?).map_err(Failure::bench);
     }
@@ -83,7 +110,13 @@ pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
 /// Runs rounds until standard input ends.
 pub(crate) fn run_client(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
+    usage::allow_descriptors_up_to(MAX_CROWD + OTHER_DESCRIPTORS)?;
     let ContenderOptions { who, address } = options;
+    if let Some(waiting) = who.waiting().filter(|_| who.is_raw_crowd()) {
+        let mut client = raw::crowd::Client::new(address, waiting);
+        return protocol::answer_rounds(&waiting.settings_of_many(), |round| client.run(round))
+            .map_err(Failure::bench);
+    }
     if let Some(waiting) = who.waiting() {
         let mut client = raw::Client::connect(address, waiting)?;
         return protocol::answer_rounds(&waiting.settings(), |round| client.run(round))

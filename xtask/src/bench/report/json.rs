@@ -29,6 +29,8 @@ fn object(judged: &Judged<'_>, standing: &Standing<'_>) -> Value {
         "max": standing.max,
         "ratio_to_ceiling": standing.to_ceiling.map(|ratio| ratio.median),
         "ratio_to_ceiling_interval": interval(standing.to_ceiling),
+        "above_ceiling": standing.above_ceiling.map(|above| above.median),
+        "above_ceiling_interval": interval(standing.above_ceiling),
         "ratio_to_best_peer": standing.to_best_peer.map(|ratio| ratio.median),
         "ratio_to_best_peer_interval": interval(standing.to_best_peer),
         "goal": goal.map(Goal::value),
@@ -46,6 +48,7 @@ fn kind_of(goal: Goal, outcome: &Outcome) -> &'static str {
     match (goal, goal.is_a_minimum(outcome)) {
         (Goal::OfCeiling(_), true) => "least ratio to ceiling",
         (Goal::OfCeiling(_), false) => "most ratio to ceiling",
+        (Goal::AboveCeiling(_), _) => "most above ceiling",
         (Goal::OfBestPeer(_), true) => "least ratio to best peer",
         (Goal::OfBestPeer(_), false) => "most ratio to best peer",
         (Goal::Most(_), _) => "most",

@@ -24,6 +24,8 @@ pub(super) struct Standing<'a> {
     pub(super) max: f64,
     /// None where the row has no ceiling.
     pub(super) to_ceiling: Option<Interval>,
+    /// How much more than the ceiling, in the row's unit; none where the row has none.
+    pub(super) above_ceiling: Option<Interval>,
     /// None where no peer was run, and for the ceiling.
     pub(super) to_best_peer: Option<Interval>,
 }
@@ -102,6 +104,7 @@ impl<'a> Judged<'a> {
         let teleport = self.teleport()?;
         match goal {
             Goal::OfCeiling(_) => teleport.to_ceiling,
+            Goal::AboveCeiling(_) => teleport.above_ceiling,
             Goal::OfBestPeer(_) => teleport.to_best_peer,
             Goal::Most(_) => Some(bootstrap(&teleport.contended.values)),
         }
@@ -125,13 +128,16 @@ impl<'a> Judged<'a> {
 impl Goal {
     pub(super) fn value(self) -> f64 {
         match self {
-            Goal::OfCeiling(value) | Goal::OfBestPeer(value) | Goal::Most(value) => value,
+            Goal::OfCeiling(value)
+            | Goal::AboveCeiling(value)
+            | Goal::OfBestPeer(value)
+            | Goal::Most(value) => value,
         }
     }
 
     /// Whether more than the goal is better.
     pub(super) fn is_a_minimum(self, outcome: &Outcome) -> bool {
-        !matches!(self, Goal::Most(_)) && outcome.unit.more_is_better()
+        !matches!(self, Goal::Most(_) | Goal::AboveCeiling(_)) && outcome.unit.more_is_better()
     }
 }
 
@@ -149,6 +155,7 @@ impl<'a> Standing<'a> {
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             to_ceiling: ceiling.and_then(|base| ratio(values, &base.values)),
+            above_ceiling: ceiling.and_then(|base| difference(values, &base.values)),
             to_best_peer: others_peer.and_then(|base| ratio(values, &base.values)),
         }
     }
@@ -170,6 +177,12 @@ fn ratio(values: &[f64], bases: &[f64]) -> Option<Interval> {
     let pairs = values.iter().zip(bases).filter(|(_, base)| **base != 0.0);
     let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
     (!ratios.is_empty()).then(|| bootstrap(&ratios))
+}
+
+/// Round by round.
+fn difference(values: &[f64], bases: &[f64]) -> Option<Interval> {
+    let differences: Vec<f64> = values.iter().zip(bases).map(|(value, base)| value - base).collect();
+    (!differences.is_empty()).then(|| bootstrap(&differences))
 }
 
 #[cfg(test)]
@@ -200,6 +213,17 @@ mod tests {
         assert_eq!(verdict(Unit::Micros, Goal::OfCeiling(1.1), both()), Verdict::Missed);
         assert_eq!(verdict(Unit::Micros, Goal::Most(12.0), both()), Verdict::Met);
         assert_eq!(verdict(Unit::Seconds, Goal::Most(11.0), vec![teleport(&[12.0])]), Verdict::Missed);
+    }
+
+    #[test]
+    fn what_is_added_is_the_difference_of_each_pair() {
+        // Both become slower together: their medians are as far apart as the rounds of one are.
+        let bases: Vec<f64> = (0..9).map(|i| 10.0 + f64::from(i)).collect();
+        let values: Vec<f64> = bases.iter().map(|base| base + 2.0).collect();
+        let both = || vec![raw(&bases), teleport(&values)];
+        assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(3.0), both()), Verdict::Met);
+        assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(1.5), both()), Verdict::Missed);
+        assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(3.0), vec![teleport(&[1.0])]), Verdict::NotRun);
     }
 
     #[test]

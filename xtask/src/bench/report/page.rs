@@ -119,7 +119,7 @@ fn line(out: &mut String, row: &Judged<'_>, has_peers: bool) {
     });
     cell(out, "n", "ceiling", &ceiling);
     cell(out, "n ours", "Teleport", &value(ours));
-    cell(out, "n", "of ceiling", &ratio(ours.and_then(|one| one.to_ceiling)));
+    cell(out, "n", "of ceiling", &interval(text::to_ceiling(row)).replace(" us", " \u{b5}s"));
     if has_peers {
         let best = row.best_peer().map_or_else(String::new, |best| {
             format!("{} <i>{}</i>", value(Some(best)), escape(&name(best.contended)))
@@ -153,8 +153,12 @@ fn cell(out: &mut String, class: &str, label: &str, html: &str) {
 }
 
 fn ratio(ratio: Option<Interval>) -> String {
-    ratio.map_or_else(String::new, |Interval { low, median, high }| {
-        let [low, median, high] = [low, median, high].map(text::factor);
+    interval(ratio.map(text::ratio))
+}
+
+/// Of a median and both ends of its interval.
+fn interval(shown: Option<[String; 3]>) -> String {
+    shown.map_or_else(String::new, |[median, low, high]| {
         format!("<b>{median}</b> <small>{low}\u{2013}{high}</small>")
     })
 }

@@ -65,7 +65,7 @@ fn cells(row: &Judged<'_>) -> [String; 8] {
     let value = |standing: Option<&Standing<'_>>| {
         standing.map_or_else(String::new, |standing| text::value(standing.median, row.outcome.unit))
     };
-    let ratio = |ratio: Option<_>| ratio.map_or_else(String::new, text::ratio);
+    let shown = |interval: Option<_>| interval.map_or_else(String::new, text::with_interval);
     let best = row.best_peer().map_or_else(String::new, |best| {
         format!("{} {}", name(best.contended), text::value(best.median, row.outcome.unit))
     });
@@ -73,9 +73,9 @@ fn cells(row: &Judged<'_>) -> [String; 8] {
         row.outcome.row.clone(),
         value(row.ceiling()),
         value(row.teleport()),
-        ratio(row.teleport().and_then(|ours| ours.to_ceiling)),
+        shown(text::to_ceiling(row)),
         best,
-        ratio(row.teleport().and_then(|ours| ours.to_best_peer)),
+        shown(row.teleport().and_then(|ours| ours.to_best_peer).map(text::ratio)),
         text::goal(row.outcome, [">=", "<="]),
         row.verdict.word().to_owned(),
     ]

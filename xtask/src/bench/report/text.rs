@@ -2,6 +2,7 @@
 //!
 //! Three significant digits are what the noise of a machine leaves of a measurement.
 
+use super::judged::Judged;
 use crate::bench::outcome::{Goal, Outcome, Unit};
 use crate::bench::stats::Interval;
 
@@ -60,10 +61,28 @@ pub(super) fn micros(micros: f64) -> String {
     pretty(micros, Unit::Micros)
 }
 
+/// A ratio and both ends of its interval.
+pub(super) fn ratio(Interval { low, median, high }: Interval) -> [String; 3] {
+    [median, low, high].map(factor)
+}
+
+/// How Teleport stands to the ceiling: the median and both ends of its interval, each as a ratio, or where the goal asks how
+/// much is added, as that.
+pub(super) fn to_ceiling(row: &Judged<'_>) -> Option<[String; 3]> {
+    let ours = row.teleport()?;
+    let Some(Goal::AboveCeiling(_)) = row.outcome.goal else {
+        return ours.to_ceiling.map(ratio);
+    };
+    let signed = |difference: f64| {
+        let sign = if difference < 0.0 { "-" } else { "+" };
+        format!("{sign}{}", value(difference.abs(), row.outcome.unit))
+    };
+    ours.above_ceiling.map(|Interval { low, median, high }| [median, low, high].map(signed))
+}
+
 /// "0.97 (0.95 to 0.98)".
-pub(super) fn ratio(interval: Interval) -> String {
-    let Interval { low, median, high } = interval;
-    format!("{} ({} to {})", factor(median), factor(low), factor(high))
+pub(super) fn with_interval([median, low, high]: [String; 3]) -> String {
+    format!("{median} ({low} to {high})")
 }
 
 /// A ratio by itself.
@@ -77,6 +96,7 @@ pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String 
     let sign = if goal.is_a_minimum(outcome) { at_least } else { at_most };
     match goal {
         Goal::OfCeiling(ratio) => format!("{sign} {ratio} x ceiling"),
+        Goal::AboveCeiling(most) => format!("{sign} {} above ceiling", value(most, outcome.unit)),
         Goal::OfBestPeer(ratio) => format!("{sign} {ratio} x best peer"),
         Goal::Most(most) => format!("{sign} {}", value(most, outcome.unit)),
     }
@@ -117,6 +137,7 @@ mod tests {
         assert_eq!(with(Unit::Micros, Goal::OfCeiling(1.25)), "<= 1.25 x ceiling");
         assert_eq!(with(Unit::CallsPerSecond, Goal::OfBestPeer(1.5)), ">= 1.5 x best peer");
         assert_eq!(with(Unit::Seconds, Goal::Most(30.0)), "<= 30 s");
+        assert_eq!(with(Unit::Micros, Goal::AboveCeiling(3.0)), "<= 3 us above ceiling");
         assert_eq!(goal_of(&outcome("a row", Unit::GBs, Vec::new())), "");
     }
 

@@ -9,19 +9,19 @@
 //! The memory is of the same kind as Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a
 //! program can do that knows beforehand what comes.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::thread;
-use std::time::{Duration, Instant};
+pub(super) mod crowd;
+mod sockets;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::thread;
+
 use teleport::{Array, Pool};
 
 use crate::bench::protocol::{Answer, Round, Stopwatch, Workload};
 use crate::failure::Failure;
+
+pub(super) use self::sockets::Waiting;
+use self::sockets::{Listener, Stream, connect};
 
 /// The largest read: measured, larger ones are slower since they leave the cache.
 const MAX_READ_BYTES: usize = 1 << 20;
@@ -32,142 +32,8 @@ const MAX_SMALL_BYTES: usize = 16 << 10;
 /// Rings of small messages are at least so large, so that a read seldom ends at their end.
 const MIN_RING_BYTES: usize = 64 << 10;
 
-/// The usual size of a Unix socket's buffer costs a fifth of its speed. The kernel doubles it, and has a bound of its own.
-const UNIX_SEND_BUFFER_BYTES: usize = 1 << 20;
-
 /// What sockets take in any case. With more on its way in both directions, two sides that block would wait for each other.
 const MAX_ECHOES_BYTES: u64 = 64 << 10;
-
-/// How long a read looks before it blocks: what Teleport does by default.
-const SPIN: Duration = Duration::from_micros(50);
-
-/// Looks before it lets others run: also what Teleport does.
-const LOOKS_PER_YIELD: u32 = 4;
-
-/// How a side waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
-    Blocking,
-    Spinning,
-}
-
-impl Waiting {
-    /// What the report says of it.
-    pub(super) fn settings(self) -> String {
-        let waiting = match self {
-            Waiting::Blocking => "reads that block",
-            Waiting::Spinning => "reads that look for 50 us before they block",
-        };
-        format!(
-            "{waiting}, of at most 1 MiB; TCP_NODELAY; warm memory in huge pages; small messages many to a write"
-        )
-    }
-
-    fn of<S: Read + Write + AsFd + Send + 'static>(
-        self,
-        stream: S,
-        set_nonblocking: impl FnOnce(&S, bool) -> io::Result<()>,
-    ) -> io::Result<Box<dyn Stream>> {
-        if self == Waiting::Blocking {
-            return Ok(Box::new(stream));
-        }
-        set_nonblocking(&stream, true)?;
-        Ok(Box::new(Spinning(stream)))
-    }
-}
-
-trait Stream: Read + Write + Send {}
-impl<S: Read + Write + Send> Stream for S {}
-
-/// A socket that does not block, behind calls that do.
-struct Spinning<S>(S);
-
-impl<S: AsFd> Spinning<S> {
-    fn block(&self, until: PollFlags) -> io::Result<()> {
-        poll(&mut [PollFd::new(self.0.as_fd(), until)], PollTimeout::NONE)?;
-        Ok(())
-    }
-}
-
-impl<S: Read + AsFd> Read for Spinning<S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut start = None;
-        loop {
-            for _ in 0..LOOKS_PER_YIELD {
-                match self.0.read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return result,
-                }
-            }
-            if start.get_or_insert_with(Instant::now).elapsed() > SPIN {
-                self.block(PollFlags::POLLIN)?;
-            } else {
-                thread::yield_now();
-            }
-        }
-    }
-}
-
-impl<S: Write + AsFd> Write for Spinning<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.block(PollFlags::POLLOUT)?,
-                result => return result,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A listening socket.
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    /// Listens at `tcp://HOST:PORT` or `ipc://@NAME`, and says where.
-    fn bind(address: &str) -> io::Result<(Listener, String)> {
-        if let Some(name) = address.strip_prefix("ipc://@") {
-            let place = SocketAddr::from_abstract_name(name)?;
-            return Ok((Listener::Unix(UnixListener::bind_addr(&place)?), address.to_owned()));
-        }
-        let listener = TcpListener::bind(address.trim_start_matches("tcp://"))?;
-        let address = format!("tcp://{}", listener.local_addr()?);
-        Ok((Listener::Tcp(listener), address))
-    }
-
-    fn accept(&self, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Listener::Unix(listener) => tuned_unix(listener.accept()?.0, waiting),
-            Listener::Tcp(listener) => tuned(listener.accept()?.0, waiting),
-        }
-    }
-}
-
-fn tuned(stream: TcpStream, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
-    stream.set_nodelay(true)?;
-    waiting.of(stream, TcpStream::set_nonblocking)
-}
-
-fn tuned_unix(stream: UnixStream, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
-    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &UNIX_SEND_BUFFER_BYTES)?;
-    waiting.of(stream, UnixStream::set_nonblocking)
-}
-
-fn connect(address: &str, waiting: Waiting) -> io::Result<Box<dyn Stream>> {
-    match address.strip_prefix("ipc://@") {
-        Some(name) => {
-            let place = SocketAddr::from_abstract_name(name)?;
-            tuned_unix(UnixStream::connect_addr(&place)?, waiting)
-        }
-        None => tuned(TcpStream::connect(address.trim_start_matches("tcp://"))?, waiting),
-    }
-}
 
 /// What both sides know of a round before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

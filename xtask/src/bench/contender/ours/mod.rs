@@ -2,7 +2,11 @@
 //!
 //! Flow: a client thread sends calls until as many are open as the round asks for, then waits for the oldest and sends one
 //! more, and so on. The same array is sent each time; a result is dropped as it comes. Results of `source` come from
-//! [`Context::alloc`], anew for each call, and are not filled: the raw server sends what lies there, too.
+//! [`Context::alloc`], anew for each call, and are not filled: the raw server sends what lies there, too. `policy` has functions
+//! that run for many calls at once; `crowd` is many clients in one process.
+
+mod crowd;
+mod policy;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,9 +16,12 @@ use std::time::{Duration, Instant};
 use teleport::IntoTree as _;
 use teleport::transport::MemoryError;
 use teleport::{
-    Array, BoxError, CallError, Client, Context, Dict, Method, Methods, Server, ServerHandle, Tree,
+    Array, BoxError, CallError, Client, ClientBuilder, Context, Dict, Method, Methods, Server, ServerHandle,
+    Tree,
 };
 
+use self::crowd::Crowd;
+use super::MAX_CROWD;
 use crate::bench::protocol::{Answer, DICT_ARRAYS, Round, SMALL_BYTES, Stopwatch, Workload};
 
 /// Calls that a client may have open: more than any row asks for.
@@ -41,6 +48,10 @@ impl Variant {
         }
         settings
     }
+
+    fn client(self, address: &str) -> ClientBuilder {
+        Client::builder(address).checksum(self.checksum)
+    }
 }
 
 /// Serves on threads of its own.
@@ -50,6 +61,7 @@ pub(super) fn serve(variant: Variant, address: &str) -> Result<ServerHandle, Box
         .register("echo", Method::inline(|x: Tree| x))
         .register("source", Method::inline(source))
         .register("pool", |x: Tree| x);
+    let methods = policy::register(methods);
     let mut server = Server::bind(address)?.checksum(variant.checksum);
     if let Some(bytes) = variant.max_memory {
         server = server.max_memory(bytes);
@@ -63,7 +75,11 @@ fn source(bytes: u64, context: Context) -> Result<Array, MemoryError> {
 
 /// A client of `serve`.
 pub(super) struct Party {
+    variant: Variant,
+    address: String,
     client: Client,
+    /// The clients of rounds with many; none before the first.
+    crowd: Option<Crowd>,
     /// What the last round called with, for others like it.
     kept: Option<((Workload, u64), Call)>,
 }
@@ -73,8 +89,8 @@ type Call = (&'static str, Tree);
 
 impl Party {
     pub(super) fn connect(variant: Variant, address: &str) -> Result<Party, BoxError> {
-        let client = Client::builder(address).checksum(variant.checksum).max_inflight(MAX_IN_FLIGHT);
-        Ok(Party { client: client.connect()?, kept: None })
+        let client = variant.client(address).max_inflight(MAX_IN_FLIGHT).connect()?;
+        Ok(Party { variant, address: address.to_owned(), client, crowd: None, kept: None })
     }
 
     pub(super) fn run(&mut self, round: &Round) -> Answer {
@@ -88,7 +104,21 @@ impl Party {
             None => self.call(round.workload, round.bytes)?,
         };
         self.kept = Some((kind, call.clone()));
+        if round.workload == Workload::CrowdPolicy {
+            return self.crowd(round, call);
+        }
         if round.is_beside() { self.beside(round, call) } else { self.exchange(round, call) }
+    }
+
+    fn crowd(&mut self, round: &Round, call: Call) -> Result<Answer, BoxError> {
+        if round.in_flight > MAX_CROWD {
+            return Ok(Answer::Unsupported(format!("it has up to {MAX_CROWD} clients")));
+        }
+        let crowd = match self.crowd.take().filter(|crowd| crowd.fits(round.in_flight)) {
+            Some(crowd) => crowd,
+            None => Crowd::connect(self.variant, &self.address, round.in_flight)?,
+        };
+        self.crowd.insert(crowd).exchange(round, call)
     }
 
     fn exchange(&self, round: &Round, (method, argument): Call) -> Result<Answer, BoxError> {
@@ -137,6 +167,11 @@ impl Party {
                 }
                 ("sink", Tree::Dict(dict))
             }
+            Workload::Policy => ("policy", policy::image(&self.client, bytes)?),
+            Workload::BatchedPolicy => ("batched_policy", policy::image(&self.client, bytes)?),
+            Workload::CrowdPolicy => ("crowd_policy", policy::image(&self.client, bytes)?),
+            Workload::PoolSource => ("pool_source", bytes.into_tree()),
+            Workload::BatchedSource => ("batched_source", bytes.into_tree()),
         })
     }
 
