@@ -65,13 +65,16 @@ pub enum CallError {
         /// No if not a byte of the call had left, else maybe.
         ran: Ran,
     },
-    /// The call's time was over before its result came.
-    #[error("{method}: no result within its deadline{}", Time(time))]
+    /// The call's time was over before its result came: that of its deadline, or that which the server gives a batch to become
+    /// full.
+    #[error("{method}: no result in time{}{}{reason}", Time(time), if reason.is_empty() { "" } else { ": " })]
     Deadline {
         /// The method.
         method: Key,
         /// The time that the call was given, if this side knows it.
         time: Option<Duration>,
+        /// What the server said; empty where this side gave up.
+        reason: String,
         /// No if it was never sent whole or the server dropped it before it started, else maybe.
         ran: Ran,
     },
@@ -226,7 +229,7 @@ impl CallError {
         let ran = error.ran;
         match error.kind {
             ErrorKind::Closing => CallError::Closing { method, reason: error.message, ran },
-            ErrorKind::Deadline => CallError::Deadline { method, time: None, ran },
+            ErrorKind::Deadline => CallError::Deadline { method, time: None, reason: error.message, ran },
             ErrorKind::Cancelled => CallError::Cancelled { method, ran },
             _ => CallError::Remote(Box::new(RemoteFailure { method, error })),
         }
@@ -356,7 +359,15 @@ mod tests {
             ),
             (CallError::Disconnected { method: method(), reason: reason.clone(), ran: Ran::No }, Ran::No),
             (CallError::Protocol { method: method(), reason, ran: Ran::Maybe }, Ran::Maybe),
-            (CallError::Deadline { method: method(), time: Some(silence), ran: Ran::No }, Ran::No),
+            (
+                CallError::Deadline {
+                    method: method(),
+                    time: Some(silence),
+                    reason: String::new(),
+                    ran: Ran::No,
+                },
+                Ran::No,
+            ),
             (CallError::Cancelled { method: method(), ran: Ran::No }, Ran::No),
             (CallError::TooLarge { method: method(), bytes: 2, max_bytes: 1 }, Ran::No),
             (CallError::encode(method(), EncodeError::TooDeep { max_depth: 64 }), Ran::No),
@@ -383,6 +394,14 @@ mod tests {
             assert_eq!(error.method(), "act");
             assert!(!error.to_string().contains("  "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_says_whose_time_was_over() {
+        let error = RemoteError::new(ErrorKind::Deadline, Ran::No, "only 3 of 4 calls have come");
+        let error = CallError::remote(method(), error);
+        assert!(matches!(error, CallError::Deadline { time: None, ran: Ran::No, .. }));
+        assert!(error.to_string().ends_with("no result in time: only 3 of 4 calls have come"), "{error}");
     }
 
     #[test]

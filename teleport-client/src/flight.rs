@@ -33,7 +33,7 @@ impl Deadline {
     }
 
     pub(crate) fn error(self, method: &Key, ran: Ran) -> CallError {
-        CallError::Deadline { method: method.clone(), time: Some(self.time), ran }
+        CallError::Deadline { method: method.clone(), time: Some(self.time), reason: String::new(), ran }
     }
 }
 

@@ -3,6 +3,7 @@
 //! - `bad_input/`: strangers, liars and vandals against the example `serve`, one at a time and in crowds
 //! - `liveness.rs`: peers that are stopped, killed, or busy for long
 //! - `faults/`: networks that lose, stall, slow down, cut and corrupt, made by a proxy
+//! - `batches/`: batched methods, and what functions, clients and networks do to them
 //! - `examples.rs`: what the README's commands print, and that Ctrl-C leaves nothing behind
 //! - `python.rs`: a client in another language, written from `FORMAT.md`
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
@@ -18,6 +19,7 @@
 //! A test starts the examples as processes of their own ([`Program`], [`Serve`]), speaks to them as the library does
 //! ([`Steady`]) or byte by byte ([`Raw`]), puts a bad network between them ([`Proxy`]), and waits for what must happen ([`watched`], [`until`]).
 
+mod log;
 mod memory;
 mod program;
 mod proxy;
@@ -28,6 +30,7 @@ mod serve;
 mod steady;
 mod watch;
 
+pub use log::Log;
 pub use memory::{Memory, allow_many_descriptors, descriptors};
 pub use program::{Ended, Program, count_marked, example, marked, new_mark, until_marked, until_none_left};
 pub use proxy::{Cut, Proxy, Toward};

@@ -3,9 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use teleport::{
     Array, Batch, Buffer, CallFuture, Client, DType, Method, Methods, OnDisconnect, Server, ServerHandle,
     Tree, tree,
 };
-use teleport_tests::{Cut, Proxy, Raw, Received, Toward, until, watched};
+use teleport_tests::{Cut, Log, Proxy, Raw, Received, Toward, until, watched};
 
 const MAX_MEMORY: u64 = 40 << 20;
 
@@ -332,35 +331,6 @@ fn serve_impatiently() -> ServerHandle {
 
 fn sum(x: Vec<u8>) -> u64 {
     x.into_iter().map(u64::from).sum()
-}
-
-/// What this process has logged since it was asked for first.
-#[derive(Clone, Copy)]
-struct Log;
-
-static LOGGED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-impl Log {
-    fn open() -> Log {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| tracing_subscriber::fmt().with_writer(|| Log).with_ansi(false).init());
-        Log
-    }
-
-    fn has(self, text: &str) -> bool {
-        String::from_utf8_lossy(&LOGGED.lock().unwrap()).lines().any(|line| line.contains(text))
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOGGED.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A call that needs the memory that somebody else has.

@@ -1,0 +1,212 @@
+//! A hundred clients that are granted rows and send a byte now and then, and calls that are never alike.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use teleport::wire::{CallHead, ErrorKind, Header, Kind, Limits, Message};
+use teleport::{Array, Batch, CallError, Client, Dict, Method, Methods, ServerHandle, Tree, tree};
+use teleport_tests::{Memory, Raw, allow_many_descriptors, until};
+
+use crate::{bind, bytes, connect, for_each_address, nothing_is_left, row};
+
+const CRAWLERS: usize = 100;
+const ROW_BYTES: usize = 100_000;
+const ROWS: usize = 16;
+const MAX_MEMORY: u64 = 64 << 20;
+
+/// Memory that no message is charged for: threads, connections, what the allocator keeps.
+const BESIDE_BYTES: u64 = 32 << 20;
+
+/// A client with a row that it fills byte by byte.
+struct Crawler {
+    raw: Raw,
+    payload: Vec<u8>,
+    sent: usize,
+}
+
+impl Crawler {
+    /// Asks for a row.
+    fn begin(server: &ServerHandle, number: usize) -> Crawler {
+        let (mut raw, _) = Raw::introduced(&server.address().to_string());
+        let call = Message::call(&CallHead::new("act"), &row(number, ROW_BYTES), &Limits::default()).unwrap();
+        raw.send_head(1, &call, false);
+        Crawler { raw, payload: bytes(number, ROW_BYTES), sent: 0 }
+    }
+
+    /// Waits for its row.
+    fn granted(mut self) -> Crawler {
+        self.raw.next_of(Kind::Grant);
+        self.raw.send(&Header::data(1, ROW_BYTES as u64, None).encode());
+        self
+    }
+
+    fn crawl(&mut self) {
+        self.raw.send(&self.payload[self.sent..=self.sent]);
+        self.sent += 1;
+    }
+
+    /// Sends all that is left, and checks what comes back.
+    fn finish(mut self) {
+        self.raw.send(&self.payload[self.sent..]);
+        self.raw.next_of(Kind::Result);
+        let mut reply = Vec::new();
+        while reply.len() < ROW_BYTES {
+            reply.extend(self.raw.next_of(Kind::Data).body);
+        }
+        assert!(reply == self.payload, "its row holds what it sent");
+    }
+}
+
+/// Nobody gets an answer of `act` while `gate` is held.
+fn serve(address: &str, max_memory: u64, gate: &Arc<Mutex<()>>) -> ServerHandle {
+    let gate = gate.clone();
+    let act = move |x: Tree| {
+        drop(gate.lock().unwrap());
+        x
+    };
+    let methods = Methods::new().register("act", Method::batched(Batch::up_to(ROWS), act));
+    let server = bind(address).max_memory(max_memory).pace_window(Duration::from_millis(100));
+    server.start(methods).unwrap()
+}
+
+/// So many calls with up to so many in flight, each of which must get its own row.
+fn calls(client: &Client, calls: usize, in_flight: usize) {
+    let mut open = VecDeque::new();
+    for number in 0..calls {
+        open.push_back((number, client.call("act", row(number, ROW_BYTES)).send().unwrap()));
+        if open.len() == in_flight {
+            let (number, future) = open.pop_front().unwrap();
+            assert!(future.wait().unwrap() == row(number, ROW_BYTES), "call {number} has its row");
+        }
+    }
+    for (number, future) in open {
+        assert!(future.wait().unwrap() == row(number, ROW_BYTES), "call {number} has its row");
+    }
+}
+
+fn memory() -> u64 {
+    Memory::of(std::process::id()).now_bytes
+}
+
+#[test]
+fn crawlers_hold_up_nobody_and_are_moved_a_few_times_at_most() {
+    allow_many_descriptors(4096);
+    for_each_address(|address| {
+        let gate = Arc::default();
+        let server = serve(address, MAX_MEMORY, &gate);
+        let stats = || server.batches("act").unwrap();
+        let client = connect(&server, 4 * ROWS);
+        calls(&client, 4 * ROWS, ROWS);
+        let before = (memory(), stats());
+        let mut crawlers: Vec<_> =
+            (0..CRAWLERS).map(|number| Crawler::begin(&server, number).granted()).collect();
+        // One call at a time, so that nothing is being received when a batch is made but what crawls.
+        let mut one_by_one = |count: usize| {
+            for number in 0..count {
+                assert!(client.call("act", row(number, ROW_BYTES)).wait().unwrap() == row(number, ROW_BYTES));
+                crawlers.iter_mut().for_each(Crawler::crawl);
+            }
+            stats().moved - before.1.moved
+        };
+        let moved = one_by_one(50);
+        // Each leaves two batches at most, and each hole that it leaves is filled once.
+        assert!(moved <= 4 * CRAWLERS as u64, "{moved} rows were moved");
+        assert_eq!(one_by_one(50), moved, "after that they are where they hold up nobody");
+        assert_eq!(stats().waiting, CRAWLERS);
+
+        // Many at once run in full batches all the same.
+        let ran = stats();
+        let closed = gate.lock().unwrap();
+        let send = |number: usize| client.call("act", row(number, ROW_BYTES)).send().unwrap();
+        let sent: Vec<_> = (0..4 * ROWS).map(send).collect();
+        until("all have come", || server.stats().queued + (stats().calls - ran.calls) as usize == sent.len());
+        drop(closed);
+        for (number, sent) in sent.into_iter().enumerate() {
+            assert!(sent.wait().unwrap() == row(number, ROW_BYTES), "call {number} has its row");
+        }
+        // What ran first may have been few.
+        assert!(stats().batches - ran.batches <= 6, "{:?}", stats());
+        assert!(server.stats().held_bytes <= MAX_MEMORY);
+        let growth = memory().saturating_sub(before.0);
+        assert!(growth <= MAX_MEMORY + BESIDE_BYTES, "the memory grew by {growth} bytes");
+
+        // Some come to their end, the others die.
+        crawlers.drain(..10).for_each(Crawler::finish);
+        let dropped = stats().dropped;
+        drop(crawlers);
+        nothing_is_left(&server, "act");
+        assert_eq!(stats().dropped - dropped, CRAWLERS as u64 - 10);
+        calls_go_on(&client);
+    });
+}
+
+#[test]
+fn crawlers_that_hold_all_memory_are_given_up_for_who_waits() {
+    allow_many_descriptors(4096);
+    for_each_address(|address| {
+        // Three quarters of this are rows for fewer than half of them.
+        let server = serve(address, 6 << 20, &Arc::default());
+        let crawlers: Vec<_> = (0..CRAWLERS).map(|number| Crawler::begin(&server, number)).collect();
+        until("somebody waits for memory", || server.stats().awaiting_memory > 0);
+        let client = connect(&server, ROWS);
+        for number in 0..ROWS {
+            // Where memory is that short, a call may be told to try later, and then it did not run.
+            until("it is served", || match client.call("act", row(number, ROW_BYTES)).wait() {
+                Ok(reply) => reply == row(number, ROW_BYTES),
+                Err(CallError::Remote(error)) if error.kind() == ErrorKind::Overloaded => false,
+                Err(error) => panic!("{error}"),
+            });
+        }
+        assert_eq!(client.stats().connects, 1);
+        drop(crawlers);
+        nothing_is_left(&server, "act");
+        calls_go_on(&client);
+    });
+}
+
+fn calls_go_on(client: &Client) {
+    calls(client, 2 * ROWS, ROWS);
+}
+
+/// Arguments that no call had before.
+fn new_kind(number: usize) -> Tree {
+    let array = row(number, number / 3);
+    match number % 3 {
+        0 => array,
+        1 => Tree::List((0..number % 30).map(|_| tree!(1.5)).chain([array]).collect()),
+        _ => {
+            let mut dict = Dict::new();
+            dict.insert(format!("key-{number}").as_str(), Tree::from(Array::scalar(number as u64)));
+            Tree::Dict(dict)
+        }
+    }
+}
+
+#[test]
+fn signatures_that_never_repeat_leave_no_memory_taken() {
+    for_each_address(|address| {
+        let server = serve(address, MAX_MEMORY, &Arc::default());
+        let client = connect(&server, 64);
+        let mut next = 0;
+        let mut some = |count: usize| {
+            let numbers = next..next + count;
+            next += count;
+            let futures: Vec<_> =
+                numbers.clone().map(|number| client.call("act", new_kind(number)).send().unwrap()).collect();
+            for (number, future) in numbers.zip(futures) {
+                assert!(future.wait().unwrap() == new_kind(number), "call {number}");
+                assert!(server.stats().held_bytes <= MAX_MEMORY);
+            }
+        };
+        some(1000);
+        let before = memory();
+        for _ in 0..5 {
+            some(1000);
+        }
+        let growth = memory().saturating_sub(before);
+        assert!(growth <= BESIDE_BYTES, "5,000 shapes more took {growth} bytes");
+        nothing_is_left(&server, "act");
+        assert_eq!(server.batches("act").unwrap().calls, 6000);
+    });
+}
