@@ -76,7 +76,8 @@ fn work_and_tell(work: Work, stop: &Stop, slot: Slot) -> i32 {
     let (code, result) = match failure::catch(|| work(stop)) {
         Ok(Ok(bytes)) => (CODES[0], Ok(bytes)),
         Ok(Err(error)) => (CODES[1], Err(Failure::of_error(&error))),
-        Err(failure) => (CODES[2], Err(failure)),
+        // Nobody is killed here, where the only thread is no `Thread`.
+        Err(failure) => (CODES[2], Err(failure.unwrap_or_else(|| Failure::of_error(&"killed".into())))),
     };
     match slot.write(&result) {
         Ok(()) => code,

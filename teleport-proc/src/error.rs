@@ -77,6 +77,18 @@ pub enum ProcError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A thread that was killed has come to no point at which it could end. It ends at the next, if it comes to one.
+    ThreadRuns {
+        /// The thread.
+        name: String,
+        /// Its grace.
+        waited: Duration,
+    },
+    /// The program is built with `panic = "abort"`, so that a thread cannot unwind. Nothing was started.
+    NeedsUnwind {
+        /// The thread that was to start.
+        name: String,
+    },
     /// It runs already.
     AlreadyStarted {
         /// The process or thread.
@@ -177,6 +189,16 @@ impl Display for ProcError {
                 of the program itself"
             ),
             ProcError::Start { name, what, source } => write!(f, "{name}: {what}: {source}"),
+            ProcError::ThreadRuns { name, waited } => write!(
+                f,
+                "{name}: the thread has come to no point at which it could end within {waited:?} after it was killed: \
+                call `checkpoint()` where it computes for long"
+            ),
+            ProcError::NeedsUnwind { name } => write!(
+                f,
+                "{name}: the program is built with `panic = \"abort\"`, and its threads could not be ended: build it \
+                with `panic = \"unwind\"`"
+            ),
             ProcError::AlreadyStarted { name } => write!(f, "{name}: runs already"),
             ProcError::NotStarted { name } => write!(f, "{name}: was not started"),
             ProcError::Forked { name } => {

@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
+use crate::interrupt::Killed;
 use crate::message::{BoxError, Cut, Parts};
 
 /// A message that is longer is cut.
@@ -106,13 +107,17 @@ thread_local! {
 /// Runs a function of the user's and catches its panic. The program's own hook has run then.
 ///
 /// # Errors
-/// What is known of the panic.
-pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Failure> {
+/// What is known of the panic; none if it was a thread that was killed.
+pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Option<Failure>> {
     note_panics();
     let outer = CATCHING.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(function));
     CATCHING.set(outer);
-    result.map_err(|payload| NOTED.take().unwrap_or_else(|| panicked(text_of(&*payload), None, None)))
+    result.map_err(|payload| {
+        let noted = NOTED.take();
+        let is_killed = payload.is::<Killed>();
+        (!is_killed).then(|| noted.unwrap_or_else(|| panicked(text_of(&*payload), None, None)))
+    })
 }
 
 /// Has this thread's panics written into a slot as they happen.
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn panics_tell_where_they_were() {
-        let failure = catch(|| panic!("number {}", 7)).unwrap_err();
+        let failure = catch(|| panic!("number {}", 7)).unwrap_err().unwrap();
         assert!(failure.message().starts_with("number 7 (at "), "{failure}");
         assert!(failure.message().contains("failure.rs:"), "{failure}");
         assert!(failure.backtrace().is_some_and(|text| text.contains("panics_tell_where_they_were")));

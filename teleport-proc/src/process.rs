@@ -18,6 +18,7 @@ use crate::keeper;
 use crate::message::{BoxError, Message, Return};
 use crate::program::{Distance, Function, Identity};
 use crate::request::{self, Head};
+use crate::restart::{Backoff, Restart};
 use crate::run::{self, End, Parts, Run};
 use crate::stop::Stop;
 use crate::sys::{self, Fork, ProcessFd};
@@ -67,6 +68,8 @@ pub(crate) struct Inner {
     initializers: Vec<fn()>,
     variables: Vec<(String, String)>,
     grace: Duration,
+    pub(crate) restart: Restart,
+    pub(crate) backoff: Backoff,
     run: Mutex<Option<Arc<Run>>>,
 }
 
@@ -74,7 +77,7 @@ pub(crate) struct Inner {
 type Closure = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 
 enum Body {
-    Function { function: Function, argument: Vec<u8> },
+    Function { function: Function, argument: Vec<u8>, has_stop: bool },
     Closure(Mutex<Option<Closure>>),
 }
 
@@ -92,7 +95,11 @@ impl<R> Process<R> {
         A: Message<M>,
         T: Return<N, Value = R>,
     {
-        let body = Body::Function { function: Function::of(function), argument: argument.into_message() };
+        let body = Body::Function {
+            function: Function::of(function),
+            argument: argument.into_message(),
+            has_stop: false,
+        };
         Process::with(name.into(), body, T::value)
     }
 
@@ -124,8 +131,11 @@ impl<R> Process<R> {
         A: Message<M>,
         T: Return<N, Value = R>,
     {
-        let body =
-            Body::Function { function: Function::with_stop(function), argument: argument.into_message() };
+        let body = Body::Function {
+            function: Function::with_stop(function),
+            argument: argument.into_message(),
+            has_stop: true,
+        };
         Process::with(name.into(), body, T::value)
     }
 
@@ -153,6 +163,8 @@ impl<R> Process<R> {
             initializers: Vec::new(),
             variables: Vec::new(),
             grace: GRACE,
+            restart: Restart::Never,
+            backoff: Backoff::default(),
             run: Mutex::new(None),
         };
         Process { inner: Arc::new(inner), value }
@@ -174,6 +186,19 @@ impl<R> Process<R> {
     #[must_use]
     pub fn grace(self, grace: Duration) -> Process<R> {
         self.changed(|inner| inner.grace = grace)
+    }
+
+    /// Whether a [`Group`](crate::Group) starts it again: never by default.
+    #[must_use]
+    pub fn restart(self, restart: Restart) -> Process<R> {
+        self.changed(|inner| inner.restart = restart)
+    }
+
+    /// How long a [`Group`](crate::Group) waits before it starts it again: `first` before the first time, then twice as long
+    /// each time, up to `max`. By default 100 ms and 10 s.
+    #[must_use]
+    pub fn backoff(self, first: Duration, max: Duration) -> Process<R> {
+        self.changed(|inner| inner.backoff = Backoff { first, max })
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Process<R> {
@@ -245,6 +270,10 @@ impl<R> Process<R> {
         end.map(|end| self.value(&end)).transpose()
     }
 
+    pub(crate) fn into_inner(self) -> Arc<Inner> {
+        self.inner
+    }
+
     fn value(&self, end: &End) -> Result<R, ProcError> {
         (self.value)(end.result.clone()?).map_err(ProcError::result(&self.inner.name))
     }
@@ -288,7 +317,7 @@ impl Inner {
         }
         run::abandoned(None);
         let run = match &self.body {
-            Body::Function { function, argument } => self.start_function(*function, argument)?,
+            Body::Function { function, argument, .. } => self.start_function(*function, argument)?,
             Body::Closure(closure) => self.start_closure(closure)?,
         };
         *current = Some(Arc::new(run));
@@ -385,12 +414,28 @@ impl Inner {
         child::run_closure(&self.name, work, &stop, slot)
     }
 
-    fn run(&self) -> Result<Arc<Run>, ProcError> {
+    pub(crate) fn run(&self) -> Result<Arc<Run>, ProcError> {
         let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
         run.ok_or_else(|| ProcError::NotStarted { name: self.name.clone() })
     }
 
-    fn running_run(&self) -> Option<Arc<Run>> {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Whether its function is given a [`Stop`], and so can be asked to return.
+    pub(crate) fn has_stop(&self) -> bool {
+        match self.body {
+            Body::Function { has_stop, .. } => has_stop,
+            Body::Closure(_) => true,
+        }
+    }
+
+    pub(crate) fn running_run(&self) -> Option<Arc<Run>> {
         let run = self.run().ok()?;
         run.look().is_ok_and(|end| end.is_none()).then_some(run)
     }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use crate::by_pid::MAX_DYING;
 use crate::error::ProcError;
 use crate::exit::Exit;
 use crate::failure::{Outcome, Slot};
+use crate::interrupt;
 use crate::sys;
 use crate::wire::{self, Heard, Word};
 
@@ -83,7 +84,7 @@ impl Run {
                 return Ok(Some(end));
             }
             let what = || format!("{}: cannot wait for the process", self.name);
-            if !sys::readable(&self.control, deadline).map_err(ProcError::system(what()))? {
+            if !interrupt::readable(&[self.control.as_fd()], deadline).map_err(ProcError::system(what()))? {
                 return Ok(None);
             }
         }
@@ -157,6 +158,11 @@ impl Run {
             let _ = (&self.stop).write(&[1]);
         }
         Ok(())
+    }
+
+    /// Readable once there is something to [`look`](Run::look) at.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 
     /// Whether this is a process that was forked from the owner.

@@ -1,9 +1,11 @@
 //! The wish that a function ends by itself.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::interrupt;
 use crate::sys;
 
 /// Tells a function that runs in a process or thread of its own whether it is to go on.
@@ -20,8 +22,8 @@ enum Source {
         /// Saves asking the system again.
         stopped: AtomicBool,
     },
-    #[cfg(test)]
-    Never,
+    /// The flag that turns true; who does so unparks the thread.
+    Thread(Arc<AtomicBool>),
 }
 
 impl Stop {
@@ -30,12 +32,12 @@ impl Stop {
         Stop(Source::Process { pipe, stopped: AtomicBool::new(false) })
     }
 
-    #[cfg(test)]
-    pub(crate) fn never() -> Stop {
-        Stop(Source::Never)
+    /// That of a thread, which is unparked when `stopped` turns true.
+    pub(crate) fn of_thread(stopped: Arc<AtomicBool>) -> Stop {
+        Stop(Source::Thread(stopped))
     }
 
-    /// Whether to go on. In a process it takes a system call.
+    /// Whether to go on. In a process it takes a system call, in a thread none.
     pub fn running(&self) -> bool {
         self.sleep(Duration::ZERO)
     }
@@ -55,8 +57,19 @@ impl Stop {
                 }
                 !stop
             }
-            #[cfg(test)]
-            Source::Never => true,
+            Source::Thread(stopped) => {
+                let deadline = Instant::now() + time;
+                loop {
+                    // Acquire: what was done before it was told has been done. A thread that is killed is to stop, too.
+                    if stopped.load(Ordering::Acquire) || interrupt::is_killed() {
+                        return false;
+                    }
+                    match deadline.saturating_duration_since(Instant::now()) {
+                        Duration::ZERO => return true,
+                        left => std::thread::park_timeout(left),
+                    }
+                }
+            }
         }
     }
 }

@@ -80,8 +80,8 @@ pub use teleport_client::{
     Call, CallError, CallFuture, Client, ClientBuilder, OnDisconnect, as_completed, wait_all,
 };
 pub use teleport_proc::{
-    Exit, ProcError, Process, Stop, free_port, init, init_before_main, kill_proc, kill_subprocs, port_free,
-    proc_alive,
+    Exit, Group, ProcError, Process, Restart, Stop, Thread, checkpoint, free_port, init, init_before_main,
+    kill_proc, kill_subprocs, port_free, proc_alive,
 };
 pub use teleport_server::transport::{Address, Pool};
 pub use teleport_server::{

@@ -2,11 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::poll_timeout;
@@ -41,6 +41,12 @@ pub(crate) fn current_folder() -> io::Result<File> {
 /// Has a descriptor closed when this process executes another program.
 pub(crate) fn close_on_exec(fd: &impl AsFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// Has reading and writing fail instead of waiting.
+pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }
 
@@ -107,8 +113,13 @@ unsafe fn close_range(first: RawFd, last: RawFd) {
 
 /// **Blocks** until something can be read, or the other end is closed, at most until `deadline`. Says whether.
 pub(crate) fn readable(fd: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+    any_readable(&[fd.as_fd()], deadline)
+}
+
+/// As [`readable`], for one of several.
+pub(crate) fn any_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
         match poll(&mut fds, poll_timeout(deadline)) {
             Ok(0) if over => return Ok(false),

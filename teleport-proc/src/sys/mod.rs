@@ -10,6 +10,7 @@ mod pidfd;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "pid_elsewhere.rs"]
 mod pidfd;
+mod signals;
 mod socket;
 mod table;
 mod watch;
@@ -20,8 +21,8 @@ use std::time::Instant;
 use nix::poll::PollTimeout;
 
 pub(crate) use descriptor::{
-    close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited, memory, null,
-    readable,
+    any_readable, close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited,
+    memory, null, readable, set_nonblocking,
 };
 pub(crate) use fork::{
     Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_patiently, ignore_broken_pipes,
@@ -30,6 +31,7 @@ pub(crate) use fork::{
 };
 pub(crate) use nix::sys::signal::Signal;
 pub(crate) use pidfd::ProcessFd;
+pub(crate) use signals::Signals;
 pub(crate) use socket::{MESSAGE_BYTES, Received, pair, pipe, receive, send};
 pub(crate) use table::{Entry, Id, children, process, processes};
 pub(crate) use watch::Watch;

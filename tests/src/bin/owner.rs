@@ -7,6 +7,8 @@
 //! - `owner forked`: uses forks in all ways; prints what came of each.
 //! - `owner descriptors`, `owner processes`: takes all that it may have, and prints what starting fails with; gives them back,
 //!   and starts a process.
+//! - `owner group`: three members that print when they start and when they end; then the group's result.
+//! - `owner deaf-group`: members that print `ready` and do not end by themselves; then the group's result.
 //! - `owner exec`: starts one, and executes another program in its own place.
 //! - `owner brief`: waits for a line, starts one, and ends without waiting for it.
 //! - `owner subprocs`: starts processes in several ways, ends all, and prints how many are left.
@@ -19,7 +21,10 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, setuid};
 use teleport::proc::BoxError;
-use teleport::{Process, kill_subprocs};
+use teleport::{Group, Process, Stop, Thread, kill_subprocs};
+
+/// Longer than any test waits.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
     teleport::init();
@@ -43,6 +48,8 @@ fn run(arguments: &[&str]) -> Result<(), BoxError> {
         ["forked"] => forked(),
         ["descriptors"] => without_descriptors(),
         ["processes"] => without_processes(),
+        ["group"] => group(),
+        ["deaf-group"] => deaf_group(),
         ["exec"] => execute(),
         ["brief"] => brief(),
         ["subprocs"] => subprocs(),
@@ -114,9 +121,9 @@ fn forked() -> Result<(), BoxError> {
     let process = Process::fork("panicking", |_stop| assert_eq!(1 + 1, 3, "wrong sum"));
     process.start()?;
     println!("{}", process.join().is_err_and(|error| error.to_string().contains("wrong sum")));
-    let process = Process::fork("idle", |stop| while stop.sleep(Duration::from_secs(3600)) {});
+    let process = Process::fork("idle", |stop| while stop.sleep(FOREVER) {});
     process.start()?;
-    process.stop(Duration::from_secs(3600))?;
+    process.stop(FOREVER)?;
     println!("{:?}", process.join());
     let process = Process::fork("idle", |_stop| idle(()));
     process.start()?;
@@ -195,6 +202,31 @@ fn without_processes() -> Result<(), BoxError> {
     processes.pop().ok_or("none was started")?.kill()?;
     started("again")?.kill()?;
     println!("again");
+    Ok(())
+}
+
+fn say(name: String, stop: &Stop) {
+    println!("{name} starts");
+    while stop.sleep(FOREVER) {}
+    println!("{name} ends");
+}
+
+fn group() -> Result<(), BoxError> {
+    let member = |name: &str| Process::stoppable(name, say, name.to_owned()).grace(FOREVER);
+    let thread = Thread::new("b", |stop| say("b".to_owned(), stop)).grace(FOREVER);
+    println!("{:?}", Group::new().add(member("a")).add(thread).add(member("c")).run());
+    Ok(())
+}
+
+fn deaf_group() -> Result<(), BoxError> {
+    fn deaf(_: (), stop: &Stop) {
+        println!("ready");
+        while stop.sleep(FOREVER) {}
+        println!("is asked to end, and does not");
+        wait_for_ever()
+    }
+    let member = |name: &str| Process::stoppable(name, deaf, ()).grace(FOREVER);
+    println!("{:?}", Group::new().add(member("first")).add(member("second")).run());
     Ok(())
 }
 

@@ -4,8 +4,10 @@
 //! their owner.
 
 mod ending;
+mod groups;
 mod owners;
 mod results;
+mod tokio;
 mod traced;
 mod trees;
 

@@ -11,7 +11,7 @@ use crate::traced;
 /// Of so many stops at system calls, one is looked at; which, says the seed.
 const STRIDE: usize = 32;
 
-fn owner(arguments: &[&str]) -> Program {
+pub(crate) fn owner(arguments: &[&str]) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_owner"));
     command.args(arguments);
     Program::spawn(command)
