@@ -19,6 +19,7 @@ use super::options::Plan;
 use super::slab::SlabId;
 use super::state::{BucketId, Key, State};
 use super::stats::BatchStats;
+use super::upkeep::Upkeep;
 use crate::call::{Arguments, OpenCall};
 use crate::queue::Queue;
 
@@ -52,6 +53,8 @@ pub(super) struct Desk {
     pub(super) slabs: HashMap<SlabId, OpenSlab, QuickHash>,
     /// What slabs hold of the budget past its bound.
     pub(super) surplus: u64,
+    /// Given back when the lock is.
+    pub(super) returned: Vec<Charge>,
     /// What the queue was told last.
     pub(super) posted: Option<Instant>,
     pub(super) stats: BatchStats,
@@ -68,8 +71,7 @@ pub(super) struct Kind {
 #[derive(Debug)]
 pub(super) struct OpenSlab {
     pub(super) slab: Slab,
-    pub(super) _charge: Charge,
-    pub(super) surplus: u64,
+    pub(super) upkeep: Upkeep,
 }
 
 /// A call that has not started.
@@ -77,6 +79,8 @@ pub(super) struct OpenSlab {
 pub(super) struct Waiter {
     /// Where it is received; none in list mode.
     pub(super) row: Option<Arc<Row>>,
+    /// The slab of that.
+    pub(super) slab: Option<SlabId>,
     pub(super) order: Option<Order>,
     /// Once it is whole.
     pub(super) call: Option<Arc<OpenCall>>,
@@ -93,6 +97,7 @@ impl Batcher {
             list,
             slabs: HashMap::default(),
             surplus: 0,
+            returned: Vec::new(),
             posted: None,
             stats: BatchStats::default(),
             closed: false,
@@ -132,14 +137,14 @@ impl Batcher {
         let mut desk = self.desk.lock();
         self.check_room(&desk)?;
         let Kind { bucket, .. } = self.kind(&mut desk, signature)?;
-        let waiter = Waiter { row: None, order: Some(order.clone()), call: None };
+        let waiter = Waiter { order: Some(order.clone()), ..Waiter::default() };
         let placed = desk.state.place(bucket, waiter);
         let memory = self.seat(&mut desk, placed.seat, bucket, placed.is_new_slab);
         let row = memory.map(|memory| Arc::new(Row::new(Some(memory))));
         match &row {
             Ok(row) => {
-                let waiter = desk.state.value_mut(placed.key);
-                waiter.expect("it was placed under this lock").row = Some(row.clone());
+                let waiter = desk.state.value_mut(placed.key).expect("it was placed under this lock");
+                (waiter.row, waiter.slab) = (Some(row.clone()), Some(placed.seat.slab));
             }
             Err(_) => drop(desk.state.remove(placed.key)),
         }
@@ -239,6 +244,7 @@ impl Batcher {
     /// Ends a change: lets go what nobody needs, and tells the queue when the next batch is due.
     pub(super) fn settle(&self, mut desk: MutexGuard<'_, Desk>) {
         let (slabs, buckets) = desk.state.take_unused();
+        let returned = std::mem::take(&mut desk.returned);
         let closed: Vec<OpenSlab> = slabs.iter().filter_map(|slab| desk.close_slab(*slab)).collect();
         for bucket in buckets {
             if let Some(signature) = desk.signatures.remove(&bucket) {
@@ -253,7 +259,7 @@ impl Batcher {
         }
         drop(desk);
         // Memory goes back without the lock.
-        drop(closed);
+        drop((closed, returned));
     }
 
     pub(crate) fn stats(&self) -> BatchStats {
@@ -283,11 +289,30 @@ impl Desk {
     pub(super) fn drop_row(&mut self, waiter: &Waiter) {
         self.stats.dropped += 1;
         vacate(waiter);
+        if let Some(slab) = waiter.slab {
+            self.left(slab);
+        }
+    }
+
+    /// A call that has paid for its row has a seat in a slab.
+    pub(super) fn sat(&mut self, id: SlabId) {
+        if let Some(opened) = self.slabs.get_mut(&id)
+            && let Some(charge) = opened.upkeep.sat()
+        {
+            self.surplus -= opened.upkeep.settle_surplus();
+            self.returned.push(charge);
+        }
+    }
+
+    /// A call leaves a slab that goes on.
+    pub(super) fn left(&mut self, id: SlabId) {
+        let opened = self.slabs.get_mut(&id);
+        self.returned.extend(opened.and_then(|opened| opened.upkeep.left()));
     }
 
     pub(super) fn close_slab(&mut self, id: SlabId) -> Option<OpenSlab> {
         let opened = self.slabs.remove(&id)?;
-        self.surplus -= opened.surplus;
+        self.surplus -= opened.upkeep.surplus();
         Some(opened)
     }
 }

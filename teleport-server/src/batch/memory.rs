@@ -1,7 +1,7 @@
 //! The memory of batches: how large a slab is, what it is charged for, and which row of it a call gets.
 //!
-//! Bounds: `MAX_KINDS` shapes at once. What each call brings, it has paid for; what slabs take beside that is charged to the
-//! budget, within `SURPLUS_PART` of it past its bound.
+//! Bounds: `MAX_KINDS` shapes at once. What each call brings, it has paid for; what slabs take beside that (`upkeep`) is charged
+//! to the budget, within `SURPLUS_PART` of it past its bound where a slab is opened.
 
 use std::sync::Arc;
 
@@ -11,12 +11,10 @@ use teleport_transport::{Pool, RowMemory, Slab};
 use super::batcher::{Batcher, Desk, Kind, OpenSlab, overloaded};
 use super::slab::Seat;
 use super::state::BucketId;
+use super::upkeep::Upkeep;
 
 /// Shapes whose calls wait at the same time: more than any program has, and each takes memory.
 const MAX_KINDS: usize = 1024;
-
-/// A slab whose first bytes are written takes one huge page for each array, if it is that large.
-const PAGE_BYTES: u64 = 2 << 20;
 
 /// What slabs take beside the rows that were paid for may exceed the budget by one in so many parts of it.
 const SURPLUS_PART: u64 = 4;
@@ -83,16 +81,17 @@ impl Batcher {
         }
         let opened = desk.slabs.get(&seat.slab);
         let memory = opened.and_then(|opened| opened.slab.claim(seat.index));
-        memory.ok_or_else(|| overloaded(format!("method {:?} had no memory left for the call", self.method)))
+        let memory = memory
+            .ok_or_else(|| overloaded(format!("method {:?} had no memory left for the call", self.method)))?;
+        desk.sat(seat.slab);
+        Ok(memory)
     }
 
     pub(super) fn open_slab(&self, desk: &mut Desk, bucket: BucketId) -> Result<OpenSlab, RemoteError> {
         let signature = desk.signatures.get(&bucket).expect("a bucket with rows is known");
         let stacked = desk.kinds[signature].stacked.clone();
         let budget = &self.around.budget;
-        // The call that it is opened for has paid for its row.
-        let touched = (stacked.memory_bytes() as u64).min(stacked.leaves() as u64 * PAGE_BYTES);
-        let bytes = touched.saturating_sub(stacked.row_bytes());
+        let bytes = Upkeep::first_charge(&stacked);
         let (charge, surplus) = match budget.try_charge(bytes) {
             Some(charge) => (charge, 0),
             None if desk.surplus + bytes <= budget.max_bytes() / SURPLUS_PART => {
@@ -106,8 +105,9 @@ impl Batcher {
                 return Err(overloaded(text));
             }
         };
+        let upkeep = Upkeep::new(&stacked, budget, charge, surplus);
         let slab = Slab::new(stacked, Pool::global()).map_err(|error| overloaded(error.to_string()))?;
         desk.surplus += surplus;
-        Ok(OpenSlab { slab, _charge: charge, surplus })
+        Ok(OpenSlab { slab, upkeep })
     }
 }

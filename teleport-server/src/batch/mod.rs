@@ -2,7 +2,7 @@
 //!
 //! `options` is what a user says of it. `state` decides, without memory, threads or a clock: `place` to `remove` there, making
 //! batches in `closing`, who waits for too long in `patience`, when one is due in `bucket` with what it has `learned`, seats in `slab`. `batcher` does it with
-//! calls and `memory`: `taking` a batch, and `waiting` for too long. `run` calls the function; `list` is the other form of
+//! calls and `memory`, for which `upkeep` pays: `taking` a batch, and `waiting` for too long. `run` calls the function; `list` is the other form of
 //! functions, `reader` knows whose rows are copied out of a result. `stats` counts.
 
 pub(crate) mod batcher;
@@ -23,3 +23,4 @@ mod state;
 mod taking;
 #[cfg(test)]
 mod tests;
+mod upkeep;

@@ -95,7 +95,12 @@ impl Batcher {
                 continue;
             };
             match self.seat(desk, out.to, closing.bucket, out.is_new_slab) {
-                Ok(memory) => moves.push((row, memory)),
+                Ok(memory) => {
+                    if let Some(waiter) = desk.state.value_mut(out.key) {
+                        waiter.slab = Some(out.to.slab);
+                    }
+                    moves.push((row, memory));
+                }
                 // It is told so when it is whole, if it is not yet.
                 Err(_) => {
                     let Some(waiter) = desk.state.remove(out.key) else { continue };
@@ -107,7 +112,10 @@ impl Batcher {
         }
         let slab = match (self.is_listed, closing.is_new_slab) {
             (true, _) => None,
-            (false, true) => Some(self.open_slab(desk, closing.bucket)),
+            (false, true) => Some(self.open_slab(desk, closing.bucket).inspect(|opened| {
+                // It goes with the batch, and is not closed like others.
+                desk.surplus -= opened.upkeep.surplus();
+            })),
             (false, false) => base.map(Ok),
         };
         let calls: Vec<_> = closing.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();
@@ -135,6 +143,7 @@ impl Batcher {
         if !closing.outs.is_empty() || !closing.fills.is_empty() {
             let mut desk = self.desk.lock();
             desk.state.settled(&closing.outs, &closing.fills);
+            closing.fills.iter().for_each(|fill| desk.left(fill.from.slab));
             self.settle(desk);
         }
         Taken { bucket: closing.bucket, calls, padded: closing.padded, input, leases }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use teleport::wire::{CallHead, ErrorKind, Header, Kind, Limits, Message};
-use teleport::{Array, Batch, CallError, Client, Dict, Method, Methods, ServerHandle, Tree, tree};
+use teleport::wire::{CallHead, Header, Kind, Limits, Message};
+use teleport::{Array, Batch, Client, Dict, Method, Methods, ServerHandle, Tree, tree};
 use teleport_tests::{Memory, Raw, allow_many_descriptors, until};
 
 use crate::{bind, bytes, connect, for_each_address, nothing_is_left, row};
@@ -59,15 +59,17 @@ impl Crawler {
 }
 
 /// Nobody gets an answer of `act` while `gate` is held.
-fn serve(address: &str, max_memory: u64, gate: &Arc<Mutex<()>>) -> ServerHandle {
+fn methods(gate: &Arc<Mutex<()>>) -> Methods {
     let gate = gate.clone();
     let act = move |x: Tree| {
         drop(gate.lock().unwrap());
         x
     };
-    let methods = Methods::new().register("act", Method::batched(Batch::up_to(ROWS), act));
-    let server = bind(address).max_memory(max_memory).pace_window(Duration::from_millis(100));
-    server.start(methods).unwrap()
+    Methods::new().register("act", Method::batched(Batch::up_to(ROWS), act))
+}
+
+fn serve(address: &str, gate: &Arc<Mutex<()>>) -> ServerHandle {
+    bind(address).max_memory(MAX_MEMORY).start(methods(gate)).unwrap()
 }
 
 /// So many calls with up to so many in flight, each of which must get its own row.
@@ -94,7 +96,7 @@ fn crawlers_hold_up_nobody_and_are_moved_a_few_times_at_most() {
     allow_many_descriptors(4096);
     for_each_address(|address| {
         let gate = Arc::default();
-        let server = serve(address, MAX_MEMORY, &gate);
+        let server = serve(address, &gate);
         let stats = || server.batches("act").unwrap();
         let client = connect(&server, 4 * ROWS);
         calls(&client, 4 * ROWS, ROWS);
@@ -146,18 +148,12 @@ fn crawlers_that_hold_all_memory_are_given_up_for_who_waits() {
     allow_many_descriptors(4096);
     for_each_address(|address| {
         // Three quarters of this are rows for fewer than half of them.
-        let server = serve(address, 6 << 20, &Arc::default());
+        let server = bind(address).max_memory(6 << 20).pace_window(Duration::from_millis(100));
+        let server = server.start(methods(&Arc::default())).unwrap();
         let crawlers: Vec<_> = (0..CRAWLERS).map(|number| Crawler::begin(&server, number)).collect();
         until("somebody waits for memory", || server.stats().awaiting_memory > 0);
         let client = connect(&server, ROWS);
-        for number in 0..ROWS {
-            // Where memory is that short, a call may be told to try later, and then it did not run.
-            until("it is served", || match client.call("act", row(number, ROW_BYTES)).wait() {
-                Ok(reply) => reply == row(number, ROW_BYTES),
-                Err(CallError::Remote(error)) if error.kind() == ErrorKind::Overloaded => false,
-                Err(error) => panic!("{error}"),
-            });
-        }
+        calls(&client, ROWS, ROWS);
         assert_eq!(client.stats().connects, 1);
         drop(crawlers);
         nothing_is_left(&server, "act");
@@ -167,6 +163,34 @@ fn crawlers_that_hold_all_memory_are_given_up_for_who_waits() {
 
 fn calls_go_on(client: &Client) {
     calls(client, 2 * ROWS, ROWS);
+}
+
+/// Rows of slabs that are small, that just have a huge page, and that have many.
+#[test]
+fn more_calls_than_memory_holds_wait_and_none_is_turned_away() {
+    const CLIENTS: usize = 8;
+    for_each_address(|address| {
+        for (len, shapes) in [(ROW_BYTES, 4), (140_000, 1), (1 << 20, 1)] {
+            let server = serve(address, &Arc::default());
+            std::thread::scope(|scope| {
+                for _ in 0..CLIENTS {
+                    scope.spawn(|| {
+                        let client = connect(&server, 64);
+                        let call = |number: usize| {
+                            let sent = row(number, len + number % shapes);
+                            (sent.clone(), client.call("act", sent).send().unwrap())
+                        };
+                        let futures: Vec<_> = (0..100).map(call).collect();
+                        for (sent, future) in futures {
+                            assert!(future.wait().unwrap() == sent);
+                        }
+                    });
+                }
+            });
+            nothing_is_left(&server, "act");
+            assert_eq!(server.batches("act").unwrap().calls, 100 * CLIENTS as u64);
+        }
+    });
 }
 
 /// Arguments that no call had before.
@@ -186,7 +210,7 @@ fn new_kind(number: usize) -> Tree {
 #[test]
 fn signatures_that_never_repeat_leave_no_memory_taken() {
     for_each_address(|address| {
-        let server = serve(address, MAX_MEMORY, &Arc::default());
+        let server = serve(address, &Arc::default());
         let client = connect(&server, 64);
         let mut next = 0;
         let mut some = |count: usize| {
