@@ -117,7 +117,7 @@ impl<R: FromTree> Call<R> {
     /// Returns when the arguments are queued; what the socket takes at once is sent by this thread. They are counted,
     /// not copied, so an array that is kept costs a copy when it is written to before it has left.
     ///
-    /// A small call that is sent while others are in flight may be held back for about half a millisecond, so that those which
+    /// A small call that is sent while others are in flight may be held back for up to a few milliseconds, so that those which
     /// follow go with it; it leaves at once when this thread waits for any result, or anybody looks for this one's. What has
     /// not left is lost where the process ends by `exit` or returns from `main` with a client that was neither
     /// [closed](crate::Client::close) nor dropped.

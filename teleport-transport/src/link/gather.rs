@@ -5,13 +5,13 @@
 //! (`release_held`), when half of the open calls or `MAX_HELD_BYTES` have come together, when a later one finds it `MAX_HELD` old,
 //! or with anything else of the link, or when another thread comes to wait for its answer. Should its thread do something else for
 //! long, the poller sends it, and has answers read that nobody reads, since the thread that did so left to come back soon: while
-//! that may be, it looks every `GUARD_TIME`, and helps with what it found at two looks. Each time that it had to, the link is
-//! trusted less. Nothing is held back while the right to write is taken: it goes together anyway.
+//! that may be, it looks from time to time, and helps with what it found at two looks. Each time that it had to, the link is
+//! trusted less; while it finds all in motion, it looks ever less often, since each look takes the processor from who works there. Nothing is held back while the right to write is taken: it goes together anyway.
 //!
 //! In the same way, answers that are given while a turn of reading tells of its calls go together; `release_answers` sends them
 //! before something that takes longer.
 //!
-//! Never blocks. Bounds: as above; by the poller, two looks, which come a little later where it is busy.
+//! Never blocks. Bounds: as above; by the poller, two looks, so `2 * MAX_PAUSE`, and a little later where it is busy.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -36,8 +36,12 @@ const MAX_HELD_ANSWERS: u32 = 24;
 /// A message that is older waits for no other.
 const MAX_HELD: Duration = Duration::from_micros(30);
 
-/// How often the poller looks for what was left behind.
-pub(crate) const GUARD_TIME: Duration = Duration::from_micros(200);
+/// How long the poller waits before it looks for what was left behind.
+const MIN_PAUSE: Duration = Duration::from_micros(200);
+
+/// How long at most: twice as long as before after each look that found all in motion. A look costs two changes of threads:
+/// measured with 5,000 a second instead of 600, 64 KiB arguments took 1.15 times as long, and calls from 4 processes 1.11 times.
+const MAX_PAUSE: Duration = Duration::from_micros(1600);
 
 /// The poller stops looking after so many looks that found nothing new.
 const MAX_IDLE_LOOKS: u32 = 16;
@@ -256,15 +260,25 @@ pub(crate) struct Guard {
     drives: usize,
     is_unread: bool,
     idle_looks: u32,
+    /// When it looks next.
+    due: Instant,
+    pause: Duration,
 }
 
 impl Guard {
     fn new(link: Arc<Link>) -> Guard {
-        Guard { link, gone: 0, is_held: false, drives: 0, is_unread: false, idle_looks: 0 }
+        let due = Instant::now() + MIN_PAUSE;
+        let (gone, drives) = (0, 0);
+        Guard { link, gone, is_held: false, drives, is_unread: false, idle_looks: 0, due, pause: MIN_PAUSE }
+    }
+
+    /// When to look next.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
     }
 
     /// Sends and reads what was left behind since the last look. False when there is no need to look any more.
-    pub(crate) fn look(&mut self) -> bool {
+    pub(crate) fn look(&mut self, now: Instant) -> bool {
         let (link, gather) = (&self.link, &self.link.gather);
         let (gone, drives) = (gather.gone.load(Ordering::Relaxed), link.drives.load(Ordering::SeqCst));
         let (is_held, is_unread) = (gather.is_held(), link.is_unread());
@@ -277,7 +291,10 @@ impl Guard {
             gather.trust.in_vain();
             link.watch_unless_read();
         }
-        let is_idle = !is_held && !is_unread && (gone, drives) == (self.gone, self.drives);
+        let moves = (gone, drives) != (self.gone, self.drives);
+        self.pause = if moves { (self.pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
+        self.due = now + self.pause;
+        let is_idle = !is_held && !is_unread && !moves;
         self.idle_looks = if is_idle { self.idle_looks + 1 } else { 0 };
         (self.gone, self.drives, self.is_held, self.is_unread) = (gone, drives, is_held, is_unread);
         if link.closed.get().is_some() {

@@ -34,8 +34,8 @@ pub(crate) use self::backlog::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
+pub(crate) use self::gather::Guard;
 pub use self::gather::release_held;
-pub(crate) use self::gather::{GUARD_TIME, Guard};
 use self::gather::{Gather, MAX_HELD_BYTES};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;
@@ -263,8 +263,8 @@ impl Link {
     /// it can be answered; it runs under a lock and must not use the link.
     ///
     /// A small call that is made while others are open may be held back, so that more go with it: until this thread waits with
-    /// [`block_on`], anybody [expects answers](Link::expect_answers), or something else is sent on the link, and for about half
-    /// a millisecond at most, since the poller looks after it. Whoever waits for anything in another way calls
+    /// [`block_on`], anybody [expects answers](Link::expect_answers), or something else is sent on the link, and for a few
+    /// milliseconds at most, since the poller looks after it. Whoever waits for anything in another way calls
     /// [`release_held`] first, or waits for the poller too.
     ///
     /// # Errors

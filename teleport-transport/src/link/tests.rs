@@ -158,7 +158,7 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
     let mut now = Instant::now();
     for command in commands {
         match command {
-            Command::Guard(mut guard) => while guard.look() {},
+            Command::Guard(mut guard) => while guard.look(now) {},
             Command::Timer(link, at) => {
                 for _ in 0..2 {
                     now = now.max(at) + UNWATCHED;
@@ -185,10 +185,37 @@ fn who_leaves_calls_behind_is_trusted_ever_less() {
         });
         assert_eq!(not_held.count(), let_pass);
         let mut guard = pair.guard().expect("the poller looks after it");
-        assert!(guard.look() && pair.is_held());
-        assert!(guard.look() && !pair.is_held(), "it was sent at the second look");
-        while guard.look() {}
+        let now = Instant::now();
+        assert!(guard.look(now) && pair.is_held());
+        assert!(guard.look(now) && !pair.is_held(), "it was sent at the second look");
+        while guard.look(now) {}
     }
+}
+
+#[test]
+fn what_is_in_motion_is_looked_after_less_often() {
+    let pair = Pair::new();
+    pair.call(&Tree::Null);
+    let now = Instant::now();
+    let look = |guard: &mut Guard| {
+        assert!(guard.look(now));
+        (guard.due() - now).as_micros()
+    };
+    let hold = |pair: &Pair| {
+        pair.call(&Tree::Null);
+        assert!(pair.is_held());
+    };
+    hold(&pair);
+    let mut guard = pair.guard().expect("the poller looks after it");
+    for expected in [200, 400, 800, 1600, 1600] {
+        assert_eq!(look(&mut guard), expected);
+        release_held();
+        hold(&pair);
+    }
+    assert_eq!(look(&mut guard), 1600);
+    assert!(pair.is_held());
+    assert_eq!(look(&mut guard), 200);
+    assert!(!pair.is_held(), "it was left behind");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use self::timers::Timers;
 use crate::budget::{Budget, Charge};
 use crate::config::Config;
 use crate::connection::{Closed, Role};
-use crate::link::{GUARD_TIME, Guard, Handler, Link, Scratch, Turn};
+use crate::link::{Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
 use crate::spin::SharedSpin;
 use crate::sys::wait_for;
@@ -247,7 +247,8 @@ struct Polling {
     timers: Timers,
     /// Links that hold messages back.
     guards: Vec<Guard>,
-    looked: Instant,
+    /// Invariant: the earliest time at which one of them looks.
+    next_look: Option<Instant>,
     /// Before it sleeps; for as long as the most patient of its links asks for.
     spin: SharedSpin,
     /// The link that brought something last, if it was the only one.
@@ -268,7 +269,7 @@ impl Polling {
             accepting: Vec::new(),
             timers: Timers::default(),
             guards: Vec::new(),
-            looked: Instant::now(),
+            next_look: None,
             spin: SharedSpin::new(),
             hot: None,
             hot_rounds: 0,
@@ -388,16 +389,17 @@ impl Polling {
 
     /// How long nothing is due but what sockets and other threads want; none if nothing ever is.
     fn wait(&self) -> Option<Duration> {
-        let timer = self.timers.wait(Instant::now());
-        let guard = (!self.guards.is_empty()).then_some(GUARD_TIME);
+        let now = Instant::now();
+        let timer = self.timers.wait(now);
+        let guard = self.next_look.map(|at| at.saturating_duration_since(now));
         timer.map_or(guard, |timer| Some(guard.map_or(timer, |guard| timer.min(guard))))
     }
 
     /// Looks for what threads have left behind.
     fn look_after(&mut self, now: Instant) {
-        if !self.guards.is_empty() && now - self.looked >= GUARD_TIME {
-            self.looked = now;
-            self.guards.retain_mut(Guard::look);
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.guards.retain_mut(|guard| guard.due() > now || guard.look(now));
+            self.next_look = self.guards.iter().map(Guard::due).min();
         }
     }
 
@@ -469,7 +471,10 @@ impl Polling {
                         link.forget_input();
                     }
                 }
-                Command::Guard(guard) => self.guards.push(guard),
+                Command::Guard(guard) => {
+                    self.next_look = self.next_look.into_iter().chain([guard.due()]).min();
+                    self.guards.push(guard);
+                }
                 Command::Listen(key, listener, acceptor) => {
                     self.listeners.insert(key, (listener, acceptor));
                     self.accept(key);
