@@ -281,6 +281,11 @@ impl Inbound {
         Ok(pace.window_ends())
     }
 
+    /// What is to come of the chunk that has begun, in bytes.
+    pub fn chunk_remaining(&self) -> usize {
+        self.decoder.chunk_remaining()
+    }
+
     /// The calls that were given up for their pace since this was asked last.
     pub fn take_slow(&mut self) -> SlowCalls {
         std::mem::take(&mut self.slow)

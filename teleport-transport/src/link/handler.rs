@@ -75,6 +75,11 @@ impl Wakers {
         self.0.push(waker);
     }
 
+    /// Whether nobody is to be woken.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Wakes them all. The caller holds no lock that what they run could want. A waker that panics is reported in the log
     /// and keeps none of the others waiting.
     pub fn wake_all(&mut self) {

@@ -52,6 +52,9 @@ use crate::waste::Bin;
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
 
+/// Where so much is left of a chunk, a turn ends if somebody is to be woken: who has the answer would wait for what follows it.
+const MIN_DELAYING_BYTES: usize = 256 << 10;
+
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
@@ -496,7 +499,9 @@ impl Link {
                 Ok(received) => taken += received.bytes,
                 Err(closed) => return self.fail(closed, &mut scratch.wakers),
             }
-            if taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN {
+            let is_over = taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN;
+            let would_delay = || inbound.chunk_remaining() >= MIN_DELAYING_BYTES;
+            if is_over || (!scratch.wakers.is_empty() && would_delay()) {
                 return Turn::More;
             }
         }

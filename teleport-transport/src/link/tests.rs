@@ -2,6 +2,7 @@
 //! carries out what it is asked for.
 
 use std::sync::atomic::AtomicBool;
+use std::task::{Wake, Waker};
 
 use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
 
@@ -14,6 +15,8 @@ use crate::socket::Listener;
 #[derive(Default)]
 struct Above {
     is_waited_for: AtomicBool,
+    /// Who is woken by each answer.
+    waker: Mutex<Option<Waker>>,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -28,6 +31,10 @@ impl Handler for Above {
 
     fn called(&self, _link: &Arc<Link>, call: Call) {
         self.calls.lock().push(call);
+    }
+
+    fn answered(&self, _: &Arc<Link>, _id: u64, _: Result<Reply, RemoteError>, wakers: &mut Wakers) {
+        self.waker.lock().iter().for_each(|waker| wakers.push(waker.clone()));
     }
 
     fn is_waited_for(&self) -> bool {
@@ -169,6 +176,43 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
         }
     }
     assert!(is_watched(&pair.client), "nobody reads");
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
+    let mut pair = Pair::new();
+    let ids = [pair.call(&tree!(1)), pair.call(&tree!(2))];
+    release_held();
+    drop(pair.calls());
+    let woken = Arc::new(Woken::default());
+    *pair.above_client.waker.lock() = Some(woken.clone().into());
+    let answer = |pair: &Pair, id, bytes: usize| {
+        let tree = tree!(Array::from(vec![0u8; bytes]));
+        let message = Message::result(&tree, &Limits::default()).expect("it comes within the limits");
+        pair.server.answer(id, message).expect("it is open");
+    };
+    answer(&pair, ids[0], 4 << 20);
+    // It is granted, and fills the socket.
+    pair.read_both();
+    assert!(pair.server.right.is_blocked());
+    answer(&pair, ids[1], 1);
+    while woken.0.load(Ordering::SeqCst) == 0 {
+        pair.client.read(&mut pair.scratch, Instant::now());
+        pair.server.writable();
+    }
+    // Not even all that was in the socket.
+    let remaining = pair.client.inbound.lock().chunk_remaining();
+    assert!(remaining >= teleport_wire::MAX_CHUNK_BYTES as usize - READ_AHEAD_BYTES, "{remaining}");
 }
 
 // ---- What is held back ----
