@@ -90,7 +90,7 @@ pub use budget::{Budget, Charge, OnGrant};
 pub use config::{Config, random_id};
 pub use id_map::IdMap;
 pub use lent::{Lent, Loan};
-pub use link::{Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
+pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
 pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 pub use spin::Spin;
 pub use waste::drop_later;

@@ -115,12 +115,10 @@ impl Run<'_> {
         };
         // The rows keep what they need of it.
         drop(reply);
-        for (row, call) in calls.iter().enumerate() {
-            match result.row(row, &call.peer.limits()) {
-                Ok(message) => call.answer(self.released(message, call)),
-                Err(error) => self.core.function_failed(call, unsendable(&error)),
-            }
-        }
+        for_each_together(calls, |row, call| match result.row(row, &call.peer.limits()) {
+            Ok(message) => call.answer(self.released(message, call)),
+            Err(error) => self.core.function_failed(call, unsendable(&error)),
+        });
         logs
     }
 
@@ -186,13 +184,15 @@ impl Run<'_> {
             }
             Err(panic) => return self.fail(panic.remote()),
         };
-        for (call, reply) in self.calls.calls.iter().zip(replies) {
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        for_each_together(&self.calls.calls, |row, call| {
+            let Some(reply) = replies.get_mut(row).and_then(Option::take) else { return };
             match reply.map(|reply| Message::result(&reply, &call.peer.limits())) {
                 Ok(Ok(message)) => call.answer(message),
                 Ok(Err(error)) => self.core.function_failed(call, unsendable(&error)),
                 Err(error) => self.core.function_failed(call, failed(&error)),
             }
-        }
+        });
         None
     }
 
@@ -200,6 +200,17 @@ impl Run<'_> {
     fn fail(&self, error: RemoteError) -> Option<Tree> {
         self.core.batch_failed(&self.calls.calls, error);
         None
+    }
+}
+
+/// Calls `answer` for each row, for those of one connection right after each other, so that their answers leave together.
+fn for_each_together(calls: &[Arc<OpenCall>], mut answer: impl FnMut(usize, &Arc<OpenCall>)) {
+    let connection = |row: &usize| calls[*row].link.key();
+    let mut rows: Vec<usize> = (0..calls.len()).collect();
+    rows.sort_by_key(connection);
+    for rows in rows.chunk_by(|one, next| connection(one) == connection(next)) {
+        let _together = calls[rows[0]].link.answers_together();
+        rows.iter().for_each(|row| answer(*row, &calls[*row]));
     }
 }
 

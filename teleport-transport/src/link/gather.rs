@@ -9,11 +9,12 @@
 //! trusted less; while it finds all in motion, it looks ever less often, since each look takes the processor from who works there. Nothing is held back while the right to write is taken: it goes together anyway.
 //!
 //! In the same way, answers that are given while a turn of reading tells of its calls go together; `release_answers` sends them
-//! before something that takes longer.
+//! before something that takes longer. A thread that has many answers at once says so with `answers_together`.
 //!
 //! Never blocks. Bounds: as above; by the poller, two looks, so `2 * MAX_PAUSE`, and a little later where it is busy.
 
 use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -110,10 +111,11 @@ impl Held {
     }
 }
 
-/// The answers of one turn of reading.
-#[derive(Clone, Copy)]
+/// The answers of one turn of reading, or of a thread that has many at once.
+#[derive(Clone, Copy, Debug)]
 struct Cork {
     key: usize,
+    is_turn: bool,
     /// Whether they wait for each other.
     gathers: bool,
     answers: u32,
@@ -207,7 +209,7 @@ impl Link {
 
     /// This thread reads, and tells the handler what arrives, until `end_turn`.
     pub(super) fn begin_turn(&self) {
-        CORK.set(Some(Cork { key: self.key, gathers: false, answers: 0 }));
+        CORK.set(Some(Cork { key: self.key, is_turn: true, gathers: false, answers: 0 }));
     }
 
     /// Has the answers that this thread gives go together from here on, if `gathers`, until the turn ends.
@@ -220,7 +222,7 @@ impl Link {
 
     /// Whether this thread is between `begin_turn` and `end_turn`.
     pub(super) fn is_in_turn(&self) -> bool {
-        self.cork().is_some()
+        self.cork().is_some_and(|cork| cork.is_turn)
     }
 
     fn cork(&self) -> Option<Cork> {
@@ -247,6 +249,38 @@ impl Link {
     pub(super) fn end_turn(self: &Arc<Self>) {
         if CORK.take().is_some_and(|cork| cork.key == self.key && cork.answers > 0) {
             self.flush();
+        }
+    }
+}
+
+/// As long as it lives, small answers of the thread that has it wait for each other, on one link. See
+/// [`Link::answers_together`].
+#[must_use = "what is held goes when this is dropped"]
+#[derive(Debug)]
+pub struct AnswersTogether<'a> {
+    link: &'a Arc<Link>,
+    before: Option<Cork>,
+    /// It belongs to its thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Link {
+    /// Has the small answers that this thread gives on this link go together, with fewer system calls, until what this gives is
+    /// dropped; so many leave before that the peer can begin with them. For a thread that has many answers ready: it does
+    /// nothing else meanwhile that takes long.
+    pub fn answers_together(self: &Arc<Self>) -> AnswersTogether<'_> {
+        let cork = Cork { key: self.key, is_turn: false, gathers: true, answers: 0 };
+        AnswersTogether { link: self, before: CORK.replace(Some(cork)), _not_send: PhantomData }
+    }
+}
+
+impl Drop for AnswersTogether<'_> {
+    fn drop(&mut self) {
+        let key = self.link.key;
+        let holds_nothing = |cork: &Cork| cork.key == key && !cork.is_turn && cork.answers == 0;
+        // Where this thread has read meanwhile, on any link, nobody knows what was held before that.
+        if !CORK.replace(self.before).as_ref().is_some_and(holds_nothing) {
+            self.link.flush();
         }
     }
 }

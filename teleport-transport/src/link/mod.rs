@@ -35,7 +35,7 @@ use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub(crate) use self::gather::Guard;
-pub use self::gather::release_held;
+pub use self::gather::{AnswersTogether, release_held};
 use self::gather::{Gather, MAX_HELD_BYTES};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
 use self::right::WriteRight;

@@ -278,6 +278,29 @@ fn nothing_is_held_back_from_a_socket_that_is_full() {
 }
 
 #[test]
+fn answers_of_one_thread_go_together() {
+    let mut pair = Pair::new();
+    let ids: Vec<u64> = (0..3).map(|_| pair.call(&Tree::Null)).collect();
+    pair.client.flush();
+    drop(pair.calls());
+    let answer = |pair: &Pair, id| {
+        let message = Message::result(&Tree::Null, &Limits::default()).expect("it is small");
+        pair.server.answer(id, message).expect("it is open");
+    };
+    let server = pair.server.clone();
+    let together = server.answers_together();
+    answer(&pair, ids[0]);
+    answer(&pair, ids[1]);
+    pair.read_both();
+    assert_eq!(pair.client.outbound.lock().open_calls(), 3, "both wait for more");
+    drop(together);
+    pair.read_both();
+    assert_eq!(pair.client.outbound.lock().open_calls(), 1, "nobody is left to hold them");
+    pair.answer(ids[2]);
+    assert_eq!(pair.client.outbound.lock().open_calls(), 0, "it waits for no other");
+}
+
+#[test]
 fn who_waits_on_another_thread_has_the_call_sent() {
     let mut pair = Pair::new();
     pair.call(&Tree::Null);
