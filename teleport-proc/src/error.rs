@@ -104,6 +104,13 @@ pub enum ProcError {
         /// The process.
         name: String,
     },
+    /// The argument of a process cannot be turned into bytes. Nothing was started.
+    Argument {
+        /// The process that was to start.
+        name: String,
+        /// What does not fit.
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// The result of a process does not fit its type.
     Result {
         /// The process.
@@ -207,6 +214,7 @@ impl Display for ProcError {
                     "{name}: belongs to the process that this one was forked from, which must be asked instead"
                 )
             }
+            ProcError::Argument { name, source } => write!(f, "{name}: the argument does not fit: {source}"),
             ProcError::Result { name, source } => write!(f, "{name}: the result does not fit: {source}"),
             ProcError::System { what, source } => write!(f, "{what}: {source}"),
             ProcError::StillRunning { pids, waited } => write!(
@@ -222,7 +230,7 @@ impl Error for ProcError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             ProcError::System { source, .. } | ProcError::Start { source, .. } => Some(&**source),
-            ProcError::Result { source, .. } => Some(&**source),
+            ProcError::Argument { source, .. } | ProcError::Result { source, .. } => Some(&**source),
             _ => None,
         }
     }

@@ -55,9 +55,19 @@ pub(crate) struct Start<'a> {
 /// What goes to the guardian with a request: first this, then what the process gets as descriptors 1, 2 and so on.
 const FIRST: [&str; 2] = ["the keeper's end", "the folder"];
 
-/// Starts a process; gives its number and the socket on which its keeper listens. **Blocks** until it runs; one after the
+/// A process that was started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    /// Where its keeper listens.
+    pub(crate) control: OwnedFd,
+    /// Readable once its keeper has ended, where there are such descriptors.
+    pub(crate) keeper: Option<OwnedFd>,
+}
+
+/// Starts a process. **Blocks** until it runs; one after the
 /// other, so that what is under way stays bounded.
-pub(crate) fn start(start: &Start<'_>) -> Result<(i32, OwnedFd), ProcError> {
+pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
     let failed = |what| ProcError::start(start.name, what);
     let (ours, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
     let folder = sys::current_folder().map_err(failed("the current folder cannot be opened"))?;
@@ -80,7 +90,7 @@ pub(crate) fn start(start: &Start<'_>) -> Result<(i32, OwnedFd), ProcError> {
         return Err(failed("its keeper does not answer")(silence));
     }
     match wire::hear(&ours).map_err(failed("its keeper cannot be heard"))? {
-        Heard::Word(Word::Started { pid }, _) => Ok((pid, ours)),
+        Heard::Word(Word::Started { pid }, mut fds) => Ok(Started { pid, control: ours, keeper: fds.pop() }),
         Heard::Word(Word::Failed { step, errno }, _) => {
             Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
         }

@@ -60,11 +60,14 @@ pub(crate) fn keep(
     let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
     let child = start().unwrap_or_else(|(step, error)| fail(&control, step, &error));
     sys::ignore_signals();
+    // Shows its owner when it is gone itself. Without a descriptor left it does not.
+    let this = ProcessFd::open(std::process::id() as i32).ok();
+    let this: Vec<_> = this.iter().filter_map(ProcessFd::sendable).collect();
+    // A failure is that the owner is gone, which shows soon.
+    let _ = wire::tell(&control, Word::Started { pid: child }, &this);
     let [a, b] = watch.descriptors();
     // SAFETY: this process leaves without destructors, and what it uses from here on is among those that stay.
     unsafe { sys::close_all_but(&[control.as_raw_fd(), a, b]) };
-    // A failure is that the owner is gone, which shows soon.
-    let _ = wire::tell(&control, Word::Started { pid: child }, &[]);
     Keeper {
         control: Some(control),
         watch,

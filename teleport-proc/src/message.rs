@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What can go to another process as an argument, or come back as a result.
 ///
-/// - Every type with `Into<Vec<u8>>` and `TryFrom<Vec<u8>>`: `String`, `Vec<u8>`, a `Tree` or `Array` of
+/// - Every type with `TryInto<Vec<u8>>` and `TryFrom<Vec<u8>>`: `String`, `Vec<u8>`, the `Tree` of
 ///   `teleport-wire`, and types of your own, which need not know this crate.
 /// - `()`, `bool`, numbers, and tuples and options of all these.
 ///
@@ -31,7 +31,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///     }
 /// }
 ///
-/// fn check<M>(argument: impl Message<M>) { drop(argument.into_message()) }
+/// fn check<M>(argument: impl Message<M>) { assert!(argument.into_message().is_ok()) }
 /// check((7u64, "name".to_owned(), Some(Seed([1, 2, 3, 4]))));
 /// ```
 #[diagnostic::on_unimplemented(
@@ -40,7 +40,10 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 )]
 pub trait Message<M>: Sized {
     /// The bytes that [`from_message`](Message::from_message) reads.
-    fn into_message(self) -> Vec<u8>;
+    ///
+    /// # Errors
+    /// If the value has none.
+    fn into_message(self) -> Result<Vec<u8>, BoxError>;
 
     /// The value in these bytes.
     ///
@@ -59,11 +62,12 @@ pub enum Plain {}
 
 impl<T> Message<Converted> for T
 where
-    T: Into<Vec<u8>> + TryFrom<Vec<u8>>,
+    T: TryInto<Vec<u8>> + TryFrom<Vec<u8>>,
+    <T as TryInto<Vec<u8>>>::Error: Into<BoxError>,
     <T as TryFrom<Vec<u8>>>::Error: Into<BoxError>,
 {
-    fn into_message(self) -> Vec<u8> {
-        self.into()
+    fn into_message(self) -> Result<Vec<u8>, BoxError> {
+        self.try_into().map_err(Into::into)
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<T, BoxError> {
@@ -92,8 +96,8 @@ impl Display for Length {
 impl Error for Length {}
 
 impl Message<Plain> for () {
-    fn into_message(self) -> Vec<u8> {
-        Vec::new()
+    fn into_message(self) -> Result<Vec<u8>, BoxError> {
+        Ok(Vec::new())
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<(), BoxError> {
@@ -102,8 +106,8 @@ impl Message<Plain> for () {
 }
 
 impl Message<Plain> for bool {
-    fn into_message(self) -> Vec<u8> {
-        vec![self.into()]
+    fn into_message(self) -> Result<Vec<u8>, BoxError> {
+        Ok(vec![self.into()])
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<bool, BoxError> {
@@ -118,8 +122,8 @@ impl Message<Plain> for bool {
 macro_rules! numbers {
     ($($number:ty)*) => {$(
         impl Message<Plain> for $number {
-            fn into_message(self) -> Vec<u8> {
-                self.to_le_bytes().to_vec()
+            fn into_message(self) -> Result<Vec<u8>, BoxError> {
+                Ok(self.to_le_bytes().to_vec())
             }
 
             fn from_message(bytes: Vec<u8>) -> Result<$number, BoxError> {
@@ -132,10 +136,12 @@ macro_rules! numbers {
 numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
 impl<T: Message<M>, M> Message<Option<M>> for Option<T> {
-    fn into_message(self) -> Vec<u8> {
+    fn into_message(self) -> Result<Vec<u8>, BoxError> {
         let mut parts = Parts::default();
-        self.into_iter().for_each(|value| parts.push(&value.into_message()));
-        parts.0
+        if let Some(value) = self {
+            parts.push(&value.into_message()?);
+        }
+        Ok(parts.0)
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<Option<T>, BoxError> {
@@ -150,11 +156,11 @@ macro_rules! tuples {
     ($(($($value:ident $marker:ident),+))*) => {$(
         impl<$($value: Message<$marker>, $marker),+> Message<($($marker,)+)> for ($($value,)+) {
             #[allow(non_snake_case, reason = "a value has the name of its type")]
-            fn into_message(self) -> Vec<u8> {
+            fn into_message(self) -> Result<Vec<u8>, BoxError> {
                 let ($($value,)+) = self;
                 let mut parts = Parts::default();
-                $(parts.push(&$value.into_message());)+
-                parts.0
+                $(parts.push(&$value.into_message()?);)+
+                Ok(parts.0)
             }
 
             fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError> {
@@ -249,7 +255,7 @@ impl<T: Message<M>, M> Return<Always<M>> for T {
     type Value = T;
 
     fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
-        Ok(self.into_message())
+        self.into_message()
     }
 
     fn value(bytes: Vec<u8>) -> Result<T, BoxError> {
@@ -261,7 +267,7 @@ impl<T: Message<M>, E: Into<BoxError>, M> Return<Fallible<M>> for Result<T, E> {
     type Value = T;
 
     fn into_bytes(self) -> Result<Vec<u8>, BoxError> {
-        self.map(Message::into_message).map_err(Into::into)
+        self.map_err(Into::into)?.into_message()
     }
 
     fn value(bytes: Vec<u8>) -> Result<T, BoxError> {
@@ -274,7 +280,7 @@ mod tests {
     use super::*;
 
     fn there_and_back<M, T: Message<M> + Clone + PartialEq + std::fmt::Debug>(value: T) {
-        let bytes = value.clone().into_message();
+        let bytes = value.clone().into_message().unwrap();
         assert_eq!(T::from_message(bytes.clone()).unwrap(), value);
         let longer = [&bytes[..], &[7]].concat();
         assert!(T::from_message(longer).map_or(true, |other| other != value), "{value:?}");
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_an_error() {
-        let bytes = (1u64, "text".to_owned()).into_message();
+        let bytes = (1u64, "text".to_owned()).into_message().unwrap();
         for length in 0..bytes.len() {
             assert!(<(u64, String)>::from_message(bytes[..length].to_vec()).is_err(), "{length}");
         }

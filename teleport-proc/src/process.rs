@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::child;
 use crate::error::ProcError;
 use crate::exit::Exit;
 use crate::failure::Slot;
-use crate::guardian::{self, Start};
+use crate::guardian::{self, Start, Started};
 use crate::init;
 use crate::keeper;
 use crate::message::{BoxError, Message, Return};
@@ -76,8 +77,11 @@ pub(crate) struct Inner {
 /// A closure that a forked process runs. The one that forks it keeps its own.
 type Closure = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 
+/// The bytes of an argument, or why it has none.
+type Argument = Result<Vec<u8>, Arc<dyn std::error::Error + Send + Sync>>;
+
 enum Body {
-    Function { function: Function, argument: Vec<u8>, has_stop: bool },
+    Function { function: Function, argument: Argument, has_stop: bool },
     Closure(Mutex<Option<Closure>>),
 }
 
@@ -97,7 +101,7 @@ impl<R> Process<R> {
     {
         let body = Body::Function {
             function: Function::of(function),
-            argument: argument.into_message(),
+            argument: argument.into_message().map_err(Into::into),
             has_stop: false,
         };
         Process::with(name.into(), body, T::value)
@@ -133,7 +137,7 @@ impl<R> Process<R> {
     {
         let body = Body::Function {
             function: Function::with_stop(function),
-            argument: argument.into_message(),
+            argument: argument.into_message().map_err(Into::into),
             has_stop: true,
         };
         Process::with(name.into(), body, T::value)
@@ -324,11 +328,17 @@ impl Inner {
         Ok(())
     }
 
-    fn start_function(&self, function: Function, argument: &[u8]) -> Result<Run, ProcError> {
+    fn start_function(&self, function: Function, argument: &Argument) -> Result<Run, ProcError> {
         let failed = |what| ProcError::start(&self.name, what);
         if !init::is_initialized() {
             return Err(ProcError::NotInitialized { name: self.name.clone() });
         }
+        let argument = match argument {
+            Ok(argument) => argument,
+            Err(source) => {
+                return Err(ProcError::Argument { name: self.name.clone(), source: source.clone() });
+            }
+        };
         if let Some(library) = function.library().map_err(failed("its function cannot be found"))? {
             return Err(ProcError::ForeignFunction { name: self.name.clone(), library });
         }
@@ -346,19 +356,11 @@ impl Inner {
         let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
         let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
         let start = Start { name: &self.name, request: &request, result: &slot.0, stop };
-        let (pid, control) = guardian::start(&start)?;
-        Ok(self.run_of(pid, control, slot, our_stop, None))
+        Ok(self.run_of(guardian::start(&start)?, slot, our_stop, None))
     }
 
-    fn run_of(
-        &self,
-        pid: i32,
-        control: std::os::fd::OwnedFd,
-        slot: Slot,
-        stop: std::os::fd::OwnedFd,
-        keeper: Option<i32>,
-    ) -> Run {
-        Run::new(Parts { name: self.name.clone(), pid, control, slot, stop, keeper, grace: self.grace })
+    fn run_of(&self, started: Started, slot: Slot, stop: OwnedFd, keeper: Option<i32>) -> Run {
+        Run::new(Parts { name: self.name.clone(), started, slot, stop, keeper, grace: self.grace })
     }
 
     fn start_closure(&self, closure: &Mutex<Option<Closure>>) -> Result<Run, ProcError> {
@@ -387,8 +389,9 @@ impl Inner {
         drop(theirs);
         let answer = sys::readable(&control, None).and_then(|_| wire::hear(&control));
         match answer.map_err(failed("its keeper cannot be heard"))? {
-            Heard::Word(Word::Started { pid }, _) => {
-                Ok(self.run_of(pid, control, slot, our_stop, Some(keeper)))
+            Heard::Word(Word::Started { pid }, mut fds) => {
+                let started = Started { pid, control, keeper: fds.pop() };
+                Ok(self.run_of(started, slot, our_stop, Some(keeper)))
             }
             Heard::Word(Word::Failed { step, errno }, _) => {
                 sys::reap(keeper);

@@ -199,9 +199,9 @@ mod tests {
         assert_eq!(read.library().unwrap(), None);
         let call = |x: u32| {
             // SAFETY: this process made it.
-            unsafe { read.call(x.into_message(), &Stop::of_thread(Default::default())) }
+            unsafe { read.call(x.into_message().unwrap(), &Stop::of_thread(Default::default())) }
         };
-        assert_eq!(call(21).unwrap(), 42u32.into_message());
+        assert_eq!(call(21).unwrap(), 42u32.into_message().unwrap());
         assert_eq!(call(u32::MAX).unwrap_err().to_string(), "4294967295 is too large");
     }
 

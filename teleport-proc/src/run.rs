@@ -14,9 +14,13 @@ use crate::by_pid::MAX_DYING;
 use crate::error::ProcError;
 use crate::exit::Exit;
 use crate::failure::{Outcome, Slot};
+use crate::guardian::Started;
 use crate::interrupt;
 use crate::sys;
 use crate::wire::{self, Heard, Word};
+
+/// A keeper that has told of the end has nothing left to do.
+const MAX_LEAVING: Duration = Duration::from_secs(1);
 
 /// A process that was started.
 #[derive(Debug)]
@@ -24,8 +28,7 @@ pub(crate) struct Run {
     name: String,
     /// Whose it is.
     owner: u32,
-    pid: i32,
-    control: OwnedFd,
+    started: Started,
     slot: Slot,
     stop: File,
     /// Its keeper, where that is a child of this process and must be waited for.
@@ -48,8 +51,7 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) name: String,
-    pub(crate) pid: i32,
-    pub(crate) control: OwnedFd,
+    pub(crate) started: Started,
     pub(crate) slot: Slot,
     pub(crate) stop: OwnedFd,
     pub(crate) keeper: Option<i32>,
@@ -58,12 +60,11 @@ pub(crate) struct Parts {
 
 impl Run {
     pub(crate) fn new(parts: Parts) -> Run {
-        let Parts { name, pid, control, slot, stop, keeper, grace } = parts;
+        let Parts { name, started, slot, stop, keeper, grace } = parts;
         Run {
             name,
             owner: std::process::id(),
-            pid,
-            control,
+            started,
             slot,
             stop: stop.into(),
             keeper,
@@ -74,7 +75,7 @@ impl Run {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.pid as u32
+        self.started.pid as u32
     }
 
     /// **Blocks** until the process and all that it started have ended, at most until `deadline`.
@@ -84,7 +85,9 @@ impl Run {
                 return Ok(Some(end));
             }
             let what = || format!("{}: cannot wait for the process", self.name);
-            if !interrupt::readable(&[self.control.as_fd()], deadline).map_err(ProcError::system(what()))? {
+            if !interrupt::readable(&[self.started.control.as_fd()], deadline)
+                .map_err(ProcError::system(what()))?
+            {
                 return Ok(None);
             }
         }
@@ -99,11 +102,15 @@ impl Run {
         if end.is_some() {
             return Ok(end.clone());
         }
-        let exit = match wire::hear(&self.control) {
+        let exit = match wire::hear(&self.started.control) {
             Ok(Heard::Word(Word::Ended { exit }, _)) => Some(exit),
             Ok(Heard::Nothing) => return Ok(None),
             Ok(Heard::Closed | Heard::Word(..)) | Err(_) => None,
         };
+        if let Some(keeper) = &self.started.keeper {
+            // It is about to leave: after that, nothing is left at all. Failing, that is a moment later.
+            let _ = sys::readable(keeper, Some(Instant::now() + MAX_LEAVING));
+        }
         if let Some(keeper) = self.keeper {
             sys::reap(keeper);
         }
@@ -145,7 +152,7 @@ impl Run {
             // Release: see `result`.
             self.asked.store(true, Ordering::Release);
             // A failure is that it has ended meanwhile.
-            let _ = wire::tell(&self.control, Word::End { grace }, &[]);
+            let _ = wire::tell(&self.started.control, Word::End { grace }, &[]);
         }
         Ok(())
     }
@@ -162,7 +169,7 @@ impl Run {
 
     /// Readable once there is something to [`look`](Run::look) at.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.control.as_fd()
+        self.started.control.as_fd()
     }
 
     /// Whether this is a process that was forked from the owner.

@@ -74,6 +74,7 @@ pub mod __private {
 // ---- End of data model -----------------------------------------------------------------------------------------
 
 // ---- Wire format -----------------------------------------------------------------------------------------------
+mod bytes;
 #[allow(unsafe_code, reason = "the processor's own instruction, where it was found to have it")]
 mod checksum;
 mod decode_error;

@@ -5,10 +5,9 @@
 mod common;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use common::{Again, end_with_parent};
-use teleport::{Array, BoxError, Client, FromTree, Methods, Server, Tree, tree};
+use teleport::{Array, BoxError, Client, FromTree, Methods, Process, Server, Stop, Tree, free_port, tree};
 
 const ARRAY_BYTES: usize = 256 << 20;
 
@@ -16,41 +15,36 @@ const ARRAY_BYTES: usize = 256 << 20;
 const TIMES: usize = 5;
 
 fn main() -> ExitCode {
-    common::exit(run())
+    teleport::init(); // first line: the server's process starts its function here and never returns
+    common::exit(client())
 }
 
-fn run() -> Result<(), BoxError> {
-    match std::env::args().nth(1).as_deref() {
-        Some("server") => server(),
-        _ => client(),
-    }
-}
-
-fn server() -> Result<(), BoxError> {
+/// What the server's process does.
+fn server(address: String, stop: &Stop) -> Result<(), BoxError> {
     let methods = Methods::new()
         .register("add", |x: Tree| -> Result<Tree, BoxError> {
             Ok(tree!({"result": x.field::<i64>("foo")? + x.field::<i64>("bar")?}))
         })
         .register("msg", |x: Tree| x.field("msg").map(|msg: String| println!("Message from client: {msg}")))
         .register("size", |array: Array| array.bytes());
-    let server = Server::bind("tcp://127.0.0.1:0")?.start(methods)?;
-    println!("{}", server.address()); // tells the client where to find it
-    let closer = server.closer();
-    end_with_parent(move || closer.close());
-    Ok(server.join()?)
+    let server = Server::bind(&address)?.start(methods)?;
+    while stop.sleep(Duration::from_secs(1)) {
+        server.check()?;
+    }
+    Ok(server.close()?)
 }
 
 fn client() -> Result<(), BoxError> {
-    let mut server = Again::start(&["server"])?;
-    let address = server.line()?;
-    println!("a server process listens at {address}");
-    let client = Client::connect(&address)?;
+    let address = format!("tcp://127.0.0.1:{}", free_port()?);
+    let process = Process::stoppable("server", server, address.clone());
+    process.start()?;
+    println!("a server process will listen at {address}");
+    let client = Client::connect(&address)?; // waits for its server
 
     let reply = client.call("add", tree!({"foo": 1, "bar": 1})).wait()?;
     println!("{reply}");
 
-    client.call("msg", tree!({"msg": "Hello"})).wait()?;
-    println!("the server printed: {}", server.line()?);
+    client.call("msg", tree!({"msg": "Hello"})).wait()?; // the server prints it
 
     let array = Array::from(vec![7u8; ARRAY_BYTES]);
     for time in 1..=TIMES {
@@ -62,5 +56,6 @@ fn client() -> Result<(), BoxError> {
         println!("{time}. a 256 MiB array in {:.0} ms: {rate:.2} GB/s", seconds * 1e3);
     }
     drop(client);
-    server.end()
+    process.stop(Duration::from_secs(5))?;
+    Ok(process.join()?)
 }

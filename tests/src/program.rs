@@ -49,7 +49,7 @@ fn build_examples() -> HashMap<String, PathBuf> {
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     // The whole workspace, so that dependencies have the features that `cargo test --workspace` gives them.
     cargo.args(["build", "--workspace", "--quiet", "--message-format=json"]);
-    for name in ["quickstart", "serve", "call", "digits", "policy"] {
+    for name in ["tree", "quickstart", "serve", "call", "digits", "policy"] {
         cargo.args(["--example", name]);
     }
     cargo.args(["--profile", profile]).arg("--target-dir").arg(target_folder);

@@ -92,6 +92,19 @@ fn quickstart_killed_leaves_no_server() {
     });
 }
 
+#[test]
+fn tree_is_grown_and_nothing_of_it_is_left() {
+    watched(|| {
+        let output = ends_well(Program::start("tree", &[]));
+        let depths = |depth: &str| output.lines().filter(|line| line.ends_with(depth)).count();
+        assert_eq!(
+            [depths("depth-0"), depths("depth-1"), depths("depth-2"), depths("depth-3")],
+            [1, 2, 4, 8]
+        );
+        assert!(output.lines().last().unwrap().ends_with(" processes 0 are left"), "{output}");
+    });
+}
+
 /// The number that stands before `word` in the line that starts with `start`.
 fn right(output: &str, start: &str) -> String {
     let line = output.lines().find(|line| line.starts_with(start)).expect("such a line");

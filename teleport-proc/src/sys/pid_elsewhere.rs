@@ -48,6 +48,13 @@ impl ProcessFd {
     }
 }
 
+impl ProcessFd {
+    /// The descriptor, for another process: a queue stays where it is.
+    pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()

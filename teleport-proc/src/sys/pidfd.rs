@@ -45,6 +45,13 @@ impl ProcessFd {
     }
 }
 
+impl ProcessFd {
+    /// The descriptor, for another process: it becomes readable there when this one has ended.
+    pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+}
+
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -15,9 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use common::{Again, end_with_parent};
 use neighbour::Digits;
-use teleport::{Array, Batch, BoxError, Client, Method, Methods, Server, ServerHandle, Tree, tree};
+use teleport::{Array, Batch, BoxError, Client, Method, Methods, Process, Server, ServerHandle, Tree, tree};
 
 /// Classify handwritten digits on a server, from several client processes.
 #[derive(Parser)]
@@ -31,24 +30,11 @@ struct Options {
     /// Classify up to so many digits at once, as they come; one by one without it
     #[arg(long, value_name = "DIGITS")]
     batch: Option<usize>,
-    /// In a client process: where the server is
-    #[arg(long, hide = true)]
-    server: Option<String>,
-    /// In a client process: which of the clients it is
-    #[arg(long, hide = true, default_value_t = 0)]
-    index: u32,
 }
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<(), BoxError> {
-    let options = Options::parse();
-    match &options.server {
-        Some(server) => client(server, &options),
-        None => serve(&options),
-    }
+    teleport::init(); // first line: a client process starts its function here and never returns
+    common::exit(serve(&Options::parse()))
 }
 
 fn serve(options: &Options) -> Result<(), BoxError> {
@@ -58,16 +44,17 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     println!("{} digits, {} client processes, {} workers", digits.len(), options.clients, options.workers);
 
     let start = Instant::now();
-    let (address, count) = (server.address().to_string(), options.clients.to_string());
-    let mut clients = Vec::new();
+    let address = server.address().to_string();
+    let mut processes = Vec::new();
     for index in 0..options.clients {
-        let index = index.to_string();
-        clients.push(Again::start(&["--server", &address, "--clients", &count, "--index", &index])?);
+        let process =
+            Process::new(format!("client-{index}"), client, (address.clone(), index, options.clients));
+        process.start()?;
+        processes.push(process);
     }
     let mut correct = 0;
-    for mut client in clients {
-        correct += client.line()?.parse::<usize>()?;
-        client.wait()?;
+    for process in &processes {
+        correct += process.join()?;
     }
     let seconds = start.elapsed().as_secs_f64();
     server.check()?;
@@ -105,12 +92,11 @@ fn tell_batches(server: &ServerHandle) {
     }
 }
 
-/// Sends every n-th digit, counts the right answers and prints how many there were.
-fn client(server: &str, options: &Options) -> Result<(), BoxError> {
-    end_with_parent(|| std::process::exit(1));
+/// What a client process does: sends every n-th digit, and counts the right answers.
+fn client((server, index, clients): (String, u32, u32)) -> Result<usize, BoxError> {
     let digits = Digits::load()?;
-    let client = Client::builder(server).name(&format!("client-{}", options.index)).connect()?;
-    let mine = (options.index as usize..digits.len()).step_by(options.clients as usize);
+    let client = Client::builder(&server).name(&format!("client-{index}")).connect()?;
+    let mine = (index as usize..digits.len()).step_by(clients as usize);
     let futures = mine
         .map(|index| {
             let image = digits.image(index);
@@ -123,6 +109,5 @@ fn client(server: &str, options: &Options) -> Result<(), BoxError> {
         let label: u8 = future.wait()?.take("label")?;
         correct += usize::from(label == digits.label(index));
     }
-    println!("{correct}");
-    Ok(())
+    Ok(correct)
 }
