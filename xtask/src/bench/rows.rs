@@ -12,6 +12,9 @@ use super::protocol::{BATCH, CROWD_BATCH, Workload};
 /// What one row spends on rounds, all contenders together, where nobody says how many rounds.
 const ROW_TIME: Duration = Duration::from_millis(3500);
 
+/// The same for a row about batches, whose contenders are alike: their ratios need fewer and shorter rounds.
+const BATCH_ROW_TIME: Duration = Duration::from_secs(2);
+
 /// The same for a point of a plot.
 const POINT_TIME: Duration = Duration::from_millis(900);
 
@@ -239,7 +242,8 @@ fn small_rows() -> Vec<Row> {
 fn batch_rows() -> Vec<Row> {
     let rows = |name: String, measure, [alone, together]: [Workload; 2], bytes| {
         let base = Entry { label: "one by one", kind: Kind::Ceiling, ..ours(alone) };
-        Row::new(name, measure, together, bytes).between(vec![base, ours(together)]).without_peers()
+        let row = Row::new(name, measure, together, bytes).between(vec![base, ours(together)]);
+        Row { time: BATCH_ROW_TIME, ..row }.without_peers()
     };
     let policy = [Workload::Policy, Workload::BatchedPolicy];
     let source = [Workload::PoolSource, Workload::BatchedSource];
@@ -267,7 +271,7 @@ fn crowd_row() -> Row {
     let name = format!("{MAX_CROWD} clients, batches of {CROWD_BATCH}, arguments of 64x64x3 u8");
     let entries = vec![raw(Who::RawCrowd, workload), raw(Who::RawCrowdSpinning, workload), ours(workload)];
     let row = Row::new(name, Measure::CallsPerSecond, workload, 64 * 64 * 3).in_flight(MAX_CROWD).goal(0.7);
-    Row { messages: Some(CROWD_MESSAGES), ..row.between(entries).without_peers() }
+    Row { messages: Some(CROWD_MESSAGES), time: BATCH_ROW_TIME, ..row.between(entries).without_peers() }
 }
 
 /// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs alone.
