@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Key, Ran, Tree};
-use teleport_transport::{Driver, Link, block_on, on_poller_thread};
+use teleport_transport::{Driver, Link, on_poller_thread};
 
 use crate::core::{Core, Request, Unsent};
 use crate::error::CallError;
@@ -21,6 +21,7 @@ use crate::future::CallFuture;
 use crate::on_disconnect::OnDisconnect;
 use crate::pass::{Door, Pass};
 use crate::state::Acquired;
+use crate::wait::block_on;
 
 /// A call that has not been sent. It does nothing until it is waited for, sent or awaited.
 ///

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
+use teleport_transport::on_poller_thread;
 use teleport_transport::wire::FromTree;
-use teleport_transport::{block_on, on_poller_thread};
 
 use crate::error::CallError;
 use crate::future::CallFuture;
+use crate::wait::block_on;
 
 /// **Blocks** until all calls have ended, and gives their results in the order of the futures.
 ///

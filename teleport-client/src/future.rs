@@ -10,11 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
-use teleport_transport::{Driver, block_on, on_poller_thread};
+use teleport_transport::{Driver, on_poller_thread};
 
 use crate::core::Core;
 use crate::error::CallError;
 use crate::flight::{Flight, Outcome};
+use crate::wait::block_on;
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///

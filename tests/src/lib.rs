@@ -12,6 +12,7 @@
 //! - `surface.rs`: what the facade's users were promised to be able to write
 //! - `resume.rs`: calls that survive their connection, whatever cuts it
 //! - `memory.rs`: what results take that nobody reads, and what they never hold up
+//! - `threads.rs`: threads that are killed while they wait for a server
 //! - `processes/`: functions in processes of their own, of which nothing is left whoever is killed
 //! - `kill_proc.rs`, `kill_subprocs.rs`: ending processes that do not want to
 //! - `arrays.rs`: every dtype and shape there and back, without copies
