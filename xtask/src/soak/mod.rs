@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: a search for what goes wrong only now and then, or only after a long time.
 //!
-//! Two parts, one after the other: [`churn`], a server that lives long while its clients are stopped and killed, and
-//! [`repeat`], the integration tests again and again on a busy machine.
+//! [`churn`], a server that lives long while its clients are stopped and killed; and [`repeat`], the integration tests again
+//! and again on a busy machine, those of processes a fixed number of times.
 
 mod churn;
 mod repeat;
@@ -23,6 +23,8 @@ use crate::failure::Failure;
 /// busy. Each run has a seed of its own (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED), printed when it
 /// fails, with the command that runs it again. A failure there means a race, a time-out that is too tight, or a bug that
 /// some seed shows.
+///
+/// After both, the tests of processes run 50 times on a machine as busy.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How long to go on; parts of a minute are fine. What has started may finish.
@@ -43,16 +45,29 @@ enum Part {
     Churn,
     /// The integration tests on a busy machine.
     Tests,
+    /// The tests of processes on a busy machine, 50 times, however long that takes.
+    Processes,
 }
+
+/// The test program that takes owners, descriptors and processes away, in many orders.
+const PROCESSES: &str = "processes";
+
+/// How often it runs in a long soak, and in a short one.
+const PROCESS_RUNS: u64 = 50;
+const SHORT_PROCESS_RUNS: u64 = 3;
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let time = Duration::from_secs_f64(options.minutes.clamp(0.0, 1e6) * 60.0);
     let time = if options.only.is_some() { time } else { time / 2 };
-    if options.only != Some(Part::Tests) {
+    let wants = |part| options.only.is_none_or(|only| only == part);
+    if wants(Part::Churn) {
         println!("{}", churn::run(time)?);
     }
-    if options.only != Some(Part::Churn) {
+    if wants(Part::Tests) {
         println!("{}", repeat::soak(&options.package, time)?);
+    }
+    if wants(Part::Processes) {
+        println!("{}", repeat::times(PROCESSES, PROCESS_RUNS)?);
     }
     Ok(())
 }
@@ -61,5 +76,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 pub(crate) fn short(time: Duration) -> Result<String, Failure> {
     let churn = churn::run(time)?;
     println!("{churn}");
+    println!("{}", repeat::times(PROCESSES, SHORT_PROCESS_RUNS)?);
     repeat::soak(repeat::PACKAGE, time)
 }

@@ -36,15 +36,35 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Repeats the tests of `package` for `time`; the program that runs then may finish.
 pub(super) fn soak(package: &str, time: Duration) -> Result<String, Failure> {
-    let programs = programs(package)?;
+    under_load(programs(package)?, package, |programs, logs, tally| rounds(programs, time, logs, tally))
+}
+
+/// Runs one test program of [`PACKAGE`] so many times.
+pub(super) fn times(program: &str, count: u64) -> Result<String, Failure> {
+    let mut programs = programs(PACKAGE)?;
+    programs.retain(|found| found.name == program);
+    under_load(programs, program, |programs, logs, tally| {
+        for round in 0..count {
+            programs.iter().try_for_each(|program| program.run(first_seed() + round, logs, tally))?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs what `run` does while every core is busy, and tells what came of it.
+fn under_load(
+    programs: Vec<Program>,
+    what: &str,
+    run: impl FnOnce(&[Program], &Path, &mut Tally) -> Result<(), Failure>,
+) -> Result<String, Failure> {
     if programs.is_empty() {
-        return Err(Failure::NoTests { filter: format!("package {package}") });
+        return Err(Failure::NoTests { filter: what.to_owned() });
     }
     let logs = shell::target().join("soak");
     fs::create_dir_all(&logs).map_err(Failure::file(&logs))?;
     let mut tally = Tally::default();
     let load = Load::start();
-    rounds(&programs, time, &logs, &mut tally)?;
+    run(&programs, &logs, &mut tally)?;
     drop(load);
     tally.report();
     let failed = tally.tests.values().filter(|test| test.failed > 0).count();
@@ -57,6 +77,11 @@ pub(super) fn soak(package: &str, time: Duration) -> Result<String, Failure> {
         programs.len(),
         tally.tests.len()
     ))
+}
+
+/// Another one each second.
+fn first_seed() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// One thread per core that does nothing but burn time, until dropped.
@@ -96,7 +121,7 @@ impl Drop for Load {
 /// Runs programs until the time is over, in rounds, each starting one program further on.
 fn rounds(programs: &[Program], time: Duration, logs: &Path, tally: &mut Tally) -> Result<(), Failure> {
     let start = Instant::now();
-    let first_seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let first_seed = first_seed();
     for round in 0.. {
         for index in 0..programs.len() {
             let program = &programs[(index + round) % programs.len()];
