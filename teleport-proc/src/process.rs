@@ -148,7 +148,7 @@ impl<R> Process<R> {
     /// That is only sound while this process has one thread, which [`start`](Process::start) checks: otherwise it fails and
     /// names them. What the copy writes to its memory it copies first; and so does this process, as long as the copy runs.
     ///
-    /// The copy must not use what others of this process talk with. Teleport's own clients and servers know, and refuse.
+    /// The copy must not use what this process talks with, such as clients and servers: it has the same sockets.
     pub fn fork<T, N>(
         name: impl Into<String>,
         closure: impl FnOnce(&Stop) -> T + Send + 'static,
