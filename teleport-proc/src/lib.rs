@@ -76,3 +76,7 @@ pub use process::Process;
 pub use restart::Restart;
 pub use stop::Stop;
 pub use thread::Thread;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
