@@ -124,7 +124,7 @@ impl<R: FromTree> Call<R> {
     /// [closed](crate::Client::close) nor dropped.
     ///
     /// # Errors
-    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Earlier`;
+    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Forked`, `Earlier`;
     /// `Disconnected`, `NotAlive` and `Closing` if the connection ends in this moment.
     pub fn send(self) -> Result<CallFuture<R>, CallError> {
         self.send_with(&mut None)
@@ -143,6 +143,7 @@ impl<R: FromTree> Call<R> {
     /// otherwise as for `send`.
     pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
         let deadline = self.request.deadline.and_then(|time| Deadline::after(time, Instant::now()));
+        self.core.check_home(&self.request.method, Ran::No)?;
         let door = self.core.try_acquire(&self.request)?;
         match self.core.launch(&door, &self.request, deadline) {
             Ok(flight) => Ok(CallFuture::new(self.core, flight)),
@@ -219,6 +220,7 @@ impl Submission {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Flight>, CallError>> {
+        self.core.check_home(&self.request.method, Ran::No)?;
         let time = self.request.deadline;
         let deadline =
             *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())));
@@ -283,7 +285,9 @@ impl Submission {
 
 impl Drop for Submission {
     fn drop(&mut self) {
-        if let Some(pass) = self.leave_line() {
+        if let Some(pass) = self.leave_line()
+            && self.core.home.is_here()
+        {
             self.core.leave(&pass);
         }
     }

@@ -24,6 +24,9 @@ use crate::stats::ClientStats;
 /// When the last clone is dropped, it **waits** for the calls whose futures were dropped, since nobody else does: up to
 /// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. On a poller's thread, and
 /// while a panic unwinds, it does not wait.
+///
+/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`], and nothing that is done with
+/// the client or its futures there, dropping them included, touches the connection. Start processes by executing a program.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -99,12 +102,16 @@ impl Client {
     /// # Errors
     /// That failure.
     pub fn check(&self) -> Result<(), CallError> {
-        self.handle.core.state.lock().take_failure().map_or(Ok(()), Err)
+        let core = &self.handle.core;
+        if core.home.is_here() { core.state.lock().take_failure().map_or(Ok(()), Err) } else { Ok(()) }
     }
 
     /// Numbers of this moment.
     pub fn stats(&self) -> ClientStats {
         let core = &self.handle.core;
+        if !core.home.is_here() {
+            return ClientStats::default();
+        }
         let (server, in_flight, waiting) = {
             let state = core.state.lock();
             let server = state.door().map(|door| door.link.peer_address().to_owned());
@@ -143,6 +150,9 @@ impl Client {
     /// As [`check`](Client::check): the first failure of a call whose future was dropped.
     pub fn close(&self) -> Result<(), CallError> {
         let core = &self.handle.core;
+        if !core.home.is_here() {
+            return Ok(());
+        }
         let wait = if on_poller_thread() { Default::default() } else { core.settings.close_timeout };
         core.close(wait);
         self.check()
@@ -151,6 +161,9 @@ impl Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if !self.core.home.is_here() {
+            return;
+        }
         if on_poller_thread() || std::thread::panicking() {
             self.core.release_at_once();
         } else {

@@ -19,7 +19,7 @@ use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
 };
 use teleport_transport::{
-    Budget, Config, Driver, Handler, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
+    Budget, Config, Driver, Handler, Home, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
 };
 
 use crate::backoff;
@@ -83,6 +83,8 @@ pub(crate) enum Unsent {
 
 pub(crate) struct Core {
     me: Weak<Core>,
+    /// Where its threads are.
+    pub(crate) home: Home,
     pub(crate) settings: Settings,
     pub(crate) poller: Poller,
     pub(crate) state: Mutex<State<Arc<Link>>>,
@@ -108,6 +110,7 @@ impl Core {
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
+            home: Home::here(),
             budget: Budget::new(settings.max_memory),
             told_of_slots: AtomicBool::new(false),
             settings,
@@ -124,11 +127,16 @@ impl Core {
 
     /// The right to read the connection, if no other thread has it: one that waits for an answer reads it itself.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if on_poller_thread() {
+        if on_poller_thread() || !self.home.is_here() {
             return None;
         }
         let link = self.state.lock().door().map(|door| door.link.clone());
         link.and_then(|link| link.drive())
+    }
+
+    /// In a process that was forked from the client's, before any lock: a thread may hold it that is not here.
+    pub(crate) fn check_home(&self, method: &Key, ran: Ran) -> Result<(), CallError> {
+        if self.home.is_here() { Ok(()) } else { Err(CallError::Forked { method: method.clone(), ran }) }
     }
 
     // ---- Sending ----
@@ -503,7 +511,7 @@ pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Me
 impl Drop for Core {
     fn drop(&mut self) {
         // Else the timer would keep the memory until then.
-        if let Some(at) = self.state.get_mut().armed {
+        if let Some(at) = self.state.get_mut().armed.filter(|_| self.home.is_here()) {
             self.timer.unset(self.alarm, at);
         }
     }

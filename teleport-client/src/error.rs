@@ -165,6 +165,17 @@ pub enum CallError {
         /// No if the call was not sent; else maybe, since it goes on.
         ran: Ran,
     },
+    /// This process was forked from the one that has the client. Execute a program instead, as `std::process::Command` and the
+    /// crate `teleport-proc` do, and connect there.
+    #[error(
+        "{method}: the client belongs to the process that this one was forked from: execute a program instead, and connect there"
+    )]
+    Forked {
+        /// The method.
+        method: Key,
+        /// No if the call was made here; else maybe, since it goes on over there.
+        ran: Ran,
+    },
     /// A call whose future was dropped failed, and this call reports it, as
     /// [`errors_from_next_call`](crate::ClientBuilder::errors_from_next_call) asks. This call was not sent.
     #[error("an earlier call failed: {source}")]
@@ -192,7 +203,8 @@ impl CallError {
             | CallError::NotAlive { ran, .. }
             | CallError::Disconnected { ran, .. }
             | CallError::Protocol { ran, .. }
-            | CallError::OnPoller { ran, .. } => *ran,
+            | CallError::OnPoller { ran, .. }
+            | CallError::Forked { ran, .. } => *ran,
             CallError::TooLarge { .. }
             | CallError::Encode { .. }
             | CallError::Full { .. }
@@ -220,7 +232,8 @@ impl CallError {
             | CallError::Full { method, .. }
             | CallError::Connect { method, .. }
             | CallError::Closed { method, .. }
-            | CallError::OnPoller { method, .. } => method,
+            | CallError::OnPoller { method, .. }
+            | CallError::Forked { method, .. } => method,
         }
     }
 
@@ -387,6 +400,7 @@ mod tests {
             (CallError::Closed { method: method(), ran: Ran::No }, Ran::No),
             (CallError::Closed { method: method(), ran: Ran::Maybe }, Ran::Maybe),
             (CallError::OnPoller { method: method(), ran: Ran::Maybe }, Ran::Maybe),
+            (CallError::Forked { method: method(), ran: Ran::Maybe }, Ran::Maybe),
             (CallError::Earlier { source: Box::new(remote(ErrorKind::Failed, Ran::Yes)) }, Ran::No),
         ];
         for (error, ran) in cases {

@@ -95,7 +95,7 @@ impl<R: FromTree> CallFuture<R> {
     /// Whether the result has come: then waiting does not block. Who asks waits for it, so it comes even where others hold
     /// all of [`max_memory`](crate::ClientBuilder::max_memory).
     pub fn is_done(&self) -> bool {
-        if self.read || self.flight.is_done() {
+        if self.read || self.is_elsewhere() || self.flight.is_done() {
             return true;
         }
         self.flight.expect();
@@ -142,6 +142,10 @@ impl<R: FromTree> CallFuture<R> {
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         assert!(!self.read, "the result of {} was taken before", self.method());
+        if let Err(error) = self.core.check_home(&self.flight.method, Ran::Maybe) {
+            self.read = true;
+            return Poll::Ready(Err(error));
+        }
         let Poll::Ready(outcome) = self.flight.poll(&self.core.waiting, cx) else {
             self.core.awaited(&self.flight);
             return Poll::Pending;
@@ -161,12 +165,17 @@ impl<R: FromTree> CallFuture<R> {
 
     /// The right to read the connection, unless there is nothing to wait for.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if self.read || self.flight.is_done() { None } else { self.core.driver() }
+        if self.read || self.is_elsewhere() || self.flight.is_done() { None } else { self.core.driver() }
+    }
+
+    /// Whether this process was forked from the one that made the call: nothing comes of it here.
+    fn is_elsewhere(&self) -> bool {
+        !self.core.home.is_here()
     }
 
     /// As `poll`, but leaves the result to be taken.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read || self.flight.poll_done(&self.core.waiting, cx).is_ready() {
+        if self.read || self.is_elsewhere() || self.flight.poll_done(&self.core.waiting, cx).is_ready() {
             return Poll::Ready(());
         }
         self.core.awaited(&self.flight);
@@ -176,6 +185,9 @@ impl<R: FromTree> CallFuture<R> {
 
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
+        if !self.core.home.is_here() {
+            return Ran::Maybe;
+        }
         let withdrawn = self.core.withdraw(&self.flight);
         match (withdrawn, self.flight.release(&self.core.waiting)) {
             (Some(ran), _) => ran,
@@ -198,7 +210,7 @@ impl<R: FromTree> Future for CallFuture<R> {
 impl<R> Drop for CallFuture<R> {
     fn drop(&mut self) {
         self.core.futures.fetch_sub(1, Ordering::Relaxed);
-        if self.read {
+        if self.read || !self.core.home.is_here() {
             return;
         }
         if self.cancels {

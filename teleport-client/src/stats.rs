@@ -10,7 +10,7 @@ use teleport_transport::Reply;
 use teleport_transport::wire::{RemoteError, Tree};
 
 /// Numbers of a client, of this moment.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClientStats {
     /// Where the client is connected: the server's address, and its process where that is known; none while it is not.

@@ -97,6 +97,9 @@ pub enum ServeError {
         /// How long closing waited, in milliseconds.
         waited_ms: u64,
     },
+    /// This process was forked from the one that has the server: its threads and sockets are over there.
+    #[error("the server belongs to the process that this one was forked from")]
+    Forked,
     /// A thread of the server itself waits for the server to end.
     #[error("a function of the server cannot wait for the server to end: it would wait for itself")]
     OnOwnThread,

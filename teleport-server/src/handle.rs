@@ -49,6 +49,9 @@ impl ServerHandle {
 
     /// What the server has done and does. Takes locks of each connection for a moment.
     pub fn stats(&self) -> Stats {
+        if !self.core.lifecycle.is_here() {
+            return Stats::default();
+        }
         let connections = self.core.connections();
         Stats {
             queued: self.core.pools.iter().map(|pool| pool.len()).sum::<usize>()
@@ -66,15 +69,20 @@ impl ServerHandle {
 
     /// What the batches of a method did so far; none if there is no such method, or it is not batched.
     pub fn batches(&self, method: &str) -> Option<BatchStats> {
-        self.core.table.batcher(method).map(|batcher| self.core.batchers[batcher].stats())
+        let batcher = self.core.table.batcher(method).filter(|_| self.core.lifecycle.is_here());
+        batcher.map(|batcher| self.core.batchers[batcher].stats())
     }
 
     /// Tells of the first function or done function that failed or panicked since this was last asked, and forgets it.
     /// Its caller was told in any case. Never blocks.
     ///
     /// # Errors
-    /// [`ServeError::Function`] or [`ServeError::Done`].
+    /// [`ServeError::Function`] or [`ServeError::Done`]; [`ServeError::Forked`] in a process that `fork` copied, where nothing that
+    /// is done with the handle, dropping it included, touches the server.
     pub fn check(&self) -> Result<(), ServeError> {
+        if !self.core.lifecycle.is_here() {
+            return Err(ServeError::Forked);
+        }
         self.core.lifecycle.check()
     }
 

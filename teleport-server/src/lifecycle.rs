@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use teleport_transport::on_poller_thread;
+use teleport_transport::{Home, on_poller_thread};
 
 use crate::error::ServeError;
 
@@ -19,6 +19,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
+    /// Where its threads are.
+    home: Home,
     closing: AtomicBool,
     cancelling: AtomicBool,
     state: Mutex<State>,
@@ -78,8 +80,17 @@ impl Lifecycle {
         self.state.lock().close_timeout = Some(timeout);
     }
 
+    /// Whether the server's threads are those of this process, and not of the one that this was forked from. Whoever may be
+    /// elsewhere asks before any lock, which such a thread may hold.
+    pub(crate) fn is_here(&self) -> bool {
+        self.home.is_here()
+    }
+
     /// Asks for the server to close, within the configured time if none is given. A later request can only shorten it.
     pub(crate) fn request_close(&self, within: Option<Duration>) {
+        if !self.is_here() {
+            return;
+        }
         let now = Instant::now();
         let mut state = self.state.lock();
         let within = within.or(state.close_timeout).unwrap_or(CLOSE_TIMEOUT);
@@ -171,6 +182,9 @@ impl Lifecycle {
 
     /// Waits until the server is closed, and tells how it ended, once.
     pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
+        if !self.is_here() {
+            return Err(ServeError::Forked);
+        }
         if self.is_own_thread() {
             return Err(ServeError::OnOwnThread);
         }

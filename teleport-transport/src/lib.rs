@@ -78,6 +78,7 @@
 mod budget;
 mod config;
 pub mod connection;
+mod home;
 mod id_map;
 mod lent;
 mod link;
@@ -88,6 +89,7 @@ mod waste;
 
 pub use budget::{Budget, Charge, OnGrant};
 pub use config::{Config, random_id};
+pub use home::Home;
 pub use id_map::IdMap;
 pub use lent::{Lent, Loan};
 pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};

@@ -21,6 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::address::Address;
+use crate::home::{Home, not_here};
 use crate::link::MIN_BACKLOG_BYTES;
 use crate::sys;
 
@@ -34,12 +35,15 @@ pub use listener::Listener;
 /// sockets get a send buffer of 256 KiB, or what `net.core.wmem_max` allows.
 ///
 /// It reads and writes through `&self`; two threads that read at once would tear the stream apart, so its
-/// users hold a lock for each direction. It is closed when dropped.
+/// users hold a lock for each direction. It is closed when dropped. In a process that was forked from the one that it was made
+/// in, every use of it fails, since that would tear the parent's stream apart.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
     peer: String,
     is_unix: bool,
+    /// A process that was forked from this one shares the stream, and must not touch it.
+    home: Home,
 }
 
 impl Socket {
@@ -64,6 +68,7 @@ impl Socket {
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when nothing is there; otherwise the connection has failed.
     pub fn read_vectored(&self, segments: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.check_home()?;
         sys::read_vectored(self.fd.as_fd(), segments)
     }
 
@@ -74,6 +79,7 @@ impl Socket {
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when the socket takes nothing now; otherwise the connection
     /// has failed.
     pub fn write_vectored(&self, segments: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.check_home()?;
         sys::write_vectored(self.fd.as_fd(), segments)
     }
 
@@ -91,6 +97,7 @@ impl Socket {
     /// # Errors
     /// [`NotConnected`](io::ErrorKind::NotConnected) when the connection is already gone.
     pub fn shutdown(&self) -> io::Result<()> {
+        self.check_home()?;
         sys::shutdown(self.fd.as_fd())
     }
 
@@ -99,7 +106,12 @@ impl Socket {
     /// # Errors
     /// [`NotConnected`](io::ErrorKind::NotConnected) when the connection is already gone.
     pub fn shutdown_write(&self) -> io::Result<()> {
+        self.check_home()?;
         sys::shutdown_write(self.fd.as_fd())
+    }
+
+    fn check_home(&self) -> io::Result<()> {
+        if self.home.is_here() { Ok(()) } else { Err(not_here()) }
     }
 
     /// Who is at the other end, for people: `tcp://10.0.0.7:40112`, or `ipc:///run/x.sock (pid 71, uid
@@ -117,7 +129,12 @@ impl Socket {
     fn from_tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Socket> {
         stream.set_nonblocking(true)?;
         sys::tune_tcp(stream.as_fd(), MIN_BACKLOG_BYTES)?;
-        Ok(Socket { fd: stream.into(), peer: listener::tcp_address(peer).to_string(), is_unix: false })
+        Ok(Socket {
+            fd: stream.into(),
+            peer: listener::tcp_address(peer).to_string(),
+            is_unix: false,
+            home: Home::here(),
+        })
     }
 
     /// Tunes a Unix stream of the socket at `address`.
@@ -128,7 +145,7 @@ impl Socket {
             Ok((pid, uid)) => format!("{address} (pid {pid}, uid {uid})"),
             Err(_) => address.to_string(),
         };
-        Ok(Socket { fd: stream.into(), peer, is_unix: true })
+        Ok(Socket { fd: stream.into(), peer, is_unix: true, home: Home::here() })
     }
 }
 
@@ -147,14 +164,17 @@ impl AsRawFd for Socket {
 /// On `&Socket`, since a poller registers it anew while other threads read and write.
 impl Source for &Socket {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_home()?;
         SourceFd(&self.as_raw_fd()).register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.check_home()?;
         SourceFd(&self.as_raw_fd()).reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.check_home()?;
         SourceFd(&self.as_raw_fd()).deregister(registry)
     }
 }

@@ -201,6 +201,9 @@ pub enum SendError {
         /// The limit of the peer's hello.
         max_open_calls: u32,
     },
+    /// This process was forked from the one whose connection it is.
+    #[error("the connection belongs to the process that this one was forked from")]
+    Forked,
     /// The call to answer has been answered, or was withdrawn.
     #[error("call {id} is not open: it was answered, or withdrawn by its caller")]
     NotOpen {

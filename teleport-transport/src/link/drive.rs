@@ -120,7 +120,7 @@ pub struct Driver {
 impl Link {
     /// None if the link is over, or another thread has the right.
     pub fn drive(self: &Arc<Self>) -> Option<Driver> {
-        if self.closed.get().is_some() || self.driven.swap(true, Ordering::SeqCst) {
+        if self.closed.get().is_some() || !self.poller.is_here() || self.driven.swap(true, Ordering::SeqCst) {
             return None;
         }
         self.drives.fetch_add(1, Ordering::Relaxed);

@@ -273,6 +273,7 @@ impl Link {
     /// # Errors
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+        self.check_home()?;
         let _bin = Bin::open();
         let mut outbound = self.outbound.lock();
         let id = outbound.push_call(message, register)?;
@@ -288,6 +289,11 @@ impl Link {
         Ok(id)
     }
 
+    /// Before any lock, which a thread that is not here may hold.
+    fn check_home(&self) -> Result<(), SendError> {
+        if self.poller.is_here() { Ok(()) } else { Err(SendError::Forked) }
+    }
+
     /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget
     /// whether or not there is room, until the last of it is on its way. Keep a connection that does not fetch its results
     /// from making more of them with [`await_drain`](Link::await_drain).
@@ -295,6 +301,7 @@ impl Link {
     /// # Errors
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        self.check_home()?;
         let _bin = Bin::open();
         let mut outbound = self.outbound.lock();
         self.queue_answer(&mut outbound, id, message)?;

@@ -26,6 +26,7 @@ use self::timers::Timers;
 use crate::budget::{Budget, Charge};
 use crate::config::Config;
 use crate::connection::{Closed, Role};
+use crate::home::{Home, not_here};
 use crate::link::{Guard, Handler, Link, Scratch, Turn};
 use crate::socket::{AcceptError, Listener, Socket};
 use crate::spin::SharedSpin;
@@ -85,6 +86,8 @@ struct Shared {
     registry: Registry,
     waker: Waker,
     commands: Sender<Command>,
+    /// A process that was forked from this one has no such thread.
+    home: Home,
 }
 
 /// Keys of links and listeners are never reused, so that an event for one that is gone finds nothing.
@@ -135,6 +138,7 @@ impl Drop for PollerThread {
     fn drop(&mut self) {
         self.poller.send(Command::Stop);
         if let Some(thread) = self.thread.take()
+            && self.poller.is_here()
             && thread.thread().id() != std::thread::current().id()
         {
             // The thread's panic was printed by its hook; there is nobody else to tell.
@@ -149,17 +153,18 @@ impl Poller {
         let (commands, receiver) = crossbeam_channel::unbounded();
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        Ok((Poller { shared: Arc::new(Shared { registry, waker, commands }) }, receiver))
+        Ok((Poller { shared: Arc::new(Shared { registry, waker, commands, home: Home::here() }) }, receiver))
     }
 
     /// The poller that all clients of this process share; it starts with the first one and never ends.
     ///
     /// # Errors
-    /// What the system says when it has no descriptor or thread left.
+    /// What the system says when it has no descriptor or thread left. In a process that was forked from one whose clients had
+    /// started it: it is not here.
     pub fn shared() -> io::Result<&'static Poller> {
         static SHARED: OnceLock<PollerThread> = OnceLock::new();
         if let Some(thread) = SHARED.get() {
-            return Ok(thread.poller());
+            return if thread.poller.is_here() { Ok(thread.poller()) } else { Err(not_here()) };
         }
         let started = PollerThread::start("teleport-poller")?;
         Ok(SHARED.get_or_init(|| started).poller())
@@ -206,8 +211,17 @@ impl Poller {
         &self.shared.registry
     }
 
-    /// False if the poller has ended. It has dropped all its links then: nothing is left to do for them.
+    /// Whether its thread is one of this process, and not of the one that this was forked from.
+    pub(crate) fn is_here(&self) -> bool {
+        self.shared.home.is_here()
+    }
+
+    /// False if the poller has ended. It has dropped all its links then: nothing is left to do for them. False too in a process
+    /// that was forked from the poller's: it is not here.
     pub(crate) fn send(&self, command: Command) -> bool {
+        if !self.is_here() {
+            return false;
+        }
         let sent = self.shared.commands.send(command).is_ok();
         if sent && let Err(error) = self.shared.waker.wake() {
             tracing::error!(%error, "cannot wake a poller");
@@ -227,7 +241,7 @@ impl Drop for Listening {
     fn drop(&mut self) {
         let (done, closed) = crossbeam_channel::bounded(1);
         self.poller.send(Command::Unlisten(self.key, done));
-        if !on_poller_thread() {
+        if !on_poller_thread() && self.poller.is_here() {
             // Fails when the poller has stopped, which closed the listener too.
             let _ = closed.recv();
         }

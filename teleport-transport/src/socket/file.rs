@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::error::BindError;
 use crate::address::Address;
+use crate::home::Home;
 use crate::sys::{self, DirectoryLock};
 
 /// Holders do four system calls under it; one that keeps it longer is stopped or means harm.
@@ -43,7 +44,7 @@ pub(super) struct SocketFile {
     /// its number: a `SocketFile` must be dropped before its listener.
     identity: (u64, u64),
     /// A forked child inherits the value, and must not remove its parent's file.
-    owner: u32,
+    home: Home,
 }
 
 impl SocketFile {
@@ -59,14 +60,14 @@ impl SocketFile {
             _ => io_error(source),
         })?;
         let identity = identity(path).map_err(io_error)?;
-        let file = SocketFile { path: path.to_owned(), identity, owner: std::process::id() };
+        let file = SocketFile { path: path.to_owned(), identity, home: Home::here() };
         Ok((listener, file))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
+        if !self.home.is_here() {
             return;
         }
         // Without the lock another server might put its file there between the comparison and the removal; a
@@ -147,10 +148,10 @@ mod tests {
     fn a_forked_child_leaves_the_file() {
         let path = std::env::temp_dir().join(format!("teleport-fork-{}", std::process::id()));
         let (_listener, mut file) = SocketFile::bind(&path).unwrap();
-        let parent = std::mem::replace(&mut file.owner, 0); // as a child sees it
+        let parent = std::mem::replace(&mut file.home, Home::elsewhere()); // as a child sees it
         drop(file);
         assert!(path.exists());
-        drop(SocketFile { identity: identity(&path).unwrap(), path: path.clone(), owner: parent });
+        drop(SocketFile { identity: identity(&path).unwrap(), path: path.clone(), home: parent });
         assert!(!path.exists());
     }
 }

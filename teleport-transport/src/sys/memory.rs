@@ -7,12 +7,15 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use teleport_wire::Buffer;
 
 /// From here on a block is mapped, so that giving it back really gives it back.
 const MIN_MAPPED_BYTES: usize = 1 << 20;
+/// A multiple of every system's page.
+const PAGE_BYTES: usize = 64 << 10;
 /// The huge page of x86-64, and of AArch64 with pages of 4 KiB.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -164,6 +167,20 @@ impl Drop for Mapping {
             tracing::debug!(%error, bytes = self.bytes, "memory stays mapped");
         }
     }
+}
+
+/// A number that is zero at first, and again in every copy that `fork` makes of this process; none where the system does not do
+/// that. It is there for as long as the process.
+pub(crate) fn number_cleared_by_fork() -> Option<&'static AtomicU32> {
+    let mapping = Mapping::new(PAGE_BYTES)?;
+    // SAFETY: the range is this mapping, and the advice changes its content in copies alone, to zeros.
+    unsafe { madvise(mapping.start, mapping.bytes, MmapAdvise::MADV_WIPEONFORK) }.ok()?;
+    let number = mapping.start.cast::<AtomicU32>();
+    // Never unmapped.
+    std::mem::forget(mapping);
+    // SAFETY: it is the start of a page of zeros, which is a number, lives as long as the process, and is used through this
+    // reference alone.
+    Some(unsafe { number.as_ref() })
 }
 
 #[cfg(test)]
