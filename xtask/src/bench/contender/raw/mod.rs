@@ -5,7 +5,7 @@
 //! many warm messages as are in flight, with reads of at most 1 MiB that may end in the middle of a message. Small messages
 //! go many to a write: the client sends as many as were answered, and the server answers all that one read has brought.
 //! Waiting is done in one of two ways, of which the report takes the better one for each row: a read that blocks, or one that
-//! looks for [`SPIN`] before it blocks, as Teleport does.
+//! looks for a moment before it blocks, as Teleport does.
 //! The memory is of the same kind as Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a
 //! program can do that knows beforehand what comes.
 
