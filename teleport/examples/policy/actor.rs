@@ -1,18 +1,16 @@
 //! A process of actors, each of which walks about in a small world of its own as the policy tells it.
 //!
 //! Flow: observe -> `act` on the server -> step, again and again, on a thread for each actor; their latencies go to the server
-//! now and then, with `report`. It ends, after the step that each is at, when its parent wants it to or is gone.
+//! now and then, with `report`. It ends, after the step that each is at, when it is to stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::SIGINT;
-use teleport::{Array, BoxError, Client, Tree, tree};
+use teleport::{Array, BoxError, Client, Stop, Tree, tree};
 
-use crate::common::end_with_parent;
 use crate::latency::Latencies;
 
 /// Pixels along each side of an observation.
@@ -25,9 +23,6 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// An actor that waits longer than this for an action fails.
 const MAX_LATENCY: Duration = Duration::from_secs(30);
-
-/// How long its last steps may take a process.
-const MAX_LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Steps after which a world starts anew.
 const EPISODE: u32 = 200;
@@ -42,48 +37,35 @@ struct Shared {
     latencies: Mutex<Latencies>,
 }
 
-/// Runs so many actors until the parent ends this process.
-pub(crate) fn run(server: &str, index: u32, actors: u32) -> Result<(), BoxError> {
-    // Ctrl-C in a terminal goes to all processes: the parent hears it and ends this one, after the last steps.
-    signal_hook::flag::register(SIGINT, Arc::default())?;
-    let (tell, told) = mpsc::channel();
-    let parent = tell.clone();
-    end_with_parent(move || {
-        // Nobody listens once an actor has failed.
-        let _ = parent.send(Ok(()));
-        drop(parent);
-        // The last steps are made long before, unless the parent is gone and nobody answers them.
-        thread::sleep(MAX_LAST_STEPS);
-        std::process::exit(1);
-    });
-    let client = Client::builder(server)
+/// What a process of actors does: runs so many until it is to stop, and then their last steps.
+pub(crate) fn run((server, index, actors): (String, u32, u32), stop: &Stop) -> Result<(), BoxError> {
+    let client = Client::builder(&server)
         .name(&format!("actors-{index}"))
         .max_inflight(actors as usize + 1) // one more for reports
         .connect()?;
+    client.call("ready", ()).deadline(MAX_LATENCY).wait()?;
     let shared = Arc::new(Shared { client, is_over: AtomicBool::default(), latencies: Mutex::default() });
-    // Once it is answered, the server counts this client.
-    shared.report()?;
-    println!("connected");
+    let (fail, failed) = mpsc::channel();
     for actor in index * actors..(index + 1) * actors {
-        let (shared, tell) = (shared.clone(), tell.clone());
+        let (shared, fail) = (shared.clone(), fail.clone());
         thread::spawn(move || {
             if let Err(error) = shared.act(World::new(actor)) {
                 // Nobody listens once another has failed.
-                let _ = tell.send(Err(error));
+                let _ = fail.send(error);
             }
         });
     }
-    drop(tell);
-    loop {
-        match told.recv_timeout(REPORT_EVERY) {
-            Err(RecvTimeoutError::Timeout) => shared.report()?,
-            Ok(result) => break result?,
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+    drop(fail);
+    while stop.sleep(REPORT_EVERY) {
+        match failed.try_recv() {
+            Err(TryRecvError::Empty) => shared.report()?,
+            Err(TryRecvError::Disconnected) => return Ok(()),
+            Ok(error) => return Err(error),
         }
     }
     shared.is_over.store(true, Ordering::Relaxed);
-    // Until each has made its last step, and none of them can tell anything.
-    told.into_iter().collect()
+    // Until each has made its last step.
+    failed.into_iter().next().map_or(Ok(()), Err)
 }
 
 impl Shared {

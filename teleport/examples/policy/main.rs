@@ -21,13 +21,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use common::Again;
 use latency::Latencies;
 use model::Policy;
 use show::{Screen, Sight, Totals};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
-use teleport::{Batch, BoxError, Method, Methods, Server, ServerHandle};
+use teleport::{Batch, BoxError, Method, Methods, Process, Server, ServerHandle};
 
 /// Serve a policy to simulated actors in processes of their own, in batches.
 #[derive(Parser)]
@@ -50,24 +49,17 @@ struct Options {
     /// How long to go on
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// In a process of actors: where the server is
-    #[arg(long, hide = true)]
-    server: Option<String>,
-    /// In a process of actors: which one it is
-    #[arg(long, hide = true, default_value_t = 0)]
-    index: u32,
 }
+
+/// How long a process of actors may take for its last steps.
+const MAX_LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// How long one may take to connect.
+const MAX_START: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    common::exit(run())
-}
-
-fn run() -> Result<(), BoxError> {
-    let options = Options::parse();
-    match &options.server {
-        Some(server) => actor::run(server, options.index, options.actors),
-        None => serve(&options),
-    }
+    teleport::init(); // first line: a process of actors starts its function here and never returns
+    common::exit(serve(&Options::parse()))
 }
 
 fn serve(options: &Options) -> Result<(), BoxError> {
@@ -77,11 +69,18 @@ fn serve(options: &Options) -> Result<(), BoxError> {
         .map_err(|error| format!("--max-wait {}: {error}", options.max_wait))?;
     let interrupted = on_interrupt()?;
     let (policy, latencies) = (Policy::new(), Arc::new(Mutex::new(Latencies::default())));
-    let reported = latencies.clone();
+    let (reported, (tell_ready, ready)) = (latencies.clone(), mpsc::channel());
     let methods = Methods::new()
         .register(
             "act",
             Method::batched(Batch::up_to(options.batch).max_wait(max_wait), move |x, cx| policy.act(x, &cx)),
+        )
+        .register(
+            "ready",
+            Method::inline(move |(): ()| {
+                // Nobody listens any more when the start has failed.
+                let _ = tell_ready.send(());
+            }),
         )
         .register(
             "report",
@@ -92,15 +91,31 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     let server = Server::bind("tcp://127.0.0.1:0")?.workers(options.workers as usize).start(methods)?;
     let (actors, address) = (options.processes * options.actors, server.address().to_string());
     println!("{actors} actors in {} processes, batches of up to {}", options.processes, options.batch);
-    let processes = (0..options.processes)
-        .map(|index| start_actors(&address, index, options.actors))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut processes = Vec::new();
+    for index in 0..options.processes {
+        let process = Process::stoppable(
+            format!("actors-{index}"),
+            actor::run,
+            (address.clone(), index, options.actors),
+        );
+        process.start()?;
+        processes.push(process);
+    }
+    for process in &processes {
+        if ready.recv_timeout(MAX_START).is_err() {
+            process.check()?;
+            return Err(format!("not all processes of actors have connected within {MAX_START:?}").into());
+        }
+    }
 
     let end = Instant::now() + seconds;
     let look = || Sight::of(&server, &latencies.lock().expect("nobody panics with it"));
     let totals = watch(&server, options, &interrupted, end, look)?;
     // Each makes its last step while the server still answers.
-    processes.into_iter().try_for_each(Again::end)?;
+    for process in &processes {
+        process.stop(MAX_LAST_STEPS)?;
+        process.join()?;
+    }
     server.check()?;
     totals.show(actors, options.processes);
     Ok(())
@@ -128,14 +143,6 @@ fn watch(
     }
     screen.end()?;
     Ok(look().since(&first))
-}
-
-/// Starts a process of actors, and waits until it has connected and begins.
-fn start_actors(server: &str, index: u32, actors: u32) -> Result<Again, BoxError> {
-    let (index, actors) = (index.to_string(), actors.to_string());
-    let mut process = Again::start(&["--server", server, "--index", &index, "--actors", &actors])?;
-    process.line()?;
-    Ok(process)
 }
 
 /// Tells of the first Ctrl-C. The second ends this process at once.
