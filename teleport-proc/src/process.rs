@@ -148,7 +148,8 @@ impl<R> Process<R> {
     /// That is only sound while this process has one thread, which [`start`](Process::start) checks: otherwise it fails and
     /// names them. What the copy writes to its memory it copies first; and so does this process, as long as the copy runs.
     ///
-    /// The copy must not use what this process talks with, such as clients and servers: it has the same sockets.
+    /// What this process talks with is not the copy's, which has the same sockets: clients and servers of Teleport refuse to work
+    /// there, others may not notice.
     pub fn fork<T, N>(
         name: impl Into<String>,
         closure: impl FnOnce(&Stop) -> T + Send + 'static,

@@ -100,7 +100,8 @@ impl ServerHandle {
     /// From a thread of the server itself, such as inside a function, it asks for the server to close and does not wait.
     ///
     /// # Errors
-    /// [`ServeError::StillRunning`], or what ended the server before; each is told once.
+    /// [`ServeError::StillRunning`], or what ended the server before; each is told once. In a process that was forked from the
+    /// server's [`ServeError::Forked`], and nothing happens.
     pub fn close(&self) -> Result<(), ServeError> {
         self.end(None)
     }
@@ -126,7 +127,8 @@ impl ServerHandle {
     ///
     /// # Errors
     /// What ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself
-    /// [`ServeError::OnOwnThread`], and the server closes.
+    /// [`ServeError::OnOwnThread`], and the server closes. In a process that was forked from the server's
+    /// [`ServeError::Forked`].
     pub fn join(self) -> Result<(), ServeError> {
         self.core.lifecycle.wait_closed()
     }

@@ -5,10 +5,12 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, ExitCode};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use teleport::{BoxError, Process, proc_alive};
+use teleport::{BoxError, Client, Method, Methods, Process, Server, proc_alive};
 
 /// Each process starts so many like itself, ...
 const CHILDREN: u32 = 2;
@@ -16,19 +18,31 @@ const CHILDREN: u32 = 2;
 /// ... down to this depth.
 const DEPTH: u32 = 3;
 
+/// How often the tree is asked whether all is well with it while it grows.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     teleport::init(); // first line: a process starts its function here and never returns
     common::exit(run())
 }
 
 fn run() -> Result<(), BoxError> {
-    let process = Process::new(name(0), grow, 0).grace(Duration::from_millis(200));
+    let (tell, grown) = mpsc::channel();
+    let grown_one = move |(): ()| tell.send(()).map_err(BoxError::from);
+    let methods = Methods::new().register("grown", Method::inline(grown_one));
+    let server = Server::bind("tcp://127.0.0.1:0")?.start(methods)?;
+    let process = Process::new(name(0), grow, (0, server.address().to_string()));
+    let process = process.grace(Duration::from_millis(200));
     process.start()?;
-    let root = std::process::id();
-    while grown(root).len() < size() {
-        std::thread::sleep(Duration::from_millis(10)); // nobody tells
-        process.check()?;
+    let mut missing = size();
+    while missing > 0 {
+        match grown.recv_timeout(LOOK_EVERY) {
+            Ok(()) => missing -= 1,
+            Err(RecvTimeoutError::Timeout) => process.check()?,
+            Err(RecvTimeoutError::Disconnected) => return Err("the server has ended".into()),
+        }
     }
+    let root = std::process::id();
     show(root, 0);
     let all = below(root);
     process.kill()?;
@@ -37,13 +51,17 @@ fn run() -> Result<(), BoxError> {
     if left == 0 { Ok(()) } else { Err("some are left".into()) }
 }
 
-/// What each process does: starts its children and a program that does not want to end, and waits.
-fn grow(depth: u32) -> Result<(), BoxError> {
-    let script = "trap '' TERM; while true; do sleep 600; done";
-    let mut program = Command::new("setsid").args(["bash", "-c", script]).spawn()?;
+/// What each process does: starts its children and a program that does not want to end, tells so, and waits.
+fn grow((depth, server): (u32, String)) -> Result<(), BoxError> {
+    let script = "trap '' TERM; sleep 600 & echo grown; wait";
+    let mut program = Command::new("setsid").args(["bash", "-c", script]).stdout(Stdio::piped()).spawn()?;
     let next = if depth < DEPTH { CHILDREN } else { 0 };
-    let children: Vec<_> = (0..next).map(|_| Process::new(name(depth + 1), grow, depth + 1)).collect();
+    let child = |_| Process::new(name(depth + 1), grow, (depth + 1, server.clone()));
+    let children: Vec<_> = (0..next).map(child).collect();
     children.iter().try_for_each(Process::start)?;
+    let mut output = BufReader::new(program.stdout.take().ok_or("the program's output is piped")?);
+    output.read_line(&mut String::new())?;
+    Client::connect(&server)?.call("grown", ()).wait()?;
     program.wait()?;
     Ok(())
 }
@@ -55,11 +73,6 @@ fn name(depth: u32) -> String {
 /// How many processes `grow` makes of itself, over all depths.
 fn size() -> usize {
     (0..=DEPTH).map(|depth| CHILDREN.pow(depth) as usize).sum()
-}
-
-/// The processes that have a program of their own below them, as Linux lists them.
-fn grown(pid: u32) -> Vec<u32> {
-    below(pid).into_iter().filter(|pid| called(*pid) == "sleep").collect()
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -13,10 +13,10 @@ use super::protocol::{BATCH, CROWD_BATCH, Workload};
 const ROW_TIME: Duration = Duration::from_millis(3500);
 
 /// The same for a row about batches, whose contenders are alike: their ratios need fewer and shorter rounds.
-const BATCH_ROW_TIME: Duration = Duration::from_secs(2);
+const BATCH_ROW_TIME: Duration = Duration::from_millis(1500);
 
 /// The same for a point of a plot.
-const POINT_TIME: Duration = Duration::from_millis(900);
+const POINT_TIME: Duration = Duration::from_millis(600);
 
 const MIB: u64 = 1 << 20;
 
