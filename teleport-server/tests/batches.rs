@@ -485,3 +485,47 @@ fn a_client_tells_how_many_calls_it_will_have() {
     let _waiting = send_all(&client, "act", 0..2);
     until("both are there", || server.stats().queued == 2);
 }
+
+#[test]
+fn a_function_sees_who_called_for_each_row_and_how_long_they_wait() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let see = {
+        let seen = seen.clone();
+        move |x: Tree, cx: Context| {
+            let rows = (0..cx.rows()).map(|row| {
+                let call = cx.row(row);
+                (call.caller().to_owned(), call.time_left().is_some(), call.is_cancelled())
+            });
+            seen.lock().unwrap().extend(rows);
+            assert!(cx.time_left().is_some_and(|left| left <= 3600 * S), "the least of all");
+            assert!(!cx.is_cancelled());
+            x
+        }
+    };
+    let server = start(Methods::new().register("act", Method::batched(Batch::exact(2), see)));
+    let named = |name: &str| Client::with(&server, Config { name: name.into(), ..Config::default() });
+    let (patient, hurried) = (named("patient"), named("hurried"));
+    let waits = patient.send("act", observation(1));
+    until("it is there", || server.stats().queued == 1);
+    let head = CallHead { deadline: Some(3600 * S), ..CallHead::new("act") };
+    assert_eq!(hurried.send_head(&head, observation(2)).wait().unwrap(), observation(2));
+    assert_eq!(waits.wait().unwrap(), observation(1));
+    let expected = [("patient".to_owned(), false, false), ("hurried".to_owned(), true, false)];
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+#[test]
+fn an_adaptive_batch_does_not_wait_for_who_does_not_come() {
+    let batch = Batch::up_to(8).adaptive(3600 * S);
+    let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
+    let client = Client::connect(&server);
+    // One at a time: each is alone, however much was learned from those before.
+    for number in 0..100 {
+        assert_eq!(client.call("act", observation(number)).unwrap(), observation(number));
+    }
+    let sent = send_all(&client, "act", 0..64);
+    for (number, sent) in sent.into_iter().enumerate() {
+        assert_eq!(sent.wait().unwrap(), observation(number));
+    }
+    assert_eq!(server.batches("act").unwrap().calls, 164);
+}
