@@ -43,7 +43,7 @@ pub fn proc_alive(pid: u32) -> bool {
 /// [`StillRunning`](ProcError::StillRunning), and [`System`](ProcError::System) if the processes cannot be listed.
 pub fn kill_proc(pid: u32, grace: Duration) -> Result<(), ProcError> {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(()) };
-    end(Hunt::tree(pid), grace)
+    end(Hunt::tree(pid).map_err(failed())?, grace)
 }
 
 /// Ends every process that this one has started, in whatever way, and what those have started, as [`kill_proc`] does.
@@ -56,8 +56,11 @@ pub fn kill_subprocs(grace: Duration) -> Result<(), ProcError> {
     end(Hunt::below_this(), grace)
 }
 
+fn failed() -> impl FnOnce(std::io::Error) -> ProcError {
+    ProcError::system("cannot look at the processes that are to end")
+}
+
 fn end(mut hunt: Hunt, grace: Duration) -> Result<(), ProcError> {
-    let failed = || ProcError::system("cannot look at the processes that are to end");
     let over = |hunt: &mut Hunt| hunt.is_over().map_err(failed());
     if !grace.is_zero() {
         hunt.ask().map_err(failed())?;

@@ -3,8 +3,10 @@
 //! A tree is what a snapshot of all processes shows below a root, and what was found below it before: so those stay in
 //! it whose parent ended meanwhile, and who were handed to another. [`Hunt::ask`] sends SIGTERM. [`Hunt::strike`] first
 //! stops everything, again and again until nothing new shows up, since what is stopped starts nothing and keeps its
-//! place among the processes that its user may have; then it kills. To stop those that live for less than a snapshot
-//! takes, who start the next and end, it goes down the lists of children and stops each that it meets at once.
+//! place among the processes that its user may have; then it kills. Parents are stopped before their children, since
+//! some act when they see a child stop: a shell with jobs may end the group that it is in. To stop those that live for
+//! less than a snapshot takes, who start the next and end, it goes down the lists of children and stops each that it
+//! meets at once.
 //!
 //! Signals go through pidfds to processes whose start time is still what was seen, so never to another that got the
 //! number; or to children that nobody else could have waited for.
@@ -26,15 +28,21 @@ const MAX_FREEZE: Duration = Duration::from_millis(500);
 /// The processes below a root.
 #[derive(Debug)]
 pub(crate) struct Hunt {
-    root: i32,
-    /// Whether the root itself is to end.
-    with_root: bool,
+    root: Root,
     /// Whether the root is this process, and nothing but this thread waits for its children.
     is_guard: bool,
     /// Children of the root that stay, with all below them.
     spared: BTreeSet<i32>,
     /// All that were ever found and not known to be gone.
     found: BTreeMap<Id, Found>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Root {
+    /// This process, which itself stays.
+    This(i32),
+    /// One that is to end with all below it; none if it was gone from the start.
+    Other(Option<Id>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +55,7 @@ struct Found {
 impl Hunt {
     /// Everything below this process.
     pub(crate) fn below_this() -> Hunt {
-        Hunt::new(std::process::id() as i32, false)
+        Hunt::new(Root::This(std::process::id() as i32))
     }
 
     /// Everything below this process, which is a guard.
@@ -55,13 +63,13 @@ impl Hunt {
         Hunt { is_guard: true, ..Hunt::below_this() }
     }
 
-    /// A process and everything below it.
-    pub(crate) fn tree(root: i32) -> Hunt {
-        Hunt::new(root, true)
+    /// The process that has this number now, and everything below it.
+    pub(crate) fn tree(root: i32) -> io::Result<Hunt> {
+        Ok(Hunt::new(Root::Other(sys::process(root)?.map(|entry| entry.id))))
     }
 
-    fn new(root: i32, with_root: bool) -> Hunt {
-        Hunt { root, with_root, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
+    fn new(root: Root) -> Hunt {
+        Hunt { root, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
     }
 
     /// Leaves out these children of the root and all below them.
@@ -97,27 +105,41 @@ impl Hunt {
         Ok(self.found.keys().filter(|id| signal(**id, Signal::SIGKILL)).count())
     }
 
-    /// Goes down the lists of children and stops each that it meets. Says whether some were new.
+    /// Goes down the lists of children and stops each that it meets, parents before their children. Says whether some
+    /// were new.
     fn stop_met(&mut self) -> io::Result<bool> {
         let mut met_new = false;
+        let this = match self.root {
+            Root::This(pid) => Some(pid),
+            Root::Other(root) => {
+                let entry = root.map(|root| sys::process(root.pid)).transpose()?.flatten();
+                met_new = entry.is_some_and(|entry| Some(entry.id) == root && self.stop(&entry));
+                None
+            }
+        };
         let mut seen = self.spared.clone();
-        let mut next: Vec<i32> = self.found.keys().map(|id| id.pid).chain([self.root]).collect();
+        let mut next: Vec<i32> = self.found.keys().map(|id| id.pid).chain(this).collect();
         while let Some(pid) = next.pop() {
             for child in sys::children(pid).into_iter().filter(|child| seen.insert(*child)) {
-                if self.is_guard && pid == self.root {
+                if self.is_guard && Some(pid) == this {
                     sys::signal_child(child, Signal::SIGSTOP);
                 }
                 let Some(entry) = sys::process(child)? else { continue };
-                let new = Found { is_guard: is_guard(&entry), stopped: true };
-                let before = self.found.insert(entry.id, new);
-                if !before.is_some_and(|before| before.stopped) {
-                    met_new = true;
-                    signal(entry.id, Signal::SIGSTOP);
-                }
+                met_new |= self.stop(&entry);
                 next.push(child);
             }
         }
         Ok(met_new)
+    }
+
+    /// Stops a process of the tree, unless it was stopped before. Says whether it was not.
+    fn stop(&mut self, entry: &Entry) -> bool {
+        let before = self.found.insert(entry.id, Found { is_guard: is_guard(entry), stopped: true });
+        let is_new = !before.is_some_and(|before| before.stopped);
+        if is_new {
+            signal(entry.id, Signal::SIGSTOP);
+        }
+        is_new
     }
 
     /// **Blocks** until all that were found have ended, at most until `deadline`; `with_guards`, or without those. Says
@@ -150,15 +172,18 @@ impl Hunt {
     fn look(&mut self) -> io::Result<Tree> {
         let tree = Tree::new(sys::processes()?);
         self.found.retain(|id, _| tree.has(*id));
-        let mut starts: Vec<i32> = self.found.keys().map(|id| id.pid).collect();
-        starts.push(self.root);
+        let root = match self.root {
+            Root::This(pid) => Some(pid),
+            Root::Other(root) => root.filter(|root| tree.has(*root)).map(|root| root.pid),
+        };
+        let starts = self.found.keys().map(|id| id.pid).chain(root).collect();
         let mut add = |entry: &Entry| {
             let new = Found { is_guard: is_guard(entry), stopped: false };
             // One that was seen between its fork and its exec may have got its name only now.
             self.found.entry(entry.id).or_insert(new).is_guard = new.is_guard;
         };
-        if self.with_root {
-            tree.entries.get(&self.root).into_iter().for_each(&mut add);
+        if let Root::Other(_) = self.root {
+            root.and_then(|root| tree.entries.get(&root)).into_iter().for_each(&mut add);
         }
         tree.walk(starts, &self.spared, add);
         Ok(tree)

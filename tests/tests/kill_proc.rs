@@ -1,18 +1,20 @@
 //! Ending trees of processes by number: what they started, in whatever way, and also when they do not want to.
 
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use teleport::{kill_proc, proc_alive};
 use teleport_tests::{marked, new_mark, until_marked, until_none_left, watched};
 
 /// Longer than the watchdog waits: who waits it out hangs.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Starts a script with a mark that all its processes have.
+/// Starts a script with a mark that all its processes have, in a group of its own: some shells signal all of theirs.
 fn shell(script: &str) -> (Child, String) {
     let mark = new_mark();
-    let child = Command::new("bash").args(["-c", script]).envs(marked(&mark)).spawn();
+    let child = Command::new("bash").args(["-c", script]).envs(marked(&mark)).process_group(0).spawn();
     (child.expect("there is bash"), mark)
 }
 
@@ -25,7 +27,15 @@ fn ends(script: &'static str, processes: usize, grace: Duration) {
         kill_proc(child.id(), grace).expect("it ends");
         assert!(!proc_alive(child.id()), "it is a zombie, which does not run");
         until_none_left(&mark);
-        child.wait().expect("it is a child of this process");
+        let ended = child.wait().expect("it is a child of this process").signal();
+        if grace.is_zero() {
+            // Also a shell whose jobs stop before it does: that one would end its group with SIGTERM.
+            assert_eq!(
+                ended,
+                Some(Signal::SIGKILL as i32),
+                "it was stopped first of all, so it did nothing of its own"
+            );
+        }
         kill_proc(child.id(), grace).expect("it ends"); // there is nothing to end any more, which is no error
     });
 }
