@@ -17,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cgroup::Place;
 use crate::error::ProcError;
 use crate::hunt::{GUARD_NAME, Hunt};
 use crate::init::{self, MARKER};
@@ -180,6 +181,8 @@ struct Guard {
     owner: ProcessFd,
     watch: Watch,
     keepers: BTreeSet<i32>,
+    /// Where cgroups may be made.
+    place: Option<Place>,
 }
 
 impl Guard {
@@ -200,8 +203,11 @@ impl Guard {
         let [a, b] = watch.descriptors();
         // SAFETY: nothing in this process, which leaves without destructors, uses others from here on.
         unsafe { sys::close_all_but(&[0, 1, 2, socket.as_raw_fd(), owner.as_fd().as_raw_fd(), a, b]) };
+        let place = Place::delegated();
+        // What an earlier owner has left there ends before anything starts: it may have a port, or a file.
+        place.iter().for_each(Place::sweep);
         wire::tell(&socket, Word::Ready, &[])?;
-        Ok(Guard { socket, owner, watch, keepers: BTreeSet::new() })
+        Ok(Guard { socket, owner, watch, keepers: BTreeSet::new(), place })
     }
 
     fn run(mut self) -> ! {
@@ -239,7 +245,7 @@ impl Guard {
             Ok(Fork::Parent { child }) => {
                 self.keepers.insert(child);
             }
-            Ok(Fork::Child) => keeper::start(control, self.owner.again(), fds),
+            Ok(Fork::Child) => keeper::start(control, self.owner.again(), self.place.as_ref(), fds),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 let _ = wire::tell(&control, Word::Failed { step: Step::Fork, errno }, &[]);
@@ -268,6 +274,7 @@ impl Guard {
         while let Ok(Reaped::Ended(pid, _)) = sys::reap_any() {
             self.keepers.remove(&pid);
         }
+        self.place.iter().for_each(Place::sweep);
     }
 
     /// Kills everything below this process until nothing is left, and ends.
@@ -282,7 +289,10 @@ impl Guard {
                 match sys::reap_any() {
                     Ok(Reaped::Ended(..)) => {}
                     Ok(Reaped::None) => break,
-                    Ok(Reaped::NoChildren) | Err(_) => sys::leave(0),
+                    Ok(Reaped::NoChildren) | Err(_) => {
+                        self.place.iter().for_each(Place::sweep);
+                        sys::leave(0)
+                    }
                 }
             }
             if !matches!(struck, Ok(1..)) {

@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use crate::cgroup::{Cgroup, Place};
 use crate::exit::Exit;
 use crate::hunt::{GUARD_NAME, Hunt};
 use crate::init;
@@ -28,7 +29,12 @@ const RETRY: Duration = Duration::from_millis(100);
 const STRIKE_TIME: Duration = Duration::from_secs(1);
 
 /// What the guardian does in a process that it has just forked; `fds` came with the request, after the keeper's socket.
-pub(crate) fn start(control: OwnedFd, owner: io::Result<ProcessFd>, fds: impl Iterator<Item = OwnedFd>) -> ! {
+pub(crate) fn start(
+    control: OwnedFd,
+    owner: io::Result<ProcessFd>,
+    place: Option<&Place>,
+    fds: impl Iterator<Item = OwnedFd>,
+) -> ! {
     let mut fds = fds;
     let wanted = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let received = (|| {
@@ -40,7 +46,7 @@ pub(crate) fn start(control: OwnedFd, owner: io::Result<ProcessFd>, fds: impl It
     })();
     match received {
         Ok((head, folder, descriptors)) => {
-            keep(control, owner, head.grace, || execute(&head, &folder, &descriptors))
+            keep(control, owner, place, head.grace, |cgroup| execute(&head, &folder, &descriptors, cgroup))
         }
         Err(error) => fail(&control, Step::Receive, &error),
     }
@@ -48,26 +54,34 @@ pub(crate) fn start(control: OwnedFd, owner: io::Result<ProcessFd>, fds: impl It
 
 /// Makes a keeper of this process, which has just been forked.
 ///
-/// `start` makes the process that it keeps, and gives its number; it runs once everything else is ready.
+/// `start` makes the process that it keeps, in the cgroup that it is for if there is one, and gives its number; it runs
+/// once everything else is ready.
 pub(crate) fn keep(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
+    place: Option<&Place>,
     grace: Duration,
-    start: impl FnOnce() -> Result<i32, (Step, io::Error)>,
+    start: impl FnOnce(Option<&Cgroup>) -> Result<i32, (Step, io::Error)>,
 ) -> ! {
     let _never_unwinds = Never;
     let prepared = prepare().and_then(|()| Watch::new(owner?));
     let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
-    let child = start().unwrap_or_else(|(step, error)| fail(&control, step, &error));
+    let cgroup = place.and_then(Place::make);
+    let child = start(cgroup.as_ref()).unwrap_or_else(|(step, error)| {
+        cgroup.iter().for_each(Cgroup::remove);
+        fail(&control, step, &error)
+    });
     sys::ignore_signals();
     // Shows its owner when it is gone itself. Without a descriptor left it does not.
     let this = ProcessFd::open(std::process::id() as i32).ok();
     let this: Vec<_> = this.iter().filter_map(ProcessFd::sendable).collect();
     // A failure is that the owner is gone, which shows soon.
     let _ = wire::tell(&control, Word::Started { pid: child }, &this);
-    let [a, b] = watch.descriptors();
+    let mut used = vec![control.as_raw_fd()];
+    used.extend(watch.descriptors());
+    used.extend(cgroup.iter().flat_map(Cgroup::descriptors));
     // SAFETY: this process leaves without destructors, and what it uses from here on is among those that stay.
-    unsafe { sys::close_all_but(&[control.as_raw_fd(), a, b]) };
+    unsafe { sys::close_all_but(&used) };
     Keeper {
         control: Some(control),
         watch,
@@ -76,6 +90,7 @@ pub(crate) fn keep(
         exit: None,
         deadline: None,
         hunt: Hunt::below_guard(),
+        cgroup,
     }
     .run()
 }
@@ -90,13 +105,18 @@ pub(crate) fn keep_forked(
     let _never_unwinds = Never;
     let handlers = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
     let number = control.as_raw_fd();
-    keep(control, owner, grace, move || {
+    keep(control, owner, Place::delegated().as_ref(), grace, move |cgroup| {
         match sys::fork_patiently(|| {}).map_err(|error| (Step::Fork, error))? {
             Fork::Parent { child } => Ok(child),
             Fork::Child => {
                 // SAFETY: the keeper's end of the socket is the keeper's alone, and this process comes back to nothing that
                 // would use it.
                 unsafe { sys::close(number) };
+                if let Some(cgroup) = cgroup {
+                    cgroup.enter();
+                    // SAFETY: as above.
+                    unsafe { cgroup.close() };
+                }
                 sys::leave_group();
                 let _ = sys::restore_signals(&handlers);
                 match work() {}
@@ -133,11 +153,13 @@ pub(crate) fn execute(
     head: &Head,
     folder: &OwnedFd,
     descriptors: &[OwnedFd],
+    cgroup: Option<&Cgroup>,
 ) -> Result<i32, (Step, io::Error)> {
     let forked = |error| (Step::Fork, error);
     let (mut read, write) = sys::pipe().map(|(read, write)| (File::from(read), write)).map_err(forked)?;
     match sys::fork_patiently(|| {}).map_err(forked)? {
         Fork::Child => {
+            cgroup.into_iter().for_each(Cgroup::enter);
             let error = init::execute(head, folder, descriptors);
             let errno = error.raw_os_error().unwrap_or(0);
             // The parent sees that it ended, in any case.
@@ -170,6 +192,7 @@ struct Keeper {
     /// When the grace is over, once the end was asked for.
     deadline: Option<Instant>,
     hunt: Hunt,
+    cgroup: Option<Cgroup>,
 }
 
 impl Keeper {
@@ -228,6 +251,8 @@ impl Keeper {
     fn kill(&mut self) -> ! {
         let mut is_left = self.reap();
         while is_left {
+            // At once, as far as it goes: what has left it is hunted.
+            self.cgroup.iter().for_each(Cgroup::kill);
             let struck = self.hunt.strike().and_then(|count| {
                 self.hunt.wait(true, Instant::now() + STRIKE_TIME)?;
                 Ok(count)
@@ -243,6 +268,7 @@ impl Keeper {
     }
 
     fn leave(&mut self) -> ! {
+        self.cgroup.iter().for_each(Cgroup::remove);
         if let (Some(control), Some(exit)) = (&self.control, self.exit) {
             // Nobody is left who wants to know.
             let _ = wire::tell(control, Word::Ended { exit }, &[]);

@@ -39,6 +39,7 @@
 compile_error!("teleport-proc needs Linux or another Unix system");
 
 mod by_pid;
+mod cgroup;
 mod channel;
 mod child;
 mod error;

@@ -38,7 +38,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// - when this process ends, in whatever way, SIGKILL included: at once.
 ///
 /// Two processes of this crate do that, so it also holds if one of them is killed with this process. Who kills
-/// all of them together leaves the rest running; against that, only a cgroup helps.
+/// all of them together leaves the rest running.
+///
+/// On Linux 5.14 or later, a process has a cgroup of its own where this program was delegated one (version 2): with
+/// `Delegate=yes` of systemd, or in a container that may write its cgroups. Then it is killed with one word, and what was
+/// left running ends before the next program in the same place starts a process.
 ///
 /// `R` is what the function returns. It is told as often as [`join`](Process::join) is called, and so are errors and panics.
 ///

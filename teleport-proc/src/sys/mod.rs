@@ -3,6 +3,7 @@
 //! Each function is one or two system calls with an `io::Result`; what they are for is decided by the modules that call
 //! them. Linux and the other Unix systems differ here and nowhere else. What is safe to call says so by being safe.
 
+mod cgroup;
 mod descriptor;
 mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use nix::poll::PollTimeout;
 
+pub(crate) use cgroup::{has_changed, is_delegated, set_delegated, try_lock};
 pub(crate) use descriptor::{
     any_readable, close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited,
     memory, null, readable, set_nonblocking,

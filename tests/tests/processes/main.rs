@@ -3,6 +3,7 @@
 //! Every process of a test carries its mark; at its end none may have it. `owner` is the program whose processes lose
 //! their owner.
 
+mod cgroups;
 mod ending;
 mod groups;
 mod owners;

@@ -161,12 +161,16 @@ fn kill_subprocs_ends_processes_too() {
     printed(&["subprocs"], |output| assert_eq!(output, "false true\nagain\n"));
 }
 
-fn children(process: u32) -> Vec<u32> {
+pub(crate) fn children(process: u32) -> Vec<u32> {
     let path = format!("/proc/{process}/task/{process}/children");
     let text = std::fs::read_to_string(path).expect("it is alive, on Linux");
     text.split_whitespace().map(|pid| pid.parse().expect("it is a number")).collect()
 }
 
-fn kill(process: u32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process as i32), Signal::SIGKILL).expect("it is there");
+pub(crate) fn kill(process: u32) {
+    signal(process, Signal::SIGKILL);
+}
+
+pub(crate) fn signal(process: u32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process as i32), signal).expect("it is there");
 }

@@ -1,0 +1,179 @@
+//! Processes in cgroups of their own, where one was delegated, and what is left of them when everybody is killed at once.
+//!
+//! To delegate one takes the superuser and cgroups of version 2 that may be written. Elsewhere nothing can be shown, and
+//! these tests say so and pass.
+#![allow(unsafe_code, reason = "no crate here reads and writes attributes of files")]
+
+use std::ffi::CString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
+use teleport_tests::{Program, count_marked, new_mark, until, until_none_left, watched};
+
+use crate::owners::{children, kill, signal};
+
+/// A cgroup for a test, below the one that it runs in.
+struct Own {
+    folder: PathBuf,
+}
+
+impl Own {
+    /// None where there can be none.
+    fn new() -> Option<Own> {
+        let cgroups = fs::read_to_string("/proc/self/cgroup").expect("this is Linux");
+        let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("this is Linux");
+        let mount =
+            mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+        let made = own.zip(mount).map(|(own, mount)| {
+            let folder = PathBuf::from(mount).join(own).join(format!("test-{}", new_mark()));
+            fs::create_dir(&folder).map(|()| Own { folder })
+        });
+        match made {
+            Some(Ok(own)) => Some(own),
+            other => {
+                eprintln!(
+                    "no cgroup can be made here, so nothing is shown: {:?}",
+                    other.and_then(Result::err)
+                );
+                None
+            }
+        }
+    }
+
+    /// As [`new`](Own::new), marked as what systemd delegates is.
+    fn delegated() -> Option<Own> {
+        let own = Own::new()?;
+        let folder = CString::new(own.folder.to_str().expect("it is text")).expect("it has no zeros");
+        // SAFETY: both are strings with an end, and the value is one byte long.
+        let result =
+            unsafe { libc::setxattr(folder.as_ptr(), c"user.delegate".as_ptr(), c"1".as_ptr().cast(), 1, 0) };
+        Errno::result(result).expect("Linux has these since 5.7");
+        Some(own)
+    }
+
+    /// Starts a program in it.
+    fn start(&self, program: &str, arguments: &str) -> Program {
+        let enter = format!("echo 0 > '{}/cgroup.procs'", self.folder.display());
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{enter} && exec '{program}' {arguments}")]);
+        Program::spawn(command)
+    }
+
+    /// Starts an owner in it.
+    fn owner(&self, arguments: &str) -> Program {
+        self.start(env!("CARGO_BIN_EXE_owner"), arguments)
+    }
+
+    /// How many there are below it.
+    fn below(&self) -> usize {
+        let entries = fs::read_dir(&self.folder).expect("it is there");
+        entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Refused if anything is left in it or below, which a test has then failed for.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Runs a test in a cgroup, which it must leave empty.
+fn leaves_none(own: fn() -> Option<Own>, test: impl FnOnce(&Own) + Send + 'static) {
+    watched(move || {
+        if let Some(own) = own() {
+            test(&own);
+            until("no cgroup is left", || own.below() == 0);
+            until("nothing is left in it", || fs::remove_dir(&own.folder).is_ok());
+        }
+    });
+}
+
+#[test]
+fn each_process_has_one_that_goes_with_it() {
+    leaves_none(Own::delegated, |own| {
+        let mut owner = own.owner("idle 3");
+        assert_eq!(owner.line(), "ready");
+        assert_eq!(own.below(), 3);
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+    });
+}
+
+#[test]
+fn there_is_none_where_none_was_delegated() {
+    leaves_none(Own::new, |own| {
+        let mut owner = own.owner("idle 3");
+        assert_eq!(owner.line(), "ready");
+        assert_eq!(own.below(), 0);
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+    });
+}
+
+#[test]
+fn all_that_is_said_of_trees_and_owners_holds_with_and_without() {
+    for own in [Own::delegated, Own::new] {
+        leaves_none(own, |own| {
+            let this = std::env::current_exe().expect("it has a path");
+            let tests = own.start(this.to_str().expect("it is text"), "--skip cgroups:: trees:: owners::");
+            let mark = tests.mark();
+            let ended = tests.wait();
+            assert!(ended.status.success(), "{}", ended.output);
+            until_none_left(&mark);
+        });
+    }
+}
+
+#[test]
+fn forks_have_them_too_and_what_is_in_one_may_divide_it() {
+    leaves_none(Own::delegated, |own| {
+        // A process that was forked, which has started another: that one's is below its own.
+        let mut owner = own.owner("fork");
+        assert_eq!(owner.line(), "ready");
+        assert_eq!(own.below(), 1);
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+    });
+}
+
+#[test]
+fn a_keeper_that_is_killed_leaves_none() {
+    leaves_none(Own::delegated, |own| {
+        let mut owner = own.owner("idle 3");
+        assert_eq!(owner.line(), "ready");
+        let guardian = children(owner.id()).pop().expect("it has a guardian");
+        kill(children(guardian)[0]);
+        until("its cgroup is gone", || own.below() == 2);
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+    });
+}
+
+#[test]
+fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
+    leaves_none(Own::delegated, |own| {
+        let mut owner = own.owner("idle 3");
+        assert_eq!(owner.line(), "ready");
+        let mark = owner.mark();
+        let guardian = children(owner.id()).pop().expect("it has a guardian");
+        let keepers = children(guardian);
+        let all = || keepers.iter().copied().chain([guardian]);
+        // Stopped before, they do nothing about it.
+        all().for_each(|process| signal(process, Signal::SIGSTOP));
+        all().for_each(kill);
+        owner.signal(Signal::SIGKILL);
+        until("the three that were kept are left", || count_marked(&mark) == 3);
+        let mut next = own.owner("idle 1");
+        assert_eq!(next.line(), "ready");
+        assert_eq!(count_marked(&mark), 0);
+        assert_eq!(own.below(), 1);
+        next.signal(Signal::SIGKILL);
+        until_none_left(&next.mark());
+    });
+}
