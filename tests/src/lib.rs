@@ -14,6 +14,7 @@
 //! - `memory.rs`: what results take that nobody reads, and what they never hold up
 //! - `threads.rs`: threads that are killed while they wait for a server
 //! - `forked.rs`: clients and servers in a process that was forked from theirs
+//! - `aborting.rs`: processes and threads of a program whose panics abort
 //! - `processes/`: functions in processes of their own, of which nothing is left whoever is killed
 //! - `kill_proc.rs`, `kill_subprocs.rs`: ending processes that do not want to
 //! - `arrays.rs`: every dtype and shape there and back, without copies

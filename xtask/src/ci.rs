@@ -114,7 +114,12 @@ impl Report {
 fn format() -> Result<String, Failure> {
     shell::run(&mut shell::cargo("fmt --all --check"))?;
     // What is outside the workspace.
-    for manifest in ["fuzz/Cargo.toml", "xtask/peers/Cargo.toml", "xtask/survivors/Cargo.toml"] {
+    for manifest in [
+        "fuzz/Cargo.toml",
+        "tests/aborting/Cargo.toml",
+        "xtask/peers/Cargo.toml",
+        "xtask/survivors/Cargo.toml",
+    ] {
         if shell::root().join(manifest).exists() {
             shell::run(shell::cargo("fmt --check --manifest-path").arg(manifest))?;
         }

@@ -49,10 +49,10 @@ enum Part {
     Processes,
 }
 
-/// The test program that takes owners, descriptors and processes away, in many orders.
-const PROCESSES: &str = "processes";
+/// The test programs that end processes and threads, and take owners, descriptors and processes away, in many orders.
+const PROCESSES: &[&str] = &["processes", "kill_proc", "kill_subprocs", "threads", "forked"];
 
-/// How often it runs in a long soak, and in a short one.
+/// How often they run in a long soak, and in a short one.
 const PROCESS_RUNS: u64 = 50;
 const SHORT_PROCESS_RUNS: u64 = 3;
 

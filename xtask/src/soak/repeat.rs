@@ -39,11 +39,11 @@ pub(super) fn soak(package: &str, time: Duration) -> Result<String, Failure> {
     under_load(programs(package)?, package, |programs, logs, tally| rounds(programs, time, logs, tally))
 }
 
-/// Runs one test program of [`PACKAGE`] so many times.
-pub(super) fn times(program: &str, count: u64) -> Result<String, Failure> {
+/// Runs some test programs of [`PACKAGE`] so many times.
+pub(super) fn times(names: &[&str], count: u64) -> Result<String, Failure> {
     let mut programs = programs(PACKAGE)?;
-    programs.retain(|found| found.name == program);
-    under_load(programs, program, |programs, logs, tally| {
+    programs.retain(|found| names.contains(&found.name.as_str()));
+    under_load(programs, &names.join(", "), |programs, logs, tally| {
         for round in 0..count {
             programs.iter().try_for_each(|program| program.run(first_seed() + round, logs, tally))?;
         }
