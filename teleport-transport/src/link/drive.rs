@@ -12,8 +12,8 @@
 //! Never blocks past the time given. Bounds: one driver a link; the read-ahead buffer is one a waiting thread.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -25,8 +25,9 @@ use crate::sys::EventFlag;
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
 struct Sleeper {
     thread: Thread,
-    /// Ends a sleep in `poll(2)`. None where the process had no descriptor left: then the thread does not drive.
-    flag: Option<EventFlag>,
+    /// Ends a sleep in `poll(2)`; made for the first. None where the process had no descriptor left: then the thread does
+    /// not drive.
+    flag: OnceLock<Option<EventFlag>>,
     /// Whether the thread is in `poll(2)`, or about to be.
     polls: AtomicBool,
     /// Whether it was woken since it last looked.
@@ -42,8 +43,10 @@ impl Wake for Sleeper {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(true, Ordering::SeqCst);
-        match &self.flag {
-            Some(flag) if self.polls.load(Ordering::SeqCst) => flag.raise(),
+        // In this order: where `polls` is set, the flag has been made.
+        let flag = if self.polls.load(Ordering::SeqCst) { self.flag.get() } else { None };
+        match flag {
+            Some(Some(flag)) => flag.raise(),
             _ => self.thread.unpark(),
         }
     }
@@ -51,9 +54,12 @@ impl Wake for Sleeper {
 
 impl Sleeper {
     fn new() -> Arc<Sleeper> {
-        let flag = EventFlag::new().ok();
-        let thread = thread::current();
+        let (flag, thread) = (OnceLock::new(), thread::current());
         Arc::new(Sleeper { thread, flag, polls: AtomicBool::new(false), woken: AtomicBool::new(false) })
+    }
+
+    fn flag(&self) -> Option<&EventFlag> {
+        self.flag.get_or_init(|| EventFlag::new().ok()).as_ref()
     }
 }
 
@@ -190,7 +196,7 @@ impl Driver {
 
     /// Whether the socket wants to be read; none if it is closed, or this thread cannot be woken from `poll(2)`.
     fn sleep(&self, sleeper: &Sleeper, until: Option<Instant>) -> Option<bool> {
-        let (flag, socket) = (sleeper.flag.as_ref()?, self.link.socket.read());
+        let (flag, socket) = (sleeper.flag()?, self.link.socket.read());
         sleeper.polls.store(true, Ordering::SeqCst);
         let woken = sleeper.woken.load(Ordering::SeqCst);
         let readable = socket.as_ref().map(|socket| !woken && flag.wait_with(socket, left_until(until)));

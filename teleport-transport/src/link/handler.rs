@@ -75,6 +75,13 @@ impl Wakers {
         self.0.push(waker);
     }
 
+    /// As [`push`](Wakers::push), unless it is there already.
+    pub fn push_once(&mut self, waker: &Waker) {
+        if !self.0.iter().any(|other| other.will_wake(waker)) {
+            self.0.push(waker.clone());
+        }
+    }
+
     /// Whether nobody is to be woken.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
