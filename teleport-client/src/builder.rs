@@ -201,13 +201,9 @@ impl ClientBuilder {
             dialler: dial::start,
         })
         .map_err(ClientError::System)?;
-        match dial::connect(&core) {
-            Ok(()) => Ok(Client::new(core)),
-            Err(error) => {
-                // Ends the thread that connects.
-                core.close(Duration::ZERO);
-                Err(error)
-            }
-        }
+        // Dropped where it does not come back with a connection, which ends the thread that connects.
+        let client = Client::new(core.clone());
+        dial::connect(&core)?;
+        Ok(client)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{Array, Element, IntoTree, Shape};
 use teleport_transport::{Lent, MemoryError, on_poller_thread};
@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::error::CallError;
 use crate::method::ToMethod;
 use crate::stats::ClientStats;
+use crate::wait::checkpoint;
 
 /// A connection to a server whose functions it calls. Clones share it; any number of threads may call.
 ///
@@ -22,8 +23,8 @@ use crate::stats::ClientStats;
 /// for that, up to `connect_timeout`.
 ///
 /// When the last clone is dropped, it **waits** for the calls whose futures were dropped, since nobody else does: up to
-/// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. On a poller's thread, and
-/// while a panic unwinds, it does not wait.
+/// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. On a poller's thread, while a
+/// panic unwinds, and in a thread that is killed, it does not wait, and all calls go on.
 ///
 /// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`], and nothing that is done with
 /// the client or its futures there, dropping them included, touches the connection. Start processes by executing a program.
@@ -144,7 +145,8 @@ impl Client {
 
     /// Closes the client for all its clones: takes no more calls, **waits** for those in flight up to `close_timeout`
     /// (default 10 s), says goodbye, and ends what is left with [`CallError::Closed`]. Closing again does nothing.
-    /// On a poller's thread it does not wait.
+    /// On a poller's thread it does not wait. With the feature `threads`, neither does a `Thread` of `teleport-proc` that is killed,
+    /// which unwinds once the client is closed.
     ///
     /// # Errors
     /// As [`check`](Client::check): the first failure of a call whose future was dropped.
@@ -153,8 +155,8 @@ impl Client {
         if !core.home.is_here() {
             return Ok(());
         }
-        let wait = if on_poller_thread() { Default::default() } else { core.settings.close_timeout };
-        core.close(wait);
+        core.close(if on_poller_thread() { Duration::ZERO } else { core.settings.close_timeout });
+        checkpoint();
         self.check()
     }
 }

@@ -9,11 +9,13 @@
 //! while it holds its own locks, so nothing that takes those is called under it.
 
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Mutex;
 use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
@@ -32,6 +34,7 @@ use crate::resolver::Resolver;
 use crate::state::{Acquired, GivenUp, Opening, Overdue, State, earliest};
 use crate::stats::Meter;
 use crate::timer::{Alarm, AlarmId, Timer};
+use crate::wait::{self, Killed};
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
@@ -88,8 +91,8 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) poller: Poller,
     pub(crate) state: Mutex<State<Arc<Link>>>,
-    /// Something changed that a connecting or closing thread waits for.
-    pub(crate) changed: Condvar,
+    /// Threads that wait for a change of the state, to connect or to close. Bound: one entry a thread.
+    watching: Mutex<Wakers>,
     timer: &'static Timer,
     alarm: AlarmId,
     pub(crate) meter: Meter,
@@ -116,7 +119,7 @@ impl Core {
             settings,
             poller,
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            watching: Mutex::default(),
             timer,
             alarm: AlarmId::new(),
             meter: Meter::new(now),
@@ -254,6 +257,40 @@ impl Core {
         self.settle(wakers);
     }
 
+    // ---- Waiting ----
+
+    /// **Blocks** until `look` finds something in the state, at most until `until`. In a thread that is killed it does not
+    /// return.
+    pub(crate) fn wait<T>(
+        &self,
+        until: Option<Instant>,
+        mut look: impl FnMut(&mut State<Arc<Link>>) -> Option<T>,
+    ) -> Option<T> {
+        wait::block_on(&mut None, until, |cx| self.poll_state(cx, &mut look))
+    }
+
+    fn poll_state<T>(
+        &self,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&mut State<Arc<Link>>) -> Option<T>,
+    ) -> Poll<T> {
+        let mut state = self.state.lock();
+        match look(&mut state) {
+            Some(found) => Poll::Ready(found),
+            None => {
+                // Under the lock: who changes the state has it first, and then finds the waker.
+                self.watching.lock().push_once(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Has those who wait for a change of the state look at it. Their wakers are those of threads, and take no lock.
+    pub(crate) fn notify(&self) {
+        let mut watching = mem::take(&mut *self.watching.lock());
+        watching.wake_all();
+    }
+
     // ---- Outcomes ----
 
     /// Hands an outcome to the call's future; where there is none, an error is kept for `check`.
@@ -344,7 +381,7 @@ impl Core {
             }
             (flights, state.needs_dial())
         };
-        self.changed.notify_all();
+        self.notify();
         let Some(flights) = flights else { return };
         tracing::info!(server = link.peer_address(), %reason, failed = flights.len(), "disconnected");
         for (flight, ran) in flights {
@@ -419,23 +456,21 @@ impl Core {
     }
 
     pub(crate) fn end_if_idle(&self, wakers: &mut Wakers) {
-        let ends = {
+        let (closing, ends) = {
             let state = self.state.lock();
-            let closing = state.is_closing();
-            if closing {
-                self.changed.notify_all();
-            }
-            closing && state.is_idle() && !state.is_over()
+            (state.is_closing(), state.is_closing() && state.is_idle() && !state.is_over())
         };
         if ends {
             self.end(wakers);
+        } else if closing {
+            self.notify();
         }
     }
 
     /// Says goodbye. Calls that are still in flight fail.
     fn end(&self, wakers: &mut Wakers) {
         let (door, flights) = self.state.lock().end(wakers);
-        self.changed.notify_all();
+        self.notify();
         for flight in flights {
             let error = CallError::Closed { method: flight.method.clone(), ran: Ran::Maybe };
             self.complete(&flight, Err(error), wakers);
@@ -445,55 +480,63 @@ impl Core {
         }
     }
 
-    /// Takes no more calls, waits up to `within` for the answers that `wanted` says are still waited for, and ends.
-    fn close_when(
-        &self,
-        within: Duration,
-        wanted: fn(&State<Arc<Link>>) -> bool,
-        spare: fn(&State<Arc<Link>>) -> bool,
-    ) {
+    /// Takes no more calls.
+    fn begin_close(&self) {
         // What this thread holds back, on this link or another, is waited for too.
         release_held();
         let mut wakers = Wakers::default();
-        let until = Instant::now().checked_add(within);
-        let mut state = self.state.lock();
-        state.begin_close(&mut wakers);
-        // They are waited for now, whether or not anyone will read them.
-        let deferred = state.flights();
-        MutexGuard::unlocked(&mut state, || {
-            for flight in deferred {
-                flight.expect();
-                self.send_for(&flight);
-            }
-        });
-        while !state.is_over() && wanted(&state) {
-            match until {
-                None => self.changed.wait(&mut state),
-                Some(until) if self.changed.wait_until(&mut state, until).timed_out() => break,
-                Some(_) => {}
-            }
-        }
-        let spared = !state.is_over() && spare(&state);
-        drop(state);
-        if !spared {
-            self.end(&mut wakers);
-        }
+        let deferred = {
+            let mut state = self.state.lock();
+            state.begin_close(&mut wakers);
+            state.flights()
+        };
         wakers.wake_all();
+        // They are waited for now, whether or not anyone will read them.
+        for flight in deferred {
+            flight.expect();
+            self.send_for(&flight);
+        }
     }
 
-    /// Closes for everyone: waits for all calls in flight.
+    /// Waits up to `within` for the answers that `wanted` says are still waited for, and no longer in a thread that is killed.
+    fn wait_while(&self, within: Duration, wanted: fn(&State<Arc<Link>>) -> bool) -> Result<(), Killed> {
+        let until = Instant::now().checked_add(within);
+        let is_done = |state: &mut State<_>| (state.is_over() || !wanted(state)).then_some(());
+        wait::until_killed(&mut None, until, |cx| self.poll_state(cx, is_done)).map(drop)
+    }
+
+    fn end_unless(&self, spare: fn(&State<Arc<Link>>) -> bool) {
+        let ends = {
+            let state = self.state.lock();
+            !state.is_over() && !spare(&state)
+        };
+        if ends {
+            let mut wakers = Wakers::default();
+            self.end(&mut wakers);
+            wakers.wake_all();
+        }
+    }
+
+    /// Closes for everyone: waits for all calls in flight. If this thread is killed meanwhile, the time is over.
     pub(crate) fn close(&self, within: Duration) {
-        self.close_when(within, |state| !state.is_idle(), |_| false);
+        self.begin_close();
+        let _ = self.wait_while(within, State::has_calls);
+        self.end_unless(|_| false);
     }
 
     /// The last client is gone: waits for the calls without a future; those with one go on.
     pub(crate) fn release(&self, within: Duration) {
-        self.close_when(within, State::has_detached, State::has_held);
+        self.begin_close();
+        match self.wait_while(within, State::has_detached) {
+            Ok(()) => self.end_unless(State::has_held),
+            Err(Killed) => self.end_unless(State::has_calls),
+        }
     }
 
     /// As `release`, but calls without a future go on too.
     pub(crate) fn release_at_once(&self) {
-        self.close_when(Duration::ZERO, |_| false, |state| !state.is_idle());
+        self.begin_close();
+        self.end_unless(State::has_calls);
     }
 }
 
@@ -545,7 +588,7 @@ impl Handler for Core {
         };
         link.number_after(last_id);
         // The thread that connects waits for this, and lets the waiting calls go.
-        self.changed.notify_all();
+        self.notify();
         if let Opening::TooLate = opening {
             return link.close(None, "", GOODBYE_TIME);
         }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use teleport_transport::connection::Role;
-use teleport_transport::{Address, Link, Socket, Wakers, release_held};
+use teleport_transport::{Address, Link, Socket, Wakers};
 
 use crate::backoff;
 use crate::connect_error::{AttemptError, ClientError};
 use crate::core::Core;
 use crate::resolver;
+use crate::state::State;
 
 /// One attempt, over all addresses of the server's name. A server that is there answers within a round trip.
 const MAX_ATTEMPT: Duration = Duration::from_secs(10);
@@ -33,9 +34,9 @@ fn run(core: &Arc<Core>) {
 
 /// Waits as long as the failures before ask for; true if the client was closed.
 fn pause(core: &Core) -> bool {
+    let until = Instant::now() + core.state.lock().backoff.wait(backoff::random());
+    core.wait(Some(until), |state| (!state.wants_connection()).then_some(()));
     let mut state = core.state.lock();
-    let until = Instant::now() + state.backoff.wait(backoff::random());
-    while state.wants_connection() && !core.changed.wait_until(&mut state, until).timed_out() {}
     state.dialing = state.wants_connection();
     !state.dialing
 }
@@ -54,7 +55,7 @@ fn is_connected(core: &Core, attempted: Result<(), AttemptError>) -> bool {
         state.admit(&mut wakers);
     }
     drop(state);
-    core.changed.notify_all();
+    core.notify();
     wakers.wake_all();
     connected
 }
@@ -73,66 +74,55 @@ fn attempt(core: &Arc<Core>) -> Result<(), AttemptError> {
 
 /// Waits until both sides have introduced themselves. The link bounds the time.
 fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
-    let mut state = core.state.lock();
-    loop {
+    let introduced = core.wait(None, |state| {
         if state.door().is_some_and(|door| door.connection == link.key()) {
-            return Ok(());
+            return Some(Ok(()));
         }
         if let Some(reason) = link.closed() {
             let peer = link.peer_address().to_owned();
-            return Err(AttemptError::Handshake { peer, reason: reason.clone() });
+            return Some(Err(AttemptError::Handshake { peer, reason: reason.clone() }));
         }
-        if !state.wants_connection() {
-            // Before a lock of the link is taken.
-            drop(state);
-            // One that has opened is told goodbye by whoever ends the client, or as it opens: it may have carried calls
-            // before this thread came to look.
-            if link.peer().is_none() {
-                link.abort();
-            }
-            return Err(AttemptError::Closed);
-        }
-        core.changed.wait(&mut state);
+        (!state.wants_connection()).then_some(Err(AttemptError::Closed))
+    });
+    // It waited for as long as it takes, so there is one.
+    let introduced = introduced.unwrap_or(Err(AttemptError::Closed));
+    // A link that has opened is told goodbye by whoever ends the client, or as it opens: it may have carried calls before this
+    // thread came to look.
+    if matches!(introduced, Err(AttemptError::Closed)) && link.peer().is_none() {
+        link.abort();
     }
+    introduced
 }
 
-/// Connects for the first time, within the client's time.
+/// Connects for the first time, within the client's time. In a thread that is killed it does not return.
 pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
     check_address(core)?;
-    // Of other clients: this thread waits now.
-    release_held();
     core.state.lock().dialing = true;
     (core.settings.dialler)(core.clone()).map_err(ClientError::System)?;
     let start = Instant::now();
     let timeout = core.settings.connect_timeout;
-    let until = timeout.and_then(|timeout| start.checked_add(timeout));
     let only_once = timeout == Some(Duration::ZERO);
-    let mut state = core.state.lock();
-    loop {
+    let until = timeout.filter(|_| !only_once).and_then(|timeout| start.checked_add(timeout));
+    let address = || core.settings.address.clone();
+    let timed_out = |state: &State<_>| ClientError::TimedOut {
+        address: address(),
+        waited: start.elapsed(),
+        attempts: state.attempts,
+        last: state.last.clone(),
+    };
+    let ended = core.wait(until, |state| {
         if state.door().is_some() {
-            return Ok(());
+            return Some(Ok(()));
         }
-        let address = core.settings.address.clone();
         if let Some(reason) = state.last.clone().filter(|last| last.is_final()) {
-            return Err(match &*reason {
+            return Some(Err(match &*reason {
                 AttemptError::Address(error) => ClientError::Address(error.clone()),
-                _ => ClientError::Refused { address, reason },
-            });
+                _ => ClientError::Refused { address: address(), reason },
+            }));
         }
-        let over = match until {
-            _ if only_once => state.attempts > 0,
-            Some(until) => Instant::now() >= until,
-            None => false,
-        };
-        if over {
-            let (attempts, last) = (state.attempts, state.last.clone());
-            return Err(ClientError::TimedOut { address, waited: start.elapsed(), attempts, last });
-        }
-        match until.filter(|_| !only_once) {
-            Some(until) => drop(core.changed.wait_until(&mut state, until)),
-            None => core.changed.wait(&mut state),
-        }
-    }
+        (only_once && state.attempts > 0).then(|| Err(timed_out(state)))
+    });
+    ended.unwrap_or_else(|| Err(timed_out(&core.state.lock())))
 }
 
 /// An address that no resolver changes is checked before anything is tried.

@@ -72,7 +72,7 @@ impl Core {
             self.complete(&flight, Err(error), wakers);
         }
         self.state.lock().resumed(door.connection, Instant::now());
-        self.changed.notify_all();
+        self.notify();
         self.end_if_idle(wakers);
     }
 

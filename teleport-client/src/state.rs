@@ -460,6 +460,11 @@ impl<L> State<L> {
         self.in_flight() == 0
     }
 
+    /// Whether a call is on its way.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.is_idle()
+    }
+
     /// Whether a call is on its way that no future waits for.
     pub(crate) fn has_detached(&self) -> bool {
         self.given > 0 || self.unanswered().any(|flight| !flight.is_held())

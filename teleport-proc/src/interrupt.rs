@@ -6,7 +6,8 @@
 //! price of looking at a flag of their own.
 //!
 //! What waits does so in one of three ways, and is woken in each: parked, in `poll(2)` beside [`Interrupt::pipe`], or as a
-//! future, whose waker it leaves with [`poll_killed`].
+//! future, whose waker it leaves with [`poll_killed`]. In the last way clients and servers wait: for a result or a slot, to
+//! connect, to close, and for a server to be closed. A destructor of theirs that waits for that never unwinds.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -61,6 +62,14 @@ impl Interrupt {
         IS_OURS.set(true);
     }
 
+    /// Is told no more to this thread: what else it runs is the destructors of its thread-locals, which must not unwind.
+    pub(crate) fn leave(&self) {
+        IS_OURS.set(false);
+        drop(CURRENT.take());
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(waker);
+    }
+
     /// Has the thread end at its next point.
     pub(crate) fn kill(&self) {
         // Sequentially consistent: the thread leaves its waker and then looks at this; who kills does the reverse.
@@ -97,8 +106,8 @@ pub fn is_killed() -> bool {
 
 /// Unwinds this thread if it is a [`Thread`](crate::Thread) that was killed; does nothing anywhere else, or while it unwinds.
 ///
-/// To be called now and then where a thread computes for long. Futures, joins, [`sleep`] and channels of Teleport do it
-/// themselves.
+/// To be called now and then where a thread computes for long. Whatever waits in Teleport does it itself: [`sleep`], joins and
+/// channels, and where their features `threads` are on, clients and servers, which connect, wait for results, run and close.
 ///
 /// ```
 /// use teleport_proc::{ProcError, Thread, checkpoint};
@@ -120,7 +129,7 @@ pub fn checkpoint() {
 }
 
 /// For what waits in other crates: ready once this thread was killed, and then the wait should end and call
-/// [`checkpoint`]. Otherwise the waker of `cx` is woken when it is. Never ready in threads of other kinds.
+/// [`checkpoint`], or return if it is a destructor's. Otherwise the waker of `cx` is woken when it is. Never ready in threads of other kinds.
 pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
     if !IS_OURS.get() {
         return Poll::Pending;

@@ -24,8 +24,10 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// A thread of Rust cannot be ended at an arbitrary point: it may hold a lock, or be changing what others read. So
 /// [`kill`](Thread::kill) marks it, and wakes it where it waits in Teleport: for a future, in a `join`, in
-/// [`sleep`](crate::sleep), at a [`channel`](crate::channel). There, or at its next [`checkpoint`](crate::checkpoint), it
-/// unwinds, and its destructors run. One that comes to no such point goes on; that is told, never passed over.
+/// [`sleep`](crate::sleep), at a [`channel`](crate::channel), where a client connects or closes, and where a server runs. There,
+/// or at its next [`checkpoint`](crate::checkpoint), it unwinds, and its destructors run, which closes a server that it has: give
+/// it a `close_timeout` below the [`grace`](Thread::grace). One that comes to no such point goes on; that is told, never passed
+/// over.
 ///
 /// ```
 /// use teleport_proc::{ProcError, Thread};
@@ -235,6 +237,7 @@ impl Inner {
                 // A panic of an earlier run left it as it was: that is for its closure to know.
                 (lock(&body))(&stop)
             });
+            its_run.interrupt.leave();
             its_run.finish(&its_name, result);
         };
         let thread = std::thread::Builder::new().name(name()).spawn(work);
@@ -356,6 +359,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::{channel, checkpoint, sleep};
+    use std::cell::Cell;
     use std::sync::mpsc;
 
     /// Longer than anybody waits.
@@ -408,6 +412,28 @@ mod tests {
             // It is killed too, while this one unwinds.
             drop(inner.join());
         });
+    }
+
+    #[test]
+    fn thread_locals_of_a_killed_thread_do_not_unwind() {
+        struct Waits(mpsc::Sender<()>);
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                // A destructor of a thread-local that unwinds ends the process.
+                checkpoint();
+                sleep(Duration::from_nanos(1));
+                self.0.send(()).unwrap();
+            }
+        }
+        thread_local! {
+            static WAITS: Cell<Option<Waits>> = const { Cell::new(None) };
+        }
+        let (sender, dropped) = mpsc::channel();
+        is_killed_from(move || {
+            WAITS.set(Some(Waits(sender.clone())));
+            sleep(FOREVER);
+        });
+        dropped.recv().unwrap();
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::counters::Stats;
 use crate::error::ServeError;
 use crate::lifecycle::Lifecycle;
 
-/// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does.
+/// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does, also in a thread that is killed: so
+/// that no server outlives the thread that owns it.
 ///
 /// ```
 /// use teleport_server::{Methods, Server};
@@ -98,6 +99,8 @@ impl ServerHandle {
     /// with their threads. Closing twice does nothing more.
     ///
     /// From a thread of the server itself, such as inside a function, it asks for the server to close and does not wait.
+    /// With the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the server closes by
+    /// itself.
     ///
     /// # Errors
     /// [`ServeError::StillRunning`], or what ended the server before; each is told once. In a process that was forked from the
@@ -123,7 +126,8 @@ impl ServerHandle {
     }
 
     /// Waits until somebody else closes the server: a [`Closer`], or a failure with
-    /// [`stop_on_error`](crate::Server::stop_on_error). Blocks.
+    /// [`stop_on_error`](crate::Server::stop_on_error). Blocks. With the feature `threads`, a `Thread` of `teleport-proc` that is
+    /// killed meanwhile closes the server and unwinds.
     ///
     /// # Errors
     /// What ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself
@@ -136,8 +140,9 @@ impl ServerHandle {
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
+        self.core.lifecycle.request_close(None);
         // What is wrong stands in the log; who wants it as a value calls `close`.
-        let _ = self.end(None);
+        let _ = self.core.lifecycle.wait_closed_in_drop();
     }
 }
 

@@ -32,7 +32,8 @@
 //!
 //! # Threads
 //! A few I/O threads receive and send; each pool has its workers; one thread runs done functions; one sleeps until the
-//! server is to close. No connection has a thread of its own. Calls run in parallel and may overtake each other.
+//! server is to close. No connection has a thread of its own. Calls run in parallel and may overtake each other. With the
+//! feature `threads`, a `Thread` of `teleport-proc` that is killed ends where it waits for a server.
 //!
 //! # Failures
 //! A function's error or panic goes to its caller, to [`ServerHandle::check`] and to the log (with `tracing`, target
@@ -67,6 +68,7 @@ mod server;
 mod session;
 mod supervisor;
 mod usual;
+mod wait;
 mod worker;
 
 pub use batch::list::{AllOrNone, Each, IntoReplies, ListFunction};

@@ -5,14 +5,17 @@
 //! Never runs anything. Bound: one unreported failure and one that ends the server.
 
 use std::cell::Cell;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use teleport_transport::{Home, on_poller_thread};
+use teleport_transport::{Home, Wakers, block_on, on_poller_thread};
 
 use crate::error::ServeError;
+use crate::wait;
 
 /// How long a closing server waits for running functions, unless told otherwise.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +38,8 @@ struct State {
     unreported: Option<ServeError>,
     /// What `join` returns.
     end: Option<ServeError>,
+    /// Owners that wait until it is closed. Bound: one entry a thread.
+    owners: Wakers,
 }
 
 /// That the server is to close, and when it gives up on what still runs; none for never.
@@ -176,21 +181,41 @@ impl Lifecycle {
             state.end.get_or_insert(ServeError::StillRunning { running, waited_ms });
         }
         state.closed = true;
+        let mut owners = mem::take(&mut state.owners);
         drop(state);
-        self.changed.notify_all();
+        owners.wake_all();
     }
 
-    /// Waits until the server is closed, and tells how it ended, once.
+    /// Waits until the server is closed, and tells how it ended, once. In a thread that is killed it does not return.
     pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
+        self.may_wait()?;
+        // It waits for as long as it takes, so there is an end.
+        wait::block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
+    }
+
+    /// As [`wait_closed`](Lifecycle::wait_closed), but for destructors, which must not unwind: waits in any thread.
+    pub(crate) fn wait_closed_in_drop(self: &Arc<Self>) -> Result<(), ServeError> {
+        self.may_wait()?;
+        block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
+    }
+
+    fn may_wait(self: &Arc<Self>) -> Result<(), ServeError> {
         if !self.is_here() {
             return Err(ServeError::Forked);
         }
         if self.is_own_thread() {
             return Err(ServeError::OnOwnThread);
         }
+        Ok(())
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Result<(), ServeError>> {
         let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |state| !state.closed);
-        state.end.take().map_or(Ok(()), Err)
+        if !state.closed {
+            state.owners.push_once(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.end.take().map_or(Ok(()), Err))
     }
 }
 

@@ -219,7 +219,9 @@ impl Server {
         Closer::new(&self.lifecycle)
     }
 
-    /// Serves until somebody closes it (see [`closer`](Server::closer)). Blocks.
+    /// Serves until somebody closes it (see [`closer`](Server::closer)). Blocks. With the feature `threads`, a `Thread` of
+    /// `teleport-proc` that is killed meanwhile closes it, for which functions that run have
+    /// [`close_timeout`](Server::close_timeout), and unwinds.
     ///
     /// # Errors
     /// If it cannot start: a method's name is taken twice, or the system has no thread left. With

@@ -1,40 +1,85 @@
-//! Threads that are killed while they wait for what a server does.
+//! Threads that are killed while they wait for what a server does, for the server itself, or for one of their own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use teleport::{CallFuture, Client, Methods, ProcError, Server, Thread, Tree, as_completed, tree, wait_all};
-use teleport_tests::{until, watched};
+use teleport::proc::is_killed;
+use teleport::{
+    BoxError, CallError, CallFuture, Client, Context, Methods, ProcError, Server, ServerHandle, Thread, Tree,
+    as_completed, checkpoint, tree, wait_all,
+};
+use teleport_tests::{abstract_address, until, watched};
 
 const FOREVER: Duration = Duration::from_secs(3600);
+
+/// A server whose function `hold` returns once it is let go.
+struct Holding {
+    server: ServerHandle,
+    address: String,
+    /// A call of it runs.
+    started: mpsc::Receiver<()>,
+    /// Whether a call that ended had been cancelled.
+    ended: mpsc::Receiver<bool>,
+    is_let_go: Arc<AtomicBool>,
+}
+
+impl Holding {
+    fn start() -> Holding {
+        let ((sender, started), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let is_let_go = Arc::new(AtomicBool::new(false));
+        let may_end = is_let_go.clone();
+        let methods = Methods::new().register("hold", move |(): (), cx: Context| {
+            // Not all are waited for.
+            let _ = sender.send(());
+            until("it is let go", || may_end.load(Ordering::SeqCst));
+            let _ = end.send(cx.is_cancelled());
+        });
+        let server = Server::bind("tcp://127.0.0.1:0").and_then(|server| server.start(methods));
+        let server = server.expect("it starts");
+        Holding { address: server.address().to_string(), server, started, ended, is_let_go }
+    }
+
+    fn has_started(&self) {
+        self.started.recv().expect("the call comes");
+    }
+
+    fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::SeqCst);
+    }
+}
+
+/// A thread that runs `body`, and is waited for as long as it takes to end.
+fn start(body: impl FnOnce() + Send + 'static) -> Thread {
+    let mut body = Some(body);
+    let thread = Thread::new("killed", move |_stop| body.take().expect("it is started once")());
+    let thread = thread.grace(FOREVER);
+    thread.start().expect("there are threads");
+    thread
+}
+
+fn kill(thread: &Thread) {
+    thread.kill().expect("it ends");
+    assert!(matches!(thread.join(), Err(ProcError::Killed { .. })));
+}
+
+fn connect(address: &str) -> Client {
+    Client::connect(address).expect("it listens")
+}
 
 /// Kills a thread that waits by `wait` for a call that ends only afterwards.
 fn is_killed_from(wait: impl Fn(&Client) + Send + 'static) {
     watched(move || {
-        let (sender, started) = mpsc::channel();
-        let over = Arc::new(AtomicBool::new(false));
-        let is_over = over.clone();
-        let methods = Methods::new().register("hold", move |(): ()| {
-            // Only the first is waited for.
-            let _ = sender.send(());
-            until("the thread is killed", || is_over.load(Ordering::SeqCst));
-        });
-        let server =
-            Server::bind("tcp://127.0.0.1:0").and_then(|server| server.start(methods)).expect("it starts");
-        let address = server.address().to_string();
-        let thread =
-            Thread::new("caller", move |_stop| wait(&Client::connect(&address).expect("it listens")));
-        let thread = thread.grace(FOREVER);
-        thread.start().expect("there are threads");
-        started.recv().expect("the call comes");
-        thread.kill().expect("it ends");
-        over.store(true, Ordering::SeqCst);
-        assert!(matches!(thread.join(), Err(ProcError::Killed { .. })));
+        let holding = Holding::start();
+        let address = holding.address.clone();
+        let thread = start(move || wait(&connect(&address)));
+        holding.has_started();
+        kill(&thread);
+        holding.let_go();
     });
 }
 
-/// Withdrawn as the thread unwinds: what is dropped otherwise still runs, and its client waits for that.
+/// Withdrawn as the thread unwinds.
 fn held(client: &Client) -> CallFuture<Tree> {
     client.call("hold", tree!(null)).send().expect("it is sent").cancel_on_drop()
 }
@@ -57,5 +102,161 @@ fn waiting_for_a_slot() {
         loop {
             calls.push(held(client));
         }
+    });
+}
+
+#[test]
+fn connecting_to_nobody() {
+    watched(|| {
+        let (sender, asked) = mpsc::channel();
+        let nobody = abstract_address();
+        let builder = Client::builder("nobody").no_connect_timeout().resolver("nobody", move |_| {
+            sender.send(()).expect("the test waits");
+            Ok::<_, BoxError>(nobody.clone())
+        });
+        let thread = start(move || drop(builder.connect()));
+        // It waits by the time that an attempt failed.
+        (0..2).for_each(|_| asked.recv().expect("it is tried again"));
+        kill(&thread);
+        // Until the client is gone, and its resolver with it.
+        asked.iter().for_each(drop);
+    });
+}
+
+#[test]
+fn connecting_while_a_resolver_blocks() {
+    watched(|| {
+        let ((sender, asked), (let_go, blocks)) = (mpsc::channel(), mpsc::channel::<()>());
+        let blocks = Mutex::new(blocks);
+        let builder = Client::builder("nobody").no_connect_timeout().resolver("nobody", move |_| {
+            sender.send(()).expect("the test waits");
+            let _ = blocks.lock().expect("nobody panics").recv();
+            Err::<String, _>("there is nobody")
+        });
+        let thread = start(move || drop(builder.connect()));
+        asked.recv().expect("it is asked");
+        kill(&thread);
+        drop(let_go);
+        assert!(asked.recv().is_err(), "it is not asked again, and gone");
+    });
+}
+
+#[test]
+fn closing_a_client() {
+    watched(|| {
+        let holding = Holding::start();
+        let client = connect(&holding.address);
+        let future = client.call("hold", tree!(null)).send().expect("it is sent");
+        holding.has_started();
+        let clone = client.clone();
+        let thread = start(move || drop(clone.close()));
+        let is_closed = || client.call("hold", tree!(null)).try_send();
+        until("it closes", || matches!(is_closed(), Err(CallError::Closed { .. })));
+        kill(&thread);
+        // As when the time to close is over.
+        assert!(matches!(future.wait(), Err(CallError::Closed { .. })));
+        until("it says goodbye", || holding.server.clients() == 0);
+        holding.let_go();
+    });
+}
+
+#[test]
+fn dropping_the_last_client() {
+    watched(|| {
+        let holding = Holding::start();
+        let address = holding.address.clone();
+        let ((sender, calls), (tell, told)) = (mpsc::channel(), mpsc::channel());
+        let thread = start(move || {
+            let client = Client::builder(&address).max_inflight(1).close_timeout(FOREVER).connect();
+            let client = client.expect("it listens");
+            drop(client.call("hold", tree!(null)).send().expect("it is sent"));
+            sender.send(client.call("hold", tree!(null))).expect("the test waits");
+            // Waits, and does not unwind.
+            drop(client);
+            tell.send(()).expect("the test waits");
+            checkpoint();
+        });
+        holding.has_started();
+        let second = calls.recv().expect("it is made");
+        // It stands in line until the client closes.
+        assert!(matches!(second.wait(), Err(CallError::Closed { .. })));
+        kill(&thread);
+        told.recv().expect("it went on");
+        // The call without a future goes on.
+        holding.let_go();
+        assert!(!holding.ended.recv().expect("it ends"), "it is cancelled");
+        until("it says goodbye", || holding.server.clients() == 0);
+    });
+}
+
+/// Tells, as it is dropped, whether somebody could listen at an address by then.
+struct Tell(String, mpsc::Sender<bool>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.1.send(Server::bind(&self.0).is_ok()).expect("the test waits");
+    }
+}
+
+#[test]
+fn running_a_server() {
+    watched(|| {
+        let server = Server::bind("tcp://127.0.0.1:0").expect("there are ports");
+        let (address, closer) = (server.address().to_string(), server.closer());
+        let ((sender, started), (tell, told)) = (mpsc::channel(), mpsc::channel());
+        let methods = Methods::new().register("hold", move |(): ()| {
+            sender.send(()).expect("the test waits");
+            until("the server closes", || closer.is_closing());
+            7i64
+        });
+        let tell = Tell(address.clone(), tell);
+        let thread = start(move || {
+            let _tell = tell;
+            server.run(methods).expect("it does not return");
+        });
+        let client = connect(&address);
+        let future = client.call("hold", tree!(null)).send().expect("it is sent");
+        started.recv().expect("the call comes");
+        kill(&thread);
+        assert!(told.recv().expect("it unwound"), "the server is closed before what is older is dropped");
+        assert_eq!(future.wait().expect("what runs when it closes is answered"), tree!(7i64));
+    });
+}
+
+#[test]
+fn closing_a_server_of_others() {
+    watched(|| {
+        let Holding { server, address, started, is_let_go, .. } = Holding::start();
+        let server = Arc::new(server);
+        let client = connect(&address);
+        let future = client.call("hold", tree!(null)).send().expect("it is sent");
+        started.recv().expect("the call comes");
+        let closing = server.clone();
+        let thread = start(move || closing.close_within(FOREVER).expect("it does not return"));
+        until("it closes", || server.closer().is_closing());
+        kill(&thread);
+        is_let_go.store(true, Ordering::SeqCst);
+        future.wait().expect("the server still closes in order");
+        server.close().expect("it is closed");
+    });
+}
+
+#[test]
+fn dropping_a_server() {
+    watched(|| {
+        let server = Server::bind("tcp://127.0.0.1:0").expect("there are ports");
+        let (address, closer) = (server.address().to_string(), server.closer());
+        let (tell, told) = mpsc::channel();
+        let methods = Methods::new().register("hold", |(): ()| ());
+        let server = server.start(methods).expect("it starts");
+        let thread = start(move || {
+            until("it is killed", is_killed);
+            // Waits, and does not unwind.
+            drop(server);
+            tell.send(Server::bind(&address).is_ok()).expect("the test waits");
+            checkpoint();
+        });
+        kill(&thread);
+        assert!(closer.is_closing() && told.recv().expect("it went on"), "the server is closed");
     });
 }
