@@ -108,7 +108,7 @@ mod sys;
 pub use address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
 pub use machine::machine_memory_bytes;
 pub use pool::{MemoryError, Pool, PoolStats};
-pub use rows::{Row, RowMemory, Rows, Slab, Ticket};
+pub use rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};
 pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.

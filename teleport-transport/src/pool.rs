@@ -24,7 +24,7 @@ use teleport_wire::{Array, Buffer, DType, Element, Shape};
 use thiserror::Error;
 
 use crate::machine::machine_memory_bytes;
-use crate::sys::Memory;
+use crate::sys::{HUGE_PAGE_BYTES, Memory};
 use class::{Class, MAX_UNPOOLED_BYTES};
 
 /// The process's pool keeps this part of the machine's memory idle ...
@@ -107,6 +107,21 @@ impl Pool {
             Taken::Unpooled => Buffer::zeroed(bytes),
             Taken::Fresh(memory) | Taken::Used(memory) => self.buffer(memory, bytes),
         })
+    }
+
+    /// As [`alloc`](Pool::alloc), where much may never be written, and memory is short: what is not written costs none. From
+    /// 2 MiB on it is fresh memory with small pages, which is slower, and which is not kept for others.
+    ///
+    /// # Errors
+    /// As for `alloc`.
+    pub fn alloc_sparse(&self, bytes: usize) -> Result<Buffer, MemoryError> {
+        if bytes < HUGE_PAGE_BYTES {
+            return self.alloc(bytes);
+        }
+        let memory = self.shared.fresh(|| Memory::sparse(bytes)).ok_or(MemoryError { bytes })?;
+        self.shared.misses.fetch_add(1, Relaxed);
+        self.shared.in_use_bytes.fetch_add(size(&memory), Relaxed);
+        Ok(self.buffer(memory, bytes))
     }
 
     /// As [`alloc`](Pool::alloc), with all bytes zero.
@@ -254,7 +269,7 @@ impl Shared {
                 Taken::Used(memory)
             }
             None => {
-                let memory = self.fresh(class.bytes).ok_or(MemoryError { bytes })?;
+                let memory = self.fresh(|| Memory::zeroed(class.bytes)).ok_or(MemoryError { bytes })?;
                 self.misses.fetch_add(1, Relaxed);
                 Taken::Fresh(memory)
             }
@@ -264,17 +279,17 @@ impl Shared {
     }
 
     /// Memory from the system; if it has none, once more without what is idle here.
-    fn fresh(&self, bytes: usize) -> Option<Memory> {
-        Memory::zeroed(bytes).or_else(|| {
+    fn fresh(&self, map: impl Fn() -> Option<Memory>) -> Option<Memory> {
+        map().or_else(|| {
             self.trim();
-            Memory::zeroed(bytes)
+            map()
         })
     }
 
     fn give_back(&self, memory: Memory) {
         let bytes = size(&memory);
         self.in_use_bytes.fetch_sub(bytes, Relaxed);
-        if !self.make_room(bytes) {
+        if matches!(memory, Memory::Sparse(_)) || !self.make_room(bytes) {
             return;
         }
         let class = Class::of(memory.bytes()).expect("memory has the size of a class");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError, Signature, Stacked};
-use teleport_transport::{Pool, RowMemory, Slab};
+use teleport_transport::{Pages, Pool, RowMemory, Slab};
 
 use super::batcher::{Batcher, Desk, Kind, OpenSlab, overloaded};
 use super::slab::Seat;
@@ -91,22 +91,23 @@ impl Batcher {
         let signature = desk.signatures.get(&bucket).expect("a bucket with rows is known");
         let stacked = desk.kinds[signature].stacked.clone();
         let budget = &self.around.budget;
-        let bytes = Upkeep::first_charge(&stacked);
-        let (charge, surplus) = match budget.try_charge(bytes) {
-            Some(charge) => (charge, 0),
-            None if desk.surplus + bytes <= budget.max_bytes() / SURPLUS_PART => {
-                (budget.charge_anyway(bytes), bytes)
-            }
-            None => {
-                let text = format!(
-                    "the server has no memory left for another batch of method {:?} (`max_memory`): try later",
-                    self.method
-                );
-                return Err(overloaded(text));
-            }
+        let free = |pages| Some((pages, budget.try_charge(Upkeep::first_charge(&stacked, pages))?, 0));
+        let beyond = || {
+            let bytes = Upkeep::first_charge(&stacked, Pages::Small);
+            let is_bearable = desk.surplus + bytes <= budget.max_bytes() / SURPLUS_PART;
+            is_bearable.then(|| (Pages::Small, budget.charge_anyway(bytes), bytes))
         };
-        let upkeep = Upkeep::new(&stacked, budget, charge, surplus);
-        let slab = Slab::new(stacked, Pool::global()).map_err(|error| overloaded(error.to_string()))?;
+        let found = free(Pages::Usual).or_else(|| free(Pages::Small)).or_else(beyond);
+        let (pages, charge, surplus) = found.ok_or_else(|| {
+            let text = format!(
+                "the server has no memory left for another batch of method {:?} (`max_memory`): try later",
+                self.method
+            );
+            overloaded(text)
+        })?;
+        let upkeep = Upkeep::new(&stacked, pages, budget, charge, surplus);
+        let slab =
+            Slab::new(stacked, Pool::global(), pages).map_err(|error| overloaded(error.to_string()))?;
         desk.surplus += surplus;
         Ok(OpenSlab { slab, upkeep })
     }

@@ -5,10 +5,7 @@
 //! are the caller's to drop, without a lock: they may have others granted.
 
 use teleport_transport::wire::Stacked;
-use teleport_transport::{Budget, Charge};
-
-/// A slab whose first bytes are written takes one huge page for each array, if it is large enough to have huge pages.
-const PAGE_BYTES: u64 = 2 << 20;
+use teleport_transport::{Budget, Charge, Pages};
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -27,13 +24,19 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// What is to be charged when a slab is opened: for a call that has paid for its row.
-    pub(super) fn first_charge(stacked: &Stacked) -> u64 {
-        first_bytes(stacked).saturating_sub(stacked.row_bytes())
+    pub(super) fn first_charge(stacked: &Stacked, pages: Pages) -> u64 {
+        pages.first_bytes(stacked).saturating_sub(stacked.row_bytes())
     }
 
     /// Of a slab that is opened with this charge, so much of it past the bound.
-    pub(super) fn new(stacked: &Stacked, budget: &Budget, charge: Charge, surplus: u64) -> Upkeep {
-        let (row_bytes, first_bytes) = (stacked.row_bytes(), first_bytes(stacked));
+    pub(super) fn new(
+        stacked: &Stacked,
+        pages: Pages,
+        budget: &Budget,
+        charge: Charge,
+        surplus: u64,
+    ) -> Upkeep {
+        let (row_bytes, first_bytes) = (stacked.row_bytes(), pages.first_bytes(stacked));
         let charge = Some(charge);
         Upkeep { budget: budget.clone(), row_bytes, first_bytes, seated: 0, most: 0, charge, surplus }
     }
@@ -82,11 +85,6 @@ impl Upkeep {
     }
 }
 
-fn first_bytes(stacked: &Stacked) -> u64 {
-    let bytes = stacked.memory_bytes() as u64;
-    if bytes < PAGE_BYTES { 0 } else { bytes.min(stacked.leaves() as u64 * PAGE_BYTES) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -95,21 +93,23 @@ mod tests {
 
     use super::*;
 
+    const PAGE_BYTES: u64 = 2 << 20;
+
     /// A slab of so many rows of so many bytes, and what is charged for it.
-    fn opened(rows: usize, row_bytes: usize) -> (Upkeep, Budget) {
+    fn opened(rows: usize, row_bytes: usize, pages: Pages) -> (Upkeep, Budget) {
         let row = Array::from(vec![0u8; row_bytes]).into();
         let message = Message::result(&row, &Limits::default()).unwrap();
         let metadata = ResultMetadata::decode(&message.metadata).unwrap();
         let signature = Signature::decode(metadata.signature, &Limits::default()).unwrap();
         let stacked = Stacked::new(Arc::new(signature), rows).unwrap();
         let budget = Budget::new(u64::MAX);
-        let charge = budget.charge_anyway(Upkeep::first_charge(&stacked));
-        (Upkeep::new(&stacked, &budget, charge, 0), budget)
+        let charge = budget.charge_anyway(Upkeep::first_charge(&stacked, pages));
+        (Upkeep::new(&stacked, pages, &budget, charge, 0), budget)
     }
 
     #[test]
     fn small_slabs_take_what_their_rows_have_paid_for() {
-        let (mut upkeep, budget) = opened(16, 6400);
+        let (mut upkeep, budget) = opened(16, 6400, Pages::Usual);
         for _ in 0..16 {
             drop(upkeep.sat());
             assert_eq!(budget.used_bytes(), 0);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_large_slab_takes_a_huge_page_until_its_rows_fill_it() {
         const ROW: u64 = 640 << 10;
-        let (mut upkeep, budget) = opened(16, ROW as usize);
+        let (mut upkeep, budget) = opened(16, ROW as usize, Pages::Usual);
         drop(upkeep.sat());
         assert_eq!(budget.used_bytes(), PAGE_BYTES - ROW);
         drop(upkeep.sat());
@@ -130,9 +130,17 @@ mod tests {
     }
 
     #[test]
+    fn small_pages_take_hardly_more_than_a_row() {
+        let (mut upkeep, budget) = opened(1 << 16, 100, Pages::Small);
+        drop(upkeep.sat());
+        assert_eq!(budget.used_bytes(), upkeep.first_bytes - 100);
+        assert!(upkeep.first_bytes <= 64 << 10);
+    }
+
+    #[test]
     fn rows_stay_taken_when_their_calls_go() {
         const ROW: u64 = 6400;
-        let (mut upkeep, budget) = opened(16, ROW as usize);
+        let (mut upkeep, budget) = opened(16, ROW as usize, Pages::Usual);
         (0..10).for_each(|_| drop(upkeep.sat()));
         for gone in 1..10 {
             drop(upkeep.left());

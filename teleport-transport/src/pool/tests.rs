@@ -61,6 +61,23 @@ fn memory_is_used_again() {
 }
 
 #[test]
+fn sparse_memory_goes_back_to_the_system() {
+    let pool = Pool::new(64 << 20);
+    let mut buffer = pool.alloc_sparse(5 * MIB + 1).unwrap();
+    assert_eq!(buffer.len(), 5 * MIB + 1);
+    assert!(is_filled(&buffer, 0));
+    buffer.get_mut().unwrap().fill(7);
+    assert!(is_filled(&buffer, 7));
+    check_stats(&pool, 5 * MIB + 64 * KIB, 0, 0, 1);
+    drop(buffer);
+    check_stats(&pool, 0, 0, 0, 1);
+    // Where no page can be huge it is memory like any other.
+    drop(pool.alloc_sparse(MIB).unwrap());
+    check_stats(&pool, 0, MIB, 0, 2);
+    assert!(pool.alloc_sparse(usize::MAX).is_err());
+}
+
+#[test]
 fn used_memory_is_zeroed_where_asked_for() {
     let pool = Pool::new(1 << 20);
     let mut buffer = pool.alloc(100_000).unwrap();

@@ -17,7 +17,7 @@ mod ticket;
 
 pub use row::Row;
 pub(crate) use row::RowGuard;
-pub use slab::{RowMemory, Slab};
+pub use slab::{Pages, RowMemory, Slab};
 pub use ticket::{Rows, Ticket};
 
 #[cfg(test)]

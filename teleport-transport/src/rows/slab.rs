@@ -16,6 +16,7 @@ use teleport_wire::{Buffer, Order, Stacked, Tree};
 use super::sync::{AtomicBool, Ordering, Uses};
 use crate::lent::Lent;
 use crate::pool::{MemoryError, Pool};
+use crate::sys::{HUGE_PAGE_BYTES, SMALL_PAGE_BYTES};
 
 /// Memory for calls of one signature, each of which is a row of every array.
 ///
@@ -24,14 +25,14 @@ use crate::pool::{MemoryError, Pool};
 /// ```
 /// use std::sync::Arc;
 /// use teleport_transport::wire::{Limits, Message, Order, ResultMetadata, Signature, Stacked, tree};
-/// use teleport_transport::{Pool, Slab};
+/// use teleport_transport::{Pages, Pool, Slab};
 ///
 /// let message = Message::result(&tree!({"id": 7}), &Limits::default())?;
 /// let metadata = ResultMetadata::decode(&message.metadata)?;
 /// let signature = Arc::new(Signature::decode(metadata.signature, &Limits::default())?);
 /// let stacked = Arc::new(Stacked::new(signature, 32).ok_or("too large")?);
 ///
-/// let slab = Slab::new(stacked, Pool::global())?;
+/// let slab = Slab::new(stacked, Pool::global(), Pages::Usual)?;
 /// for id in 0..3u8 {
 ///     let mut row = slab.claim(id.into()).ok_or("it is claimed")?;
 ///     row.write(0, &[id, 0, 0, 0, 0, 0, 0, 0]);
@@ -44,6 +45,28 @@ use crate::pool::{MemoryError, Pool};
 pub struct Slab {
     /// Invariant: no other slab has it, and slabs alone claim rows.
     shared: Arc<Shared>,
+}
+
+/// How large the pages are that a slab's memory is made of. Once a byte of one is written, all of it takes memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// From 2 MiB of memory on, huge ones: the fastest.
+    Usual,
+    /// Small ones: for slabs that must cost little until they are filled. Slower.
+    Small,
+}
+
+impl Pages {
+    /// What the first row of a slab takes of the system's memory, if there is a page for each of its arrays.
+    pub fn first_bytes(self, stacked: &Stacked) -> u64 {
+        let page_bytes = match self {
+            Pages::Usual => HUGE_PAGE_BYTES,
+            Pages::Small => SMALL_PAGE_BYTES,
+        };
+        let bytes = stacked.memory_bytes();
+        let is_paged = bytes >= HUGE_PAGE_BYTES;
+        if is_paged { bytes.min(stacked.leaves().saturating_mul(page_bytes)) as u64 } else { 0 }
+    }
 }
 
 /// The right to one row's bytes, in all arrays of its slab. The row is free again when it is dropped.
@@ -77,8 +100,11 @@ impl Slab {
     ///
     /// # Errors
     /// [`MemoryError`] when the system refuses.
-    pub fn new(stacked: Arc<Stacked>, pool: &Pool) -> Result<Slab, MemoryError> {
-        let mut memory = pool.alloc(stacked.memory_bytes())?;
+    pub fn new(stacked: Arc<Stacked>, pool: &Pool, pages: Pages) -> Result<Slab, MemoryError> {
+        let mut memory = match pages {
+            Pages::Usual => pool.alloc(stacked.memory_bytes())?,
+            Pages::Small => pool.alloc_sparse(stacked.memory_bytes())?,
+        };
         let start = NonNull::from(memory.get_mut().expect("a pool's memory has one owner")).cast();
         let claimed = (0..stacked.capacity()).map(|_| AtomicBool::new(false)).collect();
         let uses = Uses::new(stacked.capacity());

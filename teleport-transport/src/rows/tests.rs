@@ -45,7 +45,7 @@ fn stacked(lengths: &[usize], capacity: usize) -> Arc<Stacked> {
 }
 
 fn slab(stacked: &Arc<Stacked>) -> Slab {
-    let slab = Slab::new(stacked.clone(), &Pool::new(1 << 20)).expect("there is memory");
+    let slab = Slab::new(stacked.clone(), &Pool::new(1 << 20), Pages::Usual).expect("there is memory");
     // What a user must never see.
     for row in 0..stacked.capacity() {
         let bytes = vec![0xEE; stacked.row_bytes() as usize];
@@ -205,7 +205,7 @@ fn padding_is_zero() {
 #[test]
 fn arrays_are_writable_and_lend_what_is_used() {
     let (lent, pool) = (Lent::default(), Pool::new(1 << 20));
-    let slab = Slab::new(stacked(&[5000, 1], 100), &pool).expect("there is memory");
+    let slab = Slab::new(stacked(&[5000, 1], 100), &pool, Pages::Usual).expect("there is memory");
     let mut tree = slab.into_tree(&Order::sorted(), 2, Some(&lent)).expect("no row is claimed");
     assert_eq!(lent.bytes(), 2 * 5001);
     let array: Array = tree.take(0).expect("it is there");

@@ -16,8 +16,10 @@ use teleport_wire::Buffer;
 const MIN_MAPPED_BYTES: usize = 1 << 20;
 /// A multiple of every system's page.
 const PAGE_BYTES: usize = 64 << 10;
+/// The most that a page takes which is not huge.
+pub(crate) const SMALL_PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { PAGE_BYTES };
 /// The huge page of x86-64, and of AArch64 with pages of 4 KiB.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A block of memory with one owner, all of whose bytes are initialized.
 ///
@@ -26,6 +28,8 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub(crate) enum Memory {
     Allocated(Allocation),
     Mapped(Mapping),
+    /// Mapped too, with pages as small as they come.
+    Sparse(Mapping),
 }
 
 impl Memory {
@@ -40,17 +44,22 @@ impl Memory {
         }
     }
 
+    /// At least `bytes` zero bytes, of which those that are never written cost no memory, but for the pages that what is written lies in.
+    pub(crate) fn sparse(bytes: usize) -> Option<Memory> {
+        Mapping::with_small_pages(bytes.checked_next_multiple_of(PAGE_BYTES)?).map(Memory::Sparse)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Memory::Allocated(allocation) => allocation.layout.size(),
-            Memory::Mapped(mapping) => mapping.bytes,
+            Memory::Mapped(mapping) | Memory::Sparse(mapping) => mapping.bytes,
         }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         let start = match self {
             Memory::Allocated(allocation) => allocation.start,
-            Memory::Mapped(mapping) => mapping.start.cast(),
+            Memory::Mapped(mapping) | Memory::Sparse(mapping) => mapping.start.cast(),
         };
         // SAFETY: `start` is valid for `bytes` bytes until the block is dropped, and all are initialized: the
         // allocator or the kernel zeroed them, and whoever wrote since wrote through a slice of `u8`. The
@@ -125,6 +134,17 @@ impl Mapping {
         if let Err(error) = advised {
             // A kernel without huge pages: slower on first use, otherwise the same.
             tracing::trace!(%error, "huge pages are not to be had");
+        }
+        Some(mapping)
+    }
+
+    /// Pages that do not become huge, whatever the system does with others.
+    fn with_small_pages(bytes: usize) -> Option<Mapping> {
+        let mapping = Mapping::new(bytes)?;
+        // SAFETY: the range is this mapping, and the advice changes no content.
+        let advised = unsafe { madvise(mapping.start, mapping.bytes, MmapAdvise::MADV_NOHUGEPAGE) };
+        if let Err(error) = advised {
+            tracing::trace!(%error, "there are no huge pages to be avoided");
         }
         Some(mapping)
     }

@@ -165,12 +165,12 @@ fn calls_go_on(client: &Client) {
     calls(client, 2 * ROWS, ROWS);
 }
 
-/// Rows of slabs that are small, that just have a huge page, and that have many.
+/// Rows of slabs that are small, that just have a huge page, and that have many; and of many slabs at once.
 #[test]
 fn more_calls_than_memory_holds_wait_and_none_is_turned_away() {
-    const CLIENTS: usize = 8;
+    const CLIENTS: usize = 16;
     for_each_address(|address| {
-        for (len, shapes) in [(ROW_BYTES, 4), (140_000, 1), (1 << 20, 1)] {
+        for (len, shapes) in [(ROW_BYTES, 4), (140_000, 1), (140_000, 4), (1 << 20, 1), (1 << 20, 16)] {
             let server = serve(address, &Arc::default());
             std::thread::scope(|scope| {
                 for _ in 0..CLIENTS {

@@ -8,7 +8,7 @@ use teleport_wire::{Order, Signature, Stacked, tree};
 
 use super::*;
 use crate::pool::Pool;
-use crate::rows::{Row, Rows, Slab, Ticket};
+use crate::rows::{Pages, Row, Rows, Slab, Ticket};
 
 const ROWS: usize = 3;
 
@@ -65,7 +65,7 @@ impl Gate for Above {
 
 fn new_slab(signature: &Arc<Signature>) -> Slab {
     let stacked = Stacked::new(signature.clone(), ROWS).expect("it is small");
-    Slab::new(Arc::new(stacked), &Pool::new(0)).expect("there is memory")
+    Slab::new(Arc::new(stacked), &Pool::new(0), Pages::Usual).expect("there is memory")
 }
 
 impl Above {

@@ -11,7 +11,7 @@ use super::super::*;
 use super::invariants::Invariant;
 use super::random::Random;
 use crate::pool::Pool;
-use crate::rows::{Row, RowMemory, Rows, Slab, Ticket};
+use crate::rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};
 
 const ROWS_OF_SLAB: usize = 3;
 
@@ -90,7 +90,7 @@ impl Rows for Arranger {
 
 fn new_slab(signature: &Arc<Signature>, rows: usize) -> Slab {
     let stacked = Stacked::new(signature.clone(), rows).expect("it is small");
-    Slab::new(Arc::new(stacked), Pool::global()).expect("there is memory")
+    Slab::new(Arc::new(stacked), Pool::global(), Pages::Usual).expect("there is memory")
 }
 
 impl State {

@@ -13,7 +13,7 @@ const LENGTHS: [usize; 2] = [2, 2];
 const SENT: [u8; 4] = [1, 2, 3, 4];
 
 fn slab() -> Slab {
-    Slab::new(stacked(&LENGTHS, 2), &Pool::new(0)).expect("there is memory")
+    Slab::new(stacked(&LENGTHS, 2), &Pool::new(0), Pages::Usual).expect("there is memory")
 }
 
 fn content(slab: Slab, row: usize) -> Vec<u8> {
