@@ -143,6 +143,18 @@ pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
     if is_killed() { Poll::Ready(()) } else { Poll::Pending }
 }
 
+/// Runs what a destructor does: in it this thread passes its points, since a destructor must not unwind.
+pub(crate) fn without_points<T>(run: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            IS_OURS.set(self.0);
+        }
+    }
+    let _restore = Restore(IS_OURS.replace(false));
+    run()
+}
+
 /// **Blocks** for `time`, or until this thread is killed.
 pub fn sleep(time: Duration) {
     park_until(Some(Instant::now() + time), || None::<()>);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::ProcError;
 use crate::failure::{self, Failure};
-use crate::interrupt::{Interrupt, Waiters};
+use crate::interrupt::{self, Interrupt, Waiters};
 use crate::message::{BoxError, Return};
 use crate::restart::{Backoff, Restart};
 use crate::stop::Stop;
@@ -320,7 +320,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.kill(self.grace) {
+        if let Err(error) = interrupt::without_points(|| self.kill(self.grace)) {
             // Nobody is left who could be told otherwise.
             eprintln!("{error}");
         }
@@ -434,6 +434,31 @@ mod tests {
             sleep(FOREVER);
         });
         dropped.recv().unwrap();
+    }
+
+    #[test]
+    fn a_killed_thread_that_drops_another_waits_for_it() {
+        let (sender, told) = mpsc::channel();
+        let (killed, is_killed) = mpsc::channel::<()>();
+        let is_killed = Mutex::new(is_killed);
+        let outer = Thread::new("outer", move |_stop| {
+            let (inner, inner_told) = waiting(|| sleep(FOREVER));
+            inner.start().unwrap();
+            assert_eq!(inner_told.recv().unwrap(), "started");
+            sender.send(()).unwrap();
+            // No point of this crate: the thread goes on.
+            is_killed.lock().unwrap().recv().unwrap();
+            drop(inner);
+            assert_eq!(inner_told.try_recv(), Ok("unwound"));
+            sender.send(()).unwrap();
+        });
+        let outer = outer.grace(FOREVER);
+        outer.start().unwrap();
+        told.recv().unwrap();
+        outer.inner.ask_to_end();
+        killed.send(()).unwrap();
+        told.recv().unwrap();
+        outer.join().unwrap();
     }
 
     #[test]
