@@ -8,16 +8,23 @@
 //! process sees of them, as in a container that may write there, or below one that is marked as systemd marks what it
 //! delegates (`Delegate=yes`). Everything works without: whatever fails here leaves a process without a cgroup.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use crate::sys::{self, Fork};
 
 /// Before the number of the keeper.
-const PREFIX: &str = "teleport-";
+const PREFIX: &str = "teleport-proc-";
+
+/// What systemd gives a cgroup that it delegates: the second if only the superuser may have it.
+const DELEGATED: [&CStr; 2] = [c"user.delegate", c"trusted.delegate"];
+
+/// Tells a cgroup that was made here from what others may call alike.
+const OURS: &CStr = c"user.teleport-proc";
 
 /// Others have the same number where processes are numbered anew.
 const MAX_NAMES: usize = 8;
@@ -35,7 +42,8 @@ impl Place {
         let own = own(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
         let mounts = fs::read("/proc/self/mountinfo").ok()?;
         let folder = folder(&own, &String::from_utf8_lossy(&mounts))?;
-        (own == Path::new("/") || sys::is_delegated(&folder)).then_some(Place(folder))
+        (own == Path::new("/") || DELEGATED.iter().any(|mark| sys::has_mark(&folder, mark)))
+            .then_some(Place(folder))
     }
 
     /// Makes a cgroup for a process of this one, which is its keeper.
@@ -56,9 +64,8 @@ impl Place {
     pub(crate) fn sweep(&self) {
         let deadline = Instant::now() + MAX_DYING;
         for folder in folders(&self.0) {
-            let is_ours =
-                folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
-            if is_ours {
+            let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(PREFIX.as_bytes()) {
                 // Another may be faster, and then there is nothing left to do.
                 let _ = end(&folder, deadline);
             }
@@ -66,18 +73,21 @@ impl Place {
     }
 }
 
-/// Ends a cgroup, unless somebody keeps it.
+/// Ends a cgroup, unless somebody keeps it. One that has no mark yet, or is another's, is removed if nothing is in it.
 fn end(folder: &Path, deadline: Instant) -> io::Result<()> {
     let locked = File::open(folder)?;
-    if sys::try_lock(&locked)? {
-        let events = File::open(folder.join("cgroup.events"))?;
-        fs::write(folder.join("cgroup.kill"), "1")?;
-        while io::read_to_string(&events)?.contains("populated 1") && sys::has_changed(&events, deadline)? {
-            io::Seek::rewind(&mut &events)?;
-        }
-        remove(folder)?;
+    if !sys::try_lock(&locked)? {
+        return Ok(());
     }
-    Ok(())
+    if !sys::has_mark(folder, OURS) {
+        return fs::remove_dir(folder);
+    }
+    let events = File::open(folder.join("cgroup.events"))?;
+    fs::write(folder.join("cgroup.kill"), "1")?;
+    while io::read_to_string(&events)?.contains("populated 1") && sys::has_changed(&events, deadline)? {
+        io::Seek::rewind(&mut &events)?;
+    }
+    remove(folder)
 }
 
 /// Removes a cgroup with those below it, which are empty.
@@ -119,8 +129,9 @@ impl Cgroup {
                 // Who swept it up has it, and removes it.
                 return Err(ErrorKind::NotFound.into());
             }
+            sys::mark(&folder, OURS)?;
             // What runs in it may divide it again.
-            sys::set_delegated(&folder)?;
+            sys::mark(&folder, DELEGATED[0])?;
             let writable = |name| File::options().write(true).open(folder.join(name));
             // Linux has the second since 5.14.
             Ok((lock, writable("cgroup.procs")?, writable("cgroup.kill")?))
@@ -133,6 +144,15 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// Forks a process that is in it from the start.
+    ///
+    /// # Safety
+    /// As for [`sys::fork_into`].
+    pub(crate) unsafe fn fork_into(&self) -> io::Result<Fork> {
+        // SAFETY: as the caller says.
+        unsafe { sys::fork_into(&self.lock) }
     }
 
     /// Puts this process into it.

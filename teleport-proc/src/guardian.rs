@@ -255,24 +255,27 @@ impl Guard {
 
     /// Waits for keepers that have ended. What one leaves behind that was killed has come to this process.
     fn reap(&mut self) {
+        // Others may be killed while the strays of one are ended.
+        while self.reap_keepers() {
+            self.end_strays();
+        }
+    }
+
+    /// Waits for all that have ended. Says whether a keeper among them was killed.
+    fn reap_keepers(&mut self) -> bool {
         let mut is_stray = false;
         while let Ok(Reaped::Ended(pid, exit)) = sys::reap_any() {
             let was_keeper = self.keepers.remove(&pid);
             is_stray |= was_keeper && !exit.success();
         }
-        if is_stray {
-            self.end_strays();
-        }
+        is_stray
     }
 
-    fn end_strays(&mut self) {
+    fn end_strays(&self) {
         let mut hunt = Hunt::below_guard().sparing(self.keepers.clone());
         while let Ok(1..) = hunt.strike() {
             // It is looked at again in any case.
             let _ = hunt.wait(true, Instant::now() + STRIKE_TIME);
-        }
-        while let Ok(Reaped::Ended(pid, _)) = sys::reap_any() {
-            self.keepers.remove(&pid);
         }
         self.place.iter().for_each(Place::sweep);
     }

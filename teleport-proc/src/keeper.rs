@@ -157,9 +157,8 @@ pub(crate) fn execute(
 ) -> Result<i32, (Step, io::Error)> {
     let forked = |error| (Step::Fork, error);
     let (mut read, write) = sys::pipe().map(|(read, write)| (File::from(read), write)).map_err(forked)?;
-    match sys::fork_patiently(|| {}).map_err(forked)? {
+    match fork(cgroup).map_err(forked)? {
         Fork::Child => {
-            cgroup.into_iter().for_each(Cgroup::enter);
             let error = init::execute(head, folder, descriptors);
             let errno = error.raw_os_error().unwrap_or(0);
             // The parent sees that it ended, in any case.
@@ -179,6 +178,21 @@ pub(crate) fn execute(
             }
         }
     }
+}
+
+/// Forks a process that executes another program or leaves, in its cgroup if there is one.
+fn fork(cgroup: Option<&Cgroup>) -> io::Result<Fork> {
+    if let Some(cgroup) = cgroup {
+        // SAFETY: as this function says.
+        if let Ok(fork) = unsafe { cgroup.fork_into() } {
+            return Ok(fork);
+        }
+    }
+    let fork = sys::fork_patiently(|| {})?;
+    if fork == Fork::Child {
+        cgroup.into_iter().for_each(Cgroup::enter);
+    }
+    Ok(fork)
 }
 
 struct Keeper {

@@ -1,5 +1,6 @@
-//! What folders of cgroups know beside their files: whom they were delegated to, who keeps them, and that they changed.
+//! What folders of cgroups know beside their files: marks, who has them locked, and that they changed.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,28 +12,28 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::poll_timeout;
 
-/// Whether a cgroup has the mark that systemd gives to what it delegates. Elsewhere than on Linux there are none.
-pub(crate) fn is_delegated(folder: &Path) -> bool {
+/// Whether the attribute `name` of a folder is there, and 1. Elsewhere than on Linux there are none.
+pub(crate) fn has_mark(folder: &Path, name: &CStr) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        linux::is_delegated(folder)
+        linux::has_mark(folder, name)
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
-        let _ = folder;
+        let _ = (folder, name);
         false
     }
 }
 
-/// Gives a cgroup that mark.
-pub(crate) fn set_delegated(folder: &Path) -> io::Result<()> {
+/// Makes that so.
+pub(crate) fn mark(folder: &Path, name: &CStr) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        linux::set_delegated(folder)
+        linux::mark(folder, name)
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     {
-        let _ = folder;
+        let _ = (folder, name);
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -71,28 +72,22 @@ mod linux {
 
     use nix::errno::Errno;
 
-    /// The first can be given and read by everybody who may write there, the second by the superuser.
-    const MARKS: [&CStr; 2] = [c"user.delegate", c"trusted.delegate"];
-    const VALUE: &[u8] = b"1";
+    const MARK: &[u8] = b"1";
 
-    pub(super) fn is_delegated(folder: &Path) -> bool {
+    pub(super) fn has_mark(folder: &Path, name: &CStr) -> bool {
         let Ok(folder) = CString::new(folder.as_os_str().as_bytes()) else { return false };
-        MARKS.iter().any(|mark| {
-            let mut value = [0; VALUE.len() + 1];
-            // SAFETY: both are strings with an end, and no more is written than there is room for.
-            let length = unsafe {
-                libc::getxattr(folder.as_ptr(), mark.as_ptr(), value.as_mut_ptr().cast(), value.len())
-            };
-            usize::try_from(length).is_ok_and(|length| &value[..length] == VALUE)
-        })
+        let mut value = [0; MARK.len() + 1];
+        // SAFETY: both are strings with an end, and no more is written than there is room for.
+        let length =
+            unsafe { libc::getxattr(folder.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        usize::try_from(length).is_ok_and(|length| &value[..length] == MARK)
     }
 
-    pub(super) fn set_delegated(folder: &Path) -> io::Result<()> {
+    pub(super) fn mark(folder: &Path, name: &CStr) -> io::Result<()> {
         let folder = CString::new(folder.as_os_str().as_bytes())?;
         // SAFETY: both are strings with an end, and the value is as long as it is said to be.
-        let result = unsafe {
-            libc::setxattr(folder.as_ptr(), MARKS[0].as_ptr(), VALUE.as_ptr().cast(), VALUE.len(), 0)
-        };
+        let result =
+            unsafe { libc::setxattr(folder.as_ptr(), name.as_ptr(), MARK.as_ptr().cast(), MARK.len(), 0) };
         Errno::result(result)?;
         Ok(())
     }

@@ -21,15 +21,15 @@ use std::time::Instant;
 
 use nix::poll::PollTimeout;
 
-pub(crate) use cgroup::{has_changed, is_delegated, set_delegated, try_lock};
+pub(crate) use cgroup::{has_changed, has_mark, mark, try_lock};
 pub(crate) use descriptor::{
     any_readable, close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited,
     memory, null, readable, set_nonblocking,
 };
 pub(crate) use fork::{
-    Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_patiently, ignore_broken_pipes,
-    ignore_signals, leave, leave_group, leave_terminal, parent, reap, reap_any, reap_if_ended,
-    remove_variable, restore_signals, set_name, signal_child, threads,
+    Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_into, fork_patiently,
+    ignore_broken_pipes, ignore_signals, leave, leave_group, leave_terminal, parent, reap, reap_any,
+    reap_if_ended, remove_variable, restore_signals, set_name, signal_child, threads,
 };
 pub(crate) use nix::sys::signal::Signal;
 pub(crate) use pidfd::ProcessFd;
