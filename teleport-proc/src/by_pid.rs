@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::ProcError;
 use crate::hunt::Hunt;
-use crate::sys::ProcessFd;
+use crate::sys::{self, ProcessFd};
 
 /// How long what was killed may take to be gone, before that is an error.
 pub(crate) const MAX_DYING: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ pub fn proc_alive(pid: u32) -> bool {
     // Whoever may not be asked is there all the same.
     process.is_some_and(|process| match process {
         Ok(process) => !process.wait(Some(Instant::now())).unwrap_or(false),
-        Err(error) => !crate::sys::is_gone(&error),
+        Err(error) => !sys::is_gone(&error),
     })
 }
 
@@ -32,6 +32,9 @@ pub fn proc_alive(pid: u32) -> bool {
 ///
 /// Processes whose parents ended before are found only where they were taken over by another process of the tree. A child
 /// of this process stays a zombie until whoever started it waits for it. It is no error if there is no such process.
+///
+/// If this process is among them, because it is meant itself or was started by it, it ends last, with SIGKILL, and this does
+/// not return.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), teleport_proc::ProcError> {
@@ -70,6 +73,9 @@ fn end(mut hunt: Hunt, grace: Duration) -> Result<(), ProcError> {
     for _ in 0..MAX_STRIKES {
         hunt.strike().map_err(failed())?;
         if hunt.wait(true, deadline).map_err(failed())? && over(&mut hunt)? {
+            if hunt.is_part() {
+                sys::kill_this();
+            }
             return Ok(());
         }
         if Instant::now() >= deadline {

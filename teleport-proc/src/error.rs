@@ -24,7 +24,7 @@ pub enum ProcError {
         /// What with.
         failure: Box<Failure>,
     },
-    /// A process ended before its function did: by a signal, or by calling `exit`.
+    /// A process ended by a signal or with a code, without a result: most often before its function did.
     Exited {
         /// The process.
         name: String,
@@ -60,6 +60,14 @@ pub enum ProcError {
         name: String,
         /// The names of this process's threads.
         threads: Vec<String>,
+    },
+    /// This program started threads before it came to `init`, so that nothing can be forked from it when it is executed again.
+    /// Nothing was started.
+    EarlyThreads {
+        /// The process that was to start.
+        name: String,
+        /// How many threads it had.
+        count: u32,
     },
     /// The function belongs to a library that was loaded, and may be elsewhere in a new process. Nothing was started.
     ForeignFunction {
@@ -163,7 +171,7 @@ impl Display for ProcError {
         match self {
             ProcError::Failed { name, failure } => write!(f, "{name}: {failure}"),
             ProcError::Exited { name, exit } => {
-                write!(f, "{name}: the process ended with {exit} before its function did")
+                write!(f, "{name}: the process ended with {exit}, and its function gave no result")
             }
             ProcError::Killed { name } => write!(f, "{name}: was killed, so there is no result"),
             ProcError::Lost { name } => {
@@ -182,6 +190,11 @@ impl Display for ProcError {
             ProcError::NoGuardian { name, waited: None } => write!(
                 f,
                 "{name}: this program was executed again and ended before it came to `init()`: call it first in `main`"
+            ),
+            ProcError::EarlyThreads { name, count } => write!(
+                f,
+                "{name}: this program had {count} threads when it came to `init()`: call it first in `main`, before a runtime \
+                (as of `#[tokio::main]`, whose `main` runs in one), a logger or anything else starts threads"
             ),
             ProcError::Threads { name, threads } => write!(
                 f,

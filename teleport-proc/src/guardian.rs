@@ -70,6 +70,9 @@ pub(crate) struct Started {
 /// other, so that what is under way stays bounded.
 pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
     let failed = |what| ProcError::start(start.name, what);
+    if start.name.contains('\0') {
+        return Err(failed("its name has a zero byte")(io::ErrorKind::InvalidInput.into()));
+    }
     let (ours, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
     let folder = sys::current_folder().map_err(failed("the current folder cannot be opened"))?;
     let (out, error) = (io::stdout(), io::stderr());
@@ -93,7 +96,11 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
     match wire::hear(&ours).map_err(failed("its keeper cannot be heard"))? {
         Heard::Word(Word::Started { pid }, mut fds) => Ok(Started { pid, control: ours, keeper: fds.pop() }),
         Heard::Word(Word::Failed { step, errno }, _) => {
-            Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
+            let reason = match errno {
+                0 => io::Error::other("for no reason that the system gives"),
+                errno => io::Error::from_raw_os_error(errno),
+            };
+            Err(failed(step.what())(reason))
         }
         _ => {
             let ended = io::Error::new(io::ErrorKind::BrokenPipe, "it was killed, or has no descriptor left");
@@ -151,6 +158,10 @@ impl Guardian {
             .and_then(|answered| if answered { wire::hear(&guardian.socket) } else { Ok(Heard::Nothing) })
         {
             Ok(Heard::Word(Word::Ready, _)) => Ok(guardian),
+            Ok(Heard::Word(Word::Threads { count }, _)) => {
+                end(guardian);
+                Err(ProcError::EarlyThreads { name: name.to_owned(), count })
+            }
             Ok(Heard::Nothing) => {
                 end(guardian);
                 Err(ProcError::NoGuardian { name: name.to_owned(), waited: Some(MAX_START) })
@@ -199,6 +210,11 @@ impl Guard {
         sys::become_guard(GUARD_NAME)?;
         let socket = sys::copy_high(&io::stdin())?;
         sys::forget_standard()?;
+        let count = sys::threads()?.len() as u32;
+        if count > 1 {
+            wire::tell(&socket, Word::Threads { count }, &[])?;
+            sys::leave(1)
+        }
         let watch = Watch::new(owner.again()?)?;
         let [a, b] = watch.descriptors();
         // SAFETY: nothing in this process, which leaves without destructors, uses others from here on.

@@ -9,7 +9,10 @@
 //! meets at once.
 //!
 //! Signals go through pidfds to processes whose start time is still what was seen, so never to another that got the
-//! number; or to children that nobody else could have waited for.
+//! number; or to children that nobody else could have waited for. What is below a number counts only if that is still
+//! whose it was.
+//!
+//! This process may be part of the tree. It is left out, and known to be [part of it](Hunt::is_part): it has to end itself.
 //!
 //! Bound: stopping goes on for [`MAX_FREEZE`]; callers strike until nothing is left.
 
@@ -29,6 +32,9 @@ const MAX_FREEZE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Hunt {
     root: Root,
+    this: i32,
+    /// Whether this process is below the root, or the root itself, and so is to end too.
+    is_part: bool,
     /// Whether the root is this process, and nothing but this thread waits for its children.
     is_guard: bool,
     /// Children of the root that stay, with all below them.
@@ -69,7 +75,13 @@ impl Hunt {
     }
 
     fn new(root: Root) -> Hunt {
-        Hunt { root, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
+        let this = std::process::id() as i32;
+        Hunt { root, this, is_part: false, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
+    }
+
+    /// Whether this process was seen in the tree, all others of which are ended here.
+    pub(crate) fn is_part(&self) -> bool {
+        self.is_part
     }
 
     /// Leaves out these children of the root and all below them.
@@ -118,15 +130,25 @@ impl Hunt {
             }
         };
         let mut seen = self.spared.clone();
-        let mut next: Vec<i32> = self.found.keys().map(|id| id.pid).chain(this).collect();
-        while let Some(pid) = next.pop() {
-            for child in sys::children(pid).into_iter().filter(|child| seen.insert(*child)) {
+        let known = self.found.keys().map(|id| (id.pid, Some(*id)));
+        let mut next: Vec<(i32, Option<Id>)> = known.chain(this.map(|pid| (pid, None))).collect();
+        while let Some((pid, id)) = next.pop() {
+            let children = sys::children(pid);
+            // Afterwards: as long as nobody else has the number, they are whose they seem to be.
+            if !children.is_empty()
+                && let Some(id) = id
+                && sys::process(pid)?.is_some_and(|entry| entry.id != id)
+            {
+                self.found.remove(&id);
+                continue;
+            }
+            for child in children.into_iter().filter(|child| seen.insert(*child)) {
                 if self.is_guard && Some(pid) == this {
                     sys::signal_child(child, Signal::SIGSTOP);
                 }
                 let Some(entry) = sys::process(child)? else { continue };
                 met_new |= self.stop(&entry);
-                next.push(child);
+                next.push((child, Some(entry.id)));
             }
         }
         Ok(met_new)
@@ -134,6 +156,10 @@ impl Hunt {
 
     /// Stops a process of the tree, unless it was stopped before. Says whether it was not.
     fn stop(&mut self, entry: &Entry) -> bool {
+        if entry.id.pid == self.this {
+            self.is_part = true;
+            return false;
+        }
         let before = self.found.insert(entry.id, Found { is_guard: is_guard(entry), stopped: true });
         let is_new = !before.is_some_and(|before| before.stopped);
         if is_new {
@@ -178,6 +204,10 @@ impl Hunt {
         };
         let starts = self.found.keys().map(|id| id.pid).chain(root).collect();
         let mut add = |entry: &Entry| {
+            if entry.id.pid == self.this {
+                self.is_part = true;
+                return;
+            }
             let new = Found { is_guard: is_guard(entry), stopped: false };
             // One that was seen between its fork and its exec may have got its name only now.
             self.found.entry(entry.id).or_insert(new).is_guard = new.is_guard;
@@ -292,6 +322,28 @@ mod tests {
         assert_eq!(unguarded(all(), &[2, 3, 4, 5, 6]), [2, 3]);
         // The owner itself asks: what its own guards guard is asked too.
         assert_eq!(unguarded(all(), &[4, 5, 6]), [6]);
+    }
+
+    #[test]
+    fn what_is_below_a_number_that_is_another_s_by_now_is_left_alone() {
+        let mut stranger = std::process::Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().unwrap();
+        let pid = stranger.id() as i32;
+        let child = loop {
+            if let [child] = sys::children(pid)[..] {
+                break child;
+            }
+            std::thread::yield_now();
+        };
+        let mut hunt = Hunt::new(Root::Other(None));
+        let gone = Id { pid, started: 1 };
+        hunt.found.insert(gone, Found { is_guard: false, stopped: false });
+        assert!(!hunt.stop_met().unwrap());
+        assert_eq!(hunt.strike().unwrap(), 0);
+        let child = sys::process(child).unwrap().unwrap();
+        assert!(open(child.id).unwrap().is_some_and(|process| is_alive(&process)));
+        signal(child.id, Signal::SIGKILL);
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     }
 
     #[test]

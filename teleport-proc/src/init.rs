@@ -44,6 +44,16 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// }
 /// ```
 ///
+/// It must come before the program has other threads. So where the work is asynchronous, `main` itself is not:
+///
+/// ```no_run
+/// fn main() {
+///     teleport_proc::init();
+///     run() // `#[tokio::main] async fn run()`
+/// }
+/// # fn run() {}
+/// ```
+///
 /// Where `main` is not yours, as in tests, [`init_before_main!`](crate::init_before_main) does it.
 pub fn init() {
     // Relaxed: nothing else is passed along with it.

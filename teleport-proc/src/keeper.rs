@@ -118,6 +118,7 @@ pub(crate) fn keep_forked(
                     unsafe { cgroup.close() };
                 }
                 sys::leave_group();
+                sys::forget_signals();
                 let _ = sys::restore_signals(&handlers);
                 match work() {}
             }

@@ -297,8 +297,8 @@ impl<R> Process<R> {
         self.inner.kill(self.inner.grace)
     }
 
-    /// Tells its function to return, by turning its [`Stop`] false. **Blocks** until it has, at most for `grace`: after that
-    /// it is killed at once.
+    /// Tells its function to return, by turning its [`Stop`] false; one that has none gets SIGTERM. **Blocks** until it has
+    /// ended, at most for `grace`: after that it is killed at once.
     ///
     /// # Errors
     /// [`StillRunning`](ProcError::StillRunning).
@@ -464,6 +464,9 @@ impl Inner {
 
     pub(crate) fn stop(&self, grace: Duration) -> Result<(), ProcError> {
         let Ok(run) = self.run() else { return Ok(()) };
+        if !self.has_stop() {
+            return run.kill(grace);
+        }
         run.stop()?;
         if run.wait(Some(Instant::now() + grace))?.is_none() {
             run.kill(Duration::ZERO)?;

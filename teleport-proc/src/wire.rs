@@ -12,6 +12,8 @@ use crate::sys::{self, MESSAGE_BYTES, Received};
 pub(crate) enum Word {
     /// Guardian to owner: it has started.
     Ready,
+    /// Guardian to owner: it cannot start anything, as it has so many threads.
+    Threads { count: u32 },
     /// Owner to guardian, with descriptors: start a process.
     Start,
     /// Keeper to owner: the process has started.
@@ -56,6 +58,7 @@ impl Word {
             Word::End { grace } => (5, 0, grace.as_millis().try_into().unwrap_or(u64::MAX)),
             Word::Ended { exit: Exit::Code(code) } => (6, code, 0),
             Word::Ended { exit: Exit::Signal(signal) } => (7, signal, 0),
+            Word::Threads { count } => (8, 0, count.into()),
         };
         let mut message = [0; MESSAGE_BYTES];
         message[..4].copy_from_slice(&kind.to_le_bytes());
@@ -75,6 +78,7 @@ impl Word {
             5 => Word::End { grace: Duration::from_millis(b) },
             6 => Word::Ended { exit: Exit::Code(a) },
             7 => Word::Ended { exit: Exit::Signal(a) },
+            8 => Word::Threads { count: u32::try_from(b).ok()? },
             _ => return None,
         })
     }
@@ -113,6 +117,7 @@ mod tests {
         let (a, b) = sys::pair().unwrap();
         let words = [
             Word::Ready,
+            Word::Threads { count: 3 },
             Word::Started { pid: 42 },
             Word::Failed { step: Step::Execute, errno: 2 },
             Word::End { grace: Duration::from_millis(1 << 40) },

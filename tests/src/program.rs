@@ -191,6 +191,11 @@ impl Program {
         Ended { status, output, errors: self.errors_so_far() }
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        !self.has_ended()
+    }
+
     fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("it is a child of this process");

@@ -250,6 +250,12 @@ pub(crate) fn signal_child(pid: i32, signal: Signal) {
     let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
 }
 
+/// Ends this process as if another had killed it.
+pub(crate) fn kill_this() {
+    // Cannot fail, and does not return.
+    let _ = nix::sys::signal::kill(Pid::this(), Signal::SIGKILL);
+}
+
 /// Gives this process a group of its own: signals to all of its group are not meant for its keeper.
 pub(crate) fn leave_group() {
     let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));

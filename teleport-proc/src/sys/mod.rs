@@ -28,12 +28,12 @@ pub(crate) use descriptor::{
 };
 pub(crate) use fork::{
     Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_into, fork_patiently,
-    ignore_broken_pipes, ignore_signals, leave, leave_group, leave_terminal, parent, reap, reap_any,
-    reap_if_ended, remove_variable, restore_signals, set_name, signal_child, threads,
+    ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group, leave_terminal, parent, reap,
+    reap_any, reap_if_ended, remove_variable, restore_signals, set_name, signal_child, threads,
 };
 pub(crate) use nix::sys::signal::Signal;
 pub(crate) use pidfd::ProcessFd;
-pub(crate) use signals::Signals;
+pub(crate) use signals::{Signals, forget_signals};
 pub(crate) use socket::{MESSAGE_BYTES, Received, pair, pipe, receive, send};
 pub(crate) use table::{Entry, Id, children, process, processes};
 pub(crate) use watch::Watch;

@@ -79,7 +79,23 @@ impl Signals {
     }
 }
 
+/// Hears nothing more, in a process that was forked from one that did: neither its signals nor its pipes are meant for this one.
+pub(crate) fn forget_signals() {
+    // Nobody else could have it: a process that forks has one thread.
+    let Ok(mut state) = STATE.try_lock() else { return };
+    state.restore();
+    PIPE_ENDS.iter().for_each(|end| end.store(-1, Ordering::SeqCst));
+    state.pipes.clear();
+}
+
 impl State {
+    fn restore(&mut self) {
+        for (signal, action) in self.before.drain(..) {
+            // SAFETY: as it was before anybody heard them.
+            let _ = unsafe { sigaction(signal, &action) };
+        }
+    }
+
     fn add_pipe(&mut self) -> io::Result<()> {
         let slot = PIPE_ENDS.get(self.pipes.len()).ok_or(io::ErrorKind::QuotaExceeded)?;
         let pipe = super::pipe()?;
@@ -115,10 +131,7 @@ impl Drop for Signals {
             *is_taken &= !Arc::ptr_eq(pipe, &self.pipe);
         }
         if state.pipes.iter().all(|(_, is_taken)| !is_taken) {
-            for (signal, action) in state.before.drain(..) {
-                // SAFETY: as it was before this was made.
-                let _ = unsafe { sigaction(signal, &action) };
-            }
+            state.restore();
         }
     }
 }

@@ -11,6 +11,8 @@
 //! - `owner deaf-group`: members that print `ready` and do not end by themselves; then the group's result.
 //! - `owner exec`: starts one, and executes another program in its own place.
 //! - `owner brief`: waits for a line, starts one, and ends without waiting for it.
+//! - `owner suicide`: starts one that does not want to end, and ends its own tree.
+//! - `owner forked-group`: a group whose member is a fork, which prints `ready`, and then a line when SIGTERM has ended it.
 //! - `owner subprocs`: starts processes in several ways, ends all, and prints how many are left.
 
 use std::fs::File;
@@ -21,12 +23,15 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, setuid};
 use teleport::proc::BoxError;
-use teleport::{Group, Process, Stop, Thread, kill_subprocs};
+use teleport::{Group, Process, Stop, Thread, kill_proc, kill_subprocs};
 
 /// Longer than any test waits.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
+    if std::env::var_os("EARLY_THREAD").is_some() {
+        std::thread::spawn(|| wait_for_ever());
+    }
     teleport::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -53,6 +58,8 @@ fn run(arguments: &[&str]) -> Result<(), BoxError> {
         ["exec"] => execute(),
         ["brief"] => brief(),
         ["subprocs"] => subprocs(),
+        ["suicide"] => suicide(),
+        ["forked-group"] => forked_group(),
         other => Err(format!("these arguments mean nothing: {other:?}").into()),
     }
 }
@@ -239,6 +246,22 @@ fn execute() -> Result<(), BoxError> {
 fn brief() -> Result<(), BoxError> {
     std::io::stdin().read_line(&mut String::new())?;
     std::mem::forget(started("idle")?);
+    Ok(())
+}
+
+fn suicide() -> Result<(), BoxError> {
+    let _process = started("idle")?;
+    let _child = Command::new("bash").args(["-c", "trap '' TERM; sleep 600; true"]).spawn()?;
+    kill_proc(std::process::id(), Duration::from_millis(50))?;
+    Err("it goes on".into())
+}
+
+fn forked_group() -> Result<(), BoxError> {
+    let member = Process::fork("forked", |_stop| {
+        println!("ready {}", std::process::id());
+        idle(());
+    });
+    println!("{:?}", Group::new().add(member).run());
     Ok(())
 }
 

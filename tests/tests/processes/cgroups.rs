@@ -156,6 +156,26 @@ fn a_keeper_that_is_killed_leaves_none() {
 }
 
 #[test]
+fn a_stranger_s_that_is_called_alike_is_left_alone() {
+    leaves_none(Own::delegated, |own| {
+        let other = Own { folder: own.folder.join("teleport-proc-1-0") };
+        fs::create_dir(&other.folder).expect("it can be made");
+        let mut stranger = other.start("sleep", "600");
+        until("it is there", || {
+            fs::read_to_string(other.folder.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
+        });
+        let mut owner = own.owner("idle 1");
+        assert_eq!(owner.line(), "ready");
+        owner.signal(Signal::SIGKILL);
+        until_none_left(&owner.mark());
+        assert!(stranger.is_running());
+        stranger.signal(Signal::SIGKILL);
+        until_none_left(&stranger.mark());
+        until("it can be removed", || fs::remove_dir(&other.folder).is_ok());
+    });
+}
+
+#[test]
 fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
     leaves_none(Own::delegated, |own| {
         let mut owner = own.owner("idle 3");

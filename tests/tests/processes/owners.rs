@@ -1,6 +1,7 @@
 //! What becomes of processes whose owner ends, by itself or by SIGKILL, at whatever moment; and of an owner that has nothing
 //! left to start them with.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -153,6 +154,46 @@ fn without_processes_starting_fails_and_leaves_nothing() {
         let (first, rest) = output.split_once('\n').unwrap();
         assert_eq!(first, "5 idle: no process can be made: Resource temporarily unavailable (os error 11)");
         assert_eq!(rest, "again\n");
+    });
+}
+
+#[test]
+fn who_ends_its_own_tree_ends_last() {
+    watched(|| {
+        let owner = owner(&["suicide"]);
+        let mark = owner.mark();
+        let ended = owner.wait();
+        assert_eq!(ended.status.signal(), Some(Signal::SIGKILL as i32), "{}", ended.errors);
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn a_program_with_early_threads_is_told_what_to_do() {
+    watched(|| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_owner"));
+        command.args(["idle", "1"]).env("EARLY_THREAD", "1");
+        let owner = Program::spawn(command);
+        let mark = owner.mark();
+        let ended = owner.wait();
+        let expected = "idle: this program had 2 threads when it came to `init()`: call it first in `main`, before a runtime (as of \
+            `#[tokio::main]`, whose `main` runs in one), a logger or anything else starts threads\n";
+        assert_eq!(ended.errors, expected);
+        until_none_left(&mark);
+    });
+}
+
+#[test]
+fn a_fork_does_not_hear_the_signals_of_its_parents_group() {
+    watched(|| {
+        let mut owner = owner(&["forked-group"]);
+        let mark = owner.mark();
+        let ready = owner.line();
+        let pid = ready.strip_prefix("ready ").and_then(|pid| pid.parse().ok()).expect("it tells its number");
+        signal(pid, Signal::SIGTERM);
+        assert_eq!(owner.line(), "Err(Exited { name: \"forked\", exit: Signal(15) })");
+        assert!(owner.wait().status.success());
+        until_none_left(&mark);
     });
 }
 

@@ -134,7 +134,7 @@ fn a_signal_from_elsewhere_is_told_by_number() {
         let pid = nix::unistd::Pid::from_raw(process.pid().unwrap() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::SIGUSR1).unwrap();
         let error = process.join().unwrap_err();
-        let expected = "idle: the process ended with signal 10 (SIGUSR1) before its function did";
+        let expected = "idle: the process ended with signal 10 (SIGUSR1), and its function gave no result";
         assert_eq!(error.to_string(), expected);
     });
 }
@@ -203,9 +203,25 @@ fn stop_turns_false_and_gives_time_to_return() {
 }
 
 #[test]
-fn who_does_not_stop_is_killed() {
+fn who_has_no_stop_is_asked_by_signal() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
+        process.start().unwrap();
+        // It does not have to wait for the grace to be over, in which case it would hang.
+        process.stop(FOREVER).unwrap();
+        assert!(matches!(process.join(), Err(ProcError::Killed { .. })));
+        let named = Process::new("a\0b", idle, ());
+        assert!(named.start().unwrap_err().to_string().contains("its name has a zero byte"));
+    });
+}
+
+#[test]
+fn who_does_not_stop_is_killed() {
+    fn deaf(_: (), _stop: &Stop) {
+        idle(());
+    }
+    nothing_stays(|mark| {
+        let process = carrying(mark, Process::stoppable("deaf", deaf, ()));
         process.start().unwrap();
         process.stop(Duration::from_millis(20)).unwrap();
         assert_eq!(process.exit(), Some(Exit::Signal(nix::libc::SIGKILL)));
