@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::deadline::moment;
 use crate::error::ProcError;
 use crate::hunt::Hunt;
 use crate::sys::{self, ProcessFd};
@@ -67,7 +68,7 @@ fn end(mut hunt: Hunt, grace: Duration) -> Result<(), ProcError> {
     let over = |hunt: &mut Hunt| hunt.is_over().map_err(failed());
     if !grace.is_zero() {
         hunt.ask().map_err(failed())?;
-        hunt.wait(false, Instant::now() + grace).map_err(failed())?;
+        hunt.wait(false, moment(grace)).map_err(failed())?;
     }
     let deadline = Instant::now() + MAX_DYING;
     for _ in 0..MAX_STRIKES {

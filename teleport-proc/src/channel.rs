@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::deadline::deadline;
 use crate::interrupt::Waiters;
 
 /// Makes a queue of at most `capacity` values, at least one: who sends waits while it is full, who receives while it is
@@ -111,7 +112,7 @@ impl<T> Receiver<T> {
     /// # Errors
     /// As [`recv`](Receiver::recv).
     pub fn recv_timeout(&self, time: Duration) -> Result<Option<T>, Disconnected> {
-        self.receive(Some(Instant::now() + time))
+        self.receive(deadline(time))
     }
 
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<T>, Disconnected> {
@@ -180,6 +181,14 @@ mod tests {
         }
         assert_eq!(next, [1000; 4]);
         senders.into_iter().for_each(|sender| sender.join().unwrap());
+    }
+
+    #[test]
+    fn the_longest_time_is_for_ever() {
+        let (sender, receiver) = channel(1);
+        let waiting = thread::spawn(move || receiver.recv_timeout(Duration::MAX));
+        sender.send(7).unwrap();
+        assert_eq!(waiting.join().unwrap(), Ok(Some(7)));
     }
 
     #[test]

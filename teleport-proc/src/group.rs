@@ -12,6 +12,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::by_pid::MAX_DYING;
+use crate::deadline::deadline;
 use crate::error::ProcError;
 use crate::interrupt;
 use crate::process::{self, Process};
@@ -125,7 +126,7 @@ impl Group {
         let failed = |what: &'static str| ProcError::system(format!("a group cannot run: {what}"));
         let signals = Signals::new().map_err(failed("signals cannot be heard"))?;
         let bell = Bell::new().map_err(failed("no pipe can be made"))?;
-        let end = self.duration.map(|duration| Instant::now() + duration);
+        let end = self.duration.and_then(deadline);
         let members = self.members.into_iter().map(Slot::new).collect();
         Running { members, signals, bell, end }.run()
     }
@@ -186,8 +187,8 @@ struct Slot {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    /// It is started again then.
-    Waiting(Instant),
+    /// It is started again then; without a time, never.
+    Waiting(Option<Instant>),
     Ended,
 }
 
@@ -198,7 +199,7 @@ impl Slot {
 
     /// Starts it, if it is time to.
     fn start(&mut self, now: Instant) -> Result<(), ProcError> {
-        if let State::Waiting(at) = self.state
+        if let State::Waiting(Some(at)) = self.state
             && at <= now
         {
             match self.member.start() {
@@ -221,7 +222,7 @@ impl Slot {
     fn ended(&mut self, result: Result<(), ProcError>, now: Instant) -> Result<(), ProcError> {
         let (restart, backoff) = self.member.policy();
         if restart.wants(result.is_err(), self.restarts) {
-            self.state = State::Waiting(now + backoff.before(self.restarts));
+            self.state = State::Waiting(now.checked_add(backoff.before(self.restarts)));
             self.restarts += 1;
             return Ok(());
         }
@@ -271,7 +272,7 @@ impl Running {
                 return Ok(());
             }
             let starts = self.members.iter().filter_map(|slot| match slot.state {
-                State::Waiting(at) => Some(at),
+                State::Waiting(at) => at,
                 _ => None,
             });
             let running = self.members.iter().filter(|slot| slot.state == State::Running);
@@ -319,12 +320,12 @@ impl Running {
 
     /// Waits for a member, at most for `time`, or until so many signals have come.
     fn until_ended(&self, index: usize, time: Duration, patience: u32) -> Result<(), ProcError> {
-        let deadline = Instant::now() + time;
+        let deadline = deadline(time);
         while self.members[index].member.is_running()
-            && Instant::now() < deadline
+            && deadline.is_none_or(|deadline| Instant::now() < deadline)
             && self.signals.heard() < patience
         {
-            self.wait(&self.members[index..=index], Some(deadline))?;
+            self.wait(&self.members[index..=index], deadline)?;
         }
         Ok(())
     }

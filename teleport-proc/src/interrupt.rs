@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline::deadline;
 use crate::sys;
 
 /// What a killed thread unwinds with.
@@ -157,7 +158,7 @@ pub(crate) fn without_points<T>(run: impl FnOnce() -> T) -> T {
 
 /// **Blocks** for `time`, or until this thread is killed.
 pub fn sleep(time: Duration) {
-    park_until(Some(Instant::now() + time), || None::<()>);
+    park_until(deadline(time), || None::<()>);
 }
 
 /// **Blocks** until `look` finds something, at most until `deadline`. Whoever makes a difference to that unparks this thread.

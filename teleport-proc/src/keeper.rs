@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::cgroup::{Cgroup, Place};
+use crate::deadline::moment;
 use crate::exit::Exit;
 use crate::hunt::{GUARD_NAME, Hunt};
 use crate::init;
@@ -254,7 +255,7 @@ impl Keeper {
             }
         };
         let asked_before = self.deadline.is_some();
-        let deadline = Instant::now() + grace;
+        let deadline = moment(grace);
         self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
         if !asked_before && !grace.is_zero() {
             // What cannot be asked is killed when the grace is over.

@@ -42,6 +42,7 @@ mod by_pid;
 mod cgroup;
 mod channel;
 mod child;
+mod deadline;
 mod error;
 mod exit;
 mod failure;

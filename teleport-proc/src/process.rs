@@ -7,9 +7,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::child;
+use crate::deadline::deadline;
 use crate::error::ProcError;
 use crate::exit::Exit;
 use crate::failure::Slot;
@@ -275,7 +276,7 @@ impl<R> Process<R> {
     /// # Errors
     /// As [`join`](Process::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
-        let end = self.inner.run()?.wait(Some(Instant::now() + time))?;
+        let end = self.inner.run()?.wait(deadline(time))?;
         end.map(|end| self.value(&end)).transpose()
     }
 
@@ -468,7 +469,7 @@ impl Inner {
             return run.kill(grace);
         }
         run.stop()?;
-        if run.wait(Some(Instant::now() + grace))?.is_none() {
+        if run.wait(deadline(grace))?.is_none() {
             run.kill(Duration::ZERO)?;
         }
         Ok(())

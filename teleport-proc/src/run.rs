@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::by_pid::MAX_DYING;
+use crate::deadline::deadline;
 use crate::error::ProcError;
 use crate::exit::Exit;
 use crate::failure::{Outcome, Slot};
@@ -109,7 +110,7 @@ impl Run {
         };
         if let Some(keeper) = &self.started.keeper {
             // It is about to leave: after that, nothing is left at all. Failing, that is a moment later.
-            let _ = sys::readable(keeper, Some(Instant::now() + MAX_LEAVING));
+            let _ = sys::readable(keeper, deadline(MAX_LEAVING));
         }
         if let Some(keeper) = self.keeper {
             sys::reap(keeper);
@@ -140,7 +141,7 @@ impl Run {
     /// Asks for the end, and **blocks** until it has come: for the grace, and 10 s beyond it.
     pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
         self.ask(grace)?;
-        match self.wait(Some(Instant::now() + grace + MAX_DYING))? {
+        match self.wait(deadline(grace.saturating_add(MAX_DYING)))? {
             Some(_) => Ok(()),
             None => Err(ProcError::StillRunning { pids: vec![self.pid()], waited: MAX_DYING }),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::deadline::deadline;
 use crate::interrupt;
 use crate::sys;
 
@@ -51,22 +52,23 @@ impl Stop {
                     return false;
                 }
                 // What cannot be asked will not be told either: then it is to stop.
-                let stop = sys::readable(pipe, Some(Instant::now() + time)).unwrap_or(true);
+                let stop = sys::readable(pipe, deadline(time)).unwrap_or(true);
                 if stop {
                     stopped.store(true, Ordering::Relaxed);
                 }
                 !stop
             }
             Source::Thread(stopped) => {
-                let deadline = Instant::now() + time;
+                let deadline = deadline(time);
                 loop {
                     // Acquire: what was done before it was told has been done. A thread that is killed is to stop, too.
                     if stopped.load(Ordering::Acquire) || interrupt::is_killed() {
                         return false;
                     }
-                    match deadline.saturating_duration_since(Instant::now()) {
-                        Duration::ZERO => return true,
-                        left => std::thread::park_timeout(left),
+                    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                        None => std::thread::park(),
+                        Some(Duration::ZERO) => return true,
+                        Some(left) => std::thread::park_timeout(left),
                     }
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::deadline::deadline;
 use crate::error::ProcError;
 use crate::failure::{self, Failure};
 use crate::interrupt::{self, Interrupt, Waiters};
@@ -171,7 +172,7 @@ impl<R> Thread<R> {
     /// # Errors
     /// As [`join`](Thread::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
-        let end = self.inner.run()?.wait(Some(Instant::now() + time));
+        let end = self.inner.run()?.wait(deadline(time));
         end.map(|end| self.value(end)).transpose()
     }
 
@@ -303,7 +304,7 @@ impl Inner {
     pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
         let Ok(run) = self.run() else { return Ok(()) };
         self.ask_to_end();
-        match run.wait(Some(Instant::now() + grace)) {
+        match run.wait(deadline(grace)) {
             Some(_) => Ok(()),
             None => Err(ProcError::ThreadRuns { name: self.name.clone(), waited: grace }),
         }
@@ -312,7 +313,7 @@ impl Inner {
     fn stop(&self, grace: Duration) -> Result<(), ProcError> {
         self.ask_to_stop();
         if let Ok(run) = self.run() {
-            run.wait(Some(Instant::now() + grace));
+            run.wait(deadline(grace));
         }
         Ok(())
     }
@@ -495,6 +496,22 @@ mod tests {
         thread.start().unwrap();
         thread.stop(FOREVER).unwrap();
         assert_eq!(thread.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn the_longest_times_are_for_ever() {
+        is_killed_from(|| sleep(Duration::MAX));
+        let sleeping =
+            || Thread::new("sleeping", |stop| while stop.sleep(Duration::MAX) {}).grace(Duration::MAX);
+        let thread = sleeping();
+        thread.start().unwrap();
+        thread.stop(Duration::MAX).unwrap();
+        assert_eq!(thread.join_timeout(Duration::MAX).unwrap(), Some(()));
+        thread.start().unwrap();
+        thread.kill().unwrap();
+        let dropped = sleeping();
+        dropped.start().unwrap();
+        drop(dropped);
     }
 
     #[test]

@@ -129,6 +129,9 @@ mod tests {
             assert!(matches!(hear(&b).unwrap(), Heard::Word(heard, _) if heard == word));
         }
         assert!(matches!(hear(&b).unwrap(), Heard::Nothing));
+        tell(&a, Word::End { grace: Duration::MAX }, &[]).unwrap();
+        let longest = Duration::from_millis(u64::MAX);
+        assert!(matches!(hear(&b).unwrap(), Heard::Word(Word::End { grace }, _) if grace == longest));
         let (read, write) = sys::pipe().unwrap();
         use std::os::fd::AsFd;
         tell(&a, Word::Start, &[read.as_fd(), write.as_fd()]).unwrap();

@@ -46,6 +46,11 @@ fn children_and_grandchildren_end() {
 }
 
 #[test]
+fn the_longest_grace_is_for_ever() {
+    ends("sleep 600 & sleep 600; true", 3, Duration::MAX);
+}
+
+#[test]
 fn who_ignores_sigterm_is_killed_after_the_grace() {
     let script = "trap '' TERM; (while true; do sleep 600; done) & while true; do sleep 600; done";
     ends(script, 4, Duration::from_millis(100));

@@ -42,6 +42,24 @@ fn a_group_ends_well_when_all_have() {
 }
 
 #[test]
+fn the_longest_times_of_a_group_are_for_ever() {
+    nothing_stays(|mark| {
+        let idle = || carrying(mark, Process::new("idle", idle, ())).grace(Duration::MAX);
+        let thread =
+            || Thread::new("sleeping", |stop| while stop.sleep(Duration::MAX) {}).grace(Duration::MAX);
+        let done = carrying(mark, Process::new("done", done, ()));
+        Group::new().add(done).duration(Duration::MAX).run().unwrap();
+        // While one waits for ever to be started again, another has to be able to fail.
+        let again = carrying(mark, Process::new("again", fail, "at first".to_owned()))
+            .restart(Restart::OnFailure { limit: 1 })
+            .backoff(Duration::MAX, Duration::MAX);
+        let failing = Thread::new("failing", |_stop| Err::<(), BoxError>("no luck".into()));
+        let group = Group::new().add(idle()).add(thread()).add(again).add(failing);
+        assert_eq!(group.duration(Duration::MAX).run().unwrap_err().to_string(), "failing: no luck");
+    });
+}
+
+#[test]
 fn one_that_fails_ends_the_others_and_is_told() {
     nothing_stays(|mark| {
         let group = || {

@@ -203,6 +203,28 @@ fn stop_turns_false_and_gives_time_to_return() {
 }
 
 #[test]
+fn the_longest_times_are_for_ever() {
+    fn wait(_: (), stop: &Stop) {
+        while stop.sleep(Duration::MAX) {}
+    }
+    nothing_stays(|mark| {
+        let waiting = carrying(mark, Process::stoppable("waiting", wait, ()));
+        waiting.start().unwrap();
+        waiting.stop(Duration::MAX).unwrap();
+        assert_eq!(waiting.join_timeout(Duration::MAX).unwrap(), Some(()));
+        let idle = || carrying(mark, Process::new("idle", idle, ())).grace(Duration::MAX);
+        let killed = idle();
+        killed.start().unwrap();
+        killed.kill().unwrap();
+        assert_eq!(killed.exit(), Some(Exit::Signal(nix::libc::SIGTERM)));
+        assert!(matches!(killed.join(), Err(ProcError::Killed { .. })));
+        let dropped = idle();
+        dropped.start().unwrap();
+        drop(dropped);
+    });
+}
+
+#[test]
 fn who_has_no_stop_is_asked_by_signal() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
