@@ -21,7 +21,7 @@ use crate::future::CallFuture;
 use crate::on_disconnect::OnDisconnect;
 use crate::pass::{Door, Pass};
 use crate::state::Acquired;
-use crate::wait::block_on;
+use crate::wait::{block_on, point};
 
 /// A call that has not been sent. It does nothing until it is waited for, sent or awaited.
 ///
@@ -185,6 +185,7 @@ impl<R: FromTree> Future for Running<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        point(cx);
         loop {
             match &mut self.stage {
                 Stage::Sent(future) => return Pin::new(future).poll(cx),

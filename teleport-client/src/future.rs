@@ -15,7 +15,7 @@ use teleport_transport::{Driver, on_poller_thread};
 use crate::core::Core;
 use crate::error::CallError;
 use crate::flight::{Flight, Outcome};
-use crate::wait::block_on;
+use crate::wait::{block_on, point};
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///
@@ -202,6 +202,7 @@ impl<R: FromTree> Future for CallFuture<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        point(cx);
         let outcome = ready!(self.poll_outcome(cx));
         Poll::Ready(self.convert(outcome))
     }

@@ -16,7 +16,8 @@
 //! All clients of a process share one polling thread and one thread for deadlines; while a client has no connection,
 //! one more looks for its server. `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`], [`as_completed`], `close` and
 //! dropping the last clone can block, each for a time that its documentation tells. Nothing else does. With the feature
-//! `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them.
+//! `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them, and where it awaits a call on an executor that it
+//! runs itself.
 //!
 //! # Example
 //! ```

@@ -51,6 +51,13 @@ pub(crate) fn until_killed<T>(
     result.transpose()
 }
 
+/// Where a future is polled by an executor of the user's: unwinds a thread that was killed, and is polled again when it is.
+pub(crate) fn point(cx: &mut Context<'_>) {
+    if poll_killed(cx).is_ready() {
+        checkpoint();
+    }
+}
+
 /// What `teleport-proc` has, where nothing is known of its threads.
 #[cfg(not(feature = "threads"))]
 mod unkillable {

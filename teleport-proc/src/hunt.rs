@@ -95,6 +95,8 @@ impl Hunt {
         let tree = self.look()?;
         for id in tree.unguarded(&self.found) {
             signal(id, Signal::SIGTERM);
+            // One that is stopped hears of it only then.
+            signal(id, Signal::SIGCONT);
         }
         Ok(())
     }

@@ -106,7 +106,10 @@ pub(crate) fn keep_forked(
     let _never_unwinds = Never;
     let handlers = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
     let number = control.as_raw_fd();
-    keep(control, owner, Place::delegated().as_ref(), grace, move |cgroup| {
+    let place = Place::delegated();
+    // As a guardian does at its start.
+    place.iter().for_each(Place::sweep);
+    keep(control, owner, place.as_ref(), grace, move |cgroup| {
         match sys::fork_patiently(|| {}).map_err(|error| (Step::Fork, error))? {
             Fork::Parent { child } => Ok(child),
             Fork::Child => {

@@ -51,6 +51,11 @@ fn the_longest_grace_is_for_ever() {
 }
 
 #[test]
+fn who_is_stopped_ends_too() {
+    ends("sleep 600 & kill -STOP $!; sleep 600; true", 3, FOREVER);
+}
+
+#[test]
 fn who_ignores_sigterm_is_killed_after_the_grace() {
     let script = "trap '' TERM; (while true; do sleep 600; done) & while true; do sleep 600; done";
     ends(script, 4, Duration::from_millis(100));

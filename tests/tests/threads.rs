@@ -1,5 +1,6 @@
 //! Threads that are killed while they wait for what a server does, for the server itself, or for one of their own.
 
+use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -87,6 +88,16 @@ fn held(client: &Client) -> CallFuture<Tree> {
 #[test]
 fn waiting_for_one_result() {
     is_killed_from(|client| drop(held(client).wait()));
+}
+
+#[test]
+fn awaiting_one_result_on_an_executor() {
+    is_killed_from(|client| drop(pollster::block_on(held(client))));
+    is_killed_from(|client| drop(pollster::block_on(client.call("hold", tree!(null)).into_future())));
+    is_killed_from(|client| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("there are descriptors");
+        drop(runtime.block_on(held(client)));
+    });
 }
 
 #[test]
