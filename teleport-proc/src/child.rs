@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 
+use crate::exit::PANIC_CODE;
 use crate::failure::{self, Failure, Slot};
 use crate::init::{MARKER, REQUEST, RESULT, STOP};
 use crate::message::BoxError;
@@ -12,9 +13,8 @@ use crate::request::{self, Head};
 use crate::stop::Stop;
 use crate::sys;
 
-/// The codes with which a process ends whose function ended well, returned an error, or panicked; the last is that of
-/// every Rust program.
-const CODES: [i32; 3] = [0, 1, 101];
+/// The codes with which a process ends whose function ended well, returned an error, or panicked.
+const CODES: [i32; 3] = [0, 1, PANIC_CODE];
 
 /// A function with its argument.
 type Work = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError>>;

@@ -2,6 +2,11 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::sys::Signal;
+
+/// The code of every Rust program that ends with a panic.
+pub(crate) const PANIC_CODE: i32 = 101;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
@@ -15,6 +20,11 @@ impl Exit {
     /// Whether it ended by itself with code 0.
     pub fn success(self) -> bool {
         self == Exit::Code(0)
+    }
+
+    /// Whether that is how a panic ends a process.
+    pub(crate) fn is_of_panic(self) -> bool {
+        [Exit::Code(PANIC_CODE), Exit::Signal(Signal::SIGABRT as i32)].contains(&self)
     }
 }
 
@@ -32,6 +42,6 @@ struct Name(i32);
 
 impl Display for Name {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        crate::sys::Signal::try_from(self.0).map_or(Ok(()), |signal| write!(f, " ({signal})"))
+        Signal::try_from(self.0).map_or(Ok(()), |signal| write!(f, " ({signal})"))
     }
 }

@@ -3,7 +3,8 @@
 //! Flow: error or panic -> [`Failure`] -> [`Slot`], memory that both processes have -> whoever asks, as often as he asks.
 //! A panic is caught around the function and nowhere else. A hook before the program's own notes where it happened, and
 //! writes it down at once where the process has a slot: a second panic while the first unwinds aborts, and so does the
-//! first with `panic = "abort"`.
+//! first with `panic = "abort"`. What is written then counts only if the process ends by it: the function may catch the
+//! panic itself and go on.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -96,10 +97,17 @@ fn cut(mut text: String, max_bytes: usize) -> String {
     text
 }
 
+/// The last panic of a thread.
+struct Noted {
+    /// Tells it from another one, which may come here without passing the hook.
+    text: String,
+    failure: Failure,
+}
+
 thread_local! {
     /// Whether this thread is inside [`catch`], and what the hook noted there.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    static NOTED: RefCell<Option<Failure>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Option<Noted>> = const { RefCell::new(None) };
     /// Where this thread's panics are written down at once.
     static SLOT: RefCell<Option<Slot>> = const { RefCell::new(None) };
 }
@@ -113,10 +121,12 @@ pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Option<Failure
     let outer = CATCHING.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(function));
     CATCHING.set(outer);
+    let noted = NOTED.take();
     result.map_err(|payload| {
-        let noted = NOTED.take();
+        let text = text_of(&*payload);
+        let noted = noted.filter(|noted| noted.text == text).map(|noted| noted.failure);
         let is_killed = payload.is::<Killed>();
-        (!is_killed).then(|| noted.unwrap_or_else(|| panicked(text_of(&*payload), None, None)))
+        (!is_killed).then(|| noted.unwrap_or_else(|| panicked(text, None, None)))
     })
 }
 
@@ -130,10 +140,13 @@ fn note_panics() {
     ONCE.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() {
-                note(info);
+            if !CATCHING.get() {
+                return previous(info);
             }
+            note(info);
             previous(info);
+            // That has not ended the process, and the function may catch the panic.
+            with_slot(Slot::write_going_on);
         }));
     });
 }
@@ -146,14 +159,17 @@ fn note(info: &PanicHookInfo<'_>) {
         return;
     }
     let backtrace = wants_backtrace().then(|| Backtrace::force_capture().to_string());
-    let failure = panicked(text_of(info.payload()), info.location().map(ToString::to_string), backtrace);
+    let text = text_of(info.payload());
+    let failure = panicked(text.clone(), info.location().map(ToString::to_string), backtrace);
+    with_slot(|slot| slot.write(&Err(failure.clone())));
+    NOTED.set(Some(Noted { text, failure }));
+}
+
+fn with_slot(write: impl FnOnce(&Slot) -> io::Result<()>) {
     SLOT.with_borrow(|slot| {
-        if let Some(slot) = slot {
-            // The process still ends with a code that tells of it.
-            let _ = slot.write(&Err(failure.clone()));
-        }
+        // What cannot be written is told all the same: by the code with which the process ends.
+        let _ = slot.as_ref().map(write);
     });
-    NOTED.set(Some(failure));
 }
 
 fn wants_backtrace() -> bool {
@@ -186,6 +202,8 @@ pub(crate) enum Outcome {
     Nothing,
     /// It ended while the function ran.
     Running,
+    /// The same, and this was its last panic: it has ended by that, or the function caught it.
+    Panicking(Failure),
     Value(Vec<u8>),
     Failure(Failure),
 }
@@ -194,6 +212,7 @@ const RUNNING: u64 = 1;
 const VALUE: u64 = 2;
 const FAILURE: u64 = 3;
 const PANIC: u64 = 4;
+const PANICKING: u64 = 5;
 
 /// The state and the length of what follows.
 const HEAD_BYTES: u64 = 16;
@@ -219,6 +238,11 @@ impl Slot {
         self.head(state, bytes.len() as u64)
     }
 
+    /// Turns a panic into one that may be caught.
+    fn write_going_on(&self) -> io::Result<()> {
+        self.0.write_all_at(&PANICKING.to_le_bytes(), 0)
+    }
+
     fn head(&self, state: u64, bytes: u64) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES as usize];
         head[..8].copy_from_slice(&state.to_le_bytes());
@@ -239,12 +263,13 @@ impl Slot {
         self.0.read_exact_at(&mut bytes, HEAD_BYTES)?;
         Ok(match number(0) {
             VALUE => Outcome::Value(bytes),
-            state @ (FAILURE | PANIC) => {
+            state @ (FAILURE | PANIC | PANICKING) => {
                 let mut parts = Cut(&bytes);
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
                 let message = parts.next().map(text).unwrap_or_default();
                 let backtrace = parts.next().map(text).ok();
-                Outcome::Failure(Failure { message, backtrace, panicked: state == PANIC })
+                let failure = Failure { message, backtrace, panicked: state != FAILURE };
+                if state == PANICKING { Outcome::Panicking(failure) } else { Outcome::Failure(failure) }
             }
             _ => Outcome::Running,
         })
@@ -265,6 +290,8 @@ mod tests {
         let failure = Failure { message: "no".into(), backtrace: Some("here".into()), panicked: true };
         slot.write(&Err(failure.clone())).unwrap();
         assert!(matches!(slot.read().unwrap(), Outcome::Failure(read) if read == failure));
+        slot.write_going_on().unwrap();
+        assert!(matches!(slot.read().unwrap(), Outcome::Panicking(read) if read == failure));
         slot.write(&Ok(vec![7; 100])).unwrap();
         assert!(matches!(slot.read().unwrap(), Outcome::Value(bytes) if bytes == [7; 100]));
     }
@@ -275,6 +302,17 @@ mod tests {
         assert!(failure.message().starts_with("number 7 (at "), "{failure}");
         assert!(failure.message().contains("failure.rs:"), "{failure}");
         assert!(failure.backtrace().is_some_and(|text| text.contains("panics_tell_where_they_were")));
+    }
+
+    #[test]
+    fn a_panic_that_was_caught_before_is_another() {
+        let caught = || assert!(panic::catch_unwind(|| panic!("handled here")).is_err());
+        let failure = catch(|| {
+            caught();
+            panic::resume_unwind(Box::new("not that one"))
+        });
+        assert_eq!(failure.map(|()| "well").unwrap_err().unwrap().message(), "not that one");
+        assert!(catch(caught).is_ok());
     }
 
     #[test]

@@ -121,14 +121,15 @@ impl Run {
 
     fn result(&self, exit: Option<Exit>) -> Result<Vec<u8>, ProcError> {
         let name = || self.name.clone();
+        let failed = |failure| Err(ProcError::Failed { name: name(), failure: Box::new(failure) });
         // Acquire: what was done before the end was asked for has been done.
         let asked = self.asked.load(Ordering::Acquire);
         match (self.slot.read(), exit) {
             // It may still fail after its function: in a destructor at its end.
             (Ok(Outcome::Value(bytes)), Some(exit)) if exit.success() || asked => Ok(bytes),
-            (Ok(Outcome::Failure(failure)), _) => {
-                Err(ProcError::Failed { name: name(), failure: Box::new(failure) })
-            }
+            (Ok(Outcome::Failure(failure)), _) => failed(failure),
+            // Otherwise the function caught the panic itself.
+            (Ok(Outcome::Panicking(failure)), Some(exit)) if exit.is_of_panic() => failed(failure),
             (_, _) if asked => Err(ProcError::Killed { name: name() }),
             (_, None) => Err(ProcError::Lost { name: name() }),
             (Ok(Outcome::Nothing), Some(Exit::Code(_))) => {

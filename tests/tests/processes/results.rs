@@ -1,5 +1,6 @@
 //! What comes back from a process: results, errors, panics, exit codes and signals.
 
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use teleport::proc::BoxError;
@@ -101,6 +102,39 @@ fn a_panic_that_aborts_comes_all_the_same() {
         let error = process.join().unwrap_err();
         assert!(error.failure().unwrap().message().starts_with("and again (at "), "{error}");
         assert_eq!(process.exit(), Some(Exit::Signal(nix::libc::SIGABRT)));
+    });
+}
+
+/// A panic that its function takes care of.
+fn handled() {
+    assert!(std::panic::catch_unwind(|| panic!("handled here")).is_err());
+}
+
+#[test]
+fn a_panic_that_was_caught_is_no_failure() {
+    fn tell_and_idle(address: String) -> Result<(), BoxError> {
+        handled();
+        let _told = TcpStream::connect(address)?;
+        idle(());
+        Ok(())
+    }
+    fn exit(code: i32) {
+        handled();
+        std::process::exit(code);
+    }
+    nothing_stays(|mark| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let idling = carrying(mark, Process::new("idling", tell_and_idle, address));
+        idling.start().unwrap();
+        listener.accept().unwrap();
+        idling.kill().unwrap();
+        assert!(matches!(idling.join(), Err(ProcError::Killed { .. })));
+        idling.check().unwrap();
+        let leaving = carrying(mark, Process::new("leaving", exit, 0));
+        leaving.start().unwrap();
+        let error = leaving.join().unwrap_err();
+        assert!(matches!(error, ProcError::Exited { exit: Exit::Code(0), .. }), "{error}");
     });
 }
 
