@@ -87,7 +87,7 @@ impl Interrupt {
     }
 
     /// Has the thread look at what it is parked for.
-    pub(crate) fn unpark(&self) {
+    fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }

@@ -3,15 +3,16 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::deadline::deadline;
-use crate::interrupt;
+use crate::interrupt::{self, Waiters};
 use crate::sys;
 
 /// Tells a function that runs in a process or thread of its own whether it is to go on.
 ///
-/// Whoever holds the process calls `stop(grace)`; then this turns false, and the function has that time to return.
+/// Whoever holds it calls `stop(grace)`; then this turns false, and the function has that time to return. In a thread
+/// [`kill`](crate::Thread::kill) turns it false, too. The function may lend it to threads that it starts: all are told.
 #[derive(Debug)]
 pub struct Stop(Source);
 
@@ -23,8 +24,27 @@ enum Source {
         /// Saves asking the system again.
         stopped: AtomicBool,
     },
-    /// The flag that turns true; who does so unparks the thread.
-    Thread(Arc<AtomicBool>),
+    Thread(Arc<Wish>),
+}
+
+/// That a thread ends, as far as its owner has wished it.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    told: AtomicBool,
+    sleepers: Waiters,
+}
+
+impl Wish {
+    pub(crate) fn tell(&self) {
+        // Release: what was done before it was told has been done.
+        self.told.store(true, Ordering::Release);
+        self.sleepers.wake();
+    }
+
+    fn is_told(&self) -> bool {
+        // Acquire: see `tell`.
+        self.told.load(Ordering::Acquire)
+    }
 }
 
 impl Stop {
@@ -33,14 +53,17 @@ impl Stop {
         Stop(Source::Process { pipe, stopped: AtomicBool::new(false) })
     }
 
-    /// That of a thread, which is unparked when `stopped` turns true.
-    pub(crate) fn of_thread(stopped: Arc<AtomicBool>) -> Stop {
-        Stop(Source::Thread(stopped))
+    /// That of a thread.
+    pub(crate) fn of_thread(wish: Arc<Wish>) -> Stop {
+        Stop(Source::Thread(wish))
     }
 
     /// Whether to go on. In a process it takes a system call, in a thread none.
     pub fn running(&self) -> bool {
-        self.sleep(Duration::ZERO)
+        match &self.0 {
+            Source::Process { .. } => self.sleep(Duration::ZERO),
+            Source::Thread(wish) => !wish.is_told(),
+        }
     }
 
     /// **Blocks** until `time` is over, or until it is to stop. Says whether to go on.
@@ -58,19 +81,10 @@ impl Stop {
                 }
                 !stop
             }
-            Source::Thread(stopped) => {
-                let deadline = deadline(time);
-                loop {
-                    // Acquire: what was done before it was told has been done. A thread that is killed is to stop, too.
-                    if stopped.load(Ordering::Acquire) || interrupt::is_killed() {
-                        return false;
-                    }
-                    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                        None => std::thread::park(),
-                        Some(Duration::ZERO) => return true,
-                        Some(left) => std::thread::park_timeout(left),
-                    }
-                }
+            Source::Thread(wish) => {
+                let told = || wish.is_told().then_some(());
+                // A kill tells it, too: the thread is to learn of that here, and to unwind at its next point.
+                interrupt::without_points(|| wish.sleepers.wait(deadline(time), told)).is_none()
             }
         }
     }

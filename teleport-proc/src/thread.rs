@@ -4,7 +4,6 @@
 //! [`interrupt`](crate::interrupt).
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use crate::failure::{self, Failure};
 use crate::interrupt::{self, Interrupt, Waiters};
 use crate::message::{BoxError, Return};
 use crate::restart::{Backoff, Restart};
-use crate::stop::Stop;
+use crate::stop::{Stop, Wish};
 
 /// How long a thread has to end that was killed, unless [`grace`](Thread::grace) says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -63,9 +62,7 @@ type Body = Box<dyn FnMut(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 #[derive(Debug)]
 struct Run {
     interrupt: Arc<Interrupt>,
-    stopped: Arc<AtomicBool>,
-    /// Whether its end was asked for.
-    asked: AtomicBool,
+    wish: Arc<Wish>,
     end: Mutex<Option<Result<Arc<Vec<u8>>, ProcError>>>,
     waiters: Waiters,
 }
@@ -223,8 +220,7 @@ impl Inner {
         let failed = |what| ProcError::start(&self.name, what);
         let run = Arc::new(Run {
             interrupt: Interrupt::new().map_err(failed("no pipe can be made"))?,
-            stopped: Arc::default(),
-            asked: AtomicBool::new(false),
+            wish: Arc::default(),
             end: Mutex::new(None),
             waiters: Waiters::default(),
         });
@@ -232,7 +228,7 @@ impl Inner {
             (run.clone(), self.body.clone(), self.initializers.clone(), name());
         let work = move || {
             its_run.interrupt.enter();
-            let stop = Stop::of_thread(its_run.stopped.clone());
+            let stop = Stop::of_thread(its_run.wish.clone());
             let result = failure::catch(|| {
                 initializers.iter().for_each(|initializer| initializer());
                 // A panic of an earlier run left it as it was: that is for its closure to know.
@@ -286,8 +282,7 @@ impl Inner {
         if let Ok(run) = self.run()
             && run.look().is_none()
         {
-            // Release: what was done before it was asked has been done.
-            run.asked.store(true, Ordering::Release);
+            run.wish.tell();
             run.interrupt.kill();
         }
     }
@@ -295,9 +290,7 @@ impl Inner {
     /// Turns its `Stop` false.
     pub(crate) fn ask_to_stop(&self) {
         if let Ok(run) = self.run() {
-            // Release: as above.
-            run.stopped.store(true, Ordering::Release);
-            run.interrupt.unpark();
+            run.wish.tell();
         }
     }
 
@@ -496,6 +489,30 @@ mod tests {
         thread.start().unwrap();
         thread.stop(FOREVER).unwrap();
         assert_eq!(thread.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn all_threads_that_sleep_on_a_stop_are_woken() {
+        let (sender, started) = mpsc::channel();
+        let thread = Thread::new("scope", move |stop| {
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        sender.send(()).unwrap();
+                        while stop.sleep(FOREVER) {}
+                        assert!(!stop.running());
+                    });
+                }
+                while stop.sleep(FOREVER) {}
+            });
+        });
+        let thread = thread.grace(FOREVER);
+        for end in [|thread: &Thread| thread.stop(FOREVER), Thread::kill] {
+            thread.start().unwrap();
+            (0..2).for_each(|_| started.recv().unwrap());
+            end(&thread).unwrap();
+            thread.join().unwrap();
+        }
     }
 
     #[test]
