@@ -31,14 +31,20 @@ enum End {
     Kill,
     /// Its owner lets go of the handle, and goes on.
     Drop,
+    /// Its owner kills it twice, and then waits for it.
+    KillTwice,
+    /// Its owner starts 200 of them, and kills all.
+    KillMany,
     /// Its owner is killed with SIGKILL.
     OwnerKilled,
+    /// The same, while it starts one after the other.
+    OwnerKilledStarting,
     /// It ends by itself, and leaves others.
     Itself,
 }
 
 /// A name, a script that is the tree, and what is done.
-const CASES: [(&str, &str, End); 10] = [
+const CASES: [(&str, &str, End); 13] = [
     ("`kill`: the child", "exec sleep 600", End::Kill),
     ("`kill`: grandchildren", "sleep 600 & sleep 600; true", End::Kill),
     ("`kill`: who ignores SIGTERM", "trap '' TERM; sleep 600 & sleep 600; true", End::Kill),
@@ -50,9 +56,12 @@ const CASES: [(&str, &str, End); 10] = [
         "chain() { chain & }; chain & chain & chain & sleep 600; true",
         End::Kill,
     ),
+    ("`kill` twice, then `wait`: without an error", "exec sleep 600", End::KillTwice),
+    ("`kill`: 200 at once", "exec sleep 600", End::KillMany),
     ("what it leaves when it ends itself", "setsid -f sleep 600; sleep 600 & true", End::Itself),
     ("the handle is dropped", "sleep 600 & sleep 600; true", End::Drop),
     ("its owner is killed (SIGKILL)", "setsid -f sleep 600; sleep 600 & sleep 600; true", End::OwnerKilled),
+    ("its owner is killed while it starts them", "exec sleep 600", End::OwnerKilledStarting),
 ];
 
 fn main() -> Result<()> {
@@ -89,16 +98,22 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
         .spawn()?;
     // The scripts are grown: bash has started its sleeps, or ended.
     thread::sleep(Duration::from_millis(700));
-    if end == End::OwnerKilled {
+    if matches!(end, End::OwnerKilled | End::OwnerKilledStarting) {
         owner.kill()?;
+    }
+    // Starting and killing them one after the other takes a while.
+    let patience = if end == End::KillMany { 5 * PATIENCE } else { PATIENCE };
+    if end == End::KillMany {
+        thread::sleep(PATIENCE);
     }
     let start = Instant::now();
     let mut left = scripts(&mark)?;
-    while !left.is_empty() && start.elapsed() < PATIENCE {
+    while !left.is_empty() && start.elapsed() < patience {
         thread::sleep(Duration::from_millis(20));
         left = scripts(&mark)?;
     }
-    let nothing_left = left.is_empty();
+    // An owner that has ended by itself has failed.
+    let nothing_left = left.is_empty() && (end != End::KillTwice || owner.try_wait()?.is_none());
     while !marked(&mark)?.is_empty() {
         for (pid, _) in marked(&mark)? {
             // It may have ended meanwhile.
@@ -148,9 +163,31 @@ enum Tree {
     Procspawn(procspawn::JoinHandle<()>),
 }
 
-/// Starts a tree, does what is to be done half a second later, and then nothing.
-fn own(library: &str, (_, script, end): (&str, &str, End)) -> Result<()> {
-    let tree = match library {
+impl Tree {
+    fn kill(&mut self) -> Result<()> {
+        match self {
+            Tree::Teleport(process) => process.kill()?,
+            Tree::Std(child) => child.kill()?,
+            Tree::Wrap(child) => child.kill()?,
+            Tree::Procspawn(handle) => handle.kill()?,
+        }
+        Ok(())
+    }
+
+    /// What it ended with is none of this test's business.
+    fn wait(self) -> Result<()> {
+        match self {
+            Tree::Teleport(process) => drop(process.join()),
+            Tree::Std(mut child) => drop(child.wait()?),
+            Tree::Wrap(mut child) => drop(child.wait()?),
+            Tree::Procspawn(handle) => drop(handle.join()),
+        }
+        Ok(())
+    }
+}
+
+fn start(library: &str, script: &str) -> Result<Tree> {
+    Ok(match library {
         "teleport-proc" => {
             let process = teleport_proc::Process::new("tree", run, script.to_owned());
             let process = process.grace(Duration::from_millis(200));
@@ -160,16 +197,31 @@ fn own(library: &str, (_, script, end): (&str, &str, End)) -> Result<()> {
         "std" => Tree::Std(bash(script).spawn()?),
         "process-wrap" => Tree::Wrap(CommandWrap::from(bash(script)).wrap(ProcessGroup::leader()).spawn()?),
         _ => Tree::Procspawn(procspawn::spawn(script.to_owned(), run)),
-    };
-    thread::sleep(Duration::from_millis(500));
-    match (end, tree) {
-        (End::Kill, Tree::Teleport(process)) => process.kill()?,
-        (End::Kill, Tree::Std(mut child)) => child.kill()?,
-        (End::Kill, Tree::Wrap(mut child)) => child.kill()?,
-        (End::Kill, Tree::Procspawn(mut handle)) => handle.kill()?,
-        (End::Drop, tree) => drop(tree),
-        (_, tree) => std::mem::forget(tree),
+    })
+}
+
+/// Starts a tree, does what is to be done half a second later, and then nothing.
+fn own(library: &str, (_, script, end): (&str, &str, End)) -> Result<()> {
+    if end == End::OwnerKilledStarting {
+        loop {
+            std::mem::forget(start(library, script)?);
+        }
     }
+    let count = if end == End::KillMany { 200 } else { 1 };
+    let mut trees = (0..count).map(|_| start(library, script)).collect::<Result<Vec<_>>>()?;
+    thread::sleep(Duration::from_millis(500));
+    match end {
+        End::Kill | End::KillMany => trees.iter_mut().try_for_each(Tree::kill)?,
+        End::KillTwice => {
+            for _ in 0..2 {
+                trees.iter_mut().try_for_each(Tree::kill)?;
+            }
+            trees.drain(..).try_for_each(Tree::wait)?;
+        }
+        End::Drop => trees.clear(),
+        End::Itself | End::OwnerKilled | End::OwnerKilledStarting => {}
+    }
+    std::mem::forget(trees);
     loop {
         thread::park();
     }
