@@ -30,6 +30,7 @@ pub(crate) fn run() -> ! {
             let work = Box::new(move |stop: &Stop| {
                 // SAFETY: the request came from this program, executed from the same file.
                 head.initializers.iter().for_each(|initializer| unsafe { initializer.call() });
+                failure::put_hook_first();
                 // SAFETY: the same.
                 unsafe { head.function.call(argument, stop) }
             });

@@ -137,18 +137,23 @@ pub(crate) fn write_panics_to(slot: Slot) {
 
 fn note_panics() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let previous = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !CATCHING.get() {
-                return previous(info);
-            }
-            note(info);
-            previous(info);
-            // That has not ended the process, and the function may catch the panic.
-            with_slot(Slot::write_going_on);
-        }));
-    });
+    ONCE.call_once(put_hook_first);
+}
+
+/// Has panics noted before the hook that the program has now, which may have taken the place of an earlier one of these.
+pub(crate) fn put_hook_first() {
+    let previous = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        // One that comes later, since a hook of the program's calls it, has nothing to add.
+        if !CATCHING.replace(false) {
+            return previous(info);
+        }
+        note(info);
+        previous(info);
+        // That has not ended the process, and the function may catch the panic.
+        with_slot(Slot::write_going_on);
+        CATCHING.set(true);
+    }));
 }
 
 fn note(info: &PanicHookInfo<'_>) {

@@ -13,7 +13,7 @@ use crate::child;
 use crate::deadline::deadline;
 use crate::error::ProcError;
 use crate::exit::Exit;
-use crate::failure::Slot;
+use crate::failure::{self, Slot};
 use crate::guardian::{self, Start, Started};
 use crate::init;
 use crate::keeper;
@@ -180,7 +180,9 @@ impl<R> Process<R> {
         Process { inner: Arc::new(inner), value }
     }
 
-    /// Runs `function` in the process before its own: to set up logging, or a device. May be called several times.
+    /// Runs `function` in the process before its own: to set up logging, a panic hook, or a device. May be called several
+    /// times. A panic hook that the function of the process itself sets should call the one before, as place and backtrace
+    /// of a panic are lost otherwise.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Process<R> {
         self.changed(|inner| inner.initializers.push(function))
@@ -417,6 +419,7 @@ impl Inner {
         let initializers = self.initializers.clone();
         let work = Box::new(move |stop: &Stop| {
             initializers.iter().for_each(|initializer| initializer());
+            failure::put_hook_first();
             let closure = closure.ok_or("this closure was taken, which a fork does to its own copy only")?;
             closure(stop)
         });

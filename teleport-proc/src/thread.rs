@@ -92,6 +92,9 @@ impl<R> Thread<R> {
     }
 
     /// Runs `function` in the thread before its closure. May be called several times.
+    ///
+    /// Threads share the panic hook of their process. One that is set after the first of them was started should call the one
+    /// before, as place and backtrace of their panics are lost otherwise.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Thread<R> {
         self.changed(|inner| inner.initializers.push(function))

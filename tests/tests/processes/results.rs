@@ -207,6 +207,31 @@ fn initializers_run_first_and_in_order() {
 }
 
 #[test]
+fn a_panic_hook_of_an_initializer_takes_nothing_away() {
+    fn panic(reason: String) {
+        panic!("gone wrong: {reason}");
+    }
+    let quiet: fn() = || std::panic::set_hook(Box::new(|_| ()));
+    let leaving: fn() = || std::panic::set_hook(Box::new(|_| std::process::exit(3)));
+    let calling: fn() = || {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| previous(info)));
+    };
+    for (initializer, code) in [(quiet, 101), (leaving, 3), (calling, 101)] {
+        nothing_stays(move |mark| {
+            let process = carrying(mark, Process::new("panicking", panic, "oil".to_owned()));
+            let process = process.initializer(initializer);
+            process.start().unwrap();
+            let error = process.join().unwrap_err();
+            let failure = error.failure().unwrap();
+            assert!(failure.message().starts_with("gone wrong: oil (at "), "{failure}");
+            assert!(failure.backtrace().unwrap().contains("a_panic_hook_of_an_initializer"), "{failure:?}");
+            assert_eq!(process.exit(), Some(Exit::Code(code)));
+        });
+    }
+}
+
+#[test]
 fn a_process_has_the_folder_and_environment_of_its_owner() {
     fn tell(variable: String) -> (String, String) {
         let folder = std::env::current_dir().expect("there is one").display().to_string();
