@@ -10,7 +10,7 @@ use super::placement::Placement;
 use super::protocol::{BATCH, CROWD_BATCH, Workload};
 
 /// What one row spends on rounds, all contenders together, where nobody says how many rounds.
-const ROW_TIME: Duration = Duration::from_millis(3500);
+const ROW_TIME: Duration = Duration::from_millis(2500);
 
 /// The same for a row about batches, whose contenders are alike: their ratios need fewer and shorter rounds.
 const BATCH_ROW_TIME: Duration = Duration::from_millis(1500);
