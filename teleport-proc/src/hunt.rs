@@ -46,7 +46,7 @@ pub(crate) struct Hunt {
 #[derive(Clone, Copy, Debug)]
 enum Root {
     /// This process, which itself stays.
-    This(i32),
+    This,
     /// One that is to end with all below it; none if it was gone from the start.
     Other(Option<Id>),
 }
@@ -61,7 +61,7 @@ struct Found {
 impl Hunt {
     /// Everything below this process.
     pub(crate) fn below_this() -> Hunt {
-        Hunt::new(Root::This(std::process::id() as i32))
+        Hunt::new(Root::This)
     }
 
     /// Everything below this process, which is a guard.
@@ -123,8 +123,8 @@ impl Hunt {
     /// were new.
     fn stop_met(&mut self) -> io::Result<bool> {
         let mut met_new = false;
-        let this = match self.root {
-            Root::This(pid) => Some(pid),
+        let base = match self.root {
+            Root::This => Some(self.this),
             Root::Other(root) => {
                 let entry = root.map(|root| sys::process(root.pid)).transpose()?.flatten();
                 met_new = entry.is_some_and(|entry| Some(entry.id) == root && self.stop(&entry));
@@ -133,7 +133,7 @@ impl Hunt {
         };
         let mut seen = self.spared.clone();
         let known = self.found.keys().map(|id| (id.pid, Some(*id)));
-        let mut next: Vec<(i32, Option<Id>)> = known.chain(this.map(|pid| (pid, None))).collect();
+        let mut next: Vec<(i32, Option<Id>)> = known.chain(base.map(|pid| (pid, None))).collect();
         while let Some((pid, id)) = next.pop() {
             let children = sys::children(pid);
             // Afterwards: as long as nobody else has the number, they are whose they seem to be.
@@ -145,7 +145,7 @@ impl Hunt {
                 continue;
             }
             for child in children.into_iter().filter(|child| seen.insert(*child)) {
-                if self.is_guard && Some(pid) == this {
+                if self.is_guard && Some(pid) == base {
                     sys::signal_child(child, Signal::SIGSTOP);
                 }
                 let Some(entry) = sys::process(child)? else { continue };
@@ -201,7 +201,7 @@ impl Hunt {
         let tree = Tree::new(sys::processes()?);
         self.found.retain(|id, _| tree.has(*id));
         let root = match self.root {
-            Root::This(pid) => Some(pid),
+            Root::This => Some(self.this),
             Root::Other(root) => root.filter(|root| tree.has(*root)).map(|root| root.pid),
         };
         let starts = self.found.keys().map(|id| id.pid).chain(root).collect();
@@ -294,6 +294,8 @@ fn open(id: Id) -> io::Result<Option<ProcessFd>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn entry(pid: i32, parent: i32, name: &str) -> Entry {
@@ -328,14 +330,12 @@ mod tests {
 
     #[test]
     fn what_is_below_a_number_that_is_another_s_by_now_is_left_alone() {
-        let mut stranger = std::process::Command::new("sh").args(["-c", "sleep 600 & wait"]).spawn().unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "sleep 600 & echo started; wait"]).stdout(std::process::Stdio::piped());
+        let mut stranger = command.spawn().unwrap();
+        stranger.stdout.take().unwrap().read_exact(&mut [0; 7]).unwrap();
         let pid = stranger.id() as i32;
-        let child = loop {
-            if let [child] = sys::children(pid)[..] {
-                break child;
-            }
-            std::thread::yield_now();
-        };
+        let [child] = sys::children(pid)[..] else { panic!("it has one child") };
         let mut hunt = Hunt::new(Root::Other(None));
         let gone = Id { pid, started: 1 };
         hunt.found.insert(gone, Found { is_guard: false, stopped: false });

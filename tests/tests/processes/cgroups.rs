@@ -64,9 +64,11 @@ impl Own {
         Program::spawn(command)
     }
 
-    /// Starts an owner in it.
+    /// Starts an owner in it, and waits until it is ready.
     fn owner(&self, arguments: &str) -> Program {
-        self.start(env!("CARGO_BIN_EXE_owner"), arguments)
+        let mut owner = self.start(env!("CARGO_BIN_EXE_owner"), arguments);
+        assert_eq!(owner.line(), "ready");
+        owner
     }
 
     /// How many there are below it.
@@ -83,6 +85,12 @@ impl Drop for Own {
     }
 }
 
+/// Kills a program, and waits until nothing is left of what it started.
+fn ends_killed(program: &Program) {
+    program.signal(Signal::SIGKILL);
+    until_none_left(&program.mark());
+}
+
 /// Runs a test in a cgroup, which it must leave empty.
 fn leaves_none(own: fn() -> Option<Own>, test: impl FnOnce(&Own) + Send + 'static) {
     watched(move || {
@@ -97,22 +105,18 @@ fn leaves_none(own: fn() -> Option<Own>, test: impl FnOnce(&Own) + Send + 'stati
 #[test]
 fn each_process_has_one_that_goes_with_it() {
     leaves_none(Own::delegated, |own| {
-        let mut owner = own.owner("idle 3");
-        assert_eq!(owner.line(), "ready");
+        let owner = own.owner("idle 3");
         assert_eq!(own.below(), 3);
-        owner.signal(Signal::SIGKILL);
-        until_none_left(&owner.mark());
+        ends_killed(&owner);
     });
 }
 
 #[test]
 fn there_is_none_where_none_was_delegated() {
     leaves_none(Own::new, |own| {
-        let mut owner = own.owner("idle 3");
-        assert_eq!(owner.line(), "ready");
+        let owner = own.owner("idle 3");
         assert_eq!(own.below(), 0);
-        owner.signal(Signal::SIGKILL);
-        until_none_left(&owner.mark());
+        ends_killed(&owner);
     });
 }
 
@@ -134,24 +138,20 @@ fn all_that_is_said_of_trees_and_owners_holds_with_and_without() {
 fn forks_have_them_too_and_what_is_in_one_may_divide_it() {
     leaves_none(Own::delegated, |own| {
         // A process that was forked, which has started another: that one's is below its own.
-        let mut owner = own.owner("fork");
-        assert_eq!(owner.line(), "ready");
+        let owner = own.owner("fork");
         assert_eq!(own.below(), 1);
-        owner.signal(Signal::SIGKILL);
-        until_none_left(&owner.mark());
+        ends_killed(&owner);
     });
 }
 
 #[test]
 fn a_keeper_that_is_killed_leaves_none() {
     leaves_none(Own::delegated, |own| {
-        let mut owner = own.owner("idle 3");
-        assert_eq!(owner.line(), "ready");
+        let owner = own.owner("idle 3");
         let guardian = children(owner.id()).pop().expect("it has a guardian");
         kill(children(guardian)[0]);
         until("its cgroup is gone", || own.below() == 2);
-        owner.signal(Signal::SIGKILL);
-        until_none_left(&owner.mark());
+        ends_killed(&owner);
     });
 }
 
@@ -164,13 +164,10 @@ fn a_stranger_s_that_is_called_alike_is_left_alone() {
         until("it is there", || {
             fs::read_to_string(other.folder.join("cgroup.procs")).is_ok_and(|list| !list.is_empty())
         });
-        let mut owner = own.owner("idle 1");
-        assert_eq!(owner.line(), "ready");
-        owner.signal(Signal::SIGKILL);
-        until_none_left(&owner.mark());
+        let owner = own.owner("idle 1");
+        ends_killed(&owner);
         assert!(stranger.is_running());
-        stranger.signal(Signal::SIGKILL);
-        until_none_left(&stranger.mark());
+        ends_killed(&stranger);
         until("it can be removed", || fs::remove_dir(&other.folder).is_ok());
     });
 }
@@ -178,8 +175,7 @@ fn a_stranger_s_that_is_called_alike_is_left_alone() {
 #[test]
 fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
     leaves_none(Own::delegated, |own| {
-        let mut owner = own.owner("idle 3");
-        assert_eq!(owner.line(), "ready");
+        let owner = own.owner("idle 3");
         let mark = owner.mark();
         let guardian = children(owner.id()).pop().expect("it has a guardian");
         let keepers = children(guardian);
@@ -189,11 +185,9 @@ fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
         all().for_each(kill);
         owner.signal(Signal::SIGKILL);
         until("the three that were kept are left", || count_marked(&mark) == 3);
-        let mut next = own.owner("idle 1");
-        assert_eq!(next.line(), "ready");
+        let next = own.owner("idle 1");
         assert_eq!(count_marked(&mark), 0);
         assert_eq!(own.below(), 1);
-        next.signal(Signal::SIGKILL);
-        until_none_left(&next.mark());
+        ends_killed(&next);
     });
 }

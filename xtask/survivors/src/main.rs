@@ -24,6 +24,9 @@ const CRATES: [&str; 4] = ["teleport-proc", "std", "process-wrap", "procspawn"];
 /// What still runs after this has survived.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// So many are killed at once.
+const MANY: usize = 200;
+
 /// What is done to a tree.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
@@ -33,7 +36,7 @@ enum End {
     Drop,
     /// Its owner kills it twice, and then waits for it.
     KillTwice,
-    /// Its owner starts 200 of them, and kills all.
+    /// Its owner starts [`MANY`] of them, and kills all.
     KillMany,
     /// Its owner is killed with SIGKILL.
     OwnerKilled,
@@ -103,8 +106,9 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
     }
     // Starting and killing them one after the other takes a while.
     let patience = if end == End::KillMany { 5 * PATIENCE } else { PATIENCE };
-    if end == End::KillMany {
-        thread::sleep(PATIENCE);
+    let start = Instant::now();
+    while end == End::KillMany && scripts(&mark)?.len() < MANY && start.elapsed() < patience {
+        thread::sleep(Duration::from_millis(20));
     }
     let start = Instant::now();
     let mut left = scripts(&mark)?;
@@ -207,7 +211,7 @@ fn own(library: &str, (_, script, end): (&str, &str, End)) -> Result<()> {
             std::mem::forget(start(library, script)?);
         }
     }
-    let count = if end == End::KillMany { 200 } else { 1 };
+    let count = if end == End::KillMany { MANY } else { 1 };
     let mut trees = (0..count).map(|_| start(library, script)).collect::<Result<Vec<_>>>()?;
     thread::sleep(Duration::from_millis(500));
     match end {
