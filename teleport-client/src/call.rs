@@ -287,7 +287,7 @@ impl Submission {
 impl Drop for Submission {
     fn drop(&mut self) {
         if let Some(pass) = self.leave_line()
-            && self.core.home.is_here()
+            && self.core.fork_guard.is_current()
         {
             self.core.leave(&pass);
         }

@@ -104,13 +104,17 @@ impl Client {
     /// That failure.
     pub fn check(&self) -> Result<(), CallError> {
         let core = &self.handle.core;
-        if core.home.is_here() { core.state.lock().take_failure().map_or(Ok(()), Err) } else { Ok(()) }
+        if core.fork_guard.is_current() {
+            core.state.lock().take_failure().map_or(Ok(()), Err)
+        } else {
+            Ok(())
+        }
     }
 
     /// Numbers of this moment.
     pub fn stats(&self) -> ClientStats {
         let core = &self.handle.core;
-        if !core.home.is_here() {
+        if !core.fork_guard.is_current() {
             return ClientStats::default();
         }
         let (server, in_flight, waiting) = {
@@ -152,7 +156,7 @@ impl Client {
     /// As [`check`](Client::check): the first failure of a call whose future was dropped.
     pub fn close(&self) -> Result<(), CallError> {
         let core = &self.handle.core;
-        if !core.home.is_here() {
+        if !core.fork_guard.is_current() {
             return Ok(());
         }
         core.close(if on_poller_thread() { Duration::ZERO } else { core.settings.close_timeout });
@@ -163,7 +167,7 @@ impl Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.core.home.is_here() {
+        if !self.core.fork_guard.is_current() {
             return;
         }
         if on_poller_thread() || std::thread::panicking() {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use teleport_transport::connection::Closed;
+use teleport_transport::protocol::Closed;
 use teleport_transport::wire::ErrorKind;
 use teleport_transport::{AddressError, ConnectError};
 

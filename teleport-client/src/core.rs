@@ -16,12 +16,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate, SendError, Withdrawn};
+use teleport_transport::protocol::{Closed, Gate, SendError, Withdrawn};
 use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
 };
 use teleport_transport::{
-    Budget, Config, Driver, Handler, Home, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
+    Budget, Config, Driver, ForkGuard, Handler, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
 };
 
 use crate::backoff;
@@ -87,7 +87,7 @@ pub(crate) enum Unsent {
 pub(crate) struct Core {
     me: Weak<Core>,
     /// Where its threads are.
-    pub(crate) home: Home,
+    pub(crate) fork_guard: ForkGuard,
     pub(crate) settings: Settings,
     pub(crate) poller: Poller,
     pub(crate) state: Mutex<State<Arc<Link>>>,
@@ -113,7 +113,7 @@ impl Core {
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
-            home: Home::here(),
+            fork_guard: ForkGuard::current(),
             budget: Budget::new(settings.max_memory),
             told_of_slots: AtomicBool::new(false),
             settings,
@@ -130,7 +130,7 @@ impl Core {
 
     /// The right to read the connection, if no other thread has it: one that waits for an answer reads it itself.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if on_poller_thread() || !self.home.is_here() {
+        if on_poller_thread() || !self.fork_guard.is_current() {
             return None;
         }
         let link = self.state.lock().door().map(|door| door.link.clone());
@@ -139,7 +139,11 @@ impl Core {
 
     /// In a process that was forked from the client's, before any lock: a thread may hold it that is not here.
     pub(crate) fn check_home(&self, method: &Key, ran: Ran) -> Result<(), CallError> {
-        if self.home.is_here() { Ok(()) } else { Err(CallError::Forked { method: method.clone(), ran }) }
+        if self.fork_guard.is_current() {
+            Ok(())
+        } else {
+            Err(CallError::Forked { method: method.clone(), ran })
+        }
     }
 
     // ---- Sending ----
@@ -554,7 +558,7 @@ pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Me
 impl Drop for Core {
     fn drop(&mut self) {
         // Else the timer would keep the memory until then.
-        if let Some(at) = self.state.get_mut().armed.filter(|_| self.home.is_here()) {
+        if let Some(at) = self.state.get_mut().armed.filter(|_| self.fork_guard.is_current()) {
             self.timer.unset(self.alarm, at);
         }
     }

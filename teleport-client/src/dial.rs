@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use teleport_transport::connection::Role;
+use teleport_transport::protocol::Role;
 use teleport_transport::{Address, Link, Socket, Wakers};
 
 use crate::backoff;

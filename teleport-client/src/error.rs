@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use teleport_transport::connection::Closed;
+use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{DecodeError, EncodeError, ErrorKind, Key, Ran, RemoteError, TreeError};
 
 use crate::connect_error::AttemptError;

@@ -170,7 +170,7 @@ impl<R: FromTree> CallFuture<R> {
 
     /// Whether this process was forked from the one that made the call: nothing comes of it here.
     fn is_elsewhere(&self) -> bool {
-        !self.core.home.is_here()
+        !self.core.fork_guard.is_current()
     }
 
     /// As `poll`, but leaves the result to be taken.
@@ -185,7 +185,7 @@ impl<R: FromTree> CallFuture<R> {
 
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
-        if !self.core.home.is_here() {
+        if !self.core.fork_guard.is_current() {
             return Ran::Maybe;
         }
         let withdrawn = self.core.withdraw(&self.flight);
@@ -211,7 +211,7 @@ impl<R: FromTree> Future for CallFuture<R> {
 impl<R> Drop for CallFuture<R> {
     fn drop(&mut self) {
         self.core.futures.fetch_sub(1, Ordering::Relaxed);
-        if self.read || !self.core.home.is_here() {
+        if self.read || !self.core.fork_guard.is_current() {
             return;
         }
         if self.cancels {

@@ -29,7 +29,7 @@
 //! # mod server {
 //! #     //! As `teleport-server` would, one method on the bare transport.
 //! #     use std::sync::Arc;
-//! #     use teleport_client::transport::connection::{Closed, Gate, Role};
+//! #     use teleport_client::transport::protocol::{Closed, Gate, Role};
 //! #     use teleport_client::transport::*;
 //! #     use teleport_client::wire::*;
 //! #     pub struct Add;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::Closed;
+use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallState, Id128, Ran, Resume};
 
 use crate::flight::Flight;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::{Closed, SendError, Withdrawn};
+use teleport_transport::protocol::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Reply, Wakers};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Quota, Role, UnsentBytes};
+use teleport_transport::protocol::{Quota, Role, UnsentBytes};
 use teleport_transport::wire::{ErrorKind, Id128, RemoteError};
 use teleport_transport::{AcceptError, Acceptor, Budget, Lent, Link, Poller, Socket};
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use teleport_transport::{Home, Wakers, block_on, on_poller_thread};
+use teleport_transport::{ForkGuard, Wakers, block_on, on_poller_thread};
 
 use crate::error::ServeError;
 use crate::wait;
@@ -23,7 +23,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
     /// Where its threads are.
-    home: Home,
+    fork_guard: ForkGuard,
     closing: AtomicBool,
     cancelling: AtomicBool,
     state: Mutex<State>,
@@ -88,7 +88,7 @@ impl Lifecycle {
     /// Whether the server's threads are those of this process, and not of the one that this was forked from. Whoever may be
     /// elsewhere asks before any lock, which such a thread may hold.
     pub(crate) fn is_here(&self) -> bool {
-        self.home.is_here()
+        self.fork_guard.is_current()
     }
 
     /// Asks for the server to close, within the configured time if none is given. A later request can only shorten it.

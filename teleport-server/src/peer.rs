@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate, SlowCalls};
+use teleport_transport::protocol::{Closed, Gate, SlowCalls};
 use teleport_transport::wire::{
     ErrorKind, Hello, Limits, Message, Order, Ran, RemoteError, Resume, Signature,
 };

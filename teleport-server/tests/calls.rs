@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Client, Stop, server, start, until};
 use teleport_server::transport::Config;
-use teleport_server::transport::connection::Withdrawn;
+use teleport_server::transport::protocol::Withdrawn;
 use teleport_server::wire::{
     Array, CallHead, ErrorKind, IntoTree, Limits, Ran, RemoteError, Tree, TreeError, tree,
 };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Client, Stop, WATCHDOG, server, start, until};
-use teleport_server::transport::connection::Closed;
+use teleport_server::transport::protocol::Closed;
 use teleport_server::transport::{BindError, Socket};
 use teleport_server::wire::{ErrorKind, Ran, Tree, tree};
 use teleport_server::{BoxError, Context, Method, Methods, ServeError, Server, ServerHandle};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use teleport_wire::{Hello, Id128, Limits};
 
-use crate::connection::Role;
-use crate::lent::Lent;
-use crate::pool::Pool;
+use crate::memory::pool::Pool;
+use crate::memory::user_held::Lent;
+use crate::protocol::Role;
 
 /// Longer times are none in practice, and adding them to a clock could overflow it.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -3,7 +3,7 @@
 //! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] puts a connected [`Socket`] into
 //! its hands and gives a [`Link`], on which any thread sends; a [`Handler`] is told what arrives. Large payloads are
 //! read straight into memory of a [`Pool`], wait for a [`Budget`] before they are sent, and share the connection with
-//! small messages chunk by chunk. What a connection does is decided in [`connection`], which knows neither sockets nor
+//! small messages chunk by chunk. What a connection does is decided in [`protocol`], which knows neither sockets nor
 //! clocks.
 //!
 //! This layer knows calls and answers, but not what is called: `teleport-server` and `teleport-client` stand on it.
@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use std::sync::{Arc, mpsc};
-//! use teleport_transport::connection::{Closed, Gate, Role};
+//! use teleport_transport::protocol::{Closed, Gate, Role};
 //! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 //! use teleport_transport::{
 //!     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Poller, PollerThread, Reply, Socket, Wakers,
@@ -74,42 +74,29 @@
 //! # }
 //! ```
 
-// Connections.
-mod budget;
 mod config;
-pub mod connection;
-mod home;
-mod id_map;
-mod lent;
+mod fork_guard;
 mod link;
-mod poller;
-mod spin;
-mod trust;
-mod waste;
-
-pub use budget::{Budget, Charge, OnGrant};
-pub use config::{Config, random_id};
-pub use home::Home;
-pub use id_map::IdMap;
-pub use lent::{Lent, Loan};
-pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
-pub use poller::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
-pub use spin::Spin;
-pub use waste::drop_later;
-
-// Addresses, sockets, memory.
-mod address;
-mod machine;
-mod pool;
-mod rows;
-mod socket;
+mod memory;
+mod net;
+pub mod protocol;
+mod reactor;
 mod sys;
 
-pub use address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
-pub use machine::machine_memory_bytes;
-pub use pool::{MemoryError, Pool, PoolStats};
-pub use rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};
-pub use socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
+pub use config::{Config, random_id};
+pub use fork_guard::ForkGuard;
+pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
+pub use memory::budget::{Budget, Charge, OnGrant};
+pub use memory::deferred_drop::drop_later;
+pub use memory::machine::machine_memory_bytes;
+pub use memory::pool::{MemoryError, Pool, PoolStats};
+pub use memory::rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};
+pub use memory::user_held::{Lent, Loan};
+pub use net::address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
+pub use net::socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
+pub use protocol::id_map::IdMap;
+pub use reactor::spin::Spin;
+pub use reactor::thread::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::connection::{Closed, Gate, Quota, Role, Withdrawn};
+use teleport_transport::protocol::{Closed, Gate, Quota, Role, Withdrawn};
 use teleport_transport::wire::{
     Array, CallHead, ErrorKind, Hello, Limits, Message, Ran, RemoteError, Tree, tree,
 };

@@ -148,7 +148,7 @@ fn test() -> Result<String, Failure> {
 }
 
 fn loom() -> Result<String, Failure> {
-    const FILTER: &str = "rows::tests::threads";
+    const FILTER: &str = "memory::rows::tests::threads";
     let mut count = Count::default();
     let mut command = shell::cargo("test -p teleport-transport --lib");
     // With other flags all is built anew: in a folder of its own, so that the next step finds its own again.

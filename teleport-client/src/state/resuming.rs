@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::connection::Closed;
+use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallAnswer, CallState, ErrorKind, Ran, RemoteError, Resume};
 
 use super::{Phase, State};

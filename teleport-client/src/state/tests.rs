@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::flight::{Survival, Waiting};
-use teleport_transport::connection::Closed;
+use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
 const MS: Duration = Duration::from_millis(1);

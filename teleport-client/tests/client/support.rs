@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use teleport_client::transport::connection::{Closed, Gate, Role};
+use teleport_client::transport::protocol::{Closed, Gate, Role};
 use teleport_client::transport::{
     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Listening, Poller, PollerThread, Socket,
     Wakers,

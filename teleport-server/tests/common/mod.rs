@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use teleport_server::transport::connection::{Closed, Gate, Role, Withdrawn};
+use teleport_server::transport::protocol::{Closed, Gate, Role, Withdrawn};
 use teleport_server::transport::{Config, Handler, Link, Poller, Reply, Socket, Wakers};
 use teleport_server::wire::{CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_server::{Methods, Server, ServerHandle};

@@ -19,7 +19,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::{Link, Scratch, Turn, release_held};
-use crate::poller::Command;
+use crate::reactor::thread::Command;
 use crate::sys::EventFlag;
 
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
@@ -126,7 +126,10 @@ pub struct Driver {
 impl Link {
     /// None if the link is over, or another thread has the right.
     pub fn drive(self: &Arc<Self>) -> Option<Driver> {
-        if self.closed.get().is_some() || !self.poller.is_here() || self.driven.swap(true, Ordering::SeqCst) {
+        if self.closed.get().is_some()
+            || !self.poller.is_current()
+            || self.driven.swap(true, Ordering::SeqCst)
+        {
             return None;
         }
         self.drives.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +140,7 @@ impl Link {
     /// Somebody waits for an answer: sends what any thread holds back, since that call may be among it, and has the poller
     /// watch the link at once, unless a thread reads it.
     pub fn expect_answers(self: &Arc<Self>) {
-        if self.gather.is_held() {
+        if self.coalesce.is_held() {
             self.flush();
         }
         self.watch_unless_read();
@@ -145,7 +148,7 @@ impl Link {
 
     /// Whether the poller has to read it, and need not hear from the kernel that it may write again.
     pub(crate) fn needs_only_reading(&self) -> bool {
-        !self.driven.load(Ordering::SeqCst) && !self.right.is_blocked()
+        !self.driven.load(Ordering::SeqCst) && !self.write_token.is_blocked()
     }
 
     pub(super) fn watch_unless_read(&self) {

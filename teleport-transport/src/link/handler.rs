@@ -9,8 +9,8 @@ use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
 
 use super::Link;
 use super::credit::Credit;
-use crate::connection::{Closed, Gate, Hold, SlowCalls};
-use crate::rows::Ticket;
+use crate::memory::rows::Ticket;
+use crate::protocol::{Closed, Gate, Hold, SlowCalls};
 
 /// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::Link;
 use teleport_wire::Message;
 
-use crate::connection::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, UnsentBytes};
-use crate::poller::Command;
+use crate::protocol::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, UnsentBytes};
+use crate::reactor::thread::Command;
 
 /// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
 /// that a peer may have open.

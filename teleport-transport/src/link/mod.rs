@@ -5,20 +5,20 @@
 //! Locks, in this order: `inbound`, `writing` (only by the holder of the write right), `outbound`, `watch`, `socket`. The
 //! socket's lock is held by readers and writers for one non-blocking system call, by a driver while it sleeps, and
 //! exclusively to close the descriptor, which wakes the driver first. Wakers and the destructors of what was sent run with
-//! none of them held: see [`Wakers`] and [`waste`](crate::waste).
+//! none of them held: see [`Wakers`] and [`waste`](crate::memory::deferred_drop).
 //!
 //! Never blocks on the network. Bounds: those of the two halves; one turn of reading moves at most `MAX_BYTES_PER_TURN` and
 //! ends after `MAX_TURN`, and one of writing has its own (`write`), so that no link keeps a thread for itself.
 
-mod backlog;
+mod coalesce;
 mod credit;
 mod drive;
-mod gather;
 mod handler;
 mod memory;
+mod notsent_window;
 mod resume;
-mod right;
 mod write;
+mod write_token;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,24 +30,24 @@ use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
 use teleport_wire::{ErrorKind, Hello, Limits, Message, Order, RemoteError, Signature};
 
-pub(crate) use self::backlog::MIN_BYTES as MIN_BACKLOG_BYTES;
+pub(crate) use self::coalesce::Guard;
+pub use self::coalesce::{AnswersTogether, release_held};
+use self::coalesce::{Coalesce, MAX_HELD_BYTES};
 use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
-pub(crate) use self::gather::Guard;
-pub use self::gather::{AnswersTogether, release_held};
-use self::gather::{Gather, MAX_HELD_BYTES};
 pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
-use self::right::WriteRight;
+pub(crate) use self::notsent_window::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::write::Writing;
-use crate::budget::{Budget, Charge, OnGrant};
+use self::write_token::WriteToken;
 use crate::config::{Config, MAX_TIME};
-use crate::connection::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
-use crate::poller::{Command, Poller};
-use crate::rows::Ticket;
-use crate::socket::Socket;
-use crate::spin::Spin;
-use crate::waste::Bin;
+use crate::memory::budget::{Budget, Charge, OnGrant};
+use crate::memory::deferred_drop::DropScope;
+use crate::memory::rows::Ticket;
+use crate::net::socket::Socket;
+use crate::protocol::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
+use crate::reactor::spin::Spin;
+use crate::reactor::thread::{Command, Poller};
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
@@ -118,12 +118,12 @@ pub struct Link {
     rewatch: AtomicBool,
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
-    right: WriteRight,
+    write_token: WriteToken,
     credit: Arc<Credit>,
-    gather: Gather,
+    coalesce: Coalesce,
     /// Of threads that drive the link.
     spin: Spin,
-    /// Staged bytes that the socket has not taken.
+    /// WriteBuffer bytes that the socket has not taken.
     unwritten: AtomicUsize,
     /// Whether it matters how fast the peer moves memory that it holds.
     has_pace: bool,
@@ -193,7 +193,7 @@ impl Link {
         budget: Option<Budget>,
         handler: Arc<H>,
     ) -> Arc<Link> {
-        let (inbound, outbound) = connection::halves(role, config, Instant::now());
+        let (inbound, outbound) = protocol::halves(role, config, Instant::now());
         let has_pace = inbound.has_pace() && budget.is_some();
         Arc::new_cyclic(|me| Link {
             key: poller.next_key(),
@@ -210,9 +210,9 @@ impl Link {
             unwatched: AtomicBool::new(false),
             rewatch: AtomicBool::new(false),
             drives_seen: AtomicUsize::new(0),
-            right: WriteRight::new(),
+            write_token: WriteToken::new(),
             credit: Credit::new(me.clone(), config.eager_credit_bytes),
-            gather: Gather::default(),
+            coalesce: Coalesce::default(),
             spin: Spin::new(config.spin),
             unwritten: AtomicUsize::new(0),
             has_pace,
@@ -274,7 +274,7 @@ impl Link {
     /// If the link is not open, or the peer allows no more calls at once.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         self.check_home()?;
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
         let id = outbound.push_call(message, register)?;
         let open_calls = outbound.open_calls();
@@ -282,7 +282,7 @@ impl Link {
         drop(outbound);
         // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save, and
         // the poller would find it left behind.
-        if !(may_wait && self.right.is_idle() && self.holds(open_calls)) {
+        if !(may_wait && self.write_token.is_idle() && self.holds(open_calls)) {
             self.leave_unread();
             self.flush();
         }
@@ -291,7 +291,7 @@ impl Link {
 
     /// Before any lock, which a thread that is not here may hold.
     fn check_home(&self) -> Result<(), SendError> {
-        if self.poller.is_here() { Ok(()) } else { Err(SendError::Forked) }
+        if self.poller.is_current() { Ok(()) } else { Err(SendError::Forked) }
     }
 
     /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget
@@ -302,7 +302,7 @@ impl Link {
     /// If the link is over, or the call was answered or withdrawn. Nobody waits for the answer then.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
         self.check_home()?;
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
         self.queue_answer(&mut outbound, id, message)?;
         let may_wait = outbound.queued_bytes() <= MAX_HELD_BYTES;
@@ -315,7 +315,7 @@ impl Link {
 
     /// Withdraws a call as far as that is still possible.
     pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let withdrawn = self.outbound.lock().withdraw(id);
         self.flush();
         withdrawn
@@ -416,7 +416,7 @@ impl Link {
 
     /// The time to close is over: has the goodbye go at once, if it still waits for what is queued. True if so, once.
     fn hurry(&self, now: Instant) -> bool {
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let mut linger = self.linger.lock();
         let hurries = !linger.hurries && self.outbound.lock().hurry();
         if hurries {
@@ -434,7 +434,7 @@ impl Link {
 
     /// Reads what there is, for one turn. Called by one thread at a time. Cheap where nothing has come.
     pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
-        let bin = Bin::open();
+        let bin = DropScope::enter();
         let mut inbound = self.inbound.lock();
         self.begin_turn();
         let turn = self.read_turn(&mut inbound, scratch, now);
@@ -615,7 +615,7 @@ impl Link {
     /// Looks at the clock; gives the next time to do so, or none if the link is gone.
     pub(crate) fn timeout(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
         // Results that are given up here may stand on owners of the user's.
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         if self.linger_is_over(now) && !self.hurry(now) {
             self.gone(Closed::Here, scratch);
             return None;
@@ -685,7 +685,7 @@ impl Link {
         if let Some(budget) = &self.budget {
             budget.forget_connection(self.key as u64);
         }
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let closed = Arc::new(closed);
         let is_first = self.closed.set(closed.clone()).is_ok();
         // Before the handler is told, so that it can tell what was sent.
@@ -728,7 +728,7 @@ impl Link {
 /// Lets the receiving half ask a handler.
 struct Admission<'a>(&'a dyn DebugHandler);
 
-impl connection::Gate for Admission<'_> {
+impl protocol::Gate for Admission<'_> {
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError> {
         self.0.admit(method, payload_bytes)
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use teleport_wire::{CallAnswer, CallState, Message, Resume};
 
 use super::Link;
-use crate::connection::SendError;
-use crate::waste::Bin;
+use crate::memory::deferred_drop::DropScope;
+use crate::protocol::SendError;
 
 impl Link {
     /// Whether both sides can resume, and the client has a session. False before the peer's hello.
@@ -40,7 +40,7 @@ impl Link {
         calls: Vec<(u64, CallAnswer)>,
         done: Vec<(u64, Message)>,
     ) -> Result<(), SendError> {
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
         outbound.answer_resume(calls)?;
         // All before any is written, so that small ones go first.
@@ -57,7 +57,7 @@ impl Link {
     /// # Errors
     /// If the link is over.
     pub fn call_again(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         self.outbound.lock().push_call_again(id, message)?;
         self.expect_answers();
         self.flush();

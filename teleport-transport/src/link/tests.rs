@@ -7,9 +7,9 @@ use std::task::{Wake, Waker};
 use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
 
 use super::*;
-use crate::connection::Gate;
-use crate::poller::StillPoller;
-use crate::socket::Listener;
+use crate::net::socket::Listener;
+use crate::protocol::Gate;
+use crate::reactor::thread::StillPoller;
 
 /// The layer above both ends.
 #[derive(Default)]
@@ -111,12 +111,12 @@ impl Pair {
 
     /// As a thread leaves it that the socket takes no more from.
     fn fill_socket(&self) {
-        assert!(self.client.right.acquire());
-        self.client.right.block();
+        assert!(self.client.write_token.acquire());
+        self.client.write_token.block();
     }
 
     fn is_held(&self) -> bool {
-        self.client.gather.is_held()
+        self.client.coalesce.is_held()
     }
 }
 
@@ -204,7 +204,7 @@ fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
     answer(&pair, ids[0], 4 << 20);
     // It is granted, and fills the socket.
     pair.read_both();
-    assert!(pair.server.right.is_blocked());
+    assert!(pair.server.write_token.is_blocked());
     answer(&pair, ids[1], 1);
     while woken.0.load(Ordering::SeqCst) == 0 {
         pair.client.read(&mut pair.scratch, Instant::now());
@@ -385,5 +385,5 @@ fn more_pieces_than_a_system_call_takes_are_no_full_socket() {
     // Each too large to be copied beside its neighbour.
     let arrays = (0..80).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
     pair.call(&Tree::List(arrays));
-    assert!(pair.client.right.is_idle() && pair.client.queued_bytes() == 0);
+    assert!(pair.client.write_token.is_idle() && pair.client.queued_bytes() == 0);
 }

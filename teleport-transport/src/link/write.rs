@@ -12,10 +12,10 @@ use std::time::Instant;
 use teleport_wire::MAX_CHUNK_BYTES;
 
 use super::Link;
-use super::backlog::Backlog;
-use crate::connection::{MAX_SEGMENTS_PER_WRITE, Staged};
-use crate::poller::Command;
-use crate::waste::Bin;
+use super::notsent_window::NotsentWindow;
+use crate::memory::deferred_drop::DropScope;
+use crate::protocol::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
+use crate::reactor::thread::Command;
 
 /// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
 /// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
@@ -24,40 +24,40 @@ const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 /// What goes to the socket next, and how far the socket is behind.
 #[derive(Debug)]
 pub(super) struct Writing {
-    staged: Staged,
-    backlog: Backlog,
+    staged: WriteBuffer,
+    window: NotsentWindow,
 }
 
 impl Writing {
     pub(super) fn new() -> Writing {
-        Writing { staged: Staged::default(), backlog: Backlog::new() }
+        Writing { staged: WriteBuffer::default(), window: NotsentWindow::new() }
     }
 }
 
 impl Link {
     /// Writes what is queued, if no other thread does.
     pub(crate) fn flush(self: &Arc<Self>) {
-        if self.right.acquire() {
+        if self.write_token.acquire() {
             self.write();
         }
     }
 
     /// The socket is writable: goes on where a thread stopped.
     pub(crate) fn writable(self: &Arc<Self>) {
-        if self.right.unblock() {
+        if self.write_token.unblock() {
             self.write();
         }
     }
 
     /// Called with the right to write; gives it back, or hands it to the poller.
     fn write(self: &Arc<Self>) {
-        let _bin = Bin::open();
+        let _bin = DropScope::enter();
         let mut writing = self.writing.lock();
-        let Writing { staged, backlog } = &mut *writing;
+        let Writing { staged, window } = &mut *writing;
         let mut written = 0;
         loop {
             if staged.is_empty() && !self.stage(staged) {
-                backlog.idle(Instant::now);
+                window.idle(Instant::now);
                 if self.everything_is_written() {
                     return;
                 }
@@ -69,17 +69,17 @@ impl Link {
             }
             match self.write_once(staged) {
                 Ok((bytes, offered)) => {
-                    backlog.wrote(bytes);
+                    window.wrote(bytes);
                     staged.advance(bytes);
                     self.unwritten.store(staged.remaining_bytes(), Ordering::Relaxed);
                     written += bytes;
                     // Less than all that is staged may have been offered: a system call takes so many pieces.
                     if bytes < offered {
-                        return self.is_full(backlog);
+                        return self.is_full(window);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.is_full(backlog),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.is_full(window),
                 Err(_) => return self.writing_failed(staged),
             }
         }
@@ -92,21 +92,21 @@ impl Link {
             self.say_no_more();
         }
         self.watch_writable(false);
-        self.right.release()
+        self.write_token.release()
     }
 
     /// What the peer said last may still be unread: reading finds out why the link is over.
-    fn writing_failed(self: &Arc<Self>, staged: &mut Staged) {
+    fn writing_failed(self: &Arc<Self>, staged: &mut WriteBuffer) {
         staged.clear();
         self.outbound.lock().discard();
         self.broken.store(true, Ordering::Release);
-        self.right.block();
+        self.write_token.block();
         self.poller.send(Command::Read(self.clone()));
     }
 
     /// Moves what goes next from the outbox; false if there is nothing.
-    fn stage(self: &Arc<Self>, staged: &mut Staged) -> bool {
-        self.gather.goes();
+    fn stage(self: &Arc<Self>, staged: &mut WriteBuffer) -> bool {
+        self.coalesce.goes();
         let mut outbound = self.outbound.lock();
         if self.credit.goes_along() && outbound.has_work() {
             outbound.give_credit(self.credit.take());
@@ -119,7 +119,7 @@ impl Link {
     }
 
     /// How many bytes the socket took, of how many that it was offered.
-    fn write_once(&self, staged: &Staged) -> io::Result<(usize, usize)> {
+    fn write_once(&self, staged: &WriteBuffer) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = staged.slices(&mut slices);
         let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
@@ -130,8 +130,8 @@ impl Link {
     }
 
     /// The socket takes no more for now.
-    fn is_full(&self, backlog: &mut Backlog) {
-        if let Some(bytes) = backlog.full(Instant::now())
+    fn is_full(&self, window: &mut NotsentWindow) {
+        if let Some(bytes) = window.full(Instant::now())
             && let Some(socket) = self.socket.read().as_ref()
         {
             // What it was before will do as well.
@@ -142,7 +142,7 @@ impl Link {
 
     /// The socket is full, or the turn is over: the poller writes on when the socket is writable, which may be at once.
     fn hand_over(&self) {
-        self.right.block();
+        self.write_token.block();
         self.watch_writable(true);
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use teleport_transport::Config;
-use teleport_transport::connection::{
-    Closed, Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Received, Role, Staged, halves,
+use teleport_transport::protocol::{
+    Closed, Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Received, Role, WriteBuffer, halves,
 };
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 
@@ -27,7 +27,7 @@ pub(super) struct End {
     pub(super) inbound: Inbound,
     pub(super) outbound: RefCell<Outbound>,
     pub(super) config: Arc<Config>,
-    staged: Staged,
+    staged: WriteBuffer,
     pub(super) arriving: VecDeque<u8>,
     pub(super) events: Vec<Event>,
     /// What pays for messages that the layer above has not let go of.
@@ -45,7 +45,7 @@ impl End {
             inbound,
             outbound: RefCell::new(outbound),
             config,
-            staged: Staged::default(),
+            staged: WriteBuffer::default(),
             arriving: VecDeque::new(),
             events: Vec::new(),
             holds: Vec::new(),

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use teleport_transport::connection::{Closed, Event, Role, Withdrawn};
+use teleport_transport::protocol::{Closed, Event, Role, Withdrawn};
 use teleport_transport::wire::{
     CallAnswer, CallHead, CallState, Goodbye, Header, Hello, Id128, Kind, Limits, Message, Preface, Resume,
     ResumeAnswer, Tree, encode_frame, encode_ids,

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use teleport_transport::connection::{Closed, Event, Hold, IncomingCall, Role, SendError, Withdrawn};
+use teleport_transport::protocol::{Closed, Event, Hold, IncomingCall, Role, SendError, Withdrawn};
 use teleport_transport::wire::{ErrorKind, Message, Tree};
 
 use super::end::End;

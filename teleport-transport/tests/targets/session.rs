@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use teleport_transport::connection::SendError;
+use teleport_transport::protocol::SendError;
 use teleport_transport::wire::{CallAnswer, CallState, Id128, Message, Resume, Tree};
 
 use super::end::End;

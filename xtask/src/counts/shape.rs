@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use teleport::transport::Config;
-use teleport::transport::connection::{
-    Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SharedOutbound, Staged, halves,
+use teleport::transport::protocol::{
+    Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SharedOutbound, WriteBuffer, halves,
 };
 use teleport::wire::{CallHead, CallMetadata, Limits, Message, Order, Signature};
 use teleport::{Array, BoxError, Buffer, Dict, RemoteError, Tree};
@@ -121,7 +121,7 @@ fn decode(message: &Message, memory: &Buffer) -> Result<Tree, BoxError> {
 struct End {
     inbound: Inbound,
     outbound: RefCell<Outbound>,
-    staged: Staged,
+    staged: WriteBuffer,
     ahead: Vec<u8>,
     events: Vec<Event>,
     /// What it has sent and the other has not read.
@@ -134,7 +134,7 @@ impl End {
         End {
             inbound,
             outbound: RefCell::new(outbound),
-            staged: Staged::default(),
+            staged: WriteBuffer::default(),
             ahead: vec![0; 16 << 10],
             events: Vec::new(),
             sent: Vec::new(),

@@ -1,0 +1,116 @@
+//! SignatureCache that came lately, decoded: most messages have the same as one shortly before.
+//!
+//! Small ones are kept by their connection, where they repeat, without a lock. Large ones, as of dicts with many entries, would
+//! add up over thousands of connections, so the process keeps a few for all. Never keeps what breaks a limit: with other limits
+//! the same bytes are decoded again. Bounds: `SMALL` of up to `MAX_SMALL_BYTES` a connection, `LARGE` of up to
+//! `MAX_LARGE_BYTES` in all; what they decode to is a small multiple of that.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use teleport_wire::{DecodeError, Limits, Signature};
+
+const SMALL: usize = 4;
+const MAX_SMALL_BYTES: usize = 1 << 10;
+const LARGE: usize = 16;
+const MAX_LARGE_BYTES: usize = 16 << 10;
+
+/// Those of the process, the last used first.
+static OF_ALL: Mutex<VecDeque<(Limits, Arc<Signature>)>> = Mutex::new(VecDeque::new());
+
+/// Those of one connection, whose limits never change.
+#[derive(Debug, Default)]
+pub(super) struct SignatureCache {
+    kept: [Option<Arc<Signature>>; SMALL],
+    next: usize,
+}
+
+impl SignatureCache {
+    /// The signature with these bytes.
+    ///
+    /// # Errors
+    /// If the bytes are none, or break a limit.
+    pub(super) fn decoded(&mut self, bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
+        if bytes.len() > MAX_SMALL_BYTES {
+            return large(bytes, limits);
+        }
+        if let Some(known) = self.kept.iter().flatten().find(|known| known.as_bytes() == bytes) {
+            return Ok(known.clone());
+        }
+        let signature = Arc::new(Signature::decode(bytes, limits)?);
+        self.kept[self.next] = Some(signature.clone());
+        self.next = (self.next + 1) % SMALL;
+        Ok(signature)
+    }
+}
+
+fn large(bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
+    if bytes.len() > MAX_LARGE_BYTES {
+        return Signature::decode(bytes, limits).map(Arc::new);
+    }
+    {
+        let mut known = OF_ALL.lock();
+        let found = known.iter().position(|(of, known)| known.as_bytes() == bytes && of == limits);
+        if let Some(entry) = found.and_then(|index| known.remove(index)) {
+            let signature = entry.1.clone();
+            known.push_front(entry);
+            return Ok(signature);
+        }
+    }
+    let signature = Arc::new(Signature::decode(bytes, limits)?);
+    let mut known = OF_ALL.lock();
+    known.push_front((*limits, signature.clone()));
+    let oldest = if known.len() > LARGE { known.pop_back() } else { None };
+    drop(known);
+    // Outside of the lock.
+    drop(oldest);
+    Ok(signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use teleport_wire::{Dict, IntoTree, Message, ResultMetadata, Tree};
+
+    use super::*;
+
+    /// The bytes of a signature that no other test has.
+    fn bytes(entries: usize, name: &str) -> Vec<u8> {
+        let entries = (0..entries).map(|index| (format!("{name} {index:04}"), (index as u64).into_tree()));
+        let message =
+            Message::result(&Tree::from(entries.collect::<Dict>()), &Limits::default()).expect("it is small");
+        ResultMetadata::decode(&message.metadata).expect("it was encoded").signature.to_vec()
+    }
+
+    #[test]
+    fn equal_bytes_are_decoded_once() {
+        let (small, large) = (bytes(3, "small"), bytes(200, "large"));
+        assert!(small.len() <= MAX_SMALL_BYTES && (MAX_SMALL_BYTES..MAX_LARGE_BYTES).contains(&large.len()));
+        let (mut one, mut other, limits) =
+            (SignatureCache::default(), SignatureCache::default(), Limits::default());
+        let first = [one.decoded(&small, &limits).unwrap(), one.decoded(&large, &limits).unwrap()];
+        assert!(Arc::ptr_eq(&first[0], &one.decoded(&small, &limits).unwrap()));
+        assert!(!Arc::ptr_eq(&first[0], &other.decoded(&small, &limits).unwrap()), "each has its own");
+        assert!(Arc::ptr_eq(&first[1], &other.decoded(&large, &limits).unwrap()), "one for all");
+    }
+
+    #[test]
+    fn what_is_known_is_held_to_other_limits_all_the_same() {
+        let (large, limits) = (bytes(200, "limits"), Limits::default());
+        let mut signatures = SignatureCache::default();
+        signatures.decoded(&large, &limits).unwrap();
+        let strict = Limits { max_nodes: 100, ..limits };
+        assert!(SignatureCache::default().decoded(&large, &strict).is_err());
+    }
+
+    #[test]
+    fn few_are_kept() {
+        let limits = Limits::default();
+        let mut signatures = SignatureCache::default();
+        for index in 0..40 {
+            signatures.decoded(&bytes(200, &format!("few {index}")), &limits).unwrap();
+            signatures.decoded(&bytes(1, &format!("few {index}")), &limits).unwrap();
+        }
+        assert!(OF_ALL.lock().len() <= LARGE + 1);
+    }
+}

@@ -1,0 +1,57 @@
+//! Frames that say something about messages or the connection: coalesced, and ahead of all messages.
+//!
+//! Flow: the outbox sets what is to be said -> `stage`. Bound: each slot holds one number, or an id for each message that
+//! is open.
+
+use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
+
+use crate::protocol::WriteBuffer;
+
+/// Frames that are slots: at most one of each kind waits, however often it was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    pub(super) ping: Option<u64>,
+    pub(super) pong: Option<u64>,
+    pub(super) credit_bytes: u64,
+    pub(super) grants: Vec<u64>,
+    pub(super) acks: Vec<u64>,
+    /// A resume or its answer, as a frame.
+    pub(super) resume: Vec<u8>,
+    pub(super) aborts: Vec<u64>,
+    pub(super) cancels: Vec<u64>,
+}
+
+impl Control {
+    pub(super) fn has_frames(&self) -> bool {
+        self.ping.is_some()
+            || self.pong.is_some()
+            || self.credit_bytes > 0
+            || !(self.resume.is_empty()
+                && self.grants.is_empty()
+                && self.acks.is_empty()
+                && self.aborts.is_empty()
+                && self.cancels.is_empty())
+    }
+
+    pub(super) fn stage(&mut self, staged: &mut WriteBuffer) {
+        for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
+            if let Some(token) = token {
+                staged.append(&Header::empty(kind, token).encode());
+            }
+        }
+        if self.credit_bytes > 0 {
+            staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
+        }
+        staged.append(&std::mem::take(&mut self.resume));
+        for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
+            for ids in std::mem::take(ids).chunks(MAX_IDS) {
+                staged.append(&encode_frame(kind, 0, &encode_ids(ids)));
+            }
+        }
+        for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
+            for id in std::mem::take(ids) {
+                staged.append(&Header::empty(kind, id).encode());
+            }
+        }
+    }
+}
