@@ -10,14 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{ErrorKind, Message, Ran, RemoteError, Tree};
+use teleport_transport::wire::{Message, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
-use crate::counters::Counter;
-use crate::methods::{Entry, Route};
-use crate::peer::Peer;
-use crate::queue::{Seat, Waiting};
-use crate::session::Session;
+use crate::connection::dispatch::Connection;
+use crate::exec::fair_queue::{Seat, Waiting};
+use crate::refusal::late;
+use crate::registry::MethodInfo;
+use crate::route::Route;
+use crate::runtime::counters::Counter;
+use crate::session::session::Session;
 
 /// What a function is called with, and what pays for its memory until then.
 #[derive(Debug)]
@@ -29,10 +31,10 @@ pub(crate) struct Arguments {
 /// A call without an answer.
 #[derive(Debug)]
 pub(crate) struct OpenCall {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) link: Arc<Link>,
     pub(crate) id: u64,
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) method: Arc<MethodInfo>,
     pub(crate) deadline: Option<Instant>,
     /// Of a call that survives its connection.
     session: Option<Arc<Session>>,
@@ -49,19 +51,19 @@ pub(crate) struct OpenCall {
 
 impl OpenCall {
     pub(crate) fn new(
-        peer: &Arc<Peer>,
+        connection: &Arc<Connection>,
         link: &Arc<Link>,
         id: u64,
-        entry: &Arc<Entry>,
+        method: &Arc<MethodInfo>,
         deadline: Option<Instant>,
         session: Option<Arc<Session>>,
         arguments: Arguments,
     ) -> OpenCall {
         OpenCall {
-            peer: peer.clone(),
+            connection: connection.clone(),
             link: link.clone(),
             id,
-            entry: entry.clone(),
+            method: method.clone(),
             deadline,
             session,
             cancelled: AtomicBool::new(false),
@@ -87,8 +89,8 @@ impl OpenCall {
 
     /// Has it not run, if it has not started: true then. Gives its memory back.
     pub(crate) fn give_up(&self) -> bool {
-        match self.entry.route {
-            Route::Batch(batcher) => self.peer.core.batchers[batcher].withdraw(self).is_some(),
+        match self.method.route {
+            Route::Batch(batcher) => self.connection.shared.batchers[batcher].withdraw(self).is_some(),
             Route::Inline | Route::Pool(_) => self.claim().is_some(),
         }
     }
@@ -115,7 +117,8 @@ impl OpenCall {
 
     /// Whether the answer is wanted no more, for the function to know.
     pub(crate) fn tell_cancelled(&self) -> bool {
-        let is_cancelled = self.cancelled.load(Ordering::Relaxed) || self.peer.core.lifecycle.is_cancelling();
+        let is_cancelled =
+            self.cancelled.load(Ordering::Relaxed) || self.connection.shared.lifecycle.is_cancelling();
         if is_cancelled {
             self.knows_cancelled.store(true, Ordering::Relaxed);
         }
@@ -139,21 +142,23 @@ impl OpenCall {
 
     /// Sends a result. Only the first answer of a call goes out.
     pub(crate) fn answer(&self, message: Message) {
-        self.send(message, &self.peer.core.counters.answered);
+        self.send(message, &self.connection.shared.counters.answered);
     }
 
     /// Sends an error. Only the first answer of a call goes out.
     pub(crate) fn refuse(&self, error: &RemoteError) {
-        self.send(Message::error(error), &self.peer.core.counters.failed);
+        self.send(Message::error(error), &self.connection.shared.counters.failed);
     }
 
     fn send(&self, message: Message, counter: &Counter) {
         // First, so that who has the answer finds it counted.
         counter.add();
         let is_wanted = match &self.session {
-            Some(session) => session.ended(self.id, message, |bytes| self.peer.core.sessions.room(bytes)),
+            Some(session) => {
+                session.ended(self.id, message, |bytes| self.connection.shared.sessions.room(bytes))
+            }
             None => {
-                self.peer.forget(self.id);
+                self.connection.forget(self.id);
                 self.link.closed().is_none() && self.link.answer(self.id, message).is_ok()
             }
         };
@@ -164,11 +169,6 @@ impl OpenCall {
     }
 }
 
-/// What a call is told that did not start in time.
-pub(crate) fn late() -> RemoteError {
-    RemoteError::new(ErrorKind::Deadline, Ran::No, "the call's time was over before it could start")
-}
-
 impl Waiting for OpenCall {
     fn connection(&self) -> usize {
         self.link.key()
@@ -176,7 +176,7 @@ impl Waiting for OpenCall {
 
     /// In the order of logs, where a done function is to have some.
     fn needs_place(&self) -> bool {
-        self.entry.done.is_some()
+        self.method.done.is_some()
     }
 
     fn is_alive(&self) -> bool {

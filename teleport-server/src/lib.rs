@@ -44,45 +44,28 @@
 //! With `panic = "abort"` nothing can be caught: a panicking function ends the whole process. The log says so at start.
 #![forbid(unsafe_code)]
 
+mod accept;
+mod api;
 mod batch;
 mod call;
-mod context;
-mod core;
-mod counters;
-mod credit;
-mod done;
-mod error;
-mod expiry;
-mod failure;
-mod handle;
-mod lifecycle;
-mod log_limit;
-mod method;
-mod methods;
-mod name;
-mod options;
-mod parked;
-mod peer;
-mod queue;
-mod server;
+mod connection;
+mod exec;
+mod refusal;
+mod registry;
+mod route;
+mod runtime;
 mod session;
-mod supervisor;
-mod usual;
-mod wait;
-mod worker;
 
-pub use batch::list::{AllOrNone, Each, IntoReplies, ListFunction};
-pub use batch::options::{Batch, BatchProblem};
-pub use batch::stats::BatchStats;
-pub use context::{CallOfRow, Context};
-pub use counters::Stats;
-pub use error::ServeError;
-pub use failure::{BoxError, Failure};
-pub use handle::{Closer, ServerHandle};
-pub use method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain};
-pub use methods::Methods;
-pub use name::MethodName;
-pub use server::Server;
+pub use api::batch_options::{Batch, BatchProblem};
+pub use api::context::{CallOfRow, Context};
+pub use api::error::{BoxError, Failure, ServeError};
+pub use api::handle::{Closer, ServerHandle};
+pub use api::list::{AllOrNone, Each, IntoReplies, ListFunction};
+pub use api::method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain};
+pub use api::methods::Methods;
+pub use api::name::MethodName;
+pub use api::server::Server;
+pub use api::stats::{BatchStats, Stats};
 pub use teleport_transport as transport;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use teleport_transport::wire::Id128;
 use teleport_transport::{Budget, Link};
 
-use super::records::Records;
-use super::{Forgotten, Room, Session};
+use crate::session::records::Records;
+use crate::session::session::{Forgotten, Room, Session};
 
 /// All sessions, by their ids.
 #[derive(Debug)]

@@ -1,0 +1,220 @@
+//! Why a server does not start, or ends otherwise than by being closed.
+
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+use std::io;
+
+use teleport_transport::BindError;
+use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+
+use crate::api::batch_options::BatchProblem;
+
+/// Why a server did not start or did not end well, and which of its functions failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// It cannot listen at its address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system has no thread, descriptor or memory left for the server itself.
+    #[error("cannot start {what}: {source}")]
+    Io {
+        /// What was to be started.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Two functions have the same name.
+    #[error("method {name:?} is registered twice: give each function a name of its own")]
+    DuplicateMethod {
+        /// The name.
+        name: String,
+    },
+    /// A method's name is empty or too long.
+    #[error("method {name:?} has a name of {bytes} bytes: it must have 1 to {max_bytes}")]
+    MethodName {
+        /// The name.
+        name: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit of the format.
+        max_bytes: usize,
+    },
+    /// An inline method was given workers.
+    #[error(
+        "method {name:?} is inline and has `workers`: it runs on the poller; use `Method::new` for a pool of its own"
+    )]
+    InlineWithWorkers {
+        /// The method.
+        name: String,
+    },
+    /// A method is batched in a way that does not work.
+    #[error("method {name:?}: {problem}")]
+    Batch {
+        /// The method.
+        name: String,
+        /// What is wrong.
+        problem: BatchProblem,
+    },
+    /// A done function belongs to a method that gives no logs.
+    #[error("method {name:?} has a done function, but gives no logs: register it with `Method::logged`")]
+    NotLogged {
+        /// The method.
+        name: String,
+    },
+    /// A done function belongs to a method that does not exist.
+    #[error("there is a done function for {name:?}, but no such method")]
+    DoneWithoutMethod {
+        /// What it was to belong to.
+        name: String,
+    },
+    /// A method has two done functions.
+    #[error("method {name:?} has two done functions")]
+    DuplicateDone {
+        /// The method.
+        name: String,
+    },
+    /// A function failed, panicked, or gave a result that cannot be sent. Its caller was told.
+    #[error("method {method:?}, called by {caller}: {error}")]
+    Function {
+        /// The method.
+        method: String,
+        /// The name of the client, or its address where it has no name; of a batch that of the first row, and how many others.
+        caller: String,
+        /// What the caller was told.
+        error: Box<RemoteError>,
+    },
+    /// A done function failed or panicked.
+    #[error("the done function of method {method:?}: {message}")]
+    Done {
+        /// The method whose logs it got.
+        method: String,
+        /// Its error.
+        message: String,
+    },
+    /// When the server closed, functions did not return in time. Their threads were left behind.
+    #[error("closed, but after {waited_ms} ms these still ran: {}; their threads were left behind", running.join(", "))]
+    StillRunning {
+        /// Each function with its thread.
+        running: Vec<String>,
+        /// How long closing waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// This process was forked from the one that has the server: its threads and sockets are over there.
+    #[error("the server belongs to the process that this one was forked from")]
+    Forked,
+    /// A thread of the server itself waits for the server to end.
+    #[error("a function of the server cannot wait for the server to end: it would wait for itself")]
+    OnOwnThread,
+}
+
+/// Any error that a function may return; `?` makes it of every other.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// An error with a code of the application's own, which the caller gets beside the message.
+///
+/// Any error will do for a function, and arrives as its message. This one also carries a code, so that a caller can tell
+/// failures apart without reading text. It is found anywhere in an error's chain of sources.
+///
+/// ```
+/// use teleport_server::{BoxError, Failure, Methods};
+/// use teleport_server::wire::{Tree, tree};
+///
+/// let methods = Methods::new().register("load", |name: String| -> Result<Tree, BoxError> {
+///     let bytes = std::fs::read(&name).map_err(|error| Failure::with_code("no_file", name).caused_by(error))?;
+///     Ok(tree!({"bytes": bytes}))
+/// });
+/// ```
+#[derive(Debug)]
+pub struct Failure {
+    code: String,
+    message: String,
+    source: Option<BoxError>,
+}
+
+impl Failure {
+    /// An error with a code (at most 256 bytes travel) and a text for people (at most 16 KiB travel).
+    pub fn with_code(code: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { code: code.into(), message: message.into(), source: None }
+    }
+
+    /// The same with what caused it, whose text is added to the message that the caller gets.
+    #[must_use]
+    pub fn caused_by(self, source: impl Into<BoxError>) -> Failure {
+        Failure { source: Some(source.into()), ..self }
+    }
+
+    /// The application's code.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+/// What the caller is told of an error that its function returned.
+pub(crate) fn failed(error: &BoxError) -> RemoteError {
+    let code = chain(&**error).find_map(|link| link.downcast_ref::<Failure>()).map_or("", Failure::code);
+    RemoteError::new(ErrorKind::Failed, Ran::Yes, full_text(&**error)).with_code(code)
+}
+
+/// An error and what caused it, outermost first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+/// The texts of an error and its sources, without those that repeat what stands there already.
+pub(crate) fn full_text(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for part in chain(error).map(ToString::to_string) {
+        if text.is_empty() {
+            text = part;
+        } else if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_told_once() {
+        let inner = std::io::Error::other("disk full");
+        let error: BoxError = Failure::with_code("no_space", "cannot save").caused_by(inner).into();
+        let remote = failed(&error);
+        assert_eq!((remote.code.as_str(), remote.message.as_str()), ("no_space", "cannot save: disk full"));
+        assert_eq!((remote.kind, remote.ran), (ErrorKind::Failed, Ran::Yes));
+
+        let repeated: BoxError = Failure::with_code("", "cannot save: disk full")
+            .caused_by(std::io::Error::other("disk full"))
+            .into();
+        assert_eq!(failed(&repeated).message, "cannot save: disk full");
+    }
+
+    #[test]
+    fn a_code_is_found_under_other_errors() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("while stepping")]
+        struct Outer(#[source] Failure);
+        let error: BoxError = Outer(Failure::with_code("not_ready", "no weights yet")).into();
+        let remote = failed(&error);
+        assert_eq!(
+            (remote.code.as_str(), remote.message.as_str()),
+            ("not_ready", "while stepping: no weights yet")
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! A running server in its owner's hands: looking at it, and ending it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use teleport_transport::Address;
+
+use crate::api::error::ServeError;
+use crate::api::stats::{BatchStats, Stats};
+use crate::runtime::lifecycle::Lifecycle;
+use crate::runtime::shared::Shared;
+
+/// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does, also in a thread that is killed: so
+/// that no server outlives the thread that owns it.
+///
+/// ```
+/// use teleport_server::{Methods, Server};
+/// use teleport_server::wire::Tree;
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?.start(Methods::new().register("echo", |x: Tree| x))?;
+/// println!("listening at {}", server.address()); // tcp://127.0.0.1:41234
+/// server.check()?; // the first failure of a function, if there was one
+/// assert_eq!(server.clients(), 0);
+/// server.close()?;
+/// # Ok::<(), teleport_server::ServeError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping the handle closes the server; `join` waits until it is closed"]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    address: Address,
+}
+
+impl ServerHandle {
+    pub(crate) fn new(shared: Arc<Shared>, address: Address) -> ServerHandle {
+        ServerHandle { shared, address }
+    }
+
+    /// The address that it really has: with the port that was chosen for port 0. A client on this machine can connect to
+    /// it as it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Clients that are connected.
+    pub fn clients(&self) -> usize {
+        self.shared.counters.clients()
+    }
+
+    /// What the server has done and does. Takes locks of each connection for a moment.
+    pub fn stats(&self) -> Stats {
+        if !self.shared.lifecycle.is_here() {
+            return Stats::default();
+        }
+        let connections = self.shared.connections();
+        Stats {
+            queued: self.shared.pools.iter().map(|pool| pool.len()).sum::<usize>()
+                + self.shared.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>()
+                + self.shared.peers().iter().map(|peer| peer.throttled()).sum::<usize>(),
+            awaiting_done: self.shared.ledger.waiting(),
+            held_bytes: self.shared.budget.used_bytes(),
+            lent_bytes: self.shared.lent_bytes(),
+            awaiting_memory: self.shared.budget.waiting(),
+            kept_bytes: self.shared.sessions.kept_bytes(),
+            unsent_bytes: connections.iter().map(|connection| connection.link.queued_bytes()).sum(),
+            ..self.shared.counters.stats()
+        }
+    }
+
+    /// What the batches of a method did so far; none if there is no such method, or it is not batched.
+    pub fn batches(&self, method: &str) -> Option<BatchStats> {
+        let batcher = self.shared.registry.batcher(method).filter(|_| self.shared.lifecycle.is_here());
+        batcher.map(|batcher| self.shared.batchers[batcher].stats())
+    }
+
+    /// Tells of the first function or done function that failed or panicked since this was last asked, and forgets it.
+    /// Its caller was told in any case. Never blocks.
+    ///
+    /// # Errors
+    /// [`ServeError::Function`] or [`ServeError::Done`]; [`ServeError::Forked`] in a process that `fork` copied, where nothing that
+    /// is done with the handle, dropping it included, touches the server.
+    pub fn check(&self) -> Result<(), ServeError> {
+        if !self.shared.lifecycle.is_here() {
+            return Err(ServeError::Forked);
+        }
+        self.shared.lifecycle.check()
+    }
+
+    /// What closes the server from elsewhere.
+    pub fn closer(&self) -> Closer {
+        Closer::new(&self.shared.lifecycle)
+    }
+
+    /// Closes the server and waits until that is done: it accepts nobody, answers calls that have not started with an
+    /// error (they did not run), lets those that run end and their results leave, says goodbye to its clients and removes
+    /// its socket file. Blocks for at most the `close_timeout` and a few seconds; functions that still run when it is over are
+    /// told so by [`Context::is_cancelled`](crate::Context::is_cancelled), and those that do not return are left behind
+    /// with their threads. Closing twice does nothing more.
+    ///
+    /// From a thread of the server itself, such as inside a function, it asks for the server to close and does not wait.
+    /// With the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the server closes by
+    /// itself.
+    ///
+    /// # Errors
+    /// [`ServeError::StillRunning`], or what ended the server before; each is told once. In a process that was forked from the
+    /// server's [`ServeError::Forked`], and nothing happens.
+    pub fn close(&self) -> Result<(), ServeError> {
+        self.end(None)
+    }
+
+    /// As [`close`](ServerHandle::close), with a time of its own.
+    ///
+    /// # Errors
+    /// As [`close`](ServerHandle::close).
+    pub fn close_within(&self, time: Duration) -> Result<(), ServeError> {
+        self.end(Some(time))
+    }
+
+    fn end(&self, within: Option<Duration>) -> Result<(), ServeError> {
+        self.shared.lifecycle.request_close(within);
+        match self.shared.lifecycle.wait_closed() {
+            Err(ServeError::OnOwnThread) => Ok(()),
+            ended => ended,
+        }
+    }
+
+    /// Waits until somebody else closes the server: a [`Closer`], or a failure with
+    /// [`stop_on_error`](crate::Server::stop_on_error). Blocks. With the feature `threads`, a `Thread` of `teleport-proc` that is
+    /// killed meanwhile closes the server and unwinds.
+    ///
+    /// # Errors
+    /// What ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself
+    /// [`ServeError::OnOwnThread`], and the server closes. In a process that was forked from the server's
+    /// [`ServeError::Forked`].
+    pub fn join(self) -> Result<(), ServeError> {
+        self.shared.lifecycle.wait_closed()
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.shared.lifecycle.request_close(None);
+        // What is wrong stands in the log; who wants it as a value calls `close`.
+        let _ = self.shared.lifecycle.wait_closed_in_drop();
+    }
+}
+
+/// Closes a server from elsewhere: from a thread that handles signals, or from one of the server's own functions. Clones
+/// close the same server.
+///
+/// ```
+/// use teleport_server::{Methods, Server};
+///
+/// let server = Server::bind("tcp://127.0.0.1:0")?;
+/// let closer = server.closer();
+/// std::thread::spawn(move || closer.close()); // say, when Ctrl-C was pressed
+/// server.run(Methods::new())?; // returns when the server is closed
+/// # Ok::<(), teleport_server::ServeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Closer {
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Closer {
+    pub(crate) fn new(lifecycle: &Arc<Lifecycle>) -> Closer {
+        Closer { lifecycle: lifecycle.clone() }
+    }
+
+    /// Asks for the server to close, within its `close_timeout`. Returns at once.
+    pub fn close(&self) {
+        self.lifecycle.request_close(None);
+    }
+
+    /// Asks for the server to close within `time`; a time that was given earlier can only become shorter. Returns at
+    /// once.
+    pub fn close_within(&self, time: Duration) {
+        self.lifecycle.request_close(Some(time));
+    }
+
+    /// Whether the server is closing or closed.
+    pub fn is_closing(&self) -> bool {
+        self.lifecycle.is_closing()
+    }
+}

@@ -1,0 +1,217 @@
+//! One batch, from the worker that takes it to the answers of its calls.
+//!
+//! Flow: a batch is due -> [`Batcher::take`](crate::batch::batcher::Batcher::take) -> its memory is given to the function -> it runs, with
+//! its panic caught -> the result is cut into a row for each call, which for a slow reader is copied -> answers -> logs. Never waits for a client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use teleport_transport::Pool;
+use teleport_transport::wire::{
+    Buffer, ErrorKind, Message, Ran, RemoteError, StackedResult, Tree, TreeError,
+};
+
+use crate::api::context::Context;
+use crate::api::error::failed;
+use crate::api::list::{ErasedList, NoReplies, Replies};
+use crate::api::method::{Body, NoOutput, Output};
+use crate::batch::assemble::{Found, Input, Taken};
+use crate::batch::batcher::Batcher;
+use crate::batch::plan::ids::GroupId;
+use crate::batch::plan::select::CloseDecision;
+use crate::call::OpenCall;
+use crate::exec::done::{LogSlot, Logs};
+use crate::exec::job::{BatchCalls, Job};
+use crate::exec::panic::{Panic, catch};
+use crate::refusal::unsendable;
+use crate::runtime::shared::Shared;
+
+/// Runs the batch that is due, if one is still, which stands on the `current_job` then.
+pub(crate) fn run(
+    shared: &Shared,
+    batcher: &Batcher,
+    slot: Option<LogSlot>,
+    current_job: &Mutex<Option<Job>>,
+) {
+    let now = Instant::now();
+    let Found { batch, held, refused } = batcher.take(|call| {
+        if call.is_late(now) {
+            CloseDecision::Late
+        } else if call.connection.must_wait(call) {
+            CloseDecision::Held
+        } else {
+            CloseDecision::Runs
+        }
+    });
+    for (call, error) in refused {
+        call.refuse(&error);
+    }
+    for call in held {
+        // Enough has gone meanwhile.
+        if !call.connection.keeps(&call) {
+            shared.waits_until(batcher.resume(&call));
+        }
+    }
+    let Some(Taken { group, calls, padded, input, leases }) = batch else { return };
+    let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
+    let method = first.method.clone();
+    let calls = Arc::new(BatchCalls { calls, padded });
+    *current_job.lock() = Some(Job::Batch(calls.clone()));
+    // From here on the memory is the function's: its callers may send more.
+    drop(leases);
+    let run = Run { shared, batcher, calls: &calls };
+    let logs = match (input, &method.function) {
+        (Err(error), _) => {
+            batcher.finished(group, padded, None);
+            calls.calls.iter().for_each(|call| call.refuse(&error));
+            None
+        }
+        (Ok(Input::Stacked(tree)), Body::Tree(function)) => {
+            let ran = run.time(group, || function(tree, Context::of_batch(calls.clone())));
+            run.answer_rows(ran)
+        }
+        (Ok(Input::Listed(trees)), Body::List(function)) => run.run_list(group, function, trees),
+        (Ok(_), _) => unreachable!("the table gives list functions to list mode alone"),
+    };
+    if let (Some(slot), Some(done), Some(tree)) = (slot, method.done, logs) {
+        slot.fill(Logs { done, tree });
+    }
+}
+
+struct Run<'a> {
+    shared: &'a Shared,
+    batcher: &'a Batcher,
+    calls: &'a Arc<BatchCalls>,
+}
+
+impl Run<'_> {
+    /// Runs a function; other batches may start when it has returned.
+    fn time<T>(&self, group: GroupId, function: impl FnOnce() -> T) -> Result<T, Panic> {
+        let calls = self.calls.calls.len();
+        self.shared.counters.running.add_many(calls);
+        let start = Instant::now();
+        let ran = catch(function);
+        let time: Duration = start.elapsed();
+        self.shared.counters.running.take_back_many(calls);
+        self.batcher.finished(group, self.calls.padded, ran.is_ok().then_some(time));
+        ran
+    }
+
+    /// Sends each call its row of the result. Gives the logs.
+    fn answer_rows(&self, ran: Result<Result<Output, NoOutput>, Panic>) -> Option<Tree> {
+        let Output { reply, logs } = match ran {
+            Ok(Ok(output)) => output,
+            Ok(Err(NoOutput::Arguments(error))) => return self.fail(misfit(&error)),
+            Ok(Err(NoOutput::Failed(error))) => return self.fail(failed(&error)),
+            Err(panic) => return self.fail(panic.remote()),
+        };
+        let BatchCalls { calls, padded } = &**self.calls;
+        let result = match StackedResult::new(&reply, *padded) {
+            Ok(result) => result,
+            Err(error) => return self.fail(self.bad_result(&error)),
+        };
+        // The rows keep what they need of it.
+        drop(reply);
+        for_each_together(calls, |row, call| match result.row(row, &call.connection.limits()) {
+            Ok(message) => call.answer(self.released(message, call)),
+            Err(error) => self.shared.function_failed(call, unsendable(&error)),
+        });
+        logs
+    }
+
+    /// A row of the result; a copy of it, if it would keep the others' rows in memory for long.
+    fn released(&self, message: Message, call: &OpenCall) -> Message {
+        let is_alone = self.calls.padded == 1;
+        if is_alone || message.payload_bytes == 0 || !call.connection.answers_late(call, Instant::now()) {
+            return message;
+        }
+        // Without memory for it, it stays what it is.
+        let Ok(mut copy) = Pool::global().alloc(message.payload_bytes as usize) else { return message };
+        let Some(mut rest) = copy.get_mut() else { return message };
+        for part in &message.payload {
+            let (slot, behind) = rest.split_at_mut(part.len());
+            slot.copy_from_slice(part);
+            rest = behind;
+        }
+        let mut start = 0;
+        let part = |part: &Buffer| {
+            start += part.len();
+            copy.slice(start - part.len()..start)
+        };
+        Message { payload: message.payload.iter().map(part).collect(), ..message }
+    }
+
+    fn bad_result(&self, error: &TreeError) -> RemoteError {
+        let (rows, padded) = (self.calls.calls.len(), self.calls.padded);
+        let padding =
+            if padded > rows { format!(", {} of them padding", padded - rows) } else { String::new() };
+        let text = format!("the function's result for a batch of {padded} rows{padding}: {error}");
+        RemoteError::new(ErrorKind::Failed, Ran::Yes, text)
+    }
+
+    /// Runs a function in list mode. Gives the logs, of which it has none.
+    fn run_list(&self, group: GroupId, function: &ErasedList, trees: Vec<Tree>) -> Option<Tree> {
+        let mut fitting = None;
+        let ran = self.time(group, || {
+            function(trees, &mut |misfits| {
+                let mut calls = Vec::with_capacity(misfits.len());
+                for (call, error) in self.calls.calls.iter().zip(misfits) {
+                    match error {
+                        None => calls.push(call.clone()),
+                        Some(error) => self.shared.function_failed(call, misfit(&error)),
+                    }
+                }
+                let padded = calls.len();
+                let calls = fitting.insert(Arc::new(BatchCalls { calls, padded }));
+                Context::of_batch(calls.clone())
+            })
+        });
+        let calls = fitting.as_ref().unwrap_or(self.calls);
+        let run = Run { calls, ..*self };
+        run.answer_list(ran)
+    }
+
+    fn answer_list(&self, ran: Result<Replies, Panic>) -> Option<Tree> {
+        let replies = match ran {
+            Ok(Ok(replies)) => replies,
+            Ok(Err(NoReplies::Failed(error))) => return self.fail(failed(&error)),
+            Ok(Err(NoReplies::Count { calls, results })) => {
+                let text = format!("the function got a list of {calls} calls and returned {results} results");
+                return self.fail(RemoteError::new(ErrorKind::Failed, Ran::Yes, text));
+            }
+            Err(panic) => return self.fail(panic.remote()),
+        };
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        for_each_together(&self.calls.calls, |row, call| {
+            let Some(reply) = replies.get_mut(row).and_then(Option::take) else { return };
+            match reply.map(|reply| Message::result(&reply, &call.connection.limits())) {
+                Ok(Ok(message)) => call.answer(message),
+                Ok(Err(error)) => self.shared.function_failed(call, unsendable(&error)),
+                Err(error) => self.shared.function_failed(call, failed(&error)),
+            }
+        });
+        None
+    }
+
+    /// All calls get the same error.
+    fn fail(&self, error: RemoteError) -> Option<Tree> {
+        self.shared.batch_failed(&self.calls.calls, error);
+        None
+    }
+}
+
+/// Calls `answer` for each row, for those of one connection right after each other, so that their answers leave together.
+fn for_each_together(calls: &[Arc<OpenCall>], mut answer: impl FnMut(usize, &Arc<OpenCall>)) {
+    let connection = |row: &usize| calls[*row].link.key();
+    let mut rows: Vec<usize> = (0..calls.len()).collect();
+    rows.sort_by_key(connection);
+    for rows in rows.chunk_by(|one, next| connection(one) == connection(next)) {
+        let _together = calls[rows[0]].link.answers_together();
+        rows.iter().for_each(|row| answer(*row, &calls[*row]));
+    }
+}
+
+fn misfit(error: &TreeError) -> RemoteError {
+    RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string())
+}

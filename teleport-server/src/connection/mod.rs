@@ -1,0 +1,7 @@
+//! One connected client: its calls from arrival to a queue, and what it may make the server keep.
+
+pub(crate) mod credit;
+pub(crate) mod dispatch;
+mod gate;
+pub(crate) mod slow_reader;
+pub(crate) mod throttled;

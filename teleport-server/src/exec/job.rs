@@ -1,0 +1,34 @@
+//! What a worker works on: a call, or the calls of a batch.
+
+use std::sync::Arc;
+
+use crate::call::OpenCall;
+
+/// The calls of a batch that runs.
+#[derive(Debug)]
+pub(crate) struct BatchCalls {
+    /// In the order of rows. Never empty.
+    pub(crate) calls: Vec<Arc<OpenCall>>,
+    /// Rows with those of zeros.
+    pub(crate) padded: usize,
+}
+
+/// What a worker works on.
+#[derive(Clone, Debug)]
+pub(crate) enum Job {
+    Call(Arc<OpenCall>),
+    Batch(Arc<BatchCalls>),
+}
+
+impl Job {
+    pub(crate) fn calls(&self) -> &[Arc<OpenCall>] {
+        match self {
+            Job::Call(call) => std::slice::from_ref(call),
+            Job::Batch(batch) => &batch.calls,
+        }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        self.calls().first().map_or("", |call| &call.method.name)
+    }
+}

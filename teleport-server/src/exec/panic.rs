@@ -1,0 +1,112 @@
+//! Errors of functions: what they may return, how a caller reads it, and panics caught.
+//!
+//! Flow: a function's error or panic -> [`RemoteError`] for the caller -> a line of the log and `check` for the owner.
+//! A panic is caught where a function is called and nowhere else; its message is printed by the process's own hook, and
+//! a hook installed before it notes where it happened. Texts are cut by the format's limits when they are sent.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Display, Formatter};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Once;
+
+use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+
+/// A panic that was caught.
+#[derive(Debug)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    /// `src/model.rs:31:9`; none if a later hook replaced the one of this crate.
+    pub(crate) location: Option<String>,
+    /// Only where `RUST_BACKTRACE` asks for it.
+    pub(crate) backtrace: Option<String>,
+}
+
+impl Panic {
+    /// What the caller is told of it.
+    pub(crate) fn remote(&self) -> RemoteError {
+        let mut error = RemoteError::new(ErrorKind::Panicked, Ran::Yes, self.to_string());
+        error.backtrace.clone_from(&self.backtrace);
+        error
+    }
+}
+
+impl Display for Panic {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.location.as_ref().map_or(Ok(()), |location| write!(f, " (at {location})"))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    location: Option<String>,
+    backtrace: Option<String>,
+}
+
+thread_local! {
+    /// Whether this thread is inside `catch`, and what the hook noted there.
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
+    static NOTED: RefCell<Noted> = const { RefCell::new(Noted { location: None, backtrace: None }) };
+}
+
+/// Has panics inside [`catch`] noted with their place. The process's own hook still runs after it, for every panic.
+pub(crate) fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if CATCHING.get() {
+                note(info);
+            }
+            previous(info);
+        }));
+    });
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    NOTED.set(Noted {
+        location: info.location().map(ToString::to_string),
+        backtrace: captured.then(|| backtrace.to_string()),
+    });
+}
+
+/// Runs `function` and catches its panic. Whoever calls it drops what the function may have left half done.
+pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Panic> {
+    let outer = CATCHING.replace(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(function));
+    CATCHING.set(outer);
+    result.map_err(|payload| {
+        let Noted { location, backtrace } = NOTED.take();
+        Panic { message: message(&*payload), location, backtrace }
+    })
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_its_place() {
+        note_panics();
+        let caught = catch(|| panic!("{} rows", 3)).unwrap_err();
+        assert_eq!(caught.message, "3 rows");
+        assert!(caught.location.as_ref().unwrap().contains("panic.rs"), "{caught:?}");
+        assert_eq!(catch(|| panic!("plain")).unwrap_err().message, "plain");
+        assert_eq!(catch(|| panic::panic_any(7)).unwrap_err().message, "a panic without a message");
+        assert_eq!(catch(|| 7).unwrap(), 7);
+    }
+}

@@ -1,0 +1,63 @@
+//! How long an inline method usually takes: whether answers given before it should wait for its own.
+//!
+//! Never measures by itself. Of one that has not run, nothing is expected. Races between pollers lose a run, which does no harm.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// One that takes longer holds up nobody's answer.
+const QUICK: Duration = Duration::from_micros(30);
+
+/// More than this counts as this, so that a thread that was once kept from running is soon forgotten.
+const MAX_COUNTED: Duration = Duration::from_millis(1);
+
+/// An average of the last few runs.
+#[derive(Debug)]
+pub(crate) struct RunTime {
+    nanos: AtomicU32,
+}
+
+impl RunTime {
+    pub(crate) const fn unknown() -> RunTime {
+        RunTime { nanos: AtomicU32::new(u32::MAX) }
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.nanos.load(Ordering::Relaxed) <= QUICK.subsec_nanos()
+    }
+
+    pub(crate) fn note(&self, time: Duration) {
+        let nanos = time.min(MAX_COUNTED).subsec_nanos();
+        let average = match self.nanos.load(Ordering::Relaxed) {
+            u32::MAX => nanos,
+            average => average - average / 8 + nanos / 8,
+        };
+        self.nanos.store(average, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_quick_is_expected_to_be() {
+        let run_time = RunTime::unknown();
+        assert!(!run_time.is_quick());
+        run_time.note(Duration::from_micros(1));
+        assert!(run_time.is_quick());
+        run_time.note(Duration::from_secs(60));
+        assert!(!run_time.is_quick());
+        (0..20).for_each(|_| run_time.note(Duration::from_micros(1)));
+        assert!(run_time.is_quick());
+    }
+
+    #[test]
+    fn what_is_sometimes_slow_is_not_quick() {
+        let run_time = RunTime::unknown();
+        for run in 0..100 {
+            run_time.note(Duration::from_micros(if run % 8 == 0 { 900 } else { 1 }));
+            assert!(run % 8 != 0 || !run_time.is_quick());
+        }
+    }
+}

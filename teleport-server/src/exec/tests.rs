@@ -1,0 +1,369 @@
+//! Turns, order within a connection, calls that need places, and leaving; then the same among threads.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::fair_queue::{Seat, Waiting};
+use super::queue::{Queue, Work};
+
+/// Call `number` of a connection. Odd ones need a place.
+#[derive(Debug, Default)]
+struct Call {
+    connection: usize,
+    number: u32,
+    is_withdrawn: AtomicBool,
+    deadline: Option<Instant>,
+    seat: Seat,
+}
+
+impl Waiting for Call {
+    fn connection(&self) -> usize {
+        self.connection
+    }
+
+    fn needs_place(&self) -> bool {
+        self.number % 2 == 1
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.is_withdrawn.load(Ordering::Relaxed)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
+}
+
+fn call(connection: usize, number: u32) -> Arc<Call> {
+    Arc::new(Call { connection, number, ..Call::default() })
+}
+
+fn queue(calls: impl IntoIterator<Item = (usize, u32)>) -> Queue<Call> {
+    let queue = Queue::new(Duration::ZERO, &[false, true]);
+    calls.into_iter().for_each(|(connection, number)| queue.push(call(connection, number)).unwrap());
+    queue
+}
+
+fn free() -> Option<()> {
+    Some(())
+}
+
+fn none() -> Option<()> {
+    None
+}
+
+/// Takes the next `count`: their connections and numbers.
+fn take(queue: &Queue<Call>, count: usize, mut reserve: impl FnMut() -> Option<()>) -> Vec<(usize, u32)> {
+    let next = |_| {
+        let Some(Work::Call(call, place)) = queue.take(&mut reserve) else { panic!("a call") };
+        assert_eq!(place.is_some(), call.needs_place());
+        (call.connection, call.number)
+    };
+    (0..count).map(next).collect()
+}
+
+fn numbers(calls: &[Arc<Call>]) -> Vec<u32> {
+    calls.iter().map(|call| call.number).collect()
+}
+
+#[test]
+fn the_first_of_a_connection_comes_first() {
+    let queue = queue((0..4).map(|number| (0, number)));
+    assert_eq!(take(&queue, 2, free), [(0, 0), (0, 1)]);
+    queue.push_first(vec![call(0, 4), call(0, 5)]).unwrap();
+    assert_eq!(numbers(&queue.close()), [4, 5, 2, 3]);
+    assert!(queue.take(free).is_none());
+    assert_eq!(numbers(&queue.push_first(vec![call(0, 3)]).unwrap_err()), [3]);
+    assert_eq!(queue.push(call(0, 3)).unwrap_err().number, 3);
+}
+
+#[test]
+fn connections_take_turns() {
+    let queue = queue((0..9).map(|number| (usize::from(number >= 6), number)));
+    assert_eq!(take(&queue, 3, free), [(0, 0), (1, 6), (0, 1)]);
+    // Whoever comes now is behind those that wait, once.
+    queue.push(call(7, 10)).unwrap();
+    queue.push(call(7, 12)).unwrap();
+    assert_eq!(take(&queue, 7, free), [(1, 7), (0, 2), (7, 10), (1, 8), (0, 3), (7, 12), (0, 4)]);
+    // A connection whose line has ended begins a new one.
+    queue.push(call(1, 14)).unwrap();
+    assert_eq!(take(&queue, 2, free), [(0, 5), (1, 14)]);
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn a_polite_call_waits_for_one_of_each_other() {
+    const FLOODING: usize = 100;
+    // All plain, all in want of places, or each its own mixture.
+    for parity in [|_| 0, |_| 1, |number: u32| number % 3 % 2] {
+        let flood = (0..1000).flat_map(|number| {
+            (0..FLOODING).map(move |connection| (connection, 2 * number + parity(number)))
+        });
+        let queue = queue(flood);
+        let mut places = 0..50;
+        take(&queue, 50, || places.next().map(drop));
+        queue.push(call(FLOODING, 0)).unwrap();
+        let before = (0..).find(|_| take(&queue, 1, free)[0].0 == FLOODING).unwrap();
+        assert!(before <= FLOODING, "{before}");
+    }
+}
+
+#[test]
+fn what_finds_no_place_is_set_aside() {
+    let queue = queue([1, 3, 4, 5, 6, 7].map(|number| (0, number)));
+    assert_eq!(take(&queue, 2, none), [(0, 4), (0, 6)]);
+    // Those set aside keep their order, also before a later one that would find a place.
+    let mut places = [None, Some(())].into_iter();
+    queue.push(call(0, 8)).unwrap();
+    assert_eq!(take(&queue, 1, || places.next().flatten()), [(0, 8)]);
+    queue.push_first(vec![call(0, 9), call(0, 11)]).unwrap();
+    assert_eq!(take(&queue, 6, free), [9, 11, 1, 3, 5, 7].map(|number| (0, number)));
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn blocked_connections_share_places_and_take_every_other_turn() {
+    let queue = queue([(0, 1), (0, 3), (0, 5), (1, 1), (1, 3), (2, 0)]);
+    assert_eq!(take(&queue, 1, none), [(2, 0)]);
+    (1..4).for_each(|number| queue.push(call(2, 2 * number)).unwrap());
+    queue.push(call(1, 5)).unwrap();
+    let order = [(0, 1), (2, 2), (1, 1), (2, 4), (0, 3), (2, 6), (1, 3), (0, 5), (1, 5)];
+    assert_eq!(take(&queue, order.len(), free), order);
+}
+
+#[test]
+fn a_blocked_connection_has_its_turn_again_for_other_calls() {
+    let queue = queue([(0, 1), (1, 0), (1, 2)]);
+    assert_eq!(take(&queue, 1, none), [(1, 0)]);
+    queue.push(call(0, 2)).unwrap();
+    assert_eq!(take(&queue, 2, none), [(1, 2), (0, 2)]);
+    assert_eq!(take(&queue, 1, free), [(0, 1)]);
+}
+
+/// Three connections with calls for which there was no place.
+fn blocked() -> Queue<Call> {
+    let queue =
+        queue([0, 1, 2].into_iter().flat_map(|connection| (0..20).map(move |n| (connection, 2 * n + 1))));
+    queue.push(call(3, 0)).unwrap();
+    assert_eq!(take(&queue, 1, none), [(3, 0)]);
+    queue
+}
+
+/// Places that come one at a time.
+fn one() -> impl FnMut() -> Option<()> {
+    let mut places = 0..1;
+    move || places.next().map(drop)
+}
+
+#[test]
+fn a_blocked_connection_keeps_its_turn_for_a_place_whatever_else_it_calls() {
+    let queue = blocked();
+    for round in 0..10 {
+        for connection in 0..3 {
+            // Before each place, so that it goes behind others if its turn is lost.
+            queue.push(call(0, 2)).unwrap();
+            assert_eq!(take(&queue, 1, none), [(0, 2)]);
+            assert_eq!(take(&queue, 1, one()), [(connection, 2 * round + 1)]);
+        }
+    }
+}
+
+#[test]
+fn a_blocked_connection_keeps_its_turn_for_a_place_when_it_withdraws_another_call() {
+    let queue = blocked();
+    for connection in [0, 1, 2, 0] {
+        (0..3).for_each(|connection| {
+            let withdrawn = call(connection, 2);
+            queue.push(withdrawn.clone()).unwrap();
+            assert!(queue.remove(&withdrawn));
+        });
+        assert_eq!(take(&queue, 1, one())[0].0, connection);
+    }
+}
+
+#[test]
+fn a_place_that_comes_with_another_call_counts_as_a_turn() {
+    let queue = blocked();
+    assert_eq!(take(&queue, 1, one()), [(0, 1)]);
+    // The next place is for whose turn it is among all: the second and its first call, which was set aside.
+    queue.push(call(1, 2)).unwrap();
+    assert_eq!(take(&queue, 1, one()), [(1, 1)]);
+    assert_eq!(take(&queue, 2, one()), [(2, 1), (1, 2)]);
+}
+
+#[test]
+fn the_withdrawn_leave_at_once() {
+    let queue = queue([]);
+    let calls: Vec<_> = (0..6).map(|number| call(number as usize / 4, number)).collect();
+    calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
+    // 1 and 3 are set aside.
+    assert_eq!(take(&queue, 1, none), [(0, 0)]);
+    assert_eq!(take(&queue, 2, none), [(1, 4), (0, 2)]);
+    for (number, is_there) in [(3, true), (3, false), (0, false), (5, true), (1, true)] {
+        calls[number].is_withdrawn.store(true, Ordering::Relaxed);
+        assert_eq!(queue.remove(&calls[number]), is_there, "{number}");
+    }
+    assert_eq!(queue.len(), 0);
+    // One that was withdrawn on its way here.
+    queue.push(calls[5].clone()).unwrap();
+    queue.push_first(vec![calls[5].clone(), call(1, 6)]).unwrap();
+    assert_eq!((queue.len(), take(&queue, 1, none)), (1, vec![(1, 6)]));
+}
+
+#[test]
+fn those_without_time_leave_when_somebody_looks() {
+    let now = Instant::now();
+    let at = |seconds: u64| now + Duration::from_secs(seconds);
+    let queue = queue([(0, 2), (1, 4)]);
+    for (number, seconds) in [(1, 1), (3, 5), (5, 2), (6, 3), (8, 9)] {
+        let deadline = Some(at(seconds));
+        let late = Call { connection: number as usize % 2, number, deadline, ..Call::default() };
+        queue.push(Arc::new(late)).unwrap();
+    }
+    // The odd ones are set aside.
+    assert_eq!(take(&queue, 3, none), [(0, 2), (1, 4), (0, 6)]);
+    let (late, next) = queue.expire(at(2));
+    assert_eq!((numbers(&late), next), (vec![1, 5], Some(at(5))));
+    assert_eq!(take(&queue, 2, free), [(1, 3), (0, 8)]);
+    assert_eq!(queue.expire(at(9)).1, None);
+}
+
+#[test]
+fn who_comes_and_leaves_again_takes_no_memory() {
+    let queue = queue([]);
+    for number in 0..10_000 {
+        let call = call(number, 2 * number as u32);
+        queue.push(call.clone()).unwrap();
+        assert!(queue.remove(&call));
+    }
+    assert_eq!(queue.state.lock().fair.nodes(), (1, 2));
+}
+
+#[test]
+fn workers_wake_for_what_was_set_aside() {
+    let (queue, allowed) = (queue([(0, 7)]), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| take(&queue, 1, || allowed.load(Ordering::SeqCst).then_some(())));
+        allowed.store(true, Ordering::SeqCst);
+        queue.try_again();
+        assert_eq!(worker.join().unwrap(), [(0, 7)]);
+    });
+}
+
+#[test]
+fn each_is_taken_once() {
+    const CALLS: usize = 10_000;
+    let (queue, taken) = (queue([]), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while queue.take(free).is_some() {
+                    if taken.fetch_add(1, Ordering::Relaxed) + 1 == CALLS {
+                        queue.close();
+                    }
+                }
+            });
+        }
+        (0..CALLS).for_each(|number| queue.push(call(number % 7, number as u32)).unwrap());
+    });
+    assert_eq!(taken.load(Ordering::Relaxed), CALLS);
+}
+
+#[test]
+fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
+    let queue = Queue::new(Duration::from_millis(1), &[]);
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while queue.take(free).is_some() {
+                    taken.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..500 {
+            // Bursts of one to four, each of which finds the workers looking, asleep, or on the way.
+            for number in 0..=round % 4 {
+                queue.push(call(0, 2 * number)).unwrap();
+            }
+            while queue.len() > 0 {
+                std::thread::yield_now();
+            }
+        }
+        assert!(queue.close().is_empty());
+    });
+    assert_eq!(taken.into_inner(), 125 * (1 + 2 + 3 + 4));
+}
+
+/// What is taken next: the number of a call, or of a batched method after 1,000.
+fn next(queue: &Queue<Call>, reserve: impl FnMut() -> Option<()>) -> u32 {
+    match queue.take(reserve) {
+        Some(Work::Call(call, _)) => call.number,
+        Some(Work::Batch(method, place)) => {
+            assert_eq!(place.is_some(), method == 1);
+            1_000 + method as u32
+        }
+        None => panic!("it was closed"),
+    }
+}
+
+#[test]
+fn calls_and_batches_take_turns() {
+    let queue = queue([(0, 0), (0, 2), (0, 4)]);
+    let past = Instant::now();
+    queue.post(0, Some(past));
+    queue.post(1, Some(past + Duration::from_nanos(1)));
+    let order: [u32; 5] = std::array::from_fn(|_| next(&queue, free));
+    assert_eq!(order, [0, 1_000, 2, 1_001, 4]);
+    queue.post(0, Some(past));
+    queue.post(0, None);
+    queue.push(call(0, 6)).unwrap();
+    assert_eq!(next(&queue, free), 6, "there is no batch any more");
+}
+
+#[test]
+fn a_batch_without_a_place_is_passed_over_until_there_may_be_one() {
+    let queue = queue([]);
+    let past = Instant::now();
+    queue.post(1, Some(past));
+    queue.push(call(0, 0)).unwrap();
+    assert_eq!(next(&queue, free), 0);
+    queue.push(call(0, 2)).unwrap();
+    assert_eq!(next(&queue, none), 2, "it was its turn");
+    queue.push(call(0, 4)).unwrap();
+    assert_eq!(next(&queue, || panic!("it is not asked for again")), 4);
+    queue.try_again();
+    assert_eq!(next(&queue, free), 1_001);
+}
+
+#[test]
+fn workers_wake_when_a_batch_is_due() {
+    let queue = Arc::new(queue([]));
+    let taken = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(Work::Batch(method, _)) = queue.take(free) {
+                    assert_eq!(method, 0);
+                    // Each time before some that wait already, and after others.
+                    let count = taken.fetch_add(1, Ordering::SeqCst) as u64;
+                    if count == 200 {
+                        queue.close();
+                    }
+                    let now = Instant::now();
+                    queue.post(1, Some(now + Duration::from_secs(3_600)));
+                    queue.post(0, Some(now + Duration::from_micros(count * 7 % 300)));
+                }
+            });
+        }
+        queue.post(1, Some(Instant::now() + Duration::from_secs(3_600)));
+        queue.post(0, Some(Instant::now() + Duration::from_millis(1)));
+    });
+    assert!(taken.load(Ordering::SeqCst) > 200);
+}

@@ -1,0 +1,261 @@
+//! How far a server is in its life, and the failures that its owner has not been told.
+//!
+//! Flow: running -> a request to close, with a time by which it must be done -> closed. Anyone may request; one thread
+//! (the supervisor) carries it out; owners wait here. Failures of functions are kept, the first until `check` took it.
+//! Never runs anything. Bound: one unreported failure and one that ends the server.
+
+use std::cell::Cell;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use teleport_transport::{ForkGuard, Wakers, block_on, on_poller_thread};
+
+use crate::api::error::ServeError;
+use crate::runtime::wait;
+
+/// How long a closing server waits for running functions, unless told otherwise.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(crate) struct Lifecycle {
+    /// Where its threads are.
+    fork_guard: ForkGuard,
+    closing: AtomicBool,
+    cancelling: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    close_timeout: Option<Duration>,
+    request: Option<Request>,
+    closed: bool,
+    unreported: Option<ServeError>,
+    /// What `join` returns.
+    end: Option<ServeError>,
+    /// Owners that wait until it is closed. Bound: one entry a thread.
+    owners: Wakers,
+}
+
+/// That the server is to close, and when it gives up on what still runs; none for never.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    since: Instant,
+    until: Option<Instant>,
+}
+
+thread_local! {
+    /// The server whose thread this is, by the address of its lifecycle; 0 on all others.
+    static OWNED_BY: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Lifecycle {
+    /// Marks this thread as one of the server's own.
+    pub(crate) fn own_this_thread(self: &Arc<Self>) {
+        OWNED_BY.set(Arc::as_ptr(self).addr());
+    }
+
+    /// Whether this thread would wait for itself if it waited for the server to end.
+    pub(crate) fn is_own_thread(self: &Arc<Self>) -> bool {
+        on_poller_thread() || OWNED_BY.get() == Arc::as_ptr(self).addr()
+    }
+
+    /// Whether new calls are refused.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether functions that still run are asked to give up.
+    pub(crate) fn is_cancelling(&self) -> bool {
+        self.cancelling.load(Ordering::Acquire)
+    }
+
+    /// Asks functions that still run to give up.
+    pub(crate) fn cancel_running(&self) {
+        self.cancelling.store(true, Ordering::Release);
+    }
+
+    /// Sets how long a request to close gives that names no time.
+    pub(crate) fn set_close_timeout(&self, timeout: Duration) {
+        self.state.lock().close_timeout = Some(timeout);
+    }
+
+    /// Whether the server's threads are those of this process, and not of the one that this was forked from. Whoever may be
+    /// elsewhere asks before any lock, which such a thread may hold.
+    pub(crate) fn is_here(&self) -> bool {
+        self.fork_guard.is_current()
+    }
+
+    /// Asks for the server to close, within the configured time if none is given. A later request can only shorten it.
+    pub(crate) fn request_close(&self, within: Option<Duration>) {
+        if !self.is_here() {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let within = within.or(state.close_timeout).unwrap_or(CLOSE_TIMEOUT);
+        let until = now.checked_add(within);
+        let request = state.request.get_or_insert(Request { since: now, until });
+        if let Some(until) = until
+            && request.until.is_none_or(|earlier| until < earlier)
+        {
+            request.until = Some(until);
+        }
+        self.closing.store(true, Ordering::Release);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until somebody asks for the server to close, which is true then, until what `until` gives, or until somebody
+    /// is [notified](Lifecycle::notify) of something else.
+    pub(crate) fn wait_for_request(&self, until: impl FnOnce() -> Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        if state.request.is_none() {
+            // Asked under the lock, so that nobody changes it unheard.
+            match until() {
+                Some(until) => drop(self.changed.wait_until(&mut state, until)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+        state.request.is_some()
+    }
+
+    /// Waits until `is_done`, at most until the time to close is over, but for `grace` in any case. What makes it true
+    /// must call [`notify`](Lifecycle::notify).
+    pub(crate) fn wait_to_close(&self, grace: Duration, is_done: impl Fn() -> bool) -> bool {
+        let least = Instant::now() + grace;
+        let mut state = self.state.lock();
+        loop {
+            if is_done() {
+                return true;
+            }
+            // A later request may have shortened it.
+            match state.request.and_then(|request| request.until).map(|until| until.max(least)) {
+                Some(until) if until <= Instant::now() => return false,
+                Some(until) => drop(self.changed.wait_until(&mut state, until)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// What is left of the time to close; none for as long as it takes.
+    pub(crate) fn time_to_close(&self) -> Option<Duration> {
+        let request = self.state.lock().request;
+        request.and_then(|request| request.until).map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has those who wait look again.
+    pub(crate) fn notify(&self) {
+        // With the lock, so that nobody has looked and is not yet waiting.
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+
+    /// Notes a failure for `check`, unless an earlier one has not been told yet.
+    pub(crate) fn note(&self, failure: ServeError) {
+        self.state.lock().unreported.get_or_insert(failure);
+    }
+
+    /// Notes the failure that ends the server, and asks for it to close.
+    pub(crate) fn fail(&self, failure: ServeError) {
+        self.state.lock().end.get_or_insert(failure);
+        self.request_close(None);
+    }
+
+    /// The first failure that has not been told.
+    pub(crate) fn check(&self) -> Result<(), ServeError> {
+        self.state.lock().unreported.take().map_or(Ok(()), Err)
+    }
+
+    /// The server is closed; `running` did not return in time.
+    pub(crate) fn finish(&self, running: Vec<String>) {
+        let mut state = self.state.lock();
+        if !running.is_empty() {
+            let waited = state.request.map_or(Duration::ZERO, |request| request.since.elapsed());
+            let waited_ms = waited.as_millis() as u64;
+            state.end.get_or_insert(ServeError::StillRunning { running, waited_ms });
+        }
+        state.closed = true;
+        let mut owners = mem::take(&mut state.owners);
+        drop(state);
+        owners.wake_all();
+    }
+
+    /// Waits until the server is closed, and tells how it ended, once. In a thread that is killed it does not return.
+    pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
+        self.may_wait()?;
+        // It waits for as long as it takes, so there is an end.
+        wait::block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
+    }
+
+    /// As [`wait_closed`](Lifecycle::wait_closed), but for destructors, which must not unwind: waits in any thread.
+    pub(crate) fn wait_closed_in_drop(self: &Arc<Self>) -> Result<(), ServeError> {
+        self.may_wait()?;
+        block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
+    }
+
+    fn may_wait(self: &Arc<Self>) -> Result<(), ServeError> {
+        if !self.is_here() {
+            return Err(ServeError::Forked);
+        }
+        if self.is_own_thread() {
+            return Err(ServeError::OnOwnThread);
+        }
+        Ok(())
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Result<(), ServeError>> {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.owners.push_once(cx.waker());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.end.take().map_or(Ok(()), Err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_request_counts() {
+        let lifecycle = Lifecycle::default();
+        assert!(!lifecycle.is_closing());
+        lifecycle.request_close(Some(Duration::MAX));
+        assert_eq!(lifecycle.time_to_close(), None);
+        lifecycle.request_close(Some(Duration::ZERO));
+        lifecycle.request_close(Some(Duration::from_secs(100)));
+        assert_eq!(lifecycle.time_to_close(), Some(Duration::ZERO));
+        assert!(lifecycle.is_closing());
+        assert!(!lifecycle.wait_to_close(Duration::ZERO, || false));
+        assert!(lifecycle.wait_to_close(Duration::ZERO, || true));
+    }
+
+    #[test]
+    fn failures_are_told_once() {
+        let lifecycle = Arc::new(Lifecycle::default());
+        let done = |method: &str| ServeError::Done { method: method.into(), message: String::new() };
+        lifecycle.note(done("first"));
+        lifecycle.note(done("second"));
+        assert!(matches!(lifecycle.check(), Err(ServeError::Done { method, .. }) if method == "first"));
+        assert!(lifecycle.check().is_ok());
+        lifecycle.fail(done("end"));
+        lifecycle.finish(vec!["late".into()]);
+        assert!(matches!(lifecycle.wait_closed(), Err(ServeError::Done { method, .. }) if method == "end"));
+        assert!(lifecycle.wait_closed().is_ok());
+    }
+
+    #[test]
+    fn own_threads_do_not_wait() {
+        let lifecycle = Arc::new(Lifecycle::default());
+        lifecycle.own_this_thread();
+        assert!(matches!(lifecycle.wait_closed(), Err(ServeError::OnOwnThread)));
+        assert!(!Arc::new(Lifecycle::default()).is_own_thread());
+    }
+}
