@@ -9,9 +9,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::exit::Exit;
+use crate::codec::BoxError;
 use crate::failure::Failure;
-use crate::message::BoxError;
+use crate::sys::Exit;
 
 /// What processes, threads and groups can fail with.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub enum ProcError {
         name: String,
     },
     /// This program was executed again and did not come to [`init`](crate::init).
-    NoGuardian {
+    InitNotReached {
         /// The process that was to start.
         name: String,
         /// How long it was waited for; none if the new process ended.
@@ -182,12 +182,12 @@ impl Display for ProcError {
                 "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
                 `init_before_main!()` into a file of tests"
             ),
-            ProcError::NoGuardian { name, waited: Some(waited) } => write!(
+            ProcError::InitNotReached { name, waited: Some(waited) } => write!(
                 f,
                 "{name}: this program was executed again and did not come to `init()` within {waited:?}: call it \
                 first in `main`"
             ),
-            ProcError::NoGuardian { name, waited: None } => write!(
+            ProcError::InitNotReached { name, waited: None } => write!(
                 f,
                 "{name}: this program was executed again and ended before it came to `init()`: call it first in `main`"
             ),

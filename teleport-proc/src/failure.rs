@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
-use crate::interrupt::Killed;
-use crate::message::{BoxError, Cut, Parts};
+use crate::cancel::interrupt::Killed;
+use crate::codec::{BoxError, Reader, Writer};
 
 /// A message that is longer is cut.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -230,7 +230,7 @@ impl Slot {
     /// The head goes last: who is killed meanwhile has not ended well.
     pub(crate) fn write(&self, result: &Result<Vec<u8>, Failure>) -> io::Result<()> {
         self.write_running()?;
-        let mut parts = Parts::default();
+        let mut parts = Writer::default();
         let (state, bytes) = match result {
             Ok(bytes) => (VALUE, bytes),
             Err(failure) => {
@@ -269,7 +269,7 @@ impl Slot {
         Ok(match number(0) {
             VALUE => Outcome::Value(bytes),
             state @ (FAILURE | PANIC | PANICKING) => {
-                let mut parts = Cut(&bytes);
+                let mut parts = Reader(&bytes);
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
                 let message = parts.next().map(text).unwrap_or_default();
                 let backtrace = parts.next().map(text).ok();

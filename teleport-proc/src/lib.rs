@@ -38,46 +38,29 @@
 #[cfg(not(unix))]
 compile_error!("teleport-proc needs Linux or another Unix system");
 
-mod by_pid;
-mod cgroup;
-mod channel;
-mod child;
-mod deadline;
+mod api;
+mod cancel;
+mod codec;
 mod error;
-mod exit;
 mod failure;
-mod group;
-mod guardian;
-mod hunt;
-mod init;
-mod interrupt;
-mod keeper;
-mod message;
-mod port;
-mod process;
-mod program;
-mod request;
-mod restart;
-mod run;
-mod stop;
+mod supervise;
 mod sys;
-mod thread;
-mod wire;
+mod tree;
 
-pub use by_pid::{kill_proc, kill_subprocs, proc_alive};
-pub use channel::{Disconnected, Receiver, Sender, channel};
+pub use api::by_pid::{kill_proc, kill_subprocs, proc_alive};
+pub use api::channel::{Disconnected, Receiver, Sender, channel};
+pub use api::group::{Group, Member};
+pub use api::port::{free_port, port_free};
+pub use api::process::Process;
+pub use api::restart::Restart;
+pub use api::thread::Thread;
+pub use cancel::interrupt::{checkpoint, is_interruptible, is_killed, poll_killed, sleep};
+pub use cancel::stop::Stop;
+pub use codec::{Always, BoxError, Converted, Fallible, Message, Plain, Return};
 pub use error::ProcError;
-pub use exit::Exit;
 pub use failure::Failure;
-pub use group::{Group, Member};
-pub use init::init;
-pub use interrupt::{checkpoint, is_interruptible, is_killed, poll_killed, sleep};
-pub use message::{Always, BoxError, Converted, Fallible, Message, Plain, Return};
-pub use port::{free_port, port_free};
-pub use process::Process;
-pub use restart::Restart;
-pub use stop::Stop;
-pub use thread::Thread;
+pub use supervise::init::init;
+pub use sys::Exit;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -46,7 +46,7 @@ fn run() -> Result<(), BoxError> {
     show(root, 0);
     let all = below(root);
     process.kill()?;
-    let left = all.iter().filter(|pid| **pid != guardian(root) && proc_alive(**pid)).count();
+    let left = all.iter().filter(|pid| **pid != zygote(root) && proc_alive(**pid)).count();
     println!("killed the one at the top; of {} processes {left} are left", all.len() - 1);
     if left == 0 { Ok(()) } else { Err("some are left".into()) }
 }
@@ -89,7 +89,7 @@ fn called(pid: u32) -> String {
 }
 
 /// The one process that stays for the next start.
-fn guardian(root: u32) -> u32 {
+fn zygote(root: u32) -> u32 {
     children(root).first().copied().unwrap_or_default()
 }
 

@@ -11,10 +11,10 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
+use super::Exit;
 use super::descriptor;
-use crate::exit::Exit;
 
-/// A keeper that has told of the end of its process has ended and was waited for well within ten of these.
+/// A reaper that has told of the end of its process has ended and was waited for well within ten of these.
 const FORK_PAUSE: Duration = Duration::from_millis(10);
 const MAX_FORK_TRIES: usize = 10;
 
@@ -256,7 +256,7 @@ pub(crate) fn kill_this() {
     let _ = nix::sys::signal::kill(Pid::this(), Signal::SIGKILL);
 }
 
-/// Gives this process a group of its own: signals to all of its group are not meant for its keeper.
+/// Gives this process a group of its own: signals to all of its group are not meant for its reaper.
 pub(crate) fn leave_group() {
     let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
 }

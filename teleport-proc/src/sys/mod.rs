@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod descriptor;
+mod exit;
 mod fork;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod pidfd;
@@ -26,6 +27,8 @@ pub(crate) use descriptor::{
     any_readable, close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited,
     memory, null, readable, set_nonblocking,
 };
+pub use exit::Exit;
+pub(crate) use exit::PANIC_CODE;
 pub(crate) use fork::{
     Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_into, fork_patiently,
     ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group, leave_terminal, parent, reap,

@@ -62,8 +62,8 @@ pub(crate) fn send(
 
 /// What a socket brought.
 #[derive(Debug)]
-pub(crate) enum Received {
-    Message([u8; MESSAGE_BYTES], Vec<OwnedFd>),
+pub(crate) enum Received<M> {
+    Message(M, Vec<OwnedFd>),
     /// Nothing is there now.
     Nothing,
     /// The other end is closed and everything was read.
@@ -71,7 +71,7 @@ pub(crate) enum Received {
 }
 
 /// Takes the next message, without waiting.
-pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received> {
+pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<[u8; MESSAGE_BYTES]>> {
     let mut message = [0; MESSAGE_BYTES];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (bytes, fds) = loop {

@@ -193,7 +193,7 @@ fn without_processes() -> Result<(), BoxError> {
         setuid(Uid::from_raw(1_000_000 + std::process::id()))?; // nobody else's
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC)?;
-    // Itself, a guardian, and five with their keepers.
+    // Itself, a zygote, and five with their reapers.
     setrlimit(Resource::RLIMIT_NPROC, 12, hard)?;
     let mut processes = Vec::new();
     let error = loop {

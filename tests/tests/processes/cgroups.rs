@@ -145,11 +145,11 @@ fn forks_have_them_too_and_what_is_in_one_may_divide_it() {
 }
 
 #[test]
-fn a_keeper_that_is_killed_leaves_none() {
+fn a_reaper_that_is_killed_leaves_none() {
     leaves_none(Own::delegated, |own| {
         let owner = own.owner("idle 3");
-        let guardian = children(owner.id()).pop().expect("it has a guardian");
-        kill(children(guardian)[0]);
+        let zygote = children(owner.id()).pop().expect("it has a zygote");
+        kill(children(zygote)[0]);
         until("its cgroup is gone", || own.below() == 2);
         ends_killed(&owner);
     });
@@ -177,9 +177,9 @@ fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
     leaves_none(Own::delegated, |own| {
         let owner = own.owner("idle 3");
         let mark = owner.mark();
-        let guardian = children(owner.id()).pop().expect("it has a guardian");
-        let keepers = children(guardian);
-        let all = || keepers.iter().copied().chain([guardian]);
+        let zygote = children(owner.id()).pop().expect("it has a zygote");
+        let reapers = children(zygote);
+        let all = || reapers.iter().copied().chain([zygote]);
         // Stopped before, they do nothing about it.
         all().for_each(|process| signal(process, Signal::SIGSTOP));
         all().for_each(kill);

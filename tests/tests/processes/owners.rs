@@ -98,25 +98,25 @@ fn an_owner_killed_at_any_call_leaves_none() {
 }
 
 #[test]
-fn killed_guardians_leave_nothing_either() {
+fn killed_zygotes_leave_nothing_either() {
     watched(|| {
-        for victims in [&["guardian"][..], &["keepers"], &["guardian", "owner"], &["keepers", "owner"]] {
+        for victims in [&["zygote"][..], &["reapers"], &["zygote", "owner"], &["reapers", "owner"]] {
             let mut owner = owner(&["idle", "3"]);
             assert_eq!(owner.line(), "ready");
             let mark = owner.mark();
-            let guardian = children(owner.id()).pop().expect("it has a guardian");
-            let keepers = children(guardian);
-            assert_eq!(keepers.len(), 3);
+            let zygote = children(owner.id()).pop().expect("it has a zygote");
+            let reapers = children(zygote);
+            assert_eq!(reapers.len(), 3);
             for victim in victims {
                 match *victim {
-                    "guardian" => kill(guardian),
-                    "keepers" => keepers.iter().for_each(|keeper| kill(*keeper)),
+                    "zygote" => kill(zygote),
+                    "reapers" => reapers.iter().for_each(|reaper| kill(*reaper)),
                     _ => owner.signal(Signal::SIGKILL),
                 }
             }
-            if victims == ["keepers"] {
-                // Their processes came to the guardian, which ended them.
-                until("the owner and its guardian are left", || count_marked(&mark) == 2);
+            if victims == ["reapers"] {
+                // Their processes came to the zygote, which ended them.
+                until("the owner and its zygote are left", || count_marked(&mark) == 2);
             }
             owner.signal(Signal::SIGKILL);
             until_none_left(&mark);

@@ -92,7 +92,7 @@ fn processes_of_processes() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("top", nested, 4));
         process.start().unwrap();
-        // Each of the four has a guardian and a keeper, which have its environment.
+        // Each of the four has a zygote and a reaper, which have its environment.
         until_marked(mark, 5 + 4 * 2);
         process.kill().unwrap();
         assert_eq!(teleport_tests::count_marked(mark), 0);

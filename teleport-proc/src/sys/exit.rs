@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::sys::Signal;
+use nix::sys::signal::Signal;
 
 /// The code of every Rust program that ends with a panic.
 pub(crate) const PANIC_CODE: i32 = 101;

@@ -1,6 +1,6 @@
 //! Functions in processes of their own, as users hold them.
 //!
-//! Flow: [`Process::new`] -> `start` -> guardian -> keeper -> the process, which runs its function -> `join`, `check`. What
+//! Flow: [`Process::new`] -> `start` -> zygote -> reaper -> the process, which runs its function -> `join`, `check`. What
 //! happens is in the modules of those names; here it is put together.
 
 use std::fmt;
@@ -9,22 +9,22 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::child;
-use crate::deadline::deadline;
+use crate::api::restart::{Backoff, Restart};
+use crate::cancel::deadline::deadline;
+use crate::cancel::stop::Stop;
+use crate::codec::{BoxError, Message, Return};
 use crate::error::ProcError;
-use crate::exit::Exit;
 use crate::failure::{self, Slot};
-use crate::guardian::{self, Start, Started};
-use crate::init;
-use crate::keeper;
-use crate::message::{BoxError, Message, Return};
-use crate::program::{Distance, Function, Identity};
-use crate::request::{self, Head};
-use crate::restart::{Backoff, Restart};
-use crate::run::{self, End, Parts, Run};
-use crate::stop::Stop;
-use crate::sys::{self, Fork, ProcessFd};
-use crate::wire::{self, Heard, Step, Word};
+use crate::supervise::child;
+use crate::supervise::control::{self, Control, Step};
+use crate::supervise::init;
+use crate::supervise::program::{Distance, Function, Identity};
+use crate::supervise::reaper;
+use crate::supervise::request::{self, Head};
+use crate::supervise::run::{self, End, Run, Writer};
+use crate::supervise::zygote::{self, Start, Started};
+use crate::sys::Exit;
+use crate::sys::{self, Fork, ProcessFd, Received};
 
 /// What [`kill`](Process::kill) gives a process to end after SIGTERM, unless [`grace`](Process::grace) says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -364,11 +364,11 @@ impl Inner {
         let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
         let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
         let start = Start { name: &self.name, request: &request, result: &slot.0, stop };
-        Ok(self.run_of(guardian::start(&start)?, slot, our_stop, None))
+        Ok(self.run_of(zygote::start(&start)?, slot, our_stop, None))
     }
 
-    fn run_of(&self, started: Started, slot: Slot, stop: OwnedFd, keeper: Option<i32>) -> Run {
-        Run::new(Parts { name: self.name.clone(), started, slot, stop, keeper, grace: self.grace })
+    fn run_of(&self, started: Started, slot: Slot, stop: OwnedFd, reaper: Option<i32>) -> Run {
+        Run::new(Writer { name: self.name.clone(), started, slot, stop, reaper, grace: self.grace })
     }
 
     fn start_closure(&self, closure: &Mutex<Option<Closure>>) -> Result<Run, ProcError> {
@@ -379,11 +379,11 @@ impl Inner {
         }
         let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
         let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
-        let (control, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
+        let (control, theirs) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
         // What is not written yet would be written by both.
         let _ = (io::stdout().flush(), io::stderr().flush());
         let this = std::process::id() as i32;
-        let keeper = match sys::fork().map_err(failed(Step::Fork.what()))? {
+        let reaper = match sys::fork().map_err(failed(Step::Fork.what()))? {
             Fork::Parent { child } => child,
             Fork::Child => {
                 let owner = ProcessFd::open(this).and_then(|owner| {
@@ -391,23 +391,23 @@ impl Inner {
                     if sys::parent() == this { Ok(owner) } else { Err(io::ErrorKind::NotFound.into()) }
                 });
                 let body = |slot| self.closure_in_child(closure, Stop::of_process(stop), slot);
-                keeper::keep_forked(theirs, owner, self.grace, move || body(slot))
+                reaper::keep_forked(theirs, owner, self.grace, move || body(slot))
             }
         };
         drop(theirs);
-        let answer = sys::readable(&control, None).and_then(|_| wire::hear(&control));
-        match answer.map_err(failed("its keeper cannot be heard"))? {
-            Heard::Word(Word::Started { pid }, mut fds) => {
-                let started = Started { pid, control, keeper: fds.pop() };
-                Ok(self.run_of(started, slot, our_stop, Some(keeper)))
+        let answer = sys::readable(&control, None).and_then(|_| control::receive(&control));
+        match answer.map_err(failed("its reaper cannot be heard"))? {
+            Received::Message(Control::Started { pid }, mut fds) => {
+                let started = Started { pid, control, reaper: fds.pop() };
+                Ok(self.run_of(started, slot, our_stop, Some(reaper)))
             }
-            Heard::Word(Word::Failed { step, errno }, _) => {
-                sys::reap(keeper);
+            Received::Message(Control::Failed { step, errno }, _) => {
+                sys::reap(reaper);
                 Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
             }
             _ => {
-                sys::reap(keeper);
-                Err(failed("its keeper has ended meanwhile")(io::ErrorKind::BrokenPipe.into()))
+                sys::reap(reaper);
+                Err(failed("its reaper has ended meanwhile")(io::ErrorKind::BrokenPipe.into()))
             }
         }
     }

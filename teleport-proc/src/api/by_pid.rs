@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::deadline::moment;
+use crate::cancel::deadline::moment;
 use crate::error::ProcError;
-use crate::hunt::Hunt;
 use crate::sys::{self, ProcessFd};
+use crate::tree::kill_tree::KillTree;
 
 /// How long what was killed may take to be gone, before that is an error.
 pub(crate) const MAX_DYING: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub fn proc_alive(pid: u32) -> bool {
 /// [`StillRunning`](ProcError::StillRunning), and [`System`](ProcError::System) if the processes cannot be listed.
 pub fn kill_proc(pid: u32, grace: Duration) -> Result<(), ProcError> {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(()) };
-    end(Hunt::tree(pid).map_err(failed())?, grace)
+    end(KillTree::tree(pid).map_err(failed())?, grace)
 }
 
 /// Ends every process that this one has started, in whatever way, and what those have started, as [`kill_proc`] does.
@@ -57,24 +57,24 @@ pub fn kill_proc(pid: u32, grace: Duration) -> Result<(), ProcError> {
 /// # Errors
 /// As [`kill_proc`].
 pub fn kill_subprocs(grace: Duration) -> Result<(), ProcError> {
-    end(Hunt::below_this(), grace)
+    end(KillTree::below_this(), grace)
 }
 
 fn failed() -> impl FnOnce(std::io::Error) -> ProcError {
     ProcError::system("cannot look at the processes that are to end")
 }
 
-fn end(mut hunt: Hunt, grace: Duration) -> Result<(), ProcError> {
-    let over = |hunt: &mut Hunt| hunt.is_over().map_err(failed());
+fn end(mut kill_tree: KillTree, grace: Duration) -> Result<(), ProcError> {
+    let over = |kill_tree: &mut KillTree| kill_tree.is_over().map_err(failed());
     if !grace.is_zero() {
-        hunt.ask().map_err(failed())?;
-        hunt.wait(false, moment(grace)).map_err(failed())?;
+        kill_tree.terminate().map_err(failed())?;
+        kill_tree.wait(false, moment(grace)).map_err(failed())?;
     }
     let deadline = Instant::now() + MAX_DYING;
     for _ in 0..MAX_STRIKES {
-        hunt.strike().map_err(failed())?;
-        if hunt.wait(true, deadline).map_err(failed())? && over(&mut hunt)? {
-            if hunt.is_part() {
+        kill_tree.kill().map_err(failed())?;
+        if kill_tree.wait(true, deadline).map_err(failed())? && over(&mut kill_tree)? {
+            if kill_tree.is_part() {
                 sys::kill_this();
             }
             return Ok(());
@@ -83,5 +83,5 @@ fn end(mut hunt: Hunt, grace: Duration) -> Result<(), ProcError> {
             break;
         }
     }
-    Err(ProcError::StillRunning { pids: hunt.left(), waited: MAX_DYING })
+    Err(ProcError::StillRunning { pids: kill_tree.left(), waited: MAX_DYING })
 }

@@ -1,8 +1,8 @@
 //! Cgroups of Linux (version 2): one for each process, where this program may have some.
 //!
 //! One word kills all that is in a cgroup, at once and whatever it does. What is in one also stays known after everything
-//! that watched over it has been killed: each cgroup is locked by its keeper for as long as that lives, so one that
-//! nobody has locked is a leftover, and the next guardian in the same place ends it ([`Place::sweep`]).
+//! that watched over it has been killed: each cgroup is locked by its reaper for as long as that lives, so one that
+//! nobody has locked is a leftover, and the next zygote in the same place ends it ([`Place::sweep`]).
 //!
 //! Cgroups belong to somebody, mostly to systemd. So this happens only where one was delegated: at the root of what this
 //! process sees of them, as in a container that may write there, or below one that is marked as systemd marks what it
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::sys::{self, Fork};
 
-/// Before the number of the keeper.
+/// Before the number of the reaper.
 const PREFIX: &str = "teleport-proc-";
 
 /// What systemd gives a cgroup that it delegates: the second if only the superuser may have it.
@@ -46,7 +46,7 @@ impl Place {
             .then_some(Place(folder))
     }
 
-    /// Makes a cgroup for a process of this one, which is its keeper.
+    /// Makes a cgroup for a process of this one, which is its reaper.
     pub(crate) fn make(&self) -> Option<Cgroup> {
         let this = std::process::id();
         for name in 0..MAX_NAMES {
@@ -173,12 +173,12 @@ impl Cgroup {
         let _ = remove(&self.folder);
     }
 
-    /// Those that its keeper needs, which lock it.
+    /// Those that its reaper needs, which lock it.
     pub(crate) fn descriptors(&self) -> [RawFd; 2] {
         [self.lock.as_raw_fd(), self.kill.as_raw_fd()]
     }
 
-    /// Closes its descriptors, in a process that was forked from its keeper and goes on to use it no more.
+    /// Closes its descriptors, in a process that was forked from its reaper and goes on to use it no more.
     ///
     /// # Safety
     /// Nothing drops it in this process.

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::deadline::deadline;
+use crate::api::restart::{Backoff, Restart};
+use crate::cancel::deadline::deadline;
+use crate::cancel::interrupt::{self, Interrupt, Waiters};
+use crate::cancel::stop::{Stop, StopFlag};
+use crate::codec::{BoxError, Return};
 use crate::error::ProcError;
 use crate::failure::{self, Failure};
-use crate::interrupt::{self, Interrupt, Waiters};
-use crate::message::{BoxError, Return};
-use crate::restart::{Backoff, Restart};
-use crate::stop::{Stop, Wish};
 
 /// How long a thread has to end that was killed, unless [`grace`](Thread::grace) says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
@@ -62,7 +62,7 @@ type Body = Box<dyn FnMut(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 #[derive(Debug)]
 struct Run {
     interrupt: Arc<Interrupt>,
-    wish: Arc<Wish>,
+    flag: Arc<StopFlag>,
     end: Mutex<Option<Result<Arc<Vec<u8>>, ProcError>>>,
     waiters: Waiters,
 }
@@ -223,7 +223,7 @@ impl Inner {
         let failed = |what| ProcError::start(&self.name, what);
         let run = Arc::new(Run {
             interrupt: Interrupt::new().map_err(failed("no pipe can be made"))?,
-            wish: Arc::default(),
+            flag: Arc::default(),
             end: Mutex::new(None),
             waiters: Waiters::default(),
         });
@@ -231,7 +231,7 @@ impl Inner {
             (run.clone(), self.body.clone(), self.initializers.clone(), name());
         let work = move || {
             its_run.interrupt.enter();
-            let stop = Stop::of_thread(its_run.wish.clone());
+            let stop = Stop::of_thread(its_run.flag.clone());
             let result = failure::catch(|| {
                 initializers.iter().for_each(|initializer| initializer());
                 // A panic of an earlier run left it as it was: that is for its closure to know.
@@ -285,7 +285,7 @@ impl Inner {
         if let Ok(run) = self.run()
             && run.look().is_none()
         {
-            run.wish.tell();
+            run.flag.set();
             run.interrupt.kill();
         }
     }
@@ -293,7 +293,7 @@ impl Inner {
     /// Turns its `Stop` false.
     pub(crate) fn ask_to_stop(&self) {
         if let Ok(run) = self.run() {
-            run.wish.tell();
+            run.flag.set();
         }
     }
 
@@ -317,7 +317,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = interrupt::without_points(|| self.kill(self.grace)) {
+        if let Err(error) = interrupt::uninterrupted(|| self.kill(self.grace)) {
             // Nobody is left who could be told otherwise.
             eprintln!("{error}");
         }

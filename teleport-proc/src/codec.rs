@@ -137,7 +137,7 @@ numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
 impl<T: Message<M>, M> Message<Option<M>> for Option<T> {
     fn into_message(self) -> Result<Vec<u8>, BoxError> {
-        let mut parts = Parts::default();
+        let mut parts = Writer::default();
         if let Some(value) = self {
             parts.push(&value.into_message()?);
         }
@@ -145,7 +145,7 @@ impl<T: Message<M>, M> Message<Option<M>> for Option<T> {
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<Option<T>, BoxError> {
-        let mut parts = Cut(&bytes);
+        let mut parts = Reader(&bytes);
         let value = if bytes.is_empty() { None } else { Some(T::from_message(parts.next()?)?) };
         parts.end()?;
         Ok(value)
@@ -158,13 +158,13 @@ macro_rules! tuples {
             #[allow(non_snake_case, reason = "a value has the name of its type")]
             fn into_message(self) -> Result<Vec<u8>, BoxError> {
                 let ($($value,)+) = self;
-                let mut parts = Parts::default();
+                let mut parts = Writer::default();
                 $(parts.push(&$value.into_message()?);)+
                 Ok(parts.0)
             }
 
             fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError> {
-                let mut parts = Cut(&bytes);
+                let mut parts = Reader(&bytes);
                 let value = ($($value::from_message(parts.next()?)?,)+);
                 parts.end()?;
                 Ok(value)
@@ -184,9 +184,9 @@ tuples! {
 
 /// Pieces of bytes one after the other, each behind its length.
 #[derive(Debug, Default)]
-pub(crate) struct Parts(pub(crate) Vec<u8>);
+pub(crate) struct Writer(pub(crate) Vec<u8>);
 
-impl Parts {
+impl Writer {
     pub(crate) fn push(&mut self, part: &[u8]) {
         self.number(part.len() as u64);
         self.0.extend_from_slice(part);
@@ -197,11 +197,11 @@ impl Parts {
     }
 }
 
-/// What is left of [`Parts`].
+/// What is left of [`Writer`].
 #[derive(Debug)]
-pub(crate) struct Cut<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
-impl Cut<'_> {
+impl Reader<'_> {
     pub(crate) fn next(&mut self) -> Result<Vec<u8>, BoxError> {
         let length = usize::try_from(self.number()?)?;
         let (part, rest) = self.0.split_at_checked(length).ok_or_else(|| self.short())?;

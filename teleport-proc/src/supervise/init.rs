@@ -1,34 +1,12 @@
 //! The first line of `main`: where a process that was started by this crate leaves the program that it was made of.
 //!
-//! A process of this crate carries a mark in its environment. `init` sees it and never returns: as a guardian, or as the
+//! A process of this crate carries a mark in its environment. `init` sees it and never returns: as a zygote, or as the
 //! function that it was started for. In every other process it notes that it was called, without which nothing is
 //! started: so no process comes to `main` of a program that does not expect it.
 
-use std::ffi::CString;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::child;
-use crate::guardian;
-use crate::program;
-use crate::request::Head;
-use crate::sys;
-
-/// The variable of the mark.
-pub(crate) const MARKER: &str = "TELEPORT_PROC";
-
-/// The mark of a guardian. Nothing inherits it: what the guardian starts gets an environment of its own.
-pub(crate) const GUARDIAN_MARK: &str = "guardian";
-
-/// The mark of a process, before its number: what it starts inherits it, and is not meant by it.
-const PROCESS_MARK: &str = "process:";
-
-/// Where a process finds what it was started with. Below are the three standard descriptors.
-pub(crate) const REQUEST: usize = 3;
-pub(crate) const RESULT: usize = 4;
-pub(crate) const STOP: usize = 5;
+use crate::supervise::{child, ids, zygote};
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
@@ -58,9 +36,9 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 pub fn init() {
     // Relaxed: nothing else is passed along with it.
     INITIALIZED.store(true, Ordering::Relaxed);
-    match std::env::var(MARKER) {
-        Ok(mark) if mark == GUARDIAN_MARK => guardian::run(),
-        Ok(mark) if mark == own_mark() => child::run(),
+    match std::env::var(ids::MARK_VARIABLE) {
+        Ok(mark) if mark == ids::ZYGOTE_MARK => zygote::run(),
+        Ok(mark) if mark == ids::own_process_mark() => child::run(),
         _ => {}
     }
 }
@@ -95,32 +73,4 @@ macro_rules! init_before_main {
 /// Whether [`init`] was called, so that this program may be executed again.
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
-}
-
-fn own_mark() -> String {
-    format!("{PROCESS_MARK}{}", std::process::id())
-}
-
-/// Becomes the process that `head` tells of. Returns only if that fails, and then the process must leave.
-pub(crate) fn execute(head: &Head, folder: &OwnedFd, descriptors: &[OwnedFd]) -> io::Error {
-    let become_it = || {
-        let path = CString::new(program::path()?.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        let mut environment = head.environment.clone();
-        let mark = format!("{MARKER}={}", own_mark());
-        environment.push(CString::new(mark).map_err(io::Error::other)?);
-        let program = sys::Program {
-            path: &path,
-            arguments: &[head.program.clone(), CString::new(format!("teleport: {}", head.name))?],
-            environment: &environment,
-            folder,
-            descriptors,
-        };
-        // SAFETY: the caller leaves.
-        match unsafe { sys::execute(&program) }? {}
-    };
-    let result: Result<std::convert::Infallible, io::Error> = become_it();
-    match result {
-        Err(error) => error,
-        Ok(never) => match never {},
-    }
 }

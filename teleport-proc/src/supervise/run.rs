@@ -1,6 +1,6 @@
 //! One run of a process: from its start to its end, seen from its owner.
 //!
-//! What happens to the process, its keeper tells on a socket. Whoever wants to know reads that: no thread waits in the
+//! What happens to the process, its reaper tells on a socket. Whoever wants to know reads that: no thread waits in the
 //! background. The last word stays readable as the end of the socket, so that all who wait are woken.
 
 use std::fs::File;
@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::by_pid::MAX_DYING;
-use crate::deadline::deadline;
+use crate::api::by_pid::MAX_DYING;
+use crate::cancel::deadline::deadline;
+use crate::cancel::interrupt;
 use crate::error::ProcError;
-use crate::exit::Exit;
 use crate::failure::{Outcome, Slot};
-use crate::guardian::Started;
-use crate::interrupt;
-use crate::sys;
-use crate::wire::{self, Heard, Word};
+use crate::supervise::control::{self, Control};
+use crate::supervise::zygote::Started;
+use crate::sys::Exit;
+use crate::sys::{self, Received};
 
-/// A keeper that has told of the end has nothing left to do.
+/// A reaper that has told of the end has nothing left to do.
 const MAX_LEAVING: Duration = Duration::from_secs(1);
 
 /// A process that was started.
@@ -32,8 +32,8 @@ pub(crate) struct Run {
     started: Started,
     slot: Slot,
     stop: File,
-    /// Its keeper, where that is a child of this process and must be waited for.
-    keeper: Option<i32>,
+    /// Its reaper, where that is a child of this process and must be waited for.
+    reaper: Option<i32>,
     grace: Duration,
     /// Whether its end was asked for.
     asked: AtomicBool,
@@ -43,32 +43,32 @@ pub(crate) struct Run {
 /// How a process ended.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// None if its keeper was killed.
+    /// None if its reaper was killed.
     pub(crate) exit: Option<Exit>,
     pub(crate) result: Result<Vec<u8>, ProcError>,
 }
 
 /// What a run is made of.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Writer {
     pub(crate) name: String,
     pub(crate) started: Started,
     pub(crate) slot: Slot,
     pub(crate) stop: OwnedFd,
-    pub(crate) keeper: Option<i32>,
+    pub(crate) reaper: Option<i32>,
     pub(crate) grace: Duration,
 }
 
 impl Run {
-    pub(crate) fn new(parts: Parts) -> Run {
-        let Parts { name, started, slot, stop, keeper, grace } = parts;
+    pub(crate) fn new(parts: Writer) -> Run {
+        let Writer { name, started, slot, stop, reaper, grace } = parts;
         Run {
             name,
             owner: std::process::id(),
             started,
             slot,
             stop: stop.into(),
-            keeper,
+            reaper,
             grace,
             asked: AtomicBool::new(false),
             end: Mutex::new(None),
@@ -103,17 +103,17 @@ impl Run {
         if end.is_some() {
             return Ok(end.clone());
         }
-        let exit = match wire::hear(&self.started.control) {
-            Ok(Heard::Word(Word::Ended { exit }, _)) => Some(exit),
-            Ok(Heard::Nothing) => return Ok(None),
-            Ok(Heard::Closed | Heard::Word(..)) | Err(_) => None,
+        let exit = match control::receive(&self.started.control) {
+            Ok(Received::Message(Control::Ended { exit }, _)) => Some(exit),
+            Ok(Received::Nothing) => return Ok(None),
+            Ok(Received::Closed | Received::Message(..)) | Err(_) => None,
         };
-        if let Some(keeper) = &self.started.keeper {
+        if let Some(reaper) = &self.started.reaper {
             // It is about to leave: after that, nothing is left at all. Failing, that is a moment later.
-            let _ = sys::readable(keeper, deadline(MAX_LEAVING));
+            let _ = sys::readable(reaper, deadline(MAX_LEAVING));
         }
-        if let Some(keeper) = self.keeper {
-            sys::reap(keeper);
+        if let Some(reaper) = self.reaper {
+            sys::reap(reaper);
         }
         *end = Some(Arc::new(End { exit, result: self.result(exit) }));
         Ok(end.clone())
@@ -133,7 +133,7 @@ impl Run {
             (_, _) if asked => Err(ProcError::Killed { name: name() }),
             (_, None) => Err(ProcError::Lost { name: name() }),
             (Ok(Outcome::Nothing), Some(Exit::Code(_))) => {
-                Err(ProcError::NoGuardian { name: name(), waited: None })
+                Err(ProcError::InitNotReached { name: name(), waited: None })
             }
             (_, Some(exit)) => Err(ProcError::Exited { name: name(), exit }),
         }
@@ -154,7 +154,7 @@ impl Run {
             // Release: see `result`.
             self.asked.store(true, Ordering::Release);
             // A failure is that it has ended meanwhile.
-            let _ = wire::tell(&self.started.control, Word::End { grace }, &[]);
+            let _ = control::send(&self.started.control, Control::End { grace }, &[]);
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         // Another process's is left alone. What cannot be asked any more has ended.
         if !self.is_foreign() && self.ask(self.grace).is_ok() && self.look().is_ok_and(|end| end.is_none()) {
-            abandoned(self.keeper);
+            abandoned(self.reaper);
         }
     }
 }
@@ -192,10 +192,10 @@ impl Drop for Run {
 /// Keepers that are children of this process and that nobody asks about any more.
 static ABANDONED: Mutex<Vec<(u32, i32)>> = Mutex::new(Vec::new());
 
-/// Has a keeper waited for once it has ended, and waits for those that have.
-pub(crate) fn abandoned(keeper: Option<i32>) {
+/// Has a reaper waited for once it has ended, and waits for those that have.
+pub(crate) fn abandoned(reaper: Option<i32>) {
     let this = std::process::id();
     let mut abandoned = ABANDONED.lock().unwrap_or_else(PoisonError::into_inner);
-    abandoned.extend(keeper.map(|keeper| (this, keeper)));
-    abandoned.retain(|(owner, keeper)| *owner == this && !sys::reap_if_ended(*keeper));
+    abandoned.extend(reaper.map(|reaper| (this, reaper)));
+    abandoned.retain(|(owner, reaper)| *owner == this && !sys::reap_if_ended(*reaper));
 }

@@ -1,6 +1,6 @@
 //! Processes and threads that stand and fall together.
 //!
-//! One thread, the caller's, waits for all of them at once: for the sockets of the processes' keepers, for a pipe that
+//! One thread, the caller's, waits for all of them at once: for the sockets of the processes' reapers, for a pipe that
 //! threads wake when they end, and for signals.
 
 use std::fmt;
@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::by_pid::MAX_DYING;
-use crate::deadline::deadline;
+use crate::api::by_pid::MAX_DYING;
+use crate::api::process::{self, Process};
+use crate::api::restart::{Backoff, Restart};
+use crate::api::thread::{self, Thread};
+use crate::cancel::deadline::deadline;
+use crate::cancel::interrupt;
 use crate::error::ProcError;
-use crate::interrupt;
-use crate::process::{self, Process};
-use crate::restart::{Backoff, Restart};
 use crate::sys::{self, Signals};
-use crate::thread::{self, Thread};
 
 /// Processes and threads that are started together, and end together.
 ///

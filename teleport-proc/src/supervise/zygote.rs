@@ -1,11 +1,11 @@
-//! The guardian: one process for each that starts others, from which their keepers are forked.
+//! The zygote: one process for each that starts others, from which their reapers are forked.
 //!
 //! It is this program, executed again, so that it has one thread and almost no memory: forking it is cheap and sound,
-//! however large and busy its owner is. It keeps nothing but its own descriptors. Each keeper watches the owner by
-//! itself; the guardian is there for the case that one was killed: what that one kept comes to it, and is killed. When
+//! however large and busy its owner is. It keeps nothing but its own descriptors. Each reaper watches the owner by
+//! itself; the zygote is there for the case that one was killed: what that one kept comes to it, and is killed. When
 //! the owner ends, it kills everything below it until nothing is left.
 //!
-//! Flow: [`start`], in the owner, sends a request with its descriptors -> `run`, in the guardian, forks a keeper -> which
+//! Flow: [`start`], in the owner, sends a request with its descriptors -> `run`, in the zygote, forks a reaper -> which
 //! answers the owner on a socket of its own.
 
 use std::collections::BTreeSet;
@@ -17,27 +17,27 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Place;
 use crate::error::ProcError;
-use crate::hunt::{GUARD_NAME, Hunt};
-use crate::init::{self, MARKER};
-use crate::keeper;
-use crate::program;
-use crate::sys::{self, Fork, ProcessFd, Reaped, Watch};
-use crate::wire::{self, Heard, Step, Word};
+use crate::supervise::control::{self, Control, Step};
+use crate::supervise::ids::{MARK_VARIABLE, ZYGOTE_MARK};
+use crate::supervise::program;
+use crate::supervise::reaper;
+use crate::sys::{self, Fork, ProcessFd, Reaped, Received, Watch};
+use crate::tree::cgroup::Place;
+use crate::tree::kill_tree::{GUARD_NAME, KillTree};
 
 /// A program needs milliseconds until `init`; one that has not come there by then never will.
 const MAX_START: Duration = Duration::from_secs(60);
 
-/// How long the guardian waits for what it has struck before it strikes again.
+/// How long the zygote waits for what it has struck before it strikes again.
 const STRIKE_TIME: Duration = Duration::from_millis(100);
 
-/// The guardian of this process.
-static GUARDIAN: Mutex<Option<Guardian>> = Mutex::new(None);
+/// The zygote of this process.
+static ZYGOTE: Mutex<Option<ZygoteHandle>> = Mutex::new(None);
 
 /// The owner's end.
 #[derive(Debug)]
-struct Guardian {
+struct ZygoteHandle {
     /// Whose it is: a process that was forked from that one needs another.
     owner: u32,
     socket: OwnedFd,
@@ -53,17 +53,17 @@ pub(crate) struct Start<'a> {
     pub(crate) stop: OwnedFd,
 }
 
-/// What goes to the guardian with a request: first this, then what the process gets as descriptors 1, 2 and so on.
-const FIRST: [&str; 2] = ["the keeper's end", "the folder"];
+/// What goes to the zygote with a request: first this, then what the process gets as descriptors 1, 2 and so on.
+const FIRST: [&str; 2] = ["the reaper's end", "the folder"];
 
 /// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) pid: i32,
-    /// Where its keeper listens.
+    /// Where its reaper listens.
     pub(crate) control: OwnedFd,
-    /// Readable once its keeper has ended, where there are such descriptors.
-    pub(crate) keeper: Option<OwnedFd>,
+    /// Readable once its reaper has ended, where there are such descriptors.
+    pub(crate) reaper: Option<OwnedFd>,
 }
 
 /// Starts a process. **Blocks** until it runs; one after the
@@ -73,7 +73,7 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
     if start.name.contains('\0') {
         return Err(failed("its name has a zero byte")(io::ErrorKind::InvalidInput.into()));
     }
-    let (ours, theirs) = sys::pair().map_err(failed("no sockets to its keeper can be made"))?;
+    let (ours, theirs) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
     let folder = sys::current_folder().map_err(failed("the current folder cannot be opened"))?;
     let (out, error) = (io::stdout(), io::stderr());
     let fds: [BorrowedFd<'_>; FIRST.len() + 5] = [
@@ -85,17 +85,19 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
         start.result.as_fd(),
         start.stop.as_fd(),
     ];
-    let mut guardian = GUARDIAN.lock().unwrap_or_else(PoisonError::into_inner);
-    send(&mut guardian, start.name, &fds)?;
+    let mut zygote = ZYGOTE.lock().unwrap_or_else(PoisonError::into_inner);
+    send(&mut zygote, start.name, &fds)?;
     drop(theirs);
     let answered = sys::readable(&ours, Some(Instant::now() + MAX_START));
-    if !answered.map_err(failed("its keeper cannot be waited for"))? {
+    if !answered.map_err(failed("its reaper cannot be waited for"))? {
         let silence = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {MAX_START:?}"));
-        return Err(failed("its keeper does not answer")(silence));
+        return Err(failed("its reaper does not answer")(silence));
     }
-    match wire::hear(&ours).map_err(failed("its keeper cannot be heard"))? {
-        Heard::Word(Word::Started { pid }, mut fds) => Ok(Started { pid, control: ours, keeper: fds.pop() }),
-        Heard::Word(Word::Failed { step, errno }, _) => {
+    match control::receive(&ours).map_err(failed("its reaper cannot be heard"))? {
+        Received::Message(Control::Started { pid }, mut fds) => {
+            Ok(Started { pid, control: ours, reaper: fds.pop() })
+        }
+        Received::Message(Control::Failed { step, errno }, _) => {
             let reason = match errno {
                 0 => io::Error::other("for no reason that the system gives"),
                 errno => io::Error::from_raw_os_error(errno),
@@ -104,100 +106,100 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Started, ProcError> {
         }
         _ => {
             let ended = io::Error::new(io::ErrorKind::BrokenPipe, "it was killed, or has no descriptor left");
-            Err(failed("the guardian process has ended meanwhile")(ended))
+            Err(failed("the zygote process has ended meanwhile")(ended))
         }
     }
 }
 
-/// Sends a request to the guardian, which is started first if there is none.
-fn send(slot: &mut Option<Guardian>, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), ProcError> {
+/// Sends a request to the zygote, which is started first if there is none.
+fn send(slot: &mut Option<ZygoteHandle>, name: &str, fds: &[BorrowedFd<'_>]) -> Result<(), ProcError> {
     let this = std::process::id();
-    if let Some(guardian) = slot.take_if(|guardian| guardian.owner != this) {
+    if let Some(zygote) = slot.take_if(|zygote| zygote.owner != this) {
         // Another process's: its descriptor is closed here, and nothing else.
-        drop(guardian);
+        drop(zygote);
     }
-    if let Some(guardian) = slot
-        && wire::tell(&guardian.socket, Word::Start, fds).is_err()
+    if let Some(zygote) = slot
+        && control::send(&zygote.socket, Control::Start, fds).is_err()
         && let Some(dead) = slot.take()
     {
         end(dead);
     }
     if slot.is_none() {
-        let guardian = slot.insert(Guardian::new(name)?);
-        let sent = wire::tell(&guardian.socket, Word::Start, fds);
-        sent.map_err(ProcError::start(name, "the guardian process cannot be asked"))?;
+        let zygote = slot.insert(ZygoteHandle::new(name)?);
+        let sent = control::send(&zygote.socket, Control::Start, fds);
+        sent.map_err(ProcError::start(name, "the zygote process cannot be asked"))?;
     }
     Ok(())
 }
 
-/// Gets rid of a guardian that does not answer.
-fn end(mut guardian: Guardian) {
+/// Gets rid of a zygote that does not answer.
+fn end(mut zygote: ZygoteHandle) {
     // Errors mean that it has ended and was waited for.
-    let _ = guardian.child.kill();
-    let _ = guardian.child.wait();
+    let _ = zygote.child.kill();
+    let _ = zygote.child.wait();
 }
 
-impl Guardian {
-    /// Executes this program again as a guardian, and waits until it is ready.
-    fn new(name: &str) -> Result<Guardian, ProcError> {
+impl ZygoteHandle {
+    /// Executes this program again as a zygote, and waits until it is ready.
+    fn new(name: &str) -> Result<ZygoteHandle, ProcError> {
         let failed = |what| ProcError::start(name, what);
-        let (ours, theirs) = sys::pair().map_err(failed("no sockets to the guardian process can be made"))?;
+        let (ours, theirs) = sys::pair().map_err(failed("no sockets to the zygote process can be made"))?;
         let path = program::path().map_err(failed("the path of this program is not known"))?;
         let child = Command::new(path)
             .arg0(GUARD_NAME)
-            .env(MARKER, init::GUARDIAN_MARK)
+            .env(MARK_VARIABLE, ZYGOTE_MARK)
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(failed("the guardian process cannot be started"))?;
-        let guardian = Guardian { owner: std::process::id(), socket: ours, child };
-        let answered = sys::readable(&guardian.socket, Some(Instant::now() + MAX_START));
-        match answered
-            .and_then(|answered| if answered { wire::hear(&guardian.socket) } else { Ok(Heard::Nothing) })
-        {
-            Ok(Heard::Word(Word::Ready, _)) => Ok(guardian),
-            Ok(Heard::Word(Word::Threads { count }, _)) => {
-                end(guardian);
+            .map_err(failed("the zygote process cannot be started"))?;
+        let zygote = ZygoteHandle { owner: std::process::id(), socket: ours, child };
+        let answered = sys::readable(&zygote.socket, Some(Instant::now() + MAX_START));
+        match answered.and_then(|answered| {
+            if answered { control::receive(&zygote.socket) } else { Ok(Received::Nothing) }
+        }) {
+            Ok(Received::Message(Control::Ready, _)) => Ok(zygote),
+            Ok(Received::Message(Control::Threads { count }, _)) => {
+                end(zygote);
                 Err(ProcError::EarlyThreads { name: name.to_owned(), count })
             }
-            Ok(Heard::Nothing) => {
-                end(guardian);
-                Err(ProcError::NoGuardian { name: name.to_owned(), waited: Some(MAX_START) })
+            Ok(Received::Nothing) => {
+                end(zygote);
+                Err(ProcError::InitNotReached { name: name.to_owned(), waited: Some(MAX_START) })
             }
             _ => {
-                end(guardian);
-                Err(ProcError::NoGuardian { name: name.to_owned(), waited: None })
+                end(zygote);
+                Err(ProcError::InitNotReached { name: name.to_owned(), waited: None })
             }
         }
     }
 }
 
-/// What the guardian does: this process is one.
+/// What the zygote does: this process is one.
 pub(crate) fn run() -> ! {
     // It has no output, and must not unwind into the program that it is not.
     std::panic::set_hook(Box::new(|_| sys::leave(101)));
-    match Guard::new() {
+    match Zygote::new() {
         Ok(guard) => guard.run(),
         // The owner sees that.
         Err(_) => sys::leave(1),
     }
 }
 
-/// The guardian's end.
+/// The zygote's end.
 #[derive(Debug)]
-struct Guard {
+struct Zygote {
     socket: OwnedFd,
     owner: ProcessFd,
     watch: Watch,
-    keepers: BTreeSet<i32>,
+    reapers: BTreeSet<i32>,
     /// Where cgroups may be made.
     place: Option<Place>,
 }
 
-impl Guard {
-    fn new() -> io::Result<Guard> {
+impl Zygote {
+    fn new() -> io::Result<Zygote> {
         let number = sys::parent();
         let owner = ProcessFd::open(number)?;
         // As long as it is the parent, nobody else has its number: so it still was when it was opened.
@@ -212,7 +214,7 @@ impl Guard {
         sys::forget_standard()?;
         let count = sys::threads()?.len() as u32;
         if count > 1 {
-            wire::tell(&socket, Word::Threads { count }, &[])?;
+            control::send(&socket, Control::Threads { count }, &[])?;
             sys::leave(1)
         }
         let watch = Watch::new(owner.again()?)?;
@@ -222,8 +224,8 @@ impl Guard {
         let place = Place::delegated();
         // What an earlier owner has left there ends before anything starts: it may have a port, or a file.
         place.iter().for_each(Place::sweep);
-        wire::tell(&socket, Word::Ready, &[])?;
-        Ok(Guard { socket, owner, watch, keepers: BTreeSet::new(), place })
+        control::send(&socket, Control::Ready, &[])?;
+        Ok(Zygote { socket, owner, watch, reapers: BTreeSet::new(), place })
     }
 
     fn run(mut self) -> ! {
@@ -244,32 +246,32 @@ impl Guard {
     }
 
     fn listen(&mut self) {
-        match wire::hear(&self.socket) {
-            Ok(Heard::Word(Word::Start, fds)) => self.start(fds),
-            Ok(Heard::Nothing) => {}
+        match control::receive(&self.socket) {
+            Ok(Received::Message(Control::Start, fds)) => self.start(fds),
+            Ok(Received::Nothing) => {}
             // The owner executes another program, or is about to end.
             Ok(_) | Err(_) => self.end_all(),
         }
     }
 
-    /// Forks a keeper.
+    /// Forks a reaper.
     fn start(&mut self, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         // Without a descriptor for it, its owner sees that the socket is closed.
         let Some(control) = fds.next() else { return };
         match sys::fork_patiently(|| self.reap()) {
             Ok(Fork::Parent { child }) => {
-                self.keepers.insert(child);
+                self.reapers.insert(child);
             }
-            Ok(Fork::Child) => keeper::start(control, self.owner.again(), self.place.as_ref(), fds),
+            Ok(Fork::Child) => reaper::start(control, self.owner.again(), self.place.as_ref(), fds),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
-                let _ = wire::tell(&control, Word::Failed { step: Step::Fork, errno }, &[]);
+                let _ = control::send(&control, Control::Failed { step: Step::Fork, errno }, &[]);
             }
         }
     }
 
-    /// Waits for keepers that have ended. What one leaves behind that was killed has come to this process.
+    /// Waits for reapers that have ended. What one leaves behind that was killed has come to this process.
     fn reap(&mut self) {
         // Others may be killed while the strays of one are ended.
         while self.reap_keepers() {
@@ -277,31 +279,31 @@ impl Guard {
         }
     }
 
-    /// Waits for all that have ended. Says whether a keeper among them was killed.
+    /// Waits for all that have ended. Says whether a reaper among them was killed.
     fn reap_keepers(&mut self) -> bool {
         let mut is_stray = false;
         while let Ok(Reaped::Ended(pid, exit)) = sys::reap_any() {
-            let was_keeper = self.keepers.remove(&pid);
+            let was_keeper = self.reapers.remove(&pid);
             is_stray |= was_keeper && !exit.success();
         }
         is_stray
     }
 
     fn end_strays(&self) {
-        let mut hunt = Hunt::below_guard().sparing(self.keepers.clone());
-        while let Ok(1..) = hunt.strike() {
+        let mut kill_tree = KillTree::below_guard().sparing(self.reapers.clone());
+        while let Ok(1..) = kill_tree.kill() {
             // It is looked at again in any case.
-            let _ = hunt.wait(true, Instant::now() + STRIKE_TIME);
+            let _ = kill_tree.wait(true, Instant::now() + STRIKE_TIME);
         }
         self.place.iter().for_each(Place::sweep);
     }
 
     /// Kills everything below this process until nothing is left, and ends.
     fn end_all(&self) -> ! {
-        let mut hunt = Hunt::below_guard();
+        let mut kill_tree = KillTree::below_guard();
         loop {
-            let struck = hunt.strike().and_then(|count| {
-                hunt.wait(true, Instant::now() + STRIKE_TIME)?;
+            let struck = kill_tree.kill().and_then(|count| {
+                kill_tree.wait(true, Instant::now() + STRIKE_TIME)?;
                 Ok(count)
             });
             loop {

@@ -1,7 +1,7 @@
 //! Ending trees of processes that may not want to end.
 //!
 //! A tree is what a snapshot of all processes shows below a root, and what was found below it before: so those stay in
-//! it whose parent ended meanwhile, and who were handed to another. [`Hunt::ask`] sends SIGTERM. [`Hunt::strike`] first
+//! it whose parent ended meanwhile, and who were handed to another. [`KillTree::terminate`] sends SIGTERM. [`KillTree::kill`] first
 //! stops everything, again and again until nothing new shows up, since what is stopped starts nothing and keeps its
 //! place among the processes that its user may have; then it kills. Parents are stopped before their children, since
 //! some act when they see a child stop: a shell with jobs may end the group that it is in. To stop those that live for
@@ -12,7 +12,7 @@
 //! number; or to children that nobody else could have waited for. What is below a number counts only if that is still
 //! whose it was.
 //!
-//! This process may be part of the tree. It is left out, and known to be [part of it](Hunt::is_part): it has to end itself.
+//! This process may be part of the tree. It is left out, and known to be [part of it](KillTree::is_part): it has to end itself.
 //!
 //! Bound: stopping goes on for [`MAX_FREEZE`]; callers strike until nothing is left.
 
@@ -30,7 +30,7 @@ const MAX_FREEZE: Duration = Duration::from_millis(500);
 
 /// The processes below a root.
 #[derive(Debug)]
-pub(crate) struct Hunt {
+pub(crate) struct KillTree {
     root: Root,
     this: i32,
     /// Whether this process is below the root, or the root itself, and so is to end too.
@@ -58,25 +58,32 @@ struct Found {
     stopped: bool,
 }
 
-impl Hunt {
+impl KillTree {
     /// Everything below this process.
-    pub(crate) fn below_this() -> Hunt {
-        Hunt::new(Root::This)
+    pub(crate) fn below_this() -> KillTree {
+        KillTree::new(Root::This)
     }
 
     /// Everything below this process, which is a guard.
-    pub(crate) fn below_guard() -> Hunt {
-        Hunt { is_guard: true, ..Hunt::below_this() }
+    pub(crate) fn below_guard() -> KillTree {
+        KillTree { is_guard: true, ..KillTree::below_this() }
     }
 
     /// The process that has this number now, and everything below it.
-    pub(crate) fn tree(root: i32) -> io::Result<Hunt> {
-        Ok(Hunt::new(Root::Other(sys::process(root)?.map(|entry| entry.id))))
+    pub(crate) fn tree(root: i32) -> io::Result<KillTree> {
+        Ok(KillTree::new(Root::Other(sys::process(root)?.map(|entry| entry.id))))
     }
 
-    fn new(root: Root) -> Hunt {
+    fn new(root: Root) -> KillTree {
         let this = std::process::id() as i32;
-        Hunt { root, this, is_part: false, is_guard: false, spared: BTreeSet::new(), found: BTreeMap::new() }
+        KillTree {
+            root,
+            this,
+            is_part: false,
+            is_guard: false,
+            spared: BTreeSet::new(),
+            found: BTreeMap::new(),
+        }
     }
 
     /// Whether this process was seen in the tree, all others of which are ended here.
@@ -85,13 +92,13 @@ impl Hunt {
     }
 
     /// Leaves out these children of the root and all below them.
-    pub(crate) fn sparing(self, spared: BTreeSet<i32>) -> Hunt {
-        Hunt { spared, ..self }
+    pub(crate) fn sparing(self, spared: BTreeSet<i32>) -> KillTree {
+        KillTree { spared, ..self }
     }
 
     /// Asks all to end, with SIGTERM: but neither guards, which end with their owner, nor what the guards of a process
     /// guard that is asked itself, since that is for this process to end in its own order.
-    pub(crate) fn ask(&mut self) -> io::Result<()> {
+    pub(crate) fn terminate(&mut self) -> io::Result<()> {
         let tree = self.look()?;
         for id in tree.unguarded(&self.found) {
             signal(id, Signal::SIGTERM);
@@ -102,7 +109,7 @@ impl Hunt {
     }
 
     /// Kills all that there are, and says how many were. Others may have started meanwhile.
-    pub(crate) fn strike(&mut self) -> io::Result<usize> {
+    pub(crate) fn kill(&mut self) -> io::Result<usize> {
         let end = Instant::now() + MAX_FREEZE;
         loop {
             while self.stop_met()? && Instant::now() < end {}
@@ -336,11 +343,11 @@ mod tests {
         stranger.stdout.take().unwrap().read_exact(&mut [0; 7]).unwrap();
         let pid = stranger.id() as i32;
         let [child] = sys::children(pid)[..] else { panic!("it has one child") };
-        let mut hunt = Hunt::new(Root::Other(None));
+        let mut kill_tree = KillTree::new(Root::Other(None));
         let gone = Id { pid, started: 1 };
-        hunt.found.insert(gone, Found { is_guard: false, stopped: false });
-        assert!(!hunt.stop_met().unwrap());
-        assert_eq!(hunt.strike().unwrap(), 0);
+        kill_tree.found.insert(gone, Found { is_guard: false, stopped: false });
+        assert!(!kill_tree.stop_met().unwrap());
+        assert_eq!(kill_tree.kill().unwrap(), 0);
         let child = sys::process(child).unwrap().unwrap();
         assert!(open(child.id).unwrap().is_some_and(|process| is_alive(&process)));
         signal(child.id, Signal::SIGKILL);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::deadline::deadline;
-use crate::interrupt::Waiters;
+use crate::cancel::deadline::deadline;
+use crate::cancel::interrupt::Waiters;
 
 /// Makes a queue of at most `capacity` values, at least one: who sends waits while it is full, who receives while it is
 /// empty. Both ends can be cloned.

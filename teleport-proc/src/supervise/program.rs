@@ -7,8 +7,8 @@
 use std::io;
 use std::mem;
 
-use crate::message::{BoxError, Cut, Message, Parts, Return};
-use crate::stop::Stop;
+use crate::cancel::stop::Stop;
+use crate::codec::{BoxError, Message, Reader, Return, Writer};
 
 /// Where the program is, for a process that executes it again.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -39,12 +39,12 @@ impl Identity {
         Ok(Identity { device: file.dev(), inode: file.ino(), bytes: file.len(), modified: file.mtime() })
     }
 
-    pub(crate) fn write(self, parts: &mut Parts) {
+    pub(crate) fn write(self, parts: &mut Writer) {
         let fields = [self.device, self.inode, self.bytes, self.modified as u64];
         fields.into_iter().for_each(|field| parts.number(field));
     }
 
-    pub(crate) fn read(parts: &mut Cut<'_>) -> Result<Identity, BoxError> {
+    pub(crate) fn read(parts: &mut Reader<'_>) -> Result<Identity, BoxError> {
         let [device, inode, bytes] = [parts.number()?, parts.number()?, parts.number()?];
         Ok(Identity { device, inode, bytes, modified: parts.number()? as i64 })
     }
@@ -94,12 +94,12 @@ impl Function {
         library(self.function.address())
     }
 
-    pub(crate) fn write(self, parts: &mut Parts) {
+    pub(crate) fn write(self, parts: &mut Writer) {
         parts.number(self.runner.0);
         parts.number(self.function.0);
     }
 
-    pub(crate) fn read(parts: &mut Cut<'_>) -> Result<Function, BoxError> {
+    pub(crate) fn read(parts: &mut Reader<'_>) -> Result<Function, BoxError> {
         Ok(Function { runner: Distance(parts.number()?), function: Distance(parts.number()?) })
     }
 
@@ -120,11 +120,11 @@ impl Distance {
         Distance::to(function as usize)
     }
 
-    pub(crate) fn write(self, parts: &mut Parts) {
+    pub(crate) fn write(self, parts: &mut Writer) {
         parts.number(self.0);
     }
 
-    pub(crate) fn read(parts: &mut Cut<'_>) -> Result<Distance, BoxError> {
+    pub(crate) fn read(parts: &mut Reader<'_>) -> Result<Distance, BoxError> {
         Ok(Distance(parts.number()?))
     }
 
@@ -193,9 +193,9 @@ mod tests {
         fn twice(x: u32) -> Result<u32, String> {
             x.checked_mul(2).ok_or_else(|| format!("{x} is too large"))
         }
-        let mut parts = Parts::default();
+        let mut parts = Writer::default();
         Function::of(twice).write(&mut parts);
-        let read = Function::read(&mut Cut(&parts.0)).unwrap();
+        let read = Function::read(&mut Reader(&parts.0)).unwrap();
         assert_eq!(read.library().unwrap(), None);
         let call = |x: u32| {
             // SAFETY: this process made it.

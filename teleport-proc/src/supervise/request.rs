@@ -1,4 +1,4 @@
-//! What a process is started with, in memory that its owner writes, its keeper reads a part of, and the process all.
+//! What a process is started with, in memory that its owner writes, its reaper reads a part of, and the process all.
 //!
 //! ```text
 //! length of the head | head | argument
@@ -11,9 +11,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use crate::init::MARKER;
-use crate::message::{BoxError, Cut, Parts};
-use crate::program::{Distance, Function, Identity};
+use crate::codec::{BoxError, Reader, Writer};
+use crate::supervise::ids::MARK_VARIABLE;
+use crate::supervise::program::{Distance, Function, Identity};
 
 /// Everything but the argument.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Head {
     pub(crate) name: String,
     /// What the program calls itself.
     pub(crate) program: CString,
-    /// What its keeper gives it to end when its owner lets go of it.
+    /// What its reaper gives it to end when its owner lets go of it.
     pub(crate) grace: Duration,
     /// `NAME=value`
     pub(crate) environment: Vec<CString>,
@@ -42,7 +42,7 @@ pub(crate) fn environment(changes: &[(String, String)]) -> Vec<CString> {
     let changed = |name: &[u8]| changes.iter().any(|(changed, _)| changed.as_bytes() == name);
     let inherited =
         std::env::vars_os().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-    let kept = inherited.filter(|(name, _)| name != MARKER.as_bytes() && !changed(name));
+    let kept = inherited.filter(|(name, _)| name != MARK_VARIABLE.as_bytes() && !changed(name));
     let new = changes.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()));
     // What holds a zero byte cannot be in an environment.
     kept.chain(new)
@@ -52,7 +52,7 @@ pub(crate) fn environment(changes: &[(String, String)]) -> Vec<CString> {
 
 /// Writes it all.
 pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()> {
-    let mut parts = Parts::default();
+    let mut parts = Writer::default();
     head.identity.write(&mut parts);
     head.function.write(&mut parts);
     parts.number(head.initializers.len() as u64);
@@ -70,7 +70,7 @@ pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()>
 /// Reads the head.
 pub(crate) fn read_head(file: &File) -> Result<Head, BoxError> {
     let bytes = range(file, 8, head_bytes(file)?)?;
-    let mut parts = Cut(&bytes);
+    let mut parts = Reader(&bytes);
     let identity = Identity::read(&mut parts)?;
     let function = Function::read(&mut parts)?;
     let initializers =

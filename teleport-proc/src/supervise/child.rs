@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 
-use crate::exit::PANIC_CODE;
+use crate::cancel::stop::Stop;
+use crate::codec::BoxError;
 use crate::failure::{self, Failure, Slot};
-use crate::init::{MARKER, REQUEST, RESULT, STOP};
-use crate::message::BoxError;
-use crate::program::Identity;
-use crate::request::{self, Head};
-use crate::stop::Stop;
+use crate::supervise::ids::{MARK_VARIABLE, REQUEST, RESULT, STOP};
+use crate::supervise::program::Identity;
+use crate::supervise::request::{self, Head};
 use crate::sys;
+use crate::sys::PANIC_CODE;
 
 /// The codes with which a process ends whose function ended well, returned an error, or panicked.
 const CODES: [i32; 3] = [0, 1, PANIC_CODE];
@@ -23,7 +23,7 @@ type Work = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError>>;
 pub(crate) fn run() -> ! {
     // Where `init` runs before `main`, nobody has done so yet.
     sys::ignore_broken_pipes();
-    sys::remove_variable(MARKER);
+    sys::remove_variable(MARK_VARIABLE);
     match received() {
         Ok((head, argument, slot, stop)) => {
             sys::set_name(&head.name);
@@ -45,7 +45,7 @@ pub(crate) fn run() -> ! {
 
 fn received() -> Result<(Head, Vec<u8>, Slot, Stop), BoxError> {
     let inherited = |number: usize| {
-        // SAFETY: the keeper put them there for this process, and only here they are taken.
+        // SAFETY: the reaper put them there for this process, and only here they are taken.
         unsafe { sys::inherited(number as RawFd) }
     };
     let request = File::from(inherited(REQUEST)?);

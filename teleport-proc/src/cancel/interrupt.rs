@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::deadline::deadline;
+use crate::cancel::deadline::deadline;
 use crate::sys;
 
 /// What a killed thread unwinds with.
@@ -145,7 +145,7 @@ pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// Runs what a destructor does: in it this thread passes its points, since a destructor must not unwind.
-pub(crate) fn without_points<T>(run: impl FnOnce() -> T) -> T {
+pub(crate) fn uninterrupted<T>(run: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {

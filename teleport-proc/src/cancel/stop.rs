@@ -1,12 +1,12 @@
-//! The wish that a function ends by itself.
+//! The flag that a function ends by itself.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::deadline::deadline;
-use crate::interrupt::{self, Waiters};
+use crate::cancel::deadline::deadline;
+use crate::cancel::interrupt::{self, Waiters};
 use crate::sys;
 
 /// Tells a function that runs in a process or thread of its own whether it is to go on.
@@ -24,26 +24,26 @@ enum Source {
         /// Saves asking the system again.
         stopped: AtomicBool,
     },
-    Thread(Arc<Wish>),
+    Thread(Arc<StopFlag>),
 }
 
 /// That a thread ends, as far as its owner has wished it.
 #[derive(Debug, Default)]
-pub(crate) struct Wish {
-    told: AtomicBool,
+pub(crate) struct StopFlag {
+    is_set: AtomicBool,
     sleepers: Waiters,
 }
 
-impl Wish {
-    pub(crate) fn tell(&self) {
+impl StopFlag {
+    pub(crate) fn set(&self) {
         // Release: what was done before it was told has been done.
-        self.told.store(true, Ordering::Release);
+        self.is_set.store(true, Ordering::Release);
         self.sleepers.wake();
     }
 
-    fn is_told(&self) -> bool {
-        // Acquire: see `tell`.
-        self.told.load(Ordering::Acquire)
+    fn is_set(&self) -> bool {
+        // Acquire: see `set`.
+        self.is_set.load(Ordering::Acquire)
     }
 }
 
@@ -54,15 +54,15 @@ impl Stop {
     }
 
     /// That of a thread.
-    pub(crate) fn of_thread(wish: Arc<Wish>) -> Stop {
-        Stop(Source::Thread(wish))
+    pub(crate) fn of_thread(flag: Arc<StopFlag>) -> Stop {
+        Stop(Source::Thread(flag))
     }
 
     /// Whether to go on. In a process it takes a system call, in a thread none.
     pub fn running(&self) -> bool {
         match &self.0 {
             Source::Process { .. } => self.sleep(Duration::ZERO),
-            Source::Thread(wish) => !wish.is_told(),
+            Source::Thread(flag) => !flag.is_set(),
         }
     }
 
@@ -81,10 +81,10 @@ impl Stop {
                 }
                 !stop
             }
-            Source::Thread(wish) => {
-                let told = || wish.is_told().then_some(());
+            Source::Thread(flag) => {
+                let told = || flag.is_set().then_some(());
                 // A kill tells it, too: the thread is to learn of that here, and to unwind at its next point.
-                interrupt::without_points(|| wish.sleepers.wait(deadline(time), told)).is_none()
+                interrupt::uninterrupted(|| flag.sleepers.wait(deadline(time), told)).is_none()
             }
         }
     }

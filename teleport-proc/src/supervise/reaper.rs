@@ -10,18 +10,18 @@
 //! process ended, and ends. It has one thread, holds no lock, and has no descriptors but its own.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::cgroup::{Cgroup, Place};
-use crate::deadline::moment;
-use crate::exit::Exit;
-use crate::hunt::{GUARD_NAME, Hunt};
-use crate::init;
-use crate::request::{self, Head};
-use crate::sys::{self, Fork, ProcessFd, Reaped, Watch};
-use crate::wire::{self, Heard, Step, Word};
+use crate::cancel::deadline::moment;
+use crate::supervise::control::{self, Control, Step};
+use crate::supervise::request;
+use crate::supervise::{exec, ids};
+use crate::sys::Exit;
+use crate::sys::{self, Fork, ProcessFd, Reaped, Received, Watch};
+use crate::tree::cgroup::{Cgroup, Place};
+use crate::tree::kill_tree::{GUARD_NAME, KillTree};
 
 /// Where a process has no descriptor or memory left to look at others, it tries again after so long.
 const RETRY: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What was struck is expected to be gone by then; if not, it is struck again.
 const STRIKE_TIME: Duration = Duration::from_secs(1);
 
-/// What the guardian does in a process that it has just forked; `fds` came with the request, after the keeper's socket.
+/// What the zygote does in a process that it has just forked; `fds` came with the request, after the reaper's socket.
 pub(crate) fn start(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
@@ -42,18 +42,18 @@ pub(crate) fn start(
         let folder = fds.next().ok_or_else(wanted)?;
         let mut descriptors = vec![OwnedFd::from(sys::null()?)];
         descriptors.extend(fds);
-        let request = File::from(descriptors.get(init::REQUEST).ok_or_else(wanted)?.try_clone()?);
+        let request = File::from(descriptors.get(ids::REQUEST).ok_or_else(wanted)?.try_clone()?);
         Ok((request::read_head(&request).map_err(io::Error::other)?, folder, descriptors))
     })();
     match received {
-        Ok((head, folder, descriptors)) => {
-            keep(control, owner, place, head.grace, |cgroup| execute(&head, &folder, &descriptors, cgroup))
-        }
+        Ok((head, folder, descriptors)) => keep(control, owner, place, head.grace, |cgroup| {
+            exec::execute(&head, &folder, &descriptors, cgroup)
+        }),
         Err(error) => fail(&control, Step::Receive, &error),
     }
 }
 
-/// Makes a keeper of this process, which has just been forked.
+/// Makes a reaper of this process, which has just been forked.
 ///
 /// `start` makes the process that it keeps, in the cgroup that it is for if there is one, and gives its number; it runs
 /// once everything else is ready.
@@ -66,7 +66,7 @@ pub(crate) fn keep(
 ) -> ! {
     let _never_unwinds = Never;
     let prepared = prepare().and_then(|()| Watch::new(owner?));
-    let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
+    let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Reaper, &error));
     let cgroup = place.and_then(Place::make);
     let child = start(cgroup.as_ref()).unwrap_or_else(|(step, error)| {
         cgroup.iter().for_each(Cgroup::remove);
@@ -77,26 +77,26 @@ pub(crate) fn keep(
     let this = ProcessFd::open(std::process::id() as i32).ok();
     let this: Vec<_> = this.iter().filter_map(ProcessFd::sendable).collect();
     // A failure is that the owner is gone, which shows soon.
-    let _ = wire::tell(&control, Word::Started { pid: child }, &this);
+    let _ = control::send(&control, Control::Started { pid: child }, &this);
     let mut used = vec![control.as_raw_fd()];
     used.extend(watch.descriptors());
     used.extend(cgroup.iter().flat_map(Cgroup::descriptors));
     // SAFETY: this process leaves without destructors, and what it uses from here on is among those that stay.
     unsafe { sys::close_all_but(&used) };
-    Keeper {
+    Reaper {
         control: Some(control),
         watch,
         child,
         grace,
         exit: None,
         deadline: None,
-        hunt: Hunt::below_guard(),
+        kill_tree: KillTree::below_guard(),
         cgroup,
     }
     .run()
 }
 
-/// Makes a keeper of this process, which was forked from the owner, and runs `work` in the process that it keeps.
+/// Makes a reaper of this process, which was forked from the owner, and runs `work` in the process that it keeps.
 pub(crate) fn keep_forked(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
@@ -104,16 +104,16 @@ pub(crate) fn keep_forked(
     work: impl FnOnce() -> std::convert::Infallible,
 ) -> ! {
     let _never_unwinds = Never;
-    let handlers = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Keeper, &error));
+    let handlers = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Reaper, &error));
     let number = control.as_raw_fd();
     let place = Place::delegated();
-    // As a guardian does at its start.
+    // As a zygote does at its start.
     place.iter().for_each(Place::sweep);
     keep(control, owner, place.as_ref(), grace, move |cgroup| {
         match sys::fork_patiently(|| {}).map_err(|error| (Step::Fork, error))? {
             Fork::Parent { child } => Ok(child),
             Fork::Child => {
-                // SAFETY: the keeper's end of the socket is the keeper's alone, and this process comes back to nothing that
+                // SAFETY: the reaper's end of the socket is the reaper's alone, and this process comes back to nothing that
                 // would use it.
                 unsafe { sys::close(number) };
                 if let Some(cgroup) = cgroup {
@@ -134,7 +134,7 @@ pub(crate) fn keep_forked(
 fn fail(control: &OwnedFd, step: Step, error: &io::Error) -> ! {
     let errno = error.raw_os_error().unwrap_or(0);
     // Nobody may be left who wants to know.
-    let _ = wire::tell(control, Word::Failed { step, errno }, &[]);
+    let _ = control::send(control, Control::Failed { step, errno }, &[]);
     sys::leave(0)
 }
 
@@ -153,54 +153,7 @@ fn prepare() -> io::Result<()> {
     sys::become_guard(GUARD_NAME)
 }
 
-/// Forks, and executes the program again with `descriptors` as 0, 1, 2 and so on.
-pub(crate) fn execute(
-    head: &Head,
-    folder: &OwnedFd,
-    descriptors: &[OwnedFd],
-    cgroup: Option<&Cgroup>,
-) -> Result<i32, (Step, io::Error)> {
-    let forked = |error| (Step::Fork, error);
-    let (mut read, write) = sys::pipe().map(|(read, write)| (File::from(read), write)).map_err(forked)?;
-    match fork(cgroup).map_err(forked)? {
-        Fork::Child => {
-            let error = init::execute(head, folder, descriptors);
-            let errno = error.raw_os_error().unwrap_or(0);
-            // The parent sees that it ended, in any case.
-            let _ = File::from(write).write_all(&errno.to_le_bytes());
-            sys::leave(127)
-        }
-        Fork::Parent { child } => {
-            drop(write);
-            let mut errno = [0; 4];
-            // Executing closes the other end: nothing comes.
-            match read.read_exact(&mut errno) {
-                Ok(()) => {
-                    sys::reap(child);
-                    Err((Step::Execute, io::Error::from_raw_os_error(i32::from_le_bytes(errno))))
-                }
-                Err(_) => Ok(child),
-            }
-        }
-    }
-}
-
-/// Forks a process that executes another program or leaves, in its cgroup if there is one.
-fn fork(cgroup: Option<&Cgroup>) -> io::Result<Fork> {
-    if let Some(cgroup) = cgroup {
-        // SAFETY: as this function says.
-        if let Ok(fork) = unsafe { cgroup.fork_into() } {
-            return Ok(fork);
-        }
-    }
-    let fork = sys::fork_patiently(|| {})?;
-    if fork == Fork::Child {
-        cgroup.into_iter().for_each(Cgroup::enter);
-    }
-    Ok(fork)
-}
-
-struct Keeper {
+struct Reaper {
     /// None once the owner has let go.
     control: Option<OwnedFd>,
     watch: Watch,
@@ -210,11 +163,11 @@ struct Keeper {
     exit: Option<Exit>,
     /// When the grace is over, once the end was asked for.
     deadline: Option<Instant>,
-    hunt: Hunt,
+    kill_tree: KillTree,
     cgroup: Option<Cgroup>,
 }
 
-impl Keeper {
+impl Reaper {
     fn run(mut self) -> ! {
         loop {
             if !self.reap() {
@@ -248,9 +201,9 @@ impl Keeper {
 
     fn listen(&mut self) {
         let Some(control) = &self.control else { return };
-        let grace = match wire::hear(control) {
-            Ok(Heard::Word(Word::End { grace }, _)) => grace,
-            Ok(Heard::Nothing) => return,
+        let grace = match control::receive(control) {
+            Ok(Received::Message(Control::End { grace }, _)) => grace,
+            Ok(Received::Nothing) => return,
             // It let go, or says what nobody understands.
             Ok(_) | Err(_) => {
                 self.control = None;
@@ -262,7 +215,7 @@ impl Keeper {
         self.deadline = Some(self.deadline.map_or(deadline, |before| before.min(deadline)));
         if !asked_before && !grace.is_zero() {
             // What cannot be asked is killed when the grace is over.
-            let _ = self.hunt.ask();
+            let _ = self.kill_tree.terminate();
         }
     }
 
@@ -272,8 +225,8 @@ impl Keeper {
         while is_left {
             // At once, as far as it goes: what has left it is hunted.
             self.cgroup.iter().for_each(Cgroup::kill);
-            let struck = self.hunt.strike().and_then(|count| {
-                self.hunt.wait(true, Instant::now() + STRIKE_TIME)?;
+            let struck = self.kill_tree.kill().and_then(|count| {
+                self.kill_tree.wait(true, Instant::now() + STRIKE_TIME)?;
                 Ok(count)
             });
             is_left = self.reap();
@@ -290,7 +243,7 @@ impl Keeper {
         self.cgroup.iter().for_each(Cgroup::remove);
         if let (Some(control), Some(exit)) = (&self.control, self.exit) {
             // Nobody is left who wants to know.
-            let _ = wire::tell(control, Word::Ended { exit }, &[]);
+            let _ = control::send(control, Control::Ended { exit }, &[]);
         }
         sys::leave(0)
     }

@@ -1,0 +1,9 @@
+//! What users hold: processes, threads, groups and channels, and functions that need none of these.
+
+pub(crate) mod by_pid;
+pub(crate) mod channel;
+pub(crate) mod group;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod restart;
+pub(crate) mod thread;

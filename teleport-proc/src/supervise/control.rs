@@ -1,0 +1,135 @@
+//! The few things that owner, zygote and reapers tell each other.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sys::{self, Exit, MESSAGE_BYTES, Received};
+
+/// One thing that is told. Which of them a socket carries depends on whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Zygote to owner: it has started.
+    Ready,
+    /// Zygote to owner: it cannot start anything, as it has so many threads.
+    Threads { count: u32 },
+    /// Owner to zygote, with descriptors: start a process.
+    Start,
+    /// Reaper to owner: the process has started.
+    Started { pid: i32 },
+    /// Zygote or reaper to owner: it could not be started.
+    Failed { step: Step, errno: i32 },
+    /// Owner to reaper: end it all; after this time, by force.
+    End { grace: Duration },
+    /// Reaper to owner: the process has ended like this, and nothing that it started is left.
+    Ended { exit: Exit },
+}
+
+/// What was to be done when starting a process failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Receive,
+    Reaper,
+    Fork,
+    Execute,
+}
+
+impl Step {
+    const ALL: [Step; 4] = [Step::Receive, Step::Reaper, Step::Fork, Step::Execute];
+
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Step::Receive => "the zygote process cannot take the request",
+            Step::Reaper => "the reaper of the process cannot be set up",
+            Step::Fork => "no process can be made",
+            Step::Execute => "the program cannot be executed again",
+        }
+    }
+}
+
+impl Control {
+    fn encode(self) -> [u8; MESSAGE_BYTES] {
+        let (kind, a, b): (u32, i32, u64) = match self {
+            Control::Ready => (1, 0, 0),
+            Control::Start => (2, 0, 0),
+            Control::Started { pid } => (3, pid, 0),
+            Control::Failed { step, errno } => (4, errno, step as u64),
+            Control::End { grace } => (5, 0, grace.as_millis().try_into().unwrap_or(u64::MAX)),
+            Control::Ended { exit: Exit::Code(code) } => (6, code, 0),
+            Control::Ended { exit: Exit::Signal(signal) } => (7, signal, 0),
+            Control::Threads { count } => (8, 0, count.into()),
+        };
+        let mut message = [0; MESSAGE_BYTES];
+        message[..4].copy_from_slice(&kind.to_le_bytes());
+        message[4..8].copy_from_slice(&a.to_le_bytes());
+        message[8..].copy_from_slice(&b.to_le_bytes());
+        message
+    }
+
+    fn decode(message: [u8; MESSAGE_BYTES]) -> Option<Control> {
+        let part = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| message[at + i]));
+        let (a, b) = (part(4) as i32, u64::from(part(8)) | u64::from(part(12)) << 32);
+        Some(match part(0) {
+            1 => Control::Ready,
+            2 => Control::Start,
+            3 => Control::Started { pid: a },
+            4 => Control::Failed { step: *Step::ALL.get(usize::try_from(b).ok()?)?, errno: a },
+            5 => Control::End { grace: Duration::from_millis(b) },
+            6 => Control::Ended { exit: Exit::Code(a) },
+            7 => Control::Ended { exit: Exit::Signal(a) },
+            8 => Control::Threads { count: u32::try_from(b).ok()? },
+            _ => return None,
+        })
+    }
+}
+
+/// Sends a message, without waiting.
+pub(crate) fn send(socket: &OwnedFd, message: Control, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    sys::send(socket, &message.encode(), fds)
+}
+
+/// Takes the next message, without waiting.
+pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<Control>> {
+    Ok(match sys::receive(socket)? {
+        Received::Message(bytes, fds) => {
+            Received::Message(Control::decode(bytes).ok_or(io::ErrorKind::InvalidData)?, fds)
+        }
+        Received::Nothing => Received::Nothing,
+        Received::Closed => Received::Closed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_as_they_were_told() {
+        let (a, b) = sys::pair().unwrap();
+        let words = [
+            Control::Ready,
+            Control::Threads { count: 3 },
+            Control::Started { pid: 42 },
+            Control::Failed { step: Step::Execute, errno: 2 },
+            Control::End { grace: Duration::from_millis(1 << 40) },
+            Control::Ended { exit: Exit::Code(-1) },
+            Control::Ended { exit: Exit::Signal(9) },
+        ];
+        for word in words {
+            send(&a, word, &[]).unwrap();
+            assert!(matches!(receive(&b).unwrap(), Received::Message(heard, _) if heard == word));
+        }
+        assert!(matches!(receive(&b).unwrap(), Received::Nothing));
+        send(&a, Control::End { grace: Duration::MAX }, &[]).unwrap();
+        let longest = Duration::from_millis(u64::MAX);
+        assert!(
+            matches!(receive(&b).unwrap(), Received::Message(Control::End { grace }, _) if grace == longest)
+        );
+        let (read, write) = sys::pipe().unwrap();
+        use std::os::fd::AsFd;
+        send(&a, Control::Start, &[read.as_fd(), write.as_fd()]).unwrap();
+        assert!(matches!(receive(&b).unwrap(), Received::Message(Control::Start, fds) if fds.len() == 2));
+        drop(a);
+        assert!(matches!(receive(&b).unwrap(), Received::Closed));
+    }
+}
