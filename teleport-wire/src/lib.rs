@@ -6,8 +6,8 @@
 //!
 //! The wire format, described in `FORMAT.md` of this crate: a tree becomes a [`Message`], metadata and borrowed
 //! payload behind frame [`Header`]s; received metadata becomes a [`Signature`], which says how much memory the payload
-//! takes and where it belongs, and makes a tree on that memory. [`Stacked`] puts many messages of one signature into one
-//! memory, as arrays with one more axis, and [`StackedResult`] sends such a tree row by row.
+//! takes and where it belongs, and makes a tree on that memory. [`BatchLayout`] puts many messages of one signature into one
+//! memory, as arrays with one more axis, and [`BatchResult`] sends such a tree row by row.
 //!
 //! Nothing here opens a socket, reads a clock or starts a thread.
 //!
@@ -32,92 +32,63 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("teleport-wire sends array memory as it is, which must be little-endian");
 
-// ---- Data model ------------------------------------------------------------------------------------------------
-mod array;
-#[allow(unsafe_code, reason = "the counted memory behind arrays; each block carries its proof")]
-mod buffer;
-mod convert;
-#[cfg(feature = "derive")]
-mod derive;
-mod dtype;
-#[allow(unsafe_code, reason = "`Complex` is plain old data; bytemuck's derive would add two crates for it")]
-mod element;
-mod macros;
-mod rpc;
-mod shape;
-#[allow(unsafe_code, reason = "UTF-8 is checked once, when a `Text` is made")]
-mod text;
-mod tree;
+mod format;
+mod layout;
+mod model;
 
-pub use array::{Array, ArrayError};
-pub use buffer::Buffer;
-pub use convert::{FromTree, IntoTree};
+pub use model::array::Array;
+pub use model::array::error::ArrayError;
+pub use model::buffer::Buffer;
+pub use model::convert::{FromTree, IntoTree};
 #[cfg(feature = "derive")]
 #[doc(inline)]
-pub use derive::{FromTree, IntoTree};
-pub use dtype::{DType, ParseDTypeError, TimeBase, TimeUnit};
-pub use element::{Complex, Element};
-pub use rpc::Rpc;
-pub use shape::Shape;
-pub use text::Text;
-pub use tree::{Dict, Key, Step, Structure, Tree, TreeError, TreePath};
+pub use model::derive::{FromTree, IntoTree};
+pub use model::dtype::numpy::ParseDTypeError;
+pub use model::dtype::{DType, TimeBase, TimeUnit};
+pub use model::element::{Complex, Element};
+pub use model::quick_hash::{QuickHash, QuickHasher};
+pub use model::rpc::Rpc;
+pub use model::shape::Shape;
+pub use model::text::Text;
+pub use model::tree::Tree;
+pub use model::tree::dict::Dict;
+pub use model::tree::error::{TreeError, TreePath};
+pub use model::tree::key::{Key, Step};
+pub use model::tree::ops::Structure;
+
+pub use format::checksum::checksum;
+pub use format::decode_error::DecodeError;
+pub use format::decoder::{Decoder, Sink};
+pub use format::encode_error::EncodeError;
+pub use format::error_kind::{ErrorKind, Ran, RemoteError};
+pub use format::frames::{
+    Block, CallAnswer, CallState, Goodbye, Resume, ResumeAnswer, Stretch, decode_ids, encode_frame,
+    encode_ids,
+};
+pub use format::header::{FrameHeader, Header, Kind};
+pub use format::hello::{Hello, Id128};
+pub use format::limits::{
+    LEAF_ALIGNMENT, Limits, MAX_AUTH_BYTES, MAX_BACKTRACE_BYTES, MAX_CHUNK_BYTES, MAX_CODE_BYTES, MAX_DEPTH,
+    MAX_ERROR_BYTES, MAX_IDS, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK, MAX_REASON_BYTES,
+};
+pub use format::message::{CallHead, CallMetadata, Message, ResultMetadata};
+pub use format::order::Order;
+pub use format::preface::{FirstBytes, Preface, PrefaceError, VERSION};
+pub use format::signature::{Leaf, LeafKind, Run, Signature};
+
+pub use layout::batch::BatchLayout;
+pub use layout::batch_result::BatchResult;
 
 #[doc(hidden)]
 pub mod __private {
     //! What the macros expand to; no part of the public interface.
     #[cfg(feature = "derive")]
-    pub use crate::derive::{
+    pub use crate::model::derive::{
         entries, field, field_or_default, item, items, unwrapped_into_tree, wrapped_from_tree,
     };
-    pub use crate::macros::{Literal, LiteralIntoTree, empty_list};
+    pub use crate::model::macros::{Literal, LiteralIntoTree, empty_list};
 }
-// ---- End of data model -----------------------------------------------------------------------------------------
-
-// ---- Wire format -----------------------------------------------------------------------------------------------
-mod bytes;
-#[allow(unsafe_code, reason = "the processor's own instruction, where it was found to have it")]
-mod checksum;
-mod decode_error;
-mod decoder;
-mod dtype_code;
-mod encode;
-mod encode_error;
-mod error_kind;
-mod frames;
-mod header;
-mod hello;
-mod limits;
-mod message;
-mod order;
-mod preface;
-mod quick_hash;
-mod reader;
-mod signature;
-mod stacked_result;
-
-pub use checksum::checksum;
-pub use decode_error::DecodeError;
-pub use decoder::{Decoder, Sink};
-pub use encode_error::EncodeError;
-pub use error_kind::{ErrorKind, Ran, RemoteError};
-pub use frames::{
-    Block, CallAnswer, CallState, Goodbye, Resume, ResumeAnswer, Stretch, decode_ids, encode_frame,
-    encode_ids,
-};
-pub use header::{FrameHeader, Header, Kind};
-pub use hello::{Hello, Id128};
-pub use limits::{
-    LEAF_ALIGNMENT, Limits, MAX_AUTH_BYTES, MAX_BACKTRACE_BYTES, MAX_CHUNK_BYTES, MAX_CODE_BYTES, MAX_DEPTH,
-    MAX_ERROR_BYTES, MAX_IDS, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK, MAX_REASON_BYTES,
-};
-pub use message::{CallHead, CallMetadata, Message, ResultMetadata};
-pub use order::Order;
-pub use preface::{FirstBytes, Preface, PrefaceError, VERSION};
-pub use quick_hash::{QuickHash, QuickHasher};
-pub use signature::{Leaf, LeafKind, Run, Signature, Stacked};
-pub use stacked_result::StackedResult;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-// ---- End of wire format ----------------------------------------------------------------------------------------

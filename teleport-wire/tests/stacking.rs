@@ -11,7 +11,7 @@ use common::{array, same_with_order, trees, trees_of_arrays};
 use proptest::prelude::*;
 use receiver::{decode, parts, payload};
 use teleport_wire::{
-    Array, Buffer, DType, EncodeError, Limits, Message, Order, Signature, Stacked, StackedResult, Tree,
+    Array, BatchLayout, BatchResult, Buffer, DType, EncodeError, Limits, Message, Order, Signature, Tree,
     TreeError, tree,
 };
 
@@ -29,15 +29,15 @@ fn result(tree: &Tree) -> Message {
     Message::result(tree, &Limits::default()).unwrap()
 }
 
-fn layout(message: &Message, capacity: usize) -> (Stacked, Order) {
+fn layout(message: &Message, capacity: usize) -> (BatchLayout, Order) {
     let (signature, order) = parts(message);
     let signature = Arc::new(Signature::decode(signature, &Limits::default()).unwrap());
     let order = Order::decode(order, &signature).unwrap();
-    (Stacked::new(signature, capacity).unwrap(), order)
+    (BatchLayout::new(signature, capacity).unwrap(), order)
 }
 
 /// Receives a message's payload as row `row`.
-fn receive(stacked: &Stacked, memory: &mut Buffer, row: usize, message: &Message) {
+fn receive(stacked: &BatchLayout, memory: &mut Buffer, row: usize, message: &Message) {
     let payload = payload(message);
     let mut next = 0;
     for leaf in 0..stacked.leaves() {
@@ -51,7 +51,7 @@ fn receive(stacked: &Stacked, memory: &mut Buffer, row: usize, message: &Message
 
 #[track_caller]
 fn check_result(tree: &Tree, rows: usize, text: &str) {
-    assert_eq!(StackedResult::new(tree, rows).unwrap_err().to_string(), text);
+    assert_eq!(BatchResult::new(tree, rows).unwrap_err().to_string(), text);
 }
 
 proptest! {
@@ -105,7 +105,7 @@ proptest! {
     fn results_go_row_by_row_without_a_copy(tree in trees_of_arrays(), rows in 1..5usize, seed: u64) {
         let trees: Vec<Tree> = (0..rows).map(|row| refilled(&tree, seed.wrapping_add(row as u64 * 1000))).collect();
         let stack = Tree::stack(&trees).unwrap();
-        let stacked = StackedResult::new(&stack, rows).unwrap();
+        let stacked = BatchResult::new(&stack, rows).unwrap();
         let memory: Vec<_> = stack.leaves().map(|leaf| leaf.as_array().unwrap().as_bytes().as_ptr_range()).collect();
         for (row, expected) in trees.iter().enumerate() {
             let message = stacked.row(row, &Limits::default()).unwrap();
@@ -127,7 +127,7 @@ proptest! {
         let stacked = signature.check_stackable();
         let odd = |leaf: &Tree| leaf.as_array().is_none();
         prop_assert_eq!(stacked.is_err(), tree.leaves().any(odd));
-        prop_assert_eq!(Stacked::new(signature.clone(), 2).is_some(), stacked.is_ok());
+        prop_assert_eq!(BatchLayout::new(signature.clone(), 2).is_some(), stacked.is_ok());
     }
 }
 
@@ -162,13 +162,13 @@ fn scalars_become_a_row_each() {
 fn layouts_past_the_address_space_are_refused() {
     let large = result(&Array::zeros::<u8>([1 << 20]).into());
     let signature = Arc::new(Signature::decode(parts(&large).0, &Limits::default()).unwrap());
-    assert!(Stacked::new(signature.clone(), usize::MAX >> 20).is_none());
-    assert!(Stacked::new(signature.clone(), usize::MAX).is_none());
-    assert!(Stacked::new(signature, 1 << 40).is_some(), "it is only reckoned with");
+    assert!(BatchLayout::new(signature.clone(), usize::MAX >> 20).is_none());
+    assert!(BatchLayout::new(signature.clone(), usize::MAX).is_none());
+    assert!(BatchLayout::new(signature, 1 << 40).is_some(), "it is only reckoned with");
     let empty = result(&Array::zeros_of(DType::F64, [1 << 30, 0]).into());
     let signature = Arc::new(Signature::decode(parts(&empty).0, &Limits::default()).unwrap());
     assert!(
-        Stacked::new(signature, usize::MAX >> 20).is_none(),
+        BatchLayout::new(signature, usize::MAX >> 20).is_none(),
         "an array without bytes has an absurd shape too"
     );
 }
@@ -186,19 +186,19 @@ fn results_of_another_size_say_what_is_wrong() {
 
 #[test]
 fn nulls_go_to_every_row() {
-    let result = StackedResult::new(&tree!([null, {"a": null}]), 2).unwrap();
+    let result = BatchResult::new(&tree!([null, {"a": null}]), 2).unwrap();
     for row in 0..result.rows() {
         let message = result.row(row, &Limits::default()).unwrap();
         let (signature, order) = parts(&message);
         let received = decode(signature, order, &[], &Limits::default()).unwrap();
         assert_eq!(received, tree!([null, {"a": null}]));
     }
-    assert_eq!(StackedResult::new(&Array::zeros::<u8>([0, 4]).into(), 0).unwrap().rows(), 0);
+    assert_eq!(BatchResult::new(&Array::zeros::<u8>([0, 4]).into(), 0).unwrap().rows(), 0);
 }
 
 #[test]
 fn each_receiver_has_its_limits() {
-    let result = StackedResult::new(&Array::zeros::<u8>([2, 1000]).into(), 2).unwrap();
+    let result = BatchResult::new(&Array::zeros::<u8>([2, 1000]).into(), 2).unwrap();
     let small = Limits { max_message_bytes: 999, ..Limits::default() };
     for _ in 0..2 {
         let error = result.row(1, &small).unwrap_err();

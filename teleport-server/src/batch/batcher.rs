@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use teleport_transport::wire::{ErrorKind, Order, QuickHash, Ran, RemoteError, Signature, Stacked};
+use teleport_transport::wire::{BatchLayout, ErrorKind, Order, QuickHash, Ran, RemoteError, Signature};
 use teleport_transport::{Budget, Charge, Lent, Row, Rows, Slab, Ticket};
 
 use crate::api::batch_options::Plan;
@@ -65,7 +65,7 @@ pub(crate) struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct Kind {
     pub(crate) group: GroupId,
-    pub(crate) stacked: Arc<Stacked>,
+    pub(crate) stacked: Arc<BatchLayout>,
 }
 
 #[derive(Debug)]

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::Pool;
-use teleport_transport::wire::{
-    Buffer, ErrorKind, Message, Ran, RemoteError, StackedResult, Tree, TreeError,
-};
+use teleport_transport::wire::{BatchResult, Buffer, ErrorKind, Message, Ran, RemoteError, Tree, TreeError};
 
 use crate::api::context::Context;
 use crate::api::error::failed;
@@ -107,7 +105,7 @@ impl Run<'_> {
             Err(panic) => return self.fail(panic.remote()),
         };
         let BatchCalls { calls, padded } = &**self.calls;
-        let result = match StackedResult::new(&reply, *padded) {
+        let result = match BatchResult::new(&reply, *padded) {
             Ok(result) => result,
             Err(error) => return self.fail(self.bad_result(&error)),
         };

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use teleport_transport::wire::{ErrorKind, Ran, RemoteError, Signature, Stacked};
+use teleport_transport::wire::{BatchLayout, ErrorKind, Ran, RemoteError, Signature};
 use teleport_transport::{Pages, Pool, RowMemory, Slab};
 
 use crate::batch::batcher::{Batcher, Inner, Kind, OpenSlab, overloaded};
@@ -54,7 +54,7 @@ impl Batcher {
             return Err(overloaded(text));
         }
         let rows = self.rows_of(signature)?;
-        let stacked = Stacked::new(signature.clone(), rows).ok_or_else(|| {
+        let stacked = BatchLayout::new(signature.clone(), rows).ok_or_else(|| {
             let text = format!("{rows} rows of these arguments are more than any memory holds");
             RemoteError::new(ErrorKind::TooLarge, Ran::No, text)
         })?;

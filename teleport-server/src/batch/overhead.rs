@@ -4,7 +4,7 @@
 //! stay taken when their call goes, until another sits there: that is charged whatever is in use. Charges that are no longer due
 //! are the caller's to drop, without a lock: they may have others granted.
 
-use teleport_transport::wire::Stacked;
+use teleport_transport::wire::BatchLayout;
 use teleport_transport::{Budget, Charge, Pages};
 
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub(crate) struct Overhead {
 
 impl Overhead {
     /// What is to be charged when a slab is opened: for a call that has paid for its row.
-    pub(crate) fn first_charge(stacked: &Stacked, pages: Pages) -> u64 {
+    pub(crate) fn first_charge(stacked: &BatchLayout, pages: Pages) -> u64 {
         pages.first_bytes(stacked).saturating_sub(stacked.row_bytes())
     }
 
     /// Of a slab that is opened with this charge, so much of it past the bound.
     pub(crate) fn new(
-        stacked: &Stacked,
+        stacked: &BatchLayout,
         pages: Pages,
         budget: &Budget,
         charge: Charge,
@@ -101,7 +101,7 @@ mod tests {
         let message = Message::result(&row, &Limits::default()).unwrap();
         let metadata = ResultMetadata::decode(&message.metadata).unwrap();
         let signature = Signature::decode(metadata.signature, &Limits::default()).unwrap();
-        let stacked = Stacked::new(Arc::new(signature), rows).unwrap();
+        let stacked = BatchLayout::new(Arc::new(signature), rows).unwrap();
         let budget = Budget::new(u64::MAX);
         let charge = budget.charge_anyway(Overhead::first_charge(&stacked, pages));
         (Overhead::new(&stacked, pages, &budget, charge, 0), budget)

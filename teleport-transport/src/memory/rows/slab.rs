@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use teleport_wire::{Buffer, Order, Stacked, Tree};
+use teleport_wire::{BatchLayout, Buffer, Order, Tree};
 
 use super::sync::{AtomicBool, Ordering, Uses};
 use crate::memory::pool::{MemoryError, Pool};
@@ -24,13 +24,13 @@ use crate::sys::{HUGE_PAGE_BYTES, SMALL_PAGE_BYTES};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use teleport_transport::wire::{Limits, Message, Order, ResultMetadata, Signature, Stacked, tree};
+/// use teleport_transport::wire::{Limits, Message, Order, ResultMetadata, Signature, BatchLayout, tree};
 /// use teleport_transport::{Pages, Pool, Slab};
 ///
 /// let message = Message::result(&tree!({"id": 7}), &Limits::default())?;
 /// let metadata = ResultMetadata::decode(&message.metadata)?;
 /// let signature = Arc::new(Signature::decode(metadata.signature, &Limits::default())?);
-/// let stacked = Arc::new(Stacked::new(signature, 32).ok_or("too large")?);
+/// let stacked = Arc::new(BatchLayout::new(signature, 32).ok_or("too large")?);
 ///
 /// let slab = Slab::new(stacked, Pool::global(), Pages::Usual)?;
 /// for id in 0..3u8 {
@@ -58,7 +58,7 @@ pub enum Pages {
 
 impl Pages {
     /// What the first row of a slab takes of the system's memory, if there is a page for each of its arrays.
-    pub fn first_bytes(self, stacked: &Stacked) -> u64 {
+    pub fn first_bytes(self, stacked: &BatchLayout) -> u64 {
         let page_bytes = match self {
             Pages::Usual => HUGE_PAGE_BYTES,
             Pages::Small => SMALL_PAGE_BYTES,
@@ -78,7 +78,7 @@ pub struct RowMemory {
 }
 
 struct Shared {
-    stacked: Arc<Stacked>,
+    stacked: Arc<BatchLayout>,
     /// Whether a row is claimed. Set and read with `Acquire`, which pairs with the `Release` of who gave it back: all
     /// that was written to the row is there for the next.
     claimed: Box<[AtomicBool]>,
@@ -100,7 +100,7 @@ impl Slab {
     ///
     /// # Errors
     /// [`MemoryError`] when the system refuses.
-    pub fn new(stacked: Arc<Stacked>, pool: &Pool, pages: Pages) -> Result<Slab, MemoryError> {
+    pub fn new(stacked: Arc<BatchLayout>, pool: &Pool, pages: Pages) -> Result<Slab, MemoryError> {
         let mut memory = match pages {
             Pages::Usual => pool.alloc(stacked.memory_bytes())?,
             Pages::Small => pool.alloc_sparse(stacked.memory_bytes())?,
@@ -113,7 +113,7 @@ impl Slab {
     }
 
     /// Where rows lie.
-    pub fn stacked(&self) -> &Arc<Stacked> {
+    pub fn stacked(&self) -> &Arc<BatchLayout> {
         &self.shared.stacked
     }
 
@@ -166,7 +166,7 @@ impl RowMemory {
     }
 
     /// Where rows of its slab lie.
-    pub fn stacked(&self) -> &Arc<Stacked> {
+    pub fn stacked(&self) -> &Arc<BatchLayout> {
         &self.shared.stacked
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use teleport_wire::{Array, Buffer, DType, Limits, Message, Order, ResultMetadata, Signature, Stacked, Tree};
+use teleport_wire::{
+    Array, BatchLayout, Buffer, DType, Limits, Message, Order, ResultMetadata, Signature, Tree,
+};
 
 use super::*;
 use crate::memory::pool::Pool;
@@ -37,14 +39,14 @@ fn payload(tree: &Tree) -> Vec<u8> {
     message.payload.iter().flat_map(|buffer| buffer.to_vec()).collect()
 }
 
-fn stacked(lengths: &[usize], capacity: usize) -> Arc<Stacked> {
+fn stacked(lengths: &[usize], capacity: usize) -> Arc<BatchLayout> {
     let message = Message::result(&tree(lengths, || 0), &Limits::default()).expect("it is small");
     let metadata = ResultMetadata::decode(&message.metadata).expect("it was encoded");
     let signature = Signature::decode(metadata.signature, &Limits::default()).expect("it was encoded");
-    Arc::new(Stacked::new(Arc::new(signature), capacity).expect("it is small"))
+    Arc::new(BatchLayout::new(Arc::new(signature), capacity).expect("it is small"))
 }
 
-fn slab(stacked: &Arc<Stacked>) -> Slab {
+fn slab(stacked: &Arc<BatchLayout>) -> Slab {
     let slab = Slab::new(stacked.clone(), &Pool::new(1 << 20), Pages::Usual).expect("there is memory");
     // What a user must never see.
     for row in 0..stacked.capacity() {

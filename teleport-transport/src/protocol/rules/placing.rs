@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::IoSliceMut;
 
 use parking_lot::Mutex;
-use teleport_wire::{Order, Signature, Stacked, tree};
+use teleport_wire::{BatchLayout, Order, Signature, tree};
 
 use super::*;
 use crate::memory::pool::Pool;
@@ -64,7 +64,7 @@ impl Gate for Above {
 }
 
 fn new_slab(signature: &Arc<Signature>) -> Slab {
-    let stacked = Stacked::new(signature.clone(), ROWS).expect("it is small");
+    let stacked = BatchLayout::new(signature.clone(), ROWS).expect("it is small");
     Slab::new(Arc::new(stacked), &Pool::new(0), Pages::Usual).expect("there is memory")
 }
 

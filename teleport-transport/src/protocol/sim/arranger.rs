@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use teleport_wire::{ErrorKind, Order, Ran, RemoteError, Signature, Stacked, Tree};
+use teleport_wire::{BatchLayout, ErrorKind, Order, Ran, RemoteError, Signature, Tree};
 
 use super::super::*;
 use super::invariants::Invariant;
@@ -89,7 +89,7 @@ impl Rows for Arranger {
 }
 
 fn new_slab(signature: &Arc<Signature>, rows: usize) -> Slab {
-    let stacked = Stacked::new(signature.clone(), rows).expect("it is small");
+    let stacked = BatchLayout::new(signature.clone(), rows).expect("it is small");
     Slab::new(Arc::new(stacked), Pool::global(), Pages::Usual).expect("there is memory")
 }
 

@@ -1,0 +1,268 @@
+//! Cuts a stream of bytes into frames, in whatever pieces the bytes arrive.
+//!
+//! Flow: [`Decoder::feed`] takes bytes that were read; whole frames and the starts of data chunks go to a [`Sink`].
+//! While a chunk is open, its owner may read the next [`Decoder::chunk_remaining`] bytes straight into their final
+//! memory and report them with [`Decoder::advance`]; those bytes never pass through here.
+//!
+//! Never touches a socket, knows which frames are legal now, or copies payload. Bound: what is kept between two calls is
+//! at most one frame's body, which grows with the bytes that have arrived and never past `max_metadata_bytes`.
+//! A stream that was refused stays refused.
+
+use crate::format::header::{FrameHeader, Header, Kind};
+use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};
+
+/// Receives what a [`Decoder`] finds, in the order of the stream.
+pub trait Sink {
+    /// Why a sink refuses a frame; ends the stream.
+    type Error: From<DecodeError>;
+
+    /// The peer's preface arrived and is one of this version.
+    fn preface(&mut self) -> Result<(), Self::Error>;
+
+    /// The header of a frame of any kind except data: a sink may refuse it before its body is collected.
+    fn header(&mut self, _header: &Header) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// A whole frame of any kind except data; its checksums hold and its length is within the limits.
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
+
+    /// A data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
+    fn begin_chunk(&mut self, header: &Header) -> Result<(), Self::Error>;
+
+    /// The next bytes of the open chunk, to be copied to where they belong.
+    fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// The open chunk is complete.
+    fn end_chunk(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Where in the stream the next byte stands.
+#[derive(Debug)]
+enum State {
+    Preface,
+    Header,
+    /// Collecting the body of a frame in `Decoder::body`.
+    Body(Header),
+    /// Dropping the body of a frame that an older peer may skip.
+    Skip(u64),
+    /// Inside a data chunk; so many bytes are still to come, never 0.
+    Chunk(usize),
+    Refused,
+}
+
+/// The receiving half of the format: bytes in, frames out.
+///
+/// ```
+/// use teleport_wire::{DecodeError, Decoder, Header, Kind, Limits, Preface, Sink};
+///
+/// struct Print;
+/// impl Sink for Print {
+///     type Error = DecodeError;
+///     fn preface(&mut self) -> Result<(), DecodeError> { Ok(()) }
+///     fn frame(&mut self, header: &Header, _body: &[u8]) -> Result<(), DecodeError> {
+///         assert_eq!((header.kind, header.id), (Kind::Ping, 7));
+///         Ok(())
+///     }
+///     fn begin_chunk(&mut self, _: &Header) -> Result<(), DecodeError> { Ok(()) }
+///     fn chunk_bytes(&mut self, _: &[u8]) -> Result<(), DecodeError> { Ok(()) }
+///     fn end_chunk(&mut self) -> Result<(), DecodeError> { Ok(()) }
+/// }
+///
+/// let mut stream = Preface::BYTES.to_vec();
+/// stream.extend(Header::empty(Kind::Ping, 7).encode());
+/// let mut decoder = Decoder::new(&Limits::default());
+/// for byte in stream {
+///     decoder.feed(&[byte], &mut Print)?; // any split gives the same frames
+/// }
+/// # Ok::<(), DecodeError>(())
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    state: State,
+    limits: Limits,
+    /// The start of a preface or header whose rest has not arrived; `partial_bytes` of it are filled.
+    partial: [u8; Header::BYTES],
+    partial_bytes: usize,
+    /// Invariant: empty unless the state is `Body`.
+    body: Vec<u8>,
+}
+
+/// Bodies of up to so many bytes keep their buffer for the next frame; an idle connection holds no more.
+const KEPT_BODY_BYTES: usize = 1024;
+
+impl Decoder {
+    /// A decoder at the start of a stream; it refuses bodies past `limits.max_metadata_bytes`.
+    pub fn new(limits: &Limits) -> Decoder {
+        Decoder {
+            state: State::Preface,
+            limits: *limits,
+            partial: [0; Header::BYTES],
+            partial_bytes: 0,
+            body: Vec::new(),
+        }
+    }
+
+    /// Bytes of the open data chunk that have not arrived, or 0 outside of a chunk.
+    pub fn chunk_remaining(&self) -> usize {
+        match self.state {
+            State::Chunk(remaining) => remaining,
+            _ => 0,
+        }
+    }
+
+    /// Bytes that the next frame's header lacks, or 0 where something else comes next.
+    pub fn header_remaining(&self) -> usize {
+        match self.state {
+            State::Header => Header::BYTES - self.partial_bytes,
+            _ => 0,
+        }
+    }
+
+    /// Bytes of an unfinished frame's body that are kept until its rest has come.
+    pub fn collected_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Takes note of `bytes` bytes of the open chunk that were read straight into their memory.
+    ///
+    /// # Panics
+    /// If the open chunk has fewer bytes left.
+    pub fn advance<S: Sink>(&mut self, bytes: usize, sink: &mut S) -> Result<(), S::Error> {
+        let State::Chunk(remaining) = &mut self.state else {
+            assert_eq!(bytes, 0, "bytes of a chunk, but none is open");
+            return Ok(());
+        };
+        assert!(bytes <= *remaining, "{bytes} bytes for a chunk that lacks {remaining}");
+        *remaining -= bytes;
+        if *remaining > 0 {
+            return Ok(());
+        }
+        self.state = State::Header;
+        let result = sink.end_chunk();
+        self.keep_refused(result)
+    }
+
+    /// Takes bytes as they came from the stream and hands every frame that they complete to `sink`.
+    ///
+    /// # Errors
+    /// What the format or the sink refuses. From then on every call fails with [`DecodeError::Refused`].
+    pub fn feed<S: Sink>(&mut self, bytes: &[u8], sink: &mut S) -> Result<(), S::Error> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let result = self.step(&mut rest, sink);
+            self.keep_refused(result)?;
+        }
+        Ok(())
+    }
+
+    fn keep_refused<E>(&mut self, result: Result<(), E>) -> Result<(), E> {
+        if result.is_err() {
+            self.state = State::Refused;
+            self.body = Vec::new();
+        }
+        result
+    }
+
+    /// Consumes at least one byte of `rest`, which is not empty, or fails.
+    fn step<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
+        match &mut self.state {
+            State::Refused => Err(DecodeError::Refused.into()),
+            State::Preface => self.preface(rest, sink),
+            State::Header => self.header(rest, sink),
+            State::Body(_) => self.body(rest, sink),
+            State::Skip(remaining) => {
+                let taken = rest.len().min(usize::try_from(*remaining).unwrap_or(usize::MAX));
+                *rest = &rest[taken..];
+                *remaining -= taken as u64;
+                if *remaining == 0 {
+                    self.state = State::Header;
+                }
+                Ok(())
+            }
+            State::Chunk(remaining) => {
+                let taken = rest.len().min(*remaining);
+                let (now, later) = rest.split_at(taken);
+                *rest = later;
+                sink.chunk_bytes(now)?;
+                self.advance(taken, sink)
+            }
+        }
+    }
+
+    /// Collects up to `whole` bytes in `partial`; true once they are there.
+    fn collect(&mut self, rest: &mut &[u8], whole: usize) -> bool {
+        let taken = rest.len().min(whole - self.partial_bytes);
+        self.partial[self.partial_bytes..self.partial_bytes + taken].copy_from_slice(&rest[..taken]);
+        self.partial_bytes += taken;
+        *rest = &rest[taken..];
+        self.partial_bytes == whole
+    }
+
+    fn preface<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
+        let whole = self.collect(rest, Preface::LENGTH);
+        // A stranger is refused at its first wrong byte: it may never send as many as a preface has.
+        Preface::check_prefix(&self.partial[..self.partial_bytes]).map_err(DecodeError::from)?;
+        if whole {
+            self.partial_bytes = 0;
+            self.state = State::Header;
+            sink.preface()?;
+        }
+        Ok(())
+    }
+
+    fn header<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
+        if !self.collect(rest, Header::BYTES) {
+            return Ok(());
+        }
+        self.partial_bytes = 0;
+        let header = match Header::decode(&self.partial, &self.limits)? {
+            FrameHeader::Known(header) => header,
+            FrameHeader::Skip { length } => {
+                self.state = if length == 0 { State::Header } else { State::Skip(length) };
+                return Ok(());
+            }
+        };
+        if header.kind == Kind::Data {
+            sink.begin_chunk(&header)?;
+            // `Header::decode` refuses data of no bytes, and of more than a chunk.
+            self.state = State::Chunk(header.length as usize);
+            return Ok(());
+        }
+        sink.header(&header)?;
+        // The usual small frame lies whole in what was read: no copy of its body then.
+        let length = header.length as usize;
+        if rest.len() >= length {
+            let (body, later) = rest.split_at(length);
+            *rest = later;
+            header.check_body(body)?;
+            return sink.frame(&header, body);
+        }
+        self.state = State::Body(header);
+        Ok(())
+    }
+
+    fn body<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
+        let State::Body(header) = &self.state else { return Ok(()) };
+        let length = header.length as usize;
+        let taken = rest.len().min(length - self.body.len());
+        self.body.extend_from_slice(&rest[..taken]);
+        *rest = &rest[taken..];
+        if self.body.len() < length {
+            return Ok(());
+        }
+        let header = *header;
+        let mut body = std::mem::take(&mut self.body);
+        self.state = State::Header;
+        header.check_body(&body)?;
+        sink.frame(&header, &body)?;
+        if body.capacity() <= KEPT_BODY_BYTES {
+            body.clear();
+            self.body = body;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

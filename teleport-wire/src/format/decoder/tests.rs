@@ -1,0 +1,235 @@
+//! Streams in every split, refused ones, and bodies at the limits.
+
+use super::*;
+use crate::format::frames::encode_frame;
+
+/// What a sink was told. The bytes of a chunk are joined, however they came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Preface,
+    Frame(Header, Vec<u8>),
+    Chunk(Header, Vec<u8>),
+    ChunkEnd,
+}
+
+/// Refuses what its kind is told for the first time, if it has one.
+#[derive(Default)]
+struct Recorder {
+    told: Vec<Told>,
+    refuses: Option<Kind>,
+}
+
+impl Recorder {
+    fn judge(&self, kind: Kind) -> Result<(), DecodeError> {
+        if self.refuses == Some(kind) { Err(DecodeError::Zero { field: "test" }) } else { Ok(()) }
+    }
+}
+
+impl Sink for Recorder {
+    type Error = DecodeError;
+
+    fn preface(&mut self) -> Result<(), DecodeError> {
+        self.told.push(Told::Preface);
+        Ok(())
+    }
+
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+        self.told.push(Told::Frame(*header, body.to_vec()));
+        self.judge(header.kind)
+    }
+
+    fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
+        self.told.push(Told::Chunk(*header, Vec::new()));
+        self.judge(header.kind)
+    }
+
+    fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        assert!(!bytes.is_empty());
+        match self.told.last_mut() {
+            Some(Told::Chunk(_, all)) => all.extend_from_slice(bytes),
+            other => panic!("bytes of a chunk after {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), DecodeError> {
+        self.told.push(Told::ChunkEnd);
+        Ok(())
+    }
+}
+
+fn limits() -> Limits {
+    Limits { max_metadata_bytes: 1000, ..Limits::default() }
+}
+
+fn decode(stream: &[u8], piece_bytes: usize) -> (Vec<Told>, Result<(), DecodeError>) {
+    let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+    let result = stream.chunks(piece_bytes).try_for_each(|piece| decoder.feed(piece, &mut sink));
+    (sink.told, result)
+}
+
+/// The header with its checksum made right.
+fn sealed(change: impl FnOnce(&mut [u8; Header::BYTES])) -> Vec<u8> {
+    let mut bytes = Header::empty(Kind::Ping, 0).encode();
+    change(&mut bytes);
+    let crc = crate::checksum(0, &bytes[..28]);
+    bytes[28..].copy_from_slice(&crc.to_le_bytes());
+    bytes.to_vec()
+}
+
+/// A frame that this version does not know and may skip, with a body that no checksum fits.
+fn skippable(length: u64) -> Vec<u8> {
+    let mut frame = sealed(|header| {
+        header[0] = Header::SKIPPABLE | 9;
+        header[1] = 0xFF;
+        header[16..24].copy_from_slice(&length.to_le_bytes());
+    });
+    frame.resize(frame.len() + length as usize, 0xAA);
+    frame
+}
+
+fn data(id: u64, bytes: &[u8]) -> Vec<u8> {
+    [&Header::data(id, bytes.len() as u64, None).encode()[..], bytes].concat()
+}
+
+/// A stream with frames of every shape: empty, with a body, skipped, in chunks.
+fn stream() -> Vec<u8> {
+    [
+        &Preface::BYTES[..],
+        &encode_frame(Kind::Call, 1, &[7; 26]),
+        &data(1, b"chunk"),
+        &skippable(0),
+        &Header::empty(Kind::Ping, 2).encode(),
+        &skippable(70),
+        &encode_frame(Kind::Grant, 0, &[3; 16]),
+        &data(9, &[8; 300]),
+        &Header::empty(Kind::Pong, 3).encode(),
+    ]
+    .concat()
+}
+
+#[test]
+fn any_split_gives_the_same_frames() {
+    let stream = stream();
+    let whole = decode(&stream, stream.len());
+    assert_eq!(whole.1, Ok(()));
+    assert_eq!(whole.0.len(), 1 + 4 + 2 * 2);
+    assert!(whole.0.contains(&Told::Chunk(Header::data(1, 5, None), b"chunk".to_vec())));
+    for piece_bytes in 1..stream.len() {
+        assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
+    }
+    for end in 0..stream.len() {
+        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+        decoder.feed(&stream[..end], &mut sink).expect("nothing is wrong");
+        decoder.feed(&[], &mut sink).expect("nothing came");
+        decoder.feed(&stream[end..], &mut sink).expect("nothing is wrong");
+        assert_eq!(sink.told, whole.0, "cut at {end}");
+    }
+}
+
+#[test]
+fn bytes_of_a_chunk_may_be_read_elsewhere() {
+    let stream = stream();
+    let start = Preface::LENGTH + Header::BYTES + 26 + Header::BYTES;
+    for elsewhere in 0..=5 {
+        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+        decoder.feed(&stream[..start], &mut sink).expect("nothing is wrong");
+        assert_eq!(decoder.chunk_remaining(), 5);
+        for _ in 0..elsewhere {
+            decoder.advance(1, &mut sink).expect("nothing is wrong");
+        }
+        assert_eq!(decoder.chunk_remaining(), 5 - elsewhere);
+        decoder.advance(0, &mut sink).expect("nothing came");
+        decoder.feed(&stream[start + elsewhere..], &mut sink).expect("nothing is wrong");
+        let (mut expected, _) = decode(&stream, stream.len());
+        expected[2] = Told::Chunk(Header::data(1, 5, None), b"chunk"[elsewhere..].to_vec());
+        assert_eq!(sink.told, expected);
+    }
+}
+
+#[test]
+#[should_panic(expected = "6 bytes for a chunk that lacks 5")]
+fn more_than_the_chunk_cannot_have_been_read() {
+    let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+    decoder
+        .feed(&[&Preface::BYTES[..], &Header::data(1, 5, None).encode()].concat(), &mut sink)
+        .expect("it is legal");
+    let _ = decoder.advance(6, &mut sink);
+}
+
+#[test]
+fn a_refused_stream_stays_refused() {
+    let mut broken_body = encode_frame(Kind::Grant, 0, &[3; 16]);
+    broken_body[40] ^= 1;
+    let reserved = |header: &mut [u8; Header::BYTES]| (header[0], header[2]) = (Header::SKIPPABLE, 1);
+    for wrong in [vec![0; 32], broken_body, sealed(reserved), sealed(|header| header[0] = 99)] {
+        let stream = [&Preface::BYTES[..], &wrong, &Header::empty(Kind::Ping, 1).encode()].concat();
+        let whole = decode(&stream, stream.len());
+        assert!(whole.1.is_err());
+        assert_eq!(whole.0, [Told::Preface]);
+        for piece_bytes in 1..stream.len() {
+            assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
+        }
+        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+        decoder.feed(&stream, &mut sink).expect_err("it is wrong");
+        for _ in 0..2 {
+            let again = decoder.feed(&Header::empty(Kind::Ping, 1).encode(), &mut sink);
+            assert_eq!(again, Err(DecodeError::Refused));
+        }
+        assert_eq!(decoder.chunk_remaining(), 0);
+    }
+}
+
+#[test]
+fn what_the_sink_refuses_is_refused_for_good() {
+    for refuses in [Kind::Call, Kind::Data, Kind::Pong] {
+        let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
+        let mut decoder = Decoder::new(&limits());
+        assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Zero { field: "test" }));
+        let told = sink.told.len();
+        assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Refused));
+        assert_eq!((sink.told.len(), decoder.chunk_remaining()), (told, 0));
+    }
+}
+
+#[test]
+fn a_stranger_is_refused_at_its_first_wrong_byte() {
+    for at in 0..Preface::LENGTH {
+        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+        decoder.feed(&Preface::BYTES[..at], &mut sink).expect("so far it is right");
+        let refused = decoder.feed(&[!Preface::BYTES[at]], &mut sink);
+        assert!(matches!(refused, Err(DecodeError::Preface(_))), "{at}");
+        assert!(sink.told.is_empty());
+    }
+}
+
+#[test]
+fn bodies_are_taken_up_to_the_limit() {
+    let call = |bytes: usize| [&Preface::BYTES[..], &encode_frame(Kind::Call, 1, &vec![1; bytes])].concat();
+    let skip = |bytes: u64| [&Preface::BYTES[..], &skippable(bytes)].concat();
+    for piece_bytes in [1, 999, usize::MAX] {
+        assert!(matches!(&decode(&call(1000), piece_bytes).0[1], Told::Frame(_, body) if body.len() == 1000));
+        assert_eq!(decode(&skip(1000), piece_bytes), (vec![Told::Preface], Ok(())));
+        for stream in [call(1001), skip(1001)] {
+            let (_, result) = decode(&stream, piece_bytes);
+            assert!(matches!(result, Err(DecodeError::TooLarge { value: 1001, max: 1000, .. })));
+        }
+    }
+}
+
+#[test]
+fn memory_grows_with_what_has_come_and_is_let_go() {
+    let limits = Limits::default();
+    let (mut decoder, mut sink) = (Decoder::new(&limits), Recorder::default());
+    let body = vec![1; limits.max_metadata_bytes as usize];
+    let frame = encode_frame(Kind::Call, 1, &body);
+    decoder.feed(&Preface::BYTES, &mut sink).expect("it is right");
+    decoder.feed(&frame[..Header::BYTES + 100], &mut sink).expect("it is legal");
+    assert!(decoder.body.capacity() < 1000, "a promise costs nothing");
+    for piece in frame[Header::BYTES + 100..].chunks(4096) {
+        decoder.feed(piece, &mut sink).expect("it is legal");
+        assert!(decoder.body.capacity() <= 2 * body.len());
+    }
+    assert_eq!(sink.told.len(), 2);
+    assert!(decoder.body.capacity() <= KEPT_BODY_BYTES);
+}

@@ -1,0 +1,177 @@
+//! Writing a tree: its signature and order into metadata bytes, its leaves as borrowed memory.
+//!
+//! One pass for the signature, which also checks the receiver's limits, and one look at the keys before to
+//! know whether an order must be written. No payload is copied: a leaf's buffer is counted once more. Recursion
+//! is bounded by the receiver's depth.
+
+use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
+use crate::format::signature::{Layout, padded_bytes, tag};
+use crate::format::{dtype_code, encode_error::EncodeError};
+use crate::model::{array::Array, buffer::Buffer, tree::Tree, tree::dict::Dict};
+
+/// What a tree is on its way: the end of `metadata`, and the payload.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) metadata: Vec<u8>,
+    pub(crate) signature_bytes: u32,
+    pub(crate) order_bytes: u32,
+    pub(crate) payload: Vec<Buffer>,
+    pub(crate) layout: Layout,
+}
+
+/// Appends the signature and order of `tree` to `metadata`.
+pub(crate) fn encode(tree: &Tree, metadata: Vec<u8>, limits: &Limits) -> Result<Encoded, EncodeError> {
+    let start = metadata.len();
+    let max_depth = limits.max_depth.min(MAX_DEPTH);
+    let order = (!is_sorted(tree, max_depth)).then(Vec::new);
+    let payload = Vec::new();
+    let layout = Layout::default();
+    let mut encoder = Encoder { limits, max_depth, metadata, order, nodes: 0, payload, layout };
+    encoder.count_nodes(1)?;
+    encoder.node(tree, 0)?;
+    let Encoder { mut metadata, order, payload, layout, .. } = encoder;
+    let signature_bytes = (metadata.len() - start) as u32;
+    let order = order.unwrap_or_default();
+    metadata.extend_from_slice(&order);
+    check_metadata(metadata.len(), limits)?;
+    Ok(Encoded { metadata, signature_bytes, order_bytes: order.len() as u32, payload, layout })
+}
+
+/// Whether every dict's entries are in the order of their keys; what lies too deep is not looked at.
+fn is_sorted(tree: &Tree, depth_left: u32) -> bool {
+    let Some(inner) = depth_left.checked_sub(1) else { return true };
+    match tree {
+        Tree::List(list) => list.iter().all(|tree| is_sorted(tree, inner)),
+        Tree::Dict(dict) => dict.keys().is_sorted() && dict.iter().all(|(_, tree)| is_sorted(tree, inner)),
+        _ => true,
+    }
+}
+
+fn check_metadata(bytes: usize, limits: &Limits) -> Result<(), EncodeError> {
+    let (bytes, max_bytes) = (bytes as u64, u64::from(limits.max_metadata_bytes));
+    if bytes <= max_bytes { Ok(()) } else { Err(EncodeError::MetadataTooLarge { bytes, max_bytes }) }
+}
+
+struct Encoder<'a> {
+    limits: &'a Limits,
+    max_depth: u32,
+    metadata: Vec<u8>,
+    /// Bytes of the order, if one must be written.
+    order: Option<Vec<u8>>,
+    nodes: u64,
+    payload: Vec<Buffer>,
+    layout: Layout,
+}
+
+impl Encoder<'_> {
+    fn node(&mut self, tree: &Tree, depth: u32) -> Result<(), EncodeError> {
+        if depth > self.max_depth {
+            return Err(EncodeError::TooDeep { max_depth: self.max_depth });
+        }
+        match tree {
+            Tree::Null => self.metadata.push(tag::NULL),
+            Tree::Array(array) => self.array(array)?,
+            Tree::String(text) => self.sized(tag::STRING, text.buffer())?,
+            Tree::Bytes(bytes) => self.sized(tag::BYTES, bytes)?,
+            Tree::List(list) => {
+                self.counted(tag::LIST, list.len())?;
+                for tree in list {
+                    self.node(tree, depth + 1)?;
+                }
+            }
+            Tree::Dict(dict) => self.dict(dict, depth)?,
+        }
+        // Here, so that what is written past the limit is one node, whatever the tree.
+        check_metadata(self.metadata.len(), self.limits)
+    }
+
+    fn array(&mut self, array: &Array) -> Result<(), EncodeError> {
+        let shape = array.shape();
+        if shape.len() > MAX_RANK {
+            return Err(EncodeError::Rank { rank: shape.len(), max_rank: MAX_RANK });
+        }
+        self.check_message(padded_bytes(array.dtype(), shape))?;
+        self.metadata.extend_from_slice(&[tag::ARRAY, dtype_code::number(array.dtype()), shape.len() as u8]);
+        dtype_code::encode_parameters(array.dtype(), &mut self.metadata);
+        for size in shape {
+            self.metadata.extend_from_slice(&(*size as u64).to_le_bytes());
+        }
+        self.leaf(array.buffer())
+    }
+
+    fn sized(&mut self, tag: u8, bytes: &Buffer) -> Result<(), EncodeError> {
+        self.metadata.push(tag);
+        self.metadata.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.leaf(bytes)
+    }
+
+    fn leaf(&mut self, bytes: &Buffer) -> Result<(), EncodeError> {
+        let placed = self.layout.place(bytes.len() as u64);
+        self.check_message(placed.map(|_| self.layout.memory_bytes))?;
+        if !bytes.is_empty() {
+            self.payload.push(bytes.clone());
+        }
+        Ok(())
+    }
+
+    fn dict(&mut self, dict: &Dict, depth: u32) -> Result<(), EncodeError> {
+        self.counted(tag::DICT, dict.len())?;
+        if dict.keys().is_sorted() {
+            if let Some(order) = self.order.as_mut().filter(|_| dict.len() >= 2) {
+                order.extend((0..dict.len() as u32).flat_map(u32::to_le_bytes));
+            }
+            return dict.iter().try_for_each(|(key, tree)| self.entry(key, tree, depth));
+        }
+        let mut entries: Vec<_> =
+            dict.iter().enumerate().map(|(place, (key, tree))| (key, place, tree)).collect();
+        entries.sort_unstable_by_key(|(key, ..)| *key);
+        self.order(&entries.iter().map(|(_, place, _)| *place).collect::<Vec<_>>());
+        entries.iter().try_for_each(|(key, _, tree)| self.entry(key, tree, depth))
+    }
+
+    /// Writes the order of one dict, given where the caller had each of the sorted entries.
+    fn order(&mut self, places: &[usize]) {
+        let mut order = vec![0u32; places.len()];
+        for (index, place) in places.iter().enumerate() {
+            order[*place] = index as u32;
+        }
+        // Always there: a dict that is not sorted was seen before the encoder was made.
+        if let Some(bytes) = &mut self.order {
+            bytes.extend(order.into_iter().flat_map(u32::to_le_bytes));
+        }
+    }
+
+    fn entry(&mut self, key: &str, tree: &Tree, depth: u32) -> Result<(), EncodeError> {
+        check_metadata(self.metadata.len().saturating_add(key.len()), self.limits)?;
+        self.metadata.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        self.metadata.extend_from_slice(key.as_bytes());
+        self.node(tree, depth + 1)
+    }
+
+    fn counted(&mut self, tag: u8, count: usize) -> Result<(), EncodeError> {
+        self.count_nodes(count as u64)?;
+        self.metadata.push(tag);
+        // The limit of nodes is a `u32`, so the count fits one.
+        self.metadata.extend_from_slice(&(count as u32).to_le_bytes());
+        Ok(())
+    }
+
+    fn count_nodes(&mut self, more: u64) -> Result<(), EncodeError> {
+        self.nodes += more;
+        let (nodes, max_nodes) = (self.nodes, self.limits.max_nodes);
+        if nodes <= u64::from(max_nodes) {
+            Ok(())
+        } else {
+            Err(EncodeError::TooManyNodes { nodes, max_nodes })
+        }
+    }
+
+    /// Checks a size; `None` is one past 64 bits.
+    fn check_message(&self, bytes: Option<u64>) -> Result<(), EncodeError> {
+        let max_bytes = self.limits.max_message_bytes.min(isize::MAX as u64);
+        match bytes {
+            Some(bytes) if bytes <= max_bytes => Ok(()),
+            bytes => Err(EncodeError::TooLarge { bytes: bytes.unwrap_or(u64::MAX), max_bytes }),
+        }
+    }
+}

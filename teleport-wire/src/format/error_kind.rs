@@ -1,0 +1,269 @@
+//! The kinds of failure that travel, their numbers, and the error that a call can end with.
+//!
+//! The numbers are part of the format and never change their meaning. A number that this version does not
+//! know is kept as it is, so that an older client can still show what a newer server said.
+
+use std::fmt;
+
+use crate::format::decode_error::DecodeError;
+use crate::format::limits::{MAX_BACKTRACE_BYTES, MAX_CODE_BYTES, MAX_ERROR_BYTES};
+use crate::format::reader::{Reader, at_most, truncate};
+
+/// Why a call, or a whole connection, ended without a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// 1: the server has no method of that name.
+    UnknownMethod,
+    /// 2: the arguments do not fit the method.
+    BadArguments,
+    /// 3: the function returned an error.
+    Failed,
+    /// 4: the function panicked.
+    Panicked,
+    /// 5: the server is closing and starts no more calls.
+    Closing,
+    /// 6: a bound on calls, memory or connections is reached.
+    Overloaded,
+    /// 7: the call's time was over before it ended.
+    Deadline,
+    /// 8: the caller withdrew the call.
+    Cancelled,
+    /// 9: the transfer was slower than the receiver allows while others wait for the memory.
+    TooSlow,
+    /// 10: a message is larger than its receiver can ever take.
+    TooLarge,
+    /// 11: the peer broke a rule of the format.
+    Protocol,
+    /// 12: the call ran, and its result was dropped before it could be delivered.
+    Expired,
+    /// 13: a checksum shows that the payload was changed on its way.
+    Checksum,
+    /// 14: the peer is not allowed to do this.
+    Unauthorized,
+    /// 15: a failure of the server itself.
+    Internal,
+    /// A number that this version has no name for. Zero is never valid.
+    Other(u16),
+}
+
+/// Numbers and names, in the order of the numbers from 1.
+const KINDS: [(ErrorKind, &str); 15] = [
+    (ErrorKind::UnknownMethod, "unknown method"),
+    (ErrorKind::BadArguments, "bad arguments"),
+    (ErrorKind::Failed, "failed"),
+    (ErrorKind::Panicked, "panicked"),
+    (ErrorKind::Closing, "closing"),
+    (ErrorKind::Overloaded, "overloaded"),
+    (ErrorKind::Deadline, "deadline"),
+    (ErrorKind::Cancelled, "cancelled"),
+    (ErrorKind::TooSlow, "too slow"),
+    (ErrorKind::TooLarge, "too large"),
+    (ErrorKind::Protocol, "protocol"),
+    (ErrorKind::Expired, "expired"),
+    (ErrorKind::Checksum, "checksum"),
+    (ErrorKind::Unauthorized, "unauthorized"),
+    (ErrorKind::Internal, "internal"),
+];
+
+impl ErrorKind {
+    /// The number that stands for this kind on the wire.
+    pub fn number(self) -> u16 {
+        match self {
+            ErrorKind::Other(number) => number,
+            known => (KINDS.iter().take_while(|(kind, _)| *kind != known).count() + 1) as u16,
+        }
+    }
+
+    /// The kind with that number; `Other` if this version has no name for it.
+    pub fn from_number(number: u16) -> ErrorKind {
+        let index = usize::from(number).wrapping_sub(1);
+        KINDS.get(index).map_or(ErrorKind::Other(number), |(kind, _)| *kind)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match KINDS.get(usize::from(self.number()).wrapping_sub(1)) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "error kind {}", self.number()),
+        }
+    }
+}
+
+/// Whether a call's function ran: what its caller must know before trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ran {
+    /// It never started: calling again is safe.
+    No,
+    /// It may have run, wholly or in part: call again only what may run twice.
+    Maybe,
+    /// It ran, wholly or in part: calling again repeats it.
+    Yes,
+}
+
+impl Ran {
+    fn number(self) -> u8 {
+        match self {
+            Ran::No => 0,
+            Ran::Maybe => 1,
+            Ran::Yes => 2,
+        }
+    }
+
+    fn from_number(number: u8) -> Result<Ran, DecodeError> {
+        match number {
+            0 => Ok(Ran::No),
+            1 => Ok(Ran::Maybe),
+            2 => Ok(Ran::Yes),
+            other => Err(DecodeError::UnknownValue { field: "error ran", value: u64::from(other) }),
+        }
+    }
+}
+
+/// The error that a server ended a call with: the body of an error frame.
+///
+/// ```
+/// use teleport_wire::{ErrorKind, Ran, RemoteError};
+///
+/// let error = RemoteError::new(ErrorKind::Failed, Ran::Yes, "no such file").with_code("ENOENT");
+/// assert_eq!(RemoteError::decode(&error.encode()), Ok(error.clone()));
+/// assert_eq!(error.to_string(), "failed [ENOENT]: no such file");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteError {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// Whether the function ran.
+    pub ran: Ran,
+    /// A code of the application's own, empty if it gave none; at most [`MAX_CODE_BYTES`] travel.
+    pub code: String,
+    /// The text for people; at most [`MAX_ERROR_BYTES`] travel.
+    pub message: String,
+    /// Where in the remote program it happened, if known; at most [`MAX_BACKTRACE_BYTES`] travel.
+    pub backtrace: Option<String>,
+}
+
+impl RemoteError {
+    /// Bytes before the three texts.
+    pub(crate) const FIXED_BYTES: usize = 16;
+
+    /// Length of the longest body.
+    pub(crate) const MAX_BYTES: usize =
+        Self::FIXED_BYTES + MAX_CODE_BYTES + MAX_ERROR_BYTES + MAX_BACKTRACE_BYTES;
+
+    /// An error without a code and a backtrace.
+    pub fn new(kind: ErrorKind, ran: Ran, message: impl Into<String>) -> RemoteError {
+        RemoteError { kind, ran, code: String::new(), message: message.into(), backtrace: None }
+    }
+
+    /// The same with an application code.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> RemoteError {
+        self.code = code.into();
+        self
+    }
+
+    /// The body of an error frame. Texts past their limit are cut between two characters; an empty backtrace
+    /// travels as none.
+    pub fn encode(&self) -> Vec<u8> {
+        let code = truncate(&self.code, MAX_CODE_BYTES);
+        let message = truncate(&self.message, MAX_ERROR_BYTES);
+        let backtrace = truncate(self.backtrace.as_deref().unwrap_or(""), MAX_BACKTRACE_BYTES);
+        let texts = [code, message, backtrace];
+        let mut body =
+            Vec::with_capacity(Self::FIXED_BYTES + texts.iter().map(|text| text.len()).sum::<usize>());
+        body.extend_from_slice(&self.kind.number().to_le_bytes());
+        body.extend_from_slice(&[self.ran.number(), 0]);
+        for text in texts {
+            body.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        }
+        for text in texts {
+            body.extend_from_slice(text.as_bytes());
+        }
+        body
+    }
+
+    /// Reads the body of an error frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the body breaks the format.
+    pub fn decode(body: &[u8]) -> Result<RemoteError, DecodeError> {
+        let mut reader = Reader::new(body);
+        let kind = match reader.u16("error kind")? {
+            0 => return Err(DecodeError::Zero { field: "error kind" }),
+            number => ErrorKind::from_number(number),
+        };
+        let ran = Ran::from_number(reader.u8("error ran")?)?;
+        reader.zeros(1, "error reserved")?;
+        let code_bytes = length(&mut reader, MAX_CODE_BYTES, "error code bytes")?;
+        let message_bytes = length(&mut reader, MAX_ERROR_BYTES, "error message bytes")?;
+        let backtrace_bytes = length(&mut reader, MAX_BACKTRACE_BYTES, "error backtrace bytes")?;
+        let code = reader.utf8(code_bytes, "error code")?;
+        let message = reader.utf8(message_bytes, "error message")?;
+        let backtrace = reader.utf8(backtrace_bytes, "error backtrace")?;
+        reader.finish("error")?;
+        let backtrace = (!backtrace.is_empty()).then(|| backtrace.to_owned());
+        Ok(RemoteError { kind, ran, code: code.to_owned(), message: message.to_owned(), backtrace })
+    }
+}
+
+fn length(reader: &mut Reader<'_>, max: usize, field: &'static str) -> Result<usize, DecodeError> {
+    let value = reader.u32(field)?;
+    at_most(u64::from(value), max as u64, field).map(|value| value as usize)
+}
+
+impl fmt::Display for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RemoteError { kind, code, message, .. } = self;
+        match code.as_str() {
+            "" => write!(f, "{kind}: {message}"),
+            code => write!(f, "{kind} [{code}]: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for RemoteError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_name_each_kind_once() {
+        for number in 0..=u16::MAX {
+            assert_eq!(ErrorKind::from_number(number).number(), number);
+        }
+        assert_eq!(ErrorKind::UnknownMethod.number(), 1);
+        assert_eq!(ErrorKind::Internal.number(), 15);
+        assert_eq!(ErrorKind::from_number(16), ErrorKind::Other(16));
+        assert_eq!(ErrorKind::Other(16).to_string(), "error kind 16");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let mut error = RemoteError::new(ErrorKind::Panicked, Ran::Yes, "é".repeat(MAX_ERROR_BYTES));
+        error.code = "x".repeat(MAX_CODE_BYTES + 1);
+        error.backtrace = Some(format!("a{}", "é".repeat(MAX_BACKTRACE_BYTES)));
+        let body = error.encode();
+        assert!(body.len() <= RemoteError::MAX_BYTES);
+        let decoded = RemoteError::decode(&body).unwrap();
+        assert_eq!(decoded.code.len(), MAX_CODE_BYTES);
+        assert_eq!(decoded.message, "é".repeat(MAX_ERROR_BYTES / 2));
+        assert_eq!(decoded.backtrace.unwrap().len(), MAX_BACKTRACE_BYTES - 1);
+    }
+
+    #[test]
+    fn refuses_what_no_encoder_writes() {
+        let body = RemoteError::new(ErrorKind::Failed, Ran::No, "why").encode();
+        let broken = |at: usize, value: u8| {
+            let mut body = body.clone();
+            body[at] = value;
+            RemoteError::decode(&body).unwrap_err()
+        };
+        assert_eq!(broken(0, 0), DecodeError::Zero { field: "error kind" });
+        assert_eq!(broken(2, 3), DecodeError::UnknownValue { field: "error ran", value: 3 });
+        assert_eq!(broken(3, 1), DecodeError::NotZero { field: "error reserved", value: 1 });
+        assert_eq!(broken(8, 2), DecodeError::Trailing { what: "error", bytes: 1 });
+        assert_eq!(broken(16, 0xFF), DecodeError::NotUtf8 { field: "error message", at: 0 });
+    }
+}

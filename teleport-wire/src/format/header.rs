@@ -1,0 +1,436 @@
+//! The 32 bytes before each frame's body: what the frame is, which message it belongs to, and how long.
+//!
+//! [`Header::decode`] checks everything that the header alone can tell: its checksum, the kind, and for that
+//! kind the flags, the id, the argument and the length. So whoever acts on a header never sees a field that
+//! its kind does not have. Who may send which kind, and when, is the connection's to check.
+
+use std::fmt;
+
+use crate::format::frames::{ANSWER_BYTES, MAX_RESUME_BYTES};
+use crate::format::limits::{Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES};
+use crate::format::{checksum::checksum, decode_error::DecodeError, error_kind::RemoteError, hello::Hello};
+
+/// What a frame is. The discriminants are the numbers on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Who each side is and what it accepts: the first frame in both directions.
+    Hello = 1,
+    /// The metadata of a call.
+    Call = 2,
+    /// The metadata of a call's result.
+    Result = 3,
+    /// A call's end without a result.
+    Error = 4,
+    /// Up to 1 MiB of a call's or result's payload.
+    Data = 5,
+    /// The sender will not finish a message whose metadata it has sent.
+    Abort = 6,
+    /// Eager credit given back.
+    Credit = 7,
+    /// Memory is there for the payload of these messages.
+    Grant = 8,
+    /// These messages have arrived whole.
+    Ack = 9,
+    /// The caller withdraws a call.
+    Cancel = 10,
+    /// Asks for a pong with the same token.
+    Ping = 11,
+    /// The answer to a ping.
+    Pong = 12,
+    /// The calls that a client had open when its connection was lost.
+    Resume = 13,
+    /// What became of each of them.
+    ResumeAnswer = 14,
+    /// A block of shared memory whose descriptor comes with the frame.
+    Block = 15,
+    /// A block of shared memory is no longer used by the side that received it.
+    Release = 16,
+    /// The last frame of its sender.
+    Goodbye = 17,
+}
+
+/// What a header's fields may hold for one kind.
+struct Rule {
+    kind: Kind,
+    flags: u8,
+    id: Id,
+    /// Shortest and longest body. For metadata the longest is further bounded by `Limits`.
+    length: (u64, u64),
+    /// The body's length is a multiple of this beyond its shortest.
+    step: u64,
+    max_arg: u32,
+}
+
+enum Id {
+    /// Must be zero.
+    None,
+    /// Any but zero: a message's id, or an amount.
+    Some,
+    /// Any at all: a token or a block's id.
+    Any,
+}
+
+/// One rule for each kind, in the order of their numbers from 1.
+const RULES: [Rule; 17] = {
+    use Id::{Any, None, Some};
+    const fn rule(kind: Kind, flags: u8, id: Id, min: usize, max: u64) -> Rule {
+        Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0 }
+    }
+    const fn empty(kind: Kind, id: Id) -> Rule {
+        rule(kind, 0, id, 0, 0)
+    }
+    const fn records(kind: Kind, min: usize, max: u64, step: u64) -> Rule {
+        Rule { step, ..rule(kind, 0, None, min, max) }
+    }
+    const ANY_METADATA: u64 = u32::MAX as u64;
+    [
+        rule(Kind::Hello, 0, None, Hello::MIN_BYTES, Hello::MAX_BYTES as u64),
+        rule(Kind::Call, Header::EAGER, Some, 26, ANY_METADATA),
+        rule(Kind::Result, Header::EAGER, Some, 9, ANY_METADATA),
+        rule(Kind::Error, 0, Some, RemoteError::FIXED_BYTES, RemoteError::MAX_BYTES as u64),
+        rule(Kind::Data, Header::CHECKSUM | Header::SHARED, Some, 1, MAX_CHUNK_BYTES),
+        empty(Kind::Abort, Some),
+        empty(Kind::Credit, Some),
+        records(Kind::Grant, 8, MAX_IDS as u64 * 8, 8),
+        records(Kind::Ack, 8, MAX_IDS as u64 * 8, 8),
+        empty(Kind::Cancel, Some),
+        empty(Kind::Ping, Any),
+        empty(Kind::Pong, Any),
+        records(Kind::Resume, 16, MAX_RESUME_BYTES, ANSWER_BYTES),
+        records(Kind::ResumeAnswer, 0, MAX_RESUME_BYTES - 16, ANSWER_BYTES),
+        rule(Kind::Block, 0, Any, 16, 16),
+        empty(Kind::Release, Any),
+        Rule { max_arg: u16::MAX as u32, ..rule(Kind::Goodbye, 0, None, 0, MAX_REASON_BYTES as u64) },
+    ]
+};
+
+// `rule_of` finds a rule by its place.
+const _: () = {
+    let mut index = 0;
+    while index < RULES.len() {
+        assert!(RULES[index].kind as usize == index + 1);
+        index += 1;
+    }
+};
+
+fn rule_of(number: u8) -> Option<&'static Rule> {
+    RULES.get(usize::from(number).wrapping_sub(1))
+}
+
+impl Kind {
+    /// Every kind, in the order of the numbers.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        RULES.iter().map(|rule| rule.kind)
+    }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A frame's header. Encoding and decoding are exact inverses.
+///
+/// ```
+/// use teleport_wire::{FrameHeader, Header, Kind, Limits};
+///
+/// let header = Header::empty(Kind::Ping, 7);
+/// let decoded = Header::decode(&header.encode(), &Limits::default()).unwrap();
+/// assert_eq!(decoded, FrameHeader::Known(header));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is.
+    pub kind: Kind,
+    /// [`EAGER`](Header::EAGER) of a call or result; [`CHECKSUM`](Header::CHECKSUM) and
+    /// [`SHARED`](Header::SHARED) of data; else 0.
+    pub flags: u8,
+    /// CRC32C of the body; 0 of an empty body, and of data without `CHECKSUM`.
+    pub body_crc: u32,
+    /// The id of the message, the token of a ping, bytes of credit, or a block's id, depending on the kind.
+    pub id: u64,
+    /// Bytes of the body, which follows the header.
+    pub length: u64,
+    /// The number of an error kind in a goodbye; else 0.
+    pub arg: u32,
+}
+
+/// What a header says: a frame of this version, or one of a later version that may be passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameHeader {
+    /// A frame of this version.
+    Known(Header),
+    /// A kind that this version does not know and need not: ignore the body.
+    Skip {
+        /// Bytes of the body, at most `max_metadata_bytes`.
+        length: u64,
+    },
+}
+
+impl Header {
+    /// Length of an encoded header.
+    pub const BYTES: usize = 32;
+
+    /// Of a call or result: its payload follows without waiting for a grant, charged to the eager credit.
+    pub const EAGER: u8 = 1;
+
+    /// Of data: `body_crc` covers the body.
+    pub const CHECKSUM: u8 = 1;
+
+    /// Of data: the body lists stretches of shared blocks that hold the payload.
+    pub const SHARED: u8 = 2;
+
+    /// The bit of a kind's number that lets a peer who does not know it skip the frame.
+    pub const SKIPPABLE: u8 = 0x80;
+
+    /// The header of a frame without a body.
+    pub const fn empty(kind: Kind, id: u64) -> Header {
+        Header { kind, flags: 0, body_crc: 0, id, length: 0, arg: 0 }
+    }
+
+    /// The header of a frame with this body, whose checksum is computed. Not for data without a checksum.
+    pub fn of_body(kind: Kind, id: u64, body: &[u8]) -> Header {
+        Header { body_crc: checksum(0, body), length: body.len() as u64, ..Header::empty(kind, id) }
+    }
+
+    /// The header of a chunk of `length` bytes of the message `id`, with its CRC32C where one is asked for.
+    pub const fn data(id: u64, length: u64, crc: Option<u32>) -> Header {
+        let (flags, body_crc) = match crc {
+            Some(crc) => (Header::CHECKSUM, crc),
+            None => (0, 0),
+        };
+        Header { flags, body_crc, length, ..Header::empty(Kind::Data, id) }
+    }
+
+    /// Whether the payload follows without a grant.
+    pub const fn is_eager(&self) -> bool {
+        matches!(self.kind, Kind::Call | Kind::Result) && self.flags & Header::EAGER != 0
+    }
+
+    /// Whether `body_crc` covers the body: always, save for data without `CHECKSUM`.
+    pub const fn has_checksum(&self) -> bool {
+        !matches!(self.kind, Kind::Data) || self.flags & Header::CHECKSUM != 0
+    }
+
+    /// Whether the body of this data lists stretches of shared blocks.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.kind, Kind::Data) && self.flags & Header::SHARED != 0
+    }
+
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; Header::BYTES] {
+        let mut bytes = [0; Header::BYTES];
+        bytes[0] = self.kind.number();
+        bytes[1] = self.flags;
+        bytes[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.length.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.arg.to_le_bytes());
+        let crc = checksum(0, &bytes[..28]);
+        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header and checks each field against what its kind allows.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are no header of this version; nothing after them can be read then.
+    pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
+        let (found, computed) = (u32_at(bytes, 28), checksum(0, &bytes[..28]));
+        if found != computed {
+            return Err(DecodeError::HeaderChecksum { found, computed });
+        }
+        must_be_zero(u64::from(u16::from_le_bytes([bytes[2], bytes[3]])), "header reserved")?;
+        let length = u64_at(bytes, 16);
+        let max_metadata_bytes = u64::from(limits.max_metadata_bytes);
+        let number = bytes[0];
+        let Some(rule) = rule_of(number) else {
+            if number & Header::SKIPPABLE == 0 {
+                return Err(DecodeError::UnknownKind { kind: number });
+            }
+            check_max(length, max_metadata_bytes)?;
+            return Ok(FrameHeader::Skip { length });
+        };
+        let header = Header {
+            kind: rule.kind,
+            flags: bytes[1],
+            body_crc: u32_at(bytes, 4),
+            id: u64_at(bytes, 8),
+            length,
+            arg: u32_at(bytes, 24),
+        };
+        header.check(rule, max_metadata_bytes)?;
+        Ok(FrameHeader::Known(header))
+    }
+
+    /// Checks the body's checksum, where the header has one.
+    ///
+    /// # Errors
+    /// [`DecodeError::BodyChecksum`].
+    pub fn check_body(&self, body: &[u8]) -> Result<(), DecodeError> {
+        if !self.has_checksum() {
+            return Ok(());
+        }
+        self.check_crc(checksum(0, body))
+    }
+
+    /// Checks a checksum that was computed while the body came in.
+    ///
+    /// # Errors
+    /// [`DecodeError::BodyChecksum`].
+    pub fn check_crc(&self, computed: u32) -> Result<(), DecodeError> {
+        match self.body_crc {
+            found if found == computed => Ok(()),
+            found => Err(DecodeError::BodyChecksum { found, computed }),
+        }
+    }
+
+    fn check(&self, rule: &Rule, max_metadata_bytes: u64) -> Result<(), DecodeError> {
+        if self.flags & !rule.flags != 0 {
+            return Err(DecodeError::UnknownValue { field: "header flags", value: u64::from(self.flags) });
+        }
+        match rule.id {
+            Id::None => must_be_zero(self.id, "header id")?,
+            Id::Some if self.id == 0 => return Err(DecodeError::Zero { field: "header id" }),
+            Id::Some | Id::Any => {}
+        }
+        if matches!(self.kind, Kind::Call | Kind::Result) {
+            check_max(self.length, max_metadata_bytes)?;
+        }
+        let (min, max) = rule.length;
+        // A shared chunk is a list of records; every other step belongs to the kind alone.
+        let (min, step) = if self.is_shared() { (SHARED_BYTES, SHARED_BYTES) } else { (min, rule.step) };
+        if self.length < min || self.length > max || !(self.length - min).is_multiple_of(step) {
+            return Err(DecodeError::BodyLength { kind: self.kind.number(), length: self.length });
+        }
+        if self.length == 0 || !self.has_checksum() {
+            must_be_zero(u64::from(self.body_crc), "header body checksum")?;
+        }
+        if self.arg > rule.max_arg {
+            return Err(DecodeError::UnknownValue { field: "header argument", value: u64::from(self.arg) });
+        }
+        Ok(())
+    }
+}
+
+/// Length of one record in shared data: block, offset, bytes.
+const SHARED_BYTES: u64 = 24;
+
+fn check_max(length: u64, max: u64) -> Result<(), DecodeError> {
+    crate::format::reader::at_most(length, max, "metadata bytes").map(|_| ())
+}
+
+fn must_be_zero(value: u64, field: &'static str) -> Result<(), DecodeError> {
+    if value == 0 { Ok(()) } else { Err(DecodeError::NotZero { field, value }) }
+}
+
+fn u32_at(bytes: &[u8; Header::BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8; Header::BYTES], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(header: Header) -> Result<FrameHeader, DecodeError> {
+        Header::decode(&header.encode(), &Limits::default())
+    }
+
+    /// The bytes with their checksum made right again.
+    fn sealed(mut bytes: [u8; Header::BYTES]) -> [u8; Header::BYTES] {
+        let crc = crc32c::crc32c(&bytes[..28]);
+        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn every_kind_with_its_shortest_and_longest_body_survives() {
+        for rule in &RULES {
+            let id = u64::from(!matches!(rule.id, Id::None));
+            let longest = rule.length.1.min(u64::from(Limits::default().max_metadata_bytes));
+            for length in [rule.length.0, longest] {
+                let body_crc = if length == 0 || rule.kind == Kind::Data { 0 } else { 9 };
+                let header = Header { length, body_crc, arg: rule.max_arg, ..Header::empty(rule.kind, id) };
+                assert_eq!(decode(header), Ok(FrameHeader::Known(header)));
+                let other = Header { length: rule.length.1 + 1, ..header };
+                assert!(decode(other).is_err(), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let bytes = Header::of_body(Kind::Call, 3, b"twenty-six bytes of a body").encode();
+        for bit in 0..Header::BYTES * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let error = Header::decode(&flipped, &Limits::default()).unwrap_err();
+            assert!(matches!(error, DecodeError::HeaderChecksum { .. }));
+        }
+    }
+
+    #[test]
+    fn fields_that_a_kind_does_not_have_are_refused() {
+        let ping = Header::empty(Kind::Ping, 1);
+        let call = Header { length: 40, ..Header::empty(Kind::Call, 1) };
+        let data = Header::data(1, 40, None);
+        assert_eq!(decode(Header { id: 0, ..call }), Err(DecodeError::Zero { field: "header id" }));
+        for broken in [
+            Header { flags: 1, ..ping },
+            Header { arg: 1, ..ping },
+            Header { body_crc: 1, ..ping },
+            Header { length: 1, ..ping },
+            Header { flags: 2, ..call },
+            Header { length: u64::MAX, ..call },
+            Header { flags: 4, ..data },
+            Header { length: 0, ..data },
+            Header { body_crc: 1, ..data },
+            Header { flags: Header::SHARED, ..data },
+            Header { length: 9, ..Header::empty(Kind::Grant, 0) },
+            Header { length: 8, ..Header::empty(Kind::Grant, 1) },
+            Header { arg: 1 << 16, ..Header::empty(Kind::Goodbye, 0) },
+        ] {
+            assert!(decode(broken).is_err(), "{broken:?}");
+        }
+        assert!(decode(Header { flags: Header::SHARED, length: 48, ..data }).is_ok());
+        assert!(decode(Header { flags: Header::CHECKSUM, body_crc: 1, ..data }).is_ok());
+    }
+
+    #[test]
+    fn unknown_kinds_are_refused_unless_they_may_be_skipped() {
+        let mut bytes = Header::empty(Kind::Ping, 1).encode();
+        for kind in [0, 18, 0x7F] {
+            bytes[0] = kind;
+            let found = Header::decode(&sealed(bytes), &Limits::default());
+            assert_eq!(found, Err(DecodeError::UnknownKind { kind }));
+        }
+        bytes[0] = Header::SKIPPABLE | 2;
+        bytes[16] = 9;
+        let skip = |bytes| Header::decode(&sealed(bytes), &Limits::default());
+        assert_eq!(skip(bytes), Ok(FrameHeader::Skip { length: 9 }));
+        bytes[23] = 0x80;
+        assert!(matches!(skip(bytes), Err(DecodeError::TooLarge { .. })));
+        bytes[23] = 0;
+        bytes[3] = 1;
+        assert!(matches!(skip(bytes), Err(DecodeError::NotZero { .. })));
+    }
+
+    #[test]
+    fn bodies_are_checked() {
+        let header = Header::of_body(Kind::Hello, 0, b"body");
+        assert_eq!(header.check_body(b"body"), Ok(()));
+        assert!(header.check_body(b"bodi").is_err());
+        assert_eq!(Header::data(1, 4, None).check_body(b"bodi"), Ok(()));
+    }
+}

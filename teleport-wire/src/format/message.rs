@@ -1,0 +1,213 @@
+//! Calls, results and errors, ready to send, and their metadata as received.
+//!
+//! Flow of sending: tree -> [`Message`] (metadata bytes and borrowed payload) -> [`Message::header`], metadata,
+//! then payload in chunks. Flow of receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from
+//! it -> [`Signature`](crate::Signature) and [`Order`](crate::Order), which are kept. No payload is copied.
+
+use std::time::Duration;
+
+use crate::format::encode::{Encoded, encode};
+use crate::format::header::{Header, Kind};
+use crate::format::limits::{Limits, MAX_METHOD_BYTES};
+use crate::format::reader::{Reader, at_most};
+use crate::format::{
+    checksum::checksum, decode_error::DecodeError, encode_error::EncodeError, error_kind::RemoteError,
+};
+use crate::model::{buffer::Buffer, tree::Tree};
+
+/// What a call says beside its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallHead<'a> {
+    /// The method's name, 1 to [`MAX_METHOD_BYTES`] long.
+    pub method: &'a str,
+    /// How long the call is still worth running, from when the metadata is written; none for ever. Travels in
+    /// microseconds, at least one.
+    pub deadline: Option<Duration>,
+    /// It may run twice: it is sent again when a server comes back without its session.
+    pub idempotent: bool,
+    /// It is kept and acknowledged on both sides, so that it survives a lost connection.
+    pub resume: bool,
+}
+
+impl<'a> CallHead<'a> {
+    /// A call without a deadline and options.
+    pub const fn new(method: &'a str) -> CallHead<'a> {
+        CallHead { method, deadline: None, idempotent: false, resume: false }
+    }
+}
+
+const IDEMPOTENT: u16 = 1;
+const RESUME: u16 = 2;
+
+/// Length of a call's metadata before the method's name.
+const CALL_BYTES: usize = 24;
+
+/// Length of a result's metadata before the signature.
+const RESULT_BYTES: usize = 8;
+
+/// One message ready to send. Its payload is the caller's memory, counted once more, not copied.
+///
+/// ```
+/// use teleport_wire::{Array, CallHead, Limits, Message, tree};
+///
+/// let weights = Array::zeros::<f32>([256, 1024]);
+/// let call = Message::call(&CallHead::new("load"), &tree!({"weights": weights}), &Limits::default())?;
+/// assert_eq!(call.payload_bytes, 1 << 20);
+/// assert!(call.metadata.len() < 100);
+/// # Ok::<(), teleport_wire::EncodeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// [`Kind::Call`], [`Kind::Result`] or [`Kind::Error`].
+    pub kind: Kind,
+    /// The body of the first frame.
+    pub metadata: Vec<u8>,
+    /// CRC32C of the metadata.
+    pub metadata_crc: u32,
+    /// What follows in data frames; no buffer is empty.
+    pub payload: Vec<Buffer>,
+    /// Bytes of payload.
+    pub payload_bytes: u64,
+    /// Bytes of memory that the payload takes at the receiver, which credit and budgets count.
+    pub memory_bytes: u64,
+}
+
+impl Message {
+    /// A call whose receiver has these limits.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the receiver would refuse it; nothing has been sent then.
+    pub fn call(head: &CallHead<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
+        let bytes = head.method.len();
+        if bytes == 0 || bytes > MAX_METHOD_BYTES {
+            return Err(EncodeError::MethodName { bytes, max_bytes: MAX_METHOD_BYTES });
+        }
+        let mut metadata = with_room(CALL_BYTES + bytes);
+        metadata.resize(CALL_BYTES, 0);
+        metadata.extend_from_slice(head.method.as_bytes());
+        let mut encoded = encode(tree, metadata, limits)?;
+        let head = encode_head(head, &encoded);
+        encoded.metadata[..CALL_BYTES].copy_from_slice(&head);
+        Ok(Message::new(Kind::Call, encoded))
+    }
+
+    /// A result whose receiver has these limits.
+    ///
+    /// # Errors
+    /// [`EncodeError`] if the receiver would refuse it; nothing has been sent then.
+    pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
+        let mut metadata = with_room(RESULT_BYTES);
+        metadata.resize(RESULT_BYTES, 0);
+        let mut encoded = encode(tree, metadata, limits)?;
+        let lengths = [encoded.signature_bytes.to_le_bytes(), encoded.order_bytes.to_le_bytes()];
+        encoded.metadata[..RESULT_BYTES].copy_from_slice(lengths.as_flattened());
+        Ok(Message::new(Kind::Result, encoded))
+    }
+
+    /// The error that ends a call. Long texts are cut.
+    pub fn error(error: &RemoteError) -> Message {
+        let metadata = error.encode();
+        let metadata_crc = checksum(0, &metadata);
+        let payload = Vec::new();
+        Message { kind: Kind::Error, metadata, metadata_crc, payload, payload_bytes: 0, memory_bytes: 0 }
+    }
+
+    fn new(kind: Kind, encoded: Encoded) -> Message {
+        let Encoded { metadata, payload, layout, .. } = encoded;
+        let metadata_crc = checksum(0, &metadata);
+        let (payload_bytes, memory_bytes) = (layout.payload_bytes, layout.memory_bytes);
+        Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes }
+    }
+
+    /// The header of the frame that carries the metadata. `eager` says that the payload follows without a
+    /// grant; of a message without payload it is ignored.
+    pub fn header(&self, id: u64, eager: bool) -> [u8; Header::BYTES] {
+        let flags = if eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
+        let (body_crc, length) = (self.metadata_crc, self.metadata.len() as u64);
+        Header { kind: self.kind, flags, body_crc, id, length, arg: 0 }.encode()
+    }
+}
+
+/// A vector for metadata with room for a tree of a few leaves, so that a small message allocates it once.
+fn with_room(bytes: usize) -> Vec<u8> {
+    Vec::with_capacity(bytes + 104)
+}
+
+fn encode_head(head: &CallHead<'_>, encoded: &Encoded) -> [u8; CALL_BYTES] {
+    let mut bytes = [0; CALL_BYTES];
+    let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
+    // A deadline that is over is still a deadline: zero would say that there is none.
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    bytes[0..2].copy_from_slice(&(head.method.len() as u16).to_le_bytes());
+    bytes[2..4].copy_from_slice(&flags.to_le_bytes());
+    bytes[4..8].copy_from_slice(&encoded.signature_bytes.to_le_bytes());
+    bytes[8..12].copy_from_slice(&encoded.order_bytes.to_le_bytes());
+    bytes[16..24].copy_from_slice(&head.deadline.map_or(0, micros).to_le_bytes());
+    bytes
+}
+
+/// A call's metadata as received, in parts: the lengths are checked, signature and order are not yet read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallMetadata<'a> {
+    /// Method, deadline and options.
+    pub head: CallHead<'a>,
+    /// For [`Signature::decode`](crate::Signature::decode).
+    pub signature: &'a [u8],
+    /// For [`Order::decode`](crate::Order::decode).
+    pub order: &'a [u8],
+}
+
+impl<'a> CallMetadata<'a> {
+    /// Reads the body of a call's frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the body breaks the format.
+    pub fn decode(body: &'a [u8]) -> Result<CallMetadata<'a>, DecodeError> {
+        let mut reader = Reader::new(body);
+        let method_bytes = reader.u16("method bytes")?;
+        let flags = reader.u16("call flags")?;
+        if flags & !(IDEMPOTENT | RESUME) != 0 {
+            return Err(DecodeError::UnknownValue { field: "call flags", value: u64::from(flags) });
+        }
+        let signature_bytes = reader.u32("signature bytes")? as usize;
+        let order_bytes = reader.u32("order bytes")? as usize;
+        reader.zeros(4, "call reserved")?;
+        let deadline = reader.u64("deadline")?;
+        at_most(u64::from(method_bytes), MAX_METHOD_BYTES as u64, "method bytes")?;
+        if method_bytes == 0 {
+            return Err(DecodeError::Zero { field: "method bytes" });
+        }
+        let method = reader.utf8(usize::from(method_bytes), "method")?;
+        let signature = reader.take(signature_bytes, "signature")?;
+        let order = reader.take(order_bytes, "order")?;
+        reader.finish("call metadata")?;
+        let deadline = (deadline != 0).then(|| Duration::from_micros(deadline));
+        let (idempotent, resume) = (flags & IDEMPOTENT != 0, flags & RESUME != 0);
+        Ok(CallMetadata { head: CallHead { method, deadline, idempotent, resume }, signature, order })
+    }
+}
+
+/// A result's metadata as received, in parts: the lengths are checked, signature and order are not yet read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResultMetadata<'a> {
+    /// For [`Signature::decode`](crate::Signature::decode).
+    pub signature: &'a [u8],
+    /// For [`Order::decode`](crate::Order::decode).
+    pub order: &'a [u8],
+}
+
+impl<'a> ResultMetadata<'a> {
+    /// Reads the body of a result's frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the body breaks the format.
+    pub fn decode(body: &'a [u8]) -> Result<ResultMetadata<'a>, DecodeError> {
+        let mut reader = Reader::new(body);
+        let signature_bytes = reader.u32("signature bytes")? as usize;
+        let order_bytes = reader.u32("order bytes")? as usize;
+        let signature = reader.take(signature_bytes, "signature")?;
+        let order = reader.take(order_bytes, "order")?;
+        reader.finish("result metadata")?;
+        Ok(ResultMetadata { signature, order })
+    }
+}

@@ -1,0 +1,241 @@
+//! The types that an array's items can have.
+//!
+//! A [`DType`] is a small copyable value: it travels in a message's signature and decides how many bytes an item
+//! takes. Its names and NumPy's type strings are in [`mod@numpy`]. It never reads or converts items: that is done
+//! by [`Element`](crate::Element) and [`Array`](crate::Array).
+
+pub(crate) mod numpy;
+
+/// The type of an array's items.
+///
+/// Items are little-endian and packed, exactly as NumPy holds them, so that array memory travels unchanged.
+///
+/// ```
+/// use teleport_wire::DType;
+///
+/// assert_eq!(DType::F32.item_bytes(), 4);
+/// assert_eq!(DType::F32.numpy(), "<f4");
+/// assert_eq!("<f4".parse::<DType>()?, DType::F32);
+/// assert_eq!(DType::Unicode(3).item_bytes(), 12);
+/// # Ok::<(), teleport_wire::ParseDTypeError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DType {
+    /// One byte, 0 or 1. Other values are an error when read as `bool`.
+    Bool,
+    /// Signed integer of 1 byte.
+    I8,
+    /// Signed integer of 2 bytes.
+    I16,
+    /// Signed integer of 4 bytes.
+    I32,
+    /// Signed integer of 8 bytes.
+    I64,
+    /// Unsigned integer of 1 byte.
+    U8,
+    /// Unsigned integer of 2 bytes.
+    U16,
+    /// Unsigned integer of 4 bytes.
+    U32,
+    /// Unsigned integer of 8 bytes.
+    U64,
+    /// IEEE half precision, 2 bytes.
+    F16,
+    /// The upper half of an `f32`, 2 bytes. NumPy knows it through the package `ml_dtypes` only.
+    BF16,
+    /// IEEE single precision, 4 bytes.
+    F32,
+    /// IEEE double precision, 8 bytes.
+    F64,
+    /// Two `f32`, the real part first: 8 bytes.
+    C64,
+    /// Two `f64`, the real part first: 16 bytes.
+    C128,
+    /// NumPy's `S<n>`: this many bytes, shorter contents filled up with zero bytes.
+    Bytes(u32),
+    /// NumPy's `U<n>`: this many code points of 4 bytes each, shorter contents filled up with zeros.
+    Unicode(u32),
+    /// NumPy's `datetime64`: an `i64` count of units since 1970-01-01, `i64::MIN` for "not a time".
+    DateTime(TimeUnit),
+    /// NumPy's `timedelta64`: an `i64` count of units, `i64::MIN` for "not a time".
+    TimeDelta(TimeUnit),
+}
+
+impl DType {
+    /// How many bytes one item takes. Zero only for `Bytes(0)` and `Unicode(0)`.
+    pub const fn item_bytes(self) -> u64 {
+        match self {
+            DType::Bool | DType::I8 | DType::U8 => 1,
+            DType::I16 | DType::U16 | DType::F16 | DType::BF16 => 2,
+            DType::I32 | DType::U32 | DType::F32 => 4,
+            DType::I64 | DType::U64 | DType::F64 | DType::C64 => 8,
+            DType::DateTime(_) | DType::TimeDelta(_) => 8,
+            DType::C128 => 16,
+            DType::Bytes(bytes) => bytes as u64,
+            DType::Unicode(chars) => chars as u64 * 4,
+        }
+    }
+
+    /// How many bytes an array of this type and shape takes, or `None` if no memory could hold it.
+    ///
+    /// Sizes of 0 do not hide an absurd shape: the product of all *other* sizes with the item's bytes must fit an
+    /// `isize` too, so that every product of a part of the shape is safe to compute later.
+    ///
+    /// ```
+    /// use teleport_wire::DType;
+    ///
+    /// assert_eq!(DType::F32.array_bytes(&[2, 3]), Some(24));
+    /// assert_eq!(DType::F32.array_bytes(&[2, 0]), Some(0));
+    /// assert_eq!(DType::F32.array_bytes(&[usize::MAX, 0]), None);
+    /// ```
+    pub fn array_bytes(self, shape: &[usize]) -> Option<usize> {
+        let item_bytes = usize::try_from(self.item_bytes()).ok()?;
+        let mut bytes = item_bytes.max(1);
+        for &size in shape {
+            bytes = bytes.checked_mul(size.max(1))?;
+        }
+        isize::try_from(bytes).ok()?;
+        Some(if item_bytes == 0 || shape.contains(&0) { 0 } else { bytes })
+    }
+
+    /// Whether items are integers: `i8` to `i64` and `u8` to `u64`.
+    pub const fn is_integer(self) -> bool {
+        use DType::*;
+        matches!(self, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+    }
+
+    /// Whether items are real floating point numbers: f16, bf16, f32, f64.
+    pub const fn is_float(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+    }
+}
+
+/// The unit in which a [`DType::DateTime`] or [`DType::TimeDelta`] counts, such as seconds, or 25 seconds.
+///
+/// ```
+/// use teleport_wire::{DType, TimeBase, TimeUnit};
+///
+/// let unit = TimeUnit::new(25, TimeBase::Second).unwrap();
+/// assert_eq!(DType::DateTime(unit).numpy(), "<M8[25s]");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TimeUnit {
+    /// Invariant: 1 to `i32::MAX`, and 1 if `base` is generic.
+    multiple: u32,
+    base: TimeBase,
+}
+
+impl TimeUnit {
+    /// A unit of `multiple` times `base`.
+    ///
+    /// `None` where NumPy has no such unit: a multiple of 0 or above `i32::MAX`, or a generic base with a multiple
+    /// other than 1.
+    pub const fn new(multiple: u32, base: TimeBase) -> Option<TimeUnit> {
+        let generic = matches!(base, TimeBase::Generic);
+        if multiple == 0 || multiple > i32::MAX as u32 || (generic && multiple != 1) {
+            return None;
+        }
+        Some(TimeUnit { multiple, base })
+    }
+
+    /// How many of [`base`](TimeUnit::base) one count stands for: 1 to `i32::MAX`.
+    pub const fn multiple(self) -> u32 {
+        self.multiple
+    }
+
+    /// What is counted.
+    pub const fn base(self) -> TimeBase {
+        self.base
+    }
+}
+
+/// A unit of one.
+impl From<TimeBase> for TimeUnit {
+    fn from(base: TimeBase) -> TimeUnit {
+        TimeUnit { multiple: 1, base }
+    }
+}
+
+/// What a [`TimeUnit`] counts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TimeBase {
+    /// No unit given; NumPy writes it as `<M8`.
+    Generic,
+    /// `Y`
+    Year,
+    /// `M`
+    Month,
+    /// `W`
+    Week,
+    /// `D`
+    Day,
+    /// `h`
+    Hour,
+    /// `m`
+    Minute,
+    /// `s`
+    Second,
+    /// `ms`
+    Millisecond,
+    /// `us`
+    Microsecond,
+    /// `ns`
+    Nanosecond,
+    /// `ps`
+    Picosecond,
+    /// `fs`
+    Femtosecond,
+    /// `as`
+    Attosecond,
+}
+
+impl TimeBase {
+    /// Every base, from the generic one through the longest to the shortest.
+    pub const ALL: [TimeBase; 14] = [
+        TimeBase::Generic,
+        TimeBase::Year,
+        TimeBase::Month,
+        TimeBase::Week,
+        TimeBase::Day,
+        TimeBase::Hour,
+        TimeBase::Minute,
+        TimeBase::Second,
+        TimeBase::Millisecond,
+        TimeBase::Microsecond,
+        TimeBase::Nanosecond,
+        TimeBase::Picosecond,
+        TimeBase::Femtosecond,
+        TimeBase::Attosecond,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(DType::C128.item_bytes(), 16);
+        assert_eq!(DType::Bytes(0).item_bytes(), 0);
+        assert_eq!(DType::Unicode(u32::MAX).item_bytes(), u64::from(u32::MAX) * 4);
+        assert_eq!(DType::DateTime(TimeBase::Nanosecond.into()).item_bytes(), 8);
+    }
+
+    #[test]
+    fn products_are_checked() {
+        assert_eq!(DType::U8.array_bytes(&[]), Some(1));
+        assert_eq!(DType::Bytes(0).array_bytes(&[7]), Some(0));
+        assert_eq!(DType::Bytes(0).array_bytes(&[usize::MAX, 2]), None);
+        assert_eq!(DType::U8.array_bytes(&[isize::MAX as usize]), Some(isize::MAX as usize));
+        assert_eq!(DType::U8.array_bytes(&[isize::MAX as usize + 1]), None);
+        assert_eq!(DType::U8.array_bytes(&[0, usize::MAX, usize::MAX]), None);
+    }
+
+    #[test]
+    fn units_are_those_of_numpy() {
+        assert_eq!(TimeUnit::new(0, TimeBase::Second), None);
+        assert_eq!(TimeUnit::new(1 << 31, TimeBase::Second), None);
+        assert_eq!(TimeUnit::new(2, TimeBase::Generic), None);
+        assert_eq!(TimeUnit::new(1, TimeBase::Generic), Some(TimeBase::Generic.into()));
+    }
+}

@@ -1,0 +1,233 @@
+//! Names of dtypes: NumPy's type strings both ways, and readable names such as `float32`.
+//!
+//! `numpy` and `Display` write, `FromStr` reads either. Big-endian strings are refused, never swapped.
+
+use crate::model::dtype::{DType, TimeBase, TimeUnit};
+use std::fmt;
+use std::str::FromStr;
+
+/// Types that are a name and nothing else: the type, its NumPy string, its readable name.
+const SIMPLE: [(DType, &str, &str); 15] = [
+    (DType::Bool, "|b1", "bool"),
+    (DType::I8, "|i1", "int8"),
+    (DType::I16, "<i2", "int16"),
+    (DType::I32, "<i4", "int32"),
+    (DType::I64, "<i8", "int64"),
+    (DType::U8, "|u1", "uint8"),
+    (DType::U16, "<u2", "uint16"),
+    (DType::U32, "<u4", "uint32"),
+    (DType::U64, "<u8", "uint64"),
+    (DType::F16, "<f2", "float16"),
+    (DType::BF16, "bfloat16", "bfloat16"),
+    (DType::F32, "<f4", "float32"),
+    (DType::F64, "<f8", "float64"),
+    (DType::C64, "<c8", "complex64"),
+    (DType::C128, "<c16", "complex128"),
+];
+
+impl DType {
+    /// NumPy's type string: `<f4`, `|b1`, `|S5`, `<U3`, `<M8[25s]`.
+    ///
+    /// `bf16` has none in NumPy itself and gives `bfloat16`, which `numpy.dtype` knows after `import ml_dtypes`.
+    pub fn numpy(self) -> String {
+        match self {
+            DType::Bytes(bytes) => format!("|S{bytes}"),
+            DType::Unicode(chars) => format!("<U{chars}"),
+            DType::DateTime(unit) => format!("<M8{unit}"),
+            DType::TimeDelta(unit) => format!("<m8{unit}"),
+            _ => self.simple().1.to_string(),
+        }
+    }
+
+    fn simple(self) -> &'static (DType, &'static str, &'static str) {
+        let found = SIMPLE.iter().find(|(dtype, ..)| *dtype == self);
+        found.expect("every dtype without a parameter is in the table, as a test checks")
+    }
+}
+
+/// A readable name, as NumPy's `dtype.name`: `float32`, `datetime64[ns]`; fixed-width strings are `S5` and `U3`.
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DType::Bytes(bytes) => write!(f, "S{bytes}"),
+            DType::Unicode(chars) => write!(f, "U{chars}"),
+            DType::DateTime(unit) => write!(f, "datetime64{unit}"),
+            DType::TimeDelta(unit) => write!(f, "timedelta64{unit}"),
+            _ => f.write_str(self.simple().2),
+        }
+    }
+}
+
+/// Reads NumPy's type strings, with or without the sign of byte order, and readable names.
+impl FromStr for DType {
+    type Err = ParseDTypeError;
+
+    fn from_str(text: &str) -> Result<DType, ParseDTypeError> {
+        let big_endian = text.starts_with('>');
+        let name = text.strip_prefix(['<', '|', '=', '>']).unwrap_or(text);
+        let dtype = parse_name(name).ok_or_else(|| ParseDTypeError::Unknown { text: text.to_string() })?;
+        let has_byte_order = dtype.item_bytes() > 1 && !matches!(dtype, DType::Bytes(_));
+        if big_endian && has_byte_order {
+            return Err(ParseDTypeError::BigEndian { text: text.to_string() });
+        }
+        Ok(dtype)
+    }
+}
+
+fn parse_name(name: &str) -> Option<DType> {
+    let simple = SIMPLE.iter().find(|(_, numpy, readable)| *readable == name || numpy[1..] == *name);
+    if let Some((dtype, ..)) = simple {
+        return Some(*dtype);
+    }
+    if let Some(bytes) = name.strip_prefix('S') {
+        return parse_count(bytes).map(DType::Bytes);
+    }
+    if let Some(chars) = name.strip_prefix('U') {
+        return parse_count(chars).map(DType::Unicode);
+    }
+    if let Some(unit) = name.strip_prefix("M8").or(name.strip_prefix("datetime64")) {
+        return parse_unit(unit).map(DType::DateTime);
+    }
+    let unit = name.strip_prefix("m8").or(name.strip_prefix("timedelta64"))?;
+    parse_unit(unit).map(DType::TimeDelta)
+}
+
+/// Digits only: `u32::from_str` would take a sign as well.
+fn parse_count(digits: &str) -> Option<u32> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Reads `""`, `[s]` or `[25s]`.
+fn parse_unit(text: &str) -> Option<TimeUnit> {
+    if text.is_empty() {
+        return Some(TimeBase::Generic.into());
+    }
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let digits = inner.bytes().take_while(u8::is_ascii_digit).count();
+    let multiple = if digits == 0 { 1 } else { parse_count(&inner[..digits])? };
+    let base = TimeBase::ALL.into_iter().find(|base| base.symbol() == &inner[digits..])?;
+    TimeUnit::new(multiple, base)
+}
+
+impl TimeBase {
+    /// NumPy's symbol: `Y`, `M`, `W`, `D`, `h`, `m`, `s`, `ms` … `as`, or `generic`.
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            TimeBase::Generic => "generic",
+            TimeBase::Year => "Y",
+            TimeBase::Month => "M",
+            TimeBase::Week => "W",
+            TimeBase::Day => "D",
+            TimeBase::Hour => "h",
+            TimeBase::Minute => "m",
+            TimeBase::Second => "s",
+            TimeBase::Millisecond => "ms",
+            TimeBase::Microsecond => "us",
+            TimeBase::Nanosecond => "ns",
+            TimeBase::Picosecond => "ps",
+            TimeBase::Femtosecond => "fs",
+            TimeBase::Attosecond => "as",
+        }
+    }
+}
+
+/// In brackets, as in a type string: `[s]`, `[25s]`, and nothing for the generic unit.
+impl fmt::Display for TimeUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.multiple(), self.base()) {
+            (_, TimeBase::Generic) => Ok(()),
+            (1, base) => write!(f, "[{}]", base.symbol()),
+            (multiple, base) => write!(f, "[{multiple}{}]", base.symbol()),
+        }
+    }
+}
+
+/// Why a text is no [`DType`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseDTypeError {
+    /// No such type.
+    #[error(
+        "no dtype is called {text:?}; expected one like \"<f4\", \"|u1\", \"|S5\", \"<M8[ns]\" or \"float32\""
+    )]
+    Unknown {
+        /// What was to be read.
+        text: String,
+    },
+    /// The items are big-endian.
+    #[error(
+        "dtype {text:?} is big-endian; convert the array first, in NumPy by `a.astype(a.dtype.newbyteorder('<'))`"
+    )]
+    BigEndian {
+        /// What was to be read.
+        text: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(dtype: DType, numpy: &str, name: &str) {
+        assert_eq!(dtype.numpy(), numpy);
+        assert_eq!(dtype.to_string(), name);
+        assert_eq!(numpy.parse(), Ok(dtype), "{numpy}");
+        assert_eq!(name.parse(), Ok(dtype), "{name}");
+    }
+
+    #[test]
+    fn names_convert_both_ways() {
+        for (dtype, numpy, name) in SIMPLE {
+            check(dtype, numpy, name);
+        }
+        check(DType::Bytes(5), "|S5", "S5");
+        check(DType::Bytes(0), "|S0", "S0");
+        check(DType::Unicode(3), "<U3", "U3");
+        for base in TimeBase::ALL {
+            let unit = TimeUnit::from(base);
+            check(DType::DateTime(unit), &format!("<M8{unit}"), &format!("datetime64{unit}"));
+        }
+        let unit = TimeUnit::new(25, TimeBase::Second).unwrap();
+        check(DType::DateTime(unit), "<M8[25s]", "datetime64[25s]");
+        check(DType::TimeDelta(unit), "<m8[25s]", "timedelta64[25s]");
+        check(DType::TimeDelta(TimeBase::Generic.into()), "<m8", "timedelta64");
+    }
+
+    #[test]
+    fn other_spellings() {
+        for (text, dtype) in
+            [("f4", DType::F32), ("=i8", DType::I64), ("<b1", DType::Bool), (">u1", DType::U8)]
+        {
+            assert_eq!(text.parse(), Ok(dtype), "{text}");
+        }
+        assert_eq!("<M8[generic]".parse(), Ok(DType::DateTime(TimeBase::Generic.into())));
+        assert_eq!(">S3".parse(), Ok(DType::Bytes(3)));
+    }
+
+    #[test]
+    fn refused() {
+        for text in [">f4", ">U3", ">M8[s]", ">c16"] {
+            let error = text.parse::<DType>().unwrap_err();
+            assert_eq!(error, ParseDTypeError::BigEndian { text: text.to_string() });
+        }
+        for text in [
+            "",
+            "<",
+            "f3",
+            "S",
+            "U",
+            "S-1",
+            "S+1",
+            "S4294967296",
+            "<M8[",
+            "M8[0s]",
+            "M8[s",
+            "M8[x]",
+            "<<f4",
+            "float",
+            "é",
+        ] {
+            assert!(matches!(text.parse::<DType>(), Err(ParseDTypeError::Unknown { .. })), "{text}");
+        }
+    }
+}

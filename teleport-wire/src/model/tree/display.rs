@@ -1,0 +1,86 @@
+//! Trees as text, much like JSON.
+
+use crate::model::{array::display::Inline, tree::Tree};
+use std::fmt::{self, Write};
+
+/// Longer bytes are shown by their length.
+const MAX_INLINE_BYTES: usize = 32;
+
+/// On one line, much like JSON: `{"result": 2, "image": uint8[64, 64, 3]}`. Arrays of few items show them, separated
+/// by spaces: `[1 2 3]`.
+impl fmt::Display for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tree::Null => f.write_str("null"),
+            Tree::Array(array) => write!(f, "{}", Inline(array)),
+            Tree::String(text) => write!(f, "{text:?}"),
+            Tree::Bytes(bytes) if bytes.len() <= MAX_INLINE_BYTES => {
+                write!(f, "b\"{}\"", bytes.escape_ascii())
+            }
+            Tree::Bytes(bytes) => write!(f, "bytes[{}]", bytes.len()),
+            Tree::List(list) => {
+                f.write_char('[')?;
+                for (index, tree) in list.iter().enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
+                    write!(f, "{comma}{tree}")?;
+                }
+                f.write_char(']')
+            }
+            Tree::Dict(dict) => {
+                f.write_char('{')?;
+                for (index, (key, tree)) in dict.iter().enumerate() {
+                    let comma = if index > 0 { ", " } else { "" };
+                    write!(f, "{comma}{key:?}: {tree}")?;
+                }
+                f.write_char('}')
+            }
+        }
+    }
+}
+
+/// As it displays.
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Tree {
+    /// What it is, within a sentence: `an array uint8[64, 64, 3]`.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Tree::Null => "null".to_string(),
+            Tree::Array(array) => format!("an array {}{:?}", array.dtype(), array.shape()),
+            Tree::String(text) => format!("a string of {} bytes", text.len()),
+            Tree::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Tree::List(list) => format!("a list of {} items", list.len()),
+            Tree::Dict(dict) => format!("a dict of {} entries", dict.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Array, Buffer, Tree, tree};
+
+    #[test]
+    fn prints_on_one_line() {
+        let tree = tree!({
+            "result": 2,
+            "half": 0.5,
+            "text": "a\"b",
+            "bytes": Buffer::from(vec![0, 65]),
+            "list": [null, true, []],
+            "array": vec![1i64, 20],
+            "matrix": Array::zeros::<u8>([2, 2]),
+            "image": Array::zeros::<u8>([64, 64, 3]),
+            "blob": Buffer::zeroed(100),
+            "dict": {},
+        });
+        let text =
+            r#"{"result": 2, "half": 0.5, "text": "a\"b", "bytes": b"\x00A", "list": [null, true, []], "#;
+        let rest = r#""array": [1 20], "matrix": [[0 0] [0 0]], "image": uint8[64, 64, 3], "blob": bytes[100], "dict": {}}"#;
+        assert_eq!(tree.to_string(), format!("{text}{rest}"));
+        assert_eq!(format!("{:?}", Tree::Null), "null");
+    }
+}
