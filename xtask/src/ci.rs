@@ -30,7 +30,11 @@ struct Step {
 
 const STEPS: [Step; 14] = [
     Step { name: "format", what: "rustfmt's layout", run: format },
-    Step { name: "layers", what: "who may depend on whom and name what", run: layers::check },
+    Step {
+        name: "layers",
+        what: "which crates, folders and files may use which, and how long they may be",
+        run: layers::check,
+    },
     Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
     Step { name: "clippy", what: "clippy, all features, warnings are errors", run: clippy },
     Step {

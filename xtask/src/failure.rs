@@ -19,6 +19,9 @@ pub(crate) enum Failure {
     /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// A source file is not Rust.
+    #[error("{}:{line}: cannot parse this file: {problem}", path.display())]
+    Syntax { path: PathBuf, line: usize, problem: String },
     /// A rule of the project is broken; each line names the place and the remedy.
     #[error("{rule} is broken in {} place(s):\n  {}", places.len(), places.join("\n  "))]
     Rule { rule: &'static str, places: Vec<String> },

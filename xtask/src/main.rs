@@ -20,7 +20,6 @@ mod package;
 mod python;
 mod shell;
 mod soak;
-mod source;
 mod usage;
 mod workspace;
 

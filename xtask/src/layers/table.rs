@@ -1,0 +1,93 @@
+//! The tables that the step `layers` holds the code to. ARCHITECTURE.md gives the reasons.
+
+/// What one published crate may know.
+pub(super) struct Crate {
+    pub(super) name: &'static str,
+    /// The crates of this workspace that it may depend on.
+    pub(super) below: &'static [&'static str],
+    /// Which of [`SYSTEM`] it may depend on.
+    pub(super) system: &'static [&'static str],
+    /// Paths that its code never names.
+    pub(super) unknown: &'static [&'static str],
+}
+
+/// Crates that reach into the operating system. Of these, `nix` and `libc` are named in the module `sys` only.
+pub(super) const SYSTEM: [&str; 3] = ["mio", "nix", "libc"];
+
+pub(super) const FACADE: &str = "teleport";
+
+/// A user who adds the facade builds fewer crates than this, the facade itself included.
+pub(super) const MAX_FACADE_CRATES: usize = 40;
+
+pub(super) const CRATES: [Crate; 7] = [
+    // Runs in the compiler: it knows the other crates by name only.
+    Crate {
+        name: "teleport-derive",
+        below: &[],
+        system: &[],
+        unknown: &[
+            "std::net",
+            "std::thread",
+            "std::fs",
+            "std::env",
+            "std::os",
+            "std::time::Instant",
+            "std::time::SystemTime",
+        ],
+    },
+    Crate {
+        name: "teleport-wire",
+        below: &["teleport-derive"],
+        system: &[],
+        unknown: &[
+            "std::net",
+            "std::thread",
+            "std::fs",
+            "std::os",
+            "std::time::Instant",
+            "std::time::SystemTime",
+        ],
+    },
+    Crate {
+        name: "teleport-transport",
+        below: &["teleport-derive", "teleport-wire"],
+        system: &["mio", "nix", "libc"],
+        unknown: &[],
+    },
+    Crate {
+        name: "teleport-server",
+        below: &["teleport-derive", "teleport-wire", "teleport-transport", "teleport-proc"],
+        system: &[],
+        unknown: &["std::net", "std::os"],
+    },
+    Crate {
+        name: "teleport-client",
+        below: &["teleport-derive", "teleport-wire", "teleport-transport", "teleport-proc"],
+        system: &[],
+        unknown: &["std::net", "std::os"],
+    },
+    Crate { name: "teleport-proc", below: &[], system: &["nix", "libc"], unknown: &[] },
+    Crate {
+        name: FACADE,
+        below: &[
+            "teleport-derive",
+            "teleport-wire",
+            "teleport-transport",
+            "teleport-server",
+            "teleport-client",
+            "teleport-proc",
+        ],
+        system: &[],
+        unknown: &[],
+    },
+];
+
+/// The rows of one crate: a folder or file of `src`, and the others that its code may use.
+///
+/// A file belongs to the row with the longest path that holds it. Nothing but `lib.rs` may use everything.
+pub(super) type Folders = &'static [(&'static str, &'static str)];
+
+pub(super) const FOLDERS: &[(&str, Folders)] = &[("teleport-derive", DERIVE)];
+
+const DERIVE: Folders =
+    &[("into_tree", "input bounds"), ("from_tree", "input bounds"), ("bounds", "input"), ("input", "")];
