@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Key, Ran, Tree};
-use teleport_transport::{Driver, Link, on_poller_thread};
+use teleport_transport::{Driver, Interrupted, Link, block_on_or_unwind, on_poller_thread};
 
 use crate::core::{Core, Request, Unsent};
 use crate::error::CallError;
@@ -21,7 +21,6 @@ use crate::future::CallFuture;
 use crate::on_disconnect::OnDisconnect;
 use crate::pass::{Door, Pass};
 use crate::state::Acquired;
-use crate::wait::{block_on, point};
 
 /// A call that has not been sent. It does nothing until it is waited for, sent or awaited.
 ///
@@ -185,7 +184,9 @@ impl<R: FromTree> Future for Running<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        point(cx);
+        if let Some(interrupted) = Interrupted::poll(cx) {
+            interrupted.unwind();
+        }
         loop {
             match &mut self.stage {
                 Stage::Sent(future) => return Pin::new(future).poll(cx),
@@ -279,7 +280,7 @@ impl Submission {
         }
         // A poller's thread may send, but not wait until it can.
         let until = on_poller_thread().then(Instant::now);
-        block_on(driver, until, |cx| self.poll(cx))
+        block_on_or_unwind(driver, until, |cx| self.poll(cx))
             .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
     }
 }

@@ -15,7 +15,6 @@ use crate::core::Core;
 use crate::error::CallError;
 use crate::method::ToMethod;
 use crate::stats::ClientStats;
-use crate::wait::checkpoint;
 
 /// A connection to a server whose functions it calls. Clones share it; any number of threads may call.
 ///
@@ -159,8 +158,10 @@ impl Client {
         if !core.fork_guard.is_current() {
             return Ok(());
         }
-        core.close(if on_poller_thread() { Duration::ZERO } else { core.settings.close_timeout });
-        checkpoint();
+        let within = if on_poller_thread() { Duration::ZERO } else { core.settings.close_timeout };
+        if let Err(interrupted) = core.close(within) {
+            interrupted.unwind();
+        }
         self.check()
     }
 }

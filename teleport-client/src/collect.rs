@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
-use teleport_transport::on_poller_thread;
 use teleport_transport::wire::FromTree;
+use teleport_transport::{block_on_or_unwind, on_poller_thread};
 
 use crate::error::CallError;
 use crate::future::CallFuture;
-use crate::wait::block_on;
 
 /// **Blocks** until all calls have ended, and gives their results in the order of the futures.
 ///
@@ -21,7 +20,7 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
         for future in &futures {
-            block_on(&mut future.driver(), None, |cx| future.poll_done(cx));
+            block_on_or_unwind(&mut future.driver(), None, |cx| future.poll_done(cx));
         }
     }
     futures.into_iter().map(CallFuture::wait).collect()
@@ -128,7 +127,7 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
         }
         let until = on_poller_thread().then(std::time::Instant::now);
         let mut driver = self.futures.iter().flatten().find_map(CallFuture::driver);
-        let next = block_on(&mut driver, until, |cx| self.poll_next(cx));
+        let next = block_on_or_unwind(&mut driver, until, |cx| self.poll_next(cx));
         // Converting runs code of the user's, which may take long or call: others read meanwhile.
         drop(driver);
         // On a poller's thread, which must not wait, what is not there fails.

@@ -21,7 +21,8 @@ use teleport_transport::wire::{
     CallAnswer, CallHead, ErrorKind, Hello, Key, Limits, Message, Ran, RemoteError, Tree,
 };
 use teleport_transport::{
-    Budget, Config, Driver, ForkGuard, Handler, Link, Poller, Reply, Wakers, on_poller_thread, release_held,
+    Budget, Config, Driver, ForkGuard, Handler, Interrupted, Link, Poller, Reply, Wakers,
+    block_on_interruptible, block_on_or_unwind, on_poller_thread, release_held,
 };
 
 use crate::backoff;
@@ -34,7 +35,6 @@ use crate::resolver::Resolver;
 use crate::state::{Acquired, GivenUp, Opening, Overdue, State, earliest};
 use crate::stats::Meter;
 use crate::timer::{Alarm, AlarmId, Timer};
-use crate::wait::{self, Killed};
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
@@ -110,6 +110,8 @@ impl Core {
         let now = Instant::now();
         let state =
             State::new(settings.max_inflight, settings.connect_timeout, settings.address.clone(), now);
+        #[cfg(feature = "threads")]
+        let_threads_interrupt_waits();
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
         Ok(Arc::new_cyclic(|me| Core {
             me: me.clone(),
@@ -270,7 +272,7 @@ impl Core {
         until: Option<Instant>,
         mut look: impl FnMut(&mut State<Arc<Link>>) -> Option<T>,
     ) -> Option<T> {
-        wait::block_on(&mut None, until, |cx| self.poll_state(cx, &mut look))
+        block_on_or_unwind(&mut None, until, |cx| self.poll_state(cx, &mut look))
     }
 
     fn poll_state<T>(
@@ -503,10 +505,10 @@ impl Core {
     }
 
     /// Waits up to `within` for the answers that `wanted` says are still waited for, and no longer in a thread that is killed.
-    fn wait_while(&self, within: Duration, wanted: fn(&State<Arc<Link>>) -> bool) -> Result<(), Killed> {
+    fn wait_while(&self, within: Duration, wanted: fn(&State<Arc<Link>>) -> bool) -> Result<(), Interrupted> {
         let until = Instant::now().checked_add(within);
         let is_done = |state: &mut State<_>| (state.is_over() || !wanted(state)).then_some(());
-        wait::until_killed(&mut None, until, |cx| self.poll_state(cx, is_done)).map(drop)
+        block_on_interruptible(&mut None, until, |cx| self.poll_state(cx, is_done)).map(drop)
     }
 
     fn end_unless(&self, spare: fn(&State<Arc<Link>>) -> bool) {
@@ -521,11 +523,12 @@ impl Core {
         }
     }
 
-    /// Closes for everyone: waits for all calls in flight. If this thread is killed meanwhile, the time is over.
-    pub(crate) fn close(&self, within: Duration) {
+    /// Closes for everyone: waits for all calls in flight. If this thread is interrupted meanwhile, the time is over.
+    pub(crate) fn close(&self, within: Duration) -> Result<(), Interrupted> {
         self.begin_close();
-        let _ = self.wait_while(within, State::has_calls);
+        let waited = self.wait_while(within, State::has_calls);
         self.end_unless(|_| false);
+        waited
     }
 
     /// The last client is gone: waits for the calls without a future; those with one go on.
@@ -533,7 +536,7 @@ impl Core {
         self.begin_close();
         match self.wait_while(within, State::has_detached) {
             Ok(()) => self.end_unless(State::has_held),
-            Err(Killed) => self.end_unless(State::has_calls),
+            Err(_) => self.end_unless(State::has_calls),
         }
     }
 
@@ -553,6 +556,17 @@ pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Me
     let (idempotent, resume) = (flight.is_idempotent(), flight.resumes());
     let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&flight.method) };
     Message::call(&head, tree, limits).map_err(|error| CallError::encode(flight.method.clone(), error))
+}
+
+/// A `Thread` of `teleport-proc` that is killed ends where it waits for a client.
+#[cfg(feature = "threads")]
+fn let_threads_interrupt_waits() {
+    teleport_transport::InterruptHook {
+        is_interruptible: teleport_proc::is_interruptible,
+        poll_interrupted: teleport_proc::poll_killed,
+        unwind: teleport_proc::checkpoint,
+    }
+    .install();
 }
 
 impl Drop for Core {

@@ -10,12 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
-use teleport_transport::{Driver, on_poller_thread};
+use teleport_transport::{Driver, Interrupted, block_on_or_unwind, on_poller_thread};
 
 use crate::core::Core;
 use crate::error::CallError;
 use crate::flight::{Flight, Outcome};
-use crate::wait::{block_on, point};
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///
@@ -130,7 +129,7 @@ impl<R: FromTree> CallFuture<R> {
         until: Option<Instant>,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let outcome = block_on(driver, until, |cx| self.poll_outcome(cx))?;
+        let outcome = block_on_or_unwind(driver, until, |cx| self.poll_outcome(cx))?;
         // Converting runs code of the user's, which may take long or call: others read meanwhile.
         *driver = None;
         Some(self.convert(outcome))
@@ -202,7 +201,9 @@ impl<R: FromTree> Future for CallFuture<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        point(cx);
+        if let Some(interrupted) = Interrupted::poll(cx) {
+            interrupted.unwind();
+        }
         let outcome = ready!(self.poll_outcome(cx));
         Poll::Ready(self.convert(outcome))
     }

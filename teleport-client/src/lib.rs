@@ -101,7 +101,6 @@ mod resume;
 mod state;
 mod stats;
 mod timer;
-mod wait;
 
 pub use builder::ClientBuilder;
 pub use call::{Call, Running};

@@ -85,6 +85,7 @@ mod sys;
 
 pub use config::{Config, random_id};
 pub use fork_guard::ForkGuard;
+pub use link::interrupt::{InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind};
 pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;

@@ -31,7 +31,7 @@ fn a_call_waits_until_there_is_a_thread_to_connect_with() {
             return never_starts(core);
         }
         // Ends the call that waits, instead of connecting.
-        core.close(Duration::ZERO);
+        core.close(Duration::ZERO).unwrap();
         Ok(())
     }
     let (sender, ended) = mpsc::channel();
@@ -116,7 +116,7 @@ fn who_stands_in_line_for_a_slot_waits_for_answers() {
     assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(running);
     assert!(core.is_waited_for());
-    core.close(Duration::ZERO);
+    core.close(Duration::ZERO).unwrap();
     assert!(Pin::new(&mut other).poll(&mut Context::from_waker(Waker::noop())).is_ready());
     assert!(!core.is_waited_for());
 }

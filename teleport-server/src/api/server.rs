@@ -242,6 +242,8 @@ impl Server {
         let done_names: Vec<String> = done.iter().map(|(name, _)| name.clone()).collect();
         let registry = Registry::build(methods, options.workers, &done_names)?;
         note_panics();
+        #[cfg(feature = "threads")]
+        let_threads_interrupt_waits();
         if cfg!(panic = "abort") {
             tracing::warn!("built with panic = \"abort\": a function that panics ends the whole process");
         }
@@ -254,4 +256,15 @@ impl Server {
         tracing::info!(%address, "serving");
         Ok(ServerHandle::new(shared, address))
     }
+}
+
+/// A `Thread` of `teleport-proc` that is killed ends where it waits for a server.
+#[cfg(feature = "threads")]
+fn let_threads_interrupt_waits() {
+    teleport_transport::InterruptHook {
+        is_interruptible: teleport_proc::is_interruptible,
+        poll_interrupted: teleport_proc::poll_killed,
+        unwind: teleport_proc::checkpoint,
+    }
+    .install();
 }

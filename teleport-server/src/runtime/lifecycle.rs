@@ -12,10 +12,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use teleport_transport::{ForkGuard, Wakers, block_on, on_poller_thread};
+use teleport_transport::{ForkGuard, Wakers, block_on, block_on_or_unwind, on_poller_thread};
 
 use crate::api::error::ServeError;
-use crate::runtime::wait;
 
 /// How long a closing server waits for running functions, unless told otherwise.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,7 +189,7 @@ impl Lifecycle {
     pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
         self.may_wait()?;
         // It waits for as long as it takes, so there is an end.
-        wait::block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
+        block_on_or_unwind(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
     }
 
     /// As [`wait_closed`](Lifecycle::wait_closed), but for destructors, which must not unwind: waits in any thread.

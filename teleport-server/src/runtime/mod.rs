@@ -6,4 +6,3 @@ pub(crate) mod lifecycle;
 pub(crate) mod log_limit;
 pub(crate) mod shared;
 pub(crate) mod supervisor;
-pub(crate) mod wait;

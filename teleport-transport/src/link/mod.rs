@@ -14,6 +14,7 @@ mod coalesce;
 mod credit;
 mod drive;
 mod handler;
+pub(crate) mod interrupt;
 mod memory;
 mod notsent_window;
 mod resume;
