@@ -8,7 +8,7 @@ use teleport_wire::{Hello, Id128, Limits};
 
 use crate::memory::pool::Pool;
 use crate::memory::user_held::Lent;
-use crate::protocol::Role;
+use crate::role::Role;
 
 /// Longer times are none in practice, and adding them to a clock could overflow it.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

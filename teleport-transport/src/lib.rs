@@ -81,6 +81,7 @@ mod memory;
 mod net;
 pub mod protocol;
 mod reactor;
+mod role;
 mod sys;
 
 pub use config::{Config, random_id};

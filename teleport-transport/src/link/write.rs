@@ -111,11 +111,10 @@ impl Link {
         if self.credit.goes_along() && outbound.has_work() {
             outbound.give_credit(self.credit.take());
         }
-        outbound.stage(staged);
-        let drained = outbound.take_drained();
+        let progress = outbound.poll_write(staged);
         drop(outbound);
-        self.tell_drained(drained);
-        !staged.is_empty()
+        self.tell_drained(progress.drained);
+        progress.staged
     }
 
     /// How many bytes the socket took, of how many that it was offered.

@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 
 use teleport_wire::CallState;
 
-use super::ProtocolError;
+use super::error::ProtocolError;
+use super::id_map::IdMap;
 use crate::config::Config;
-use crate::protocol::id_map::IdMap;
 
 /// Withdrawn calls of which it is remembered that no answer to them has come. An error for an older one is ignored too,
 /// without the certainty that it is the first. Their answers are frames that crossed: few are ever on the way.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use teleport_wire::{DecodeError, ErrorKind, Kind};
 
-use super::Role;
+use crate::role::Role;
 
 /// A rule of the format that the peer broke. The connection ends; no other is touched.
 #[derive(Debug, thiserror::Error)]

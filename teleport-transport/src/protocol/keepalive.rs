@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Closed;
+use super::error::Closed;
 use crate::config::{Config, MAX_TIME};
 
 /// Shorter times would only keep the poller busy.

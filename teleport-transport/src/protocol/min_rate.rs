@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use teleport_wire::{ErrorKind, Ran, RemoteError};
 
-use super::Role;
 use crate::config::{Config, MAX_TIME};
+use crate::role::Role;
 
 /// Shorter windows would only keep the poller busy.
 const MIN_WINDOW: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@
 
 use teleport_wire::{CallAnswer, CallState, Kind};
 
-use super::{ProtocolError, SendError};
+use super::error::{ProtocolError, SendError};
 
 #[derive(Debug, Default)]
 pub(super) enum Resuming {

@@ -16,7 +16,8 @@ use crate::memory::pool::MemoryError;
 use crate::memory::rows::{RowGuard, Ticket};
 use crate::memory::user_held::Loan;
 use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
-use crate::protocol::{Gate, Hold};
+use crate::protocol::event::Gate;
+use crate::protocol::ledger::Hold;
 
 /// Segments of one message offered to one read; more arrive with the next.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;

@@ -25,11 +25,15 @@ use self::message::{Deadline, Incoming, MAX_SEGMENTS_PER_READ, Plan, Subject, Un
 use self::signature_cache::SignatureCache;
 use self::table::Messages;
 use super::calls::StructureOverrun;
+use super::error::{Closed, ProtocolError};
+use super::event::{Event, Gate, IncomingCall};
 use super::keepalive::Keepalive;
+use super::ledger::Hold;
 use super::min_rate::{Pace, Sight, SlowCalls};
-use super::{Closed, Event, Gate, Hold, IncomingCall, ProtocolError, Role, SharedOutbound};
+use super::send::SharedOutbound;
 use crate::config::{Config, MAX_TIME};
 use crate::memory::budget::Charge;
+use crate::role::Role;
 
 /// Of a frame that has not come whole, more than this counts as memory that others may wait for; in steps of as much.
 const UNCHARGED_BODY_BYTES: u64 = 64 << 10;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_wire::{
-    Array, CallHead, Decoder, ErrorKind, Goodbye, Header, Id128, Kind, Limits, Message, Preface, Ran, Sink,
-    encode_frame, encode_ids,
+    Array, CallHead, DecodeError, Decoder, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, Message,
+    Preface, Ran, RemoteError, Sink, Tree, encode_frame, encode_ids,
 };
 
 use super::*;

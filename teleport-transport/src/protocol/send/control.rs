@@ -5,7 +5,7 @@
 
 use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
 
-use crate::protocol::WriteBuffer;
+use super::write_buffer::WriteBuffer;
 
 /// Frames that are slots: at most one of each kind waits, however often it was asked for.
 #[derive(Debug, Default)]

@@ -11,11 +11,13 @@
 //! while too many wait (`await_drain`), and what pays for them is kept in [`Unsent`].
 
 mod control;
-mod unsent;
-mod write_buffer;
+pub(super) mod unsent;
+pub(super) mod write_buffer;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use parking_lot::Mutex;
 use teleport_wire::{
     Buffer, CallAnswer, CallState, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, MAX_CHUNK_BYTES,
     Message, Preface, RemoteError, Resume, ResumeAnswer, encode_frame,
@@ -23,18 +25,18 @@ use teleport_wire::{
 
 use self::control::Control;
 use self::unsent::Unsent;
-pub use self::unsent::{Quota, UnsentBytes};
-pub use self::write_buffer::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
+use self::write_buffer::WriteBuffer;
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
+use super::error::{ProtocolError, SendError};
+use super::id_map::IdMap;
 use super::resume::Resuming;
-use super::{ProtocolError, Role, SendError};
 use crate::config::Config;
 use crate::memory::budget::Charge;
 use crate::memory::deferred_drop::drop_buffer_later;
-use crate::protocol::id_map::IdMap;
+use crate::role::Role;
 
 /// A payload of up to so many bytes travels in the lane of small messages, whole and in order.
-pub const MAX_SMALL_BYTES: u64 = 64 << 10;
+const MAX_SMALL_BYTES: u64 = 64 << 10;
 
 /// After so many bytes of small messages a large transfer gets one chunk.
 const SMALL_BYTES_PER_CHUNK: usize = 1 << 20;
@@ -59,6 +61,19 @@ pub enum Withdrawn {
     Requested,
     /// No such call is open.
     NotOpen,
+}
+
+/// The state of the send queue after [`Outbound::poll_write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteProgress {
+    /// The buffer holds bytes for the socket.
+    pub staged: bool,
+    /// The goodbye was staged: nothing follows it.
+    pub finished: bool,
+    /// The unsent results have shrunk to what [`Outbound::await_drain`] waits for. Reported once.
+    pub drained: bool,
+    /// Calls without an answer, and those of a client whose result is not whole.
+    pub open_calls: usize,
 }
 
 #[derive(Debug)]
@@ -589,6 +604,17 @@ impl Outbound {
 
     // ---- Staging ----
 
+    /// Moves what goes next into `buffer`, and says what else a writer has to know: one visit for each write.
+    pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
+        self.stage(buffer);
+        WriteProgress {
+            staged: !buffer.is_empty(),
+            finished: self.is_finished(),
+            drained: self.take_drained(),
+            open_calls: self.open_calls(),
+        }
+    }
+
     /// Moves what goes next into `staged`: control frames, then small messages, then at most one large chunk.
     pub fn stage(&mut self, staged: &mut WriteBuffer) {
         if !self.introduction.is_empty() {
@@ -744,6 +770,24 @@ fn checksum_of_first(pieces: &VecDeque<Buffer>, mut bytes: usize) -> u32 {
         crc = teleport_wire::checksum(crc, &piece[..counted]);
     }
     crc
+}
+
+/// Reaches the sending half from the receiving one, for a moment.
+pub trait SharedOutbound {
+    /// Runs `change` on the sending half. It must not block.
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T;
+}
+
+impl SharedOutbound for Mutex<Outbound> {
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.lock())
+    }
+}
+
+impl SharedOutbound for RefCell<Outbound> {
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.borrow_mut())
+    }
 }
 
 #[cfg(test)]

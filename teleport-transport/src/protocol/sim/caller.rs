@@ -15,7 +15,7 @@ use super::super::*;
 use super::invariants::Invariant;
 use super::ledger::{Call, Ledger, Outcome};
 use super::link::{End, Link};
-use crate::memory::budget::Budget;
+use crate::memory::budget::{Budget, Charge};
 
 pub(super) type Granted = Arc<Mutex<Vec<(u64, u64, Charge)>>>;
 
