@@ -81,37 +81,22 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod backoff;
-mod builder;
-mod call;
-mod client;
-mod collect;
-mod connect_error;
-mod core;
-mod dial;
+mod api;
+mod calls;
+mod connect;
+mod engine;
 mod error;
-mod flight;
-mod future;
-mod limbo;
-mod method;
-mod on_disconnect;
-mod pass;
-mod resolver;
-mod resume;
-mod state;
-mod stats;
-mod timer;
 
-pub use builder::ClientBuilder;
-pub use call::{Call, Running};
-pub use client::Client;
-pub use collect::{AsCompleted, as_completed, wait_all};
-pub use connect_error::{AttemptError, ClientError, ResolveError};
-pub use error::{CallError, RemoteFailure};
-pub use future::CallFuture;
-pub use method::ToMethod;
-pub use on_disconnect::OnDisconnect;
-pub use stats::ClientStats;
+pub use api::builder::ClientBuilder;
+pub use api::call::{Call, Running};
+pub use api::client::Client;
+pub use api::collect::{AsCompleted, as_completed, wait_all};
+pub use api::future::CallFuture;
+pub use api::method::ToMethod;
+pub use api::on_disconnect::OnDisconnect;
+pub use api::stats::ClientStats;
+pub use error::call::{CallError, RemoteFailure};
+pub use error::connect::{AttemptError, ClientError, ResolveError};
 pub use teleport_transport as transport;
 
 /// Any error, as resolvers return them.

@@ -25,16 +25,17 @@ use teleport_transport::{
     block_on_interruptible, block_on_or_unwind, on_poller_thread, release_held,
 };
 
-use crate::backoff;
-use crate::connect_error::AttemptError;
-use crate::error::CallError;
-use crate::flight::{Deadline, Flight, Outcome, Place, Survival, Waiting};
-use crate::on_disconnect::OnDisconnect;
-use crate::pass::Door;
-use crate::resolver::Resolver;
-use crate::state::{Acquired, GivenUp, Opening, Overdue, State, earliest};
-use crate::stats::Meter;
-use crate::timer::{Alarm, AlarmId, Timer};
+use crate::api::on_disconnect::OnDisconnect;
+use crate::api::stats::Meter;
+use crate::calls::pending::{Deadline, Outcome, PendingCall, Place, Survival, Waiting};
+use crate::calls::resume::Opening;
+use crate::calls::slot::OpenConnection;
+use crate::calls::state::{Acquired, GivenUp, Overdue, State, earliest};
+use crate::connect::backoff;
+use crate::connect::resolver::Resolver;
+use crate::engine::timer::{Alarm, AlarmId, Timer};
+use crate::error::call::CallError;
+use crate::error::connect::AttemptError;
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
@@ -55,8 +56,8 @@ pub(crate) struct Settings {
     pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
-    /// Starts the thread that connects: [`dial::start`](crate::dial::start), but in a test.
-    pub(crate) dialler: fn(Arc<Core>) -> io::Result<()>,
+    /// Starts the thread that connects: [`dial::start`](crate::connect::dial::start), but in a test.
+    pub(crate) dialler: fn(Arc<Engine>) -> io::Result<()>,
 }
 
 /// A call as its caller describes it.
@@ -84,8 +85,8 @@ pub(crate) enum Unsent {
     Failed(CallError),
 }
 
-pub(crate) struct Core {
-    me: Weak<Core>,
+pub(crate) struct Engine {
+    me: Weak<Engine>,
     /// Where its threads are.
     pub(crate) fork_guard: ForkGuard,
     pub(crate) settings: Settings,
@@ -105,15 +106,15 @@ pub(crate) struct Core {
     pub(crate) waiting: Waiting,
 }
 
-impl Core {
-    pub(crate) fn new(settings: Settings) -> io::Result<Arc<Core>> {
+impl Engine {
+    pub(crate) fn new(settings: Settings) -> io::Result<Arc<Engine>> {
         let now = Instant::now();
         let state =
             State::new(settings.max_inflight, settings.connect_timeout, settings.address.clone(), now);
         #[cfg(feature = "threads")]
         let_threads_interrupt_waits();
         let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
-        Ok(Arc::new_cyclic(|me| Core {
+        Ok(Arc::new_cyclic(|me| Engine {
             me: me.clone(),
             fork_guard: ForkGuard::current(),
             budget: Budget::new(settings.max_memory),
@@ -176,7 +177,7 @@ impl Core {
     }
 
     /// A slot that is free now.
-    pub(crate) fn try_acquire(&self, request: &Request) -> Result<Arc<Door<Arc<Link>>>, CallError> {
+    pub(crate) fn try_acquire(&self, request: &Request) -> Result<Arc<OpenConnection<Arc<Link>>>, CallError> {
         let mut state = self.state.lock();
         self.earlier_failure(&mut state)?;
         state.try_acquire(&request.method)
@@ -192,16 +193,16 @@ impl Core {
     /// Sends a call with the slot that it was given. The slot is given back if it cannot.
     pub(crate) fn launch(
         &self,
-        door: &Door<Arc<Link>>,
+        door: &OpenConnection<Arc<Link>>,
         request: &Request,
         deadline: Option<Deadline>,
-    ) -> Result<Arc<Flight>, Unsent> {
+    ) -> Result<Arc<PendingCall>, Unsent> {
         let failed = |error| {
             self.give_back();
             Unsent::Failed(error)
         };
         let method = || request.method.clone();
-        let flight = Flight::new(method(), deadline, request.survival());
+        let flight = PendingCall::new(method(), deadline, request.survival());
         let message = encode(&flight, &request.tree, &door.limits).map_err(failed)?;
         let bytes = message.payload_bytes;
         let mut under_way = None;
@@ -232,7 +233,7 @@ impl Core {
     }
 
     /// A call went to a link after that had told of its end.
-    fn sent_too_late(&self, door: &Door<Arc<Link>>, id: u64, method: Key) -> Unsent {
+    fn sent_too_late(&self, door: &OpenConnection<Arc<Link>>, id: u64, method: Key) -> Unsent {
         match door.link.withdraw(id) {
             Withdrawn::NeverSent => Unsent::Again,
             _ => {
@@ -257,7 +258,7 @@ impl Core {
     }
 
     /// A call no longer waits for a slot.
-    pub(crate) fn leave(&self, pass: &Arc<crate::pass::Pass<Arc<Link>>>) {
+    pub(crate) fn leave(&self, pass: &Arc<crate::calls::slot::SlotWaiter<Arc<Link>>>) {
         let mut wakers = Wakers::default();
         self.state.lock().leave(pass, &mut wakers);
         self.settle(wakers);
@@ -300,7 +301,7 @@ impl Core {
     // ---- Outcomes ----
 
     /// Hands an outcome to the call's future; where there is none, an error is kept for `check`.
-    pub(crate) fn complete(&self, flight: &Flight, outcome: Outcome, wakers: &mut Wakers) {
+    pub(crate) fn complete(&self, flight: &PendingCall, outcome: Outcome, wakers: &mut Wakers) {
         if let Some(Err(error)) = flight.complete(outcome, &self.waiting, wakers) {
             self.report(error);
         }
@@ -316,7 +317,7 @@ impl Core {
     }
 
     /// Somebody waits for an outcome, or looked for it, and it has not come: what this thread holds back goes, and somebody reads.
-    pub(crate) fn awaited(&self, flight: &Flight) {
+    pub(crate) fn awaited(&self, flight: &PendingCall) {
         self.send_for(flight);
         self.look_for_answers();
     }
@@ -331,7 +332,7 @@ impl Core {
     }
 
     /// Somebody asked for an outcome, or gave it up: a result that waits for memory is taken without, to be read or dropped.
-    pub(crate) fn send_for(&self, flight: &Flight) {
+    pub(crate) fn send_for(&self, flight: &PendingCall) {
         if !flight.take_deferred() {
             return;
         }
@@ -343,7 +344,7 @@ impl Core {
     }
 
     /// Withdraws a call that was sent. Says whether it may have run; none if it has ended already.
-    pub(crate) fn withdraw(&self, flight: &Flight) -> Option<Ran> {
+    pub(crate) fn withdraw(&self, flight: &PendingCall) -> Option<Ran> {
         let place = flight.place()?;
         let mut wakers = Wakers::default();
         let given_up = self.state.lock().withdraw(place, &mut wakers)?;
@@ -401,8 +402,8 @@ impl Core {
 
     /// Starts the thread that connects. Whoever finds that it is needed has set `dialing`.
     fn dial(&self) {
-        let Some(core) = self.me.upgrade() else { return };
-        let Err(error) = (self.settings.dialler)(core) else { return };
+        let Some(engine) = self.me.upgrade() else { return };
+        let Err(error) = (self.settings.dialler)(engine) else { return };
         tracing::error!(%error, "no thread to connect with: it is tried again");
         let mut state = self.state.lock();
         state.not_dialed(AttemptError::System(error));
@@ -432,7 +433,7 @@ impl Core {
     }
 
     /// Has the clock looked at when the time of a call that was sent is over.
-    pub(crate) fn arm_for(&self, flight: &Flight) {
+    pub(crate) fn arm_for(&self, flight: &PendingCall) {
         if let Some(deadline) = flight.deadline {
             self.arm(&mut self.state.lock(), deadline.at);
         }
@@ -548,7 +549,7 @@ impl Core {
 }
 
 /// A call as a message to a server of these limits, with what is left of its time.
-pub(crate) fn encode(flight: &Flight, tree: &Tree, limits: &Limits) -> Result<Message, CallError> {
+pub(crate) fn encode(flight: &PendingCall, tree: &Tree, limits: &Limits) -> Result<Message, CallError> {
     let left = flight.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
     if let Some(deadline) = flight.deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
         return Err(deadline.error(&flight.method, Ran::No));
@@ -569,7 +570,7 @@ fn let_threads_interrupt_waits() {
     .install();
 }
 
-impl Drop for Core {
+impl Drop for Engine {
     fn drop(&mut self) {
         // Else the timer would keep the memory until then.
         if let Some(at) = self.state.get_mut().armed.filter(|_| self.fork_guard.is_current()) {
@@ -578,7 +579,7 @@ impl Drop for Core {
     }
 }
 
-impl Gate for Core {
+impl Gate for Engine {
     /// A client answers no calls; the link refuses them before it asks.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
         let text = format!("a client has no methods, and so no {method:?}");
@@ -586,9 +587,9 @@ impl Gate for Core {
     }
 }
 
-impl Handler for Core {
+impl Handler for Engine {
     fn opened(&self, link: &Arc<Link>, peer: &Hello) {
-        let door = Door {
+        let door = OpenConnection {
             link: link.clone(),
             connection: link.key(),
             limits: peer.limits,
@@ -645,7 +646,7 @@ impl Handler for Core {
             let mut state = self.state.lock();
             let (flight, is_kept) = state.answered(Place { connection: link.key(), id }, wakers);
             // Under the same lock: between the two the client could end, or the next connection ask for what there is.
-            let goes_on = |flight: &Arc<Flight>| !self.put_off(&mut state, id, flight, &answer);
+            let goes_on = |flight: &Arc<PendingCall>| !self.put_off(&mut state, id, flight, &answer);
             (flight.filter(goes_on), is_kept, state.is_closing())
         };
         if is_kept {
@@ -665,7 +666,7 @@ impl Handler for Core {
     }
 }
 
-impl Alarm for Core {
+impl Alarm for Engine {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
         let waits_for_memory = self.budget.waiting() > 0;

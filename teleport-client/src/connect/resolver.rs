@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::BoxError;
-use crate::connect_error::ResolveError;
+use crate::error::connect::ResolveError;
 
 /// A name may stand for a name; a chain longer than this is a mistake.
 const MAX_STEPS: usize = 8;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{FromTree, Ran, Tree};
 use teleport_transport::{Driver, Interrupted, block_on_or_unwind, on_poller_thread};
 
-use crate::core::Core;
-use crate::error::CallError;
-use crate::flight::{Flight, Outcome};
+use crate::calls::pending::{Outcome, PendingCall};
+use crate::engine::shared::Engine;
+use crate::error::call::CallError;
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///
@@ -36,8 +36,8 @@ use crate::flight::{Flight, Outcome};
 /// # }
 /// ```
 pub struct CallFuture<R = Tree> {
-    core: Arc<Core>,
-    flight: Arc<Flight>,
+    engine: Arc<Engine>,
+    flight: Arc<PendingCall>,
     cancels: bool,
     /// Whether the outcome was read: nothing is left to detach from.
     read: bool,
@@ -52,9 +52,9 @@ impl<R> fmt::Debug for CallFuture<R> {
 }
 
 impl<R: FromTree> CallFuture<R> {
-    pub(crate) fn new(core: Arc<Core>, flight: Arc<Flight>) -> CallFuture<R> {
-        core.futures.fetch_add(1, Ordering::Relaxed);
-        CallFuture { core, flight, cancels: false, read: false, reply: PhantomData }
+    pub(crate) fn new(engine: Arc<Engine>, flight: Arc<PendingCall>) -> CallFuture<R> {
+        engine.futures.fetch_add(1, Ordering::Relaxed);
+        CallFuture { engine, flight, cancels: false, read: false, reply: PhantomData }
     }
 
     /// **Blocks** until the result comes.
@@ -98,7 +98,7 @@ impl<R: FromTree> CallFuture<R> {
             return true;
         }
         self.flight.expect();
-        self.core.awaited(&self.flight);
+        self.engine.awaited(&self.flight);
         false
     }
 
@@ -141,12 +141,12 @@ impl<R: FromTree> CallFuture<R> {
 
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         assert!(!self.read, "the result of {} was taken before", self.method());
-        if let Err(error) = self.core.check_home(&self.flight.method, Ran::Maybe) {
+        if let Err(error) = self.engine.check_home(&self.flight.method, Ran::Maybe) {
             self.read = true;
             return Poll::Ready(Err(error));
         }
-        let Poll::Ready(outcome) = self.flight.poll(&self.core.waiting, cx) else {
-            self.core.awaited(&self.flight);
+        let Poll::Ready(outcome) = self.flight.poll(&self.engine.waiting, cx) else {
+            self.engine.awaited(&self.flight);
             return Poll::Pending;
         };
         self.read = true;
@@ -164,31 +164,31 @@ impl<R: FromTree> CallFuture<R> {
 
     /// The right to read the connection, unless there is nothing to wait for.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if self.read || self.is_elsewhere() || self.flight.is_done() { None } else { self.core.driver() }
+        if self.read || self.is_elsewhere() || self.flight.is_done() { None } else { self.engine.driver() }
     }
 
     /// Whether this process was forked from the one that made the call: nothing comes of it here.
     fn is_elsewhere(&self) -> bool {
-        !self.core.fork_guard.is_current()
+        !self.engine.fork_guard.is_current()
     }
 
     /// As `poll`, but leaves the result to be taken.
     pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read || self.is_elsewhere() || self.flight.poll_done(&self.core.waiting, cx).is_ready() {
+        if self.read || self.is_elsewhere() || self.flight.poll_done(&self.engine.waiting, cx).is_ready() {
             return Poll::Ready(());
         }
-        self.core.awaited(&self.flight);
+        self.engine.awaited(&self.flight);
         Poll::Pending
     }
 }
 
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
-        if !self.core.fork_guard.is_current() {
+        if !self.engine.fork_guard.is_current() {
             return Ran::Maybe;
         }
-        let withdrawn = self.core.withdraw(&self.flight);
-        match (withdrawn, self.flight.release(&self.core.waiting)) {
+        let withdrawn = self.engine.withdraw(&self.flight);
+        match (withdrawn, self.flight.release(&self.engine.waiting)) {
             (Some(ran), _) => ran,
             (None, Some(Ok(_))) => Ran::Yes,
             (None, Some(Err(error))) => error.ran(),
@@ -211,17 +211,17 @@ impl<R: FromTree> Future for CallFuture<R> {
 
 impl<R> Drop for CallFuture<R> {
     fn drop(&mut self) {
-        self.core.futures.fetch_sub(1, Ordering::Relaxed);
-        if self.read || !self.core.fork_guard.is_current() {
+        self.engine.futures.fetch_sub(1, Ordering::Relaxed);
+        if self.read || !self.engine.fork_guard.is_current() {
             return;
         }
         if self.cancels {
             self.cancel_now();
         } else {
-            let outcome = self.flight.release(&self.core.waiting);
-            self.core.send_for(&self.flight);
+            let outcome = self.flight.release(&self.engine.waiting);
+            self.engine.send_for(&self.flight);
             if let Some(Err(error)) = outcome {
-                self.core.report(error);
+                self.engine.report(error);
             }
         }
     }

@@ -11,12 +11,12 @@ use std::time::Instant;
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallState, Id128, Ran, Resume};
 
-use crate::flight::Flight;
+use crate::calls::pending::PendingCall;
 
 /// A call without a connection.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) flight: Arc<Flight>,
+pub(crate) struct InDoubtCall {
+    pub(crate) flight: Arc<PendingCall>,
     /// What the server can have of it.
     pub(crate) state: CallState,
     pub(crate) since: Instant,
@@ -24,7 +24,7 @@ pub(crate) struct Held {
     pub(crate) reason: Arc<Closed>,
 }
 
-impl Held {
+impl InDoubtCall {
     /// Whether its function ran, as far as this side can tell.
     pub(crate) fn ran(&self) -> Ran {
         if self.state == CallState::Unsent { Ran::No } else { Ran::Maybe }
@@ -32,8 +32,8 @@ impl Held {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Limbo {
-    calls: BTreeMap<u64, Held>,
+pub(crate) struct InDoubtCalls {
+    calls: BTreeMap<u64, InDoubtCall>,
     /// The server that the calls were made to.
     server: Id128,
     last_id: u64,
@@ -42,9 +42,9 @@ pub(crate) struct Limbo {
     unwanted: HashSet<u64>,
 }
 
-impl Limbo {
+impl InDoubtCalls {
     /// A call goes out on a connection.
-    pub(crate) fn sent(&mut self, id: u64, flight: &Flight) {
+    pub(crate) fn sent(&mut self, id: u64, flight: &PendingCall) {
         self.last_id = self.last_id.max(id);
         self.used |= flight.resumes();
     }
@@ -65,7 +65,7 @@ impl Limbo {
     }
 
     /// A call was withdrawn, and is still to be answered.
-    pub(crate) fn withdrawn(&mut self, id: u64, flight: &Flight) {
+    pub(crate) fn withdrawn(&mut self, id: u64, flight: &PendingCall) {
         if flight.resumes() {
             self.unwanted.insert(id);
         }
@@ -86,25 +86,25 @@ impl Limbo {
         self.unwanted.clear();
     }
 
-    pub(crate) fn hold(&mut self, id: u64, held: Held) {
+    pub(crate) fn hold(&mut self, id: u64, held: InDoubtCall) {
         self.calls.insert(id, held);
     }
 
-    pub(crate) fn take(&mut self, id: u64) -> Option<Held> {
+    pub(crate) fn take(&mut self, id: u64) -> Option<InDoubtCall> {
         self.calls.remove(&id)
     }
 
-    pub(crate) fn take_all(&mut self) -> Vec<Arc<Flight>> {
+    pub(crate) fn take_all(&mut self) -> Vec<Arc<PendingCall>> {
         std::mem::take(&mut self.calls).into_values().map(|held| held.flight).collect()
     }
 
     /// Takes those that `is_due`.
-    pub(crate) fn take_if(&mut self, is_due: impl Fn(&Held) -> bool) -> Vec<Held> {
+    pub(crate) fn take_if(&mut self, is_due: impl Fn(&InDoubtCall) -> bool) -> Vec<InDoubtCall> {
         let due: Vec<u64> = self.calls.iter().filter(|(_, held)| is_due(held)).map(|(id, _)| *id).collect();
         due.into_iter().filter_map(|id| self.calls.remove(&id)).collect()
     }
 
-    pub(crate) fn held(&self) -> impl Iterator<Item = &Held> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = &InDoubtCall> {
         self.calls.values()
     }
 

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{FromTree, Key, Ran, Tree};
 use teleport_transport::{Driver, Interrupted, Link, block_on_or_unwind, on_poller_thread};
 
-use crate::core::{Core, Request, Unsent};
-use crate::error::CallError;
-use crate::flight::{Deadline, Flight};
-use crate::future::CallFuture;
-use crate::on_disconnect::OnDisconnect;
-use crate::pass::{Door, Pass};
-use crate::state::Acquired;
+use crate::api::future::CallFuture;
+use crate::api::on_disconnect::OnDisconnect;
+use crate::calls::pending::{Deadline, PendingCall};
+use crate::calls::slot::{OpenConnection, SlotWaiter};
+use crate::calls::state::Acquired;
+use crate::engine::shared::{Engine, Request, Unsent};
+use crate::error::call::CallError;
 
 /// A call that has not been sent. It does nothing until it is waited for, sent or awaited.
 ///
@@ -42,7 +42,7 @@ use crate::state::Acquired;
 /// ```
 #[must_use = "a call that is not sent does nothing: `wait`, `send`, `try_send` or `.await` it"]
 pub struct Call<R = Tree> {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
     request: Request,
     reply: PhantomData<fn() -> R>,
 }
@@ -59,10 +59,10 @@ impl<R> fmt::Debug for Call<R> {
 }
 
 impl<R: FromTree> Call<R> {
-    pub(crate) fn new(core: Arc<Core>, method: Key, tree: Tree) -> Call<R> {
-        let on_disconnect = core.settings.on_disconnect;
+    pub(crate) fn new(engine: Arc<Engine>, method: Key, tree: Tree) -> Call<R> {
+        let on_disconnect = engine.settings.on_disconnect;
         let request = Request { method, tree, deadline: None, is_idempotent: false, on_disconnect };
-        Call { core, request, reply: PhantomData }
+        Call { engine, request, reply: PhantomData }
     }
 
     /// Gives the call so much time, from when it is sent, waited for or first polled: waiting for a slot counts.
@@ -107,7 +107,7 @@ impl<R: FromTree> Call<R> {
     /// Any [`CallError`] but `Full` and `Cancelled` by this side.
     pub fn wait(self) -> Result<R, CallError> {
         // Taken before the call is sent, so that the poller does not read the answer first.
-        let mut driver = self.core.driver();
+        let mut driver = self.engine.driver();
         self.send_with(&mut driver)?.wait_with(&mut driver)
     }
 
@@ -130,9 +130,9 @@ impl<R: FromTree> Call<R> {
     }
 
     fn send_with(self, driver: &mut Option<Driver>) -> Result<CallFuture<R>, CallError> {
-        let mut submission = Submission::new(self.core, self.request);
+        let mut submission = Submission::new(self.engine, self.request);
         let flight = submission.wait(driver)?;
-        Ok(CallFuture::new(submission.core.clone(), flight))
+        Ok(CallFuture::new(submission.engine.clone(), flight))
     }
 
     /// As [`send`](Call::send), but never blocks.
@@ -142,13 +142,13 @@ impl<R: FromTree> Call<R> {
     /// otherwise as for `send`.
     pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
         let deadline = self.request.deadline.and_then(|time| Deadline::after(time, Instant::now()));
-        self.core.check_home(&self.request.method, Ran::No)?;
-        let door = self.core.try_acquire(&self.request)?;
-        match self.core.launch(&door, &self.request, deadline) {
-            Ok(flight) => Ok(CallFuture::new(self.core, flight)),
+        self.engine.check_home(&self.request.method, Ran::No)?;
+        let door = self.engine.try_acquire(&self.request)?;
+        match self.engine.launch(&door, &self.request, deadline) {
+            Ok(flight) => Ok(CallFuture::new(self.engine, flight)),
             Err(Unsent::Failed(error)) => Err(error),
             Err(Unsent::Again) => {
-                Err(self.core.state.lock().not_connected(&self.request.method, Duration::ZERO))
+                Err(self.engine.state.lock().not_connected(&self.request.method, Duration::ZERO))
             }
         }
     }
@@ -161,7 +161,7 @@ impl<R: FromTree> IntoFuture for Call<R> {
     type IntoFuture = Running<R>;
 
     fn into_future(self) -> Running<R> {
-        Running { stage: Stage::Submitting(Submission::new(self.core, self.request)) }
+        Running { stage: Stage::Submitting(Submission::new(self.engine, self.request)) }
     }
 }
 
@@ -192,7 +192,7 @@ impl<R: FromTree> Future for Running<R> {
                 Stage::Sent(future) => return Pin::new(future).poll(cx),
                 Stage::Submitting(submission) => {
                     let flight = std::task::ready!(submission.poll(cx))?;
-                    let future = CallFuture::new(submission.core.clone(), flight);
+                    let future = CallFuture::new(submission.engine.clone(), flight);
                     self.stage = Stage::Sent(future);
                 }
             }
@@ -202,11 +202,11 @@ impl<R: FromTree> Future for Running<R> {
 
 /// A call on its way to a slot.
 struct Submission {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
     request: Request,
     /// Whether the time of the call has begun to count, and when it is over.
     deadline: Option<Option<Deadline>>,
-    pass: Option<Arc<Pass<Arc<Link>>>>,
+    pass: Option<Arc<SlotWaiter<Arc<Link>>>>,
 }
 
 impl fmt::Debug for Submission {
@@ -217,18 +217,18 @@ impl fmt::Debug for Submission {
 }
 
 impl Submission {
-    fn new(core: Arc<Core>, request: Request) -> Submission {
-        Submission { core, request, deadline: None, pass: None }
+    fn new(engine: Arc<Engine>, request: Request) -> Submission {
+        Submission { engine, request, deadline: None, pass: None }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Flight>, CallError>> {
-        self.core.check_home(&self.request.method, Ran::No)?;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<PendingCall>, CallError>> {
+        self.engine.check_home(&self.request.method, Ran::No)?;
         let time = self.request.deadline;
         let deadline =
             *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())));
         loop {
             let door = std::task::ready!(self.poll_slot(deadline, cx))?;
-            match self.core.launch(&door, &self.request, deadline) {
+            match self.engine.launch(&door, &self.request, deadline) {
                 Ok(flight) => return Poll::Ready(Ok(flight)),
                 Err(Unsent::Failed(error)) => return Poll::Ready(Err(error)),
                 Err(Unsent::Again) => {}
@@ -240,9 +240,9 @@ impl Submission {
         &mut self,
         deadline: Option<Deadline>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Arc<Door<Arc<Link>>>, CallError>> {
+    ) -> Poll<Result<Arc<OpenConnection<Arc<Link>>>, CallError>> {
         if self.pass.is_none() {
-            match self.core.acquire(&self.request, deadline) {
+            match self.engine.acquire(&self.request, deadline) {
                 Ok(Acquired::Now(door)) => return Poll::Ready(Ok(door)),
                 Ok(Acquired::Later(pass)) => self.stand_in_line(pass),
                 Err(error) => return Poll::Ready(Err(error)),
@@ -251,7 +251,7 @@ impl Submission {
         let Some(pass) = &self.pass else { return Poll::Pending };
         let polled = pass.poll(cx);
         if polled.is_pending() {
-            self.core.look_for_answers();
+            self.engine.look_for_answers();
         } else {
             self.leave_line();
         }
@@ -259,24 +259,24 @@ impl Submission {
     }
 
     /// Answers free slots: whoever stands in line waits for them.
-    fn stand_in_line(&mut self, pass: Arc<Pass<Arc<Link>>>) {
-        self.core.waiting.more();
+    fn stand_in_line(&mut self, pass: Arc<SlotWaiter<Arc<Link>>>) {
+        self.engine.waiting.more();
         self.pass = Some(pass);
     }
 
-    fn leave_line(&mut self) -> Option<Arc<Pass<Arc<Link>>>> {
+    fn leave_line(&mut self) -> Option<Arc<SlotWaiter<Arc<Link>>>> {
         let pass = self.pass.take()?;
-        self.core.waiting.less();
+        self.engine.waiting.less();
         Some(pass)
     }
 
-    fn wait(&mut self, driver: &mut Option<Driver>) -> Result<Arc<Flight>, CallError> {
+    fn wait(&mut self, driver: &mut Option<Driver>) -> Result<Arc<PendingCall>, CallError> {
         if driver.is_none() {
             if let Poll::Ready(sent) = self.poll(&mut Context::from_waker(Waker::noop())) {
                 return sent;
             }
             // Slots come free as answers come: whoever waits for one reads.
-            *driver = self.core.driver();
+            *driver = self.engine.driver();
         }
         // A poller's thread may send, but not wait until it can.
         let until = on_poller_thread().then(Instant::now);
@@ -288,9 +288,9 @@ impl Submission {
 impl Drop for Submission {
     fn drop(&mut self) {
         if let Some(pass) = self.leave_line()
-            && self.core.fork_guard.is_current()
+            && self.engine.fork_guard.is_current()
         {
-            self.core.leave(&pass);
+            self.engine.leave(&pass);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{DecodeError, EncodeError, ErrorKind, Key, Ran, RemoteError, TreeError};
 
-use crate::connect_error::AttemptError;
+use crate::error::connect::AttemptError;
 
 /// Why a call has no result.
 ///
@@ -340,7 +340,7 @@ impl std::error::Error for RemoteFailure {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connect_error::ClientError;
+    use crate::error::connect::ClientError;
     use teleport_transport::wire::{Tree, tree};
 
     fn method() -> Key {

@@ -1,6 +1,6 @@
 //! Calls that outlive their connection: what a client does about them on the next one.
 //!
-//! Flow: a connection is there -> [`Core::ask`] lists the calls -> [`Core::go_on`] with the answer: those that the server
+//! Flow: a connection is there -> [`Engine::ask`] lists the calls -> [`Engine::go_on`] with the answer: those that the server
 //! has are waited for, those that it never got are sent again, the others fail -> new calls may go out. While they run,
 //! `server_has` lets go of arguments. Called by the thread that reads the connection; never waits.
 
@@ -11,14 +11,15 @@ use teleport_transport::protocol::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Reply, Wakers};
 
-use crate::core::{Core, encode};
-use crate::error::CallError;
-use crate::flight::{Flight, Place};
-use crate::limbo::Held;
-use crate::pass::Door;
-use crate::state::{Settled, State};
+use crate::calls::in_doubt::InDoubtCall;
+use crate::calls::pending::{PendingCall, Place};
+use crate::calls::resume::Settled;
+use crate::calls::slot::OpenConnection;
+use crate::calls::state::State;
+use crate::engine::shared::{Engine, encode};
+use crate::error::call::CallError;
 
-impl Core {
+impl Engine {
     /// Asks what became of the calls of earlier connections.
     pub(crate) fn ask(&self, link: &Arc<Link>, resume: Resume) {
         if link.resume(&resume).is_ok() {
@@ -33,7 +34,7 @@ impl Core {
 
     /// The server has these calls whole.
     pub(crate) fn server_has(&self, link: &Link, ids: &[u64]) {
-        let flights: Vec<Arc<Flight>> = {
+        let flights: Vec<Arc<PendingCall>> = {
             let state = self.state.lock();
             let place = |id: &u64| Place { connection: link.key(), id: *id };
             ids.iter().filter_map(|id| state.flight(place(id))).collect()
@@ -77,7 +78,13 @@ impl Core {
     }
 
     /// A call that the server does not have: once more, under its id.
-    fn send_again(&self, door: &Door<Arc<Link>>, id: u64, flight: &Arc<Flight>, wakers: &mut Wakers) {
+    fn send_again(
+        &self,
+        door: &OpenConnection<Arc<Link>>,
+        id: u64,
+        flight: &Arc<PendingCall>,
+        wakers: &mut Wakers,
+    ) {
         let place = Place { connection: door.connection, id };
         match self.message(door, flight) {
             Ok(message) => {
@@ -96,7 +103,7 @@ impl Core {
     }
 
     /// A call that no server knows, to a server that is new: as a new call, with the slot that it has.
-    fn send_anew(&self, door: &Door<Arc<Link>>, id: u64, held: Held, wakers: &mut Wakers) {
+    fn send_anew(&self, door: &OpenConnection<Arc<Link>>, id: u64, held: InDoubtCall, wakers: &mut Wakers) {
         let flight = held.flight.clone();
         let message = match self.message(door, &flight) {
             Ok(message) => message,
@@ -132,7 +139,7 @@ impl Core {
         }
     }
 
-    fn hold_again(&self, id: u64, held: Held, wakers: &mut Wakers) {
+    fn hold_again(&self, id: u64, held: InDoubtCall, wakers: &mut Wakers) {
         let mut state = self.state.lock();
         let left = state.hold_again(id, held);
         if let Some(at) = state.next_expiry() {
@@ -145,7 +152,7 @@ impl Core {
         }
     }
 
-    fn message(&self, door: &Door<Arc<Link>>, flight: &Flight) -> Result<Message, CallError> {
+    fn message(&self, door: &OpenConnection<Arc<Link>>, flight: &PendingCall) -> Result<Message, CallError> {
         let Some(arguments) = flight.arguments() else {
             // It said that it has them, and now that it does not: nobody can tell whether the call ran.
             let reason = Arc::new(Closed::Lost { error: None });
@@ -159,7 +166,7 @@ impl Core {
         &self,
         state: &mut State<Arc<Link>>,
         id: u64,
-        flight: &Arc<Flight>,
+        flight: &Arc<PendingCall>,
         answer: &Result<Reply, RemoteError>,
     ) -> bool {
         let Err(RemoteError { kind: ErrorKind::Closing, ran: Ran::No, message, .. }) = answer else {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use teleport_transport::wire::{Key, Ran, Tree};
 use teleport_transport::{Reply, Wakers, drop_later};
 
-use crate::error::CallError;
+use crate::error::call::CallError;
 
 pub(crate) type Outcome = Result<Reply, CallError>;
 
@@ -46,7 +46,7 @@ pub(crate) struct Place {
 
 /// What a call and its future share.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct PendingCall {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
     /// Of a call that survives its connection.
@@ -100,16 +100,16 @@ struct Cell {
     seen_awaited: bool,
 }
 
-impl Flight {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>, survival: Option<Survival>) -> Flight {
+impl PendingCall {
+    pub(crate) fn new(method: Key, deadline: Option<Deadline>, survival: Option<Survival>) -> PendingCall {
         let cell =
             Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false, seen_awaited: false });
         let (place, deferred) = (Mutex::new(None), AtomicBool::new(false));
-        Flight { method, deadline, survival, place, cell, deferred }
+        PendingCall { method, deadline, survival, place, cell, deferred }
     }
 
     /// Before others know of it.
-    pub(crate) fn placed(mut self, place: Place) -> Flight {
+    pub(crate) fn placed(mut self, place: Place) -> PendingCall {
         *self.place.get_mut() = Some(place);
         self
     }
@@ -286,8 +286,8 @@ pub(crate) fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
 mod tests {
     use super::*;
 
-    fn flight() -> Flight {
-        Flight::new(Key::from_static("act"), None, None)
+    fn flight() -> PendingCall {
+        PendingCall::new(Key::from_static("act"), None, None)
     }
 
     fn error() -> Outcome {
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_deferred_result_is_sent_for_by_whoever_asks_first() {
         let mut cx = Context::from_waker(Waker::noop());
-        let asks: [fn(&Flight, &mut Context<'_>); 4] = [
+        let asks: [fn(&PendingCall, &mut Context<'_>); 4] = [
             |flight, cx| drop(flight.poll(&Waiting::default(), cx)),
             |flight, cx| assert!(flight.poll_done(&Waiting::default(), cx).is_pending()),
             |flight, _| flight.expect(),

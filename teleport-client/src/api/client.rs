@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{Array, Element, IntoTree, Shape};
 use teleport_transport::{Lent, MemoryError, on_poller_thread};
 
-use crate::builder::ClientBuilder;
-use crate::call::Call;
-use crate::connect_error::ClientError;
-use crate::core::Core;
-use crate::error::CallError;
-use crate::method::ToMethod;
-use crate::stats::ClientStats;
+use crate::api::builder::ClientBuilder;
+use crate::api::call::Call;
+use crate::api::method::ToMethod;
+use crate::api::stats::ClientStats;
+use crate::engine::shared::Engine;
+use crate::error::call::CallError;
+use crate::error::connect::ClientError;
 
 /// A connection to a server whose functions it calls. Clones share it; any number of threads may call.
 ///
@@ -34,7 +34,7 @@ pub struct Client {
 
 /// Ends the client when the last clone is gone.
 struct Handle {
-    core: Arc<Core>,
+    engine: Arc<Engine>,
 }
 
 impl fmt::Debug for Client {
@@ -59,8 +59,8 @@ impl Client {
         ClientBuilder::new(address)
     }
 
-    pub(crate) fn new(core: Arc<Core>) -> Client {
-        Client { handle: Arc::new(Handle { core }) }
+    pub(crate) fn new(engine: Arc<Engine>) -> Client {
+        Client { handle: Arc::new(Handle { engine }) }
     }
 
     /// A call of `method` with `args`, which is not sent yet.
@@ -81,7 +81,7 @@ impl Client {
     /// # }
     /// ```
     pub fn call<A: IntoTree, M: ToMethod<A>>(&self, method: M, args: A) -> Call<M::Reply> {
-        Call::new(self.handle.core.clone(), method.into_name(), args.into_tree())
+        Call::new(self.handle.engine.clone(), method.into_name(), args.into_tree())
     }
 
     /// An array of `shape` on memory of the pool, writable and warm where memory of earlier messages can be used again.
@@ -92,7 +92,7 @@ impl Client {
     /// # Errors
     /// [`MemoryError`] if the system gives no memory, or none could hold such an array.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
-        self.handle.core.settings.config.pool.alloc_array::<T>(shape)
+        self.handle.engine.settings.config.pool.alloc_array::<T>(shape)
     }
 
     /// Gives the oldest failure, not given before, of a call whose future was dropped.
@@ -102,9 +102,9 @@ impl Client {
     /// # Errors
     /// That failure.
     pub fn check(&self) -> Result<(), CallError> {
-        let core = &self.handle.core;
-        if core.fork_guard.is_current() {
-            core.state.lock().take_failure().map_or(Ok(()), Err)
+        let engine = &self.handle.engine;
+        if engine.fork_guard.is_current() {
+            engine.state.lock().take_failure().map_or(Ok(()), Err)
         } else {
             Ok(())
         }
@@ -112,25 +112,25 @@ impl Client {
 
     /// Numbers of this moment.
     pub fn stats(&self) -> ClientStats {
-        let core = &self.handle.core;
-        if !core.fork_guard.is_current() {
+        let engine = &self.handle.engine;
+        if !engine.fork_guard.is_current() {
             return ClientStats::default();
         }
         let (server, in_flight, waiting) = {
-            let state = core.state.lock();
+            let state = engine.state.lock();
             let server = state.door().map(|door| door.link.peer_address().to_owned());
             (server, state.in_flight(), state.waiting())
         };
-        let (sends_per_second, receives_per_second) = core.meter.rates(Instant::now());
-        let counts = &core.meter.counts;
+        let (sends_per_second, receives_per_second) = engine.meter.rates(Instant::now());
+        let counts = &engine.meter.counts;
         ClientStats {
             server,
-            futures: core.futures.load(Ordering::Relaxed),
+            futures: engine.futures.load(Ordering::Relaxed),
             in_flight,
             waiting,
-            held_bytes: core.budget.used_bytes(),
-            lent_bytes: core.settings.config.lent.as_ref().map_or(0, Lent::bytes),
-            awaiting_memory: core.budget.waiting(),
+            held_bytes: engine.budget.used_bytes(),
+            lent_bytes: engine.settings.config.lent.as_ref().map_or(0, Lent::bytes),
+            awaiting_memory: engine.budget.waiting(),
             connects: counts.connects.load(Ordering::Relaxed),
             sends: counts.sends.load(Ordering::Relaxed),
             receives: counts.receives.load(Ordering::Relaxed),
@@ -143,7 +143,7 @@ impl Client {
 
     /// The address that the client was made with.
     pub fn address(&self) -> &str {
-        &self.handle.core.settings.address
+        &self.handle.engine.settings.address
     }
 
     /// Closes the client for all its clones: takes no more calls, **waits** for those in flight up to `close_timeout`
@@ -154,12 +154,12 @@ impl Client {
     /// # Errors
     /// As [`check`](Client::check): the first failure of a call whose future was dropped.
     pub fn close(&self) -> Result<(), CallError> {
-        let core = &self.handle.core;
-        if !core.fork_guard.is_current() {
+        let engine = &self.handle.engine;
+        if !engine.fork_guard.is_current() {
             return Ok(());
         }
-        let within = if on_poller_thread() { Duration::ZERO } else { core.settings.close_timeout };
-        if let Err(interrupted) = core.close(within) {
+        let within = if on_poller_thread() { Duration::ZERO } else { engine.settings.close_timeout };
+        if let Err(interrupted) = engine.close(within) {
             interrupted.unwind();
         }
         self.check()
@@ -168,15 +168,15 @@ impl Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.core.fork_guard.is_current() {
+        if !self.engine.fork_guard.is_current() {
             return;
         }
         if on_poller_thread() || std::thread::panicking() {
-            self.core.release_at_once();
+            self.engine.release_at_once();
         } else {
-            self.core.release(self.core.settings.close_timeout);
+            self.engine.release(self.engine.settings.close_timeout);
         }
-        let failure = self.core.state.lock().take_failure();
+        let failure = self.engine.state.lock().take_failure();
         if let Some(error) = failure {
             tracing::warn!(%error, "a call failed, and the client was dropped before anyone asked `check`");
         }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use teleport_transport::protocol::Role;
 use teleport_transport::{Address, Link, Socket, Wakers};
 
-use crate::backoff;
-use crate::connect_error::{AttemptError, ClientError};
-use crate::core::Core;
-use crate::resolver;
-use crate::state::State;
+use crate::calls::state::State;
+use crate::connect::backoff;
+use crate::connect::resolver;
+use crate::engine::shared::Engine;
+use crate::error::connect::{AttemptError, ClientError};
 
 /// One attempt, over all addresses of the server's name. A server that is there answers within a round trip.
 const MAX_ATTEMPT: Duration = Duration::from_secs(10);
@@ -24,29 +24,29 @@ const MAX_ATTEMPT: Duration = Duration::from_secs(10);
 const MAX_ONLY_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Starts the thread. The caller has set `dialing`.
-pub(crate) fn start(core: Arc<Core>) -> io::Result<()> {
-    std::thread::Builder::new().name("teleport-connect".into()).spawn(move || run(&core)).map(drop)
+pub(crate) fn start(engine: Arc<Engine>) -> io::Result<()> {
+    std::thread::Builder::new().name("teleport-connect".into()).spawn(move || run(&engine)).map(drop)
 }
 
-fn run(core: &Arc<Core>) {
-    while !pause(core) && !is_connected(core, attempt(core)) {}
+fn run(engine: &Arc<Engine>) {
+    while !pause(engine) && !is_connected(engine, attempt(engine)) {}
 }
 
 /// Waits as long as the failures before ask for; true if the client was closed.
-fn pause(core: &Core) -> bool {
-    let until = Instant::now() + core.state.lock().backoff.wait(backoff::random());
-    core.wait(Some(until), |state| (!state.wants_connection()).then_some(()));
-    let mut state = core.state.lock();
+fn pause(engine: &Engine) -> bool {
+    let until = Instant::now() + engine.state.lock().backoff.wait(backoff::random());
+    engine.wait(Some(until), |state| (!state.wants_connection()).then_some(()));
+    let mut state = engine.state.lock();
     state.dialing = state.wants_connection();
     !state.dialing
 }
 
 /// Takes note of what an attempt came to; true if this thread is no longer needed.
-fn is_connected(core: &Core, attempted: Result<(), AttemptError>) -> bool {
+fn is_connected(engine: &Engine, attempted: Result<(), AttemptError>) -> bool {
     let mut wakers = Wakers::default();
-    let mut state = core.state.lock();
+    let mut state = engine.state.lock();
     if let Err(error) = attempted {
-        tracing::debug!(address = &*core.settings.address, %error, "cannot connect");
+        tracing::debug!(address = &*engine.settings.address, %error, "cannot connect");
         state.attempt_failed(error);
     }
     let connected = state.door().is_some();
@@ -55,26 +55,26 @@ fn is_connected(core: &Core, attempted: Result<(), AttemptError>) -> bool {
         state.admit(&mut wakers);
     }
     drop(state);
-    core.notify();
+    engine.notify();
     wakers.wake_all();
     connected
 }
 
-fn attempt(core: &Arc<Core>) -> Result<(), AttemptError> {
-    let settings = &core.settings;
+fn attempt(engine: &Arc<Engine>) -> Result<(), AttemptError> {
+    let settings = &engine.settings;
     let time = if settings.connect_timeout == Some(Duration::ZERO) { MAX_ONLY_ATTEMPT } else { MAX_ATTEMPT };
     let address: Address = resolver::resolve(&settings.resolvers, &settings.address)?.parse()?;
     let socket = Socket::connect(&address, Some(Instant::now() + time))?;
-    let link = core
+    let link = engine
         .poller
-        .attach(socket, Role::Client, &settings.config, Some(core.budget.clone()), core.clone())
+        .attach(socket, Role::Client, &settings.config, Some(engine.budget.clone()), engine.clone())
         .map_err(AttemptError::System)?;
-    handshake(core, &link)
+    handshake(engine, &link)
 }
 
 /// Waits until both sides have introduced themselves. The link bounds the time.
-fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
-    let introduced = core.wait(None, |state| {
+fn handshake(engine: &Engine, link: &Arc<Link>) -> Result<(), AttemptError> {
+    let introduced = engine.wait(None, |state| {
         if state.door().is_some_and(|door| door.connection == link.key()) {
             return Some(Ok(()));
         }
@@ -95,22 +95,22 @@ fn handshake(core: &Core, link: &Arc<Link>) -> Result<(), AttemptError> {
 }
 
 /// Connects for the first time, within the client's time. In a thread that is killed it does not return.
-pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
-    check_address(core)?;
-    core.state.lock().dialing = true;
-    (core.settings.dialler)(core.clone()).map_err(ClientError::System)?;
+pub(crate) fn connect(engine: &Arc<Engine>) -> Result<(), ClientError> {
+    check_address(engine)?;
+    engine.state.lock().dialing = true;
+    (engine.settings.dialler)(engine.clone()).map_err(ClientError::System)?;
     let start = Instant::now();
-    let timeout = core.settings.connect_timeout;
+    let timeout = engine.settings.connect_timeout;
     let only_once = timeout == Some(Duration::ZERO);
     let until = timeout.filter(|_| !only_once).and_then(|timeout| start.checked_add(timeout));
-    let address = || core.settings.address.clone();
+    let address = || engine.settings.address.clone();
     let timed_out = |state: &State<_>| ClientError::TimedOut {
         address: address(),
         waited: start.elapsed(),
         attempts: state.attempts,
         last: state.last.clone(),
     };
-    let ended = core.wait(until, |state| {
+    let ended = engine.wait(until, |state| {
         if state.door().is_some() {
             return Some(Ok(()));
         }
@@ -122,12 +122,12 @@ pub(crate) fn connect(core: &Arc<Core>) -> Result<(), ClientError> {
         }
         (only_once && state.attempts > 0).then(|| Err(timed_out(state)))
     });
-    ended.unwrap_or_else(|| Err(timed_out(&core.state.lock())))
+    ended.unwrap_or_else(|| Err(timed_out(&engine.state.lock())))
 }
 
 /// An address that no resolver changes is checked before anything is tried.
-fn check_address(core: &Core) -> Result<(), ClientError> {
-    let settings = &core.settings;
+fn check_address(engine: &Engine) -> Result<(), ClientError> {
+    let settings = &engine.settings;
     if !resolver::is_name(&settings.resolvers, &settings.address) {
         settings.address.parse::<Address>()?;
     }

@@ -1,12 +1,10 @@
 //! What a client knows of its calls: which are in flight, which wait, and whether there is a connection.
 //!
 //! Flow: `acquire` (a slot now, or a place in the line) -> `sent` -> `answered`, `withdraw` or `lost` -> the slot goes to
-//! the first in line. Calls that survive their connection keep their slots in [`Limbo`] (`resuming`). Slots are given in the order in which calls asked, whether they block or are awaited.
+//! the first in line. Calls that survive their connection keep their slots in [`InDoubtCalls`] (`resuming`). Slots are given in the order in which calls asked, whether they block or are awaited.
 //!
 //! Pure: no socket, no thread, no clock; a connection is whatever `L` is. Bounds: `max_inflight` calls in flight, fewer
 //! if the server allows fewer; `MAX_FAILURES` failures kept. The line is as long as the callers make it.
-
-mod resuming;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,13 +13,12 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{Key, Ran};
 use teleport_transport::{IdMap, Wakers};
 
-pub(crate) use self::resuming::{Opening, Settled};
-use crate::backoff::Backoff;
-use crate::connect_error::AttemptError;
-use crate::error::CallError;
-use crate::flight::{Deadline, Flight, Place};
-use crate::limbo::{Held, Limbo};
-use crate::pass::{Door, Pass};
+use crate::calls::in_doubt::{InDoubtCall, InDoubtCalls};
+use crate::calls::pending::{Deadline, PendingCall, Place};
+use crate::calls::slot::{OpenConnection, SlotWaiter};
+use crate::connect::backoff::Backoff;
+use crate::error::call::CallError;
+use crate::error::connect::AttemptError;
 
 /// Failures of calls without a future that are kept for `check`; later ones are only logged. A loop that never checks
 /// must not fill the memory.
@@ -31,22 +28,22 @@ const MAX_FAILURES: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Phase<L> {
     Down { since: Instant },
-    Up { door: Arc<Door<L>>, since: Instant },
+    Up { door: Arc<OpenConnection<L>>, since: Instant },
     Over,
 }
 
 /// What came of asking for a slot.
 #[derive(Debug)]
 pub(crate) enum Acquired<L> {
-    Now(Arc<Door<L>>),
-    Later(Arc<Pass<L>>),
+    Now(Arc<OpenConnection<L>>),
+    Later(Arc<SlotWaiter<L>>),
 }
 
 /// What came of giving a call up.
 #[derive(Debug)]
 pub(crate) enum GivenUp<L> {
     /// It was sent on this connection, which is to withdraw it.
-    On(Arc<Door<L>>),
+    On(Arc<OpenConnection<L>>),
     /// It waited for a connection.
     Without(Ran),
 }
@@ -55,33 +52,33 @@ pub(crate) enum GivenUp<L> {
 #[derive(Debug)]
 pub(crate) enum Overdue {
     /// It was sent, and is to be withdrawn.
-    Sent(Arc<Flight>),
+    Sent(Arc<PendingCall>),
     /// It waited for a connection.
-    Failed(Arc<Flight>, CallError),
+    Failed(Arc<PendingCall>, CallError),
 }
 
 #[derive(Debug)]
 pub(crate) struct State<L> {
-    max_inflight: usize,
-    connect_timeout: Option<Duration>,
-    address: Arc<str>,
-    phase: Phase<L>,
+    pub(super) max_inflight: usize,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) address: Arc<str>,
+    pub(super) phase: Phase<L>,
     /// Calls that were sent and not answered. None: withdrawn, the answer is still to come.
-    calls: IdMap<Option<Arc<Flight>>>,
+    pub(super) calls: IdMap<Option<Arc<PendingCall>>>,
     /// Invariant: how many of `calls` are None.
-    withdrawn: usize,
+    pub(super) withdrawn: usize,
     /// Calls that wait for a connection.
-    limbo: Limbo,
+    pub(super) in_doubt: InDoubtCalls,
     /// A connection that was asked what became of them.
-    resuming: Option<Arc<Door<L>>>,
+    pub(super) resuming: Option<Arc<OpenConnection<L>>>,
     /// Slots that were given to calls which have not been sent.
-    given: usize,
-    waiting: VecDeque<Arc<Pass<L>>>,
-    failures: VecDeque<CallError>,
-    closing: bool,
+    pub(super) given: usize,
+    pub(super) waiting: VecDeque<Arc<SlotWaiter<L>>>,
+    pub(super) failures: VecDeque<CallError>,
+    pub(super) closing: bool,
     pub(crate) backoff: Backoff,
     /// Whether the connection has answered a call.
-    has_answered: bool,
+    pub(super) has_answered: bool,
     /// Whether a thread is connecting.
     pub(crate) dialing: bool,
     /// Attempts to connect that failed since the last connection, and why the last one did.
@@ -107,7 +104,7 @@ impl<L> State<L> {
             phase: Phase::Down { since: now },
             calls: IdMap::default(),
             withdrawn: 0,
-            limbo: Limbo::default(),
+            in_doubt: InDoubtCalls::default(),
             resuming: None,
             given: 0,
             waiting: VecDeque::new(),
@@ -125,14 +122,14 @@ impl<L> State<L> {
 
     // ---- The connection ----
 
-    pub(crate) fn door(&self) -> Option<&Arc<Door<L>>> {
+    pub(crate) fn door(&self) -> Option<&Arc<OpenConnection<L>>> {
         match &self.phase {
             Phase::Up { door, .. } => Some(door),
             _ => None,
         }
     }
 
-    fn is_current(&self, connection: usize) -> bool {
+    pub(super) fn is_current(&self, connection: usize) -> bool {
         self.current().is_some_and(|door| door.connection == connection)
     }
 
@@ -145,12 +142,12 @@ impl<L> State<L> {
     }
 
     /// A connection that was asked for earlier calls, and may have answered.
-    pub(crate) fn resuming_door(&self) -> Option<&Arc<Door<L>>> {
+    pub(crate) fn resuming_door(&self) -> Option<&Arc<OpenConnection<L>>> {
         self.resuming.as_ref()
     }
 
     /// The connection that calls are on: an open one, or one that is told of earlier calls.
-    fn current(&self) -> Option<&Arc<Door<L>>> {
+    fn current(&self) -> Option<&Arc<OpenConnection<L>>> {
         self.door().or(self.resuming.as_ref())
     }
 
@@ -176,7 +173,7 @@ impl<L> State<L> {
     // ---- Slots ----
 
     /// The connection, if a slot on it is free.
-    fn room(&self) -> Option<&Arc<Door<L>>> {
+    fn room(&self) -> Option<&Arc<OpenConnection<L>>> {
         let sent = self.calls.len() + self.given;
         // A server that says it takes none is asked, and refuses the call itself.
         self.door().filter(|door| self.in_flight() < self.max_inflight && sent < door.max_open_calls.max(1))
@@ -198,7 +195,7 @@ impl<L> State<L> {
         if let Some(door) = self.free_slot() {
             return Ok(Acquired::Now(door));
         }
-        let pass = Arc::new(Pass::new(method.clone(), deadline, now()));
+        let pass = Arc::new(SlotWaiter::new(method.clone(), deadline, now()));
         self.waiting.push_back(pass.clone());
         Ok(Acquired::Later(pass))
     }
@@ -207,7 +204,7 @@ impl<L> State<L> {
     ///
     /// # Errors
     /// If none is, or there is no connection.
-    pub(crate) fn try_acquire(&mut self, method: &Key) -> Result<Arc<Door<L>>, CallError> {
+    pub(crate) fn try_acquire(&mut self, method: &Key) -> Result<Arc<OpenConnection<L>>, CallError> {
         if self.closing {
             return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
         }
@@ -219,7 +216,7 @@ impl<L> State<L> {
         Err(CallError::Full { method: method.clone(), max_inflight })
     }
 
-    fn free_slot(&mut self) -> Option<Arc<Door<L>>> {
+    fn free_slot(&mut self) -> Option<Arc<OpenConnection<L>>> {
         let door = if self.waiting.is_empty() { self.room().cloned() } else { None };
         self.given += usize::from(door.is_some());
         door
@@ -243,7 +240,7 @@ impl<L> State<L> {
     }
 
     /// A call no longer waits, whether or not it was given a slot meanwhile.
-    pub(crate) fn leave(&mut self, pass: &Arc<Pass<L>>, wakers: &mut Wakers) {
+    pub(crate) fn leave(&mut self, pass: &Arc<SlotWaiter<L>>, wakers: &mut Wakers) {
         self.waiting.retain(|waiting| !Arc::ptr_eq(waiting, pass));
         if pass.revoke() {
             self.give_back(wakers);
@@ -253,19 +250,19 @@ impl<L> State<L> {
     // ---- Calls ----
 
     /// A call goes out on a connection, with a slot that it was given; false if that connection is over.
-    pub(crate) fn sent(&mut self, place: Place, flight: &Arc<Flight>) -> bool {
+    pub(crate) fn sent(&mut self, place: Place, flight: &Arc<PendingCall>) -> bool {
         if !self.is_current(place.connection) {
             return false;
         }
         self.given -= 1;
-        self.limbo.sent(place.id, flight);
+        self.in_doubt.sent(place.id, flight);
         self.calls.insert(place.id, Some(flight.clone()));
         true
     }
 
     /// A call was answered; none if nobody waits for it any more. Also says whether the server is to be told that the
     /// answer has come.
-    pub(crate) fn answered(&mut self, place: Place, wakers: &mut Wakers) -> (Option<Arc<Flight>>, bool) {
+    pub(crate) fn answered(&mut self, place: Place, wakers: &mut Wakers) -> (Option<Arc<PendingCall>>, bool) {
         if !self.is_current(place.connection) {
             return (None, false);
         }
@@ -273,18 +270,19 @@ impl<L> State<L> {
         self.has_answered = true;
         self.withdrawn -= usize::from(flight.is_none());
         self.admit(wakers);
-        let is_kept = flight.as_ref().map_or_else(|| self.limbo.forget(place.id), |flight| flight.resumes());
+        let is_kept =
+            flight.as_ref().map_or_else(|| self.in_doubt.forget(place.id), |flight| flight.resumes());
         (flight, is_kept)
     }
 
     /// A call that was sent and not answered; none if nobody waits for it any more.
-    pub(crate) fn flight(&self, place: Place) -> Option<Arc<Flight>> {
+    pub(crate) fn flight(&self, place: Place) -> Option<Arc<PendingCall>> {
         if self.is_current(place.connection) { self.calls.get(&place.id)?.clone() } else { None }
     }
 
     /// Calls whose results were deferred, and that were sent before one that somebody waits for since the last look.
-    pub(crate) fn in_the_way(&self) -> Vec<Arc<Flight>> {
-        let waits_long = |(id, flight): (&u64, &Option<Arc<Flight>>)| {
+    pub(crate) fn in_the_way(&self) -> Vec<Arc<PendingCall>> {
+        let waits_long = |(id, flight): (&u64, &Option<Arc<PendingCall>>)| {
             flight.as_ref().is_some_and(|flight| flight.waits_long()).then_some(*id)
         };
         // All are looked at, since each look counts for the next.
@@ -295,19 +293,19 @@ impl<L> State<L> {
     }
 
     /// All calls that were sent and not answered, but for those that were given up.
-    pub(crate) fn flights(&self) -> Vec<Arc<Flight>> {
+    pub(crate) fn flights(&self) -> Vec<Arc<PendingCall>> {
         self.calls.values().flatten().cloned().collect()
     }
 
     /// Gives up a call, and its slot with it; none if it has ended. Its answer may still come.
     pub(crate) fn withdraw(&mut self, place: Place, wakers: &mut Wakers) -> Option<GivenUp<L>> {
-        if let Some(held) = self.limbo.take(place.id) {
+        if let Some(held) = self.in_doubt.take(place.id) {
             self.admit(wakers);
             return Some(GivenUp::Without(held.ran()));
         }
         let door = self.current().filter(|door| door.connection == place.connection)?.clone();
         let flight = self.calls.get_mut(&place.id)?.take()?;
-        self.limbo.withdrawn(place.id, &flight);
+        self.in_doubt.withdrawn(place.id, &flight);
         self.withdrawn += 1;
         self.admit(wakers);
         Some(GivenUp::On(door))
@@ -317,7 +315,7 @@ impl<L> State<L> {
     pub(crate) fn forget(&mut self, place: Place, wakers: &mut Wakers) {
         if self.is_current(place.connection) && matches!(self.calls.get(&place.id), Some(None)) {
             self.calls.remove(&place.id);
-            self.limbo.forget(place.id);
+            self.in_doubt.forget(place.id);
             self.withdrawn -= 1;
             self.admit(wakers);
         }
@@ -326,7 +324,7 @@ impl<L> State<L> {
     // ---- Time ----
 
     /// When a waiting call's time is over.
-    pub(crate) fn expiry(&self, pass: &Pass<L>) -> Option<Instant> {
+    pub(crate) fn expiry(&self, pass: &SlotWaiter<L>) -> Option<Instant> {
         let connected_by = match self.phase {
             Phase::Down { since } => {
                 self.connect_timeout.and_then(|time| pass.since.max(since).checked_add(time))
@@ -340,12 +338,12 @@ impl<L> State<L> {
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let passes = self.waiting.iter().filter_map(|pass| self.expiry(pass));
         let flights = self.calls.values().flatten().filter_map(|flight| Some(flight.deadline?.at));
-        let held = self.limbo.held().filter_map(|held| self.held_expiry(held));
+        let held = self.in_doubt.held().filter_map(|held| self.held_expiry(held));
         passes.chain(flights).chain(held).min()
     }
 
     /// When the time of a call without a connection is over.
-    fn held_expiry(&self, held: &Held) -> Option<Instant> {
+    fn held_expiry(&self, held: &InDoubtCall) -> Option<Instant> {
         let since = match self.phase {
             Phase::Down { since } => held.since.max(since),
             // The server is closing, and soon says goodbye.
@@ -370,11 +368,12 @@ impl<L> State<L> {
         }
         let mut overdue = self.expire_held(now);
         for (id, place) in &mut self.calls {
-            let is_late = |flight: &&Arc<Flight>| flight.deadline.is_some_and(|deadline| deadline.at <= now);
+            let is_late =
+                |flight: &&Arc<PendingCall>| flight.deadline.is_some_and(|deadline| deadline.at <= now);
             if place.as_ref().filter(is_late).is_some()
                 && let Some(flight) = place.take()
             {
-                self.limbo.withdrawn(*id, &flight);
+                self.in_doubt.withdrawn(*id, &flight);
                 self.withdrawn += 1;
                 overdue.push(Overdue::Sent(flight));
             }
@@ -385,10 +384,10 @@ impl<L> State<L> {
 
     /// Those of the calls without a connection whose time is over.
     fn expire_held(&mut self, now: Instant) -> Vec<Overdue> {
-        let mut limbo = std::mem::take(&mut self.limbo);
-        let due = limbo.take_if(|held| self.held_expiry(held).is_some_and(|at| at <= now));
-        self.limbo = limbo;
-        let failed = |held: Held| {
+        let mut in_doubt = std::mem::take(&mut self.in_doubt);
+        let due = in_doubt.take_if(|held| self.held_expiry(held).is_some_and(|at| at <= now));
+        self.in_doubt = in_doubt;
+        let failed = |held: InDoubtCall| {
             let (method, ran) = (held.flight.method.clone(), held.ran());
             let error = match held.flight.deadline.filter(|deadline| deadline.at <= now) {
                 Some(deadline) => deadline.error(&method, ran),
@@ -436,14 +435,17 @@ impl<L> State<L> {
     }
 
     /// Ends everything. Gives the connection, if there is one, and the calls that were in flight.
-    pub(crate) fn end(&mut self, wakers: &mut Wakers) -> (Option<Arc<Door<L>>>, Vec<Arc<Flight>>) {
+    pub(crate) fn end(
+        &mut self,
+        wakers: &mut Wakers,
+    ) -> (Option<Arc<OpenConnection<L>>>, Vec<Arc<PendingCall>>) {
         self.begin_close(wakers);
         let door = self.door().cloned();
         let door = door.or(self.resuming.take());
         self.phase = Phase::Over;
         self.withdrawn = 0;
         let mut flights: Vec<_> = self.calls.drain().filter_map(|(_, flight)| flight).collect();
-        flights.extend(self.limbo.take_all());
+        flights.extend(self.in_doubt.take_all());
         (door, flights)
     }
 
@@ -475,13 +477,13 @@ impl<L> State<L> {
         self.unanswered().any(|flight| flight.is_held())
     }
 
-    fn unanswered(&self) -> impl Iterator<Item = &Arc<Flight>> {
-        self.calls.values().flatten().chain(self.limbo.held().map(|held| &held.flight))
+    fn unanswered(&self) -> impl Iterator<Item = &Arc<PendingCall>> {
+        self.calls.values().flatten().chain(self.in_doubt.held().map(|held| &held.flight))
     }
 
     /// Calls that hold a slot.
     pub(crate) fn in_flight(&self) -> usize {
-        self.calls.len() - self.withdrawn + self.given + self.limbo.len()
+        self.calls.len() - self.withdrawn + self.given + self.in_doubt.len()
     }
 
     /// Calls in the line for a slot.

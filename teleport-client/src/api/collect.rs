@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use teleport_transport::wire::FromTree;
 use teleport_transport::{block_on_or_unwind, on_poller_thread};
 
-use crate::error::CallError;
-use crate::future::CallFuture;
+use crate::api::future::CallFuture;
+use crate::error::call::CallError;
 
 /// **Blocks** until all calls have ended, and gives their results in the order of the futures.
 ///

@@ -1,6 +1,6 @@
 //! One call that waits for a free slot, or for a connection.
 //!
-//! Flow: queued in [`State`](crate::state::State) -> `settle` (by whoever frees a slot, or when the time is over) ->
+//! Flow: queued in [`State`](crate::calls::state::State) -> `settle` (by whoever frees a slot, or when the time is over) ->
 //! `poll` (from the call). Never runs a waker under its lock.
 
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use teleport_transport::Wakers;
 use teleport_transport::wire::{Id128, Key, Limits};
 
-use crate::error::CallError;
-use crate::flight::{Deadline, keep_waker};
+use crate::calls::pending::{Deadline, keep_waker};
+use crate::error::call::CallError;
 
 /// An open connection, with what the server said it accepts.
 #[derive(Debug)]
-pub(crate) struct Door<L> {
+pub(crate) struct OpenConnection<L> {
     pub(crate) link: L,
     pub(crate) connection: usize,
     pub(crate) limits: Limits,
@@ -26,11 +26,11 @@ pub(crate) struct Door<L> {
 }
 
 /// What a waiting call gets: a slot on a connection, or the reason why it gets none.
-pub(crate) type Admitted<L> = Result<Arc<Door<L>>, CallError>;
+pub(crate) type Admitted<L> = Result<Arc<OpenConnection<L>>, CallError>;
 
 /// A place in the line for slots.
 #[derive(Debug)]
-pub(crate) struct Pass<L> {
+pub(crate) struct SlotWaiter<L> {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) since: Instant,
@@ -43,9 +43,9 @@ struct Cell<L> {
     waker: Option<Waker>,
 }
 
-impl<L> Pass<L> {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>, since: Instant) -> Pass<L> {
-        Pass { method, deadline, since, cell: Mutex::new(Cell { admitted: None, waker: None }) }
+impl<L> SlotWaiter<L> {
+    pub(crate) fn new(method: Key, deadline: Option<Deadline>, since: Instant) -> SlotWaiter<L> {
+        SlotWaiter { method, deadline, since, cell: Mutex::new(Cell { admitted: None, waker: None }) }
     }
 
     /// Ends the wait. Called once, by whoever takes the pass out of the line.

@@ -1,6 +1,6 @@
 //! What becomes of calls when their connection ends, and of those that survive when the next one opens.
 //!
-//! Flow: `lost` -> limbo -> `begin` (the next connection is there; what to ask it) -> `settle` (it has answered) ->
+//! Flow: `lost` -> in_doubt -> `begin` (the next connection is there; what to ask it) -> `settle` (it has answered) ->
 //! `opened` (new calls may go out). Until then the connection counts as current for the calls that are on it already.
 
 use std::collections::HashMap;
@@ -10,11 +10,11 @@ use std::time::Instant;
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallAnswer, CallState, ErrorKind, Ran, RemoteError, Resume};
 
-use super::{Phase, State};
-use crate::error::CallError;
-use crate::flight::{Flight, Place};
-use crate::limbo::Held;
-use crate::pass::Door;
+use super::state::{Phase, State};
+use crate::calls::in_doubt::InDoubtCall;
+use crate::calls::pending::{PendingCall, Place};
+use crate::calls::slot::OpenConnection;
+use crate::error::call::CallError;
 
 /// What to do with a connection that is there.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ pub(crate) enum Opening {
 #[derive(Debug, Default)]
 pub(crate) struct Settled {
     /// The server has them, arguments and all.
-    pub(crate) arrived: Vec<Arc<Flight>>,
+    pub(crate) arrived: Vec<Arc<PendingCall>>,
     /// To be sent again, under these ids and in this order.
-    pub(crate) again: Vec<(u64, Arc<Flight>)>,
+    pub(crate) again: Vec<(u64, Arc<PendingCall>)>,
     /// To be sent as new calls, and the ids that they had; each has a slot.
-    pub(crate) anew: Vec<(u64, Held)>,
-    pub(crate) failed: Vec<(Arc<Flight>, CallError)>,
+    pub(crate) anew: Vec<(u64, InDoubtCall)>,
+    pub(crate) failed: Vec<(Arc<PendingCall>, CallError)>,
     /// Whose answer will not come, which the server is to be told that this side knows.
     pub(crate) expired: Vec<u64>,
     /// Withdrawn since the server was asked.
@@ -52,26 +52,26 @@ impl<L> State<L> {
         reason: &Arc<Closed>,
         states: &HashMap<u64, CallState>,
         now: Instant,
-    ) -> Option<Vec<(Arc<Flight>, Ran)>> {
+    ) -> Option<Vec<(Arc<PendingCall>, Ran)>> {
         if !self.is_current(connection) {
             return None;
         }
         if let Phase::Up { door, since } = &self.phase {
             let has_answered = std::mem::take(&mut self.has_answered);
             self.backoff.ended(now.saturating_duration_since(*since), has_answered);
-            self.limbo.belongs_to(door.server);
+            self.in_doubt.belongs_to(door.server);
             self.phase = Phase::Down { since: now };
         }
         self.resuming = None;
         self.withdrawn = 0;
-        self.limbo.lost();
+        self.in_doubt.lost();
         let mut failed = Vec::new();
         for (id, flight) in self.calls.drain() {
             let Some(flight) = flight else { continue };
             let state = states.get(&id).copied().unwrap_or(CallState::Sent);
-            let held = Held { flight, state, since: now, reason: reason.clone() };
+            let held = InDoubtCall { flight, state, since: now, reason: reason.clone() };
             if held.flight.resumes() && !matches!(self.phase, Phase::Over) {
-                self.limbo.hold(id, held);
+                self.in_doubt.hold(id, held);
             } else {
                 let ran = held.ran();
                 failed.push((held.flight, ran));
@@ -81,26 +81,26 @@ impl<L> State<L> {
     }
 
     /// A call was turned away by a server that closes: it waits for the next one, as if it had not been sent.
-    pub(crate) fn put_off(&mut self, id: u64, flight: &Arc<Flight>, reason: Closed, now: Instant) {
+    pub(crate) fn put_off(&mut self, id: u64, flight: &Arc<PendingCall>, reason: Closed, now: Instant) {
         let (flight, reason) = (flight.clone(), Arc::new(reason));
-        self.limbo.hold(id, Held { flight, state: CallState::Unsent, since: now, reason });
+        self.in_doubt.hold(id, InDoubtCall { flight, state: CallState::Unsent, since: now, reason });
     }
 
     /// Whether there are, or may be, calls to make: a client that is closing still waits for those that survived their
     /// connection.
     pub(crate) fn wants_connection(&self) -> bool {
-        let has_earlier = self.limbo.len() > 0 || self.resuming.is_some();
+        let has_earlier = self.in_doubt.len() > 0 || self.resuming.is_some();
         !matches!(self.phase, Phase::Over) && (!self.closing || has_earlier)
     }
 
     /// A connection is there.
-    pub(crate) fn begin(&mut self, door: &Arc<Door<L>>, now: Instant) -> Opening {
+    pub(crate) fn begin(&mut self, door: &Arc<OpenConnection<L>>, now: Instant) -> Opening {
         if !self.wants_connection() {
             return Opening::TooLate;
         }
-        if self.limbo.is_used() {
+        if self.in_doubt.is_used() {
             self.resuming = Some(door.clone());
-            return Opening::Resume(self.limbo.list());
+            return Opening::Resume(self.in_doubt.list());
         }
         self.opened(door.clone(), now);
         Opening::Open
@@ -108,7 +108,7 @@ impl<L> State<L> {
 
     /// The last id that the session has used.
     pub(crate) fn last_id(&self) -> u64 {
-        self.limbo.last_id()
+        self.in_doubt.last_id()
     }
 
     /// A connection has told what became of earlier calls; none if it is over.
@@ -116,25 +116,32 @@ impl<L> State<L> {
         let door = self.resuming.clone().filter(|door| door.connection == connection)?;
         let mut settled = Settled::default();
         for (id, answer) in answers {
-            match self.limbo.take(*id) {
+            match self.in_doubt.take(*id) {
                 Some(held) => self.settle_one(&door, *id, held, *answer, &mut settled),
                 None if matches!(answer, CallAnswer::Done | CallAnswer::Running) => {
                     self.calls.insert(*id, None);
                     self.withdrawn += 1;
-                    self.limbo.unwanted(*id);
+                    self.in_doubt.unwanted(*id);
                     settled.unwanted.push(*id);
                 }
                 None if *answer == CallAnswer::Expired => settled.expired.push(*id),
                 None => {}
             }
         }
-        self.limbo.belongs_to(door.server);
+        self.in_doubt.belongs_to(door.server);
         Some(settled)
     }
 
-    fn settle_one(&mut self, door: &Door<L>, id: u64, held: Held, answer: CallAnswer, settled: &mut Settled) {
+    fn settle_one(
+        &mut self,
+        door: &OpenConnection<L>,
+        id: u64,
+        held: InDoubtCall,
+        answer: CallAnswer,
+        settled: &mut Settled,
+    ) {
         let (ran, flight, reason) = (held.ran(), held.flight.clone(), held.reason.clone());
-        let goes_on = |state: &mut Self, flight: &Arc<Flight>| {
+        let goes_on = |state: &mut Self, flight: &Arc<PendingCall>| {
             flight.set_place(Place { connection: door.connection, id });
             state.calls.insert(id, Some(flight.clone()));
         };
@@ -167,12 +174,12 @@ impl<L> State<L> {
 
     /// What was to be sent anew was not, since this connection has ended too: it waits for the next one. Gives it back if
     /// there will be none.
-    pub(crate) fn hold_again(&mut self, id: u64, held: Held) -> Option<Held> {
+    pub(crate) fn hold_again(&mut self, id: u64, held: InDoubtCall) -> Option<InDoubtCall> {
         self.given -= 1;
         if matches!(self.phase, Phase::Over) {
             return Some(held);
         }
-        self.limbo.hold(id, held);
+        self.in_doubt.hold(id, held);
         None
     }
 
@@ -184,7 +191,7 @@ impl<L> State<L> {
     }
 
     /// Calls may go out on a connection; false if it comes too late. [`admit`](State::admit) lets the waiting ones use it.
-    pub(crate) fn opened(&mut self, door: Arc<Door<L>>, now: Instant) -> bool {
+    pub(crate) fn opened(&mut self, door: Arc<OpenConnection<L>>, now: Instant) -> bool {
         if !self.wants_connection() {
             return false;
         }

@@ -7,12 +7,12 @@ use teleport_transport::wire::Limits;
 use teleport_transport::{Config, Lent, machine_memory_bytes, on_poller_thread, random_id};
 
 use crate::BoxError;
-use crate::client::Client;
-use crate::connect_error::ClientError;
-use crate::core::{Core, Settings};
-use crate::dial;
-use crate::on_disconnect::OnDisconnect;
-use crate::resolver::Resolver;
+use crate::api::client::Client;
+use crate::api::on_disconnect::OnDisconnect;
+use crate::connect::dial;
+use crate::connect::resolver::Resolver;
+use crate::engine::shared::{Engine, Settings};
+use crate::error::connect::ClientError;
 
 /// Less would have most results wait.
 const MIN_MEMORY: u64 = 1 << 20;
@@ -182,7 +182,7 @@ impl ClientBuilder {
         if on_poller_thread() {
             return Err(ClientError::OnPoller);
         }
-        let core = Core::new(Settings {
+        let engine = Engine::new(Settings {
             address: self.address.into(),
             max_inflight: self.max_inflight,
             connect_timeout: self.connect_timeout,
@@ -202,8 +202,8 @@ impl ClientBuilder {
         })
         .map_err(ClientError::System)?;
         // Dropped where it does not come back with a connection, which ends the thread that connects.
-        let client = Client::new(core.clone());
-        dial::connect(&core)?;
+        let client = Client::new(engine.clone());
+        dial::connect(&engine)?;
         Ok(client)
     }
 }

@@ -5,7 +5,7 @@ mod surviving;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::flight::{Survival, Waiting};
+use crate::calls::pending::{Survival, Waiting};
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
@@ -44,7 +44,7 @@ impl Fixture {
         matches!(self.acquire(None), Acquired::Now(_))
     }
 
-    fn wait(&mut self, time: Option<Duration>) -> Arc<Pass<()>> {
+    fn wait(&mut self, time: Option<Duration>) -> Arc<SlotWaiter<()>> {
         match self.acquire(time) {
             Acquired::Later(pass) => pass,
             Acquired::Now(_) => panic!("there was a slot"),
@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     /// Takes a slot and sends a call with it.
-    fn send(&mut self, connection: usize, id: u64, time: Option<Duration>) -> Arc<Flight> {
+    fn send(&mut self, connection: usize, id: u64, time: Option<Duration>) -> Arc<PendingCall> {
         self.send_with(connection, id, time, None)
     }
 
@@ -62,10 +62,10 @@ impl Fixture {
         id: u64,
         time: Option<Duration>,
         survival: Option<Survival>,
-    ) -> Arc<Flight> {
+    ) -> Arc<PendingCall> {
         assert!(matches!(self.acquire(None), Acquired::Now(_)));
         let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        let flight = Arc::new(Flight::new("act".into(), deadline, survival));
+        let flight = Arc::new(PendingCall::new("act".into(), deadline, survival));
         let place = Place { connection, id };
         flight.set_place(place);
         assert!(self.state.sent(place, &flight));
@@ -73,22 +73,26 @@ impl Fixture {
     }
 
     /// The connection breaks, when these calls had not been sent whole.
-    fn lose(&mut self, connection: usize, states: &[(u64, CallState)]) -> Option<Vec<(Arc<Flight>, Ran)>> {
+    fn lose(
+        &mut self,
+        connection: usize,
+        states: &[(u64, CallState)],
+    ) -> Option<Vec<(Arc<PendingCall>, Ran)>> {
         let reason = Arc::new(Closed::Lost { error: None });
         self.state.lost(connection, &reason, &states.iter().copied().collect(), self.now)
     }
 
-    fn answer(&mut self, connection: usize, id: u64) -> (Option<Arc<Flight>>, bool) {
+    fn answer(&mut self, connection: usize, id: u64) -> (Option<Arc<PendingCall>>, bool) {
         self.state.answered(Place { connection, id }, &mut self.wakers)
     }
 }
 
-fn door(connection: usize, max_open_calls: usize) -> Arc<Door<()>> {
+fn door(connection: usize, max_open_calls: usize) -> Arc<OpenConnection<()>> {
     let (limits, server) = (Limits::default(), Id128([connection as u8; 16]));
-    Arc::new(Door { link: (), connection, limits, max_open_calls, server })
+    Arc::new(OpenConnection { link: (), connection, limits, max_open_calls, server })
 }
 
-fn polled(pass: &Pass<()>) -> Option<Result<usize, CallError>> {
+fn polled(pass: &SlotWaiter<()>) -> Option<Result<usize, CallError>> {
     match pass.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(admitted) => Some(admitted.map(|door| door.connection)),
         Poll::Pending => None,
@@ -163,7 +167,7 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
     x.open(2, 100);
     assert!(matches!(polled(&pass), Some(Ok(2))));
     // Its first connection is over: a call that took long to encode learns it.
-    let flight = Arc::new(Flight::new("act".into(), None, None));
+    let flight = Arc::new(PendingCall::new("act".into(), None, None));
     assert!(!x.state.sent(Place { connection: 1, id: 2 }, &flight));
     x.state.give_back(&mut x.wakers);
     assert!(x.state.is_idle());

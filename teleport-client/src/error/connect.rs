@@ -8,7 +8,7 @@ use teleport_transport::protocol::Closed;
 use teleport_transport::wire::ErrorKind;
 use teleport_transport::{AddressError, ConnectError};
 
-use crate::error::LastAttempt;
+use crate::error::call::LastAttempt;
 
 /// Why a client was not made.
 #[derive(Debug, thiserror::Error)]

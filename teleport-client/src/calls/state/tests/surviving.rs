@@ -1,6 +1,7 @@
 //! Calls that survive their connection.
 
 use super::*;
+use crate::calls::resume::{Opening, Settled};
 use teleport_transport::wire::{CallAnswer, Tree};
 
 fn survival(is_idempotent: bool) -> Option<Survival> {
@@ -9,7 +10,7 @@ fn survival(is_idempotent: bool) -> Option<Survival> {
 
 impl Fixture {
     /// Sends a call that survives.
-    fn send_surviving(&mut self, connection: usize, id: u64, is_idempotent: bool) -> Arc<Flight> {
+    fn send_surviving(&mut self, connection: usize, id: u64, is_idempotent: bool) -> Arc<PendingCall> {
         self.send_with(connection, id, None, survival(is_idempotent))
     }
 
@@ -26,7 +27,7 @@ impl Fixture {
     }
 }
 
-fn ids(flights: &[Arc<Flight>]) -> Vec<u64> {
+fn ids(flights: &[Arc<PendingCall>]) -> Vec<u64> {
     flights.iter().map(|flight| flight.place().expect("it was sent").id).collect()
 }
 

@@ -1,0 +1,7 @@
+//! What a client knows of its calls, without sockets, threads or clocks.
+
+pub(crate) mod in_doubt;
+pub(crate) mod pending;
+pub(crate) mod resume;
+pub(crate) mod slot;
+pub(crate) mod state;
