@@ -88,8 +88,6 @@ pub(super) enum Plot {
     Latency,
     /// `x` is the bytes of the transfer at the side, 0 for calls alone.
     Beside,
-    /// `x` is the budget in force, in MiB.
-    Memory,
 }
 
 impl Unit {

@@ -295,7 +295,7 @@ fn memory_row() -> Row {
     let row = Row::new(name, Measure::Memory, Workload::Sink, 256 * MIB).in_flight(16).without_peers();
     let goal = Goal::Most((budget_mib + MAX_MEMORY_ABOVE_MIB) as f64);
     let row = Row { goals: [Some(goal), None], messages: Some(16), ..row };
-    row.between(vec![entry]).at(Plot::Memory, budget_mib)
+    row.between(vec![entry])
 }
 
 /// What a checksum of the payload costs, against the same without.

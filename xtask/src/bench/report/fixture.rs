@@ -106,8 +106,7 @@ fn rows_with_goals(transport: &str) -> Vec<Outcome> {
         }
     }
     let memory = outcome("16 x 256 MiB pipelined, peak memory", Unit::MiB, vec![teleport(&[1041.0])]);
-    let point = Some(Point { plot: Plot::Memory, x: 1024.0 });
-    rows.push(Outcome { goal: Some(Goal::Most(1088.0)), point, ..memory });
+    rows.push(Outcome { goal: Some(Goal::Most(1088.0)), ..memory });
     if transport == "unix" {
         rows.retain(|row| !row.row.contains("echo"));
     }

@@ -1,8 +1,9 @@
 //! What was measured, shown: tables for reading, JSON for programs, and a page with plots.
 //!
-//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) -> `table`, `json`, `page`;
-//! `plot` draws for the page, and for files of their own. Nothing here measures, and nothing it writes needs a network or a script to be read.
+//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) -> `table`, `json`,
+//! `plot`, `page`. Nothing here measures, and what it writes needs no network and no script to be read.
 
+mod chart;
 #[cfg(test)]
 mod fixture;
 mod json;
@@ -10,7 +11,6 @@ mod judged;
 mod machine;
 mod page;
 mod plot;
-mod strip;
 mod table;
 mod text;
 
@@ -75,8 +75,8 @@ impl<'a> Report<'a> {
             let path = folder.join(name);
             fs::write(&path, text).map_err(Failure::file(&path)).map(|()| path)
         };
-        for (name, svg) in plot::files(self) {
-            write(&name, &svg)?;
+        for drawing in plot::drawings(self) {
+            write(&format!("{}.svg", drawing.name), &drawing.svg)?;
         }
         write("results.json", &self.json())?;
         write("table.md", &table::markdown(self))?;
@@ -101,7 +101,7 @@ mod tests {
         let (about, outcomes) = (fixture::about(), fixture::outcomes(true));
         let page = Report::new(&about, &outcomes).write(folder).unwrap();
         assert_eq!(page, folder.join("report.html"));
-        for file in ["report.html", "results.json", "table.md", "throughput.svg", "memory.svg"] {
+        for file in ["report.html", "results.json", "table.md", "throughput.svg", "beside.svg"] {
             assert!(fs::metadata(folder.join(file)).unwrap().len() > 100, "{file}");
         }
         if asked.is_none() {

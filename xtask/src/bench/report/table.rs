@@ -5,10 +5,9 @@
 use std::fmt::Write;
 
 use super::judged::{Judged, Standing};
-use super::plot::name;
 use super::{Group, Report, text};
 
-const HEADS: [&str; 8] =
+pub(super) const HEADS: [&str; 8] =
     ["row", "ceiling", "Teleport", "of ceiling (95 % interval)", "best peer", "of best peer", "goal", ""];
 
 /// For a terminal: columns as wide as they must be, then what the reader should know.
@@ -61,13 +60,13 @@ fn shown<'r, 'a>(group: &'r Group<'a>) -> impl Iterator<Item = &'r Judged<'a>> {
     group.rows.iter().filter(|row| !row.is_for_plots_only())
 }
 
-fn cells(row: &Judged<'_>) -> [String; 8] {
+pub(super) fn cells(row: &Judged<'_>) -> [String; 8] {
     let value = |standing: Option<&Standing<'_>>| {
         standing.map_or_else(String::new, |standing| text::value(standing.median, row.outcome.unit))
     };
     let shown = |interval: Option<_>| interval.map_or_else(String::new, text::with_interval);
     let best = row.best_peer().map_or_else(String::new, |best| {
-        format!("{} {}", name(best.contended), text::value(best.median, row.outcome.unit))
+        format!("{} {}", text::name(best.contended), text::value(best.median, row.outcome.unit))
     });
     [
         row.outcome.row.clone(),

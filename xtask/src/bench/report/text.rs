@@ -3,7 +3,7 @@
 //! Three significant digits are what the noise of a machine leaves of a measurement.
 
 use super::judged::Judged;
-use crate::bench::outcome::{Goal, Outcome, Unit};
+use crate::bench::outcome::{Contended, Goal, Outcome, Unit};
 use crate::bench::stats::Interval;
 
 /// "6.12 GB/s", "812 us", "3.1 ms", "1.24 M/s", "16 KiB".
@@ -102,7 +102,19 @@ pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String 
     }
 }
 
-/// What a transport is called in a heading.
+/// The name of a contender, for readers.
+pub(super) fn name(contended: &Contended) -> String {
+    let name = match contended.contender.as_str() {
+        "raw" => "raw sockets",
+        "teleport" => "Teleport",
+        "zmq" | "zeromq" => "ZeroMQ",
+        "flight" | "arrow-flight" => "Arrow Flight",
+        other => other,
+    };
+    name.to_owned()
+}
+
+/// The name of a transport in a heading.
 pub(super) fn transport(transport: &str) -> &str {
     match transport {
         "tcp" => "TCP",
