@@ -87,7 +87,7 @@ mod sys;
 pub use config::{Config, random_id};
 pub use fork_guard::ForkGuard;
 pub use link::interrupt::{InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind};
-pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, Wakers, block_on, release_held};
+pub use link::{AnswersTogether, Call, Driver, Handler, Lease, Link, Reply, block_on, release_held};
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;
 pub use memory::machine::machine_memory_bytes;
@@ -97,8 +97,11 @@ pub use memory::user_held::{Lent, Loan};
 pub use net::address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
 pub use net::socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
 pub use protocol::id_map::IdMap;
+pub use reactor::listening::{Acceptor, Listening};
+pub use reactor::mailbox::on_poller_thread;
+pub use reactor::poller::{Poller, PollerThread};
 pub use reactor::spin::Spin;
-pub use reactor::thread::{Acceptor, Listening, Poller, PollerThread, on_poller_thread};
+pub use reactor::wakers::Wakers;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///

@@ -19,9 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::Link;
 use crate::reactor::adaptive::Adaptive;
-use crate::reactor::thread::{Command, on_poller_thread};
+use crate::reactor::mailbox::{Command, on_poller_thread};
 
 /// With more than this queued, no message waits for another.
 pub(super) const MAX_HELD_BYTES: u64 = 16 << 10;
@@ -57,6 +59,7 @@ pub(super) struct Coalesce {
     /// The poller looks.
     guarded: AtomicBool,
     adaptive: Adaptive,
+    guard: Mutex<Guard>,
 }
 
 impl Coalesce {
@@ -201,7 +204,8 @@ impl Link {
 
     fn guard(self: &Arc<Self>) {
         if !self.coalesce.guarded.swap(true, Ordering::SeqCst) {
-            self.poller.send(Command::Guard(Guard::new(self.clone())));
+            self.coalesce.guard.lock().begin();
+            self.poller.send(Command::Check(self.key, Instant::now() + MIN_PAUSE));
         }
     }
 
@@ -286,61 +290,55 @@ impl Drop for AnswersTogether<'_> {
 }
 
 /// What the poller saw of a link when it looked last.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    link: Arc<Link>,
+#[derive(Debug, Default)]
+struct Guard {
     gone: u32,
     is_held: bool,
     drives: usize,
     is_unread: bool,
     idle_looks: u32,
-    /// When it looks next.
-    due: Instant,
     pause: Duration,
 }
 
 impl Guard {
-    fn new(link: Arc<Link>) -> Guard {
-        let due = Instant::now() + MIN_PAUSE;
-        let (gone, drives) = (0, 0);
-        Guard { link, gone, is_held: false, drives, is_unread: false, idle_looks: 0, due, pause: MIN_PAUSE }
+    fn begin(&mut self) {
+        *self = Guard { pause: MIN_PAUSE, ..Guard::default() };
     }
+}
 
-    /// When to look next.
-    pub(crate) fn due(&self) -> Instant {
-        self.due
-    }
-
-    /// Sends and reads what was left behind since the last look. False when there is no need to look any more.
-    pub(crate) fn look(&mut self, now: Instant) -> bool {
-        let (link, gather) = (&self.link, &self.link.coalesce);
-        let (gone, drives) = (gather.gone.load(Ordering::Relaxed), link.drives.load(Ordering::SeqCst));
-        let (is_held, is_unread) = (gather.is_held(), link.is_unread());
+impl Link {
+    /// Sends and reads what was left behind since the last check. Returns when to check again, if there is need.
+    pub(super) fn check(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        let gather = &self.coalesce;
+        let mut last = gather.guard.lock();
+        let (gone, drives) = (gather.gone.load(Ordering::Relaxed), self.drives.load(Ordering::SeqCst));
+        let (is_held, is_unread) = (gather.is_held(), self.is_unread());
         // Taken out first: what the poller has to send has not paid.
-        if is_held && self.is_held && gone == self.gone && gather.take() {
+        if is_held && last.is_held && gone == last.gone && gather.take() {
             gather.adaptive.miss();
-            link.flush();
+            self.flush();
         }
-        if is_unread && self.is_unread && drives == self.drives {
+        if is_unread && last.is_unread && drives == last.drives {
             gather.adaptive.miss();
-            link.watch_unless_read();
+            self.watch_unless_read();
         }
-        let moves = (gone, drives) != (self.gone, self.drives);
-        self.pause = if moves { (self.pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
-        self.due = now + self.pause;
+        let moves = (gone, drives) != (last.gone, last.drives);
+        let pause = if moves { (last.pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
         let is_idle = !is_held && !is_unread && !moves;
-        self.idle_looks = if is_idle { self.idle_looks + 1 } else { 0 };
-        (self.gone, self.drives, self.is_held, self.is_unread) = (gone, drives, is_held, is_unread);
-        if link.closed.get().is_some() {
-            return false;
+        let idle_looks = if is_idle { last.idle_looks + 1 } else { 0 };
+        *last = Guard { gone, is_held, drives, is_unread, idle_looks, pause };
+        drop(last);
+        if self.closed.get().is_some() {
+            return None;
         }
-        if self.idle_looks < MAX_IDLE_LOOKS {
-            return true;
+        if idle_looks < MAX_IDLE_LOOKS {
+            return Some(now + pause);
         }
-        self.idle_looks = 0;
         gather.guarded.store(false, Ordering::SeqCst);
         // Who left something behind before this counted on the poller.
-        let is_needed = gather.is_held() || link.is_unread();
-        is_needed && !gather.guarded.swap(true, Ordering::SeqCst)
+        if gather.is_held() || self.is_unread() {
+            self.guard();
+        }
+        None
     }
 }

@@ -18,8 +18,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::{Link, Scratch, Turn, release_held};
-use crate::reactor::thread::Command;
+use super::{Link, release_held};
+use crate::reactor::mailbox::Command;
+use crate::reactor::source::{Scratch, Turn};
 use crate::sys::EventFlag;
 
 /// Wakes one thread, wherever it sleeps: parked, or in `poll(2)`.
@@ -146,11 +147,6 @@ impl Link {
         self.watch_unless_read();
     }
 
-    /// Whether the poller has to read it, and need not hear from the kernel that it may write again.
-    pub(crate) fn needs_only_reading(&self) -> bool {
-        !self.driven.load(Ordering::SeqCst) && !self.write_token.is_blocked()
-    }
-
     pub(super) fn watch_unless_read(&self) {
         if !self.driven.load(Ordering::SeqCst) && self.unwatched.load(Ordering::SeqCst) {
             self.watch_again();
@@ -182,7 +178,7 @@ impl Driver {
         if readable {
             self.link.spin.woke(since);
         }
-        !readable || self.link.read(scratch, Instant::now()) != Turn::Gone
+        !readable || self.link.read_for_a_turn(scratch, Instant::now()) != Turn::Gone
     }
 
     /// Reads what has come, if anything, without asking before whether there is something: that would be a system call more for
@@ -191,7 +187,7 @@ impl Driver {
         if sleeper.woken.load(Ordering::SeqCst) {
             return Some(true);
         }
-        match self.link.read(scratch, now) {
+        match self.link.read_for_a_turn(scratch, now) {
             Turn::Empty => None,
             turn => Some(turn != Turn::Gone),
         }
@@ -216,7 +212,7 @@ impl Drop for Driver {
         self.link.driven.store(false, Ordering::SeqCst);
         // Also with calls open: the guard that then looks ends with them, and they may be withdrawn before it has.
         if !self.link.rewatch.swap(true, Ordering::SeqCst) {
-            self.link.poller.send(Command::Timer(self.link.clone(), Instant::now() + UNWATCHED));
+            self.link.poller.send(Command::Timeout(self.link.key, Instant::now() + UNWATCHED));
         }
         if self.link.outbound.lock().open_calls() > 0 {
             self.link.leave_unread();

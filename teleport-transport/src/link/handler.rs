@@ -1,8 +1,6 @@
 //! What a [`Link`] tells the layer above, and what that layer gives back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Instant;
 
 use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
@@ -11,6 +9,7 @@ use super::Link;
 use super::credit::Credit;
 use crate::memory::rows::Ticket;
 use crate::protocol::{Closed, Gate, Hold, SlowCalls};
+use crate::reactor::wakers::Wakers;
 
 /// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
 #[derive(Debug)]
@@ -63,39 +62,6 @@ pub struct Reply {
     pub tree: Result<Tree, DecodeError>,
     /// What pays for its memory.
     pub lease: Lease,
-}
-
-/// Wakers to be run when no lock is held any more.
-#[derive(Debug, Default)]
-pub struct Wakers(Vec<Waker>);
-
-impl Wakers {
-    /// Has `waker` woken soon.
-    pub fn push(&mut self, waker: Waker) {
-        self.0.push(waker);
-    }
-
-    /// As [`push`](Wakers::push), unless it is there already.
-    pub fn push_once(&mut self, waker: &Waker) {
-        if !self.0.iter().any(|other| other.will_wake(waker)) {
-            self.0.push(waker.clone());
-        }
-    }
-
-    /// Whether nobody is to be woken.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Wakes them all. The caller holds no lock that what they run could want. A waker that panics is reported in the log
-    /// and keeps none of the others waiting.
-    pub fn wake_all(&mut self) {
-        for waker in self.0.drain(..) {
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("a waker panicked");
-            }
-        }
-    }
 }
 
 /// The layer above one or many links. Its methods are called by the thread that reads the link, one at a time for each
@@ -153,39 +119,4 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after it, but perhaps
     /// [`drained`](Handler::drained).
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    use super::*;
-
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    struct Panics;
-
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            panic!("this waker panics");
-        }
-    }
-
-    #[test]
-    fn a_waker_that_panics_keeps_no_other_waiting() {
-        let count = Arc::new(Count(AtomicUsize::new(0)));
-        let mut wakers = Wakers::default();
-        for waker in [count.clone().into(), Arc::new(Panics).into(), count.clone().into()] {
-            wakers.push(waker);
-        }
-        wakers.wake_all();
-        assert_eq!(count.0.load(Ordering::Relaxed), 2);
-    }
 }

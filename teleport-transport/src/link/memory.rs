@@ -13,7 +13,8 @@ use super::Link;
 use teleport_wire::Message;
 
 use crate::protocol::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, UnsentBytes};
-use crate::reactor::thread::Command;
+use crate::reactor::mailbox::Command;
+use crate::reactor::source::Request;
 
 /// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
 /// that a peer may have open.
@@ -60,7 +61,7 @@ impl Link {
     /// The poller tells: this may be a worker, and may hold locks of the link.
     pub(super) fn tell_drained(self: &Arc<Self>, drained: bool) {
         if drained {
-            self.poller.send(Command::Drained(self.clone()));
+            self.request(Request::Drained);
         }
     }
 
@@ -71,7 +72,7 @@ impl Link {
     /// From now on the connection holds memory of the budget: somebody may wait for it.
     pub(super) fn watch_pace(self: &Arc<Self>) {
         if self.has_pace && !self.paced.swap(true, Ordering::SeqCst) {
-            self.poller.send(Command::Timer(self.clone(), Instant::now()));
+            self.poller.send(Command::Timeout(self.key, Instant::now()));
         }
     }
 

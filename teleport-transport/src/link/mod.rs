@@ -26,29 +26,30 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
+use mio::event::Source as _;
 use mio::{Interest, Token};
 use parking_lot::{Mutex, RwLock};
-use teleport_wire::{ErrorKind, Hello, Limits, Message, Order, RemoteError, Signature};
+use teleport_wire::{ErrorKind, Hello, Limits, Message};
 
-pub(crate) use self::coalesce::Guard;
 pub use self::coalesce::{AnswersTogether, release_held};
 use self::coalesce::{Coalesce, MAX_HELD_BYTES};
 use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
-pub use self::handler::{Call, Handler, Lease, Reply, Wakers};
+pub use self::handler::{Call, Handler, Lease, Reply};
 pub(crate) use self::notsent_window::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::write::Writing;
 use self::write_token::WriteToken;
 use crate::config::{Config, MAX_TIME};
 use crate::memory::budget::{Budget, Charge, OnGrant};
 use crate::memory::deferred_drop::DropScope;
-use crate::memory::rows::Ticket;
 use crate::net::socket::Socket;
 use crate::protocol::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
+use crate::reactor::mailbox::Command;
+use crate::reactor::poller::Poller;
+use crate::reactor::source::{Request, Scratch, Source, Turn};
 use crate::reactor::spin::Spin;
-use crate::reactor::thread::{Command, Poller};
+use crate::reactor::wakers::Wakers;
 
 /// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
@@ -62,47 +63,16 @@ const MAX_TURN: Duration = Duration::from_millis(2);
 /// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Buffers of the reading thread, shared by all links that it reads.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    ahead: Box<[u8; READ_AHEAD_BYTES]>,
-    events: Vec<Event>,
-    pub(crate) wakers: Wakers,
-}
-
-/// What is read beyond the bytes that have a place already. Only these are ever copied.
-const READ_AHEAD_BYTES: usize = 16 << 10;
-
-impl Scratch {
-    pub(crate) fn new() -> Scratch {
-        Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers: Wakers::default() }
-    }
-}
-
 /// After a read of at most so many bytes that was filled, answers wait for those of the next one, which comes at once. A larger
 /// one takes longer than a system call.
 const MAX_GATHERED_READ_BYTES: usize = 128 << 10;
 
-/// What a turn of reading came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Nothing had come.
-    Empty,
-    /// The socket has no more for now.
-    Drained,
-    /// The turn was over before the socket was empty.
-    More,
-    /// The link is gone; forget it.
-    Gone,
-}
-
 /// A connection that threads share.
-#[derive(Debug)]
 pub struct Link {
     key: usize,
     peer_address: String,
     poller: Poller,
-    handler: Arc<dyn DebugHandler>,
+    handler: Arc<dyn Handler>,
     budget: Option<Budget>,
     inbound: Mutex<Inbound>,
     outbound: Mutex<Outbound>,
@@ -137,8 +107,6 @@ pub struct Link {
     /// After a goodbye: what still comes is dropped, until the peer closes or this time is over.
     lingers: AtomicBool,
     linger: Mutex<Linger>,
-    /// It stands in the poller's list of links that have more to read.
-    pub(crate) queued: AtomicBool,
     /// Writing failed: when everything the peer sent is read, the link is over.
     broken: AtomicBool,
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
@@ -176,12 +144,12 @@ impl Watch {
     }
 }
 
-/// [`Handler`]s need not be `Debug`; links are.
-trait DebugHandler: Handler {}
-impl<H: Handler + ?Sized> DebugHandler for H {}
-impl std::fmt::Debug for dyn DebugHandler {
+impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Handler")
+        f.debug_struct("Link")
+            .field("key", &self.key)
+            .field("peer", &self.peer_address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -222,15 +190,9 @@ impl Link {
             closed: OnceLock::new(),
             lingers: AtomicBool::new(false),
             linger: Mutex::default(),
-            queued: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         })
-    }
-
-    /// How long a thread looks before it sleeps.
-    pub(crate) fn spin_time(&self) -> Duration {
-        self.spin.time()
     }
 
     /// A number that no other link of this process has, or had.
@@ -340,7 +302,7 @@ impl Link {
 
     /// As [`want`](Link::want), but the poller does it, soon: for handlers, which are called with the receiving half locked.
     pub fn want_later(self: &Arc<Self>, id: u64) {
-        self.poller.send(Command::Want(self.clone(), id));
+        self.request(Request::Want { id });
     }
 
     /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a
@@ -353,7 +315,11 @@ impl Link {
 
     /// Ends the link now, without a goodbye.
     pub fn abort(self: &Arc<Self>) {
-        self.poller.send(Command::Abort(self.clone()));
+        self.request(Request::Abort);
+    }
+
+    fn request(self: &Arc<Self>, request: Request) {
+        self.poller.send(Command::Request(self.clone(), request));
     }
 
     pub(crate) fn give_credit(self: &Arc<Self>, bytes: u64) {
@@ -407,7 +373,7 @@ impl Link {
         let mut linger = self.linger.lock();
         if linger.until.is_none_or(|earlier| until < earlier) {
             linger.until = Some(until);
-            self.poller.send(Command::Timer(self.clone(), until));
+            self.poller.send(Command::Timeout(self.key, until));
         }
     }
 
@@ -428,13 +394,8 @@ impl Link {
 
     // ---- Reading ----
 
-    /// The peer sends nothing more: what it sent is read to the end of the stream.
-    pub(crate) fn stream_ends(&self) {
-        self.ending.store(true, Ordering::Release);
-    }
-
     /// Reads what there is, for one turn. Called by one thread at a time. Cheap where nothing has come.
-    pub(crate) fn read(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+    pub(crate) fn read_for_a_turn(self: &Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
         let bin = DropScope::enter();
         let mut inbound = self.inbound.lock();
         self.begin_turn();
@@ -478,12 +439,11 @@ impl Link {
                 Some(socket) => socket.read_vectored(slices),
                 None => Err(io::ErrorKind::NotConnected.into()),
             };
-            let gate = Admission(&*self.handler);
             let received = inbound.receive(
                 now,
                 &mut scratch.ahead[..],
                 &self.outbound,
-                &gate,
+                &*self.handler,
                 &mut scratch.events,
                 read,
             );
@@ -522,7 +482,7 @@ impl Link {
             match event {
                 Event::Open(peer) => {
                     // From now on silence counts, which may end earlier than the handshake's time.
-                    self.poller.send(Command::Timer(self.clone(), inbound.next_timeout()));
+                    self.poller.send(Command::Timeout(self.key, inbound.next_timeout()));
                     self.handler.opened(self, &peer);
                 }
                 Event::Wants { id, bytes } => self.request_memory(inbound, id, bytes),
@@ -566,7 +526,7 @@ impl Link {
         let on_grant = || -> OnGrant {
             let link = self.clone();
             Box::new(move |charge| {
-                link.poller.clone().send(Command::Grant(link, id, charge));
+                link.request(Request::Grant { id, charge });
             })
         };
         let charge = (budget.try_charge(bytes))
@@ -622,7 +582,7 @@ impl Link {
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
-        if self.inbound.lock().next_timeout() <= now && self.read(scratch, now) == Turn::Gone {
+        if self.inbound.lock().next_timeout() <= now && self.read_for_a_turn(scratch, now) == Turn::Gone {
             return None;
         }
         let mut inbound = self.inbound.lock();
@@ -711,7 +671,7 @@ impl Link {
         }
         // Takes the lock from readers and writers: nobody uses the descriptor when it is closed and its number reused.
         drop(self.socket.write().take());
-        self.poller.send(Command::Forget(self.key));
+        self.poller.send(Command::Detach(self.key));
         Turn::Gone
     }
 
@@ -726,25 +686,79 @@ impl Link {
     }
 }
 
-/// Lets the receiving half ask a handler.
-struct Admission<'a>(&'a dyn DebugHandler);
-
-impl protocol::Gate for Admission<'_> {
-    fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError> {
-        self.0.admit(method, payload_bytes)
+impl Source for Link {
+    fn key(&self) -> usize {
+        self.key
     }
 
-    fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
-        self.0.admit_tree(slot, signature)
+    fn spin_time(&self) -> Duration {
+        self.spin.time()
     }
 
-    fn place(
+    fn only_reads(&self) -> bool {
+        !self.driven.load(Ordering::SeqCst) && !self.write_token.is_blocked()
+    }
+
+    fn on_attached(self: Arc<Self>) {
+        self.watch_again();
+        self.flush();
+    }
+
+    fn on_detached(&self) {
+        self.forget_input();
+    }
+
+    fn on_writable(self: Arc<Self>) {
+        self.writable();
+    }
+
+    fn on_stream_end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    fn read(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
+        self.read_for_a_turn(scratch, now)
+    }
+
+    fn handle_request(self: Arc<Self>, request: Request, scratch: &mut Scratch) {
+        match request {
+            Request::Grant { id, charge } => self.grant(id, charge),
+            Request::Want { id } => self.want(id),
+            Request::Drained => self.drained(),
+            Request::Abort => self.gone(Closed::Here, scratch),
+        }
+    }
+
+    fn handle_timeout(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
+        self.timeout(scratch, now)
+    }
+
+    fn handle_check(self: Arc<Self>, now: Instant) -> Option<Instant> {
+        self.check(now)
+    }
+}
+
+impl Poller {
+    /// Takes over a connected socket and begins the handshake. With a `budget`, large messages wait for memory from it;
+    /// without, all are taken.
+    ///
+    /// # Errors
+    /// Returns the system's error when it cannot watch the socket.
+    pub fn attach<H: Handler>(
         &self,
-        slot: u32,
-        signature: &Arc<Signature>,
-        order: &Order,
-    ) -> Result<Option<Ticket>, RemoteError> {
-        self.0.place(slot, signature, order)
+        socket: Socket,
+        role: Role,
+        config: &Arc<Config>,
+        budget: Option<Budget>,
+        handler: Arc<H>,
+    ) -> io::Result<Arc<Link>> {
+        let link = Link::new(self, socket, role, config, budget, handler);
+        link.register()?;
+        if self.send(Command::Attach(link.clone())) {
+            Ok(link)
+        } else {
+            Err(io::Error::other("the poller has ended"))
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
 use super::*;
 use crate::net::socket::Listener;
 use crate::protocol::Gate;
-use crate::reactor::thread::StillPoller;
+use crate::reactor::StillPoller;
+use crate::reactor::source::READ_AHEAD_BYTES;
 
 /// The layer above both ends.
 #[derive(Default)]
@@ -80,7 +81,10 @@ impl Pair {
 
     fn read_both(&mut self) {
         for link in [&self.client, &self.server] {
-            assert!(matches!(link.read(&mut self.scratch, Instant::now()), Turn::Drained | Turn::Empty));
+            assert!(matches!(
+                link.read_for_a_turn(&mut self.scratch, Instant::now()),
+                Turn::Drained | Turn::Empty
+            ));
         }
     }
 
@@ -101,12 +105,16 @@ impl Pair {
         self.read_both();
     }
 
-    /// The guard that the poller was asked for.
-    fn guard(&self) -> Option<Guard> {
+    /// Returns when the poller is to check the client's link, if that was asked for since the last commands were taken.
+    fn asked_check(&self) -> Option<Instant> {
         self.poller.commands().into_iter().find_map(|command| match command {
-            Command::Guard(guard) => Some(guard),
+            Command::Check(key, at) if key == self.client.key => Some(at),
             _ => None,
         })
+    }
+
+    fn check(&self, now: Instant) -> Option<Instant> {
+        self.client.check(now)
     }
 
     /// As a thread leaves it that the socket takes no more from.
@@ -165,11 +173,11 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
     let mut now = Instant::now();
     for command in commands {
         match command {
-            Command::Guard(mut guard) => while guard.look(now) {},
-            Command::Timer(link, at) => {
+            Command::Check(..) => while pair.check(now).is_some() {},
+            Command::Timeout(_, at) => {
                 for _ in 0..2 {
                     now = now.max(at) + UNWATCHED;
-                    link.timeout(&mut pair.scratch, now).expect("it goes on");
+                    pair.client.timeout(&mut pair.scratch, now).expect("it goes on");
                 }
             }
             _ => {}
@@ -207,7 +215,7 @@ fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
     assert!(pair.server.write_token.is_blocked());
     answer(&pair, ids[1], 1);
     while woken.0.load(Ordering::SeqCst) == 0 {
-        pair.client.read(&mut pair.scratch, Instant::now());
+        pair.client.read_for_a_turn(&mut pair.scratch, Instant::now());
         pair.server.writable();
     }
     // Not even all that was in the socket.
@@ -228,11 +236,11 @@ fn who_leaves_calls_behind_is_trusted_ever_less() {
             !pair.is_held()
         });
         assert_eq!(not_held.count(), let_pass);
-        let mut guard = pair.guard().expect("the poller looks after it");
+        pair.asked_check().expect("the poller looks after it");
         let now = Instant::now();
-        assert!(guard.look(now) && pair.is_held());
-        assert!(guard.look(now) && !pair.is_held(), "it was sent at the second look");
-        while guard.look(now) {}
+        assert!(pair.check(now).is_some() && pair.is_held());
+        assert!(pair.check(now).is_some() && !pair.is_held(), "it was sent at the second check");
+        while pair.check(now).is_some() {}
     }
 }
 
@@ -241,24 +249,21 @@ fn what_is_in_motion_is_looked_after_less_often() {
     let pair = Pair::new();
     pair.call(&Tree::Null);
     let now = Instant::now();
-    let look = |guard: &mut Guard| {
-        assert!(guard.look(now));
-        (guard.due() - now).as_micros()
-    };
+    let look = |pair: &Pair| (pair.check(now).expect("it goes on") - now).as_micros();
     let hold = |pair: &Pair| {
         pair.call(&Tree::Null);
         assert!(pair.is_held());
     };
     hold(&pair);
-    let mut guard = pair.guard().expect("the poller looks after it");
+    pair.asked_check().expect("the poller looks after it");
     for expected in [200, 400, 800, 1600, 1600] {
-        assert_eq!(look(&mut guard), expected);
+        assert_eq!(look(&pair), expected);
         release_held();
         hold(&pair);
     }
-    assert_eq!(look(&mut guard), 1600);
+    assert_eq!(look(&pair), 1600);
     assert!(pair.is_held());
-    assert_eq!(look(&mut guard), 200);
+    assert_eq!(look(&pair), 200);
     assert!(!pair.is_held(), "it was left behind");
 }
 
@@ -271,7 +276,7 @@ fn nothing_is_held_back_from_a_socket_that_is_full() {
         pair.call(&Tree::Null);
         assert!(!pair.is_held(), "it goes when the socket is writable");
     }
-    assert!(pair.guard().is_none());
+    assert!(pair.asked_check().is_none());
     pair.client.writable();
     pair.call(&Tree::Null);
     assert!(pair.is_held());
@@ -371,7 +376,8 @@ fn a_link_that_always_has_something_keeps_no_other_from_being_heard() {
     pair.server.answer(id, answer).expect("it is open");
     // The answer is what is to be heard of, while the server's end has another call in each round.
     let (client, server) = (pair.client.clone(), pair.server.clone());
-    let rounds = pair.poller.rounds_until_heard(&server, &client, || {
+    let server: Arc<dyn Source> = server;
+    let rounds = pair.poller.rounds_until_found(server, client.key(), || {
         let call = Message::call(&CallHead::new("act"), &tree!(1), &Limits::default()).expect("it is small");
         client.call(call, |_| {}).expect("it is open");
         release_held();

@@ -15,7 +15,7 @@ use super::Link;
 use super::notsent_window::NotsentWindow;
 use crate::memory::deferred_drop::DropScope;
 use crate::protocol::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
-use crate::reactor::thread::Command;
+use crate::reactor::mailbox::Command;
 
 /// What one turn of writing moves, at most, before something else gets its turn: one chunk. A poller that writes more to a
 /// fast reader leaves its other work lying for as long, such as the small call that arrived on the same connection.
@@ -101,7 +101,7 @@ impl Link {
         self.outbound.lock().discard();
         self.broken.store(true, Ordering::Release);
         self.write_token.block();
-        self.poller.send(Command::Read(self.clone()));
+        self.poller.send(Command::Read(self.key));
     }
 
     /// Moves what goes next from the outbox; false if there is nothing.

@@ -1,6 +1,15 @@
-//! Threads that wait for sockets: the poller, its timers, and the spinning before a thread sleeps.
+//! Threads that wait for many sockets at once. They know nothing of connections but the trait
+//! [`Source`](source::Source).
 
 pub(crate) mod adaptive;
+mod event_loop;
+pub(crate) mod listening;
+pub(crate) mod mailbox;
+pub(crate) mod poller;
+pub(crate) mod source;
 pub(crate) mod spin;
-pub(crate) mod thread;
 mod timers;
+pub(crate) mod wakers;
+
+#[cfg(test)]
+pub(crate) use event_loop::still::StillPoller;

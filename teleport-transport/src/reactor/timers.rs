@@ -33,6 +33,10 @@ impl Timers {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// How long nothing is due; none if nothing ever is.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, _))| at.saturating_duration_since(now))

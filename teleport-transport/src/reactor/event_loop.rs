@@ -1,0 +1,353 @@
+//! One thread's loop over its sockets, commands and timers.
+//!
+//! A round: wait until something is ready -> sources that had more than their last turn allowed -> checks of what threads
+//! left behind -> ready sockets -> commands -> timeouts. Each source gets one turn a round, so that none keeps the others
+//! waiting. Never runs user code that blocks: an inline method is the user's promise not to.
+//! Bounds: one turn per source and round, the commands that had come when theirs began, `MAX_ACCEPTS_PER_ROUND`, one timer
+//! entry per source.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use teleport_wire::QuickHash;
+
+use super::listening::Listeners;
+use super::mailbox::{self, Command, Mailbox};
+use super::source::{Request, Scratch, Source, Turn};
+use super::spin::SharedSpin;
+use super::timers::Timers;
+use crate::sys::wait_for;
+
+/// Readiness events taken from the kernel at once.
+const EVENTS_PER_ROUND: usize = 256;
+
+/// The kernel is asked for events of all sockets after this many reads of the hot source, whether they find something or not.
+/// A read that finds nothing takes less than a microsecond.
+const READS_PER_POLL: u32 = 4;
+
+/// A source's timeout is handled no more often than this.
+const MIN_SLEEP: Duration = Duration::from_millis(1);
+
+struct Entry {
+    source: Arc<dyn Source>,
+    /// The source is in the list of those that have more to read.
+    is_ready: bool,
+}
+
+pub(super) struct EventLoop {
+    poll: Poll,
+    mailbox: Rc<RefCell<Mailbox>>,
+    sources: HashMap<usize, Entry, QuickHash>,
+    listeners: Listeners,
+    /// Sources that had more to read when their turn was over.
+    ready: VecDeque<usize>,
+    timeouts: Timers,
+    checks: Timers,
+    /// Runs before the thread sleeps, for the longest time that any source asks for.
+    spin: SharedSpin,
+    /// The source that brought something last, if it was the only one.
+    hot: Option<usize>,
+    /// Reads of the hot source that found something since the kernel was asked for events of all.
+    hot_rounds: u32,
+    scratch: Scratch,
+}
+
+impl EventLoop {
+    pub(super) fn new(poll: Poll, mailbox: Rc<RefCell<Mailbox>>) -> EventLoop {
+        EventLoop {
+            poll,
+            mailbox,
+            sources: HashMap::default(),
+            listeners: Listeners::default(),
+            ready: VecDeque::new(),
+            timeouts: Timers::default(),
+            checks: Timers::default(),
+            spin: SharedSpin::new(),
+            hot: None,
+            hot_rounds: 0,
+            scratch: Scratch::new(),
+        }
+    }
+
+    pub(super) fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+        let mut had_events = false;
+        loop {
+            events.clear();
+            had_events = match self.wait(&mut events, had_events) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+                Err(error) => {
+                    tracing::error!(%error, "a poller cannot wait for its sockets and ends");
+                    break;
+                }
+            };
+            let now = Instant::now();
+            self.take_turns(now);
+            self.handle_checks(now);
+            self.handle_events(&events, now);
+            if self.run_commands(now) {
+                break;
+            }
+            self.handle_timeouts();
+        }
+    }
+
+    // ---- Waiting ----
+
+    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets had something.
+    fn wait(&mut self, events: &mut Events, may_spin: bool) -> io::Result<bool> {
+        let is_idle =
+            self.ready.is_empty() && !self.listeners.are_ready() && self.mailbox.borrow().is_empty();
+        if !(is_idle && may_spin) {
+            self.sleep(events, is_idle)?;
+            return Ok(!events.is_empty());
+        }
+        match self.spin(events) {
+            Ok(found) => found.map(|()| true),
+            Err(since) => {
+                self.sleep(events, is_idle)?;
+                if !events.is_empty() {
+                    self.spin.woke(since);
+                }
+                Ok(!events.is_empty())
+            }
+        }
+    }
+
+    /// Reads the hot source for a moment, which saves a system call for each small call, and now and then asks for events of
+    /// all. Returns when it began if nothing comes.
+    fn spin(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
+        let limit = self.idle_time();
+        let EventLoop { poll, spin, sources, hot, hot_rounds, scratch, ready, .. } = self;
+        let mut hot = hot.and_then(|key| sources.get_mut(&key).map(|entry| (key, entry)));
+        let mut reads = 0;
+        spin.find(limit, |now| {
+            // A source that always has something must not keep the others from being read, nor itself from writing.
+            let others_turn = *hot_rounds == READS_PER_POLL;
+            let hot = hot.as_mut().filter(|(_, entry)| !others_turn && entry.source.only_reads());
+            let is_hot = hot.is_some();
+            if let Some((key, entry)) = hot {
+                let turn = entry.source.clone().read(scratch, now);
+                if turn == Turn::More {
+                    entry.is_ready = true;
+                    ready.push_back(*key);
+                }
+                if turn != Turn::Empty {
+                    *hot_rounds += 1;
+                    return Some(Ok(()));
+                }
+            }
+            reads += 1;
+            if is_hot && reads % READS_PER_POLL > 0 {
+                return None;
+            }
+            *hot_rounds = 0;
+            match poll.poll(events, Some(Duration::ZERO)) {
+                Ok(()) if events.is_empty() => None,
+                result => Some(result),
+            }
+        })
+    }
+
+    /// Waits for events, or until something else is due.
+    fn sleep(&mut self, events: &mut Events, is_idle: bool) -> io::Result<()> {
+        let mut time = if is_idle { self.idle_time() } else { Some(Duration::ZERO) };
+        // The time of a check is less than a millisecond away, which `poll` would round up.
+        if let Some(short) = time.filter(|time| !time.is_zero() && !self.checks.is_empty()) {
+            wait_for(&self.poll, short);
+            time = Some(Duration::ZERO);
+        }
+        self.poll.poll(events, time)
+    }
+
+    /// Returns the time until a timeout or check is due, or `None` if none ever is.
+    fn idle_time(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.timeouts.wait(now).into_iter().chain(self.checks.wait(now)).min()
+    }
+
+    // ---- One round ----
+
+    /// Gives a turn to each that had more than its last turn allowed.
+    fn take_turns(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            if let Some(key) = self.ready.pop_front()
+                && let Some(entry) = self.sources.get_mut(&key)
+            {
+                entry.is_ready = false;
+                self.read(key, now);
+            }
+        }
+        self.listeners.take_turns(&mut self.timeouts);
+    }
+
+    /// Reads for one turn. A source that waits for its next turn has had this round's.
+    fn read(&mut self, key: usize, now: Instant) {
+        if let Some(entry) = self.sources.get_mut(&key)
+            && !entry.is_ready
+            && entry.source.clone().read(&mut self.scratch, now) == Turn::More
+        {
+            entry.is_ready = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    fn handle_checks(&mut self, now: Instant) {
+        while let Some(key) = self.checks.due(now) {
+            if let Some(entry) = self.sources.get(&key)
+                && let Some(next) = entry.source.clone().handle_check(now)
+            {
+                self.checks.add(next, key);
+            }
+        }
+    }
+
+    fn handle_events(&mut self, events: &Events, now: Instant) {
+        let mut readers = 0;
+        for event in events {
+            let Token(key) = event.token();
+            let Some(entry) = self.sources.get(&key) else {
+                self.listeners.accept(key, &mut self.timeouts);
+                continue;
+            };
+            if event.is_writable() {
+                entry.source.clone().on_writable();
+            }
+            if event.is_read_closed() {
+                entry.source.on_stream_end();
+            }
+            if event.is_readable() || event.is_error() || event.is_read_closed() {
+                readers += 1;
+                self.hot = Some(key).filter(|_| readers == 1);
+                self.read(key, now);
+            }
+        }
+    }
+
+    /// Carries out the commands given so far. Returns true if the loop is to end. Commands given meanwhile, also from here,
+    /// wait for the next round: sockets get their turn before.
+    fn run_commands(&mut self, now: Instant) -> bool {
+        let commands = self.mailbox.borrow_mut().take();
+        for command in commands {
+            match command {
+                Command::Attach(source) => self.attach(source, now),
+                Command::Detach(key) => {
+                    self.hot = self.hot.filter(|hot| *hot != key);
+                    if let Some(Entry { source, .. }) = self.sources.remove(&key) {
+                        self.spin.leave(source.spin_time());
+                        source.on_detached();
+                    }
+                }
+                Command::Read(key) => self.read(key, now),
+                Command::Timeout(key, at) => self.timeouts.add(at, key),
+                Command::Check(key, at) => self.checks.add(at, key),
+                Command::Request(source, request) => source.handle_request(request, &mut self.scratch),
+                Command::Listen(key, listener, acceptor) => {
+                    self.listeners.add(key, listener, acceptor);
+                    self.listeners.accept(key, &mut self.timeouts);
+                }
+                Command::Unlisten(key, done) => {
+                    self.listeners.remove(key);
+                    // The sender of the command may be this thread, which does not wait.
+                    let _ = done.send(());
+                }
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn attach(&mut self, source: Arc<dyn Source>, now: Instant) {
+        let key = source.key();
+        self.spin.join(source.spin_time());
+        self.timeouts.add(now, key);
+        self.sources.insert(key, Entry { source: source.clone(), is_ready: false });
+        source.on_attached();
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = Instant::now();
+        while let Some(key) = self.timeouts.due(now) {
+            let Some(entry) = self.sources.get(&key) else {
+                self.listeners.accept(key, &mut self.timeouts);
+                continue;
+            };
+            if let Some(next) = entry.source.clone().handle_timeout(&mut self.scratch, now) {
+                // Never at once: this loop would not end.
+                self.timeouts.add(next.max(now + MIN_SLEEP), key);
+            }
+        }
+    }
+
+    /// Ends all sources, also those that were on their way here.
+    pub(super) fn end(mut self) {
+        self.listeners.clear();
+        let mut sources: Vec<_> = self.sources.drain().map(|(_, entry)| entry.source).collect();
+        sources.extend(self.mailbox.borrow_mut().take().into_iter().filter_map(|command| match command {
+            Command::Attach(source) => Some(source),
+            _ => None,
+        }));
+        for source in sources {
+            source.handle_request(Request::Abort, &mut self.scratch);
+        }
+        mailbox::leave();
+    }
+}
+
+/// A poller without a thread: a test carries out its commands.
+#[cfg(test)]
+pub(crate) mod still {
+    use crossbeam_channel::Receiver;
+
+    use super::super::poller::Poller;
+    use super::*;
+
+    pub(crate) struct StillPoller {
+        pub(crate) poller: Poller,
+        commands: Receiver<Command>,
+        poll: Poll,
+    }
+
+    impl StillPoller {
+        pub(crate) fn new() -> StillPoller {
+            let poll = Poll::new().expect("there are descriptors");
+            let (poller, commands) = Poller::new(&poll).expect("there are descriptors");
+            StillPoller { poller, commands, poll }
+        }
+
+        /// Returns the rounds in which an event loop that spins, and last had something of `hot`, finds events of `other`
+        /// only: `before` each, the test makes what is to be found. `None` if it never does.
+        pub(crate) fn rounds_until_found(
+            self,
+            hot: Arc<dyn Source>,
+            other: usize,
+            mut before: impl FnMut(),
+        ) -> Option<usize> {
+            let mailbox = Rc::new(RefCell::new(Mailbox::new(self.commands)));
+            let mut event_loop = EventLoop::new(self.poll, mailbox);
+            event_loop.spin.join(Duration::MAX);
+            let key = hot.key();
+            event_loop.sources.insert(key, Entry { source: hot, is_ready: false });
+            let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+            let found = |events: &Events| events.iter().any(|event| event.token() == Token(other));
+            (0..1000).find(|_| {
+                event_loop.hot = Some(key);
+                before();
+                events.clear();
+                assert!(event_loop.wait(&mut events, true).expect("it can wait"), "there is something");
+                found(&events)
+            })
+        }
+
+        /// Returns the commands given since this was last called.
+        pub(crate) fn commands(&self) -> Vec<Command> {
+            self.commands.try_iter().collect()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Sockets that accept connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::mailbox::{Command, on_poller_thread};
+use super::poller::Poller;
+use super::timers::Timers;
+use crate::net::socket::{AcceptError, Listener, Socket};
+
+/// Connections accepted before the other sockets get their turn again.
+const MAX_ACCEPTS_PER_ROUND: usize = 64;
+
+/// When accepting failed for lack of descriptors, it is tried again after this time.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
+pub trait Acceptor: Send + Sync + 'static {
+    /// Takes the socket of a client that connected: pass it to [`Poller::attach`], or drop it to refuse.
+    fn accepted(&self, socket: Socket);
+
+    /// Called when accepting failed. It is tried again soon where that can help.
+    fn failed(&self, error: &AcceptError);
+}
+
+/// A listener that a poller accepts connections of. Dropping this closes the listener before it returns.
+#[derive(Debug)]
+pub struct Listening {
+    key: usize,
+    poller: Poller,
+}
+
+impl Listening {
+    pub(super) fn new(key: usize, poller: Poller) -> Listening {
+        Listening { key, poller }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let (done, closed) = crossbeam_channel::bounded(1);
+        self.poller.send(Command::Unlisten(self.key, done));
+        if !on_poller_thread() && self.poller.is_current() {
+            // Fails when the poller has stopped, which closed the listener too.
+            let _ = closed.recv();
+        }
+    }
+}
+
+/// The listeners of one event loop.
+#[derive(Default)]
+pub(super) struct Listeners {
+    by_key: HashMap<usize, (Listener, Arc<dyn Acceptor>)>,
+    /// Those that had more to accept when their turn was over.
+    ready: Vec<usize>,
+}
+
+impl Listeners {
+    pub(super) fn add(&mut self, key: usize, listener: Listener, acceptor: Arc<dyn Acceptor>) {
+        self.by_key.insert(key, (listener, acceptor));
+    }
+
+    pub(super) fn remove(&mut self, key: usize) {
+        self.by_key.remove(&key);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_key.clear();
+    }
+
+    /// Returns true if some have more to accept.
+    pub(super) fn are_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Gives each that has more to accept a turn.
+    pub(super) fn take_turns(&mut self, timers: &mut Timers) {
+        for key in std::mem::take(&mut self.ready) {
+            self.accept(key, timers);
+        }
+    }
+
+    /// Accepts connections for one turn. Does nothing if no listener has this key.
+    pub(super) fn accept(&mut self, key: usize, timers: &mut Timers) {
+        let Some((listener, acceptor)) = self.by_key.get(&key) else { return };
+        for _ in 0..MAX_ACCEPTS_PER_ROUND {
+            match listener.accept() {
+                Ok(Some(socket)) => acceptor.accepted(socket),
+                Ok(None) => return,
+                Err(error) => {
+                    acceptor.failed(&error);
+                    timers.add(Instant::now() + ACCEPT_AGAIN, key);
+                    return;
+                }
+            }
+        }
+        if !self.ready.contains(&key) {
+            self.ready.push(key);
+        }
+    }
+}

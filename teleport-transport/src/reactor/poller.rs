@@ -1,0 +1,157 @@
+//! Handles on the threads that wait for many sockets at once.
+//!
+//! A [`PollerThread`] runs one event loop and ends with it. A [`Poller`] gives it commands, from any thread.
+
+use std::cell::RefCell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::event::Source as _;
+use mio::{Interest, Poll, Registry, Token, Waker};
+
+use super::event_loop::EventLoop;
+use super::listening::{Acceptor, Listening};
+use super::mailbox::{self, Command, Mailbox};
+use crate::fork_guard::{ForkGuard, wrong_process};
+use crate::net::socket::Listener;
+
+/// The token of the waker. Sources and listeners count up from the one after it.
+const WAKER: Token = Token(0);
+
+/// Keys are never reused, so that an event for one that is gone finds nothing.
+static NEXT_KEY: AtomicUsize = AtomicUsize::new(WAKER.0 + 1);
+
+/// A handle on a polling thread. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Poller {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    waker: Waker,
+    commands: Sender<Command>,
+    /// The thread does not exist in a process that was forked from this one.
+    fork_guard: ForkGuard,
+}
+
+/// A polling thread. Dropping this ends it, with all its connections.
+#[derive(Debug)]
+pub struct PollerThread {
+    poller: Poller,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PollerThread {
+    /// Starts a polling thread called `name`.
+    ///
+    /// # Errors
+    /// Returns the system's error when no descriptor or thread is left.
+    pub fn start(name: &str) -> io::Result<PollerThread> {
+        let poll = Poll::new()?;
+        let (poller, receiver) = Poller::new(&poll)?;
+        let id = poller.id();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mailbox = Rc::new(RefCell::new(Mailbox::new(receiver)));
+            mailbox::enter(id, &mailbox);
+            let mut event_loop = EventLoop::new(poll, mailbox);
+            // Whatever ends the loop, those who wait on its connections learn of it.
+            if catch_unwind(AssertUnwindSafe(|| event_loop.run())).is_err() {
+                tracing::error!("a poller panicked: all its connections end");
+            }
+            event_loop.end();
+        })?;
+        Ok(PollerThread { poller, thread: Some(thread) })
+    }
+
+    /// Returns the handle that connections are attached with.
+    pub fn poller(&self) -> &Poller {
+        &self.poller
+    }
+}
+
+impl Drop for PollerThread {
+    fn drop(&mut self) {
+        self.poller.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && self.poller.is_current()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // The panic hook has printed the thread's panic; there is nobody else to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Poller {
+    /// Makes a handle on the thread that will wait with `poll`, and the receiver of its commands.
+    pub(super) fn new(poll: &Poll) -> io::Result<(Poller, Receiver<Command>)> {
+        let (commands, receiver) = crossbeam_channel::unbounded();
+        let registry = poll.registry().try_clone()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let shared = Shared { registry, waker, commands, fork_guard: ForkGuard::current() };
+        Ok((Poller { shared: Arc::new(shared) }, receiver))
+    }
+
+    /// Returns the poller that all clients of this process share. It starts with the first of them and never ends.
+    ///
+    /// # Errors
+    /// Returns the system's error when no descriptor or thread is left. Fails in a process that was forked from one in which
+    /// the poller was started.
+    pub fn shared() -> io::Result<&'static Poller> {
+        static SHARED: OnceLock<PollerThread> = OnceLock::new();
+        if let Some(thread) = SHARED.get() {
+            return if thread.poller.is_current() { Ok(thread.poller()) } else { Err(wrong_process()) };
+        }
+        let started = PollerThread::start("teleport-poller")?;
+        Ok(SHARED.get_or_init(|| started).poller())
+    }
+
+    /// Accepts connections until the returned handle is dropped.
+    ///
+    /// # Errors
+    /// Returns the system's error when it cannot watch the socket.
+    pub fn listen(&self, listener: Listener, acceptor: Arc<dyn Acceptor>) -> io::Result<Listening> {
+        let key = self.next_key();
+        (&mut &listener).register(self.registry(), Token(key), Interest::READABLE)?;
+        self.send(Command::Listen(key, listener, acceptor));
+        Ok(Listening::new(key, self.clone()))
+    }
+
+    pub(crate) fn next_key(&self) -> usize {
+        NEXT_KEY.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Returns true if the thread is one of this process, which was not forked since.
+    pub(crate) fn is_current(&self) -> bool {
+        self.shared.fork_guard.is_current()
+    }
+
+    /// Gives a command to the event loop. Returns false if the loop has ended, with all its sources, or if this process was
+    /// forked from the poller's.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        if !self.is_current() {
+            return false;
+        }
+        let Err(command) = mailbox::push_own(self.id(), command) else { return true };
+        let sent = self.shared.commands.send(command).is_ok();
+        if sent && let Err(error) = self.shared.waker.wake() {
+            tracing::error!(%error, "cannot wake a poller");
+        }
+        sent
+    }
+
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+}
