@@ -37,7 +37,6 @@ use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
 pub use self::handler::{Call, Handler, Lease, Reply};
-pub(crate) use self::notsent_window::MIN_BYTES as MIN_BACKLOG_BYTES;
 use self::write::Writing;
 use self::write_token::WriteToken;
 use crate::config::{Config, MAX_TIME};

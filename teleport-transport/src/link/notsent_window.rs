@@ -10,11 +10,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::net::socket::MIN_NOTSENT_BYTES as MIN_BYTES;
+
 /// What may lie before a small message, in time.
 const MAX_DELAY: Duration = Duration::from_micros(400);
-
-/// Enough for a slow link to never run dry. What a socket begins with.
-pub(crate) const MIN_BYTES: u32 = 128 << 10;
 
 /// More gains nothing that was measured, and a peer may stop reading at any time.
 const MAX_BYTES: u32 = 2 << 20;

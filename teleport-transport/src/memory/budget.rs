@@ -1,20 +1,23 @@
-//! A bound on bytes that many connections share, handed out whole message by whole message.
+//! A limit on bytes that many connections share. Memory is granted to whole messages.
 //!
-//! Flow: `request` -> a [`Charge`] at once, or in turn when others give theirs back -> dropping the charge. Waiting
-//! messages of one connection keep their order; connections take turns, so that one with many cannot hold up the rest.
-//! The first in line is never overtaken, so that a large message does not starve.
-//! Never blocks and allocates no payload. Bound: `max_bytes`, or one larger message alone; waiting requests are bounded
-//! by the connections' open calls.
+//! Flow: `request` -> a [`Charge`], at once or when other charges are dropped. Waiting messages of one connection keep
+//! their order. Connections take turns, so one with many messages cannot delay the others. Nobody overtakes the first
+//! message in line, so a large message does not starve.
+//!
+//! Never blocks and never allocates payload. Bounds: `max_bytes`, or one larger message alone. Connections' open calls
+//! bound the waiting requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Called with the memory that a waiting message was given. Must not block, nor take a lock under which charges are dropped.
+/// Called when a waiting message is granted its memory.
+///
+/// Must not block, and must not take a lock that is held while charges are dropped.
 pub type OnGrant = Box<dyn FnOnce(Charge) + Send>;
 
-/// Bytes that may be in use at once.
+/// A limit on the bytes that are in use at once. Clones share it.
 ///
 /// ```
 /// use teleport_transport::Budget;
@@ -22,97 +25,99 @@ pub type OnGrant = Box<dyn FnOnce(Charge) + Send>;
 /// let first = budget.request(1, 1, 80, || Box::new(|_| {})).expect("there is room");
 /// assert!(budget.request(1, 2, 80, || Box::new(|_| {})).is_none()); // waits
 /// drop(first);
-/// assert_eq!(budget.used_bytes(), 0); // the waiting one was granted, and dropped its charge
+/// assert_eq!(budget.used_bytes(), 0); // the waiting message was granted, and its charge was dropped
 /// ```
 #[derive(Clone, Debug)]
 pub struct Budget {
-    shared: Arc<Shared>,
+    inner: Arc<BudgetInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct BudgetInner {
     max_bytes: u64,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Invariant: the sum of all charges; past `max_bytes` only by what `charge_anyway` took, or by one that is alone.
+struct BudgetState {
+    /// Invariant: the sum of all charges. Exceeds `max_bytes` only by `charge_anyway`, or by one charge that is alone.
     used_bytes: u64,
-    /// Whose turn it is stands first. Invariant: no queue is empty.
+    /// The connection whose turn is next comes first. Invariant: no line is empty.
     lines: VecDeque<Line>,
 }
 
+/// The waiting messages of one connection.
 #[derive(Debug)]
 struct Line {
     connection: u64,
-    waiting: VecDeque<Waiting>,
+    requests: VecDeque<Request>,
 }
 
-struct Waiting {
+struct Request {
     id: u64,
     bytes: u64,
     on_grant: OnGrant,
 }
 
-impl std::fmt::Debug for Waiting {
+impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("id", &self.id).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Request").field("id", &self.id).field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
-/// Bytes of a [`Budget`], given back when dropped.
+/// Bytes of a [`Budget`]. Dropping it returns them.
 #[derive(Debug)]
 pub struct Charge {
     bytes: u64,
-    shared: Arc<Shared>,
+    inner: Arc<BudgetInner>,
 }
 
 impl Budget {
-    /// A budget of which nothing is used.
+    /// Creates a budget of `max_bytes`.
     pub fn new(max_bytes: u64) -> Budget {
-        Budget { shared: Arc::new(Shared { max_bytes, state: Mutex::default() }) }
+        Budget { inner: Arc::new(BudgetInner { max_bytes, state: Mutex::default() }) }
     }
 
-    /// What may be used at once.
+    /// Returns the limit.
     pub fn max_bytes(&self) -> u64 {
-        self.shared.max_bytes
+        self.inner.max_bytes
     }
 
-    /// What is charged now.
+    /// Returns the bytes that are charged now.
     pub fn used_bytes(&self) -> u64 {
-        self.shared.state.lock().used_bytes
+        self.inner.state.lock().used_bytes
     }
 
-    /// Messages that wait for memory.
+    /// Returns how many messages wait for memory.
     pub fn waiting(&self) -> usize {
-        self.shared.state.lock().lines.iter().map(|line| line.waiting.len()).sum()
+        self.inner.state.lock().lines.iter().map(|line| line.requests.len()).sum()
     }
 
-    /// Whether any but `connection` wait for memory.
+    /// Returns true if a connection other than `connection` waits for memory.
     pub fn others_wait(&self, connection: u64) -> bool {
-        self.shared.state.lock().lines.iter().any(|line| line.connection != connection)
+        self.inner.state.lock().lines.iter().any(|line| line.connection != connection)
     }
 
-    /// Charges `bytes` if they are free and nobody waits. Never goes past the bound.
+    /// Charges `bytes` if they are free and nobody waits. Never exceeds the limit.
     pub fn try_charge(&self, bytes: u64) -> Option<Charge> {
-        let mut state = self.shared.state.lock();
-        let is_free = bytes <= self.shared.max_bytes.saturating_sub(state.used_bytes);
+        let mut state = self.inner.state.lock();
+        let is_free = bytes <= self.inner.max_bytes.saturating_sub(state.used_bytes);
         (state.lines.is_empty() && is_free).then(|| {
             state.used_bytes += bytes;
             self.charge(bytes)
         })
     }
 
-    /// Charges `bytes` whatever is in use: for memory that is taken already, or that somebody must have now. Until enough
-    /// is given back, nobody else is granted anything.
+    /// Charges `bytes` even past the limit: for memory that is in use already, or needed at once. Nothing else is
+    /// granted until enough is returned.
     pub fn charge_anyway(&self, bytes: u64) -> Charge {
-        self.shared.state.lock().used_bytes += bytes;
+        self.inner.state.lock().used_bytes += bytes;
         self.charge(bytes)
     }
 
-    /// Charges `bytes` for message `id` of `connection` at once, or calls what `on_grant` makes when its turn has come.
-    /// More than `max_bytes` waits until nothing else is charged.
+    /// Charges `bytes` for message `id` of `connection`, at once if possible. Otherwise the message waits, and the
+    /// callback that `on_grant` creates gets the charge later. A message of more than `max_bytes` waits until nothing
+    /// else is charged.
     pub fn request(
         &self,
         connection: u64,
@@ -120,57 +125,57 @@ impl Budget {
         bytes: u64,
         on_grant: impl FnOnce() -> OnGrant,
     ) -> Option<Charge> {
-        let mut state = self.shared.state.lock();
-        if state.lines.is_empty() && self.shared.fits(&state, bytes) {
+        let mut state = self.inner.state.lock();
+        if state.lines.is_empty() && self.inner.fits(&state, bytes) {
             state.used_bytes += bytes;
             return Some(self.charge(bytes));
         }
-        let waiting = Waiting { id, bytes, on_grant: on_grant() };
+        let request = Request { id, bytes, on_grant: on_grant() };
         match state.lines.iter_mut().find(|line| line.connection == connection) {
-            Some(line) => line.waiting.push_back(waiting),
-            None => state.lines.push_back(Line { connection, waiting: [waiting].into() }),
+            Some(line) => line.requests.push_back(request),
+            None => state.lines.push_back(Line { connection, requests: [request].into() }),
         }
         None
     }
 
-    /// Forgets what waits for a connection that is gone.
+    /// Removes the requests of a connection that has ended.
     pub fn forget_connection(&self, connection: u64) {
         self.forget(|line| {
             if line.connection == connection {
-                line.waiting.clear();
+                line.requests.clear();
             }
         });
     }
 
-    /// Forgets one message that was withdrawn.
+    /// Removes the request of one message, which was withdrawn.
     pub fn forget_message(&self, connection: u64, id: u64) {
         self.forget(|line| {
             if line.connection == connection {
-                line.waiting.retain(|waiting| waiting.id != id);
+                line.requests.retain(|request| request.id != id);
             }
         });
     }
 
     fn forget(&self, change: impl FnMut(&mut Line)) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.inner.state.lock();
         state.lines.iter_mut().for_each(change);
-        state.lines.retain(|line| !line.waiting.is_empty());
+        state.lines.retain(|line| !line.requests.is_empty());
         drop(state);
-        self.shared.serve();
+        self.inner.serve();
     }
 
     fn charge(&self, bytes: u64) -> Charge {
-        Charge { bytes, shared: self.shared.clone() }
+        Charge { bytes, inner: self.inner.clone() }
     }
 }
 
-impl Shared {
-    /// One alone always fits: whether it may be that large is for the limits on messages, which are checked before.
-    fn fits(&self, state: &State, bytes: u64) -> bool {
+impl BudgetInner {
+    /// Returns true if `bytes` may be charged. A message alone always fits: its size was checked before.
+    fn fits(&self, state: &BudgetState, bytes: u64) -> bool {
         state.used_bytes == 0 || bytes <= self.max_bytes.saturating_sub(state.used_bytes)
     }
 
-    /// Grants to those in line while there is room. Called without the lock; each callback runs without it too.
+    /// Grants waiting requests while there is room. Called without the lock; callbacks run without it too.
     fn serve(self: &Arc<Self>) {
         while let Some((charge, on_grant)) = self.next_grant() {
             on_grant(charge);
@@ -179,22 +184,22 @@ impl Shared {
 
     fn next_grant(self: &Arc<Self>) -> Option<(Charge, OnGrant)> {
         let mut state = self.state.lock();
-        let bytes = state.lines.front()?.waiting.front()?.bytes;
+        let bytes = state.lines.front()?.requests.front()?.bytes;
         if !self.fits(&state, bytes) {
             return None;
         }
         let mut line = state.lines.pop_front()?;
-        let waiting = line.waiting.pop_front()?;
-        if !line.waiting.is_empty() {
+        let request = line.requests.pop_front()?;
+        if !line.requests.is_empty() {
             state.lines.push_back(line);
         }
         state.used_bytes += bytes;
-        Some((Charge { bytes, shared: self.clone() }, waiting.on_grant))
+        Some((Charge { bytes, inner: self.clone() }, request.on_grant))
     }
 }
 
 impl Charge {
-    /// How much is charged.
+    /// Returns how many bytes are charged.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -202,8 +207,8 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.shared.state.lock().used_bytes -= self.bytes;
-        self.shared.serve();
+        self.inner.state.lock().used_bytes -= self.bytes;
+        self.inner.serve();
     }
 }
 
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_in_line_is_not_overtaken() {
+    fn nobody_overtakes_the_first_in_line() {
         let budget = Budget::new(10);
         let granted = Granted::default();
         let held = budget.try_charge(5).expect("room");
@@ -263,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_charged_anyway_holds_up_the_others() {
+    fn a_charge_past_the_limit_delays_others() {
         let budget = Budget::new(10);
         let granted = Granted::default();
         let first = budget.charge_anyway(25);
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_large_waits_until_it_is_alone() {
+    fn a_message_over_the_limit_waits_until_it_is_alone() {
         let budget = Budget::new(10);
         let granted = Granted::default();
         assert!(budget.try_charge(11).is_none());
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_makes_room() {
+    fn removed_requests_make_room() {
         let budget = Budget::new(10);
         let granted = Granted::default();
         let held = budget.try_charge(5).expect("room");
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_never_exceed_it() {
+    fn threads_never_exceed_the_limit() {
         let budget = Budget::new(100);
         std::thread::scope(|scope| {
             for connection in 0..4 {

@@ -1,15 +1,15 @@
-//! Size classes: each power of two and three steps between it and the next, so that at most a quarter is
-//! wasted and few sizes of messages are many enough to meet again.
+//! Size classes: each power of two, and three steps between it and the next. At most a quarter of a block is wasted,
+//! and the classes are few enough that memory is reused.
 
-/// Up to this size the system's allocator is as fast as a pool, and its memory as warm.
+/// Up to this size, the system's allocator is as fast as a pool, and its memory is as warm.
 pub(super) const MAX_UNPOOLED_BYTES: usize = 1 << MIN_LOG;
-/// A process on a 64-bit machine has 2^47 bytes of addresses.
+/// A process on a 64-bit machine has 2^47 bytes of address space.
 const MAX_CLASS_BYTES: usize = 1 << MAX_LOG;
 const MIN_LOG: u32 = 12;
 const MAX_LOG: u32 = 47;
 const STEPS: usize = 4;
 
-/// One of the sizes in which the pool has memory.
+/// A size of the blocks in the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SizeClass {
     /// Below [`SizeClass::COUNT`].
@@ -20,8 +20,8 @@ pub(super) struct SizeClass {
 impl SizeClass {
     pub(super) const COUNT: usize = (MAX_LOG - MIN_LOG) as usize * STEPS;
 
-    /// The smallest class that holds `bytes`, which exceed [`MAX_UNPOOLED_BYTES`]; `None` if no process can
-    /// have them.
+    /// Returns the smallest class that holds `bytes`, which must exceed [`MAX_UNPOOLED_BYTES`]. Returns `None` if the
+    /// address space has no room for them.
     pub(super) fn of(bytes: usize) -> Option<SizeClass> {
         debug_assert!(bytes > MAX_UNPOOLED_BYTES);
         if bytes > MAX_CLASS_BYTES {
@@ -64,7 +64,7 @@ mod tests {
             let class = SizeClass::of(bytes).unwrap();
             prop_assert!(bytes <= class.bytes);
             prop_assert!((class.bytes - bytes) * 4 < bytes);
-            // Neighbors have neighboring indices, and each class is of itself.
+            // A class contains its own size, and the next size belongs to the next class.
             prop_assert_eq!(SizeClass::of(class.bytes), Some(class));
             if let Some(next) = SizeClass::of(class.bytes + 1) {
                 prop_assert_eq!(next.index, class.index + 1);

@@ -1,16 +1,14 @@
-//! Warm memory for messages: what a message leaves behind, the next one of about its size gets.
+//! A pool of warm memory: a message gets memory that an earlier one of similar size used.
 //!
-//! Flow: [`Pool::alloc`] -> a [`Buffer`] with one owner -> dropped by its last owner, on any thread -> idle
-//! here -> the next `alloc` of its size class, or back to the system once idle memory would exceed its bound
-//! (what has been idle longest goes first). Receiving into memory whose pages are there already is two to
-//! four times as fast as into fresh pages, which the kernel must find and clear.
+//! Flow: [`Pool::alloc`] -> a [`Buffer`] with one owner -> its last owner drops it, on any thread -> it is idle here ->
+//! the next `alloc` of its size class takes it. When idle memory would exceed its limit, the memory that has been idle
+//! longest returns to the system. Receiving into pages that exist already is two to four times as fast as into fresh
+//! pages, which the kernel must find and clear.
 //!
-//! Never bounds or keeps memory that someone uses: that is for budgets. Bounds: idle memory is at most
-//! `max_idle_bytes` at any time, and the memory behind a buffer is less than a quarter larger than the
-//! buffer.
+//! The pool does not limit memory that is in use; budgets do. Bounds: idle memory never exceeds `max_idle_bytes`, and
+//! the memory behind a buffer is less than a quarter larger than the buffer.
 //!
-//! Locks: one for each size class, held to push or pop one entry; memory is mapped, cleared and unmapped
-//! outside them.
+//! Locks: one for each size class, held to push or pop one entry. Memory is mapped, cleared and unmapped outside them.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
@@ -25,15 +23,15 @@ use crate::memory::machine::machine_memory_bytes;
 use crate::memory::size_class::{MAX_UNPOOLED_BYTES, SizeClass};
 use crate::sys::{HUGE_PAGE_BYTES, Memory};
 
-/// The process's pool keeps this part of the machine's memory idle ...
+/// The pool of the process keeps at most this fraction of the machine's memory idle, ...
 const IDLE_DIVISOR: u64 = 8;
-/// ... but no more than what a few large messages under way need.
+/// ... and at most this much, which a few large messages need.
 const MAX_GLOBAL_IDLE_BYTES: u64 = 4 << 30;
 
-/// Memory that is used again. Clones share it; it ends with the last clone and the last buffer.
+/// A pool of memory for messages. Clones share it. It ends with its last clone and its last buffer.
 ///
-/// Buffers of up to 4 KiB come from the system's allocator and are not counted; those of 1 MiB and more are
-/// mapped, and from 2 MiB on the system is advised to use huge pages.
+/// Buffers of up to 4 KiB come from the system's allocator and are not counted. Buffers of 1 MiB or more are mapped;
+/// from 2 MiB on, the system is advised to use huge pages.
 ///
 /// # Example
 /// ```
@@ -49,85 +47,86 @@ const MAX_GLOBAL_IDLE_BYTES: u64 = 4 << 30;
 /// ```
 #[derive(Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    inner: Arc<PoolInner>,
 }
 
-/// The system has no memory for a buffer.
+/// An allocation that the system refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
     "the system gives no memory for {bytes} bytes; send less at once, or raise the limit of this process or container"
 )]
 pub struct MemoryError {
-    /// How much was asked for.
+    /// The bytes that were requested.
     pub bytes: usize,
 }
 
-/// What a [`Pool`] has, and how well it works.
+/// The state of a [`Pool`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Bytes behind buffers that are alive.
+    /// Bytes of live buffers.
     pub in_use_bytes: u64,
-    /// Bytes that wait for their next buffer.
+    /// Bytes that are idle.
     pub idle_bytes: u64,
-    /// The most that wait.
+    /// The limit on idle bytes.
     pub max_idle_bytes: u64,
-    /// Buffers that got memory which was idle.
+    /// Allocations that reused idle memory.
     pub hits: u64,
-    /// Buffers that got fresh memory.
+    /// Allocations that took fresh memory.
     pub misses: u64,
 }
 
 impl Pool {
-    /// A pool that keeps at most `max_idle_bytes` for later; 0 keeps nothing.
+    /// Creates a pool that keeps at most `max_idle_bytes` of idle memory; 0 keeps nothing.
     pub fn new(max_idle_bytes: u64) -> Pool {
-        Pool { shared: Arc::new(Shared::new(max_idle_bytes)) }
+        Pool { inner: Arc::new(PoolInner::new(max_idle_bytes)) }
     }
 
-    /// The pool of this process, which all connections share. It keeps at most an eighth of the [memory of
-    /// this machine](machine_memory_bytes) idle, and at most 4 GiB; call [`trim`](Pool::trim) to give it
-    /// back.
+    /// Returns the pool of this process, which all connections share. It keeps at most an eighth of the
+    /// [memory of this machine](machine_memory_bytes) idle, and at most 4 GiB. [`trim`](Pool::trim) returns that
+    /// to the system.
     pub fn global() -> &'static Pool {
         static GLOBAL: LazyLock<Pool> =
             LazyLock::new(|| Pool::new((machine_memory_bytes() / IDLE_DIVISOR).min(MAX_GLOBAL_IDLE_BYTES)));
         &GLOBAL
     }
 
-    /// A writable buffer of `bytes` bytes with one owner, which starts at a multiple of 64.
+    /// Allocates a writable buffer of `bytes` bytes with one owner, aligned to 64 bytes.
     ///
-    /// Its content is initialized but unspecified: it may be what an earlier message of this process left
-    /// there, so fill it before handing it on.
+    /// Its content is initialized but unspecified: it may hold bytes of an earlier message of this process. Fill it
+    /// before passing it on.
     ///
     /// # Errors
-    /// [`MemoryError`] when the system refuses, even after this pool has given back all that is idle.
+    /// Returns [`MemoryError`] if the system refuses, even after this pool has returned all of its idle memory.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer, MemoryError> {
-        Ok(match self.shared.take(bytes)? {
+        Ok(match self.inner.take(bytes)? {
             Taken::Unpooled => Buffer::zeroed(bytes),
             Taken::Fresh(memory) | Taken::Used(memory) => self.buffer(memory, bytes),
         })
     }
 
-    /// As [`alloc`](Pool::alloc), where much may never be written, and memory is short: what is not written costs none. From
-    /// 2 MiB on it is fresh memory with small pages, which is slower, and which is not kept for others.
+    /// Allocates like [`alloc`](Pool::alloc) when memory is short and much of the buffer may never be written:
+    /// unwritten pages cost no memory. From 2 MiB on, this is fresh memory with small pages. It is slower, and is not
+    /// reused.
     ///
     /// # Errors
-    /// As for `alloc`.
+    /// Returns the same error as `alloc`.
     pub fn alloc_sparse(&self, bytes: usize) -> Result<Buffer, MemoryError> {
         if bytes < HUGE_PAGE_BYTES {
             return self.alloc(bytes);
         }
-        let memory = self.shared.fresh(|| Memory::sparse(bytes)).ok_or(MemoryError { bytes })?;
-        self.shared.misses.fetch_add(1, Relaxed);
-        self.shared.in_use_bytes.fetch_add(size(&memory), Relaxed);
+        let memory = self.inner.fresh(|| Memory::sparse(bytes)).ok_or(MemoryError { bytes })?;
+        self.inner.misses.fetch_add(1, Relaxed);
+        self.inner.in_use_bytes.fetch_add(size(&memory), Relaxed);
         Ok(self.buffer(memory, bytes))
     }
 
-    /// As [`alloc`](Pool::alloc), with all bytes zero.
+    /// Allocates like [`alloc`](Pool::alloc), with all bytes zero.
     ///
     /// # Errors
-    /// As for `alloc`.
+    /// Returns the same error as `alloc`.
     pub fn alloc_zeroed(&self, bytes: usize) -> Result<Buffer, MemoryError> {
-        Ok(match self.shared.take(bytes)? {
+        Ok(match self.inner.take(bytes)? {
             Taken::Unpooled => Buffer::zeroed(bytes),
             Taken::Fresh(memory) => self.buffer(memory, bytes),
             Taken::Used(mut memory) => {
@@ -137,37 +136,37 @@ impl Pool {
         })
     }
 
-    /// An array with one owner, to be filled. Its content is what was there before, save that bools are false.
+    /// Allocates an array with one owner. Its content is unspecified, except that bools are false.
     ///
     /// # Errors
-    /// As for [`alloc`](Pool::alloc); also for a shape whose size overflows.
+    /// Returns the same error as [`alloc`](Pool::alloc), also for a shape whose size overflows.
     pub fn alloc_array<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
         let shape = shape.into();
         let bytes = T::DTYPE.array_bytes(&shape).ok_or(MemoryError { bytes: usize::MAX })?;
-        // Bytes that are neither 0 nor 1 are no bools.
+        // A byte other than 0 and 1 is not a valid bool.
         let buffer = if T::DTYPE == DType::Bool { self.alloc_zeroed(bytes)? } else { self.alloc(bytes)? };
         Ok(Array::from_buffer(T::DTYPE, shape, buffer).expect("the buffer has the bytes of the shape"))
     }
 
-    /// Gives all idle memory back to the system, and says how many bytes that were.
+    /// Returns all idle memory to the system. Returns how many bytes that was.
     pub fn trim(&self) -> u64 {
-        self.shared.trim()
+        self.inner.trim()
     }
 
-    /// Numbers of this moment; with other threads at work they need not fit each other exactly.
+    /// Returns the current numbers. While other threads allocate, they may not match each other exactly.
     pub fn stats(&self) -> PoolStats {
-        let shared = &*self.shared;
+        let inner = &*self.inner;
         PoolStats {
-            in_use_bytes: shared.in_use_bytes.load(Relaxed),
-            idle_bytes: shared.idle_bytes.load(Relaxed),
-            max_idle_bytes: shared.max_idle_bytes,
-            hits: shared.hits.load(Relaxed),
-            misses: shared.misses.load(Relaxed),
+            in_use_bytes: inner.in_use_bytes.load(Relaxed),
+            idle_bytes: inner.idle_bytes.load(Relaxed),
+            max_idle_bytes: inner.max_idle_bytes,
+            hits: inner.hits.load(Relaxed),
+            misses: inner.misses.load(Relaxed),
         }
     }
 
     fn buffer(&self, memory: Memory, bytes: usize) -> Buffer {
-        Buffer::from_owner_mut(Block { memory: Some(memory), bytes, shared: Arc::clone(&self.shared) })
+        Buffer::from_owner_mut(Block { memory: Some(memory), bytes, inner: Arc::clone(&self.inner) })
     }
 }
 
@@ -177,18 +176,18 @@ impl Debug for Pool {
     }
 }
 
-/// What stands behind a buffer from the pool.
+/// The owner of the memory behind a buffer of the pool.
 struct Block {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     memory: Option<Memory>,
     /// At most the memory's size.
     bytes: usize,
-    shared: Arc<Shared>,
+    inner: Arc<PoolInner>,
 }
 
 impl AsMut<[u8]> for Block {
     fn as_mut(&mut self) -> &mut [u8] {
-        let memory = self.memory.as_mut().expect("it is there until the block is dropped");
+        let memory = self.memory.as_mut().expect("the memory stays until the block is dropped");
         &mut memory.as_mut_slice()[..self.bytes]
     }
 }
@@ -196,7 +195,7 @@ impl AsMut<[u8]> for Block {
 impl Drop for Block {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
-            self.shared.give_back(memory);
+            self.inner.give_back(memory);
         }
     }
 }
@@ -206,31 +205,31 @@ enum Taken {
     Unpooled,
     /// All zero.
     Fresh(Memory),
-    /// With what its last user left.
+    /// Holds the bytes of its last user.
     Used(Memory),
 }
 
-/// The counters are `Relaxed`: they order nothing, memory changes hands under the locks of the shelves.
-struct Shared {
-    /// One for each class.
+/// The counters are `Relaxed`: they order nothing. The locks of the shelves order the hand-over of memory.
+struct PoolInner {
+    /// One for each size class.
     shelves: Box<[Shelf]>,
     max_idle_bytes: u64,
-    /// Invariant: at most `max_idle_bytes`, and at least what is on the shelves: added before memory is put
-    /// there, taken off after it left.
+    /// Invariant: at most `max_idle_bytes`, and at least the bytes on the shelves: increased before memory is put
+    /// there, and decreased after it is taken.
     idle_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
-    /// Counts what was ever put on a shelf, to tell what has been there longest.
+    /// Counts the blocks that were put on a shelf, to find the one that has been idle longest.
     clock: AtomicU64,
 }
 
 /// The idle memory of one size class.
 struct Shelf {
-    /// In the order in which it came: the newest, which is warm in the caches, is used first.
+    /// Ordered by age. The newest is warm in the caches and is used first.
     idle: Mutex<VecDeque<Idle>>,
-    /// When the first of `idle` came, [`NEVER`] if there is none. Written under the lock, and read without it
-    /// to find the shelf to evict from: an old value costs another search.
+    /// The time of the first of `idle`, or [`NEVER`] without one. Written under the lock, and read without it to find
+    /// the shelf to evict from: a stale value costs another search.
     oldest: AtomicU64,
 }
 
@@ -238,13 +237,13 @@ const NEVER: u64 = u64::MAX;
 
 struct Idle {
     memory: Memory,
-    /// The time of `Shared::clock`; ascending on a shelf.
+    /// A time of `PoolInner::clock`, ascending on a shelf.
     since: u64,
 }
 
-impl Shared {
-    fn new(max_idle_bytes: u64) -> Shared {
-        Shared {
+impl PoolInner {
+    fn new(max_idle_bytes: u64) -> PoolInner {
+        PoolInner {
             shelves: (0..SizeClass::COUNT).map(|_| Shelf::new()).collect(),
             max_idle_bytes,
             idle_bytes: AtomicU64::new(0),
@@ -276,7 +275,7 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Memory from the system; if it has none, once more without what is idle here.
+    /// Takes memory from the system. If it refuses, returns all idle memory and tries once more.
     fn fresh(&self, map: impl Fn() -> Option<Memory>) -> Option<Memory> {
         map().or_else(|| {
             self.trim();
@@ -290,19 +289,18 @@ impl Shared {
         if matches!(memory, Memory::Sparse(_)) || !self.make_room(bytes) {
             return;
         }
-        let class = SizeClass::of(memory.bytes()).expect("memory has the size of a class");
+        let class = SizeClass::of(memory.bytes()).expect("pooled memory has the size of a class");
         self.shelves[class.index].put(memory, &self.clock);
     }
 
-    /// Counts `bytes` as idle, for which what has been idle longest goes; false if they can never be.
+    /// Counts `bytes` as idle, and evicts the oldest idle memory for them. Returns false if they do not fit.
     fn make_room(&self, bytes: u64) -> bool {
         if bytes > self.max_idle_bytes {
             return false;
         }
         let fits = |idle: u64| idle.checked_add(bytes).filter(|&sum| sum <= self.max_idle_bytes);
         while self.idle_bytes.fetch_update(Relaxed, Relaxed, fits).is_err() {
-            // Nothing to evict: other threads are about to shelve what they have counted. Theirs stays, ours
-            // goes.
+            // Nothing to evict: other threads have counted memory that they have not put on a shelf yet.
             if self.evict().is_none() {
                 return false;
             }
@@ -310,7 +308,7 @@ impl Shared {
         true
     }
 
-    /// Gives back what has been idle longest, and says how many bytes it had.
+    /// Returns the memory that has been idle longest to the system. Returns its size.
     fn evict(&self) -> Option<u64> {
         loop {
             let shelf = self.shelves.iter().min_by_key(|shelf| shelf.oldest.load(Relaxed))?;
@@ -318,7 +316,7 @@ impl Shared {
             if since == NEVER {
                 return None;
             }
-            // Another thread may have taken it meanwhile, which is progress too.
+            // Another thread may have taken it meanwhile, which is also progress.
             if let Some(memory) = shelf.take_oldest(since) {
                 let bytes = size(&memory);
                 self.idle_bytes.fetch_sub(bytes, Relaxed);
@@ -349,15 +347,14 @@ impl Shelf {
     }
 
     fn take_newest(&self) -> Option<Memory> {
-        // Most shelves are empty most of the time; a stale answer costs a mapping that was not needed, or a
-        // lock.
+        // Most shelves are empty most of the time. A stale value costs an unneeded mapping, or a lock.
         if self.oldest.load(Relaxed) == NEVER {
             return None;
         }
         Some(self.change(VecDeque::pop_back)?.memory)
     }
 
-    /// The oldest, if it is still the one that came at `since`.
+    /// Takes the oldest block, if it is still the one of time `since`.
     fn take_oldest(&self, since: u64) -> Option<Memory> {
         let oldest = self.change(|idle| {
             let is_same = idle.front().is_some_and(|oldest| oldest.since == since);

@@ -149,7 +149,7 @@ fn a_buffer_may_outlive_its_pool() {
 
 #[test]
 fn the_process_has_one_pool() {
-    assert!(Arc::ptr_eq(&Pool::global().shared, &Pool::global().clone().shared));
+    assert!(Arc::ptr_eq(&Pool::global().inner, &Pool::global().clone().inner));
     let stats = Pool::global().stats();
     assert!((1..=MAX_GLOBAL_IDLE_BYTES).contains(&stats.max_idle_bytes));
     assert!(format!("{:?}", Pool::global()).contains("max_idle_bytes"));

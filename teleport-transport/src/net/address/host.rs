@@ -16,12 +16,12 @@ pub enum Host {
     Any,
     /// An IPv4 address, or an IPv6 address in brackets.
     Ip(IpAddr),
-    /// A name that the system looks up; also an IPv6 address with its zone, as in `[fe80::1%eth0]`.
+    /// A name that the system resolves, or an IPv6 address with its zone, as in `[fe80::1%eth0]`.
     Name(String),
 }
 
 impl Host {
-    /// Reads a host that stood outside brackets.
+    /// Parses a host that is not in brackets.
     pub(super) fn bare(text: &str) -> Result<Host, AddressProblem> {
         if text == "*" {
             return Ok(Host::Any);
@@ -35,7 +35,7 @@ impl Host {
         Ok(Host::Name(text.to_owned()))
     }
 
-    /// Reads a host that stood in brackets.
+    /// Parses a host that is in brackets.
     pub(super) fn in_brackets(text: &str) -> Result<Host, AddressProblem> {
         if text.contains('%') {
             return Ok(Host::Name(text.to_owned()));
@@ -57,7 +57,7 @@ impl Display for Host {
     }
 }
 
-/// Refuses what no name look-up should see: a mistyped address must not become a query for a name.
+/// Refuses what is not a name: a mistyped address must not become a DNS query.
 pub(super) fn check_name(name: &str) -> Result<(), AddressProblem> {
     if name.is_empty() {
         return Err(AddressProblem::NoHost);
@@ -69,7 +69,7 @@ pub(super) fn check_name(name: &str) -> Result<(), AddressProblem> {
     if name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name_byte) {
         return Err(AddressProblem::BadHost { host: name.to_owned() });
     }
-    // No top-level domain is a number, but the C library reads "10.1" as 10.0.0.1.
+    // No top-level domain is a number, and the C library parses "10.1" as 10.0.0.1.
     let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(AddressProblem::BadIpv4 { host: name.to_owned() });

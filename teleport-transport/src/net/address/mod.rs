@@ -1,9 +1,11 @@
 //! Where a server listens and a client connects: `tcp://HOST:PORT`, `ipc:///PATH`, `ipc://@NAME`.
 //!
-//! Flow: text -> [`Address`] (checked here, once) -> the sockets. An address prints as it is read, so the one
-//! that a listener reports can be handed to a client. Nothing here opens a socket or asks for a host's name.
+//! Flow: text -> [`Address`], checked once -> the sockets. Displaying and parsing an address round-trip, so a client can
+//! use the address that a listener reports. Nothing here opens a socket or resolves a name.
 //!
-//! Bound: socket paths and names have [`MAX_SOCKET_NAME_BYTES`], as the kernel's `sockaddr_un` has.
+//! To add a scheme: extend [`Address`] and `parse` here, then `Listener::bind` and `Socket::connect` in
+//! [`socket`](crate::net::socket). Bound: socket paths and names have at most [`MAX_SOCKET_NAME_BYTES`], the size of the
+//! kernel's `sockaddr_un`.
 
 mod error;
 mod host;
@@ -15,7 +17,7 @@ use std::str::FromStr;
 pub use error::{AddressError, AddressProblem};
 pub use host::Host;
 
-/// Most bytes of a socket file's path, or of an abstract name: `sun_path` has 108, one of which is a zero.
+/// The maximum length of a socket file's path or of an abstract name: `sun_path` has 108 bytes, one of which is a zero.
 pub const MAX_SOCKET_NAME_BYTES: usize = 107;
 
 /// An address that a server can listen at or a client connect to.
@@ -45,24 +47,24 @@ pub const MAX_SOCKET_NAME_BYTES: usize = 107;
 pub enum Address {
     /// TCP over IPv4 or IPv6.
     Tcp {
-        /// The machine, or which of this machine's addresses.
+        /// The machine to connect to, or the local address to listen at.
         host: Host,
-        /// The port; 0 lets a server choose a free one.
+        /// The port; 0 lets a server take a free one.
         port: u16,
     },
     /// A Unix socket with a file, by its absolute path.
     Path(PathBuf),
-    /// A Unix socket with an abstract name: no file, gone with its last user.
+    /// A Unix socket with an abstract name. It has no file and ends with its last user.
     Abstract(String),
 }
 
 impl Address {
-    /// Whether both ends are on one machine for certain, because it is a Unix socket.
+    /// Returns true for a Unix socket, whose two ends are on one machine.
     pub fn is_unix(&self) -> bool {
         !matches!(self, Address::Tcp { .. })
     }
 
-    /// What is wrong with an address, however it was made: parsing and the sockets ask the same question.
+    /// Checks an address. Parsing and the sockets use the same check.
     pub(crate) fn check(&self) -> Result<(), AddressProblem> {
         match self {
             Address::Tcp { host: Host::Name(name), .. } => host::check_name(name),
@@ -72,7 +74,7 @@ impl Address {
         }
     }
 
-    /// An error about this address.
+    /// Returns an error about this address.
     pub(crate) fn error(&self, problem: AddressProblem) -> AddressError {
         AddressError { address: self.to_string(), problem }
     }
@@ -81,10 +83,10 @@ impl Address {
 impl FromStr for Address {
     type Err = AddressError;
 
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
-    /// [`AddressError`] with the whole text, what is wrong with it, and how to write it.
+    /// Returns [`AddressError`] with the whole text, the problem, and the correct form.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         parse(text)
             .and_then(|address| address.check().map(|()| address))
@@ -129,7 +131,7 @@ fn parse_port(text: &str) -> Result<u16, AddressProblem> {
     if text.is_empty() {
         return Err(AddressProblem::NoPort);
     }
-    // `u16::from_str` would also take "+80".
+    // `u16::from_str` would also accept "+80".
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = if digits { text.parse().ok() } else { None };
     port.ok_or_else(|| AddressProblem::BadPort { port: text.to_owned() })

@@ -1,8 +1,7 @@
-//! A client's way to a connected socket: look up, try each address within its share of the time.
+//! Connecting: resolve the host, then try each address within its share of the time.
 //!
-//! Blocks, and so runs on threads that may. Bounds: each TCP attempt gets an equal share of what is left
-//! until the deadline; the look-up of a name is bounded by the system's resolver alone (`timeout` and
-//! `attempts` in `resolv.conf`).
+//! Blocks. Bounds: each TCP attempt gets an equal share of the time until the deadline. Only the system's resolver
+//! bounds the look-up of a name (`timeout` and `attempts` in `resolv.conf`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -44,12 +43,12 @@ fn connect_tcp(
     Err(ConnectError::Failed { address: address.clone(), attempts })
 }
 
-/// The socket addresses that a client means by `host`.
+/// Returns the socket addresses that `host` means to a client.
 fn targets(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     Ok(match host {
-        // What a server listens at with these is this machine for a client.
+        // A server that listens on all addresses is on this machine for a client.
         Host::Any | Host::Ip(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => vec![v6, v4],
         Host::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => vec![v4],
         Host::Ip(ip) => vec![SocketAddr::from((*ip, port))],
@@ -57,7 +56,7 @@ fn targets(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
     })
 }
 
-/// Tries one address, with its share of the time when `untried` addresses are left, this one included.
+/// Tries one address within its share of the time. `untried` addresses are left, including this one.
 fn dial(target: SocketAddr, deadline: Option<Instant>, untried: usize) -> io::Result<Socket> {
     let stream = match deadline {
         None => TcpStream::connect(target)?,
@@ -67,13 +66,13 @@ fn dial(target: SocketAddr, deadline: Option<Instant>, untried: usize) -> io::Re
     Socket::from_tcp(stream, target)
 }
 
-/// When nobody listens at a local port that the kernel picks for the dialing socket too, that socket meets
-/// itself.
+/// Refuses a socket that connected to itself. That happens if the kernel gives the connecting socket the local port
+/// that it connects to.
 fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? == stream.peer_addr()? { Err(sys::connection_refused()) } else { Ok(()) }
 }
 
-/// An equal share of the time, and never zero, which would mean "for ever" to the kernel.
+/// Returns an equal share of the time. Never zero, which the kernel takes for no limit.
 fn share(left: Duration, untried: usize) -> Duration {
     let untried = u32::try_from(untried).unwrap_or(u32::MAX).max(1);
     (left / untried).max(Duration::from_millis(1))
@@ -81,7 +80,9 @@ fn share(left: Duration, untried: usize) -> Duration {
 
 fn time_left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
-        Duration::ZERO => Err(io::Error::new(io::ErrorKind::TimedOut, "no time was left to try it")),
+        Duration::ZERO => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the deadline passed before it was tried"))
+        }
         left => Ok(left),
     }
 }

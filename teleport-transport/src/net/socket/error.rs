@@ -15,24 +15,24 @@ pub enum BindError {
     /// The address itself is wrong.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A living server has the address: end it, or choose another one.
-    #[error("cannot listen at {address}: another process does so already; end it or choose another address")]
+    /// Another server listens at the address.
+    #[error("cannot listen at {address}: another process listens there; end it or choose another address")]
     InUse {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
     },
-    /// The path of a socket file leads to something else, which is never removed.
-    #[error("cannot listen at ipc://{}: a file that is no socket is there; move it away or choose another path", path.display())]
+    /// The path exists and is not a socket. Such a file is never removed.
+    #[error("cannot listen at ipc://{}: a file that is not a socket is there; move it away or choose another path", path.display())]
     NotASocket {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
     },
     /// The host's name was not found.
     #[error("cannot listen at {address}: its host was not found: {source}")]
     Resolve {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What the name look-up said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// No network interface of this machine has the address.
@@ -40,44 +40,43 @@ pub enum BindError {
         "cannot listen at {address}: no interface of this machine has it ({source}); tcp://*:PORT takes every one"
     )]
     NotLocal {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The kernel refused for another reason: no permission for the port or the folder, no such folder, …
     #[error("cannot listen at {address}: {source}")]
     Io {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Why a listener has no next connection.
+/// Why a listener cannot accept a connection.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// The process or the machine has no descriptor or memory for it (`EMFILE`, `ENFILE`, `ENOBUFS`,
-    /// `ENOMEM`).
+    /// The process or the machine has no descriptor or memory left (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`).
     ///
-    /// The connection stays in the kernel's queue, and an edge-triggered poller is not told of it again:
-    /// accept again once a descriptor was closed, or after a while.
+    /// The connection stays in the kernel's queue. An edge-triggered poller gets no further event for it, so accept
+    /// again later.
     #[error("cannot accept a connection now: {source}; raise the limit of open files (ulimit -n)")]
     Exhausted {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The listener itself does not work.
+    /// The listener itself has failed.
     #[error("cannot accept connections: {source}")]
     Failed {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Why a client has no connection. All but [`Address`](ConnectError::Address) may pass with time.
+/// Why a client cannot connect. Every error except [`Address`](ConnectError::Address) may go away with time.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -87,17 +86,17 @@ pub enum ConnectError {
     /// The host's name was not found.
     #[error("cannot connect to {address}: its host was not found: {source}")]
     Resolve {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What the name look-up said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// Nobody answered at any address.
+    /// Each address of the host failed.
     #[error("cannot connect to {address}: {}", Attempts(attempts))]
     Failed {
-        /// The address that was asked for.
+        /// The requested address.
         address: Address,
-        /// What became of each address that its host has, in the order in which they were tried.
+        /// The error of each address, in the order in which they were tried.
         attempts: Vec<Attempt>,
     },
 }
@@ -105,9 +104,9 @@ pub enum ConnectError {
 /// One address that a client tried.
 #[derive(Debug)]
 pub struct Attempt {
-    /// The address, with an IP address where the host had a name.
+    /// The address, with the IP address that the host's name resolved to.
     pub address: Address,
-    /// Why there is no connection; [`TimedOut`](io::ErrorKind::TimedOut) also where no time was left to try.
+    /// The error; [`TimedOut`](io::ErrorKind::TimedOut) also if the deadline passed before the attempt.
     pub error: io::Error,
 }
 

@@ -1,12 +1,11 @@
-//! Socket files: one living owner each, a dead server's file replaced, one's own removed.
+//! Socket files: each has one living owner. A dead server's file is replaced, and a server removes its own.
 //!
-//! Whoever binds or removes a socket file holds an exclusive `flock` on its folder meanwhile. So between
-//! finding a file dead and replacing it, and between binding and listening, no other server looks; and the
-//! lock leaves nothing behind, since a folder is there anyway. Folders that cannot be locked (no read
-//! permission, some network file systems) are used without.
+//! Binding and removing a socket file take an exclusive `flock` on its folder. So no other server interferes between
+//! finding a file dead and replacing it, or between binding and listening. The lock leaves no file behind. Folders that
+//! cannot be locked (no read permission, some network file systems) are used without a lock.
 //!
-//! Never removes a file that is no socket, a living server's, or one that another server put in the place of
-//! its own. Bound: waits for the folder's lock for at most [`MAX_LOCK_WAIT`].
+//! Never removes a file that is not a socket, a living server's file, or a file with which another server has replaced
+//! this one. Bound: waits at most [`MAX_LOCK_WAIT`] for the folder's lock.
 
 use std::fs;
 use std::io;
@@ -22,12 +21,12 @@ use crate::fork_guard::ForkGuard;
 use crate::net::address::Address;
 use crate::sys::{self, DirectoryLock};
 
-/// Holders do four system calls under it; one that keeps it longer is stopped or means harm.
+/// The lock is held for four system calls. A process that holds it longer is stopped or malicious.
 const MAX_LOCK_WAIT: Duration = Duration::from_secs(2);
-/// Between two attempts at the lock: `flock` can wait without a limit or not at all.
+/// The time between two attempts, since `flock` has no time-out.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 
-/// The kernel's form of a Unix address, which was checked.
+/// Returns the kernel's form of a checked Unix address.
 pub(super) fn unix_name(address: &Address) -> io::Result<SocketAddr> {
     match address {
         Address::Path(path) => SocketAddr::from_pathname(path),
@@ -36,25 +35,25 @@ pub(super) fn unix_name(address: &Address) -> io::Result<SocketAddr> {
     }
 }
 
-/// A socket file that this process made; dropping it removes the file if it is still that one.
+/// A socket file that this process created. Dropping it removes the file, unless another server has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode. While the listener is open, the kernel holds the inode, so no other file can have
-    /// its number: a `SocketFile` must be dropped before its listener.
+    /// Device and inode. While the listener is open, no other file can have this inode, so a `SocketFile` must be
+    /// dropped before its listener.
     identity: (u64, u64),
-    /// A forked child inherits the value, and must not remove its parent's file.
+    /// A forked child must not remove its parent's file.
     fork_guard: ForkGuard,
 }
 
 impl SocketFile {
-    /// Makes the file and listens at it.
+    /// Creates the file and listens at it.
     pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
         let address = Address::Path(path.to_owned());
         let io_error = |source| BindError::Io { address: address.clone(), source };
         let name = unix_name(&address).map_err(io_error)?;
         let _lock = lock_folder(path, MAX_LOCK_WAIT).map_err(io_error)?;
-        clear_the_way(path, &address, &name)?;
+        remove_dead_file(path, &address, &name)?;
         let listener = UnixListener::bind_addr(&name).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address: address.clone() },
             _ => io_error(source),
@@ -70,14 +69,14 @@ impl Drop for SocketFile {
         if !self.fork_guard.is_current() {
             return;
         }
-        // Without the lock another server might put its file there between the comparison and the removal; a
-        // file that stays is dead, and the next server replaces it.
+        // Without the lock another server might replace the file between the comparison and the removal. A file that
+        // stays is dead, and the next server replaces it.
         let Ok(_lock) = lock_folder(&self.path, MAX_LOCK_WAIT) else { return };
         if !identity(&self.path).is_ok_and(|found| found == self.identity) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "the socket file stays");
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket file");
         }
     }
 }
@@ -87,8 +86,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Removes a dead server's file, and refuses everything else that may be at `path`.
-fn clear_the_way(path: &Path, address: &Address, name: &SocketAddr) -> Result<(), BindError> {
+/// Removes a dead server's file. Refuses anything else at `path`.
+fn remove_dead_file(path: &Path, address: &Address, name: &SocketAddr) -> Result<(), BindError> {
     let io_error = |source| BindError::Io { address: address.clone(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -107,7 +106,7 @@ fn clear_the_way(path: &Path, address: &Address, name: &SocketAddr) -> Result<()
     }
 }
 
-/// Locks the folder of `path`; `None` where folders cannot be locked.
+/// Locks the folder of `path`. Returns `None` if the folder cannot be locked.
 fn lock_folder(path: &Path, max_wait: Duration) -> io::Result<Option<DirectoryLock>> {
     let folder = path.parent().unwrap_or(path);
     let deadline = Instant::now() + max_wait;
@@ -116,7 +115,7 @@ fn lock_folder(path: &Path, max_wait: Duration) -> io::Result<Option<DirectoryLo
             Ok(lock) => return Ok(Some(lock)),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(None),
             Err(_) if Instant::now() >= deadline => {
-                let text = format!("another process keeps {} locked", folder.display());
+                let text = format!("another process holds the lock on {}", folder.display());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
             Err(_) => thread::sleep(LOCK_RETRY),

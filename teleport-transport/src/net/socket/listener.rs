@@ -1,9 +1,7 @@
 //! Listening sockets.
 //!
-//! Flow: [`Address`] -> [`Listener::bind`] -> a poller registers it -> [`Listener::accept`] until it gives
-//! `None`. Listens at exactly what it was told to, and tells the address that it really has. Bound: the
-//! kernel queues at most [`MAX_WAITING_CONNECTIONS`] connections (or `net.core.somaxconn`) that were not
-//! accepted yet.
+//! Flow: [`Address`] -> [`Listener::bind`] -> a poller registers it -> [`Listener::accept`] until it returns `None`.
+//! Bound: the kernel queues at most [`MAX_WAITING_CONNECTIONS`] connections, or `net.core.somaxconn` if that is less.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -20,13 +18,13 @@ use super::file::{self, SocketFile};
 use crate::net::address::{Address, Host};
 use crate::sys;
 
-/// A thousand actors that start at once must not be turned away; the kernel's own limit is 4,096 too.
+/// Enough for thousands of clients that start at once. The kernel's default limit is 4,096 too.
 const MAX_WAITING_CONNECTIONS: u16 = 4096;
 
 /// A non-blocking listening socket. Dropping it closes it, and removes its socket file.
 #[derive(Debug)]
 pub struct Listener {
-    /// First, since it must be dropped while the listener is open: see `SocketFile`.
+    /// The first field, so that it is dropped while the listener is open: see `SocketFile`.
     _file: Option<SocketFile>,
     inner: Inner,
     address: Address,
@@ -41,14 +39,14 @@ enum Inner {
 impl Listener {
     /// Listens at `address`.
     ///
-    /// - `*` is one socket for IPv4 and IPv6; where IPv6 is off, for IPv4 alone.
+    /// - `*` is one socket for IPv4 and IPv6, or for IPv4 alone if IPv6 is off.
     /// - A host's name means the first of its addresses that this machine has: `localhost` is `[::1]` *or*
-    ///   `127.0.0.1`. Its look-up may block.
-    /// - A socket file that a dead server left is replaced. To find out, a connection is opened and closed at
-    ///   once, which a living server may notice. Who may connect is up to the folder and the process's umask.
+    ///   `127.0.0.1`. Resolving it may block.
+    /// - A dead server's socket file is replaced. To detect one, `bind` opens and closes a connection, which a living
+    ///   server may notice. The folder's permissions and the process's umask decide who may connect.
     ///
     /// # Errors
-    /// [`BindError`]: above all [`InUse`](BindError::InUse) when a living server has the address.
+    /// Returns [`BindError`], most often [`InUse`](BindError::InUse) because another server has the address.
     pub fn bind(address: &Address) -> Result<Listener, BindError> {
         address.check().map_err(|problem| address.error(problem))?;
         let listener = match address {
@@ -63,26 +61,25 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The address that it really has: an IP address for a host's name, the port that was chosen for port 0,
-    /// and `tcp://[::]:PORT` for `tcp://*:PORT` (`tcp://0.0.0.0:PORT` where IPv6 is off).
+    /// Returns the actual address: the IP address of a host's name, the port that was chosen for port 0, and
+    /// `tcp://[::]:PORT` for `tcp://*:PORT` (`tcp://0.0.0.0:PORT` if IPv6 is off).
     ///
-    /// A client on this machine can connect to it as it is.
+    /// A client on this machine can connect to this address.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The next connection, or `None` when none waits. Connections that failed while they waited are passed
-    /// over.
+    /// Accepts the next connection. Returns `None` if none waits. Skips connections that failed while they waited.
     ///
     /// # Errors
-    /// [`AcceptError::Exhausted`] when there is no descriptor for it: then accept again later.
+    /// Returns [`AcceptError::Exhausted`] if no descriptor is left. Accept again later.
     pub fn accept(&self) -> Result<Option<Socket>, AcceptError> {
         loop {
             match self.try_accept() {
                 Ok(socket) => return Ok(Some(socket)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(source) if sys::is_exhausted(&source) => return Err(AcceptError::Exhausted { source }),
-                // Each turn takes one connection off the queue, so this ends.
+                // Each iteration takes one connection off the queue, so the loop ends.
                 Err(error) if sys::is_lost_connection(&error) => {
                     tracing::debug!(address = %self.address, %error, "a connection failed before it was accepted");
                 }
@@ -127,7 +124,7 @@ impl AsRawFd for Listener {
     }
 }
 
-/// On `&Listener`, as for [`Socket`].
+/// On `&Listener`, as on `&Socket`.
 impl Source for &Listener {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
         SourceFd(&self.as_raw_fd()).register(registry, token, interests)
@@ -142,7 +139,7 @@ impl Source for &Listener {
     }
 }
 
-/// The address of an IP socket. IPv4 that arrives through an IPv6 socket is shown as IPv4.
+/// Returns the address of an IP socket. An IPv4 peer of an IPv6 socket is shown as IPv4.
 pub(super) fn tcp_address(socket: SocketAddr) -> Address {
     let host = match socket {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => Host::Name(format!("{}%{}", v6.ip(), v6.scope_id())),
@@ -168,10 +165,10 @@ fn bind_tcp(address: &Address, host: &Host, port: u16) -> Result<Listener, BindE
     Ok(Listener { _file: None, inner: Inner::Tcp(listener), address: tcp_address(place) })
 }
 
-/// The first place that this machine has.
+/// Listens at the first of `places` that this machine has.
 ///
-/// Only one that it has not makes way for the next. Were one in use passed over too, two servers at
-/// `localhost` would share its clients by chance.
+/// Skips only addresses that the machine does not have. If addresses in use were skipped too, two servers at
+/// `localhost` would share its clients at random.
 fn first_local<T>(
     places: &[SocketAddr],
     mut listen: impl FnMut(SocketAddr) -> io::Result<T>,
@@ -186,7 +183,7 @@ fn first_local<T>(
     Err(absent)
 }
 
-/// The socket addresses that a server means by `host`, in the order in which they are tried.
+/// Returns the socket addresses that `host` means to a server, in the order in which they are tried.
 fn places(host: &Host, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(match host {
         Host::Any => vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()],
@@ -210,7 +207,7 @@ fn bind_error(address: &Address, source: io::Error) -> BindError {
 mod tests {
     use super::*;
 
-    /// Listens with the given outcomes, and tells the places that were tried.
+    /// Listens with the given outcomes. Returns the addresses that were tried.
     fn listen(host: &Host, outcomes: &[Option<i32>]) -> (Vec<String>, io::Result<String>) {
         let mut tried = Vec::new();
         let result = first_local(&places(host, 7).unwrap(), |place| {
@@ -246,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_shown_as_they_would_be_dialed() {
+    fn peers_are_shown_as_addresses_to_connect_to() {
         let show = |text: &str| tcp_address(text.parse().unwrap()).to_string();
         assert_eq!(show("10.0.0.5:7"), "tcp://10.0.0.5:7");
         assert_eq!(show("[::1]:7"), "tcp://[::1]:7");
