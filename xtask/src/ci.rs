@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 
 use crate::failure::Failure;
-use crate::{counts, fuzz, layers, links, package, python, shell, soak};
+use crate::{counts, fuzz, layers, links, loom, package, python, shell, soak};
 
 /// Run all checks that a change must pass, in order; the first failure ends the run.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,11 @@ const STEPS: [Step; 14] = [
     },
     Step { name: "python", what: "for a Python with NumPy, which the tests use", run: python::prepare },
     Step { name: "test", what: "all tests, doc tests and examples, all features", run: test },
-    Step { name: "loom", what: "threads that share rows, in all orders in which they may go on", run: loom },
+    Step {
+        name: "loom",
+        what: "models of threads, in all orders in which these may go on",
+        run: loom::check,
+    },
     Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
     Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
     Step { name: "quickstart", what: "the first command of the README", run: quickstart },
@@ -151,19 +155,6 @@ fn test() -> Result<String, Failure> {
     Ok(format!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped))
 }
 
-fn loom() -> Result<String, Failure> {
-    const FILTER: &str = "memory::rows::tests::threads";
-    let mut count = Count::default();
-    let mut command = shell::cargo("test -p teleport-transport --lib");
-    // With other flags all is built anew: in a folder of its own, so that the next step finds its own again.
-    command.arg(FILTER).env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", shell::target().join("loom"));
-    shell::watched(&mut command, |line| count.read(line))?;
-    match count.passed {
-        0 => Err(Failure::NoTests { filter: FILTER.into() }),
-        passed => Ok(format!("{passed} passed")),
-    }
-}
-
 fn doc() -> Result<String, Failure> {
     let mut command = shell::cargo("doc --workspace --no-deps --all-features");
     shell::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
@@ -177,14 +168,14 @@ fn quickstart() -> Result<String, Failure> {
 
 /// The sum of the lines `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
 #[derive(Default, Debug, PartialEq)]
-struct Count {
-    passed: u64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
     failed: u64,
     skipped: u64,
 }
 
 impl Count {
-    fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {
             return;

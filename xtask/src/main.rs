@@ -16,6 +16,7 @@ mod failure;
 mod fuzz;
 mod layers;
 mod links;
+mod loom;
 mod package;
 mod python;
 mod shell;
