@@ -1,11 +1,11 @@
 //! Writes `FromTree`: each field is moved out of the tree, so that arrays keep having one owner.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::Type;
-use syn::spanned::Spanned;
 
 use crate::bounds;
+use crate::expand::{at, implementation};
 use crate::input::{Field, Form, Input, Variant};
 
 pub(crate) fn expand(input: Input) -> TokenStream {
@@ -24,15 +24,7 @@ pub(crate) fn expand(input: Input) -> TokenStream {
         Form::Dict(fields) => function(root, &dict(root, fields)),
         Form::Names(variants) => function(root, &names(root, variants)),
     };
-    let name = &input.name;
-    let (parameters, arguments, conditions) = generics.split_for_impl();
-    quote! {
-        #[automatically_derived]
-        #[allow(deprecated)]
-        impl #parameters #root::FromTree for #name #arguments #conditions {
-            #functions
-        }
-    }
+    implementation(&input, &generics, &quote!(FromTree), &functions)
 }
 
 fn function(root: &TokenStream, body: &TokenStream) -> TokenStream {
@@ -43,12 +35,7 @@ fn function(root: &TokenStream, body: &TokenStream) -> TokenStream {
     }
 }
 
-/// The place to which an error about a field's type points.
-fn at(ty: &Type) -> Span {
-    Span::call_site().located_at(ty.span())
-}
-
-/// The field speaks for the struct, also where many stand in a vector, and where there is none.
+/// The struct is read as its field is, also in a vector and if the key is missing.
 fn transparent(root: &TokenStream, ty: &Type) -> TokenStream {
     let field = quote_spanned!(at(ty)=> <#ty as #root::FromTree>::from_tree(tree));
     let from_tree = function(root, &quote!(#field.map(Self)));
@@ -58,7 +45,8 @@ fn transparent(root: &TokenStream, ty: &Type) -> TokenStream {
         fn vec_from_tree(
             tree: #root::Tree,
         ) -> ::core::result::Result<::std::vec::Vec<Self>, #root::TreeError> {
-            #root::__private::wrapped_from_tree::<#ty, Self>(tree, Self)
+            let items = <#ty as #root::FromTree>::vec_from_tree(tree)?;
+            ::core::result::Result::Ok(items.into_iter().map(Self).collect())
         }
 
         fn absent() -> ::core::option::Option<Self> {

@@ -2,10 +2,10 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
-use syn::spanned::Spanned;
 use syn::{Ident, Type};
 
 use crate::bounds;
+use crate::expand::{at, implementation};
 use crate::input::{Field, Form, Input, Variant};
 
 pub(crate) fn expand(input: Input) -> TokenStream {
@@ -19,15 +19,7 @@ pub(crate) fn expand(input: Input) -> TokenStream {
         Form::Dict(fields) => function(root, &dict(root, fields)),
         Form::Names(variants) => function(root, &names(root, variants)),
     };
-    let name = &input.name;
-    let (parameters, arguments, conditions) = generics.split_for_impl();
-    quote! {
-        #[automatically_derived]
-        #[allow(deprecated)]
-        impl #parameters #root::IntoTree for #name #arguments #conditions {
-            #functions
-        }
-    }
+    implementation(&input, &generics, &quote!(IntoTree), &functions)
 }
 
 fn function(root: &TokenStream, body: &TokenStream) -> TokenStream {
@@ -38,19 +30,19 @@ fn function(root: &TokenStream, body: &TokenStream) -> TokenStream {
     }
 }
 
-/// One field's value as a tree; an error about its type points to that type.
+/// Converts the value of one field.
 fn value(root: &TokenStream, ty: &Type, value: &TokenStream) -> TokenStream {
-    quote_spanned!(Span::call_site().located_at(ty.span())=> <#ty as #root::IntoTree>::into_tree(#value))
+    quote_spanned!(at(ty)=> <#ty as #root::IntoTree>::into_tree(#value))
 }
 
-/// The field speaks for the struct, also where many stand in a vector: of numbers that is one array.
+/// The struct is written as its field is, also in a vector: numbers become one array.
 fn transparent(root: &TokenStream, ty: &Type) -> TokenStream {
     let into_tree = function(root, &value(root, ty, &quote!(self.0)));
     quote! {
         #into_tree
 
         fn vec_into_tree(items: ::std::vec::Vec<Self>) -> #root::Tree {
-            #root::__private::unwrapped_into_tree::<Self, #ty>(items, |Self(item)| item)
+            <#ty as #root::IntoTree>::vec_into_tree(items.into_iter().map(|Self(item)| item).collect())
         }
     }
 }
@@ -73,7 +65,9 @@ fn dict(root: &TokenStream, fields: &[Field]) -> TokenStream {
     });
     quote! {
         let Self { #(#names: #locals),* } = self;
-        #root::Tree::Dict(#root::__private::entries([#(#entries),*]))
+        #root::Tree::Dict(
+            <#root::Dict as ::core::iter::FromIterator<(#root::Key, #root::Tree)>>::from_iter([#(#entries),*])
+        )
     }
 }
 
@@ -82,7 +76,7 @@ fn names(root: &TokenStream, variants: &[Variant]) -> TokenStream {
     quote!(#root::IntoTree::into_tree(match self { #(#arms),* }))
 }
 
-/// A name that no item of the user's can be in the way of, nor a field's own name.
+/// Returns a name that clashes neither with the user's items nor with the names of fields.
 fn local(index: usize) -> Ident {
     format_ident!("field_{index}", span = Span::mixed_site())
 }

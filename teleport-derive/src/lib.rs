@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod bounds;
+mod expand;
 mod from_tree;
 mod input;
 mod into_tree;

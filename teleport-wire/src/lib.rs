@@ -50,11 +50,10 @@ pub use model::quick_hash::{QuickHash, QuickHasher};
 pub use model::rpc::Rpc;
 pub use model::shape::Shape;
 pub use model::text::Text;
-pub use model::tree::Tree;
-pub use model::tree::dict::Dict;
 pub use model::tree::error::{TreeError, TreePath};
 pub use model::tree::key::{Key, Step};
 pub use model::tree::ops::Structure;
+pub use model::tree::{Dict, Tree};
 
 pub use format::checksum::checksum;
 pub use format::decode_error::DecodeError;
@@ -81,11 +80,10 @@ pub use layout::batch_result::BatchResult;
 
 #[doc(hidden)]
 pub mod __private {
-    //! What the macros expand to; no part of the public interface.
+    //! The functions that macros expand to. They are not part of the public interface.
+    pub use crate::model::convert::{item, items};
     #[cfg(feature = "derive")]
-    pub use crate::model::derive::{
-        entries, field, field_or_default, item, items, unwrapped_into_tree, wrapped_from_tree,
-    };
+    pub use crate::model::derive::{field, field_or_default};
     pub use crate::model::macros::{Literal, LiteralIntoTree, empty_list};
 }
 

@@ -7,7 +7,7 @@
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
 use crate::format::signature::{Layout, padded_bytes, tag};
 use crate::format::{dtype_code, encode_error::EncodeError};
-use crate::model::{array::Array, buffer::Buffer, tree::Tree, tree::dict::Dict};
+use crate::model::{array::Array, buffer::Buffer, tree::Dict, tree::Tree};
 
 /// What a tree is on its way: the end of `metadata`, and the payload.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
-//! The derives with their rules, and what derived code calls.
+//! The derive macros, and the functions that derived code calls.
 //!
-//! The functions here are what is the same for every type: derived code only names fields and types. Values are moved
-//! out of their tree and a null is left, so that arrays keep having one owner, while all keys are still there when an
-//! error must tell them. Bound: `TreeError` bounds what it says of a tree.
+//! Values are moved out of their tree and a null is left. So arrays keep having one owner, and all keys are still
+//! there when an error lists them.
 
-use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::{convert, tree::Tree, tree::dict::Dict, tree::key::Key};
+use crate::model::convert;
+use crate::model::tree::{Dict, error::TreeError};
 
 /// Derives the trait [`IntoTree`](trait@crate::IntoTree) for a struct or an enum. Needs the feature `derive`.
 ///
@@ -71,26 +70,21 @@ pub use teleport_derive::IntoTree;
 /// ```
 pub use teleport_derive::FromTree;
 
-/// The dict of a struct's fields.
-pub fn entries<const COUNT: usize>(entries: [(Key, Tree); COUNT]) -> Dict {
-    entries.into_iter().collect()
-}
-
 /// Moves the value of a field out of a struct's dict.
 ///
 /// # Errors
-/// If there is none and the type has none that stands for it, or if it does not convert.
+/// Returns an error if the key is missing and the type needs it, or if the value cannot be converted.
 pub fn field<T: convert::FromTree>(dict: &mut Dict, key: &'static str) -> Result<T, TreeError> {
     match take(dict, key)? {
         Some(value) => Ok(value),
-        None => T::absent().ok_or_else(|| missing(dict, key)),
+        None => T::absent().ok_or_else(|| TreeError::missing(key, dict.keys())),
     }
 }
 
-/// Moves the value of a field out of a struct's dict, or makes it if the key is missing.
+/// Moves the value of a field out of a struct's dict, or creates the default if the key is missing.
 ///
 /// # Errors
-/// If it does not convert.
+/// Returns an error if the value cannot be converted.
 pub fn field_or_default<T: convert::FromTree + Default>(
     dict: &mut Dict,
     key: &'static str,
@@ -101,46 +95,4 @@ pub fn field_or_default<T: convert::FromTree + Default>(
 fn take<T: convert::FromTree>(dict: &mut Dict, key: &'static str) -> Result<Option<T>, TreeError> {
     let Some(tree) = dict.get_mut(key) else { return Ok(None) };
     T::from_tree(std::mem::take(tree)).map(Some).map_err(|error| error.within(key))
-}
-
-fn missing(dict: &Dict, key: &'static str) -> TreeError {
-    let present = dict.keys().cloned().collect();
-    TreeError::Missing { path: TreePath::default(), key: Key::from_static(key), present }
-}
-
-/// The items of a list that stands for a struct of `COUNT` fields without names.
-///
-/// # Errors
-/// If it is no list, or has another length.
-pub fn items<const COUNT: usize>(tree: Tree) -> Result<[Tree; COUNT], TreeError> {
-    let Tree::List(list) = tree else { return Err(TreeError::kind("a list", &tree)) };
-    list.try_into().map_err(|list: Vec<Tree>| TreeError::Length {
-        path: TreePath::default(),
-        expected: COUNT,
-        found: list.len(),
-    })
-}
-
-/// Moves the value at `index`, which derived code takes from its own count, out of the items.
-///
-/// # Errors
-/// If it does not convert.
-pub fn item<T: convert::FromTree>(items: &mut [Tree], index: usize) -> Result<T, TreeError> {
-    T::from_tree(std::mem::take(&mut items[index])).map_err(|error| error.within(index))
-}
-
-/// Many structs of one field without a name, as many of that field.
-pub fn unwrapped_into_tree<S, T: convert::IntoTree>(items: Vec<S>, unwrap: impl FnMut(S) -> T) -> Tree {
-    T::vec_into_tree(items.into_iter().map(unwrap).collect())
-}
-
-/// Many structs of one field without a name, from many of that field.
-///
-/// # Errors
-/// If they do not convert.
-pub fn wrapped_from_tree<T: convert::FromTree, S>(
-    tree: Tree,
-    wrap: impl FnMut(T) -> S,
-) -> Result<Vec<S>, TreeError> {
-    Ok(T::vec_from_tree(tree)?.into_iter().map(wrap).collect())
 }

@@ -1,16 +1,17 @@
 //! Rust types that an array's items can be, and the reading of scalars across dtypes.
 //!
-//! An [`Element`] ties a Rust type to the one [`DType`] with the same bytes. Whole arrays are cast by it without
-//! conversion; a single item may also be read as a wider type, through [`Value`]. Casts are bytemuck's: lengths,
-//! alignment and the values of `bool` are checked, since a peer wrote them.
+//! An [`Element`] ties a Rust type to the one [`DType`] with the same bytes. Whole arrays are cast without
+//! conversion. A single item may also be read as a wider type, through [`Value`]. Casts are bytemuck's: they check
+//! lengths, alignment and the values of `bool`, since a peer may have written them.
+
+use bytemuck::checked::{self, CheckedCastError};
 
 use crate::model::dtype::DType;
-use bytemuck::{PodCastError, checked::CheckedCastError};
 
 /// A Rust type that array items can be read and written as.
 ///
-/// Implemented for `bool`, `i8` to `i64`, `u8` to `u64`, `f32`, `f64`, [`Complex<f32>`](Complex), `Complex<f64>`, and
-/// with feature `half` for `half::f16` and `half::bf16`. Sealed: nothing else can be an item.
+/// Implemented for `bool`, `i8` to `i64`, `u8` to `u64`, `f32`, `f64`, [`Complex<f32>`](Complex), `Complex<f64>`,
+/// and with the feature `half` for `half::f16` and `half::bf16`. This trait is sealed.
 pub trait Element: Cast + Copy + Send + Sync + 'static {
     /// The dtype with the same bytes.
     const DTYPE: DType;
@@ -45,54 +46,30 @@ unsafe impl bytemuck::Pod for Complex<f64> {}
 /// The private half of [`Element`]: casts, and reading from another dtype.
 pub trait Cast: Sized {
     #[doc(hidden)]
-    fn cast(bytes: &[u8]) -> Result<&[Self], CastError>;
+    fn cast(bytes: &[u8]) -> Result<&[Self], CheckedCastError>;
     #[doc(hidden)]
-    fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CastError>;
+    fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CheckedCastError>;
     #[doc(hidden)]
     fn bytes(items: &[Self]) -> &[u8];
-    /// The value as this type if it keeps its meaning: integers that fit, floats that widen.
+    /// Returns the value as this type if it keeps its meaning.
     #[doc(hidden)]
     fn from_value(value: Value) -> Option<Self>;
 }
 
-/// Why bytes cannot be read as items.
-#[derive(Clone, Copy, Debug)]
-pub enum CastError {
-    /// The memory does not start where such items may, or (never in an array) is no whole number of items.
-    Unaligned,
-    /// Some item has bits that its type does not allow.
-    BadItem,
-}
-
-impl From<PodCastError> for CastError {
-    fn from(_: PodCastError) -> CastError {
-        CastError::Unaligned
-    }
-}
-
-impl From<CheckedCastError> for CastError {
-    fn from(error: CheckedCastError) -> CastError {
-        match error {
-            CheckedCastError::PodCastError(error) => error.into(),
-            CheckedCastError::InvalidBitPattern => CastError::BadItem,
-        }
-    }
-}
-
-/// One number of any dtype, before it is known as what it will be read.
+/// One number of any dtype.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Value {
     /// A truth value.
     Bool(bool),
     /// Any integer dtype.
     Int(i128),
-    /// A real number, and the widest of half, single and double that it came from.
+    /// A real number, and the precision of its dtype.
     Float(f64, Precision),
-    /// A complex number.
+    /// A complex number, and the precision of its parts.
     Complex(Complex<f64>, Precision),
 }
 
-/// The precision of a float that was read.
+/// The precision of a float.
 #[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
 pub enum Precision {
     /// `f16`
@@ -106,10 +83,9 @@ pub enum Precision {
 }
 
 impl Value {
-    /// Reads the one item that `bytes` is. `None` if the dtype has no numbers, or `bytes` is no item of it.
+    /// Reads one item. Returns `None` if the dtype has no numbers, or if `bytes` is not an item of it.
     pub(crate) fn read(dtype: DType, bytes: &[u8]) -> Option<Value> {
         use Precision::*;
-        let float = |value: f64, precision| Value::Float(value, precision);
         let half = |bytes| Some(u16::from_le_bytes(fixed(bytes)?));
         Some(match dtype {
             DType::Bool => Value::Bool(match fixed::<1>(bytes)? {
@@ -125,10 +101,10 @@ impl Value {
             DType::U16 => Value::Int(u16::from_le_bytes(fixed(bytes)?).into()),
             DType::U32 => Value::Int(u32::from_le_bytes(fixed(bytes)?).into()),
             DType::U64 => Value::Int(u64::from_le_bytes(fixed(bytes)?).into()),
-            DType::F16 => float(f16_to_f64(half(bytes)?), Half),
-            DType::BF16 => float(bf16_to_f64(half(bytes)?), Brain),
-            DType::F32 => float(f32::from_le_bytes(fixed(bytes)?).into(), Single),
-            DType::F64 => float(f64::from_le_bytes(fixed(bytes)?), Double),
+            DType::F16 => Value::Float(f16_to_f64(half(bytes)?), Half),
+            DType::BF16 => Value::Float(bf16_to_f64(half(bytes)?), Brain),
+            DType::F32 => Value::Float(f32::from_le_bytes(fixed(bytes)?).into(), Single),
+            DType::F64 => Value::Float(f64::from_le_bytes(fixed(bytes)?), Double),
             DType::C64 => {
                 let (re, im) = bytes.split_at_checked(4)?;
                 let [re, im] = [f32::from_le_bytes(fixed(re)?), f32::from_le_bytes(fixed(im)?)];
@@ -150,8 +126,8 @@ impl Value {
         }
     }
 
-    /// A float, or an integer that a float of this precision holds exactly. A float of more digits is rounded to single
-    /// precision, since literals and Python's numbers are doubles, but not past its range and to no less than that.
+    /// Returns a float, or an integer that a float of this precision holds exactly. A double is rounded to single
+    /// precision if it is in range, since literals and Python's numbers are doubles.
     fn as_float(self, max: Precision) -> Option<f64> {
         match self {
             Value::Float(value, precision) if precision <= max => Some(value),
@@ -159,12 +135,11 @@ impl Value {
                 let rounded = value as f32;
                 (rounded.is_finite() || !value.is_finite()).then(|| f64::from(rounded))
             }
-            Value::Float(..) => None,
             Value::Int(value) => {
                 let exact = if max == Precision::Double { value as f64 } else { f64::from(value as f32) };
                 (exact as i128 == value).then_some(exact)
             }
-            Value::Bool(_) | Value::Complex(..) => None,
+            Value::Float(..) | Value::Bool(_) | Value::Complex(..) => None,
         }
     }
 }
@@ -191,20 +166,20 @@ fn f16_to_f64(bits: u16) -> f64 {
     }
 }
 
-/// Elements of which any bits are a value.
-macro_rules! plain_elements {
-    ($($element:ty, $dtype:ident, $from_value:expr;)*) => {$(
+/// Implements the traits, with the casts of the module `$casts`: `checked` for types with invalid bits.
+macro_rules! elements {
+    ($casts:ident: $($element:ty, $dtype:ident, $from_value:expr;)*) => {$(
         impl Element for $element {
             const DTYPE: DType = DType::$dtype;
         }
 
         impl Cast for $element {
-            fn cast(bytes: &[u8]) -> Result<&[Self], CastError> {
-                Ok(bytemuck::try_cast_slice(bytes)?)
+            fn cast(bytes: &[u8]) -> Result<&[Self], CheckedCastError> {
+                Ok($casts::try_cast_slice(bytes)?)
             }
 
-            fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CastError> {
-                Ok(bytemuck::try_cast_slice_mut(bytes)?)
+            fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CheckedCastError> {
+                Ok($casts::try_cast_slice_mut(bytes)?)
             }
 
             fn bytes(items: &[Self]) -> &[u8] {
@@ -221,7 +196,7 @@ macro_rules! plain_elements {
 
 macro_rules! integer_elements {
     ($($element:ty, $dtype:ident;)*) => {
-        plain_elements! {$(
+        elements! {bytemuck: $(
             $element, $dtype, |value| match value {
                 Value::Int(value) => value.try_into().ok(),
                 _ => None,
@@ -241,7 +216,8 @@ integer_elements! {
     u64, U64;
 }
 
-plain_elements! {
+elements! {
+    bytemuck:
     f32, F32, |value| value.as_float(Precision::Single).map(|value| value as f32);
     f64, F64, |value| value.as_float(Precision::Double);
     Complex<f32>, C64, |value| {
@@ -251,8 +227,17 @@ plain_elements! {
     Complex<f64>, C128, |value| value.as_complex(Precision::Double);
 }
 
+elements! {
+    checked:
+    bool, Bool, |value| match value {
+        Value::Bool(value) => Some(value),
+        _ => None,
+    };
+}
+
 #[cfg(feature = "half")]
-plain_elements! {
+elements! {
+    bytemuck:
     half::f16, F16, |value| match value {
         Value::Float(value, Precision::Half) => Some(half::f16::from_f64(value)),
         _ => None,
@@ -261,31 +246,6 @@ plain_elements! {
         Value::Float(value, Precision::Brain) => Some(half::bf16::from_f64(value)),
         _ => None,
     };
-}
-
-impl Element for bool {
-    const DTYPE: DType = DType::Bool;
-}
-
-impl Cast for bool {
-    fn cast(bytes: &[u8]) -> Result<&[bool], CastError> {
-        Ok(bytemuck::checked::try_cast_slice(bytes)?)
-    }
-
-    fn cast_mut(bytes: &mut [u8]) -> Result<&mut [bool], CastError> {
-        Ok(bytemuck::checked::try_cast_slice_mut(bytes)?)
-    }
-
-    fn bytes(items: &[bool]) -> &[u8] {
-        bytemuck::cast_slice(items)
-    }
-
-    fn from_value(value: Value) -> Option<bool> {
-        match value {
-            Value::Bool(value) => Some(value),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -340,7 +300,7 @@ mod tests {
 
     #[test]
     fn bool_bytes_are_checked() {
-        assert!(matches!(bool::cast(&[0, 1, 2]), Err(CastError::BadItem)));
+        assert!(matches!(bool::cast(&[0, 1, 2]), Err(CheckedCastError::InvalidBitPattern)));
         assert_eq!(bool::cast(&[0, 1]).unwrap(), [false, true]);
         assert_eq!(Value::read(DType::Bool, &[2]), None);
     }

@@ -1,17 +1,17 @@
 //! The sizes of an array's axes.
 //!
-//! Up to [`INLINE_RANK`] sizes lie inside the value, so that making, cloning and viewing common arrays allocates
-//! nothing for them. A shape checks nothing by itself: products are checked where an array is made.
+//! Up to [`INLINE_RANK`] sizes are stored inline, so that making, cloning and viewing common arrays does not
+//! allocate for them. Products of sizes are checked where an array is made.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// Batches of images or videos have rank 4 or 5; rank 4 keeps `Array` within two cache lines.
+/// Batches of images have rank 4. A larger value would make `Array` larger than two cache lines.
 const INLINE_RANK: usize = 4;
 
 /// The sizes of an array's axes, outermost first. Rank 0 is a scalar; sizes of 0 are legal.
 ///
-/// Made from arrays, slices and vectors of `usize`, from one `usize`, and from tuples; read as a slice.
+/// Converts from arrays, slices and vectors of `usize`, from one `usize`, and from tuples. Derefs to a slice.
 ///
 /// ```
 /// use teleport_wire::Shape;
@@ -38,7 +38,7 @@ impl Shape {
     /// The shape of a scalar: no axes.
     pub const SCALAR: Shape = Shape(Sizes::Inline { rank: 0, sizes: [0; INLINE_RANK] });
 
-    /// The sizes, outermost first.
+    /// Returns the sizes, outermost first.
     pub fn as_slice(&self) -> &[usize] {
         match &self.0 {
             Sizes::Inline { rank, sizes } => &sizes[..usize::from(*rank)],
@@ -46,7 +46,7 @@ impl Shape {
         }
     }
 
-    /// This shape with a first axis of `size` put before it.
+    /// Returns this shape with a first axis of `size` before the others.
     pub fn with_first(&self, size: usize) -> Shape {
         std::iter::once(size).chain(self.iter().copied()).collect()
     }
@@ -86,14 +86,14 @@ impl std::hash::Hash for Shape {
     }
 }
 
-/// As a list: `[64, 64, 3]`.
+/// Writes a list: `[64, 64, 3]`.
 impl fmt::Debug for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_slice())
     }
 }
 
-/// As a list: `[64, 64, 3]`.
+/// Writes a list: `[64, 64, 3]`.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.as_slice())
@@ -113,12 +113,6 @@ impl From<&[usize]> for Shape {
     }
 }
 
-impl From<Vec<usize>> for Shape {
-    fn from(sizes: Vec<usize>) -> Shape {
-        if sizes.len() <= INLINE_RANK { sizes.as_slice().into() } else { Shape(Sizes::Heap(sizes.into())) }
-    }
-}
-
 impl FromIterator<usize> for Shape {
     fn from_iter<I: IntoIterator<Item = usize>>(from: I) -> Shape {
         let mut from = from.into_iter();
@@ -126,7 +120,7 @@ impl FromIterator<usize> for Shape {
         let mut rank = 0;
         while let Some(size) = from.next() {
             if rank == INLINE_RANK {
-                return sizes.into_iter().chain([size]).chain(from).collect::<Vec<_>>().into();
+                return Shape(Sizes::Heap(sizes.into_iter().chain([size]).chain(from).collect()));
             }
             sizes[rank] = size;
             rank += 1;
@@ -135,22 +129,22 @@ impl FromIterator<usize> for Shape {
     }
 }
 
-impl<const RANK: usize> From<[usize; RANK]> for Shape {
-    fn from(sizes: [usize; RANK]) -> Shape {
-        sizes.as_slice().into()
-    }
+/// Types that deref to a slice.
+macro_rules! from_slices {
+    ($([$($generics:tt)*] $sizes:ty;)*) => {$(
+        impl<$($generics)*> From<$sizes> for Shape {
+            fn from(sizes: $sizes) -> Shape {
+                sizes[..].into()
+            }
+        }
+    )*};
 }
 
-impl<const RANK: usize> From<&[usize; RANK]> for Shape {
-    fn from(sizes: &[usize; RANK]) -> Shape {
-        sizes.as_slice().into()
-    }
-}
-
-impl From<&Vec<usize>> for Shape {
-    fn from(sizes: &Vec<usize>) -> Shape {
-        sizes.as_slice().into()
-    }
+from_slices! {
+    [const RANK: usize] [usize; RANK];
+    [const RANK: usize] &[usize; RANK];
+    [] Vec<usize>;
+    [] &Vec<usize>;
 }
 
 impl From<&Shape> for Shape {
@@ -159,14 +153,14 @@ impl From<&Shape> for Shape {
     }
 }
 
-/// One axis.
+/// Creates a shape of one axis.
 impl From<usize> for Shape {
     fn from(size: usize) -> Shape {
         [size].into()
     }
 }
 
-/// A scalar.
+/// Creates the shape of a scalar.
 impl From<()> for Shape {
     fn from((): ()) -> Shape {
         Shape::SCALAR

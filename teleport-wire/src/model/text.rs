@@ -1,13 +1,14 @@
-//! UTF-8 text over counted bytes.
+//! UTF-8 text on counted bytes.
 //!
-//! A received string stays where it was received: [`Text`] checks the bytes once and reads them in place. It never
-//! gives out its buffer for writing, so what was checked stays true.
+//! A received string is not copied: [`Text`] checks its bytes once and reads them in place. It never lends its buffer
+//! for writing, so the bytes stay valid.
 
-use crate::model::buffer::Buffer;
 use std::fmt;
 use std::ops::Deref;
 
-/// UTF-8 text that shares its memory: cheap to clone, reads as a `str`.
+use crate::model::buffer::Buffer;
+
+/// UTF-8 text that shares its memory. It is cheap to clone and derefs to `str`.
 ///
 /// ```
 /// use teleport_wire::{Buffer, Text};
@@ -25,86 +26,97 @@ pub struct Text {
 }
 
 impl Text {
-    /// The text that `utf8` holds, without a copy. Fails at the first byte that is not UTF-8.
+    /// Creates a text on `utf8`, without a copy.
+    ///
+    /// # Errors
+    /// Returns an error for the first byte that is not UTF-8.
     pub fn from_utf8(utf8: Buffer) -> Result<Text, std::str::Utf8Error> {
         std::str::from_utf8(&utf8)?;
         Ok(Text { utf8 })
     }
 
-    /// The text as a string slice.
+    /// Returns the text as a string slice.
     pub fn as_str(&self) -> &str {
         // SAFETY: the bytes were checked when this was made. They cannot have changed: a buffer is written only
         // through a unique borrow of its one owner, and this type never lends its buffer uniquely.
         unsafe { std::str::from_utf8_unchecked(&self.utf8) }
     }
 
-    /// The bytes of the text.
+    /// Returns the bytes of the text.
     pub fn buffer(&self) -> &Buffer {
         &self.utf8
     }
 
-    /// The bytes of the text, without a copy.
+    /// Converts the text into its bytes, without a copy.
     pub fn into_buffer(self) -> Buffer {
         self.utf8
     }
 }
 
-impl Deref for Text {
-    type Target = str;
+/// Implements the traits of a string for a type with a method `as_str`.
+macro_rules! impl_str {
+    ($type:ty) => {
+        impl Deref for $type {
+            type Target = str;
 
-    fn deref(&self) -> &str {
-        self.as_str()
-    }
+            fn deref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self
+            }
+        }
+
+        impl PartialEq<str> for $type {
+            fn eq(&self, other: &str) -> bool {
+                self.as_str() == other
+            }
+        }
+
+        impl PartialEq<&str> for $type {
+            fn eq(&self, other: &&str) -> bool {
+                self.as_str() == *other
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self.as_str(), f)
+            }
+        }
+    };
 }
+pub(crate) use impl_str;
 
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        self
-    }
-}
+impl_str! { Text }
 
-/// Without a copy.
+/// Takes over the string's memory, without a copy.
 impl From<String> for Text {
     fn from(text: String) -> Text {
         Text { utf8: text.into_bytes().into() }
     }
 }
 
-/// A copy.
+/// Copies the text.
 impl From<&str> for Text {
     fn from(text: &str) -> Text {
         Text { utf8: text.as_bytes().into() }
     }
 }
 
-/// A copy.
+/// Copies the text.
 impl From<Text> for String {
     fn from(text: Text) -> String {
         text.as_str().to_string()
-    }
-}
-
-impl PartialEq<str> for Text {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
-}
-
-impl PartialEq<&str> for Text {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_str() == *other
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self)
-    }
-}
-
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::format::signature::{LeafKind, Node, Signature};
 use crate::format::{decode_error::DecodeError, order::Order};
 use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::{array::Array, buffer::Buffer, text::Text, tree::Tree, tree::dict::Dict, tree::key::Key};
+use crate::model::{array::Array, buffer::Buffer, text::Text, tree::Dict, tree::Tree, tree::key::Key};
 
 impl Signature {
     /// The tree whose payload lies in `memory`, its dicts in the caller's order.

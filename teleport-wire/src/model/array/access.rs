@@ -1,32 +1,39 @@
 //! Reading and writing the items of an array.
 //!
-//! Slices cast the memory in place; single items may be read as a wider type. `bool` is the one type of which not all
-//! bits are a value: these are checked, since a peer may have written them.
+//! Slices cast the memory in place, after a check of dtype and alignment. A single item may be read as a wider
+//! type. `bool` is the one element type with invalid bits. They are checked, since a peer may have written them.
 
-use crate::model::element::{CastError, Element, Value};
-use crate::model::{array::Array, array::error::ArrayError, dtype::DType};
+use bytemuck::checked::CheckedCastError;
+
+use crate::model::array::{Array, error::ArrayError, strings};
+use crate::model::dtype::DType;
+use crate::model::element::{Element, Value};
 
 impl Array {
-    /// The items in C order, in place.
+    /// Returns the items in C order, in place.
     ///
     /// # Errors
-    /// [`DType`](ArrayError::DType) if they are of another type, [`Unaligned`](ArrayError::Unaligned) if the memory is
-    /// not aligned for them, [`BadItem`](ArrayError::BadItem) if a `bool` is neither 0 nor 1.
+    /// Returns [`DType`](ArrayError::DType) if the items have another type, [`Unaligned`](ArrayError::Unaligned) if
+    /// the memory is not aligned for them, and [`BadItem`](ArrayError::BadItem) if a `bool` is neither 0 nor 1.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], ArrayError> {
-        self.expect_dtype::<T>()?;
+        check_dtype::<T>(self.dtype)?;
         if self.is_empty() {
             return Ok(&[]);
         }
-        T::cast(&self.buffer).map_err(|error| cast_error::<T>(error, &self.buffer))
+        T::cast(&self.buffer).map_err(|error| match error {
+            CheckedCastError::PodCastError(_) => ArrayError::Unaligned { dtype: T::DTYPE },
+            CheckedCastError::InvalidBitPattern => bad_bool(&self.buffer),
+        })
     }
 
-    /// The items in C order, for writing. Copies the memory first if it is shared, read-only or not aligned.
+    /// Returns the items in C order, for writing. Copies the memory first if it is shared, read-only or not
+    /// aligned.
     ///
     /// # Errors
-    /// [`DType`](ArrayError::DType) if they are of another type, [`BadItem`](ArrayError::BadItem) if a `bool` is
-    /// neither 0 nor 1.
+    /// Returns [`DType`](ArrayError::DType) if the items have another type, and [`BadItem`](ArrayError::BadItem) if
+    /// a `bool` is neither 0 nor 1.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], ArrayError> {
-        self.expect_dtype::<T>()?;
+        check_dtype::<T>(self.dtype)?;
         if self.is_empty() {
             return Ok(&mut []);
         }
@@ -38,7 +45,7 @@ impl Array {
         T::cast_mut(self.buffer.make_mut()).map_err(|_| ArrayError::Unaligned { dtype })
     }
 
-    /// A copy of the items in C order.
+    /// Copies the items into a vector, in C order.
     ///
     /// # Errors
     /// As [`as_slice`](Array::as_slice), but the memory need not be aligned.
@@ -49,15 +56,17 @@ impl Array {
         }
     }
 
-    /// The one item of a scalar.
+    /// Returns the one item of a scalar.
     ///
-    /// Integers are read as any integer type that they fit. Floats are read as floats at least as wide, and doubles as
-    /// `f32` too, rounded, if they are in its range; integers as floats where that is exact, and any of these as complex numbers. `bool` is `bool` only.
+    /// - An integer is read as any integer type that it fits, and as a float where that is exact.
+    /// - A float is read as any float type at least as wide. An `f64` in the range of `f32` is also read as `f32`,
+    ///   rounded.
+    /// - Both are read as complex numbers too. A `bool` is read as `bool` only.
     ///
     /// # Errors
-    /// [`Rank`](ArrayError::Rank) if this is no scalar, [`OutOfRange`](ArrayError::OutOfRange) if the value does not
-    /// fit, [`DType`](ArrayError::DType) if its type never does, [`BadItem`](ArrayError::BadItem) for a `bool` that is
-    /// neither 0 nor 1.
+    /// Returns [`Rank`](ArrayError::Rank) if this is no scalar, [`OutOfRange`](ArrayError::OutOfRange) if the value
+    /// does not fit, [`DType`](ArrayError::DType) if its type never does, and [`BadItem`](ArrayError::BadItem) for a
+    /// `bool` that is neither 0 nor 1.
     ///
     /// ```
     /// use teleport_wire::Array;
@@ -68,7 +77,7 @@ impl Array {
     /// # Ok::<(), teleport_wire::ArrayError>(())
     /// ```
     pub fn item<T: Element>(&self) -> Result<T, ArrayError> {
-        self.expect_rank(0)?;
+        check_rank(self, 0)?;
         let (dtype, bytes) = (self.dtype, self.as_bytes());
         let Some(value) = Value::read(dtype, bytes) else {
             return Err(match dtype {
@@ -79,28 +88,110 @@ impl Array {
         T::from_value(value).ok_or_else(|| misfit(value, dtype, T::DTYPE))
     }
 
-    fn expect_dtype<T: Element>(&self) -> Result<(), ArrayError> {
-        let (expected, found) = (T::DTYPE, self.dtype);
-        if expected == found { Ok(()) } else { Err(ArrayError::DType { expected, found }) }
+    /// Copies strings into an array of one axis of fixed-width Unicode strings, as wide as the longest of them.
+    ///
+    /// Zeros at the end of a string are lost, as in NumPy.
+    ///
+    /// # Panics
+    /// Panics if a string has more than `u32::MAX` characters.
+    pub fn from_strings<S: AsRef<str>>(strings: &[S]) -> Array {
+        let (width, buffer) = strings::encode_unicode(strings);
+        Array { dtype: DType::Unicode(width), shape: strings.len().into(), buffer }
     }
 
-    pub(crate) fn expect_rank(&self, expected: usize) -> Result<(), ArrayError> {
-        if self.rank() == expected {
-            Ok(())
-        } else {
-            Err(ArrayError::Rank { expected, shape: self.shape().into() })
+    /// Copies strings into an array of one axis of fixed-width byte strings, as wide as the longest of them.
+    ///
+    /// Zeros at the end of a string are lost, as in NumPy.
+    ///
+    /// # Panics
+    /// Panics if a string has more than `u32::MAX` bytes.
+    pub fn from_byte_strings<S: AsRef<[u8]>>(strings: &[S]) -> Array {
+        let (width, buffer) = strings::encode_bytes(strings);
+        Array { dtype: DType::Bytes(width), shape: strings.len().into(), buffer }
+    }
+
+    /// Returns the items of an array of fixed-width strings, in C order, without the zeros that pad them.
+    ///
+    /// Reads [`DType::Unicode`], and [`DType::Bytes`] if all bytes are ASCII.
+    /// [`byte_strings`](Array::byte_strings) reads any bytes.
+    ///
+    /// # Errors
+    /// Returns [`NoStrings`](ArrayError::NoStrings) for another dtype, and [`BadItem`](ArrayError::BadItem) for an
+    /// invalid code point or a byte that is not ASCII.
+    ///
+    /// ```
+    /// use teleport_wire::Array;
+    ///
+    /// let names = Array::from_strings(&["ant", "", "bee"]);
+    /// assert_eq!(names.dtype().numpy(), "<U3");
+    /// assert_eq!(names.strings()?, ["ant", "", "bee"]);
+    /// # Ok::<(), teleport_wire::ArrayError>(())
+    /// ```
+    pub fn strings(&self) -> Result<Vec<String>, ArrayError> {
+        let dtype = self.dtype;
+        let decode = match dtype {
+            DType::Unicode(_) => strings::decode_unicode,
+            DType::Bytes(_) => strings::decode_ascii,
+            found => return Err(ArrayError::NoStrings { expected: "bytes or Unicode strings", found }),
+        };
+        let bad_item = |index, bits| ArrayError::BadItem { dtype, index, bits };
+        let items = strings::items(self).enumerate();
+        items.map(|(index, item)| decode(item).map_err(|bits| bad_item(index, bits))).collect()
+    }
+
+    /// Returns the items of an array of [`DType::Bytes`], in C order, in place, without the zeros that pad them.
+    ///
+    /// # Errors
+    /// Returns [`NoStrings`](ArrayError::NoStrings) for another dtype.
+    pub fn byte_strings(&self) -> Result<Vec<&[u8]>, ArrayError> {
+        match self.dtype {
+            DType::Bytes(_) => Ok(strings::items(self).map(strings::without_zeros).collect()),
+            found => Err(ArrayError::NoStrings { expected: "bytes", found }),
         }
     }
-}
 
-fn cast_error<T: Element>(error: CastError, bytes: &[u8]) -> ArrayError {
-    match error {
-        CastError::Unaligned => ArrayError::Unaligned { dtype: T::DTYPE },
-        CastError::BadItem => bad_bool(bytes),
+    /// Returns a view of the items for `ndarray`, without a copy.
+    ///
+    /// # Errors
+    /// As [`as_slice`](Array::as_slice).
+    ///
+    /// ```
+    /// use teleport_wire::Array;
+    ///
+    /// let array = Array::from(ndarray::array![[1.0f32, 2.0], [3.0, 4.0]]); // no copy
+    /// assert_eq!(array.view::<f32>()?.sum(), 10.0);
+    /// # Ok::<(), teleport_wire::ArrayError>(())
+    /// ```
+    #[cfg(feature = "ndarray")]
+    pub fn view<T: Element>(&self) -> Result<ndarray::ArrayViewD<'_, T>, ArrayError> {
+        let view = ndarray::ArrayViewD::from_shape(ndarray::IxDyn(self.shape()), self.as_slice::<T>()?);
+        Ok(view.expect("the shape was checked when the array was made"))
+    }
+
+    /// Returns a view of the items for `ndarray`, for writing. Copies the memory first if it is shared or
+    /// read-only.
+    ///
+    /// # Errors
+    /// As [`as_mut_slice`](Array::as_mut_slice).
+    #[cfg(feature = "ndarray")]
+    pub fn view_mut<T: Element>(&mut self) -> Result<ndarray::ArrayViewMutD<'_, T>, ArrayError> {
+        let shape = ndarray::IxDyn(self.shape());
+        let view = ndarray::ArrayViewMutD::from_shape(shape, self.as_mut_slice::<T>()?);
+        Ok(view.expect("the shape was checked when the array was made"))
     }
 }
 
-/// `bool` is the only element that not all bits allow.
+fn check_dtype<T: Element>(found: DType) -> Result<(), ArrayError> {
+    let expected = T::DTYPE;
+    if expected == found { Ok(()) } else { Err(ArrayError::DType { expected, found }) }
+}
+
+pub(crate) fn check_rank(array: &Array, expected: usize) -> Result<(), ArrayError> {
+    let shape = array.shape();
+    if shape.len() == expected { Ok(()) } else { Err(ArrayError::Rank { expected, shape: shape.into() }) }
+}
+
+/// Returns the error for the first byte that is no `bool`.
 fn bad_bool(bytes: &[u8]) -> ArrayError {
     let index = bytes.iter().position(|&byte| byte > 1).unwrap_or_default();
     let bits = bytes.get(index).copied().unwrap_or_default().into();

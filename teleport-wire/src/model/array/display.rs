@@ -1,33 +1,34 @@
-//! Arrays as text: in full where small, abbreviated where large, on one line inside a tree.
+//! Arrays as text: small ones in full, large ones abbreviated, on one line inside a tree.
 //!
-//! As in NumPy, arrays of more than [`MAX_FULL_ITEMS`] items show the first and last [`EDGE_ITEMS`] along each axis.
-//! Where even that would be much, dtype and shape stand alone: text never grows with what a peer sent in bulk.
+//! As in NumPy, arrays of more than [`MAX_FULL_ITEMS`] items show the first and last [`EDGE_ITEMS`] of each axis.
+//! If that is still too much, only dtype and shape are shown. So the text stays short whatever a peer sends.
 
+use crate::model::array::{Array, strings};
+use crate::model::dtype::DType;
 use crate::model::element::{Complex, Precision, Value};
-use crate::model::{array::Array, dtype::DType};
 use std::fmt::{self, Write};
 
-/// NumPy's threshold: above it, arrays are abbreviated.
+/// Larger arrays are abbreviated. This is NumPy's threshold.
 const MAX_FULL_ITEMS: usize = 1000;
-/// NumPy's number of items shown at each end of an abbreviated axis.
+/// Items shown at each end of an abbreviated axis, as in NumPy.
 const EDGE_ITEMS: usize = 3;
-/// Arrays of high rank are not shown at all if even their edges have more items than this.
+/// Arrays of high rank whose edges have more items show only dtype and shape.
 const MAX_SHOWN_ITEMS: usize = 4096;
-/// On one line, within a tree, more items than this hide the rest of the tree.
+/// Larger arrays within a line show only dtype and shape, so that the rest of the line stays readable.
 const MAX_INLINE_ITEMS: usize = 16;
 
-/// Like NumPy's `str`: a scalar is its value, rows stand below each other, large arrays are abbreviated.
+/// Formats like NumPy's `str`: a scalar is its value, rows have lines of their own, large arrays are abbreviated.
 impl fmt::Display for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let layout = Layout::new(self, extent(self) > MAX_FULL_ITEMS, true);
-        if layout.shown_items() > MAX_SHOWN_ITEMS {
+        let printer = Printer::new(self, extent(self) > MAX_FULL_ITEMS, true);
+        if printer.shown_items() > MAX_SHOWN_ITEMS {
             return write_summary(self, f);
         }
-        layout.write(f)
+        printer.write(f)
     }
 }
 
-/// Dtype and shape, and the items if they are few: `float32[2]([0.5 1.0])`.
+/// Shows dtype and shape, and the items if they are few: `float32[2]([0.5 1.0])`.
 impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_summary(self, f)?;
@@ -35,7 +36,7 @@ impl fmt::Debug for Array {
     }
 }
 
-/// An array within a line: its items if they are few, else dtype and shape.
+/// Shows an array within a line: its items if they are few, otherwise dtype and shape.
 pub(crate) struct Inline<'a>(pub(crate) &'a Array);
 
 impl fmt::Display for Inline<'_> {
@@ -43,7 +44,7 @@ impl fmt::Display for Inline<'_> {
         if extent(self.0) > MAX_INLINE_ITEMS {
             return write_summary(self.0, f);
         }
-        Layout::new(self.0, false, false).write(f)
+        Printer::new(self.0, false, false).write(f)
     }
 }
 
@@ -51,22 +52,22 @@ fn write_summary(array: &Array, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{}{}", array.dtype(), array.shape)
 }
 
-/// How much there is to write: items, or brackets where an axis of size 0 leaves no items.
+/// Returns the number of items to write, or of brackets where an axis of size 0 leaves no items.
 fn extent(array: &Array) -> usize {
     array.shape().iter().map(|&size| size.max(1)).product()
 }
 
-/// How the items of one array are laid out.
-struct Layout<'a> {
+/// How one array is written.
+struct Printer<'a> {
     array: &'a Array,
     abbreviated: bool,
-    /// Rows on lines of their own, in columns of one width.
+    /// Rows have lines of their own, in columns of equal width.
     multiline: bool,
 }
 
-impl<'a> Layout<'a> {
-    fn new(array: &'a Array, abbreviated: bool, multiline: bool) -> Layout<'a> {
-        Layout { array, abbreviated, multiline }
+impl<'a> Printer<'a> {
+    fn new(array: &'a Array, abbreviated: bool, multiline: bool) -> Printer<'a> {
+        Printer { array, abbreviated, multiline }
     }
 
     fn shown_items(&self) -> usize {
@@ -78,7 +79,7 @@ impl<'a> Layout<'a> {
         self.abbreviated && size > 2 * EDGE_ITEMS
     }
 
-    /// The indices to show along an axis; `None` for the gap.
+    /// Returns the indices to show along an axis, with `None` for the gap.
     fn visible(&self, size: usize) -> impl Iterator<Item = Option<usize>> + use<> {
         let gap = self.has_gap(size);
         let (head, tail) = if gap { (EDGE_ITEMS, size - EDGE_ITEMS) } else { (size, size) };
@@ -93,8 +94,8 @@ impl<'a> Layout<'a> {
         self.write_axis(f, 0, 0, width)
     }
 
-    /// Calls `show` with the index of every shown item, in C order. `first` is the index of the first item of the
-    /// part that `axis` runs over, in units of that part's items.
+    /// Calls `show` with the index of every shown item, in C order. `first` is the index in C order along the axes
+    /// before `axis`.
     fn each_shown(&self, axis: usize, first: usize, show: &mut impl FnMut(usize)) {
         let Some(&size) = self.array.shape().get(axis) else { return show(first) };
         for index in self.visible(size).flatten() {
@@ -118,7 +119,7 @@ impl<'a> Layout<'a> {
         f.write_char(']')
     }
 
-    /// A space between items, a line break between rows, an empty line more for each axis further out.
+    /// Writes a space between items, a line break between rows, and one more for each axis further out.
     fn write_separator(&self, f: &mut fmt::Formatter<'_>, axis: usize) -> fmt::Result {
         let inner_axes = self.array.rank() - axis - 1;
         if inner_axes == 0 || !self.multiline {
@@ -130,28 +131,22 @@ impl<'a> Layout<'a> {
         write!(f, "{:width$}", "", width = axis + 1)
     }
 
-    /// One item as text, by its index in C order. Bits that are no value show as `?`.
+    /// Formats the item at an index in C order. Invalid bits show as `?`.
     fn item(&self, index: usize) -> String {
         let dtype = self.array.dtype();
         let bytes = dtype.item_bytes() as usize;
         let item = &self.array.as_bytes()[index * bytes..][..bytes];
         match dtype {
-            DType::Bytes(_) | DType::Unicode(_) => self.string(item),
+            DType::Bytes(_) => format!("b\"{}\"", strings::without_zeros(item).escape_ascii()),
+            DType::Unicode(_) => {
+                strings::decode_unicode(item).map_or_else(|_| "?".to_string(), |text| format!("{text:?}"))
+            }
             DType::DateTime(_) | DType::TimeDelta(_) => match Value::read(DType::I64, item) {
                 Some(Value::Int(count)) if count == i64::MIN.into() => "NaT".to_string(),
                 Some(Value::Int(count)) => count.to_string(),
                 _ => "?".to_string(),
             },
             _ => Value::read(dtype, item).map_or_else(|| "?".to_string(), |value| value.to_string()),
-        }
-    }
-
-    fn string(&self, item: &[u8]) -> String {
-        let array = Array { dtype: self.array.dtype(), shape: ().into(), buffer: item.into() };
-        match (array.byte_strings(), array.strings()) {
-            (Ok(bytes), _) => format!("b\"{}\"", bytes[0].escape_ascii()),
-            (_, Ok(strings)) => format!("{:?}", strings[0]),
-            _ => "?".to_string(),
         }
     }
 }
@@ -173,7 +168,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// The shortest digits that read back as the same number of its own precision.
+/// Writes the shortest digits that read back as the same number in its own precision.
 fn write_float(f: &mut fmt::Formatter<'_>, value: f64, precision: Precision) -> fmt::Result {
     match precision {
         Precision::Double => write!(f, "{value:?}"),

@@ -1,15 +1,15 @@
-//! What can be wrong with an array, for whoever reads or makes one.
+//! The errors of making and reading arrays.
 
 use crate::model::dtype::DType;
 
-/// Why an array cannot be made, or not be read in the way asked for.
+/// An array that cannot be made, or cannot be read as requested.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrayError {
-    /// The items are of another type. Arrays are never converted.
+    /// The items have another type. Arrays are never converted.
     #[error("the array is {found}, not {expected}")]
     DType {
-        /// The type asked for.
+        /// The requested type.
         expected: DType,
         /// The type of the items.
         found: DType,
@@ -22,12 +22,12 @@ pub enum ArrayError {
         /// The type of the items.
         found: DType,
     },
-    /// An array has another rank than expected.
+    /// The array has another rank than expected.
     #[error("the array has shape {shape:?}; expected {expected} axes, 0 being a scalar")]
     Rank {
-        /// How many axes were expected.
+        /// The expected number of axes.
         expected: usize,
-        /// The shape found.
+        /// The shape of the array.
         shape: Box<[usize]>,
     },
     /// The buffer has another length than the items would take.
@@ -37,11 +37,11 @@ pub enum ArrayError {
     Length {
         /// The type of the items.
         dtype: DType,
-        /// The shape given.
+        /// The requested shape.
         shape: Box<[usize]>,
-        /// What the items take.
+        /// The size of the items.
         expected_bytes: usize,
-        /// What was given.
+        /// The size of the buffer.
         found_bytes: usize,
     },
     /// No memory could hold the array.
@@ -49,7 +49,7 @@ pub enum ArrayError {
     TooLarge {
         /// The type of the items.
         dtype: DType,
-        /// The shape given.
+        /// The requested shape.
         shape: Box<[usize]>,
     },
     /// The new shape has another number of items.
@@ -57,33 +57,33 @@ pub enum ArrayError {
     Reshape {
         /// The array's shape.
         from: Box<[usize]>,
-        /// The shape asked for.
+        /// The requested shape.
         to: Box<[usize]>,
     },
-    /// The memory starts at an address that items of this type cannot have.
+    /// The memory is not aligned for items of this type.
     #[error("the memory of the array is not aligned for {dtype}; `detach` makes a copy that is")]
     Unaligned {
         /// The type of the items.
         dtype: DType,
     },
-    /// An item is no value of its type.
+    /// The bits of an item are not a value of its type.
     #[error("item {index} of the array has bits {bits:#x}, which no {dtype} has")]
     BadItem {
         /// The type of the items.
         dtype: DType,
-        /// Which item, counted in C order.
+        /// The index of the item, in C order.
         index: usize,
-        /// Its bits: not 0 or 1 in a `bool`, no code point in a string.
+        /// The bits: not 0 or 1 in a `bool`, or not a code point in a string.
         bits: u32,
     },
-    /// A number does not fit the type it was to be read as.
+    /// A number does not fit the requested type.
     #[error("the {found} {value} cannot be read as {expected} without loss")]
     OutOfRange {
         /// The value, in decimal.
         value: String,
         /// The type of the item.
         found: DType,
-        /// The type asked for.
+        /// The requested type.
         expected: DType,
     },
 }

@@ -1,21 +1,19 @@
 //! Arrays: a dtype, a shape, and counted bytes in C order.
 //!
-//! An [`Array`] is made from a vector, a slice, or memory that a pool or a connection gives; rows of it are views on
-//! the same memory. Items are read by casting that memory, after a check of dtype and alignment, and of the values
-//! of `bool`: a peer wrote them. Nothing is ever broadcast or converted.
-//!
-//! Bound: the bytes of an array fit an `isize`, which is checked where it is made, so that sizes of parts need no
-//! checks.
+//! An [`Array`] is made from a vector, a slice, or the memory of a pool or connection. Rows are views of the same
+//! memory. Nothing is ever broadcast or converted.
 
-mod access;
+pub(crate) mod access;
 pub(crate) mod display;
 pub(crate) mod error;
 #[cfg(feature = "ndarray")]
-mod nd;
+mod ndarray;
 mod strings;
 
-use crate::model::{array::error::ArrayError, buffer::Buffer, dtype::DType, element::Element, shape::Shape};
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Range, RangeBounds};
+
+use crate::model::buffer::{Buffer, bounds};
+use crate::model::{array::error::ArrayError, dtype::DType, element::Element, shape::Shape};
 
 /// An array of items of one [`DType`], in C order, on memory that clones and views share.
 ///
@@ -36,16 +34,17 @@ use std::ops::{Bound, RangeBounds};
 pub struct Array {
     dtype: DType,
     shape: Shape,
-    /// Invariant: as long as `dtype.array_bytes(shape)` says.
+    /// Invariant: its length is `dtype.array_bytes(shape)`, which fits an `isize`. So sizes of parts need no
+    /// overflow checks.
     buffer: Buffer,
 }
 
 impl Array {
-    /// An array on `buffer`, which holds exactly the bytes of its items in C order.
+    /// Creates an array on `buffer`, which must hold exactly the bytes of its items in C order.
     ///
     /// # Errors
-    /// [`ArrayError::Length`] if the buffer has another length, [`ArrayError::TooLarge`] if no memory could hold
-    /// such an array.
+    /// Returns [`ArrayError::Length`] if the buffer has another length, and [`ArrayError::TooLarge`] if no memory
+    /// could hold such an array.
     pub fn from_buffer(dtype: DType, shape: impl Into<Shape>, buffer: Buffer) -> Result<Array, ArrayError> {
         let shape = shape.into();
         match dtype.array_bytes(&shape) {
@@ -58,39 +57,39 @@ impl Array {
         }
     }
 
-    /// An array of `items`, on the vector's memory.
+    /// Creates an array on the memory of `items`, without a copy.
     ///
     /// # Errors
-    /// [`ArrayError::Length`] if the shape has another number of items.
+    /// Returns [`ArrayError::Length`] if the shape has another number of items.
     pub fn from_vec<T: Element>(items: Vec<T>, shape: impl Into<Shape>) -> Result<Array, ArrayError> {
         Array::from_buffer(T::DTYPE, shape, Buffer::from_vec(items))
     }
 
-    /// An array of a copy of `items`.
+    /// Copies `items` into a new array.
     ///
     /// # Errors
-    /// [`ArrayError::Length`] if the shape has another number of items.
+    /// Returns [`ArrayError::Length`] if the shape has another number of items.
     pub fn from_slice<T: Element>(items: &[T], shape: impl Into<Shape>) -> Result<Array, ArrayError> {
         Array::from_buffer(T::DTYPE, shape, Buffer::copy_from(T::bytes(items)))
     }
 
-    /// One item, of rank 0.
+    /// Creates an array of rank 0 with one item.
     pub fn scalar<T: Element>(item: T) -> Array {
         Array { dtype: T::DTYPE, shape: Shape::SCALAR, buffer: Buffer::copy_from(T::bytes(&[item])) }
     }
 
-    /// An array of zeros, on memory of its own. A pool's `alloc` gives warm memory instead.
+    /// Allocates an array of zeros. The `alloc` of a pool reuses memory instead.
     ///
     /// # Panics
-    /// If no memory could hold such an array.
+    /// Panics if no memory could hold such an array.
     pub fn zeros<T: Element>(shape: impl Into<Shape>) -> Array {
         Array::zeros_of(T::DTYPE, shape)
     }
 
-    /// An array of zeros of a dtype known at run time: `false`, the empty string, 1970-01-01.
+    /// Allocates an array of zeros of a dtype known at run time: `false`, the empty string, 1970-01-01.
     ///
     /// # Panics
-    /// If no memory could hold such an array.
+    /// Panics if no memory could hold such an array.
     pub fn zeros_of(dtype: DType, shape: impl Into<Shape>) -> Array {
         let shape = shape.into();
         let Some(bytes) = dtype.array_bytes(&shape) else {
@@ -99,55 +98,55 @@ impl Array {
         Array { dtype, shape, buffer: Buffer::zeroed(bytes) }
     }
 
-    /// The type of the items.
+    /// Returns the type of the items.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// The sizes of the axes, outermost first; empty for a scalar.
+    /// Returns the sizes of the axes, outermost first. A scalar has none.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// How many axes there are; 0 for a scalar.
+    /// Returns the number of axes: 0 for a scalar.
     pub fn rank(&self) -> usize {
         self.shape.len()
     }
 
-    /// How many items there are: the product of the shape, so 1 for a scalar.
+    /// Returns the number of items: the product of the shape, so 1 for a scalar.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether there are no items.
+    /// Returns true if there are no items.
     pub fn is_empty(&self) -> bool {
         self.shape.contains(&0)
     }
 
-    /// How many bytes the items take.
+    /// Returns the size of the items in bytes.
     pub fn bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The bytes of the items, in C order, little-endian.
+    /// Returns the bytes of the items, in C order, little-endian.
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// The memory of the items.
+    /// Returns the memory of the items.
     pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 
-    /// The memory of the items, without a copy.
+    /// Converts the array into the memory of its items, without a copy.
     pub fn into_buffer(self) -> Buffer {
         self.buffer
     }
 
-    /// The same items in another shape, without a copy.
+    /// Returns the same items in another shape, without a copy.
     ///
     /// # Errors
-    /// [`ArrayError::Reshape`] if the number of items differs.
+    /// Returns [`ArrayError::Reshape`] if the number of items differs.
     pub fn reshape(self, shape: impl Into<Shape>) -> Result<Array, ArrayError> {
         let shape = shape.into();
         // Compared by items, not bytes: items of no bytes would fit any shape.
@@ -158,67 +157,53 @@ impl Array {
         Ok(Array { shape, ..self })
     }
 
-    /// The `index`th item along the first axis, as a view without that axis.
+    /// Returns the item at `index` of the first axis, as a view without that axis.
     ///
     /// # Panics
-    /// If there is no such row, as indexing a slice does; a scalar has none.
+    /// Panics if there is no such row. A scalar has no rows.
     pub fn row(&self, index: usize) -> Array {
         let Some((&rows, shape)) = self.shape.split_first() else { panic!("row {index} of a scalar") };
         assert!(index < rows, "row {index} of an array of {rows} rows");
         let bytes = self.buffer.len() / rows;
-        Array {
-            dtype: self.dtype,
-            shape: shape.into(),
-            buffer: self.buffer.slice(index * bytes..(index + 1) * bytes),
-        }
+        let buffer = self.buffer.slice(index * bytes..(index + 1) * bytes);
+        Array { dtype: self.dtype, shape: shape.into(), buffer }
     }
 
-    /// Some rows along the first axis, as a view.
+    /// Returns a range of rows along the first axis, as a view.
     ///
     /// # Panics
-    /// If the range leaves the array, as slicing a slice does; a scalar has no rows.
+    /// Panics if the range leaves the array. A scalar has no rows.
     pub fn rows(&self, range: impl RangeBounds<usize>) -> Array {
         let Some((&rows, rest)) = self.shape.split_first() else { panic!("rows of a scalar") };
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&last) => last.saturating_add(1),
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => rows,
-        };
+        let Range { start, end } = bounds(range, rows);
         assert!(start <= end && end <= rows, "rows {start}..{end} of an array of {rows} rows");
         let bytes = self.buffer.len().checked_div(rows).unwrap_or(0);
-        Array {
-            dtype: self.dtype,
-            shape: Shape::from(rest).with_first(end - start),
-            buffer: self.buffer.slice(start * bytes..end * bytes),
-        }
+        let buffer = self.buffer.slice(start * bytes..end * bytes);
+        Array { dtype: self.dtype, shape: Shape::from(rest).with_first(end - start), buffer }
     }
 
-    /// A copy on memory of its own, aligned to [`Buffer::ALIGNMENT`]; lets go of memory that this array shares.
+    /// Copies the array into memory of its own, aligned to [`Buffer::ALIGNMENT`]. The copy does not keep the
+    /// memory of this array alive.
     pub fn detach(&self) -> Array {
         Array { dtype: self.dtype, shape: self.shape.clone(), buffer: Buffer::copy_from(&self.buffer) }
     }
 }
 
-/// One axis, on the vector's memory.
+/// Creates an array of one axis on the vector's memory.
 impl<T: Element> From<Vec<T>> for Array {
     fn from(items: Vec<T>) -> Array {
         Array { dtype: T::DTYPE, shape: items.len().into(), buffer: Buffer::from_vec(items) }
     }
 }
 
-/// One axis; a copy.
+/// Copies the items into an array of one axis.
 impl<T: Element> From<&[T]> for Array {
     fn from(items: &[T]) -> Array {
         Array { dtype: T::DTYPE, shape: items.len().into(), buffer: Buffer::copy_from(T::bytes(items)) }
     }
 }
 
-/// One axis; a copy.
+/// Copies the items into an array of one axis.
 impl<T: Element, const LEN: usize> From<[T; LEN]> for Array {
     fn from(items: [T; LEN]) -> Array {
         items.as_slice().into()

@@ -1,117 +1,65 @@
-//! Arrays of fixed-width strings: NumPy's `S` and `U`.
+//! The items of arrays of fixed-width strings: NumPy's `S` and `U`.
 //!
-//! Items are filled up with zeros, which are not part of the string. A code point takes 4 bytes that a peer may have
-//! written, so each is checked when read.
+//! Items are padded with zeros, which are not part of the string. A peer may have written any bits, so each code
+//! point is checked when it is read.
 
-use crate::model::{array::Array, array::error::ArrayError, dtype::DType};
+use crate::model::{array::Array, buffer::Buffer};
 
-impl Array {
-    /// The items of an array of fixed-width strings, in C order, without the zeros that fill them up.
-    ///
-    /// Reads both [`DType::Unicode`], checking each code point, and [`DType::Bytes`], of which each byte must be
-    /// ASCII; [`byte_strings`](Array::byte_strings) reads any bytes.
-    ///
-    /// # Errors
-    /// [`NoStrings`](ArrayError::NoStrings) for another dtype, [`BadItem`](ArrayError::BadItem) for an item with
-    /// what is no code point, or not ASCII.
-    ///
-    /// ```
-    /// use teleport_wire::Array;
-    ///
-    /// let names = Array::from_strings(&["ant", "", "bee"]);
-    /// assert_eq!(names.dtype().numpy(), "<U3");
-    /// assert_eq!(names.strings()?, ["ant", "", "bee"]);
-    /// # Ok::<(), teleport_wire::ArrayError>(())
-    /// ```
-    pub fn strings(&self) -> Result<Vec<String>, ArrayError> {
-        let dtype = self.dtype;
-        let bad = |index, bits| ArrayError::BadItem { dtype, index, bits };
-        match dtype {
-            DType::Unicode(_) => {
-                let decode = |(index, item)| unicode(item).map_err(|bits| bad(index, bits));
-                self.item_bytes().enumerate().map(decode).collect()
-            }
-            DType::Bytes(_) => {
-                let decode = |(index, item)| ascii(item).map_err(|bits| bad(index, bits));
-                self.item_bytes().enumerate().map(decode).collect()
-            }
-            found => Err(ArrayError::NoStrings { expected: "bytes or Unicode strings", found }),
+/// Returns the width of the longest string in characters, and all strings as code points of 4 bytes.
+pub(super) fn encode_unicode<S: AsRef<str>>(strings: &[S]) -> (u32, Buffer) {
+    let longest = strings.iter().map(|string| string.as_ref().chars().count()).max().unwrap_or(0);
+    let Ok(width) = u32::try_from(longest) else {
+        panic!("a string of {longest} characters exceeds 32 bits")
+    };
+    let buffer = encode(strings, longest * 4, |item, string| {
+        for (place, char) in item.chunks_exact_mut(4).zip(string.as_ref().chars()) {
+            place.copy_from_slice(&u32::from(char).to_le_bytes());
         }
-    }
-
-    /// The items of an array of [`DType::Bytes`], in C order, in place, without the zeros that fill them up.
-    ///
-    /// # Errors
-    /// [`NoStrings`](ArrayError::NoStrings) for another dtype.
-    pub fn byte_strings(&self) -> Result<Vec<&[u8]>, ArrayError> {
-        match self.dtype {
-            DType::Bytes(_) => Ok(self.item_bytes().map(without_zeros).collect()),
-            found => Err(ArrayError::NoStrings { expected: "bytes", found }),
-        }
-    }
-
-    /// The bytes of each item, in C order; also of items that take none.
-    fn item_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        let bytes = self.dtype.item_bytes() as usize;
-        (0..self.len()).map(move |index| &self.buffer[index * bytes..][..bytes])
-    }
-
-    /// An array of one axis of fixed-width Unicode strings, as wide as the longest of them.
-    ///
-    /// Zeros at the end of a string are lost, as in NumPy.
-    ///
-    /// # Panics
-    /// If a string has more than `u32::MAX` characters.
-    pub fn from_strings<S: AsRef<str>>(strings: &[S]) -> Array {
-        let chars = strings.iter().map(|string| string.as_ref().chars().count()).max().unwrap_or(0);
-        let Ok(width) = u32::try_from(chars) else {
-            panic!("a string of {chars} characters exceeds 32 bits")
-        };
-        let dtype = DType::Unicode(width);
-        let mut array = Array::zeros_of(dtype, strings.len());
-        let bytes = array.buffer.get_mut().expect("fresh memory has one owner");
-        let items = bytes.chunks_exact_mut((chars * 4).max(1));
-        for (item, string) in items.zip(strings) {
-            for (place, char) in item.chunks_exact_mut(4).zip(string.as_ref().chars()) {
-                place.copy_from_slice(&u32::from(char).to_le_bytes());
-            }
-        }
-        array
-    }
-
-    /// An array of one axis of fixed-width byte strings, as wide as the longest of them.
-    ///
-    /// Zeros at the end of a string are lost, as in NumPy.
-    ///
-    /// # Panics
-    /// If a string has more than `u32::MAX` bytes.
-    pub fn from_byte_strings<S: AsRef<[u8]>>(strings: &[S]) -> Array {
-        let longest = strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0);
-        let Ok(width) = u32::try_from(longest) else { panic!("a string of {longest} bytes exceeds 32 bits") };
-        let mut array = Array::zeros_of(DType::Bytes(width), strings.len());
-        let bytes = array.buffer.get_mut().expect("fresh memory has one owner");
-        for (item, string) in bytes.chunks_exact_mut(longest.max(1)).zip(strings) {
-            item[..string.as_ref().len()].copy_from_slice(string.as_ref());
-        }
-        array
-    }
+    });
+    (width, buffer)
 }
 
-fn without_zeros(item: &[u8]) -> &[u8] {
+/// Returns the width of the longest string in bytes, and the bytes of all strings.
+pub(super) fn encode_bytes<S: AsRef<[u8]>>(strings: &[S]) -> (u32, Buffer) {
+    let longest = strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0);
+    let Ok(width) = u32::try_from(longest) else { panic!("a string of {longest} bytes exceeds 32 bits") };
+    let buffer = encode(strings, longest, |item, string| {
+        item[..string.as_ref().len()].copy_from_slice(string.as_ref());
+    });
+    (width, buffer)
+}
+
+fn encode<S>(strings: &[S], item_bytes: usize, write: impl Fn(&mut [u8], &S)) -> Buffer {
+    let Some(bytes) = strings.len().checked_mul(item_bytes) else {
+        panic!("{} strings of {item_bytes} bytes exceed the address space", strings.len())
+    };
+    let mut buffer = Buffer::zeroed(bytes);
+    let items = buffer.get_mut().expect("fresh memory has one owner").chunks_exact_mut(item_bytes.max(1));
+    items.zip(strings).for_each(|(item, string)| write(item, string));
+    buffer
+}
+
+/// Returns the bytes of each item, in C order. Items may have no bytes.
+pub(super) fn items(array: &Array) -> impl Iterator<Item = &[u8]> {
+    let bytes = array.dtype.item_bytes() as usize;
+    (0..array.len()).map(move |index| &array.buffer[index * bytes..][..bytes])
+}
+
+pub(super) fn without_zeros(item: &[u8]) -> &[u8] {
     let len = item.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     &item[..len]
 }
 
-/// Fails with the bits that are no code point.
-fn unicode(item: &[u8]) -> Result<String, u32> {
+/// Reads code points. Fails with the bits of the first that is invalid.
+pub(super) fn decode_unicode(item: &[u8]) -> Result<String, u32> {
     let (points, _) = item.as_chunks::<4>();
     let len = points.iter().rposition(|&point| point != [0; 4]).map_or(0, |last| last + 1);
     let points = points[..len].iter().map(|&point| u32::from_le_bytes(point));
     points.map(|point| char::from_u32(point).ok_or(point)).collect()
 }
 
-/// Fails with the byte that is not ASCII.
-fn ascii(item: &[u8]) -> Result<String, u32> {
+/// Reads ASCII. Fails with the first byte that is not.
+pub(super) fn decode_ascii(item: &[u8]) -> Result<String, u32> {
     let chars = without_zeros(item).iter().map(|&byte| char::from(byte));
     chars.map(|char| if char.is_ascii() { Ok(char) } else { Err(char.into()) }).collect()
 }
@@ -119,7 +67,7 @@ fn ascii(item: &[u8]) -> Result<String, u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Buffer;
+    use crate::{ArrayError, DType};
 
     #[test]
     fn strings_survive() {

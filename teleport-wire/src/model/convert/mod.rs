@@ -1,30 +1,29 @@
 //! Rust values as trees, and trees as Rust values.
 //!
-//! Functions and calls are generic over these two traits, so a call takes and gives plain Rust types where their
-//! meaning in a tree is plain: numbers are arrays of rank 0, a vector of numbers is one array, other vectors, arrays
-//! and tuples are lists, maps are dicts, `()` and `None` are null. Errors carry the path to what does not fit.
+//! Functions and calls are generic over these two traits, so that a call takes and gives plain Rust types. Errors
+//! carry the path to what does not fit.
 
-mod from;
-mod into;
+mod impls;
 
 use crate::model::{tree::Tree, tree::error::TreeError};
 
-/// A value that a call can send: becomes a [`Tree`].
+/// A value that a call can send: it converts into a [`Tree`].
 ///
 /// | Rust | tree |
 /// |---|---|
 /// | `()`, `None` | null |
-/// | `bool`, integers, floats, [`Complex`](crate::Complex) | array of rank 0 and the same dtype; `usize` is `u64`, `isize` is `i64` |
+/// | `bool`, integers, floats, [`Complex`](crate::Complex) | array of rank 0 and the same dtype |
+/// | `usize`, `isize` | array of rank 0 of `u64` or `i64` |
 /// | [`Array`](crate::Array), `ndarray::Array` (feature `ndarray`) | array |
 /// | `Vec<T>`, `[T; N]`, `&[T]` of numbers | one array of rank 1; of a `Vec` without a copy |
-/// | `Vec<T>`, `[T; N]`, `&[T]` of anything else, tuples | list |
+/// | `Vec<T>`, `[T; N]`, `&[T]` of other types, tuples | list |
 /// | `String`, `&str`, [`Text`](crate::Text) | string |
 /// | [`Buffer`](crate::Buffer) | bytes |
 /// | [`Dict`](crate::Dict), `BTreeMap<String, T>` | dict |
 /// | `HashMap<String, T>` | dict, sorted by key |
 /// | `Option<T>`, `&T` | as `T` |
 ///
-/// With the feature `derive`, structs and enums get it by `#[derive(IntoTree)]`.
+/// With the feature `derive`, structs and enums implement it by `#[derive(IntoTree)]`.
 ///
 /// ```
 /// use teleport_wire::{tree, IntoTree};
@@ -37,23 +36,23 @@ use crate::model::{tree::Tree, tree::error::TreeError};
     note = "sent are numbers, strings, arrays, vectors, maps, tuples, `()`, and what derives or implements `IntoTree`"
 )]
 pub trait IntoTree: Sized {
-    /// The value as a tree, without copying arrays, vectors of numbers and strings.
+    /// Converts the value into a tree, without copying arrays, vectors of numbers and strings.
     fn into_tree(self) -> Tree;
 
-    /// Many values as one tree: an array for numbers, a list for all else.
+    /// Converts many values into one tree: an array of numbers, or a list of anything else.
     #[doc(hidden)]
     fn vec_into_tree(items: Vec<Self>) -> Tree {
         Tree::List(items.into_iter().map(IntoTree::into_tree).collect())
     }
 }
 
-/// A value that a call can receive: made from a [`Tree`].
+/// A value that a call can receive: it converts from a [`Tree`].
 ///
-/// The reverse of the table at [`IntoTree`]. A scalar is read as any number type that it fits without loss (see
-/// [`Array::item`](crate::Array::item)); arrays are strict: a vector of `f32` needs an array of `f32`, or a list of
-/// scalars. Dicts and lists may not lack items; a map takes any keys.
+/// This is the reverse of the table at [`IntoTree`]. A scalar is read as any number type that it fits without loss
+/// (see [`Array::item`](crate::Array::item)). Arrays are strict: a vector of `f32` needs an array of `f32`, or a list
+/// of scalars. Dicts and lists must be complete, and a map takes any keys.
 ///
-/// With the feature `derive`, structs and enums get it by `#[derive(FromTree)]`.
+/// With the feature `derive`, structs and enums implement it by `#[derive(FromTree)]`.
 ///
 /// ```
 /// use teleport_wire::{tree, FromTree};
@@ -70,23 +69,42 @@ pub trait IntoTree: Sized {
     note = "received are numbers, strings, arrays, vectors, maps, tuples, `()`, and what derives or implements `FromTree`"
 )]
 pub trait FromTree: Sized {
-    /// The value that the tree holds.
+    /// Converts a tree into the value.
     ///
     /// # Errors
-    /// Whatever does not fit, with the path to it.
+    /// Returns an error with the path to what does not fit.
     fn from_tree(tree: Tree) -> Result<Self, TreeError>;
 
-    /// Many values from one tree: from a list, and for numbers from an array as well.
+    /// Converts one tree into many values: a list, or for numbers an array.
     #[doc(hidden)]
     fn vec_from_tree(tree: Tree) -> Result<Vec<Self>, TreeError> {
-        from::list(tree)
+        let Tree::List(list) = tree else { return Err(TreeError::kind("a list", &tree)) };
+        let items = list.into_iter().enumerate();
+        items.map(|(index, tree)| Self::from_tree(tree).map_err(|error| error.within(index))).collect()
     }
 
-    /// The value of a dict's key that is not there, for types that have one: `Option` has `None`.
+    /// Returns the value of a missing key of a dict, for types that have one: `Option` has `None`.
     #[doc(hidden)]
     fn absent() -> Option<Self> {
         None
     }
+}
+
+/// Takes the items of a list of `COUNT` trees.
+///
+/// # Errors
+/// Returns an error if the tree is no list, or has another length.
+pub fn items<const COUNT: usize>(tree: Tree) -> Result<[Tree; COUNT], TreeError> {
+    let Tree::List(list) = tree else { return Err(TreeError::kind("a list", &tree)) };
+    list.try_into().map_err(|list: Vec<Tree>| TreeError::length(COUNT, list.len()))
+}
+
+/// Moves the value at `index` out of the items, and converts it.
+///
+/// # Errors
+/// Returns an error if the value cannot be converted.
+pub fn item<T: FromTree>(items: &mut [Tree], index: usize) -> Result<T, TreeError> {
+    T::from_tree(std::mem::take(&mut items[index])).map_err(|error| error.within(index))
 }
 
 #[cfg(test)]

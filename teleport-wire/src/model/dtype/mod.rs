@@ -1,8 +1,7 @@
 //! The types that an array's items can have.
 //!
-//! A [`DType`] is a small copyable value: it travels in a message's signature and decides how many bytes an item
-//! takes. Its names and NumPy's type strings are in [`mod@numpy`]. It never reads or converts items: that is done
-//! by [`Element`](crate::Element) and [`Array`](crate::Array).
+//! A [`DType`] says how many bytes an item takes. Its names and NumPy's type strings are in [`mod@numpy`]. Items are
+//! read by [`Element`](crate::Element) and [`Array`](crate::Array).
 
 pub(crate) mod numpy;
 
@@ -21,7 +20,7 @@ pub(crate) mod numpy;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DType {
-    /// One byte, 0 or 1. Other values are an error when read as `bool`.
+    /// One byte, 0 or 1. Reading another value as `bool` is an error.
     Bool,
     /// Signed integer of 1 byte.
     I8,
@@ -41,19 +40,19 @@ pub enum DType {
     U64,
     /// IEEE half precision, 2 bytes.
     F16,
-    /// The upper half of an `f32`, 2 bytes. NumPy knows it through the package `ml_dtypes` only.
+    /// The upper half of an `f32`, 2 bytes. NumPy needs the package `ml_dtypes` for it.
     BF16,
     /// IEEE single precision, 4 bytes.
     F32,
     /// IEEE double precision, 8 bytes.
     F64,
-    /// Two `f32`, the real part first: 8 bytes.
+    /// Two `f32`, real part first: 8 bytes.
     C64,
-    /// Two `f64`, the real part first: 16 bytes.
+    /// Two `f64`, real part first: 16 bytes.
     C128,
-    /// NumPy's `S<n>`: this many bytes, shorter contents filled up with zero bytes.
+    /// NumPy's `S<n>`: this number of bytes, padded with zero bytes.
     Bytes(u32),
-    /// NumPy's `U<n>`: this many code points of 4 bytes each, shorter contents filled up with zeros.
+    /// NumPy's `U<n>`: this number of code points of 4 bytes each, padded with zeros.
     Unicode(u32),
     /// NumPy's `datetime64`: an `i64` count of units since 1970-01-01, `i64::MIN` for "not a time".
     DateTime(TimeUnit),
@@ -62,7 +61,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// How many bytes one item takes. Zero only for `Bytes(0)` and `Unicode(0)`.
+    /// Returns the size of one item in bytes. It is zero only for `Bytes(0)` and `Unicode(0)`.
     pub const fn item_bytes(self) -> u64 {
         match self {
             DType::Bool | DType::I8 | DType::U8 => 1,
@@ -76,10 +75,10 @@ impl DType {
         }
     }
 
-    /// How many bytes an array of this type and shape takes, or `None` if no memory could hold it.
+    /// Returns the size in bytes of an array of this type and shape, or `None` if no memory could hold it.
     ///
-    /// Sizes of 0 do not hide an absurd shape: the product of all *other* sizes with the item's bytes must fit an
-    /// `isize` too, so that every product of a part of the shape is safe to compute later.
+    /// The product of all sizes other than 0 must fit an `isize` too, so that the product of any part of the shape
+    /// is safe to compute later.
     ///
     /// ```
     /// use teleport_wire::DType;
@@ -98,19 +97,19 @@ impl DType {
         Some(if item_bytes == 0 || shape.contains(&0) { 0 } else { bytes })
     }
 
-    /// Whether items are integers: `i8` to `i64` and `u8` to `u64`.
+    /// Returns true for `i8` to `i64` and `u8` to `u64`.
     pub const fn is_integer(self) -> bool {
         use DType::*;
         matches!(self, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
     }
 
-    /// Whether items are real floating point numbers: f16, bf16, f32, f64.
+    /// Returns true for the real floating point numbers: `f16`, `bf16`, `f32` and `f64`.
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
     }
 }
 
-/// The unit in which a [`DType::DateTime`] or [`DType::TimeDelta`] counts, such as seconds, or 25 seconds.
+/// The unit of a [`DType::DateTime`] or [`DType::TimeDelta`], such as seconds, or 25 seconds.
 ///
 /// ```
 /// use teleport_wire::{DType, TimeBase, TimeUnit};
@@ -120,16 +119,16 @@ impl DType {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeUnit {
-    /// Invariant: 1 to `i32::MAX`, and 1 if `base` is generic.
+    /// Invariant: between 1 and `i32::MAX`, and 1 if `base` is generic.
     multiple: u32,
     base: TimeBase,
 }
 
 impl TimeUnit {
-    /// A unit of `multiple` times `base`.
+    /// Creates a unit of `multiple` times `base`.
     ///
-    /// `None` where NumPy has no such unit: a multiple of 0 or above `i32::MAX`, or a generic base with a multiple
-    /// other than 1.
+    /// Returns `None` if NumPy has no such unit: if the multiple is 0 or above `i32::MAX`, or if the base is generic
+    /// and the multiple is not 1.
     pub const fn new(multiple: u32, base: TimeBase) -> Option<TimeUnit> {
         let generic = matches!(base, TimeBase::Generic);
         if multiple == 0 || multiple > i32::MAX as u32 || (generic && multiple != 1) {
@@ -138,28 +137,28 @@ impl TimeUnit {
         Some(TimeUnit { multiple, base })
     }
 
-    /// How many of [`base`](TimeUnit::base) one count stands for: 1 to `i32::MAX`.
+    /// Returns how many of [`base`](TimeUnit::base) make one unit: 1 to `i32::MAX`.
     pub const fn multiple(self) -> u32 {
         self.multiple
     }
 
-    /// What is counted.
+    /// Returns the base.
     pub const fn base(self) -> TimeBase {
         self.base
     }
 }
 
-/// A unit of one.
+/// Creates a unit with the multiple 1.
 impl From<TimeBase> for TimeUnit {
     fn from(base: TimeBase) -> TimeUnit {
         TimeUnit { multiple: 1, base }
     }
 }
 
-/// What a [`TimeUnit`] counts.
+/// The unit that a [`TimeUnit`] is a multiple of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimeBase {
-    /// No unit given; NumPy writes it as `<M8`.
+    /// No unit. NumPy writes it as `<M8`.
     Generic,
     /// `Y`
     Year,
@@ -190,7 +189,7 @@ pub enum TimeBase {
 }
 
 impl TimeBase {
-    /// Every base, from the generic one through the longest to the shortest.
+    /// All bases: the generic one, then the others from the longest to the shortest.
     pub const ALL: [TimeBase; 14] = [
         TimeBase::Generic,
         TimeBase::Year,

@@ -1,13 +1,13 @@
-//! Names of dtypes: NumPy's type strings both ways, and readable names such as `float32`.
+//! Names of dtypes: NumPy's type strings, and readable names such as `float32`.
 //!
-//! `numpy` and `Display` write, `FromStr` reads either. Big-endian strings are refused, never swapped.
+//! `numpy` and `Display` write them, and `FromStr` reads both. Big-endian types are refused.
 
 use crate::model::dtype::{DType, TimeBase, TimeUnit};
 use std::fmt;
 use std::str::FromStr;
 
-/// Types that are a name and nothing else: the type, its NumPy string, its readable name.
-const SIMPLE: [(DType, &str, &str); 15] = [
+/// The types without parameters: the type, its NumPy string, its readable name.
+pub(crate) const PLAIN: [(DType, &str, &str); 15] = [
     (DType::Bool, "|b1", "bool"),
     (DType::I8, "|i1", "int8"),
     (DType::I16, "<i2", "int16"),
@@ -26,26 +26,27 @@ const SIMPLE: [(DType, &str, &str); 15] = [
 ];
 
 impl DType {
-    /// NumPy's type string: `<f4`, `|b1`, `|S5`, `<U3`, `<M8[25s]`.
+    /// Returns NumPy's type string: `<f4`, `|b1`, `|S5`, `<U3`, `<M8[25s]`.
     ///
-    /// `bf16` has none in NumPy itself and gives `bfloat16`, which `numpy.dtype` knows after `import ml_dtypes`.
+    /// For `bf16` it is `bfloat16`, which `numpy.dtype` accepts after `import ml_dtypes`.
     pub fn numpy(self) -> String {
         match self {
             DType::Bytes(bytes) => format!("|S{bytes}"),
             DType::Unicode(chars) => format!("<U{chars}"),
             DType::DateTime(unit) => format!("<M8{unit}"),
             DType::TimeDelta(unit) => format!("<m8{unit}"),
-            _ => self.simple().1.to_string(),
+            _ => self.plain().1.to_string(),
         }
     }
 
-    fn simple(self) -> &'static (DType, &'static str, &'static str) {
-        let found = SIMPLE.iter().find(|(dtype, ..)| *dtype == self);
+    fn plain(self) -> &'static (DType, &'static str, &'static str) {
+        let found = PLAIN.iter().find(|(dtype, ..)| *dtype == self);
         found.expect("every dtype without a parameter is in the table, as a test checks")
     }
 }
 
-/// A readable name, as NumPy's `dtype.name`: `float32`, `datetime64[ns]`; fixed-width strings are `S5` and `U3`.
+/// Writes a readable name, as NumPy's `dtype.name` does: `float32`, `datetime64[ns]`. Fixed-width strings are `S5`
+/// and `U3`.
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,12 +54,12 @@ impl fmt::Display for DType {
             DType::Unicode(chars) => write!(f, "U{chars}"),
             DType::DateTime(unit) => write!(f, "datetime64{unit}"),
             DType::TimeDelta(unit) => write!(f, "timedelta64{unit}"),
-            _ => f.write_str(self.simple().2),
+            _ => f.write_str(self.plain().2),
         }
     }
 }
 
-/// Reads NumPy's type strings, with or without the sign of byte order, and readable names.
+/// Reads NumPy's type strings, with or without their byte order sign, and readable names.
 impl FromStr for DType {
     type Err = ParseDTypeError;
 
@@ -75,8 +76,8 @@ impl FromStr for DType {
 }
 
 fn parse_name(name: &str) -> Option<DType> {
-    let simple = SIMPLE.iter().find(|(_, numpy, readable)| *readable == name || numpy[1..] == *name);
-    if let Some((dtype, ..)) = simple {
+    let plain = PLAIN.iter().find(|(_, numpy, readable)| *readable == name || numpy[1..] == *name);
+    if let Some((dtype, ..)) = plain {
         return Some(*dtype);
     }
     if let Some(bytes) = name.strip_prefix('S') {
@@ -92,7 +93,7 @@ fn parse_name(name: &str) -> Option<DType> {
     parse_unit(unit).map(DType::TimeDelta)
 }
 
-/// Digits only: `u32::from_str` would take a sign as well.
+/// Reads digits only. `u32::from_str` accepts a sign as well.
 fn parse_count(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
@@ -110,7 +111,7 @@ fn parse_unit(text: &str) -> Option<TimeUnit> {
 }
 
 impl TimeBase {
-    /// NumPy's symbol: `Y`, `M`, `W`, `D`, `h`, `m`, `s`, `ms` … `as`, or `generic`.
+    /// Returns NumPy's symbol: `Y`, `M`, `W`, `D`, `h`, `m`, `s`, `ms` … `as`, or `generic`.
     pub const fn symbol(self) -> &'static str {
         match self {
             TimeBase::Generic => "generic",
@@ -131,7 +132,7 @@ impl TimeBase {
     }
 }
 
-/// In brackets, as in a type string: `[s]`, `[25s]`, and nothing for the generic unit.
+/// Writes the unit as in a type string: `[s]` or `[25s]`. The generic unit is empty.
 impl fmt::Display for TimeUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.multiple(), self.base()) {
@@ -142,16 +143,16 @@ impl fmt::Display for TimeUnit {
     }
 }
 
-/// Why a text is no [`DType`].
+/// A text that is not the name of a [`DType`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseDTypeError {
-    /// No such type.
+    /// No dtype has this name.
     #[error(
         "no dtype is called {text:?}; expected one like \"<f4\", \"|u1\", \"|S5\", \"<M8[ns]\" or \"float32\""
     )]
     Unknown {
-        /// What was to be read.
+        /// The text.
         text: String,
     },
     /// The items are big-endian.
@@ -159,7 +160,7 @@ pub enum ParseDTypeError {
         "dtype {text:?} is big-endian; convert the array first, in NumPy by `a.astype(a.dtype.newbyteorder('<'))`"
     )]
     BigEndian {
-        /// What was to be read.
+        /// The text.
         text: String,
     },
 }
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn names_convert_both_ways() {
-        for (dtype, numpy, name) in SIMPLE {
+        for (dtype, numpy, name) in PLAIN {
             check(dtype, numpy, name);
         }
         check(DType::Bytes(5), "|S5", "S5");

@@ -1,13 +1,14 @@
 //! Trees as text, much like JSON.
 
-use crate::model::{array::display::Inline, tree::Tree};
 use std::fmt::{self, Write};
+
+use crate::model::{array::display::Inline, tree::Tree};
 
 /// Longer bytes are shown by their length.
 const MAX_INLINE_BYTES: usize = 32;
 
-/// On one line, much like JSON: `{"result": 2, "image": uint8[64, 64, 3]}`. Arrays of few items show them, separated
-/// by spaces: `[1 2 3]`.
+/// Writes one line, much like JSON: `{"result": 2, "image": uint8[64, 64, 3]}`. Arrays of few items show them,
+/// separated by spaces: `[1 2 3]`.
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,24 +39,10 @@ impl fmt::Display for Tree {
     }
 }
 
-/// As it displays.
+/// Writes the same as `Display`.
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl Tree {
-    /// What it is, within a sentence: `an array uint8[64, 64, 3]`.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Tree::Null => "null".to_string(),
-            Tree::Array(array) => format!("an array {}{:?}", array.dtype(), array.shape()),
-            Tree::String(text) => format!("a string of {} bytes", text.len()),
-            Tree::Bytes(bytes) => format!("{} bytes", bytes.len()),
-            Tree::List(list) => format!("a list of {} items", list.len()),
-            Tree::Dict(dict) => format!("a dict of {} entries", dict.len()),
-        }
     }
 }
 

@@ -1,14 +1,15 @@
-//! What can be wrong with a tree, for whoever reads, joins or stacks one.
+//! The errors of reading, joining and stacking trees.
 //!
-//! Errors are made where something does not fit and pass outwards, each level adding its step to the path.
+//! An error is made where something does not fit. On its way outwards, each level adds its step to the path.
 
-use crate::model::tree::key::{Key, Step};
-use crate::model::{array::error::ArrayError, dtype::DType, tree::Tree};
 use std::fmt;
 
-/// Why a tree is not what was asked of it.
+use crate::model::tree::key::{Key, Step};
+use crate::model::{array::error::ArrayError, dtype::DType};
+
+/// A tree that does not fit what was requested of it.
 ///
-/// Every variant has the path from the tree that was asked to the part that does not fit.
+/// The `path` leads from the tree that was read to the part that does not fit.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
@@ -17,9 +18,9 @@ pub enum TreeError {
     Missing {
         /// Where the dict is.
         path: TreePath,
-        /// The key asked for.
+        /// The requested key.
         key: Key,
-        /// The keys that are there.
+        /// The keys of the dict.
         present: Vec<Key>,
     },
     /// A list is too short.
@@ -27,9 +28,9 @@ pub enum TreeError {
     NoIndex {
         /// Where the list is.
         path: TreePath,
-        /// The index asked for.
+        /// The requested index.
         index: usize,
-        /// How many items the list has.
+        /// The length of the list.
         len: usize,
     },
     /// A tree of another kind was expected.
@@ -37,12 +38,12 @@ pub enum TreeError {
     Kind {
         /// Where it is.
         path: TreePath,
-        /// What was expected: `a list`, `a dict`, `a string`, …
+        /// The expected kind: `a list`, `a dict`, `a string`, …
         expected: &'static str,
-        /// What was found, arrays with dtype and shape.
+        /// A description of the tree. For an array it has dtype and shape.
         found: String,
     },
-    /// A string is none of the names that an enum has.
+    /// A string is not the name of a variant of the enum.
     #[error("{path}there is no {found:?}; expected one of {}", Names(.known))]
     Variant {
         /// Where the string is.
@@ -52,35 +53,35 @@ pub enum TreeError {
         /// The names of the enum's variants.
         known: &'static [&'static str],
     },
-    /// A list has another length than the tuple or array it is read as, or than the list beside it.
+    /// A list has another length than the tuple or array that it is read as, or than the list that it is joined with.
     #[error("{path}expected a list of {expected} items, found {found}")]
     Length {
         /// Where the list is.
         path: TreePath,
-        /// The length expected.
+        /// The expected length.
         expected: usize,
-        /// The length found.
+        /// The length of the list.
         found: usize,
     },
-    /// An array cannot be read as asked.
+    /// An array cannot be read as requested.
     #[error("{path}{source}")]
     Array {
         /// Where the array is.
         path: TreePath,
-        /// What is wrong with it.
+        /// The reason.
         source: ArrayError,
     },
-    /// Two trees that should have the same structure have not.
+    /// Two trees that should have the same structure differ.
     #[error("{path}the trees differ: {left} and {right}")]
     Mismatch {
         /// Where they differ.
         path: TreePath,
-        /// What the first has there.
+        /// A description of the first tree's part.
         left: String,
-        /// What the other has there.
+        /// A description of the other tree's part.
         right: String,
     },
-    /// Arrays that are to be stacked differ.
+    /// Arrays to be stacked differ in dtype or shape.
     #[error(
         "{path}cannot stack {found_dtype}{found_shape:?} on {dtype}{shape:?}: arrays are stacked with the same dtype and \
         shape only"
@@ -97,27 +98,27 @@ pub enum TreeError {
         /// The shape in another tree.
         found_shape: Box<[usize]>,
     },
-    /// Strings and bytes cannot be stacked, nor cut into rows.
+    /// Strings and bytes can be neither stacked nor cut into rows.
     #[error(
-        "{path}{found} cannot be stacked or cut into rows: send strings as arrays of fixed width, and bytes as arrays of \
-        u8; or let the method take its calls one by one, in a list (`Method::listed`)"
+        "{path}{found} cannot be stacked or cut into rows: send strings as arrays of fixed width, and bytes as \
+        arrays of u8; or let the method take its calls one by one, in a list (`Method::listed`)"
     )]
     NoRows {
         /// Where it is.
         path: TreePath,
-        /// What it is.
+        /// A description of the string or bytes.
         found: String,
     },
-    /// A number has no axis along which it could be cut into rows.
+    /// A scalar has no axis along which to cut it into rows.
     #[error(
         "{path}expected an array whose first axis has size {expected}, found a scalar {dtype}, which has no axis"
     )]
     Scalar {
         /// Where it is.
         path: TreePath,
-        /// How many rows were expected.
+        /// The expected number of rows.
         expected: usize,
-        /// Its type.
+        /// The type of the scalar.
         dtype: DType,
     },
     /// An array has another number of rows than expected.
@@ -125,28 +126,28 @@ pub enum TreeError {
     Rows {
         /// Where the array is.
         path: TreePath,
-        /// How many rows were expected.
+        /// The expected number of rows.
         expected: usize,
         /// The shape of the array.
         shape: Box<[usize]>,
     },
-    /// There is nothing from which the number of rows could be known.
+    /// The number of rows is unknown: there are no trees or no arrays.
     #[error("no trees to stack, or no arrays to cut into rows")]
     Empty,
-    /// A leaf is missing or left over when a tree is put together again.
+    /// A tree was to be made of too few or too many leaves.
     #[error("the structure has {expected} leaves, but {found} were given")]
     Leaves {
-        /// How many leaves the structure has.
+        /// The number of leaves of the structure.
         expected: usize,
-        /// How many were given.
+        /// The number of leaves given.
         found: usize,
     },
 }
 
 impl TreeError {
-    /// The same error, seen from one level further out: `step` is put before its path.
+    /// Puts `step` before the path of the error.
     ///
-    /// For implementors of [`FromTree`](crate::FromTree) that convert the parts of a tree themselves.
+    /// For implementations of [`FromTree`](crate::FromTree) that convert the parts of a tree themselves.
     pub fn within<'a>(mut self, step: impl Into<Step<'a>>) -> TreeError {
         use TreeError::*;
         match &mut self {
@@ -166,51 +167,42 @@ impl TreeError {
         self
     }
 
-    /// The error of a tree of another kind, for implementors of [`FromTree`](crate::FromTree).
-    ///
-    /// `expected` reads as in a sentence: `"a dict"`.
-    pub fn kind(expected: &'static str, found: &Tree) -> TreeError {
-        TreeError::Kind { path: TreePath::default(), expected, found: found.describe() }
-    }
-
-    /// The error of a string that names no variant of an enum, for implementors of [`FromTree`](crate::FromTree).
+    /// Returns the error for a string that names no variant of an enum, for implementations of
+    /// [`FromTree`](crate::FromTree).
     pub fn variant(found: &str, known: &'static [&'static str]) -> TreeError {
         let mut chars = found.chars();
         let mut found: String = chars.by_ref().take(MAX_VARIANT_CHARS).collect();
         if chars.next().is_some() {
             found.push('…');
         }
-        TreeError::Variant { path: TreePath::default(), found, known }
+        TreeError::Variant { path: TreePath::ROOT, found, known }
     }
 
-    /// Why `tree` has no subtree at `step`.
-    pub(crate) fn no_step(tree: &Tree, step: Step<'_>) -> TreeError {
-        let path = TreePath::default();
-        match (tree, step) {
-            (Tree::Dict(dict), Step::Key(key)) => {
-                TreeError::Missing { path, key: key.into(), present: dict.keys().cloned().collect() }
-            }
-            (Tree::List(list), Step::Index(index)) => TreeError::NoIndex { path, index, len: list.len() },
-            (_, Step::Key(_)) => TreeError::kind("a dict", tree),
-            (_, Step::Index(_)) => TreeError::kind("a list", tree),
-        }
+    pub(crate) fn missing<'a>(key: &str, present: impl Iterator<Item = &'a Key>) -> TreeError {
+        TreeError::Missing { path: TreePath::ROOT, key: key.into(), present: present.cloned().collect() }
+    }
+
+    pub(crate) fn length(expected: usize, found: usize) -> TreeError {
+        TreeError::Length { path: TreePath::ROOT, expected, found }
     }
 }
 
 impl From<ArrayError> for TreeError {
     fn from(source: ArrayError) -> TreeError {
-        TreeError::Array { path: TreePath::default(), source }
+        TreeError::Array { path: TreePath::ROOT, source }
     }
 }
 
-/// Where in a tree something is: `obs.images[3]`; keys that would be misread are quoted: `obs["a.b"]`.
+/// A place in a tree: `obs.images[3]`. Keys with special characters are quoted: `obs["a.b"]`.
 ///
-/// Displays as text that introduces an error: empty at the root, else `at obs.images[3]: `.
+/// Displays as the introduction of an error: empty at the root, otherwise `at obs.images[3]: `.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TreePath(String);
 
 impl TreePath {
-    /// The path as text, such as `obs.images[3]`; empty for the tree itself.
+    pub(crate) const ROOT: TreePath = TreePath(String::new());
+
+    /// Returns the path as text, such as `obs.images[3]`. It is empty for the tree itself.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -245,13 +237,13 @@ impl fmt::Debug for TreePath {
     }
 }
 
-/// Some names of a dict, enough to see a misspelling.
+/// Writes some of the names, enough to notice a misspelling.
 struct Names<'a, T>(&'a [T]);
 
-/// A dict may have thousands of keys; a message with ten is still read.
+/// A dict may have thousands of keys. A text with ten is still readable.
 const MAX_NAMES: usize = 10;
 
-/// A peer may send any string where a name is expected; so much of it shows what it is.
+/// A peer may send a string of any length instead of a name. Its start is enough to recognize it.
 const MAX_VARIANT_CHARS: usize = 64;
 
 impl<T: fmt::Debug> fmt::Display for Names<'_, T> {

@@ -6,8 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A name in a [`Dict`](crate::Dict): a string that is cheap to clone, so that dicts decoded from the same signature
-/// share their keys.
+use crate::model::text::impl_str;
+
+/// A name in a [`Dict`](crate::Dict). It is cheap to clone: dicts decoded from the same signature share their keys.
 ///
 /// ```
 /// use teleport_wire::Key;
@@ -26,12 +27,12 @@ enum Repr {
 }
 
 impl Key {
-    /// A key that lies in the program; allocates nothing.
+    /// Creates a key from a string in the program, without an allocation.
     pub const fn from_static(key: &'static str) -> Key {
         Key(Repr::Static(key))
     }
 
-    /// The key as a string slice.
+    /// Returns the key as a string slice.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Static(key) => key,
@@ -40,19 +41,7 @@ impl Key {
     }
 }
 
-impl Deref for Key {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl AsRef<str> for Key {
-    fn as_ref(&self) -> &str {
-        self
-    }
-}
+impl_str! { Key }
 
 impl Borrow<str> for Key {
     fn borrow(&self) -> &str {
@@ -68,19 +57,7 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-impl PartialEq<str> for Key {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
-}
-
-impl PartialEq<&str> for Key {
-    fn eq(&self, other: &&str) -> bool {
-        self.as_str() == *other
-    }
-}
-
-/// By bytes, as in a signature.
+/// Compares the bytes, as in a signature.
 impl Ord for Key {
     fn cmp(&self, other: &Key) -> std::cmp::Ordering {
         self.as_str().cmp(other.as_str())
@@ -93,22 +70,10 @@ impl PartialOrd for Key {
     }
 }
 
-/// As a `str` hashes, which `Borrow` asks for.
+/// Hashes as a `str` does, which `Borrow` requires.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self)
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -142,10 +107,10 @@ impl From<&Key> for Key {
     }
 }
 
-/// One step into a tree: a key of a dict, or an index of a list. Made from strings and `usize`.
+/// One step into a tree: a key of a dict, or an index of a list. Converts from strings and `usize`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step<'a> {
-    /// The key of a dict, taken as it is.
+    /// The key of a dict, without any syntax in it.
     Key(&'a str),
     /// The index of a list, from 0.
     Index(usize),

@@ -1,20 +1,23 @@
 //! Trees: what a call takes and gives.
 //!
-//! A [`Tree`] is built by [`tree!`](crate::tree!) or [`IntoTree`](crate::IntoTree), taken apart by `field` and
-//! `take`, and worked on as a whole by the operations in `ops`. Leaves share their memory: cloning a tree copies
-//! no array. Functions here recurse as deep as the tree, which the decoder bounds for what a peer sends.
+//! A [`Tree`] is built by [`tree!`](crate::tree!) or [`IntoTree`], taken apart by `field` and `take`, and processed
+//! as a whole by the operations in `ops`. Leaves share their memory: cloning a tree copies no array. Functions here
+//! recurse as deep as the tree. The decoder bounds the depth of what a peer sends.
 
-pub(crate) mod dict;
 mod display;
 pub(crate) mod error;
 pub(crate) mod key;
 pub(crate) mod ops;
 
-use crate::model::tree::error::TreeError;
-use crate::model::tree::key::Step;
-use crate::model::{array::Array, buffer::Buffer, convert::FromTree, text::Text, tree::dict::Dict};
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 
-/// Nothing, an array, a string, bytes, or a list or dict of trees.
+use crate::model::convert::{FromTree, IntoTree};
+use crate::model::tree::error::{TreeError, TreePath};
+use crate::model::tree::key::{Key, Step};
+use crate::model::{array::Array, buffer::Buffer, quick_hash::QuickHash, text::Text};
+
+/// Null, an array, a string, bytes, or a list or dict of trees.
 ///
 /// ```
 /// use teleport_wire::{tree, Array, Tree};
@@ -32,7 +35,7 @@ pub enum Tree {
     /// Nothing: Python's `None`, Rust's `()` and `Option::None`.
     #[default]
     Null,
-    /// An array; a number is an array of rank 0.
+    /// An array. A number is an array of rank 0.
     Array(Array),
     /// UTF-8 text.
     String(Text),
@@ -45,12 +48,12 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// Whether this is [`Tree::Null`].
+    /// Returns true for [`Tree::Null`].
     pub fn is_null(&self) -> bool {
         matches!(self, Tree::Null)
     }
 
-    /// The array, if this is one.
+    /// Returns the array, if this is one.
     pub fn as_array(&self) -> Option<&Array> {
         match self {
             Tree::Array(array) => Some(array),
@@ -58,7 +61,7 @@ impl Tree {
         }
     }
 
-    /// The string, if this is one.
+    /// Returns the string, if this is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Tree::String(text) => Some(text),
@@ -66,7 +69,7 @@ impl Tree {
         }
     }
 
-    /// The bytes, if this is [`Tree::Bytes`].
+    /// Returns the bytes, if this is [`Tree::Bytes`].
     pub fn as_bytes(&self) -> Option<&Buffer> {
         match self {
             Tree::Bytes(bytes) => Some(bytes),
@@ -74,7 +77,7 @@ impl Tree {
         }
     }
 
-    /// The list, if this is one.
+    /// Returns the list, if this is one.
     pub fn as_list(&self) -> Option<&[Tree]> {
         match self {
             Tree::List(list) => Some(list),
@@ -82,7 +85,7 @@ impl Tree {
         }
     }
 
-    /// The dict, if this is one.
+    /// Returns the dict, if this is one.
     pub fn as_dict(&self) -> Option<&Dict> {
         match self {
             Tree::Dict(dict) => Some(dict),
@@ -90,7 +93,7 @@ impl Tree {
         }
     }
 
-    /// The subtree at a key of a dict or an index of a list, if there is one.
+    /// Returns the subtree at a key of a dict or an index of a list, if there is one.
     pub fn get<'a>(&self, step: impl Into<Step<'a>>) -> Option<&Tree> {
         match (self, step.into()) {
             (Tree::Dict(dict), Step::Key(key)) => dict.get(key),
@@ -99,7 +102,7 @@ impl Tree {
         }
     }
 
-    /// The subtree at a key of a dict or an index of a list, for changing it.
+    /// Returns the subtree at a key of a dict or an index of a list for writing, if there is one.
     pub fn get_mut<'a>(&mut self, step: impl Into<Step<'a>>) -> Option<&mut Tree> {
         match (self, step.into()) {
             (Tree::Dict(dict), Step::Key(key)) => dict.get_mut(key),
@@ -108,33 +111,34 @@ impl Tree {
         }
     }
 
-    /// The subtree at a key of a dict or an index of a list.
+    /// Returns the subtree at a key of a dict or an index of a list.
     ///
-    /// A key is taken as it is: a dot in it has no meaning. Deeper subtrees are reached step by step.
+    /// A dot in a key has no meaning. Deeper subtrees are reached step by step.
     ///
     /// # Errors
-    /// [`TreeError::Missing`] if there is none, [`TreeError::Kind`] if this is not a dict, or not a list.
+    /// Returns [`TreeError::Missing`] or [`TreeError::NoIndex`] if there is none, and [`TreeError::Kind`] if this is
+    /// not a dict, or not a list.
     pub fn at<'a>(&self, step: impl Into<Step<'a>>) -> Result<&Tree, TreeError> {
         let step = step.into();
-        self.get(step).ok_or_else(|| TreeError::no_step(self, step))
+        self.get(step).ok_or_else(|| no_step(self, step))
     }
 
-    /// The value at a key of a dict or an index of a list, converted. Arrays share their memory with the tree.
+    /// Converts the subtree at a key of a dict or an index of a list. Arrays share their memory with the tree.
     ///
     /// # Errors
-    /// As [`at`](Tree::at), and those of the conversion, with the path to what does not fit.
+    /// As [`at`](Tree::at), or the error of the conversion.
     pub fn field<'a, T: FromTree>(&self, step: impl Into<Step<'a>>) -> Result<T, TreeError> {
         let step = step.into();
         T::from_tree(self.at(step)?.clone()).map_err(|error| error.within(step))
     }
 
-    /// Moves the value at a key of a dict or an index of a list out of the tree, and converts it.
+    /// Moves the subtree at a key of a dict or an index of a list out of the tree, and converts it.
     ///
-    /// An array so taken has one owner if the tree was its only one, and can be written in place. A dict loses the
-    /// key; in a list a null is left, so that the others keep their index.
+    /// If the tree was the only owner of an array, the result is, and can write it in place. A dict loses the key. In
+    /// a list a null is left, so that the other items keep their index.
     ///
     /// # Errors
-    /// As [`field`](Tree::field). A value that does not convert is lost.
+    /// As [`field`](Tree::field). A subtree that cannot be converted is lost.
     pub fn take<'a, T: FromTree>(&mut self, step: impl Into<Step<'a>>) -> Result<T, TreeError> {
         let step = step.into();
         let taken = match (&mut *self, step) {
@@ -142,11 +146,11 @@ impl Tree {
             (Tree::List(list), Step::Index(index)) => list.get_mut(index).map(std::mem::take),
             _ => None,
         };
-        let taken = taken.ok_or_else(|| TreeError::no_step(self, step))?;
+        let taken = taken.ok_or_else(|| no_step(self, step))?;
         T::from_tree(taken).map_err(|error| error.within(step))
     }
 
-    /// The arrays, strings and bytes in it, depth first, in the order of lists and dicts.
+    /// Iterates over the arrays, strings and bytes, depth first, in the order of lists and dicts.
     pub fn leaves(&self) -> impl Iterator<Item = &Tree> {
         let mut rest = vec![self];
         std::iter::from_fn(move || {
@@ -161,48 +165,186 @@ impl Tree {
         })
     }
 
-    /// How many bytes its arrays, strings and bytes take together, memory that they share counted each time.
+    /// Returns the total size of arrays, strings and bytes. Memory that they share counts each time.
     pub fn payload_bytes(&self) -> u64 {
-        self.leaves().map(Tree::leaf_bytes).fold(0, u64::saturating_add)
-    }
-
-    fn leaf_bytes(&self) -> u64 {
-        match self {
+        let bytes = |leaf: &Tree| match leaf {
             Tree::Array(array) => array.bytes() as u64,
             Tree::String(text) => text.len() as u64,
             Tree::Bytes(bytes) => bytes.len() as u64,
             Tree::Null | Tree::List(_) | Tree::Dict(_) => 0,
+        };
+        self.leaves().map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Describes the tree within a sentence: `an array uint8[64, 64, 3]`.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Tree::Null => "null".to_string(),
+            Tree::Array(array) => format!("an array {}{:?}", array.dtype(), array.shape()),
+            Tree::String(text) => format!("a string of {} bytes", text.len()),
+            Tree::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Tree::List(list) => format!("a list of {} items", list.len()),
+            Tree::Dict(dict) => format!("a dict of {} entries", dict.len()),
         }
     }
 }
 
-impl From<Array> for Tree {
-    fn from(array: Array) -> Tree {
-        Tree::Array(array)
+impl TreeError {
+    /// Returns the error for a tree of another kind, for implementations of [`FromTree`].
+    ///
+    /// `expected` completes a sentence: `"a dict"`.
+    pub fn kind(expected: &'static str, found: &Tree) -> TreeError {
+        TreeError::Kind { path: TreePath::ROOT, expected, found: found.describe() }
     }
 }
 
-impl From<Text> for Tree {
-    fn from(text: Text) -> Tree {
-        Tree::String(text)
+/// Returns the error for a tree that has no subtree at `step`.
+fn no_step(tree: &Tree, step: Step<'_>) -> TreeError {
+    match (tree, step) {
+        (Tree::Dict(dict), Step::Key(key)) => TreeError::missing(key, dict.keys()),
+        (Tree::List(list), Step::Index(index)) => {
+            TreeError::NoIndex { path: TreePath::ROOT, index, len: list.len() }
+        }
+        (_, Step::Key(_)) => TreeError::kind("a dict", tree),
+        (_, Step::Index(_)) => TreeError::kind("a list", tree),
     }
 }
 
-impl From<Buffer> for Tree {
-    fn from(bytes: Buffer) -> Tree {
-        Tree::Bytes(bytes)
+/// Trees by name, in the order of insertion.
+///
+/// Two dicts are equal if they have equal trees under the same names, in any order.
+///
+/// ```
+/// use teleport_wire::{Dict, Tree, tree};
+///
+/// let mut dict = Dict::new();
+/// dict.insert("b", tree!(1));
+/// dict.insert("a", "text");
+/// assert_eq!(Tree::from(dict).to_string(), r#"{"b": 1, "a": "text"}"#);
+/// ```
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Dict(IndexMap<Key, Tree, QuickHash>);
+
+impl Dict {
+    /// Creates an empty dict, without an allocation.
+    pub fn new() -> Dict {
+        Dict::default()
+    }
+
+    /// Creates an empty dict with room for a number of entries.
+    pub fn with_capacity(entries: usize) -> Dict {
+        Dict(IndexMap::with_capacity_and_hasher(entries, QuickHash::default()))
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Inserts a tree, and returns the one that it replaces. A new name comes last; an old one keeps its position.
+    pub fn insert(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> Option<Tree> {
+        self.0.insert(key.into(), tree.into_tree())
+    }
+
+    /// Inserts a tree if its name is new. Otherwise changes nothing and returns false.
+    pub fn insert_new(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> bool {
+        match self.0.entry(key.into()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(tree.into_tree());
+                true
+            }
+        }
+    }
+
+    /// Returns true if there is an entry of this name.
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Returns the tree of this name.
+    pub fn get(&self, key: &str) -> Option<&Tree> {
+        self.0.get(key)
+    }
+
+    /// Returns the tree of this name for writing.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Tree> {
+        self.0.get_mut(key)
+    }
+
+    /// Returns the entry at a position in the order.
+    pub fn get_index(&self, index: usize) -> Option<(&Key, &Tree)> {
+        self.0.get_index(index)
+    }
+
+    /// Removes the tree of this name. The others keep their order, which takes time linear in their number.
+    pub fn remove(&mut self, key: &str) -> Option<Tree> {
+        self.0.shift_remove(key)
+    }
+
+    /// Iterates over the entries in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Tree)> + ExactSizeIterator {
+        self.0.iter()
+    }
+
+    /// Iterates over the entries in order, with trees for writing.
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&Key, &mut Tree)> + ExactSizeIterator {
+        self.0.iter_mut()
+    }
+
+    /// Iterates over the names in order.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> + ExactSizeIterator {
+        self.0.keys()
     }
 }
 
-impl From<Vec<Tree>> for Tree {
-    fn from(list: Vec<Tree>) -> Tree {
-        Tree::List(list)
+impl<K: Into<Key>, T: IntoTree> FromIterator<(K, T)> for Dict {
+    fn from_iter<I: IntoIterator<Item = (K, T)>>(entries: I) -> Dict {
+        Dict(entries.into_iter().map(|(key, tree)| (key.into(), tree.into_tree())).collect())
     }
 }
 
-impl From<Dict> for Tree {
-    fn from(dict: Dict) -> Tree {
-        Tree::Dict(dict)
+impl<K: Into<Key>, T: IntoTree> Extend<(K, T)> for Dict {
+    fn extend<I: IntoIterator<Item = (K, T)>>(&mut self, entries: I) {
+        self.0.extend(entries.into_iter().map(|(key, tree)| (key.into(), tree.into_tree())));
+    }
+}
+
+impl IntoIterator for Dict {
+    type Item = (Key, Tree);
+    type IntoIter = Entries;
+
+    fn into_iter(self) -> Entries {
+        Entries(self.0.into_iter())
+    }
+}
+
+/// An iterator over the entries of a [`Dict`], in order. It hides the type of the map.
+#[derive(Debug)]
+pub struct Entries(indexmap::map::IntoIter<Key, Tree>);
+
+impl Iterator for Entries {
+    type Item = (Key, Tree);
+
+    fn next(&mut self) -> Option<(Key, Tree)> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Entries {}
+
+impl DoubleEndedIterator for Entries {
+    fn next_back(&mut self) -> Option<(Key, Tree)> {
+        self.0.next_back()
     }
 }
 

@@ -4,9 +4,7 @@
 //! rows cut by `unstack` are views. Errors carry the path of what does not fit.
 
 use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::{
-    array::Array, buffer::Buffer, shape::Shape, tree::Tree, tree::dict::Dict, tree::key::Key,
-};
+use crate::model::{array::Array, buffer::Buffer, shape::Shape, tree::Dict, tree::Tree, tree::key::Key};
 
 impl Tree {
     /// Takes the tree apart: its arrays, strings and bytes, depth first in the order of lists and dicts, and what is

@@ -1,14 +1,11 @@
-//! Counted bytes: the memory behind arrays, strings and messages.
+//! Reference-counted bytes: the memory behind arrays, strings and messages.
 //!
-//! A [`Buffer`] is a pointer, a length, and a counted owner that keeps the memory alive: an allocation of its own, a
-//! `Vec`, a pool's block, a mapped file. Clones and slices count the same owner and share its bytes. Bytes are
+//! A [`Buffer`] is a pointer, a length and a counted owner that keeps the memory alive: an allocation, a `Vec`,
+//! a block of a pool, a mapped file. Clones and slices count the same owner and share its bytes. Bytes are
 //! written only through `&mut Buffer` while the count is one, so a shared buffer never changes.
-//!
-//! It never copies unless the name of a function says so, and holds all `unsafe` of counted memory. Lengths are
-//! bounded by what the owner has; nothing here reads bytes of a peer.
 
-use crate::model::element::Element;
-use std::alloc::Layout;
+mod memory;
+
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Bound, Deref, Range, RangeBounds};
@@ -16,7 +13,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-/// Counted bytes that are cheap to clone and to slice, and writable in place while they have one owner.
+use crate::model::element::Element;
+use memory::{Allocation, Line, Memory, Owner, Padded, Part, Small};
+
+/// Reference-counted bytes that are cheap to clone and to slice, and writable in place while they have one
+/// owner.
 ///
 /// ```
 /// use teleport_wire::Buffer;
@@ -29,96 +30,97 @@ use std::sync::atomic::{Ordering, fence};
 /// assert_eq!(*buffer, [9, 2, 3, 4]);
 /// ```
 pub struct Buffer {
-    /// Invariant: valid for reads of `len` bytes as long as `owner` lives (dangling if `len` is 0), and for writes
-    /// too if `owner` says so. No other buffer covers any of these bytes unless it holds the same `owner`.
+    /// Invariant: valid for reads of `len` bytes as long as `owner` lives (dangling if `len` is 0), and for
+    /// writes too if `owner` is writable. No other buffer covers any of these bytes unless it has the same
+    /// `owner`.
     bytes: NonNull<u8>,
     len: usize,
-    /// `None` only if `len` is 0. Never handed out, so its weak count is always zero.
+    /// `None` only if `len` is 0. It is never handed out, so its weak count is always zero.
     owner: Option<Arc<dyn Memory>>,
 }
 
 impl Buffer {
-    /// Where Teleport allocates, memory starts at a multiple of this many bytes: a cache line, and the widest vector.
-    pub const ALIGNMENT: usize = 64;
+    /// The alignment in bytes of all memory that Teleport allocates: a cache line, and the widest vector.
+    pub const ALIGNMENT: usize = memory::ALIGNMENT;
 
-    /// No bytes; allocates nothing.
+    /// Creates an empty buffer. Does not allocate.
     pub const fn empty() -> Buffer {
         Buffer { bytes: NonNull::<Line>::dangling().cast(), len: 0, owner: None }
     }
 
-    /// `len` zero bytes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
+    /// Allocates `len` zero bytes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
     ///
-    /// Large ones come from the operating system as untouched zero pages.
+    /// Large buffers come from the operating system as untouched zero pages.
     ///
     /// # Panics
-    /// If `len` exceeds `isize::MAX`; aborts if there is no memory, as `Vec` does.
+    /// Panics if `len` exceeds `isize::MAX`. Aborts if the memory cannot be allocated, as `Vec` does.
     pub fn zeroed(len: usize) -> Buffer {
         if len == 0 {
             Buffer::empty()
         } else if len <= Buffer::ALIGNMENT {
-            Buffer::from_owner_mut(Block([0; Block::BYTES])).truncated(len)
+            Buffer::from_owner_mut(Small::zeroed()).narrowed(0..len)
         } else if len <= Padded::MAX_BYTES {
-            Buffer::from_owner_mut(Padded(vec![0; len + Buffer::ALIGNMENT - 1])).truncated(len)
+            Buffer::from_owner_mut(Padded::zeroed(len)).narrowed(0..len)
         } else {
             Buffer::from_owner_mut(Allocation::zeroed(len))
         }
     }
 
-    /// A copy of `bytes`, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
+    /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
     pub fn copy_from(bytes: &[u8]) -> Buffer {
         let mut copy = Buffer::zeroed(bytes.len());
         copy.get_mut().expect("fresh memory has one owner").copy_from_slice(bytes);
         copy
     }
 
-    /// The memory of `items`, without a copy; aligned as the vector was.
+    /// Takes over the memory of `items`, without a copy. It keeps the alignment that it has.
     pub fn from_vec<T: Element>(items: Vec<T>) -> Buffer {
-        Buffer::hold::<_, true>(items, |items| {
+        Buffer::with_owner::<_, true>(items, |items| {
             let bytes = size_of_val(items.as_slice());
             NonNull::slice_from_raw_parts(NonNull::from(items.as_mut_slice()).cast::<u8>(), bytes)
         })
     }
 
-    /// The bytes of `owner`, without a copy, for reading only: [`get_mut`](Buffer::get_mut) gives `None`.
+    /// Shares the bytes of `owner` without a copy, for reading only: [`get_mut`](Buffer::get_mut) returns `None`.
     ///
-    /// `as_ref` is called once. The owner is dropped with the last buffer that shares it, on whatever thread.
+    /// Calls `as_ref` once. The owner is dropped with the last buffer that shares it, on any thread.
     pub fn from_owner<T: AsRef<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
-        Buffer::hold::<_, false>(owner, |owner| NonNull::from((*owner).as_ref()))
+        Buffer::with_owner::<_, false>(owner, |owner| NonNull::from((*owner).as_ref()))
     }
 
-    /// The bytes of `owner`, without a copy, writable while there is one owner.
+    /// Shares the bytes of `owner` without a copy, writable while there is one owner.
     ///
-    /// `as_mut` is called once. The owner is dropped with the last buffer that shares it, on whatever thread; this is
-    /// how a pool gets its memory back.
+    /// Calls `as_mut` once. The owner is dropped with the last buffer that shares it, on any thread; this is how
+    /// a pool gets its memory back.
     pub fn from_owner_mut<T: AsMut<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
-        Buffer::hold::<_, true>(owner, |owner| NonNull::from(owner.as_mut()))
+        Buffer::with_owner::<_, true>(owner, |owner| NonNull::from(owner.as_mut()))
     }
 
-    /// Moves `owner` to where it stays, and only then asks it for its bytes. `find` must derive its result from its
-    /// argument, and from a unique borrow if `WRITABLE`.
-    fn hold<T: Send + Sync + 'static, const WRITABLE: bool>(
+    /// Moves `owner` to its final address, and only then asks it for its bytes. `find` must derive its result
+    /// from its argument, and from a unique borrow if `WRITABLE`.
+    fn with_owner<T: Send + Sync + 'static, const WRITABLE: bool>(
         owner: T,
         find: impl FnOnce(&mut T) -> NonNull<[u8]>,
     ) -> Buffer {
-        let mut held = Arc::new(Held::<T, WRITABLE>(UnsafeCell::new(owner)));
-        let owner = Arc::get_mut(&mut held).expect("it was made one line above").0.get_mut();
-        let bytes = find(owner);
+        let mut owner = Arc::new(Owner::<T, WRITABLE>(UnsafeCell::new(owner)));
+        let bytes = find(Arc::get_mut(&mut owner).expect("it was made one line above").0.get_mut());
         if bytes.is_empty() {
             return Buffer::empty();
         }
-        Buffer { bytes: bytes.cast(), len: bytes.len(), owner: Some(held) }
+        Buffer { bytes: bytes.cast(), len: bytes.len(), owner: Some(owner) }
     }
 
-    /// The bytes of `range`, sharing this buffer's memory.
+    /// Returns the bytes of `range`, which share this buffer's memory.
     ///
     /// # Panics
-    /// If `range` does not lie within the buffer.
+    /// Panics if `range` does not lie within the buffer.
     pub fn slice(&self, range: impl RangeBounds<usize>) -> Buffer {
-        let range = self.checked_range(range);
-        self.clone().narrowed(range)
+        let Range { start, end } = bounds(range, self.len);
+        assert!(start <= end && end <= self.len, "range {start}..{end} of a buffer of {} bytes", self.len);
+        self.clone().narrowed(start..end)
     }
 
-    /// This buffer cut down to `range`, which must lie within it.
+    /// Cuts this buffer down to `range`, which must lie within it.
     fn narrowed(mut self, range: Range<usize>) -> Buffer {
         if range.is_empty() {
             return Buffer::empty();
@@ -129,49 +131,31 @@ impl Buffer {
         self
     }
 
-    fn truncated(self, len: usize) -> Buffer {
-        self.narrowed(0..len)
-    }
-
-    fn checked_range(&self, range: impl RangeBounds<usize>) -> Range<usize> {
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&last) => last.saturating_add(1),
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => self.len,
-        };
-        assert!(start <= end && end <= self.len, "range {start}..{end} of a buffer of {} bytes", self.len);
-        start..end
-    }
-
-    /// Whether no other buffer shares this memory.
+    /// Returns true if no other buffer shares this memory.
     pub fn is_unique(&self) -> bool {
         let Some(owner) = &self.owner else { return true };
         let unique = Arc::strong_count(owner) == 1;
         if unique {
-            // Pairs with the release decrement by which an `Arc` on another thread was dropped: its reads are over.
+            // Pairs with the release decrement by which an `Arc` on another thread was dropped: its reads are
+            // over.
             fence(Ordering::Acquire);
         }
         unique
     }
 
-    /// The bytes for writing, if there is one owner and its memory can be written.
+    /// Returns the bytes for writing, if there is one owner and its memory is writable.
     pub fn get_mut(&mut self) -> Option<&mut [u8]> {
         let writable = self.owner.as_ref().is_none_or(|owner| owner.is_writable());
         if !writable || !self.is_unique() {
             return None;
         }
-        // SAFETY: `bytes` is valid for reads and writes of `len` bytes, as the owner is writable. This buffer alone
-        // holds the owner, nobody can clone it while it is borrowed uniquely, and only holders of the owner cover
-        // any of these bytes: so the slice is the only access to them.
+        // SAFETY: `bytes` is valid for reads and writes of `len` bytes, as the owner is writable. This buffer
+        // alone holds the owner, nobody can clone it while it is borrowed uniquely, and only holders of the
+        // owner cover any of these bytes: so the slice is the only access to them.
         Some(unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len) })
     }
 
-    /// The bytes for writing; copies them first if they are shared or cannot be written.
+    /// Returns the bytes for writing. Copies them first if they are shared or read-only.
     pub fn make_mut(&mut self) -> &mut [u8] {
         if self.get_mut().is_none() {
             *self = Buffer::copy_from(self);
@@ -179,10 +163,10 @@ impl Buffer {
         self.get_mut().expect("it has one owner, or was copied")
     }
 
-    /// Cuts a buffer with one owner into buffers that each have one owner, and so can be written in place.
+    /// Splits a buffer that has one owner into buffers that each have one owner, and so are writable in place.
     ///
-    /// `ranges` are disjoint and ascending; gaps and empty ranges are allowed. Each part keeps the whole memory
-    /// alive. One allocation a part, none if there is a single range. A shared buffer comes back as the error.
+    /// The ranges must be disjoint and ascending. Gaps and empty ranges are allowed. Each part keeps the whole
+    /// memory alive. Allocates once for each part, or not at all for a single range.
     ///
     /// ```
     /// use teleport_wire::Buffer;
@@ -193,30 +177,29 @@ impl Buffer {
     /// assert_eq!(*parts[1], [7; 36]);
     /// ```
     ///
+    /// # Errors
+    /// Returns the buffer unchanged if it is shared.
+    ///
     /// # Panics
-    /// If the ranges overlap, descend or leave the buffer.
+    /// Panics if the ranges overlap, descend or leave the buffer.
     pub fn split(self, ranges: &[Range<usize>]) -> Result<Vec<Buffer>, Buffer> {
         if !self.is_unique() {
             return Err(self);
         }
-        self.check_ascending(ranges);
-        if let [range] = ranges {
-            return Ok(vec![self.narrowed(range.clone())]);
-        }
-        Ok(ranges.iter().map(|range| self.part(range.clone())).collect())
-    }
-
-    fn check_ascending(&self, ranges: &[Range<usize>]) {
         let mut end = 0;
         for range in ranges {
             let fits = end <= range.start && range.start <= range.end && range.end <= self.len;
             assert!(fits, "range {range:?} of a buffer of {} bytes, after one that ends at {end}", self.len);
             end = range.end;
         }
+        if let [range] = ranges {
+            return Ok(vec![self.narrowed(range.clone())]);
+        }
+        Ok(ranges.iter().map(|range| self.part(range.clone())).collect())
     }
 
-    /// One part of a split. `self` is not given out again, and parts do not overlap: this keeps the invariant that
-    /// no two buffers with different owners cover the same bytes.
+    /// Returns one part of a split, with an owner of its own. The caller drops `self` afterwards, and parts do
+    /// not overlap: so no two buffers with different owners cover the same bytes.
     fn part(&self, range: Range<usize>) -> Buffer {
         let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return Buffer::empty() };
         let part = Buffer { bytes: self.bytes, len: self.len, owner: Some(Arc::new(Part(whole.clone()))) };
@@ -224,14 +207,29 @@ impl Buffer {
     }
 }
 
-// SAFETY: owners are `Send + Sync`, and the pointer is used under the rules of a reference: shared through `&Buffer`,
-// unique through `&mut Buffer` after the count was seen to be one.
+/// Resolves `range` in a sequence of `len` items. The result may still leave the sequence.
+pub(crate) fn bounds(range: impl RangeBounds<usize>, len: usize) -> Range<usize> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => len,
+    };
+    start..end
+}
+
+// SAFETY: owners are `Send + Sync`, and the pointer is used under the rules of a reference: shared through
+// `&Buffer`, unique through `&mut Buffer` after the count was seen to be one.
 unsafe impl Send for Buffer {}
 // SAFETY: as above; `&Buffer` gives `&[u8]` and counts, which are atomic.
 unsafe impl Sync for Buffer {}
 
 impl Clone for Buffer {
-    /// Shares the memory; counts one more owner.
+    /// Shares the memory and counts one more owner.
     fn clone(&self) -> Buffer {
         Buffer { bytes: self.bytes, len: self.len, owner: self.owner.clone() }
     }
@@ -241,8 +239,8 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `bytes` is valid for reads of `len` bytes while `owner` lives, which this borrow ensures. Writes
-        // need `&mut` of the only buffer with this owner, so none happen during the borrow.
+        // SAFETY: `bytes` is valid for reads of `len` bytes while `owner` lives, which this borrow ensures.
+        // Writes need `&mut` of the only buffer with this owner, so none happen during the borrow.
         unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len) }
     }
 }
@@ -259,13 +257,14 @@ impl Default for Buffer {
     }
 }
 
+/// Takes over the vector's memory, without a copy.
 impl From<Vec<u8>> for Buffer {
     fn from(bytes: Vec<u8>) -> Buffer {
         Buffer::from_vec(bytes)
     }
 }
 
-/// A copy.
+/// Copies the bytes.
 impl From<&[u8]> for Buffer {
     fn from(bytes: &[u8]) -> Buffer {
         Buffer::copy_from(bytes)
@@ -281,128 +280,20 @@ impl PartialEq for Buffer {
 
 impl Eq for Buffer {}
 
-/// The length only: a buffer may hold gigabytes.
+/// Shows the length only: a buffer may hold gigabytes.
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} bytes)", self.len)
     }
 }
 
-/// What keeps memory alive.
-trait Memory: Send + Sync {
-    /// Whether the memory may be written by its only holder.
-    fn is_writable(&self) -> bool;
-}
-
-/// An owner at its final address. The cell allows writes through the pointer taken from it while the count shares it.
-struct Held<T, const WRITABLE: bool>(UnsafeCell<T>);
-
-// SAFETY: the cell is opened once, uniquely, in `Buffer::hold`; after that `&Held` gives no access to it, and the drop
-// of a `T: Send` may happen on any thread.
-unsafe impl<T: Send + Sync, const WRITABLE: bool> Sync for Held<T, WRITABLE> {}
-
-impl<T: Send + Sync, const WRITABLE: bool> Memory for Held<T, WRITABLE> {
-    fn is_writable(&self) -> bool {
-        WRITABLE
-    }
-}
-
-/// The owner of one part of a split: no other part has it.
-struct Part(Arc<dyn Memory>);
-
-impl Memory for Part {
-    fn is_writable(&self) -> bool {
-        self.0.is_writable()
-    }
-}
-
-/// What memory is aligned to.
-#[repr(align(64))]
-struct Line;
-
-const _: () = assert!(align_of::<Line>() == Buffer::ALIGNMENT);
-
-/// Memory for a few bytes, such as a scalar, that lies beside its counts: one allocation instead of two. It has room for an
-/// aligned line wherever it lies, since allocators are several times slower when they are asked to align.
-#[repr(align(16))]
-struct Block([u8; Block::BYTES]);
-
-impl Block {
-    const BYTES: usize = 2 * Buffer::ALIGNMENT - 16;
-}
-
-impl AsMut<[u8]> for Block {
-    fn as_mut(&mut self) -> &mut [u8] {
-        aligned(&mut self.0)
-    }
-}
-
-/// Memory for a small message, with room for its alignment.
-struct Padded(Vec<u8>);
-
-impl Padded {
-    const MAX_BYTES: usize = 4 << 10;
-}
-
-impl AsMut<[u8]> for Padded {
-    fn as_mut(&mut self) -> &mut [u8] {
-        aligned(&mut self.0)
-    }
-}
-
-/// The part of `bytes` that begins at the first multiple of `Buffer::ALIGNMENT`.
-fn aligned(bytes: &mut [u8]) -> &mut [u8] {
-    let skip = bytes.as_ptr().addr().wrapping_neg() % Buffer::ALIGNMENT;
-    &mut bytes[skip..]
-}
-
-/// Memory from the global allocator, aligned to `Buffer::ALIGNMENT`.
-struct Allocation {
-    /// Invariant: allocated with `layout` by the global allocator, and initialized.
-    bytes: NonNull<u8>,
-    /// Invariant: its size is not zero.
-    layout: Layout,
-}
-
-impl Allocation {
-    /// `len` must not be zero.
-    fn zeroed(len: usize) -> Allocation {
-        assert!(len > 0, "an allocation of no bytes");
-        let layout = Layout::from_size_align(len, Buffer::ALIGNMENT);
-        let Ok(layout) = layout else { panic!("a buffer of {len} bytes exceeds the address space") };
-        // SAFETY: the layout's size is not zero, as asserted.
-        let bytes = unsafe { std::alloc::alloc_zeroed(layout) };
-        let Some(bytes) = NonNull::new(bytes) else { std::alloc::handle_alloc_error(layout) };
-        Allocation { bytes, layout }
-    }
-}
-
-impl AsMut<[u8]> for Allocation {
-    fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the allocation has this size and is initialized; `self` owns it and is borrowed uniquely.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.layout.size()) }
-    }
-}
-
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout by the same allocator, and not freed before.
-        unsafe { std::alloc::dealloc(self.bytes.as_ptr(), self.layout) }
-    }
-}
-
-// SAFETY: it owns its memory alone, as a `Box<[u8]>` does.
-unsafe impl Send for Allocation {}
-// SAFETY: `&Allocation` gives no access to the memory.
-unsafe impl Sync for Allocation {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Weak;
 
-    /// An owner whose end can be seen, with its bytes inline: they would move if it did.
-    struct Watched([u8; 8], #[expect(dead_code, reason = "its count is what is watched")] Arc<()>);
+    /// An owner whose drop can be observed. Its bytes are inline: they would move if it did.
+    struct Watched([u8; 8], #[expect(dead_code, reason = "tests watch its count")] Arc<()>);
 
     impl Watched {
         fn new() -> (Watched, Weak<()>) {

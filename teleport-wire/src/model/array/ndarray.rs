@@ -1,41 +1,10 @@
-//! Arrays of the crate `ndarray`: owned ones in, views out, both without a copy.
+//! Conversion from arrays of the crate `ndarray`.
 
-use crate::model::{
-    array::Array, array::error::ArrayError, buffer::Buffer, convert::IntoTree, element::Element, tree::Tree,
-};
-use ndarray::{ArrayViewD, ArrayViewMutD, Dimension, IxDyn};
+use ndarray::Dimension;
 
-impl Array {
-    /// A view of the items for `ndarray`, without a copy.
-    ///
-    /// # Errors
-    /// As [`as_slice`](Array::as_slice).
-    ///
-    /// ```
-    /// use teleport_wire::Array;
-    ///
-    /// let array = Array::from(ndarray::array![[1.0f32, 2.0], [3.0, 4.0]]); // no copy
-    /// assert_eq!(array.view::<f32>()?.sum(), 10.0);
-    /// # Ok::<(), teleport_wire::ArrayError>(())
-    /// ```
-    pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>, ArrayError> {
-        let items = self.as_slice::<T>()?;
-        Ok(ArrayViewD::from_shape(IxDyn(self.shape()), items)
-            .expect("the shape was checked when the array was made"))
-    }
+use crate::model::{array::Array, buffer::Buffer, convert::IntoTree, element::Element, tree::Tree};
 
-    /// A view of the items for `ndarray`, for writing. Copies the memory first if it is shared or read-only.
-    ///
-    /// # Errors
-    /// As [`as_mut_slice`](Array::as_mut_slice).
-    pub fn view_mut<T: Element>(&mut self) -> Result<ArrayViewMutD<'_, T>, ArrayError> {
-        let shape = IxDyn(self.shape());
-        let items = self.as_mut_slice::<T>()?;
-        Ok(ArrayViewMutD::from_shape(shape, items).expect("the shape was checked when the array was made"))
-    }
-}
-
-/// Without a copy if the items lie in C order, else with one.
+/// Takes over the memory if the items lie in C order. Copies them otherwise.
 impl<T: Element, D: Dimension> From<ndarray::Array<T, D>> for Array {
     fn from(array: ndarray::Array<T, D>) -> Array {
         let (dtype, shape) = (T::DTYPE, array.shape().into());
