@@ -1,39 +1,39 @@
-//! Which process something lives in: a process that `fork` copied has every lock and socket of its parent, and none of its threads.
+//! Detects forked children: a child has copies of its parent's locks and sockets, but none of its threads.
 //!
-//! Whoever would wait for such a thread, take a lock that it may hold, or write to the parent's sockets asks first. Costs one
-//! load: the number of the process stands in memory that the kernel clears in a copy.
+//! Check for a fork before taking a lock (its holder may not exist in the child), before waiting for a thread, and before
+//! using a socket. A check is one load: the process id is cached in memory that the kernel clears in a child.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys;
 
-/// The process in which it was made.
+/// Remembers the process in which it was created.
 ///
 /// ```
 /// use teleport_transport::ForkGuard;
 ///
 /// let guard = ForkGuard::current();
-/// assert!(guard.is_current()); // and not in a process that is forked from this one
+/// assert!(guard.is_current()); // false in a process that is forked from this one
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForkGuard(u32);
 
 impl ForkGuard {
-    /// This process.
+    /// Returns a guard of this process.
     pub fn current() -> ForkGuard {
-        ForkGuard(process())
+        ForkGuard(current_process())
     }
 
-    /// A process that was forked from another sees what came from there so.
+    /// Returns a guard as a forked child sees its parent's.
     #[cfg(test)]
     pub(crate) fn elsewhere() -> ForkGuard {
         ForkGuard(0)
     }
 
-    /// Whether it is this process. Never blocks.
+    /// Returns true in the process that created the guard, and false in its forked children. Never blocks.
     pub fn is_current(self) -> bool {
-        self.0 == process()
+        self.0 == current_process()
     }
 }
 
@@ -43,15 +43,15 @@ impl Default for ForkGuard {
     }
 }
 
-/// What is wrong where a copy of a process uses what is not its own.
+/// Returns the error for the use of a parent's resource in a forked child.
 pub(crate) fn wrong_process() -> std::io::Error {
-    std::io::Error::other("it belongs to the process that this one was forked from")
+    std::io::Error::other("it belongs to the process from which this one was forked")
 }
 
-fn process() -> u32 {
+fn current_process() -> u32 {
     static NUMBER: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
     let Some(number) = NUMBER.get_or_init(sys::number_cleared_by_fork) else { return std::process::id() };
-    // Relaxed: nothing else is passed along with it, and all write the same.
+    // Relaxed: it publishes no other data, and all threads write the same value.
     match number.load(Ordering::Relaxed) {
         0 => {
             let own = std::process::id();

@@ -1,9 +1,9 @@
-//! What is dropped once no lock is held: buffers may stand on owners of the user's, whose destructors run any code.
+//! Dropping users' values once no lock is held: a buffer may have an owner of the user's, whose destructor runs any code.
 //!
-//! Flow: whoever takes a link's locks opens a [`DropScope`] first -> what is let go of under them goes through [`drop_later`] ->
-//! the outermost bin of the thread drops it as it closes, when the locks have been given back. Without a bin, such as in
-//! tests of the pure state, things are dropped at once. A destructor that panics is reported in the log and ends nothing.
-//! Never blocks. Bound: what one turn of reading or writing lets go of.
+//! Flow: a thread enters a [`DropScope`] before it takes a link's locks -> values that are released under the locks go
+//! through [`drop_later`] -> the outermost scope of the thread drops them as it ends, after the locks are released.
+//! Without a scope, values are dropped at once. A destructor's panic is logged and caught. Never blocks. Bound: the
+//! values that one turn of reading or writing releases.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -12,99 +12,101 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use teleport_wire::Buffer;
 
-/// Room for so many buffers is kept by a thread: the pieces of a few small messages.
-const KEPT: usize = 64;
+/// The capacity that a thread keeps: the buffers of a few small messages.
+const KEPT_CAPACITY: usize = 64;
 
-struct Local {
-    /// Bins that are open.
-    open: Cell<usize>,
+struct ThreadState {
+    /// The depth of nested scopes.
+    depth: Cell<usize>,
     buffers: RefCell<Vec<Buffer>>,
     others: RefCell<Vec<Box<dyn Any>>>,
 }
 
 thread_local! {
-    static LOCAL: Local = const {
-        Local { open: Cell::new(0), buffers: RefCell::new(Vec::new()), others: RefCell::new(Vec::new()) }
+    static STATE: ThreadState = const {
+        ThreadState { depth: Cell::new(0), buffers: RefCell::new(Vec::new()), others: RefCell::new(Vec::new()) }
     };
 }
 
-/// While it is open, nothing that this thread lets go of is dropped. Open it before a lock is taken.
+/// Defers drops of this thread until the outermost scope ends. Enter it before taking a lock.
 #[derive(Debug)]
 pub(crate) struct DropScope(());
 
 impl DropScope {
     pub(crate) fn enter() -> DropScope {
-        // Fails while the thread ends: things are dropped at once then.
-        let _ = LOCAL.try_with(|local| local.open.set(local.open.get() + 1));
+        // Fails while the thread ends: values are dropped at once then.
+        let _ = STATE.try_with(|state| state.depth.set(state.depth.get() + 1));
         DropScope(())
     }
 }
 
 impl Drop for DropScope {
     fn drop(&mut self) {
-        let is_outermost = LOCAL.try_with(|local| {
-            local.open.set(local.open.get().saturating_sub(1));
-            local.open.get() == 0
+        let is_outermost = STATE.try_with(|state| {
+            state.depth.set(state.depth.get().saturating_sub(1));
+            state.depth.get() == 0
         });
         if is_outermost == Ok(true) {
-            empty();
+            drop_deferred();
         }
     }
 }
 
-/// Drops what has come together, and what that lets go of in its turn.
-fn empty() {
-    while let Ok(mut buffers) = LOCAL.try_with(|local| mem::take(&mut *local.buffers.borrow_mut()))
+/// Drops the deferred values, and the values that those release in turn.
+fn drop_deferred() {
+    while let Ok(mut buffers) = STATE.try_with(|state| mem::take(&mut *state.buffers.borrow_mut()))
         && !buffers.is_empty()
     {
         buffers.drain(..).for_each(drop_one);
-        if buffers.capacity() <= KEPT {
-            let _ = LOCAL.try_with(|local| {
-                let mut kept = local.buffers.borrow_mut();
+        if buffers.capacity() <= KEPT_CAPACITY {
+            let _ = STATE.try_with(|state| {
+                let mut kept = state.buffers.borrow_mut();
                 if kept.capacity() == 0 {
                     *kept = buffers;
                 }
             });
         }
     }
-    while let Ok(others) = LOCAL.try_with(|local| mem::take(&mut *local.others.borrow_mut()))
+    while let Ok(others) = STATE.try_with(|state| mem::take(&mut *state.others.borrow_mut()))
         && !others.is_empty()
     {
         others.into_iter().for_each(drop_one);
     }
 }
 
-fn drop_one(waste: impl Sized) {
-    if catch_unwind(AssertUnwindSafe(|| drop(waste))).is_err() {
-        tracing::error!("the owner of an array that was sent panicked as it was dropped");
+fn drop_one(value: impl Sized) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        tracing::error!("the destructor of a sent array's owner panicked");
     }
 }
 
-/// Puts a thing aside if a bin is open, and drops it otherwise.
-fn put<T>(waste: T, put: impl FnOnce(&Local, T)) {
-    let mut waste = Some(waste);
-    let _ = LOCAL.try_with(|local| {
-        if local.open.get() > 0
-            && let Some(waste) = waste.take()
+/// Defers `value` if a scope is entered, and drops it otherwise.
+fn defer<T>(value: T, push: impl FnOnce(&ThreadState, T)) {
+    let mut value = Some(value);
+    let _ = STATE.try_with(|state| {
+        if state.depth.get() > 0
+            && let Some(value) = value.take()
         {
-            put(local, waste);
+            push(state, value);
         }
     });
-    if let Some(waste) = waste {
-        drop_one(waste);
+    if let Some(value) = value {
+        drop_one(value);
     }
 }
 
 /// Drops `buffer` once this thread holds no lock of a link.
 pub(crate) fn drop_buffer_later(buffer: Buffer) {
-    put(buffer, |local, buffer| local.buffers.borrow_mut().push(buffer));
+    defer(buffer, |state, buffer| state.buffers.borrow_mut().push(buffer));
 }
 
-/// Drops what may run code of the user's, such as the arguments of a call, once this thread holds no lock of a link. For
-/// [handlers](crate::Handler), which are told of what arrives while their link's receiving half is locked: a destructor
-/// that used the link would wait for itself. Elsewhere it is dropped at once. A panic of it is logged.
-pub fn drop_later<T: 'static>(waste: T) {
-    put(waste, |local, waste| local.others.borrow_mut().push(Box::new(waste)));
+/// Drops a value whose destructor may run the user's code, such as the arguments of a call, once this thread holds no
+/// lock of a link.
+///
+/// For [handlers](crate::Handler), which run while their link's receiving half is locked: a destructor that used the
+/// link would deadlock. Elsewhere the value is dropped at once. A panic of its destructor is caught and logged.
+pub fn drop_later<T: 'static>(value: T) {
+    defer(value, |state, value| state.others.borrow_mut().push(Box::new(value)));
 }
 
 #[cfg(test)]
@@ -113,7 +115,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Counts its end, and does more.
+    /// Counts its drop, then runs a function.
     struct Owner(Arc<AtomicUsize>, fn());
 
     impl AsRef<[u8]> for Owner {
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outermost_bin_drops_what_was_put_aside() {
+    fn the_outermost_scope_drops_deferred_values() {
         let dropped = Arc::new(AtomicUsize::new(0));
         let count = || dropped.load(Ordering::Relaxed);
         throw(&dropped, || {});
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_destructor_lets_go_of_goes_too_and_its_panic_ends_nothing() {
+    fn values_that_destructors_release_are_dropped_and_panics_are_caught() {
         let dropped = Arc::new(AtomicUsize::new(0));
         static LAST: AtomicUsize = AtomicUsize::new(0);
         struct Last;
@@ -159,14 +161,14 @@ mod tests {
                 LAST.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let bin = DropScope::enter();
+        let scope = DropScope::enter();
         throw(&dropped, || {
-            let _bin = DropScope::enter();
+            let _scope = DropScope::enter();
             drop_later(Last);
         });
         throw(&dropped, || panic!("this destructor panics"));
         throw(&dropped, || {});
-        drop(bin);
+        drop(scope);
         assert_eq!((dropped.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed)), (6, 2));
     }
 }

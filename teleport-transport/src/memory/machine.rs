@@ -1,16 +1,15 @@
-//! How much memory this process may hope for: the machine's, or less in a container.
+//! The memory that this process may use: the machine's, or the limit of its container.
 //!
-//! Flow: `/proc/meminfo` and `/proc/self/cgroup` -> the files of limits of this control group and of those
-//! around it -> the smallest. Reading is one function, so that tests bring texts of their own. Never fails:
-//! without `/proc` it answers with [`UNKNOWN_BYTES`].
+//! Flow: `/proc/meminfo` and `/proc/self/cgroup` -> the limits of this control group and its ancestors -> the smallest.
+//! Tests replace the function that reads files. Never fails: without `/proc` the result is [`UNKNOWN_BYTES`].
 
 use std::path::{Path, PathBuf};
 
-/// Assumed where the system does not tell: small, since defaults are fractions of it.
+/// Assumed if the system does not tell. Small, since defaults are fractions of it.
 const UNKNOWN_BYTES: u64 = 4 << 30;
 
-/// Bytes of memory that this process may use at most: what the machine has, or the limit of its control
-/// groups (version 1 and 2) if that is lower. Reads a few files of `/proc` and `/sys` each time.
+/// Returns the bytes of memory that this process may use: the machine's memory, or the limit of its control groups
+/// (version 1 and 2) if that is lower. Reads a few files of `/proc` and `/sys` each time.
 pub fn machine_memory_bytes() -> u64 {
     smallest_limit(|path| std::fs::read_to_string(path).ok())
 }
@@ -18,20 +17,20 @@ pub fn machine_memory_bytes() -> u64 {
 fn smallest_limit(read: impl Fn(&Path) -> Option<String>) -> u64 {
     let total = read(Path::new("/proc/meminfo")).and_then(|text| total_bytes(&text)).unwrap_or(UNKNOWN_BYTES);
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    // "max" is no number: no limit.
+    // "max" does not parse: it means no limit.
     let limits = limit_files(&groups).filter_map(|path| read(&path)?.trim().parse().ok());
     limits.filter(|&limit| limit > 0).fold(total, u64::min)
 }
 
-/// The line `MemTotal:       24560148 kB`.
+/// Parses the line `MemTotal:       24560148 kB`.
 fn total_bytes(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
 
-/// The files with the limits of each group of `/proc/self/cgroup` and of the groups around it. Inside a
-/// container some do not exist: the root that it sees may be its own group, or the path may be the host's.
+/// Returns the limit files of each group in `/proc/self/cgroup` and of its ancestors. In a container some do not
+/// exist: the visible root may be the container's own group, or the path may be the host's.
 fn limit_files(groups: &str) -> impl Iterator<Item = PathBuf> {
     groups.lines().filter_map(limits_of_line).flat_map(|(root, path, file)| {
         Path::new(path).ancestors().map(move |group| {
@@ -41,7 +40,7 @@ fn limit_files(groups: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Of a line `ID:CONTROLLERS:PATH`: where the groups are mounted, which one it is, and the name of the file.
+/// Parses a line `ID:CONTROLLERS:PATH` into the mount point, the path of the group, and the name of the limit file.
 fn limits_of_line(line: &str) -> Option<(&'static str, &str, &'static str)> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_what_it_has() {
+    fn without_limits_it_is_the_machines_memory() {
         check(&[MEMINFO], TOTAL);
         check(&[MEMINFO, ("/proc/self/cgroup", "0::/\n")], TOTAL);
         check(&[], UNKNOWN_BYTES);
@@ -111,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_passed_over() {
+    fn malformed_lines_are_skipped() {
         let groups = ("/proc/self/cgroup", "\n:\n0:\nnonsense\n0::/../x\n");
         check(&[MEMINFO, groups, ("/sys/fs/cgroup/memory.max", "0\n")], TOTAL);
         check(&[MEMINFO, groups, ("/sys/fs/cgroup/memory.max", "-5\n")], TOTAL);
     }
 
     #[test]
-    fn this_machine_has_some() {
+    fn this_machine_has_memory() {
         assert!(machine_memory_bytes() >= 64 << 20);
     }
 }

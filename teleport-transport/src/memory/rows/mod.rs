@@ -1,14 +1,13 @@
-//! Memory of many calls side by side, each received by its connection while others arrange who gets which place.
+//! Memory for the arguments of many calls side by side: connections receive rows while a batcher arranges them.
 //!
-//! Flow: a [`Slab`] is memory for some calls of one signature -> [`Slab::claim`] gives the right to one row of it, a
-//! [`RowMemory`] -> a [`Row`] holds that for a call, and a [`Ticket`] tells the connection of it, by
-//! [`Gate::place`](crate::protocol::Gate::place) -> payload is read into the row, wherever it lies by then -> the call
-//! arrives with its ticket -> [`Slab::into_tree`] gives all rows as one tree.
+//! Flow: a [`Slab`] is memory for calls of one signature -> [`Slab::claim`] gives exclusive access to one row, a
+//! [`RowMemory`] -> a [`Row`] holds it for a call, and [`Gate::place`](crate::protocol::Gate::place) passes the row to
+//! the connection as a [`Ticket`] -> payload is read into the row -> the call arrives with its ticket ->
+//! [`Slab::into_tree`] returns all rows as one tree.
 //!
-//! The connection holds a row's lock for one read that does not block, and looks its memory up each time. So whoever
-//! arranges the rows can [move](Row::move_to) one that is half received to another slab, or [take its
-//! memory away](Row::vacate), without telling the connection. Never decides which call gets which row, and copies only what
-//! is moved.
+//! A connection holds a row's lock for one non-blocking read and looks up its memory each time. So the batcher can
+//! [move](Row::move_to) a half-received row to another slab, or [take its memory away](Row::vacate), without telling
+//! the connection. This module never decides which call gets which row. It copies only rows that move.
 
 mod row;
 mod slab;

@@ -1,8 +1,8 @@
-//! Where the payload of one call goes, which may change while it comes.
+//! The place of one call's payload, which may move while the payload arrives.
 //!
-//! Flow: the connection [locks](Row::lock) it for one read, and takes note under the lock of what came; whoever arranges
-//! rows moves it between two reads, or takes its memory away. Payload that finds no memory is dropped, and the row is lost
-//! from then on. The lock is held for one system call that does not block, or to copy what has come. Bound: its signature's.
+//! Flow: the connection [locks](Row::lock) the row, reads, and records how much arrived. Between two reads the batcher
+//! may move the row or take its memory away. Payload without memory is dropped, and the row is lost from then on. The
+//! lock is held for one non-blocking system call, or to copy what has arrived. Bound: the payload of the signature.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -10,39 +10,42 @@ use std::ops::Range;
 use super::RowMemory;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// What holds the row of a slab for one call.
+/// Holds a row of a slab for one call.
 #[derive(Debug)]
 pub struct Row {
-    state: Mutex<State>,
-    /// Payload bytes that lie in the memory, from the first on. Written with `state` locked, and `Relaxed`: who reads it
-    /// without the lock learns how much has come, and nothing of the bytes.
+    state: Mutex<RowState>,
+    /// Payload bytes in the memory, counted from the first. Written with `state` locked. `Relaxed`, since a reader
+    /// without the lock learns only the number and does not touch the bytes.
     filled_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
+struct RowState {
     memory: Option<RowMemory>,
-    /// The leaf that the next byte lies in, or one before it that is full.
+    /// The leaf that holds the next byte, or a full leaf before it.
     leaf: usize,
-    /// Part of the payload is gone: no memory makes the row whole any more.
+    /// Payload was dropped: the row can never become whole.
     is_lost: bool,
 }
 
 impl Row {
-    /// A row that has no payload yet. Without memory it drops what comes, unless it is [moved](Row::move_to) to some before.
+    /// Creates a row without payload. Without memory it drops what arrives, unless it is [moved](Row::move_to) first.
     pub fn new(memory: Option<RowMemory>) -> Row {
-        Row { state: Mutex::new(State { memory, leaf: 0, is_lost: false }), filled_bytes: AtomicU64::new(0) }
+        Row {
+            state: Mutex::new(RowState { memory, leaf: 0, is_lost: false }),
+            filled_bytes: AtomicU64::new(0),
+        }
     }
 
-    /// Payload bytes that have come and were not dropped. Never waits.
+    /// Returns the payload bytes that have arrived and were not dropped. Never blocks.
     pub fn filled_bytes(&self) -> u64 {
         self.filled_bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes the next bytes of the payload: a copy.
+    /// Copies the next bytes of the payload into the row.
     ///
     /// # Panics
-    /// If there are more than the payload has.
+    /// Panics if the payload is shorter.
     pub fn push(&self, bytes: &[u8]) {
         let mut row = self.lock();
         let (state, filled_bytes) = (&mut *row.state, self.filled_bytes());
@@ -55,57 +58,57 @@ impl Row {
         }
     }
 
-    /// Copies what has come to `memory`, has the rest received there, and says how many bytes were copied. Waits for a read
-    /// that is under way. A row that was vacated, or dropped payload, stays without memory: that is dropped then.
+    /// Moves the row to `memory`: copies the payload that has arrived and receives the rest there. Returns how many bytes
+    /// were copied. Blocks while a read is under way. If the row was vacated or has dropped payload, `memory` is dropped.
     ///
     /// # Panics
-    /// If the memory is of another signature.
+    /// Panics if the memory belongs to another signature.
     pub fn move_to(&self, memory: RowMemory) -> u64 {
-        // What comes back is dropped here, with the lock given back.
+        // The returned memory is dropped here, after the lock is released.
         self.lock().move_to(memory).map_or(0, |(copied_bytes, _before)| copied_bytes)
     }
 
-    /// As [`move_to`](Row::move_to), but waits for nothing: `memory` comes back if a read is under way, or the row is not to
-    /// have any.
+    /// Moves the row like [`move_to`](Row::move_to), but never blocks. Returns `memory` as the error if a read is under
+    /// way, or if the row was vacated or has dropped payload.
     ///
     /// # Panics
-    /// As [`move_to`](Row::move_to).
+    /// Panics if the memory belongs to another signature.
     pub fn try_move_to(&self, memory: RowMemory) -> Result<u64, RowMemory> {
         let Some(state) = self.state.try_lock() else { return Err(memory) };
         RowGuard { row: self, state }.move_to(memory).map(|(copied_bytes, _before)| copied_bytes)
     }
 
-    /// Takes the memory away, for good: what still comes of the payload is dropped. Waits for a read that is under way.
+    /// Takes the memory away for good. The rest of the payload is dropped. Blocks while a read is under way.
     pub fn vacate(&self) -> Option<RowMemory> {
         let mut state = self.state.lock();
         state.is_lost = true;
         state.memory.take()
     }
 
-    /// Keeps it where it is.
+    /// Locks the row, so that it does not move.
     pub(crate) fn lock(&self) -> RowGuard<'_> {
         RowGuard { row: self, state: self.state.lock() }
     }
 }
 
-/// A row that stays where it is.
+/// A locked row, which does not move.
 pub(crate) struct RowGuard<'a> {
     row: &'a Row,
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, RowState>,
 }
 
 impl RowGuard<'_> {
-    /// Fills `slices` with the places of the next bytes, up to `bytes` of them, and says how many slices and bytes that are.
-    /// None without memory.
+    /// Fills `slices` with the memory of the next bytes, up to `bytes` of them. Returns how many slices and bytes that
+    /// are: zero without memory.
     pub(crate) fn slices<'a>(&'a mut self, bytes: usize, slices: &mut [IoSliceMut<'a>]) -> (usize, usize) {
-        let State { memory, leaf, .. } = &mut *self.state;
+        let RowState { memory, leaf, .. } = &mut *self.state;
         let Some(memory) = memory else { return (0, 0) };
         memory.slices(*leaf, self.row.filled_bytes(), bytes, slices)
     }
 
-    /// Takes note of bytes that were written to the slices.
+    /// Records that `bytes` bytes were written to the slices.
     pub(crate) fn placed(&mut self, bytes: usize) {
-        let State { memory, leaf, .. } = &mut *self.state;
+        let RowState { memory, leaf, .. } = &mut *self.state;
         let Some(memory) = memory else { return };
         let filled_bytes = self.row.filled_bytes() + bytes as u64;
         let leaves = memory.stacked().signature().leaves();
@@ -117,14 +120,14 @@ impl RowGuard<'_> {
         self.row.filled_bytes.store(filled_bytes, Ordering::Relaxed);
     }
 
-    /// The CRC32C of a stretch of the payload that has come; none if it is not there.
+    /// Returns the CRC32C of a range of the payload, or `None` if it is not in the row's memory.
     pub(crate) fn checksum(&self, payload: Range<u64>) -> Option<u32> {
         let memory = self.state.memory.as_ref()?;
         (!self.state.is_lost && payload.end <= self.row.filled_bytes()).then(|| memory.checksum(payload))
     }
 
-    /// Copies what has come, and gives how much that was, with the memory from before. The new memory comes back if the row
-    /// is not to have any. Whatever comes back is to be dropped without the lock, as it may be the last of a slab.
+    /// Copies the payload to `memory`. Returns how many bytes that were, and the old memory; or `memory` as the error if
+    /// the row is lost. Drop either without the lock: it may be the last row of a slab.
     fn move_to(mut self, mut memory: RowMemory) -> Result<(u64, Option<RowMemory>), RowMemory> {
         if self.state.is_lost {
             return Err(memory);

@@ -1,8 +1,8 @@
-//! The memory of a slab, and the rights to its rows.
+//! The memory of a slab, and exclusive claims on its rows.
 //!
-//! Flow: [`Slab::new`] -> [`Slab::claim`], once for each row at a time -> bytes are written through the [`RowMemory`] ->
-//! dropped, which makes the row free again -> [`Slab::into_tree`], once none is out. Holds the unsafe code of rows: all of it
-//! rests on that a row is claimed once, and that places of different rows do not overlap. Copies only from row to row.
+//! Flow: [`Slab::new`] -> [`Slab::claim`] -> bytes are written through the [`RowMemory`] -> dropping it frees the row ->
+//! [`Slab::into_tree`], once no row is claimed. All unsafe code of rows is here. It relies on two facts: a row has at
+//! most one claim at a time, and different rows do not overlap. Copies only from row to row.
 
 use std::fmt;
 use std::io::IoSliceMut;
@@ -18,9 +18,9 @@ use crate::memory::pool::{MemoryError, Pool};
 use crate::memory::user_held::Lent;
 use crate::sys::{HUGE_PAGE_BYTES, SMALL_PAGE_BYTES};
 
-/// Memory for calls of one signature, each of which is a row of every array.
+/// Memory for calls of one signature. Each call is a row of every array.
 ///
-/// Where it is large it is reserved, and rows that are never written cost no memory.
+/// Large memory is only reserved: rows that are never written cost nothing.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,21 +43,21 @@ use crate::sys::{HUGE_PAGE_BYTES, SMALL_PAGE_BYTES};
 /// ```
 #[derive(Debug)]
 pub struct Slab {
-    /// Invariant: no other slab has it, and slabs alone claim rows.
-    shared: Arc<Shared>,
+    /// Invariant: belongs to this slab alone, and only slabs claim rows.
+    shared: Arc<SlabInner>,
 }
 
-/// How large the pages are that a slab's memory is made of. Once a byte of one is written, all of it takes memory.
+/// The page size of a slab's memory. The first write to a page takes memory for the whole page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// From 2 MiB of memory on, huge ones: the fastest.
+    /// Huge pages from 2 MiB of memory on: the fastest.
     Usual,
-    /// Small ones: for slabs that must cost little until they are filled. Slower.
+    /// Small pages, for slabs that must cost little until they are filled. Slower.
     Small,
 }
 
 impl Pages {
-    /// What the first row of a slab takes of the system's memory, if there is a page for each of its arrays.
+    /// Returns the memory that the first row of a slab takes: a page for each of its arrays.
     pub fn first_bytes(self, stacked: &BatchLayout) -> u64 {
         let page_bytes = match self {
             Pages::Usual => HUGE_PAGE_BYTES,
@@ -69,37 +69,37 @@ impl Pages {
     }
 }
 
-/// The right to one row's bytes, in all arrays of its slab. The row is free again when it is dropped.
+/// Exclusive access to the bytes of one row, in all arrays of its slab. Dropping it frees the row.
 #[derive(Debug)]
 pub struct RowMemory {
-    shared: Arc<Shared>,
-    /// Invariant: claimed by this alone.
+    shared: Arc<SlabInner>,
+    /// Invariant: claimed only by this value.
     row: usize,
 }
 
-struct Shared {
+struct SlabInner {
     stacked: Arc<BatchLayout>,
-    /// Whether a row is claimed. Set and read with `Acquire`, which pairs with the `Release` of who gave it back: all
-    /// that was written to the row is there for the next.
+    /// True for claimed rows. Set and read with `Acquire`, which pairs with the `Release` of the freeing thread, so the
+    /// next claim sees all writes to the row.
     claimed: Box<[AtomicBool]>,
     uses: Uses,
-    /// Where `memory` starts. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized bytes until that is
-    /// taken, which is when no row is claimed, and none will be.
+    /// The start of `memory`. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized bytes until
+    /// `memory` is taken, which happens only when no row is claimed and none will be.
     start: NonNull<u8>,
-    /// None once it was taken. Invariant: it has one owner, and while it is here, bytes are used through `start` alone.
+    /// `None` once taken. Invariant: has one owner, and while it is here, bytes are accessed only through `start`.
     memory: Mutex<Option<Buffer>>,
 }
 
-// SAFETY: `start` points into `memory`, which may go to any thread; who may use which bytes when is said by `claimed`.
-unsafe impl Send for Shared {}
-// SAFETY: as above; through a shared reference bytes are used by the holder of a claim alone.
-unsafe impl Sync for Shared {}
+// SAFETY: `start` points into `memory`, which is `Send`. `claimed` gives each row's bytes to one thread at a time.
+unsafe impl Send for SlabInner {}
+// SAFETY: as above; through a shared reference, only the holder of a claim accesses bytes.
+unsafe impl Sync for SlabInner {}
 
 impl Slab {
-    /// Memory for as many rows as `stacked` has room for. What is in it is unspecified.
+    /// Allocates memory for the rows of `stacked`. Its content is unspecified.
     ///
     /// # Errors
-    /// [`MemoryError`] when the system refuses.
+    /// Returns [`MemoryError`] if the system refuses.
     pub fn new(stacked: Arc<BatchLayout>, pool: &Pool, pages: Pages) -> Result<Slab, MemoryError> {
         let mut memory = match pages {
             Pages::Usual => pool.alloc(stacked.memory_bytes())?,
@@ -109,27 +109,27 @@ impl Slab {
         let claimed = (0..stacked.capacity()).map(|_| AtomicBool::new(false)).collect();
         let uses = Uses::new(stacked.capacity());
         let memory = Mutex::new(Some(memory));
-        Ok(Slab { shared: Arc::new(Shared { stacked, claimed, uses, start, memory }) })
+        Ok(Slab { shared: Arc::new(SlabInner { stacked, claimed, uses, start, memory }) })
     }
 
-    /// Where rows lie.
+    /// Returns the layout of the rows.
     pub fn stacked(&self) -> &Arc<BatchLayout> {
         &self.shared.stacked
     }
 
-    /// The right to the bytes of `row`; none if somebody has it, or there is no such row.
+    /// Claims `row`. Returns `None` if it is claimed already or does not exist.
     pub fn claim(&self, row: usize) -> Option<RowMemory> {
         let is_claimed = self.shared.claimed.get(row)?.swap(true, Ordering::Acquire);
         (!is_claimed).then(|| RowMemory { shared: self.shared.clone(), row })
     }
 
-    /// Zeroes rows, as for padding.
+    /// Fills rows with zeros, for padding.
     ///
     /// # Panics
-    /// If one of them is claimed, or there is no such row.
+    /// Panics if one of them is claimed or does not exist.
     pub fn zero(&mut self, rows: Range<usize>) {
         for row in rows {
-            let mut memory = self.claim(row).expect("rows that are zeroed are there, and not claimed");
+            let mut memory = self.claim(row).expect("rows that are zeroed exist and are not claimed");
             memory.zero();
         }
     }
@@ -152,39 +152,39 @@ impl Slab {
     }
 }
 
-impl Shared {
-    /// Whether a row is claimed. If not, all that was written to the rows is there.
+impl SlabInner {
+    /// Returns true if a row is claimed. If not, this thread sees all writes to the rows.
     fn is_claimed(&self) -> bool {
         self.claimed.iter().any(|claimed| claimed.load(Ordering::Acquire))
     }
 }
 
 impl RowMemory {
-    /// Which row of its slab it is.
+    /// Returns the index of the row.
     pub fn row(&self) -> usize {
         self.row
     }
 
-    /// Where rows of its slab lie.
+    /// Returns the layout of the rows of its slab.
     pub fn stacked(&self) -> &Arc<BatchLayout> {
         &self.shared.stacked
     }
 
-    /// Writes `bytes` as the payload of the row's message from byte `at` on.
+    /// Writes `bytes` to the payload of the row's message, from byte `at` on.
     ///
     /// # Panics
-    /// If the payload is shorter than that.
+    /// Panics if the payload is shorter.
     pub fn write(&mut self, at: u64, bytes: &[u8]) {
         self.write_from(0, at, bytes);
     }
 
-    /// Copies the first `bytes` bytes of the payload, in the order of a message, from another row of the same signature.
+    /// Copies the first `bytes` bytes of the payload from another row of the same signature.
     ///
     /// # Panics
-    /// If the payload is shorter than that, or the signatures differ.
+    /// Panics if the payload is shorter, or if the signatures differ.
     pub fn copy_from(&mut self, from: &RowMemory, bytes: u64) {
         let (signature, other) = (self.stacked().signature(), from.stacked().signature());
-        assert!(Arc::ptr_eq(signature, other) || signature == other, "rows of one signature only");
+        assert!(Arc::ptr_eq(signature, other) || signature == other, "the rows have one signature");
         self.shared.uses.write(self.row);
         from.shared.uses.read(from.row);
         for (leaf, range) in self.stretches(0, 0..bytes) {
@@ -211,7 +211,7 @@ impl RowMemory {
         for ((leaf, range), slice) in self.stretches(leaf, at..end).zip(slices) {
             let mut part = self.part(leaf, range);
             // SAFETY: the memory is initialized and lives as long as this claim, which is borrowed uniquely for as long as
-            // the slice lives. Parts of different leaves do not overlap, and each leaf comes once.
+            // the slice lives. Parts of different leaves do not overlap, and each leaf occurs once.
             *slice = IoSliceMut::new(unsafe { part.as_mut() });
             filled += 1;
             offered += part.len();
@@ -219,25 +219,25 @@ impl RowMemory {
         (filled, offered)
     }
 
-    /// As [`write`](RowMemory::write), where it is known that `leaf` is not behind the one that byte `at` lies in.
+    /// Writes like [`write`](RowMemory::write). Searches from `leaf` on, which must not be after the leaf of byte `at`.
     pub(super) fn write_from(&mut self, leaf: usize, at: u64, mut bytes: &[u8]) {
         self.shared.uses.write(self.row);
         for (leaf, range) in self.stretches(leaf, at..at + bytes.len() as u64) {
             let to = self.part(leaf, range);
             let (now, later) = bytes.split_at(to.len());
-            // SAFETY: `to` is as long as `now`, and is memory that lives and that this claim is for, which is borrowed
-            // uniquely. So it does not overlap what somebody else has borrowed.
+            // SAFETY: `to` is as long as `now` and is live memory of this claim, which is borrowed uniquely. So it does
+            // not overlap `bytes`.
             unsafe { to.cast::<u8>().copy_from_nonoverlapping(NonNull::from(now).cast(), now.len()) };
             bytes = later;
         }
     }
 
-    /// The CRC32C of a stretch of the payload.
+    /// Returns the CRC32C of a range of the payload.
     pub(super) fn checksum(&self, payload: Range<u64>) -> u32 {
         self.shared.uses.read(self.row);
         self.stretches(0, payload).fold(0, |crc, (leaf, range)| {
             let part = self.part(leaf, range);
-            // SAFETY: the memory is initialized and lives as long as this claim, without which nobody writes there.
+            // SAFETY: the memory is initialized and lives as long as this claim. Nobody writes there without the claim.
             teleport_wire::checksum(crc, unsafe { part.as_ref() })
         })
     }
@@ -251,16 +251,16 @@ impl RowMemory {
         }
     }
 
-    /// A part of one leaf's bytes, which this claim is for.
+    /// Returns a range of one leaf's bytes in this row.
     fn part(&self, leaf: usize, range: Range<usize>) -> NonNull<[u8]> {
         let place = self.shared.stacked.place(leaf, self.row);
         assert!(range.start <= range.end && range.end <= place.len(), "{range:?} of {} bytes", place.len());
-        // SAFETY: places lie within `memory_bytes`, for which `start` is valid.
+        // SAFETY: places are within `memory_bytes`, for which `start` is valid.
         let start = unsafe { self.shared.start.add(place.start + range.start) };
         NonNull::slice_from_raw_parts(start, range.len())
     }
 
-    /// Where a stretch of the payload lies: leaves, from `leaf` on, and the part of each. None is empty.
+    /// Splits a range of the payload into leaves, from `leaf` on, and the non-empty range of each.
     fn stretches(&self, leaf: usize, payload: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
         let leaves = self.shared.stacked.signature().leaves();
         assert!(payload.end <= self.shared.stacked.row_bytes(), "{payload:?} of a row's payload");
@@ -281,7 +281,7 @@ impl Drop for RowMemory {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SlabInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let claimed = self.claimed.iter().filter(|claimed| claimed.load(Ordering::Relaxed)).count();
         f.debug_struct("Slab").field("rows", &self.claimed.len()).field("claimed", &claimed).finish()

@@ -1,12 +1,12 @@
-//! What threads share of rows, or what stands in its place while loom tries all orders in which they may go on.
+//! Synchronization primitives of rows: the real ones, or loom's while loom explores all interleavings.
 //!
-//! `Uses` is nothing but for loom, which learns from it who writes and reads a row's bytes, and fails where nothing keeps two
-//! threads apart.
+//! `Uses` is empty except under loom, where it reports reads and writes of a row's bytes. Loom fails if two threads may
+//! access them at the same time.
 
+#[cfg(all(loom, test))]
+pub(super) use self::explored::*;
 #[cfg(not(all(loom, test)))]
 pub(super) use self::native::*;
-#[cfg(all(loom, test))]
-pub(super) use self::tried::*;
 
 #[cfg(not(all(loom, test)))]
 mod native {
@@ -28,7 +28,7 @@ mod native {
 }
 
 #[cfg(all(loom, test))]
-mod tried {
+mod explored {
     use loom::cell::UnsafeCell;
     pub(in super::super) use loom::sync::MutexGuard;
     pub(in super::super) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,24 +1,25 @@
-//! What a connection holds of a row while it receives its call.
+//! The hold of a connection on a row while it receives the row's call.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::Row;
 
-/// Who gave rows away, and wants to know of those that will not be whole.
+/// The owner of rows, which is notified of rows that will never be complete.
 pub trait Rows: Send + Sync {
-    /// The call of the row `key` will not come: it was withdrawn, refused, or its connection ended. Called with the receiving
-    /// half of the link locked: it must not use the link, nor wait. [`Row::vacate`] gives the row's memory back.
+    /// Called when the call of row `key` will not arrive: it was withdrawn or refused, or its connection ended. The
+    /// link's receiving half is locked: this must not use the link and must not block. [`Row::vacate`] returns the row's
+    /// memory.
     fn abandoned(&self, key: u64);
 }
 
-/// A call's row. Who drops it without having [completed](Ticket::complete) it abandons the row.
+/// The row of a call. Dropping it without [completing](Ticket::complete) it abandons the row.
 ///
-/// One pointer, so that calls without a row are no larger for it.
+/// A single pointer, so that calls without a row stay small.
 #[derive(Debug)]
-pub struct Ticket(Box<Held>);
+pub struct Ticket(Box<TicketInner>);
 
-struct Held {
+struct TicketInner {
     row: Arc<Row>,
     key: u64,
     rows: Arc<dyn Rows>,
@@ -26,29 +27,29 @@ struct Held {
 }
 
 impl Ticket {
-    /// A ticket for `row`, which `rows` knows as `key`.
+    /// Creates a ticket for `row`, which `rows` knows as `key`.
     pub fn new(row: Arc<Row>, key: u64, rows: Arc<dyn Rows>) -> Ticket {
-        Ticket(Box::new(Held { row, key, rows, is_complete: false }))
+        Ticket(Box::new(TicketInner { row, key, rows, is_complete: false }))
     }
 
-    /// What its row is called.
+    /// Returns the key of its row.
     pub fn key(&self) -> u64 {
         self.0.key
     }
 
-    /// Its row.
+    /// Returns its row.
     pub fn row(&self) -> &Arc<Row> {
         &self.0.row
     }
 
-    /// The call has come whole; gives the key.
+    /// Marks the call as complete. Returns the key.
     pub fn complete(mut self) -> u64 {
         self.0.is_complete = true;
         self.0.key
     }
 }
 
-impl Drop for Held {
+impl Drop for TicketInner {
     fn drop(&mut self) {
         if !self.is_complete {
             self.rows.abandoned(self.key);
@@ -56,8 +57,8 @@ impl Drop for Held {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for TicketInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("key", &self.key).field("row", &self.row).finish_non_exhaustive()
+        f.debug_struct("Ticket").field("key", &self.key).field("row", &self.row).finish_non_exhaustive()
     }
 }
