@@ -1,4 +1,4 @@
-//! What both ends of a connection are configured with: limits, times, names. A plain struct with documented defaults.
+//! The configuration of one end of a connection: limits, times, names. A plain struct with documented defaults.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -10,10 +10,10 @@ use crate::memory::pool::Pool;
 use crate::memory::user_held::Lent;
 use crate::role::Role;
 
-/// Longer times are none in practice, and adding them to a clock could overflow it.
+/// Longer times make no difference in practice, and adding them to a clock could overflow.
 pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How a connection behaves and what it accepts.
+/// The behaviour and the limits of a connection.
 ///
 /// ```
 /// use teleport_transport::Config;
@@ -22,53 +22,52 @@ pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600)
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What this side calls itself; the peer sees it in its logs. At most 256 bytes. Default: empty.
+    /// The name of this side, which the peer's logs show. At most 256 bytes. Default: empty.
     pub name: String,
-    /// Limits on what is received; the peer learns them and keeps to them.
+    /// Limits on received messages. The peer learns them and keeps to them.
     pub limits: Limits,
-    /// Calls that a client may have open on one connection. A client tells its server how many it will have at most, for the
-    /// server's log. Default: 4,096.
+    /// The calls that a client may have open on one connection. A client announces its maximum, which the server logs.
+    /// Default: 4,096.
     pub max_open_calls: u32,
-    /// Memory that names, shapes and nodes of the calls that have no answer may take on one connection, their payload not
-    /// counted. A call past it is answered with the error `overloaded`; one alone always fits. A client holds as much for
-    /// each of its own calls in flight as one result may have. Default: 256 MiB, which is 4,096 calls of about 100 named
-    /// arrays each.
+    /// The memory for names, shapes and nodes of unanswered calls on one connection, without their payload. A call past
+    /// it fails with the error `overloaded`; a single call always fits. A client holds this much for the result of each
+    /// call in flight. Default: 256 MiB, enough for 4,096 calls of about 100 named arrays each.
     pub max_structure_bytes: u64,
-    /// Payload that the peer may send without asking; larger messages wait for a grant. Costs the same amount of memory
-    /// per connection, when used. Default: 1 MiB.
+    /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Takes this much memory
+    /// for each connection that uses it. Default: 1 MiB.
     pub eager_credit_bytes: u64,
-    /// A ping is sent when nothing was received for so long. Default: 10 s.
+    /// A ping is sent when nothing was received for this time. Default: 10 s.
     pub ping_interval: Duration,
-    /// The connection ends when nothing was received for so long. Default: 120 s.
+    /// The connection ends when nothing was received for this time. Default: 120 s.
     pub max_silence: Duration,
-    /// The peer must have introduced itself within this time. Default: 10 s.
+    /// The peer must complete the handshake within this time. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// Bytes per second, for a server. A client that holds memory which other clients wait for, in arguments that it has half
-    /// sent or in results that it has not fetched, must move as much payload in that direction, or these calls fail with
-    /// the error `too_slow`. 0 for never. Default: 64 KiB.
+    /// The minimum rate of a server's client, in bytes per second. It applies while the client holds memory for which
+    /// other clients wait: half-sent arguments or unfetched results. A client that moves less payload in that direction
+    /// has these calls fail with the error `too_slow`. 0 disables the check. Default: 64 KiB.
     pub min_rate: u64,
-    /// How long a client may be slower. Not part of the public interface: tests make it short.
+    /// The time for which a client may be slower. Not public: tests shorten it.
     #[doc(hidden)]
     pub pace_window: Duration,
-    /// Tells this side from every other, also from an earlier one at the same address: a peer that finds another one knows
-    /// that what it left here is gone. Default: one for the process.
+    /// Identifies this instance, also among earlier ones at the same address. A peer that meets another instance knows that
+    /// its calls and sessions here are lost. Default: one id for the process.
     pub instance: Id128,
-    /// A client's session, whose calls may survive a lost connection; the same on each of its connections. Default: none.
+    /// The session of a client, whose calls may survive a lost connection. Use the same id for each of its connections.
+    /// Default: none.
     pub session: Id128,
-    /// Whether the layer above can resume: as a client with a `session`, or as a server that keeps answers until they are
-    /// acknowledged. Default: no.
+    /// True if the layer above can resume calls: as a client with a `session`, or as a server that keeps answers until they
+    /// are acknowledged. Default: false.
     pub resume: bool,
-    /// Payload is sent with a checksum, and the peer is asked for the same; it is enough that one side asks. A message whose
-    /// payload was changed on its way fails with the error `checksum`. Headers and metadata always have checksums.
-    /// Default: no.
+    /// Adds checksums to payload in both directions; one side that sets it is enough. A message with corrupted payload
+    /// fails with the error `checksum`. Headers and metadata always have checksums. Default: false.
     pub checksum: bool,
-    /// How long a thread that waits looks for what comes before it sleeps, which is several times as fast as being woken where
-    /// answers come that soon. It lets other threads run meanwhile, and stops looking where that has been in vain too often.
-    /// Zero for never; more than 1 ms counts as 1 ms. Default: 50 µs.
+    /// The time for which a waiting thread spins before it sleeps. If answers arrive within this time, spinning is several
+    /// times as fast as being woken. The thread yields to other threads meanwhile, and spins less where it was in vain.
+    /// Zero disables spinning; the maximum is 1 ms. Default: 50 µs.
     pub spin: Duration,
-    /// Where received payload is put. Default: the pool of the process.
+    /// The pool for received payload. Default: the pool of the process.
     pub pool: Pool,
-    /// Counts received memory that users hold. Default: none, and nothing is counted.
+    /// Counts received memory that users hold. Default: none.
     pub lent: Option<Lent>,
 }
 
@@ -117,10 +116,10 @@ fn process_id() -> Id128 {
     *ID.get_or_init(random_id)
 }
 
-/// 128 random bits that tell a session, a server or a process from every other. Who knows a session can take its results:
-/// show it to nobody.
+/// Returns 128 random bits that identify a session, a server or a process. A session's id is a secret: it gives access
+/// to the session's results.
 pub fn random_id() -> Id128 {
-    // Each `RandomState` is keyed by the system's randomness.
+    // The system's randomness keys each `RandomState`.
     let half = || {
         let mut hasher = RandomState::new().build_hasher();
         hasher.write_u32(std::process::id());

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
-/// Raised by any thread; lowered by the one that waits for it.
+/// Any thread raises it; the thread that waits for it lowers it.
 #[derive(Debug)]
 pub(crate) struct EventFlag(EventFd);
 
@@ -18,36 +18,36 @@ impl EventFlag {
     }
 
     pub(crate) fn raise(&self) {
-        // Fails only when it was raised 2^64 times and not lowered: it is raised then.
+        // Fails only after 2^64 raises without a wait: the flag is raised then.
         let _ = self.0.write(1);
     }
 
-    /// Sleeps until the flag is raised, `socket` can be read or has failed, or `left` is over. Lowers the flag; says
-    /// whether the socket wants to be read.
+    /// Sleeps until the flag is raised, `socket` is readable or has failed, or `left` has passed. Lowers the flag. Returns
+    /// true if the socket is to be read.
     pub(crate) fn wait_with(&self, socket: &impl AsFd, left: Option<Duration>) -> bool {
         let mut fds =
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        // Rounded up: a sleep that ends early would be slept again, for no time at all.
+        // Rounded up: a sleep that ends early would be repeated with a time-out of zero.
         let millis = left.map(|left| left.as_micros().div_ceil(1000));
         let timeout = millis
             .map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
-        // A signal ends the sleep too; who waits looks again.
+        // A signal ends the sleep too; the caller checks again.
         if poll(&mut fds, timeout).is_err() {
             return false;
         }
         if fds[1].any().unwrap_or(true) {
-            // Fails only when it was not raised.
+            // Fails only if it was not raised.
             let _ = self.0.read();
         }
         fds[0].any().unwrap_or(true)
     }
 }
 
-/// Sleeps until `poll` has something to tell, or `time` is over, which its own timeout, in whole milliseconds, cannot say.
+/// Sleeps until `poll` has events, or `time` has passed. Finer than the poll's own time-out of whole milliseconds.
 pub(crate) fn wait_for(poll: &mio::Poll, time: Duration) {
     // SAFETY: the descriptor belongs to `poll`, which is borrowed until this returns.
     let descriptor = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };
     let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
-    // A signal ends the sleep too; the caller looks again.
+    // A signal ends the sleep too; the caller checks again.
     let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None);
 }

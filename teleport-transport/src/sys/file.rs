@@ -1,4 +1,4 @@
-//! Locks on folders.
+//! Locks on directories.
 
 use std::fs::File;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// An exclusive `flock` on a folder, held until it is dropped or the process ends. It leaves no file.
+/// An exclusive `flock` on a directory, held until it is dropped or the process ends. It creates no file.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: Flock<File>,
 }
 
 impl DirectoryLock {
-    /// Takes the lock; `WouldBlock` when another holds it.
+    /// Takes the lock. Returns `WouldBlock` if another holder has it.
     pub(crate) fn try_lock(folder: &Path) -> io::Result<DirectoryLock> {
         let file = File::open(folder)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

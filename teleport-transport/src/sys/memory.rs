@@ -1,7 +1,7 @@
-//! Memory by the block: from the allocator, or mapped with huge pages advised.
+//! Blocks of memory: from the allocator, or mapped, with huge pages advised.
 //!
-//! Flow: [`Memory::zeroed`] -> bytes through `as_mut_slice` -> back to where it came from when dropped. Holds
-//! the pool's unsafe code. Never keeps memory: that is the pool's part.
+//! Flow: [`Memory::zeroed`] -> bytes through `as_mut_slice` -> returned to its source when dropped. Holds the pool's
+//! unsafe code. Never keeps memory; the pool does.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
@@ -12,28 +12,28 @@ use std::sync::atomic::AtomicU32;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use teleport_wire::Buffer;
 
-/// From here on a block is mapped, so that giving it back really gives it back.
+/// Blocks of this size or more are mapped, so that the system gets them back at once.
 const MIN_MAPPED_BYTES: usize = 1 << 20;
-/// A multiple of every system's page.
+/// A multiple of the page size of every system.
 const PAGE_BYTES: usize = 64 << 10;
-/// The most that a page takes which is not huge.
+/// The largest size of a page that is not huge.
 pub(crate) const SMALL_PAGE_BYTES: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { PAGE_BYTES };
 /// The huge page of x86-64, and of AArch64 with pages of 4 KiB.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// A block of memory with one owner, all of whose bytes are initialized.
+/// A block of initialized memory with one owner.
 ///
-/// It starts at a multiple of 64, from 1 MiB on of a page, and from 2 MiB on of a huge page.
+/// It is aligned to 64 bytes, from 1 MiB on to a page, and from 2 MiB on to a huge page.
 #[derive(Debug)]
 pub(crate) enum Memory {
     Allocated(Allocation),
     Mapped(Mapping),
-    /// Mapped too, with pages as small as they come.
+    /// Mapped with small pages.
     Sparse(Mapping),
 }
 
 impl Memory {
-    /// `bytes` zero bytes; `None` when the system has none. A size of 1 MiB or more must be whole pages.
+    /// Returns `bytes` zero bytes, or `None` if the system refuses. From 1 MiB on, `bytes` must be whole pages.
     pub(crate) fn zeroed(bytes: usize) -> Option<Memory> {
         if bytes >= HUGE_PAGE_BYTES {
             Mapping::with_huge_pages(bytes).map(Memory::Mapped)
@@ -44,7 +44,7 @@ impl Memory {
         }
     }
 
-    /// At least `bytes` zero bytes, of which those that are never written cost no memory, but for the pages that what is written lies in.
+    /// Returns at least `bytes` zero bytes. Pages that are never written cost no memory.
     pub(crate) fn sparse(bytes: usize) -> Option<Memory> {
         Mapping::with_small_pages(bytes.checked_next_multiple_of(PAGE_BYTES)?).map(Memory::Sparse)
     }
@@ -61,14 +61,14 @@ impl Memory {
             Memory::Allocated(allocation) => allocation.start,
             Memory::Mapped(mapping) | Memory::Sparse(mapping) => mapping.start.cast(),
         };
-        // SAFETY: `start` is valid for `bytes` bytes until the block is dropped, and all are initialized: the
-        // allocator or the kernel zeroed them, and whoever wrote since wrote through a slice of `u8`. The
-        // block is borrowed uniquely for as long as the slice lives, and nothing else points there.
+        // SAFETY: `start` is valid for `bytes` bytes until the block is dropped. All are initialized: the allocator or
+        // the kernel zeroed them, and later writes went through a slice of `u8`. The block is borrowed uniquely while
+        // the slice lives, and nothing else points there.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.bytes()) }
     }
 }
 
-/// A block of the allocator.
+/// A block from the allocator.
 #[derive(Debug)]
 pub(crate) struct Allocation {
     /// Invariant: allocated with `layout`, and freed only when this is dropped.
@@ -77,9 +77,9 @@ pub(crate) struct Allocation {
     layout: Layout,
 }
 
-// SAFETY: it owns its memory alone, which no thread has a claim to.
+// SAFETY: it is the only owner of its memory, which is not bound to a thread.
 unsafe impl Send for Allocation {}
-// SAFETY: through a shared reference it gives out nothing but its size.
+// SAFETY: a shared reference gives access only to the size.
 unsafe impl Sync for Allocation {}
 
 impl Allocation {
@@ -94,7 +94,7 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and nothing refers to it any more.
+        // SAFETY: it was allocated with this layout, and nothing refers to it.
         unsafe { dealloc(self.start.as_ptr(), self.layout) };
     }
 }
@@ -102,28 +102,28 @@ impl Drop for Allocation {
 /// Whole pages from the kernel, readable and writable.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// Invariant: `bytes` bytes from here on are mapped, and unmapped only by this value.
+    /// Invariant: `bytes` bytes from here on are mapped, and only this value unmaps them.
     start: NonNull<c_void>,
     /// Invariant: whole pages, at most `isize::MAX`.
     bytes: usize,
 }
 
-// SAFETY: it owns its pages alone, which no thread has a claim to.
+// SAFETY: it is the only owner of its pages, which are not bound to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: through a shared reference it gives out nothing but its size.
+// SAFETY: a shared reference gives access only to the size.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(bytes: usize) -> Option<Mapping> {
         let length = NonZeroUsize::new(bytes).filter(|bytes| isize::try_from(bytes.get()).is_ok())?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: without an address and without `MAP_FIXED` the kernel picks addresses that nobody uses.
+        // SAFETY: without an address and without `MAP_FIXED` the kernel picks unused addresses.
         let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }.ok()?;
         Some(Mapping { start, bytes })
     }
 
-    /// Pages that start at a huge page's border and may become huge. The kernel finds and clears one huge
-    /// page about twice as fast as the 512 small ones that it stands for.
+    /// Maps pages that are aligned to a huge page and may become huge. The kernel finds and clears a huge page about
+    /// twice as fast as 512 small ones.
     fn with_huge_pages(bytes: usize) -> Option<Mapping> {
         let mut mapping = Mapping::new(bytes.checked_add(HUGE_PAGE_BYTES)?)?;
         let front = mapping.start.as_ptr().align_offset(HUGE_PAGE_BYTES);
@@ -132,29 +132,28 @@ impl Mapping {
         // SAFETY: the range is this mapping, and the advice changes no content.
         let advised = unsafe { madvise(mapping.start, mapping.bytes, MmapAdvise::MADV_HUGEPAGE) };
         if let Err(error) = advised {
-            // A kernel without huge pages: slower on first use, otherwise the same.
-            tracing::trace!(%error, "huge pages are not to be had");
+            // A kernel without huge pages is slower on first use, otherwise the same.
+            tracing::trace!(%error, "huge pages are not available");
         }
         Some(mapping)
     }
 
-    /// Pages that do not become huge, whatever the system does with others.
+    /// Maps pages that never become huge.
     fn with_small_pages(bytes: usize) -> Option<Mapping> {
         let mapping = Mapping::new(bytes)?;
         // SAFETY: the range is this mapping, and the advice changes no content.
         let advised = unsafe { madvise(mapping.start, mapping.bytes, MmapAdvise::MADV_NOHUGEPAGE) };
         if let Err(error) = advised {
-            tracing::trace!(%error, "there are no huge pages to be avoided");
+            tracing::trace!(%error, "the advice against huge pages was refused");
         }
         Some(mapping)
     }
 
-    /// Unmaps the first `bytes` bytes, which are whole pages and not all; `None` if the kernel refuses.
+    /// Unmaps the first `bytes` bytes: whole pages, and not all. Returns `None` if the kernel refuses.
     fn cut_front(&mut self, bytes: usize) -> Option<()> {
         debug_assert!(bytes < self.bytes);
         if bytes > 0 {
-            // SAFETY: these pages belong to this mapping, and nothing was given out of it yet, as it is
-            // borrowed uniquely.
+            // SAFETY: these pages belong to this mapping, and nothing refers to them, since it is borrowed uniquely.
             unsafe { munmap(self.start, bytes) }.ok()?;
             // SAFETY: the new start is inside the mapping, whose size fits `isize`.
             self.start = unsafe { self.start.byte_add(bytes) };
@@ -163,7 +162,7 @@ impl Mapping {
         Some(())
     }
 
-    /// Unmaps the last `bytes` bytes, which are whole pages and not all; `None` if the kernel refuses.
+    /// Unmaps the last `bytes` bytes: whole pages, and not all. Returns `None` if the kernel refuses.
     fn cut_back(&mut self, bytes: usize) -> Option<()> {
         debug_assert!(bytes < self.bytes);
         if bytes > 0 {
@@ -179,27 +178,26 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the pages belong to this mapping, and nothing refers to them any more.
+        // SAFETY: the pages belong to this mapping, and nothing refers to them.
         let unmapped = unsafe { munmap(self.start, self.bytes) };
-        // The kernel refuses only what would split an area when the process has too many: then the pages
-        // stay.
+        // The kernel refuses only if unmapping would split an area and the process has too many. The pages stay then.
         if let Err(error) = unmapped {
             tracing::debug!(%error, bytes = self.bytes, "memory stays mapped");
         }
     }
 }
 
-/// A number that is zero at first, and again in every copy that `fork` makes of this process; none where the system does not do
-/// that. It is there for as long as the process.
+/// Returns a number that starts at zero and that the kernel resets to zero in every forked child. It lives as long as the
+/// process. Returns `None` if the system does not support this.
 pub(crate) fn number_cleared_by_fork() -> Option<&'static AtomicU32> {
     let mapping = Mapping::new(PAGE_BYTES)?;
-    // SAFETY: the range is this mapping, and the advice changes its content in copies alone, to zeros.
+    // SAFETY: the range is this mapping, and the advice clears it in forked children only.
     unsafe { madvise(mapping.start, mapping.bytes, MmapAdvise::MADV_WIPEONFORK) }.ok()?;
     let number = mapping.start.cast::<AtomicU32>();
     // Never unmapped.
     std::mem::forget(mapping);
-    // SAFETY: it is the start of a page of zeros, which is a number, lives as long as the process, and is used through this
-    // reference alone.
+    // SAFETY: it is the start of a page of zeros, which is a valid number, lives as long as the process, and is accessed
+    // only through this reference.
     Some(unsafe { number.as_ref() })
 }
 

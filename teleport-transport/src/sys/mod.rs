@@ -1,7 +1,7 @@
-//! The one place that speaks to the kernel through nix and libc.
+//! System calls. Only this module names nix and libc.
 //!
-//! Each function is one or two system calls with an `io::Result`; what they are for is decided by the modules
-//! that call them. Everything here is safe to call.
+//! Each function is one or two system calls that return an `io::Result`. The calling modules decide what they are for.
+//! Everything here is safe to call.
 
 mod event;
 mod file;

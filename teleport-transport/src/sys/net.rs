@@ -13,20 +13,20 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-/// `readv` and `sendmsg` refuse more (`IOV_MAX`).
+/// `readv` and `sendmsg` refuse more segments (`IOV_MAX`).
 const MAX_SEGMENTS: usize = 1024;
-/// After so long without a byte the kernel asks a TCP peer whether it is there, ...
+/// The kernel probes a TCP peer after this time without a byte, ...
 const KEEP_ALIVE_IDLE_S: u32 = 60;
-/// ... so often, ...
+/// ... at this interval, ...
 const KEEP_ALIVE_INTERVAL_S: u32 = 10;
-/// ... and gives up after so many questions.
+/// ... and gives up after this many probes.
 const KEEP_ALIVE_PROBES: u32 = 6;
-/// Send buffer of a Unix socket; the kernel doubles it for its own books and caps it at `net.core.wmem_max`.
-/// Measured on 256 MiB: 64 KiB gives 1.9 GB/s, the default (208 KiB, not doubled) 4.2, 256 KiB 5.1, and 512
-/// KiB to 4 MiB 5.2, while everything in it delays the small message that comes next.
+/// The send buffer of a Unix socket. The kernel doubles it for its bookkeeping and caps it at `net.core.wmem_max`.
+/// Measured with 256 MiB: 64 KiB gives 1.9 GB/s, the default (208 KiB, not doubled) 4.2, 256 KiB 5.1, and 512 KiB to
+/// 4 MiB 5.2. Everything in the buffer delays the next small message.
 const UNIX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Reads into `segments`, the first [`MAX_SEGMENTS`] of them. For one the kernel has a shorter way.
+/// Reads into the first [`MAX_SEGMENTS`] of `segments`. One segment takes a faster system call.
 pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     let count = segments.len().min(MAX_SEGMENTS);
     loop {
@@ -41,8 +41,8 @@ pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>])
     }
 }
 
-/// Writes from `segments`, the first [`MAX_SEGMENTS`] of them, without `SIGPIPE`: a library cannot know
-/// whether its process ignores that. For one segment the kernel has a shorter way.
+/// Writes from the first [`MAX_SEGMENTS`] of `segments`, without `SIGPIPE`: a library cannot know if its process ignores
+/// that signal. One segment takes a faster system call.
 pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io::Result<usize> {
     let segments = &segments[..segments.len().min(MAX_SEGMENTS)];
     loop {
@@ -57,17 +57,17 @@ pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io
     }
 }
 
-/// Ends both directions.
+/// Shuts down both directions.
 pub(crate) fn shutdown(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Both)?)
 }
 
-/// Ends the direction to the peer.
+/// Shuts down the direction to the peer.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(socket::shutdown(fd.as_raw_fd(), socket::Shutdown::Write)?)
 }
 
-/// Sets the options of a connected TCP socket, which may hold so many bytes unsent.
+/// Sets the options of a connected TCP socket. The kernel holds at most `max_unsent_bytes` unsent.
 pub(crate) fn tune_tcp(fd: BorrowedFd<'_>, max_unsent_bytes: u32) -> io::Result<()> {
     socket::setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     socket::setsockopt(&fd, sockopt::KeepAlive, &true)?;
@@ -77,12 +77,12 @@ pub(crate) fn tune_tcp(fd: BorrowedFd<'_>, max_unsent_bytes: u32) -> io::Result<
     set_tcp_not_sent_low(fd, max_unsent_bytes)
 }
 
-/// The kernel takes no more while so many bytes are not sent, and calls the socket writable when half of them have gone: so a
-/// slow reader has it hold that much instead of 4 MiB, and what waits is ours to reorder.
+/// Limits the bytes that the kernel holds unsent. The socket becomes writable when half of them are sent. So the kernel
+/// holds this much for a slow reader instead of 4 MiB, and the bytes that wait here can still be reordered.
 pub(crate) fn set_tcp_not_sent_low(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `fd` is open while it is borrowed; the pointer and the length describe `value`, which lives
-    // until the call returns, and the kernel only reads it.
+    // SAFETY: `fd` is open while it is borrowed. The pointer and the length describe `value`, which lives until the call
+    // returns, and the kernel only reads it.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -96,23 +96,22 @@ pub(crate) fn set_tcp_not_sent_low(fd: BorrowedFd<'_>, bytes: u32) -> io::Result
     Ok(())
 }
 
-/// Sets the options of a connected Unix socket. Its receiver's buffer has no say: what is under way is
-/// charged to the sender.
+/// Sets the options of a connected Unix socket. Bytes in transit count against the sender's buffer alone.
 pub(crate) fn tune_unix(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(socket::setsockopt(&fd, sockopt::SndBuf, &UNIX_SEND_BUFFER_BYTES)?)
 }
 
-/// Process and user at the other end of a Unix socket.
+/// Returns the process and user at the other end of a Unix socket.
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32)> {
     let peer = socket::getsockopt(&fd, sockopt::PeerCredentials)?;
     Ok((peer.pid(), peer.uid()))
 }
 
-/// Listens at one IP address; `[::]` takes IPv4 too, whatever the machine's default is.
+/// Listens at one IP address. `[::]` accepts IPv4 too, whatever the machine's default.
 pub(crate) fn listen_tcp(address: SocketAddr, max_waiting: u16) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let fd = stream_socket(family, SockFlag::SOCK_CLOEXEC)?;
-    // A server that starts again must not wait for its old connections to be forgotten.
+    // A restarted server must not wait until the kernel forgets its old connections.
     socket::setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     if address.is_ipv6() {
         socket::setsockopt(&fd, sockopt::Ipv6V6Only, &!address.ip().is_unspecified())?;
@@ -122,11 +121,11 @@ pub(crate) fn listen_tcp(address: SocketAddr, max_waiting: u16) -> io::Result<Tc
     Ok(fd.into())
 }
 
-/// Connects a Unix socket, blocking for at most `time`. The socket that it gives blocks.
+/// Connects a Unix socket. Blocks for at most `time`. The returned socket is in blocking mode.
 pub(crate) fn connect_unix(name: &UnixName, time: Option<Duration>) -> io::Result<UnixStream> {
     let fd = stream_socket(AddressFamily::Unix, SockFlag::SOCK_CLOEXEC)?;
-    // A non-blocking connect to a server with a full queue fails at once and cannot be waited for; a blocking
-    // one keeps to the time-out for sending.
+    // A non-blocking connect to a server with a full queue fails at once and cannot be waited for. A blocking one
+    // respects the send time-out.
     if let Some(time) = time {
         set_send_timeout(&fd, time)?;
     }
@@ -136,7 +135,10 @@ pub(crate) fn connect_unix(name: &UnixName, time: Option<Duration>) -> io::Resul
             Ok(()) => break,
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the server accepts no connection"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the server does not accept connections",
+                ));
             }
             Err(error) => return Err(error.into()),
         }
@@ -144,7 +146,7 @@ pub(crate) fn connect_unix(name: &UnixName, time: Option<Duration>) -> io::Resul
     Ok(fd.into())
 }
 
-/// Zero would mean no limit.
+/// Sets the send time-out. The kernel takes zero for no limit.
 fn set_send_timeout(fd: &OwnedFd, time: Duration) -> io::Result<()> {
     let time = time.max(Duration::from_millis(1));
     let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
@@ -152,12 +154,12 @@ fn set_send_timeout(fd: &OwnedFd, time: Duration) -> io::Result<()> {
     Ok(socket::setsockopt(fd, sockopt::SendTimeout, &value)?)
 }
 
-/// Whether a living process listens at `name`. Does not block; the process may notice a connection that ends
+/// Returns true if a living process listens at `name`. Does not block. The process may notice a connection that is closed
 /// at once.
 pub(crate) fn is_listening(name: &UnixName) -> io::Result<bool> {
     let fd = stream_socket(AddressFamily::Unix, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
     match socket::connect(fd.as_raw_fd(), &unix_address(name)?) {
-        // Its queue is full, or it is a socket of another type: both are alive.
+        // Its queue is full, or it is a socket of another type: in both cases its process is alive.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
         Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
         Err(error) => Err(error.into()),
@@ -176,14 +178,14 @@ fn unix_address(name: &UnixName) -> io::Result<UnixAddr> {
     })
 }
 
-/// No descriptor or memory is left for another connection.
+/// Returns true if no descriptor or memory is left for another connection.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     use Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
     is_one_of(error, &[EMFILE, ENFILE, ENOBUFS, ENOMEM])
 }
 
-/// `accept` reports what befell the connection that it took off the queue, not the listener (accept(2),
-/// "Error handling"); `ENOTCONN` and `ECONNRESET` may come from tuning one that has ended.
+/// Returns true if the error is about the accepted connection and not about the listener (accept(2), "Error handling").
+/// `ENOTCONN` and `ECONNRESET` may come from tuning a connection that has ended.
 pub(crate) fn is_lost_connection(error: &io::Error) -> bool {
     use Errno::*;
     let lost = [
@@ -204,12 +206,12 @@ pub(crate) fn is_lost_connection(error: &io::Error) -> bool {
     is_one_of(error, &lost)
 }
 
-/// The machine has no such address, or not even its protocol.
+/// Returns true if the machine does not have the address or its protocol.
 pub(crate) fn is_absent_address(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT])
 }
 
-/// What the kernel says when nobody listens.
+/// Returns the kernel's error for a port at which nobody listens.
 pub(crate) fn connection_refused() -> io::Error {
     Errno::ECONNREFUSED.into()
 }
@@ -218,13 +220,13 @@ fn is_one_of(error: &io::Error, wanted: &[Errno]) -> bool {
     error.raw_os_error().is_some_and(|code| wanted.contains(&Errno::from_raw(code)))
 }
 
-/// Reads back what [`tune_tcp`] set, for which nix has no name.
+/// Reads back the option that [`tune_tcp`] set, which nix does not support.
 #[cfg(test)]
 pub(super) fn tcp_not_sent_low(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `bytes` bytes into `value`, which
-    // has as many, and both live until the call returns.
+    // SAFETY: `fd` is open while it is borrowed. The kernel writes at most `bytes` bytes into `value`, which has that
+    // size, and both live until the call returns.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),

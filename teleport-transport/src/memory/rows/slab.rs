@@ -134,11 +134,11 @@ impl Slab {
         }
     }
 
-    /// The first `rows` rows as one tree of arrays, each with one owner, on the slab's memory. They are in the hands of
-    /// users then, and `lent` counts their bytes for as long as an array is alive. The slab comes back if a row is claimed.
+    /// Returns the first `rows` rows as one tree of arrays on the slab's memory, each with one owner. `lent` counts their
+    /// bytes while an array is alive. Returns the slab as the error if a row is claimed.
     ///
     /// # Panics
-    /// If `rows` exceeds the capacity, or `order` is one of another signature.
+    /// Panics if `rows` exceeds the capacity, or if `order` belongs to another signature.
     pub fn into_tree(self, order: &Order, rows: usize, lent: Option<&Lent>) -> Result<Tree, Slab> {
         let shared = &*self.shared;
         let taken = if shared.is_claimed() { None } else { shared.memory.lock().take() };
@@ -187,17 +187,17 @@ impl RowMemory {
         assert!(Arc::ptr_eq(signature, other) || signature == other, "the rows have one signature");
         self.shared.uses.write(self.row);
         from.shared.uses.read(from.row);
-        for (leaf, range) in self.stretches(0, 0..bytes) {
+        for (leaf, range) in self.leaf_ranges(0, 0..bytes) {
             let (to, from) = (self.part(leaf, range.clone()), from.part(leaf, range));
-            // SAFETY: both are in memory that lives, initialized, and as long as `range`. This row is borrowed uniquely and
-            // the other one not at all by who could write it. They do not overlap, as both are claimed: they are different
-            // rows, or of different slabs.
+            // SAFETY: both are live, initialized memory as long as `range`. This row is borrowed uniquely, and the other is
+            // borrowed here, so nobody writes it. They do not overlap: both are claimed, so they are different rows or
+            // belong to different slabs.
             unsafe { to.cast::<u8>().copy_from_nonoverlapping(from.cast(), to.len()) };
         }
     }
 
-    /// Fills `slices` with the places of the payload bytes from `at` on, up to `bytes` of them, and says how many slices and
-    /// bytes that are. `leaf` is not behind the one that byte `at` lies in.
+    /// Fills `slices` with the memory of the payload bytes from `at` on, up to `bytes` of them. Returns how many slices and
+    /// bytes that are. `leaf` must not be after the leaf of byte `at`.
     pub(super) fn slices<'a>(
         &'a mut self,
         leaf: usize,
@@ -208,7 +208,7 @@ impl RowMemory {
         let (mut filled, mut offered) = (0, 0);
         self.shared.uses.write(self.row);
         let end = self.stacked().row_bytes().min(at + bytes as u64);
-        for ((leaf, range), slice) in self.stretches(leaf, at..end).zip(slices) {
+        for ((leaf, range), slice) in self.leaf_ranges(leaf, at..end).zip(slices) {
             let mut part = self.part(leaf, range);
             // SAFETY: the memory is initialized and lives as long as this claim, which is borrowed uniquely for as long as
             // the slice lives. Parts of different leaves do not overlap, and each leaf occurs once.
@@ -222,7 +222,7 @@ impl RowMemory {
     /// Writes like [`write`](RowMemory::write). Searches from `leaf` on, which must not be after the leaf of byte `at`.
     pub(super) fn write_from(&mut self, leaf: usize, at: u64, mut bytes: &[u8]) {
         self.shared.uses.write(self.row);
-        for (leaf, range) in self.stretches(leaf, at..at + bytes.len() as u64) {
+        for (leaf, range) in self.leaf_ranges(leaf, at..at + bytes.len() as u64) {
             let to = self.part(leaf, range);
             let (now, later) = bytes.split_at(to.len());
             // SAFETY: `to` is as long as `now` and is live memory of this claim, which is borrowed uniquely. So it does
@@ -235,7 +235,7 @@ impl RowMemory {
     /// Returns the CRC32C of a range of the payload.
     pub(super) fn checksum(&self, payload: Range<u64>) -> u32 {
         self.shared.uses.read(self.row);
-        self.stretches(0, payload).fold(0, |crc, (leaf, range)| {
+        self.leaf_ranges(0, payload).fold(0, |crc, (leaf, range)| {
             let part = self.part(leaf, range);
             // SAFETY: the memory is initialized and lives as long as this claim. Nobody writes there without the claim.
             teleport_wire::checksum(crc, unsafe { part.as_ref() })
@@ -244,7 +244,7 @@ impl RowMemory {
 
     fn zero(&mut self) {
         self.shared.uses.write(self.row);
-        for (leaf, range) in self.stretches(0, 0..self.stacked().row_bytes()) {
+        for (leaf, range) in self.leaf_ranges(0, 0..self.stacked().row_bytes()) {
             let part = self.part(leaf, range);
             // SAFETY: the memory lives, and this claim on it is borrowed uniquely.
             unsafe { part.cast::<u8>().write_bytes(0, part.len()) };
@@ -261,7 +261,7 @@ impl RowMemory {
     }
 
     /// Splits a range of the payload into leaves, from `leaf` on, and the non-empty range of each.
-    fn stretches(&self, leaf: usize, payload: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    fn leaf_ranges(&self, leaf: usize, payload: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
         let leaves = self.shared.stacked.signature().leaves();
         assert!(payload.end <= self.shared.stacked.row_bytes(), "{payload:?} of a row's payload");
         let inside = move |(index, leaf): (usize, &teleport_wire::Leaf)| {
