@@ -256,7 +256,7 @@ fn a_row_that_is_read_is_not_moved_now() {
 }
 
 #[test]
-#[should_panic = "rows of one signature only"]
+#[should_panic = "the rows have one signature"]
 fn rows_of_other_signatures_are_refused() {
     let row = Row::new(slab(&stacked(&[2], 1)).claim(0));
     row.move_to(slab(&stacked(&[3], 1)).claim(0).expect("it is free"));
