@@ -1,68 +1,12 @@
 //! What a [`Link`] tells the layer above, and what that layer gives back.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use teleport_wire::{CallAnswer, DecodeError, Hello, RemoteError, Resume, Tree};
+use teleport_wire::{CallAnswer, Hello, RemoteError, Resume};
 
 use super::Link;
-use super::credit::Credit;
-use crate::memory::rows::Ticket;
-use crate::protocol::{Closed, Gate, Hold, SlowCalls};
+use crate::protocol::{Call, Closed, Gate, Reply, SlowCalls};
 use crate::reactor::wakers::Wakers;
-
-/// What pays for the memory of received arrays. Drop it when they are the user's; the peer may then send more.
-#[derive(Debug)]
-pub struct Lease {
-    hold: Hold,
-    /// Where eager credit goes back; charges and nothing at all settle themselves.
-    credit: Option<Arc<Credit>>,
-}
-
-impl Lease {
-    pub(super) fn new(hold: Hold, link: &Link) -> Lease {
-        let credit = (hold.eager_bytes() > 0).then(|| link.credit.clone());
-        Lease { hold, credit }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(credit) = &self.credit {
-            credit.give_back(self.hold.eager_bytes());
-        }
-    }
-}
-
-/// A call, received whole.
-#[derive(Debug)]
-pub struct Call {
-    /// Names the call on its link; [`Link::answer`] takes it.
-    pub id: u64,
-    /// What [`Gate::admit`] gave for its method.
-    pub slot: u32,
-    /// The arguments; an error where a string is not UTF-8. Null if they are in `row`.
-    pub tree: Result<Tree, DecodeError>,
-    /// The row that the arguments were received into, if [`Gate::place`] gave one.
-    pub row: Option<Ticket>,
-    /// When the caller stops waiting, if it said so.
-    pub deadline: Option<Instant>,
-    /// Whether the caller allows it to run twice.
-    pub idempotent: bool,
-    /// Whether it survives the link: to be [acknowledged](Link::acknowledge), and its answer kept until the caller has it.
-    pub resume: bool,
-    /// What pays for the arguments' memory.
-    pub lease: Lease,
-}
-
-/// A result, received whole.
-#[derive(Debug)]
-pub struct Reply {
-    /// The result; an error where a string is not UTF-8.
-    pub tree: Result<Tree, DecodeError>,
-    /// What pays for its memory.
-    pub lease: Lease,
-}
 
 /// The layer above one or many links. Its methods are called by the thread that reads the link, one at a time for each
 /// link and in the order of what arrived, but for [`drained`](Handler::drained); they must not block and must not wait for

@@ -11,7 +11,6 @@
 //! ends after `MAX_TURN`, and one of writing has its own (`write`), so that no link keeps a thread for itself.
 
 mod coalesce;
-mod credit;
 mod drive;
 mod handler;
 pub(crate) mod interrupt;
@@ -23,7 +22,7 @@ mod write_token;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use mio::event::Source as _;
@@ -33,17 +32,16 @@ use teleport_wire::{ErrorKind, Hello, Limits, Message};
 
 pub use self::coalesce::{AnswersTogether, release_held};
 use self::coalesce::{Coalesce, MAX_HELD_BYTES};
-use self::credit::Credit;
 use self::drive::UNWATCHED;
 pub use self::drive::{Driver, block_on};
-pub use self::handler::{Call, Handler, Lease, Reply};
+pub use self::handler::Handler;
 use self::write::Writing;
 use self::write_token::WriteToken;
 use crate::config::{Config, MAX_TIME};
 use crate::memory::budget::{Budget, Charge, OnGrant};
 use crate::memory::deferred_drop::DropScope;
 use crate::net::socket::Socket;
-use crate::protocol::{self, Closed, Event, Hold, Inbound, Outbound, Received, Role, SendError, Withdrawn};
+use crate::protocol::{self, Closed, Event, Inbound, Outbound, Received, Role, SendError, Withdrawn};
 use crate::reactor::mailbox::Command;
 use crate::reactor::poller::Poller;
 use crate::reactor::source::{Request, Scratch, Source, Turn};
@@ -89,7 +87,6 @@ pub struct Link {
     /// `drives` when it looked last.
     drives_seen: AtomicUsize,
     write_token: WriteToken,
-    credit: Arc<Credit>,
     coalesce: Coalesce,
     /// Of threads that drive the link.
     spin: Spin,
@@ -161,36 +158,44 @@ impl Link {
         budget: Option<Budget>,
         handler: Arc<H>,
     ) -> Arc<Link> {
-        let (inbound, outbound) = protocol::halves(role, config, Instant::now());
-        let has_pace = inbound.has_pace() && budget.is_some();
-        Arc::new_cyclic(|me| Link {
-            key: poller.next_key(),
-            peer_address: socket.peer().to_owned(),
-            poller: poller.clone(),
-            handler,
-            budget,
-            inbound: Mutex::new(inbound),
-            outbound: Mutex::new(outbound),
-            writing: Mutex::new(Writing::new()),
-            watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
-            driven: AtomicBool::new(false),
-            drives: AtomicUsize::new(0),
-            unwatched: AtomicBool::new(false),
-            rewatch: AtomicBool::new(false),
-            drives_seen: AtomicUsize::new(0),
-            write_token: WriteToken::new(),
-            credit: Credit::new(me.clone(), config.eager_credit_bytes),
-            coalesce: Coalesce::default(),
-            spin: Spin::new(config.spin),
-            unwritten: AtomicUsize::new(0),
-            has_pace,
-            paced: AtomicBool::new(false),
-            socket: RwLock::new(Some(socket)),
-            closed: OnceLock::new(),
-            lingers: AtomicBool::new(false),
-            linger: Mutex::default(),
-            broken: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+        Arc::new_cyclic(|me: &Weak<Link>| {
+            let link = me.clone();
+            // A thread that reads the link writes at the end of its turn, or earlier.
+            let wake = move || {
+                if let Some(link) = link.upgrade().filter(|link| !link.is_in_turn()) {
+                    link.flush();
+                }
+            };
+            let (inbound, outbound) = protocol::halves(role, config, Instant::now(), wake);
+            let has_pace = inbound.has_pace() && budget.is_some();
+            Link {
+                key: poller.next_key(),
+                peer_address: socket.peer().to_owned(),
+                poller: poller.clone(),
+                handler,
+                budget,
+                inbound: Mutex::new(inbound),
+                outbound: Mutex::new(outbound),
+                writing: Mutex::new(Writing::new()),
+                watch: Mutex::new(Watch { readable: true, writable: false, registered: false }),
+                driven: AtomicBool::new(false),
+                drives: AtomicUsize::new(0),
+                unwatched: AtomicBool::new(false),
+                rewatch: AtomicBool::new(false),
+                drives_seen: AtomicUsize::new(0),
+                write_token: WriteToken::new(),
+                coalesce: Coalesce::default(),
+                spin: Spin::new(config.spin),
+                unwritten: AtomicUsize::new(0),
+                has_pace,
+                paced: AtomicBool::new(false),
+                socket: RwLock::new(Some(socket)),
+                closed: OnceLock::new(),
+                lingers: AtomicBool::new(false),
+                linger: Mutex::default(),
+                broken: AtomicBool::new(false),
+                ending: AtomicBool::new(false),
+            }
         })
     }
 
@@ -294,7 +299,7 @@ impl Link {
             // Charged before it leaves the line, so that what it takes is not given to others.
             let charge = budget.charge_anyway(bytes);
             budget.forget_message(self.key as u64, id);
-            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+            inbound.grant(id, Some(charge), &self.outbound);
         }
         self.flush();
     }
@@ -319,11 +324,6 @@ impl Link {
 
     fn request(self: &Arc<Self>, request: Request) {
         self.poller.send(Command::Request(self.clone(), request));
-    }
-
-    pub(crate) fn give_credit(self: &Arc<Self>, bytes: u64) {
-        self.outbound.lock().give_credit(bytes);
-        self.flush();
     }
 
     // ---- What the poller watches, and for how long ----
@@ -414,9 +414,6 @@ impl Link {
         drop(inbound);
         let mut outbound = self.outbound.lock();
         self.settle_structure(&mut outbound);
-        if self.credit.is_due() {
-            outbound.give_credit(self.credit.take());
-        }
         let has_work = outbound.has_work();
         drop(outbound);
         // One write answers all pings, grants and withdrawals of the turn.
@@ -485,28 +482,14 @@ impl Link {
                     self.handler.opened(self, &peer);
                 }
                 Event::Wants { id, bytes } => self.request_memory(inbound, id, bytes),
-                Event::Call(call) => self.handler.called(
-                    self,
-                    Call {
-                        id: call.id,
-                        slot: call.slot,
-                        tree: call.tree,
-                        row: call.row,
-                        deadline: call.deadline,
-                        idempotent: call.idempotent,
-                        resume: call.resume,
-                        lease: Lease::new(call.hold, self),
-                    },
-                ),
+                Event::Call(call) => self.handler.called(self, call),
                 Event::Answer { id, answer } => {
-                    let answer = answer.map(|(tree, hold)| Reply { tree, lease: Lease::new(hold, self) });
                     self.handler.answered(self, id, answer, &mut scratch.wakers);
                 }
                 Event::Acknowledged { ids } => self.handler.acknowledged(self, &ids),
                 Event::Resume(resume) => self.handler.resuming(self, resume),
                 Event::Resumed { calls } => self.handler.resumed(self, calls, &mut scratch.wakers),
                 Event::Cancel { id } => self.handler.cancelled(self, id),
-                Event::Dropped { hold } => drop(Lease::new(hold, self)),
                 Event::Withdrawn { id } => {
                     if let Some(budget) = &self.budget {
                         budget.forget_message(self.key as u64, id);
@@ -520,7 +503,7 @@ impl Link {
 
     /// A message waits for its memory: from the budget where there is one.
     fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
-        let Some(budget) = &self.budget else { return inbound.grant(id, Hold::None, &self.outbound) };
+        let Some(budget) = &self.budget else { return inbound.grant(id, None, &self.outbound) };
         let is_awaited = || self.handler.is_awaited(self, id);
         let on_grant = || -> OnGrant {
             let link = self.clone();
@@ -532,14 +515,14 @@ impl Link {
             .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
             .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
-            inbound.grant(id, Hold::Charged(charge), &self.outbound);
+            inbound.grant(id, Some(charge), &self.outbound);
             self.watch_pace();
         }
     }
 
     /// The budget has room for a message that waited.
     pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
-        self.inbound.lock().grant(id, Hold::Charged(charge), &self.outbound);
+        self.inbound.lock().grant(id, Some(charge), &self.outbound);
         self.watch_pace();
         self.flush();
     }

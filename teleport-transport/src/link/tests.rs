@@ -8,7 +8,7 @@ use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
 
 use super::*;
 use crate::net::socket::Listener;
-use crate::protocol::Gate;
+use crate::protocol::{Call, Gate, Lease, Reply};
 use crate::reactor::StillPoller;
 use crate::reactor::source::READ_AHEAD_BYTES;
 

@@ -108,9 +108,6 @@ impl Link {
     fn stage(self: &Arc<Self>, staged: &mut WriteBuffer) -> bool {
         self.coalesce.goes();
         let mut outbound = self.outbound.lock();
-        if self.credit.goes_along() && outbound.has_work() {
-            outbound.give_credit(self.credit.take());
-        }
         let progress = outbound.poll_write(staged);
         drop(outbound);
         self.tell_drained(progress.drained);

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, Order, RemoteError, Resume, Signature, Tree};
 
-use super::ledger::Hold;
+use super::ledger::Lease;
 use crate::memory::rows::Ticket;
 
 /// A call, received whole.
 #[derive(Debug)]
-pub struct IncomingCall {
+pub struct Call {
     /// Names the call on this connection; the answer carries it.
     pub id: u64,
     /// What [`Gate::admit`] gave for its method.
@@ -25,8 +25,17 @@ pub struct IncomingCall {
     pub idempotent: bool,
     /// Whether it survives the connection: to be acknowledged, and its answer kept until the caller has it.
     pub resume: bool,
-    /// What pays for the arguments' memory.
-    pub hold: Hold,
+    /// Pays for the arguments' memory.
+    pub lease: Lease,
+}
+
+/// A result, received whole.
+#[derive(Debug)]
+pub struct Reply {
+    /// The result; an error where a string is not UTF-8.
+    pub tree: Result<Tree, DecodeError>,
+    /// Pays for its memory.
+    pub lease: Lease,
 }
 
 /// What a connection tells the layer above.
@@ -42,13 +51,13 @@ pub enum Event {
         bytes: u64,
     },
     /// A call arrived (on a server).
-    Call(IncomingCall),
+    Call(Call),
     /// A call of ours was answered (on a client).
     Answer {
         /// The call.
         id: u64,
-        /// Its result with what pays for it, or the error that the server or the connection found.
-        answer: Result<(Result<Tree, DecodeError>, Hold), RemoteError>,
+        /// Its result, or the error that the server or the connection found.
+        answer: Result<Reply, RemoteError>,
     },
     /// The peer no longer wants the answer to a call, which may be running.
     Cancel {
@@ -67,11 +76,6 @@ pub enum Event {
     Resumed {
         /// In the order of the list.
         calls: Vec<(u64, CallAnswer)>,
-    },
-    /// A message was given up before it was whole; its memory is free again.
-    Dropped {
-        /// What paid for it.
-        hold: Hold,
     },
     /// A message that waited for memory will not come.
     Withdrawn {

@@ -27,8 +27,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::error::{Closed, ProtocolError, SendError};
-pub use self::event::{Event, Gate, IncomingCall};
-pub use self::ledger::Hold;
+pub use self::event::{Call, Event, Gate, Reply};
+pub use self::ledger::Lease;
+use self::ledger::ReturnedCredit;
 pub use self::min_rate::SlowCalls;
 pub use self::receive::{Inbound, Received};
 pub use self::send::unsent::{Quota, UnsentBytes};
@@ -37,7 +38,15 @@ pub use self::send::{Outbound, SharedOutbound, Withdrawn, WriteProgress};
 use crate::config::Config;
 pub use crate::role::Role;
 
-/// Both halves of a new connection. Preface and hello wait to be staged.
-pub fn halves(role: Role, config: &Arc<Config>, now: Instant) -> (Inbound, Outbound) {
-    (Inbound::new(role, config.clone(), now), Outbound::new(role, config))
+/// Makes both halves of a new connection. Preface and hello are queued.
+///
+/// `wake` is called by the thread that drops a [`Lease`] when enough credit has come back for a write of its own.
+pub fn halves(
+    role: Role,
+    config: &Arc<Config>,
+    now: Instant,
+    wake: impl Fn() + Send + Sync + 'static,
+) -> (Inbound, Outbound) {
+    let credit = Arc::new(ReturnedCredit::new(config.eager_credit_bytes, Box::new(wake)));
+    (Inbound::new(role, config.clone(), credit.clone(), now), Outbound::new(role, config, credit))
 }

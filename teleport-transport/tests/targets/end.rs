@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use teleport_transport::Config;
 use teleport_transport::protocol::{
-    Closed, Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Received, Role, WriteBuffer, halves,
+    Closed, Event, Gate, Inbound, Lease, MAX_SEGMENTS_PER_WRITE, Outbound, Received, Role, WriteBuffer,
+    halves,
 };
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 
@@ -30,8 +31,8 @@ pub(super) struct End {
     staged: WriteBuffer,
     pub(super) arriving: VecDeque<u8>,
     pub(super) events: Vec<Event>,
-    /// What pays for messages that the layer above has not let go of.
-    pub(super) holds: Vec<Hold>,
+    /// Pay for messages that the layer above has not dropped.
+    pub(super) leases: Vec<Lease>,
     /// Messages that wait for a grant.
     pub(super) wanted: Vec<u64>,
     now: Instant,
@@ -40,7 +41,7 @@ pub(super) struct End {
 impl End {
     pub(super) fn new(role: Role, config: Arc<Config>) -> End {
         let now = Instant::now();
-        let (inbound, outbound) = halves(role, &config, now);
+        let (inbound, outbound) = halves(role, &config, now, || {});
         End {
             inbound,
             outbound: RefCell::new(outbound),
@@ -48,7 +49,7 @@ impl End {
             staged: WriteBuffer::default(),
             arriving: VecDeque::new(),
             events: Vec::new(),
-            holds: Vec::new(),
+            leases: Vec::new(),
             wanted: Vec::new(),
             now,
         }
@@ -68,11 +69,14 @@ impl End {
     /// Fills what goes to the socket next, and leaves it there: what comes later must wait for it.
     pub(super) fn stage(&mut self) {
         if self.staged.is_empty() {
-            self.outbound.borrow_mut().stage(&mut self.staged);
+            let outbound = &mut *self.outbound.borrow_mut();
+            outbound.send_credit();
+            outbound.poll_write(&mut self.staged);
         }
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
+        self.outbound.borrow_mut().send_credit();
         !self.staged.is_empty() || self.outbound.borrow().has_work()
     }
 
@@ -98,21 +102,14 @@ impl End {
     pub(super) fn grant(&mut self, index: usize) {
         if !self.wanted.is_empty() {
             let id = self.wanted.swap_remove(index % self.wanted.len());
-            self.inbound.grant(id, Hold::None, &self.outbound);
-        }
-    }
-
-    pub(super) fn settle(&mut self, hold: Hold) {
-        if let Hold::Eager { bytes } = hold {
-            self.outbound.borrow_mut().give_credit(bytes);
+            self.inbound.grant(id, None, &self.outbound);
         }
     }
 
     /// Lets go of one message's memory.
     pub(super) fn release(&mut self, index: usize) {
-        if !self.holds.is_empty() {
-            let hold = self.holds.swap_remove(index % self.holds.len());
-            self.settle(hold);
+        if !self.leases.is_empty() {
+            drop(self.leases.swap_remove(index % self.leases.len()));
         }
     }
 
@@ -136,9 +133,8 @@ impl End {
     }
 
     /// Eager payload that the layer above holds, in bytes: never more than this end offered.
-    pub(super) fn check_holds(&self) {
-        let eager = |hold: &Hold| if let Hold::Eager { bytes } = hold { *bytes } else { 0 };
-        let held: u64 = self.holds.iter().map(eager).sum();
+    pub(super) fn check_leases(&self) {
+        let held: u64 = self.leases.iter().map(Lease::eager_bytes).sum();
         assert!(held <= self.config.eager_credit_bytes, "{held} bytes of credit are held");
         let outbound = self.outbound.borrow();
         if let Some(peer) = outbound.peer() {

@@ -137,11 +137,11 @@ impl Lone {
                 (Event::Call(call), Role::Server) => {
                     assert!(self.arrived.insert(call.id), "call {} arrived twice", call.id);
                     self.serving.push(call.id);
-                    self.end.holds.push(call.hold);
+                    self.end.leases.push(call.lease);
                 }
                 (Event::Answer { id, answer }, Role::Client) => {
                     assert!(self.open.remove(&id), "call {id} ended twice");
-                    self.end.holds.extend(answer.ok().map(|(_, hold)| hold));
+                    self.end.leases.extend(answer.ok().map(|reply| reply.lease));
                 }
                 (Event::Cancel { .. }, Role::Server) | (Event::Open(_) | Event::Goodbye(_), _) => {}
                 (Event::Resume(resume), Role::Server) => self.asked = Some(resume),
@@ -149,7 +149,6 @@ impl Lone {
                 (Event::Acknowledged { ids }, _) => assert!(!ids.is_empty()),
                 (Event::Wants { id, .. }, _) => self.end.wanted.push(id),
                 (Event::Withdrawn { id }, _) => self.end.wanted.retain(|wanted| *wanted != id),
-                (Event::Dropped { hold }, _) => self.end.holds.push(hold),
                 (event, role) => panic!("a {role:?} was told of {event:?}"),
             }
         }
@@ -172,7 +171,7 @@ impl Lone {
     }
 
     fn check(&self) {
-        self.end.check_holds();
+        self.end.check_leases();
         if self.role == Role::Server {
             let max_open_calls = self.end.config.max_open_calls as usize;
             assert!(self.end.inbound.unfinished() <= 2 * max_open_calls);

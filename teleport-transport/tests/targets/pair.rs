@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use teleport_transport::protocol::{Closed, Event, Hold, IncomingCall, Role, SendError, Withdrawn};
+use teleport_transport::protocol::{Call, Closed, Event, Lease, Reply, Role, SendError, Withdrawn};
 use teleport_transport::wire::{ErrorKind, Message, Tree};
 
 use super::end::End;
@@ -18,7 +18,7 @@ struct Pair {
     server: End,
     /// Calls that the client waits for, with what they carry.
     open: HashMap<u64, Tree>,
-    serving: Vec<IncomingCall>,
+    serving: Vec<Call>,
     session: Session,
     said_goodbye: bool,
 }
@@ -30,8 +30,8 @@ pub(super) fn run(input: &mut Input<'_>) {
     while !input.is_empty() {
         pair.operate(input);
         pair.take_events();
-        pair.client.check_holds();
-        pair.server.check_holds();
+        pair.client.check_leases();
+        pair.server.check_leases();
     }
     pair.drain();
     pair.check_end();
@@ -97,7 +97,7 @@ impl Pair {
             Ok(tree) if !how.is_multiple_of(4) => result_message(tree),
             _ => Message::error(&failure()),
         };
-        self.server.holds.push(call.hold);
+        self.server.leases.push(call.lease);
         if call.resume && !self.session.answered(call.id, &message) {
             return;
         }
@@ -137,7 +137,6 @@ impl Pair {
                 Event::Resume(resume) => self.session.resume(&resume, &self.server),
                 Event::Wants { id, .. } => self.server.wanted.push(id),
                 Event::Withdrawn { id } => self.server.wanted.retain(|wanted| *wanted != id),
-                Event::Dropped { hold } => self.server.holds.push(hold),
                 Event::Open(_) | Event::Cancel { .. } | Event::Goodbye(_) => {}
                 event => panic!("a client sends no {event:?}"),
             }
@@ -148,16 +147,15 @@ impl Pair {
                     let sent = self.open.remove(&id).expect("each call ends once");
                     self.client.outbound.borrow_mut().acknowledge(id);
                     match answer {
-                        Ok((tree, hold)) => {
+                        Ok(Reply { tree, lease }) => {
                             assert!(tree.expect("nothing was changed on the way") == sent);
-                            self.client.holds.push(hold);
+                            self.client.leases.push(lease);
                         }
                         Err(error) => assert_ne!(error.kind, ErrorKind::Checksum),
                     }
                 }
                 Event::Wants { id, .. } => self.client.wanted.push(id),
                 Event::Withdrawn { id } => self.client.wanted.retain(|wanted| *wanted != id),
-                Event::Dropped { hold } => self.client.holds.push(hold),
                 Event::Open(_) => self.session.opened(&self.client),
                 Event::Resumed { calls } => {
                     for (id, answer) in calls {
@@ -195,7 +193,7 @@ impl Pair {
         self.serving.retain(|call| call.resume);
         for call in &mut self.serving {
             // It was paid for by a connection that is gone.
-            call.hold = Hold::None;
+            call.lease = Lease::default();
         }
         self.client = End::new(Role::Client, self.client.config.clone());
         self.server = End::new(Role::Server, self.server.config.clone());
@@ -215,7 +213,7 @@ impl Pair {
                 end.release(0);
             }
             let is_busy =
-                |end: &End| end.has_unwritten() || !(end.arriving.is_empty() && end.holds.is_empty());
+                |end: &End| end.has_unwritten() || !(end.arriving.is_empty() && end.leases.is_empty());
             let waits = !(self.client.wanted.is_empty() && self.server.wanted.is_empty());
             if !(is_busy(&self.client) || is_busy(&self.server) || waits || !self.serving.is_empty()) {
                 return;

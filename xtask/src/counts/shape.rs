@@ -13,7 +13,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use teleport::transport::Config;
 use teleport::transport::protocol::{
-    Event, Gate, Hold, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Role, SharedOutbound, WriteBuffer, halves,
+    Event, Gate, Inbound, MAX_SEGMENTS_PER_WRITE, Outbound, Reply, Role, WriteBuffer, halves,
 };
 use teleport::wire::{CallHead, CallMetadata, Limits, Message, Order, Signature};
 use teleport::{Array, BoxError, Buffer, Dict, RemoteError, Tree};
@@ -130,7 +130,7 @@ struct End {
 
 impl End {
     fn new(role: Role, config: &Arc<Config>) -> End {
-        let (inbound, outbound) = halves(role, config, Instant::now());
+        let (inbound, outbound) = halves(role, config, Instant::now(), || {});
         End {
             inbound,
             outbound: RefCell::new(outbound),
@@ -143,7 +143,7 @@ impl End {
 
     fn send(&mut self) {
         loop {
-            self.outbound.borrow_mut().stage(&mut self.staged);
+            self.outbound.borrow_mut().poll_write(&mut self.staged);
             if self.staged.is_empty() {
                 return;
             }
@@ -174,11 +174,6 @@ impl End {
         }
         other.sent.clear();
         Ok(())
-    }
-
-    /// As the layer above does when nobody holds the message's memory any more.
-    fn settle(&self, hold: &Hold) {
-        self.outbound.with(|outbound| outbound.give_credit(hold.eager_bytes()));
     }
 }
 
@@ -238,7 +233,6 @@ impl Pair {
             if let Event::Call(call) = event {
                 let result = Message::result(&call.tree?, &Limits::default())?;
                 self.server.outbound.borrow_mut().push_answer(call.id, result)?;
-                self.server.settle(&call.hold);
             }
         }
         self.server.send();
@@ -246,9 +240,9 @@ impl Pair {
         let mut answered = false;
         for event in std::mem::take(&mut self.client.events) {
             if let Event::Answer { answer, .. } = event {
-                let (result, hold) = answer?;
+                let Reply { tree: result, lease } = answer?;
                 black_box(result?);
-                self.client.settle(&hold);
+                drop(lease);
                 answered = true;
             }
         }

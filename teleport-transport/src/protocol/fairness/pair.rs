@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use teleport_wire::{Array, CallHead, Kind, Limits, Message, RemoteError, Tree};
 
-use super::super::{Event, Gate, Hold, Inbound, Outbound, Role, Withdrawn, WriteBuffer, halves};
+use super::super::{Event, Gate, Inbound, Outbound, Role, Withdrawn, WriteBuffer, halves};
 use super::wire::Wire;
 use crate::config::Config;
 
@@ -35,7 +35,7 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn new(role: Role, config: &Arc<Config>) -> Side {
         let now = Instant::now();
-        let (inbound, outbound) = halves(role, config, now);
+        let (inbound, outbound) = halves(role, config, now, || {});
         let (outbound, staged) = (RefCell::new(outbound), WriteBuffer::default());
         Side { inbound, outbound, staged, ahead: vec![0; 16 << 10], events: Vec::new(), now }
     }
@@ -44,12 +44,6 @@ impl Side {
         self.inbound
             .receive(self.now, &mut self.ahead, &self.outbound, &AllowAll, &mut self.events, read)
             .expect("both keep the rules");
-    }
-
-    pub(super) fn settle(&mut self, hold: &Hold) {
-        if let Hold::Eager { bytes } = hold {
-            self.outbound.borrow_mut().give_credit(*bytes);
-        }
     }
 }
 
@@ -81,11 +75,8 @@ impl Pair {
         self.up.drain(&mut self.server, bytes);
         for event in std::mem::take(&mut self.server.events) {
             match event {
-                Event::Call(call) => {
-                    self.server.settle(&call.hold);
-                    self.arrived.push(call.id);
-                }
-                Event::Wants { id, .. } => self.server.inbound.grant(id, Hold::None, &self.server.outbound),
+                Event::Call(call) => self.arrived.push(call.id),
+                Event::Wants { id, .. } => self.server.inbound.grant(id, None, &self.server.outbound),
                 Event::Cancel { id } => self.cancelled.push(id),
                 Event::Open(_) => {}
                 other => panic!("{other:?}"),
@@ -100,11 +91,10 @@ impl Pair {
         for event in std::mem::take(&mut self.client.events) {
             match event {
                 Event::Answer { id, answer } => {
-                    let (_, hold) = answer.expect("nothing fails");
-                    self.client.settle(&hold);
+                    drop(answer.expect("nothing fails"));
                     self.answered.push(id);
                 }
-                Event::Wants { id, .. } => self.client.inbound.grant(id, Hold::None, &self.client.outbound),
+                Event::Wants { id, .. } => self.client.inbound.grant(id, None, &self.client.outbound),
                 Event::Open(_) => {}
                 other => panic!("{other:?}"),
             }

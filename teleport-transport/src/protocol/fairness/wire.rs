@@ -105,7 +105,8 @@ impl Wire {
     pub(super) fn fill(&mut self, from: &mut Side) {
         while self.held_bytes < KERNEL_BYTES {
             if from.staged.is_empty() {
-                from.outbound.borrow_mut().stage(&mut from.staged);
+                from.outbound.borrow_mut().send_credit();
+                from.outbound.borrow_mut().poll_write(&mut from.staged);
                 let staged = from.staged.remaining_bytes() as u64;
                 assert!(staged <= 2 * CHUNK, "{staged} bytes left the outbox at once: nothing passes them");
             }

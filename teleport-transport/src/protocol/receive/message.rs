@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use teleport_wire::{Buffer, DecodeError, Order, RemoteError, Run, Signature, Tree};
 
 use crate::config::Config;
+use crate::memory::budget::Charge;
 use crate::memory::pool::MemoryError;
 use crate::memory::rows::{RowGuard, Ticket};
-use crate::memory::user_held::Loan;
 use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
 use crate::protocol::event::Gate;
-use crate::protocol::ledger::Hold;
+use crate::protocol::ledger::{Lease, ReturnedCredit};
 
 /// Segments of one message offered to one read; more arrive with the next.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
@@ -75,7 +75,7 @@ pub(super) struct Whole {
     pub(super) subject: Subject,
     /// Null if it lies in a row.
     pub(super) tree: Result<Tree, DecodeError>,
-    pub(super) hold: Hold,
+    pub(super) lease: Lease,
     pub(super) row: Option<Ticket>,
 }
 
@@ -91,14 +91,13 @@ pub(super) struct Incoming {
     received_bytes: u64,
     /// The run that holds the next byte.
     run: usize,
-    /// What pays for the memory; none until the message was granted.
-    hold: Option<Hold>,
     /// Payload bytes in chunks that were announced, received or not.
     announced_bytes: u64,
     /// In which window of the connection's pace it was admitted.
     window: u32,
-    /// Of the memory, where that is counted. Invariant: dropped after `target`, so that memory which nobody gets never counts.
-    loan: Option<Loan>,
+    /// Pays for the memory; none until the message is granted. Invariant: dropped after `target`, so that memory which
+    /// no user gets never counts as held by one.
+    lease: Option<Lease>,
 }
 
 impl Incoming {
@@ -110,10 +109,9 @@ impl Incoming {
             target: Target::None,
             received_bytes: 0,
             run: 0,
-            hold: None,
             announced_bytes: 0,
             window: 0,
-            loan: None,
+            lease: None,
         }
     }
 
@@ -124,27 +122,19 @@ impl Incoming {
         dropped
     }
 
-    /// The memory is paid for, if it was not and `hold` is as much as it takes; true then.
-    pub(super) fn admit(&mut self, hold: Hold) -> bool {
-        let pays = match &hold {
-            Hold::None => true,
-            Hold::Eager { bytes } => *bytes == self.memory_bytes,
-            Hold::Charged(charge) => charge.bytes() == self.memory_bytes,
-            // Of whole messages only.
-            Hold::Lent { .. } => false,
-        };
-        let is_new = pays && self.hold.is_none();
+    /// Grants the message, paid by `charge`. Returns false if it was granted before, or if the charge is not of its size.
+    pub(super) fn admit(&mut self, charge: Option<Charge>) -> bool {
+        let pays = charge.as_ref().is_none_or(|charge| charge.bytes() == self.memory_bytes);
+        let is_new = pays && self.lease.is_none();
         if is_new {
-            self.hold = Some(hold);
+            self.lease = Some(Lease::charged(charge));
         }
         is_new
     }
 
-    /// So much of the eager credit pays for it; nothing pays yet where that is 0.
-    pub(super) fn charge_eager(&mut self, bytes: u64) {
-        if bytes > 0 {
-            self.admit(Hold::Eager { bytes });
-        }
+    /// Grants the message, paid by the eager credit.
+    pub(super) fn admit_eager(&mut self, credit: &Arc<ReturnedCredit>) {
+        self.lease = Some(Lease::eager(self.memory_bytes, credit));
     }
 
     /// Takes note of the window in which it was admitted.
@@ -155,24 +145,19 @@ impl Incoming {
     /// Whether its payload may come and it holds memory of a budget, since before `window` began.
     pub(super) fn holds_charge_before(&self, window: u32) -> bool {
         let Some(plan) = &self.plan else { return false };
-        let is_charged = match &self.hold {
-            None => false,
-            Some(Hold::Charged(_)) => true,
-            Some(_) => plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES,
-        };
+        let Some(lease) = &self.lease else { return false };
+        let is_charged = lease.is_charged() || plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES;
         is_charged && self.window < window
     }
 
     /// Gives its memory back, but for credit, which goes back with the last of it. What comes of it is dropped.
     pub(super) fn give_up(&mut self) {
         self.drop_payload();
-        if let Some(Hold::Charged(_)) = self.hold {
-            self.hold = Some(Hold::None);
-        }
+        self.lease = self.lease.take().map(|lease| if lease.is_charged() { Lease::default() } else { lease });
     }
 
     pub(super) fn is_admitted(&self) -> bool {
-        self.hold.is_some()
+        self.lease.is_some()
     }
 
     pub(super) fn is_dropped(&self) -> bool {
@@ -222,8 +207,10 @@ impl Incoming {
     fn memory(&mut self, config: &Config) -> Result<Buffer, Unplaced> {
         let memory = config.pool.alloc(self.memory_bytes as usize).map_err(Unplaced::Memory)?;
         let Some(lent) = &config.lent else { return Ok(memory) };
-        let (memory, loan) = lent.watch(memory);
-        self.loan = loan;
+        let (memory, handoff) = lent.watch(memory);
+        if let Some(lease) = &mut self.lease {
+            lease.set_handoff(handoff);
+        }
         Ok(memory)
     }
 
@@ -297,24 +284,18 @@ impl Incoming {
         Some(crc)
     }
 
-    /// What pays for the memory of a message that nobody will read.
-    pub(super) fn into_hold(self) -> Hold {
-        self.hold.unwrap_or(Hold::None)
-    }
-
-    /// The message, whole; what pays for its memory alone if it was dropped.
-    pub(super) fn finish(self) -> Result<Whole, Hold> {
-        let hold = self.hold.unwrap_or(Hold::None);
-        let Some(Plan { subject, signature, order }) = self.plan else { return Err(hold) };
+    /// Returns the message, whole; none if it was dropped.
+    pub(super) fn finish(self) -> Option<Whole> {
+        let lease = self.lease.unwrap_or_default();
+        let Plan { subject, signature, order } = self.plan?;
         let memory = match self.target {
             Target::None => Buffer::empty(),
             Target::Memory(memory) => memory,
             Target::Row(ticket) => {
-                return Ok(Whole { subject, tree: Ok(Tree::Null), hold, row: Some(ticket) });
+                return Some(Whole { subject, tree: Ok(Tree::Null), lease, row: Some(ticket) });
             }
         };
-        let hold = hold.with_loan(self.loan);
-        Ok(Whole { subject, tree: signature.build(&order, memory), hold, row: None })
+        Some(Whole { subject, tree: signature.build(&order, memory), lease, row: None })
     }
 }
 

@@ -26,9 +26,9 @@ use self::signature_cache::SignatureCache;
 use self::table::Messages;
 use super::calls::StructureOverrun;
 use super::error::{Closed, ProtocolError};
-use super::event::{Event, Gate, IncomingCall};
+use super::event::{Call, Event, Gate, Reply};
 use super::keepalive::Keepalive;
-use super::ledger::Hold;
+use super::ledger::ReturnedCredit;
 use super::min_rate::{Pace, Sight, SlowCalls};
 use super::send::SharedOutbound;
 use crate::config::{Config, MAX_TIME};
@@ -78,6 +78,8 @@ struct Reception {
     messages: Messages,
     /// The message that the open chunk belongs to, and the chunk's length and checksum.
     chunk: Chunk,
+    /// Where leases of eager messages return their bytes.
+    credit: Arc<ReturnedCredit>,
     signatures: SignatureCache,
     /// Payload that came since the connection began.
     received_bytes: u64,
@@ -93,7 +95,7 @@ struct Chunk {
 }
 
 impl Inbound {
-    pub(super) fn new(role: Role, config: Arc<Config>, now: Instant) -> Inbound {
+    pub(super) fn new(role: Role, config: Arc<Config>, credit: Arc<ReturnedCredit>, now: Instant) -> Inbound {
         Inbound {
             decoder: Decoder::new(&config.limits),
             liveness: Keepalive::new(&config, now),
@@ -106,6 +108,7 @@ impl Inbound {
                 phase: Phase::Handshake,
                 messages: Messages::default(),
                 chunk: Chunk::default(),
+                credit,
                 signatures: SignatureCache::default(),
                 received_bytes: 0,
                 window: 0,
@@ -187,11 +190,11 @@ impl Inbound {
         outcome(read(&mut [IoSliceMut::new(&mut ahead[..ahead_len])]), 0, ahead_len)
     }
 
-    /// The memory of a message that waits has been paid for: tells the peer to send it.
-    pub fn grant(&mut self, id: u64, hold: Hold, outbound: &impl SharedOutbound) {
-        // For a message that was withdrawn meanwhile, or replaced by another, the memory is given back at once.
+    /// Grants the memory of a message that waits for it, paid by `charge` where there is a budget: tells the peer to send it.
+    pub fn grant(&mut self, id: u64, charge: Option<Charge>, outbound: &impl SharedOutbound) {
+        // If the message was withdrawn meanwhile, or replaced by another, the charge is given back at once.
         if let Some(message) = self.reception.messages.get_mut(id)
-            && message.admit(hold)
+            && message.admit(charge)
         {
             message.note_window(self.reception.window);
             outbound.with(|outbound| outbound.grant(id));
@@ -532,12 +535,12 @@ impl<O: SharedOutbound> Session<'_, O> {
         let subject = Subject::Call { slot, deadline, idempotent, resume };
         let plan = Plan { subject, signature, order };
         let Err(error) = admitted else {
-            self.begin(id, plan, eager_bytes);
+            self.begin(id, plan, header.is_eager());
             return Ok(());
         };
         self.answer(id, &error);
         // Without a grant none of its payload comes; the entry stays until the client has taken note.
-        self.begin_dropped(id, plan, eager_bytes);
+        self.begin_dropped(id, plan, header.is_eager());
         Ok(())
     }
 
@@ -553,13 +556,13 @@ impl<O: SharedOutbound> Session<'_, O> {
         })?;
         let plan = Plan { subject: Subject::Answer, signature, order };
         if is_awaited {
-            self.begin(id, plan, eager_bytes);
+            self.begin(id, plan, header.is_eager());
             return Ok(());
         }
-        self.begin_dropped(id, plan, eager_bytes);
+        self.begin_dropped(id, plan, header.is_eager());
         // The server cannot let go of it otherwise.
         if let Some(message) = self.reception.messages.get_mut(id)
-            && message.admit(Hold::None)
+            && message.admit(None)
         {
             self.outbound.with(|outbound| outbound.grant(id));
         }
@@ -574,9 +577,11 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// A message's head is legal: completes it, or makes ready for its payload.
-    fn begin(&mut self, id: u64, plan: Plan, eager_bytes: u64) {
+    fn begin(&mut self, id: u64, plan: Plan, is_eager: bool) {
         let mut message = Incoming::new(plan);
-        message.charge_eager(eager_bytes);
+        if is_eager {
+            message.admit_eager(&self.reception.credit);
+        }
         let bytes = message.memory_bytes();
         if bytes == 0 {
             // It is whole, but a call may have a row all the same.
@@ -592,9 +597,11 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// A message's head is legal, and nobody wants it: what comes of its payload will be dropped.
-    fn begin_dropped(&mut self, id: u64, plan: Plan, eager_bytes: u64) {
+    fn begin_dropped(&mut self, id: u64, plan: Plan, is_eager: bool) {
         let mut message = Incoming::dropped(plan);
-        message.charge_eager(eager_bytes);
+        if is_eager {
+            message.admit_eager(&self.reception.credit);
+        }
         if message.memory_bytes() > 0 {
             self.reception.messages.insert(id, message);
         }
@@ -658,7 +665,6 @@ impl<O: SharedOutbound> Session<'_, O> {
         if is_awaited && !message.is_admitted() {
             self.events.push(Event::Withdrawn { id });
         }
-        self.events.push(Event::Dropped { hold: message.into_hold() });
         Ok(())
     }
 
@@ -672,17 +678,14 @@ impl<O: SharedOutbound> Session<'_, O> {
         if self.reception.role == Role::Client {
             self.outbound.with(|outbound| outbound.result_completed(id));
         }
-        let event = match message.finish() {
-            Err(hold) => Event::Dropped { hold },
-            Ok(Whole { subject: Subject::Call { slot, deadline, idempotent, resume }, tree, hold, row }) => {
+        let Some(Whole { subject, tree, lease, row }) = message.finish() else { return };
+        self.events.push(match subject {
+            Subject::Call { slot, deadline, idempotent, resume } => {
                 let deadline = deadline.map(|deadline| deadline.arrived + deadline.time.min(MAX_TIME));
-                Event::Call(IncomingCall { id, slot, tree, row, deadline, idempotent, resume, hold })
+                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
             }
-            Ok(Whole { subject: Subject::Answer, tree, hold, .. }) => {
-                Event::Answer { id, answer: Ok((tree, hold)) }
-            }
-        };
-        self.events.push(event);
+            Subject::Answer => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
+        });
     }
 }
 
@@ -748,7 +751,7 @@ mod tests {
     #[test]
     fn of_a_large_message_little_is_copied_where_each_write_ends_with_a_chunk() {
         const CHUNK: usize = 1 << 20;
-        let (mut inbound, outbound) = halves(Role::Server, &Arc::default(), Instant::now());
+        let (mut inbound, outbound) = halves(Role::Server, &Arc::default(), Instant::now(), || {});
         let outbound = RefCell::new(outbound);
         let hello: Hello = Config::default().hello(Role::Client);
         let start = [&Preface::BYTES[..], &encode_frame(Kind::Hello, 0, &hello.encode())].concat();
@@ -757,7 +760,7 @@ mod tests {
         let tree = Tree::Array(Array::zeros::<u8>([8 * CHUNK]));
         let call = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
         read_ahead(&mut inbound, &outbound, &[&call.header(1, false)[..], &call.metadata].concat());
-        inbound.grant(1, Hold::None, &outbound);
+        inbound.grant(1, None, &outbound);
         let write = [&Header::data(1, CHUNK as u64, None).encode()[..], &vec![0; CHUNK]].concat();
         let copied: Vec<usize> = (0..8).map(|_| read_ahead(&mut inbound, &outbound, &write)).collect();
         assert_eq!(copied[0], 16 << 10);

@@ -120,7 +120,7 @@ fn whole(id: u64, seed: u8, bytes: usize) -> Vec<u8> {
 }
 
 /// The calls that came, each with its row.
-fn arrived(side: &mut Side) -> Vec<IncomingCall> {
+fn arrived(side: &mut Side) -> Vec<Call> {
     let calls = std::mem::take(&mut side.events).into_iter().filter_map(|event| match event {
         Event::Call(call) => Some(call),
         _ => None,
@@ -223,11 +223,11 @@ fn a_call_that_finds_no_row_is_answered_and_disturbs_nobody() {
     let mut side = server(&above);
     above.0.lock().refuses = true;
     side.feed(&whole(1, 1, 10)).expect("it is legal");
-    assert_eq!(side.sent(), [(Kind::Error, 1, 0)]);
-    assert_eq!(side.events(), ["dropped 136"], "its credit comes back with its last byte");
+    let sent = [(Kind::Credit, 136, 0), (Kind::Error, 1, 0)];
+    assert_eq!(side.sent(), sent, "its credit comes back with its last byte");
     // Without payload there is nothing to drop.
     side.feed(&call(2, "row", 0, false)).expect("it is legal");
-    assert_eq!(side.sent(), [(Kind::Credit, 136, 0), (Kind::Error, 2, 0)]);
+    assert_eq!(side.sent(), [(Kind::Error, 2, 0)]);
     assert!(side.events().is_empty());
     above.0.lock().refuses = false;
     side.feed(&whole(3, 3, 10)).expect("it is legal");
@@ -301,7 +301,7 @@ fn a_row_is_abandoned_once_however_its_call_ends() {
     check_abandoned(|mut side| {
         side.feed(&chunks(1, 1, 30)[40..62]).expect("the rest of the chunk");
         side.feed(&empty(Kind::Abort, 1)).expect("a caller may give up");
-        assert_eq!(side.events(), ["dropped"]);
+        assert!(side.events().is_empty());
     });
     // A byte was changed on the way.
     check_abandoned(|mut side| {
@@ -310,7 +310,7 @@ fn a_row_is_abandoned_once_however_its_call_ends() {
         side.feed(&rest[40..62]).expect("it concerns this message only");
         assert_eq!(side.sent(), [(Kind::Grant, 1, 0), (Kind::Grant, 2, 0), (Kind::Error, 1, 0)]);
         side.feed(&rest[62..]).expect("the rest is dropped");
-        assert_eq!(side.events(), ["dropped"]);
+        assert!(side.events().is_empty());
     });
     // It broke a rule in the middle.
     check_abandoned(|mut side| {

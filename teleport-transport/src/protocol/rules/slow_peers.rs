@@ -36,7 +36,7 @@ impl World {
     fn new() -> World {
         let now = Instant::now();
         let config = Config { min_rate: 1000, pace_window: 5 * S, ..Config::default() };
-        let (inbound, outbound) = halves(Role::Server, &Arc::new(config), now);
+        let (inbound, outbound) = halves(Role::Server, &Arc::new(config), now, || {});
         let mut world =
             World { inbound, outbound: RefCell::new(outbound), budget: Budget::new(1 << 20), now };
         let hello: Hello = Config { eager_credit_bytes: 0, ..Config::default() }.hello(Role::Client);
@@ -60,7 +60,7 @@ impl World {
         let message = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
         self.feed(&[&message.header(id, false)[..], &message.metadata].concat());
         let charge = self.budget.charge_anyway(message.memory_bytes);
-        self.inbound.grant(id, Hold::Charged(charge), &self.outbound);
+        self.inbound.grant(id, Some(charge), &self.outbound);
     }
 
     fn feed_chunk(&mut self, id: u64, bytes: usize) {
@@ -84,7 +84,7 @@ impl World {
     fn sent(&mut self) -> Vec<Kind> {
         let (mut staged, mut kinds, mut bytes) = (WriteBuffer::default(), Vec::new(), Vec::new());
         while self.outbound.borrow().has_work() {
-            self.outbound.borrow_mut().stage(&mut staged);
+            self.outbound.borrow_mut().poll_write(&mut staged);
             while !staged.is_empty() {
                 let mut slices = [io::IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
                 let filled = staged.slices(&mut slices);
@@ -188,7 +188,7 @@ fn errors_say_what_crawled() {
     world.look().expect("the connection goes on");
     world.windows(1);
     let mut staged = WriteBuffer::default();
-    world.outbound.get_mut().stage(&mut staged);
+    world.outbound.get_mut().poll_write(&mut staged);
     let mut slices = [io::IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
     let filled = staged.slices(&mut slices);
     let bytes = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();

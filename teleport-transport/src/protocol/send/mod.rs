@@ -16,6 +16,7 @@ pub(super) mod write_buffer;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use teleport_wire::{
@@ -29,6 +30,7 @@ use self::write_buffer::WriteBuffer;
 use super::calls::{OwnCalls, PeerCalls, Progress, StructureOverrun};
 use super::error::{ProtocolError, SendError};
 use super::id_map::IdMap;
+use super::ledger::ReturnedCredit;
 use super::resume::Resuming;
 use crate::config::Config;
 use crate::memory::budget::Charge;
@@ -138,6 +140,7 @@ pub struct Outbound {
     /// Eager payload received and not yet given back. Invariant: at most `max_eager_bytes`.
     held_eager_bytes: u64,
     max_eager_bytes: u64,
+    returned_credit: Arc<ReturnedCredit>,
     /// Payload and metadata that are queued, in transfer or waiting for a grant.
     queued_bytes: u64,
     /// What pays for large results, and who is to be told when they have gone. Of a server.
@@ -151,7 +154,7 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(role: Role, config: &Config) -> Outbound {
+    pub(super) fn new(role: Role, config: &Config, returned_credit: Arc<ReturnedCredit>) -> Outbound {
         let mut introduction = Preface::BYTES.to_vec();
         introduction.extend(encode_frame(Kind::Hello, 0, &config.hello(role).encode()));
         Outbound {
@@ -171,6 +174,7 @@ impl Outbound {
             credit_bytes: 0,
             held_eager_bytes: 0,
             max_eager_bytes: config.eager_credit_bytes,
+            returned_credit,
             queued_bytes: 0,
             unsent: Unsent::default(),
             structure: None,
@@ -206,6 +210,7 @@ impl Outbound {
             || (self.peer.is_some() && self.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
             || self.unsent.is_drained(self.queued_bytes)
+            || self.returned_credit.is_due()
     }
 
     fn has_frames(&self) -> bool {
@@ -557,8 +562,10 @@ impl Outbound {
         self.control.grants.push(id);
     }
 
-    /// Gives eager credit back, with a frame: best when much of it has come together.
-    pub fn give_credit(&mut self, bytes: u64) {
+    /// Gives back to the peer the eager credit of all leases dropped so far, in one frame. [`poll_write`](Outbound::poll_write)
+    /// does so once there is enough for a frame.
+    pub fn send_credit(&mut self) {
+        let bytes = self.returned_credit.take();
         self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
         self.control.credit_bytes += bytes;
     }
@@ -606,6 +613,9 @@ impl Outbound {
 
     /// Moves what goes next into `buffer`, and says what else a writer has to know: one visit for each write.
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
+        if self.returned_credit.is_worth_frame() && self.has_work() {
+            self.send_credit();
+        }
         self.stage(buffer);
         WriteProgress {
             staged: !buffer.is_empty(),
@@ -616,7 +626,7 @@ impl Outbound {
     }
 
     /// Moves what goes next into `staged`: control frames, then small messages, then at most one large chunk.
-    pub fn stage(&mut self, staged: &mut WriteBuffer) {
+    fn stage(&mut self, staged: &mut WriteBuffer) {
         if !self.introduction.is_empty() {
             staged.append(&std::mem::take(&mut self.introduction));
         }

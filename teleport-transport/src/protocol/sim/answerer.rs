@@ -26,7 +26,7 @@ const MAX_UNSENT_BYTES: u64 = 50_000;
 pub(super) struct Serving {
     client: usize,
     key: u64,
-    call: IncomingCall,
+    call: Call,
     runs: bool,
 }
 
@@ -105,7 +105,6 @@ impl Answerer {
                     }
                 }
                 Event::Withdrawn { id } => self.budget.forget_message(key, id),
-                Event::Dropped { hold } => settle(links, key, hold),
                 event => panic!("a client sends no {event:?}"),
             }
         }
@@ -116,7 +115,7 @@ impl Answerer {
     pub(super) fn grant(&mut self, links: &mut Links) {
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
             if let Some(end) = end_of(links, key) {
-                end.inbound.grant(id, Hold::Charged(charge), &end.outbound);
+                end.inbound.grant(id, Some(charge), &end.outbound);
             }
         }
         // Results are charged when they are there, whether or not there is room.
@@ -162,14 +161,7 @@ impl Answerer {
         }
     }
 
-    fn arrived(
-        &mut self,
-        ledger: &Ledger,
-        links: &mut Links,
-        client: usize,
-        key: u64,
-        mut call: IncomingCall,
-    ) {
+    fn arrived(&mut self, ledger: &Ledger, links: &mut Links, client: usize, key: u64, mut call: Call) {
         let number = call.slot as usize;
         let in_row = call.row.take().map(|ticket| self.rows.take(ticket));
         let was_vacated = matches!(in_row, Some(None));
@@ -252,9 +244,7 @@ impl Answerer {
         };
         let (wanted, unwanted) = std::mem::take(&mut self.serving).into_iter().partition(is_wanted);
         self.serving = wanted;
-        for serving in unwanted as Vec<Serving> {
-            settle(links, serving.key, serving.call.hold);
-        }
+        drop::<Vec<Serving>>(unwanted);
     }
 
     // ---- What workers do ----
@@ -294,7 +284,7 @@ impl Answerer {
 
     fn end(&mut self, ledger: &Ledger, links: &mut Links, serving: Serving, message: Message) {
         let (id, number) = (serving.call.id, serving.call.slot as usize);
-        settle(links, serving.key, serving.call.hold);
+        drop(serving.call.lease);
         let mut key = Some(serving.key);
         if serving.call.resume {
             let Some(session) = self.sessions.get_mut(&serving.client) else { return };
@@ -376,10 +366,4 @@ fn queue(outbound: &mut Outbound, budget: &Budget, id: u64, message: Message) ->
 
 fn is_result(message: &Message) -> bool {
     message.kind == teleport_wire::Kind::Result
-}
-
-fn settle(links: &mut Links, key: u64, hold: Hold) {
-    if let (Hold::Eager { bytes }, Some(end)) = (hold, end_of(links, key)) {
-        end.outbound.borrow_mut().give_credit(bytes);
-    }
 }

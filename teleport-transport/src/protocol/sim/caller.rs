@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use teleport_wire::{
-    CallAnswer, CallHead, CallState, DecodeError, ErrorKind, Hello, Id128, Limits, Message, Ran, RemoteError,
-    Resume, Tree,
+    CallAnswer, CallHead, CallState, ErrorKind, Hello, Id128, Limits, Message, Ran, RemoteError, Resume,
 };
 
 use super::super::*;
@@ -35,8 +34,8 @@ pub(super) struct Caller {
     had_connection: bool,
     /// The server that has its calls.
     server: Id128,
-    /// What pays for results that were not read, and on which connection they came.
-    pub(super) unread: Vec<(u64, Hold)>,
+    /// Pay for results that were not read.
+    pub(super) unread: Vec<Lease>,
     pub(super) budget: Budget,
     granted: Granted,
 }
@@ -173,11 +172,8 @@ impl Caller {
     }
 
     /// Lets go of one result.
-    pub(super) fn read_result(&mut self, end: Option<&End>) {
-        let Some((key, hold)) = self.unread.pop() else { return };
-        if let (Hold::Eager { bytes }, Some(end)) = (hold, end.filter(|_| self.link == Some(key))) {
-            end.outbound.borrow_mut().give_credit(bytes);
-        }
+    pub(super) fn read_result(&mut self) {
+        drop(self.unread.pop());
     }
 
     // ---- What the connection tells ----
@@ -190,8 +186,7 @@ impl Caller {
                 Event::Open(hello) => self.opened(&hello, end),
                 Event::Resumed { calls } => self.resumed(ledger, calls, end),
                 Event::Acknowledged { .. } => {}
-                Event::Answer { id, answer } => self.answered(ledger, key, id, answer, end),
-                Event::Dropped { hold } => self.unread.push((key, hold)),
+                Event::Answer { id, answer } => self.answered(ledger, id, answer, end),
                 Event::Wants { id, bytes } => {
                     let granted = self.granted.clone();
                     let on_grant = || -> crate::OnGrant {
@@ -213,7 +208,7 @@ impl Caller {
         let Some(end) = &mut link.ends[0] else { return };
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
             if key == link.key {
-                end.inbound.grant(id, Hold::Charged(charge), &end.outbound);
+                end.inbound.grant(id, Some(charge), &end.outbound);
             }
         }
     }
@@ -280,14 +275,7 @@ impl Caller {
         }
     }
 
-    fn answered(
-        &mut self,
-        ledger: &mut Ledger,
-        key: u64,
-        id: u64,
-        answer: Result<(Result<Tree, DecodeError>, Hold), RemoteError>,
-        end: &End,
-    ) {
+    fn answered(&mut self, ledger: &mut Ledger, id: u64, answer: Result<Reply, RemoteError>, end: &End) {
         let number = self.number(id).expect("it was made");
         if ledger.calls[number].resume {
             end.outbound.borrow_mut().acknowledge(id);
@@ -296,10 +284,10 @@ impl Caller {
         Invariant::EndsOnce
             .require(is_open || self.given_up.remove(&id), || format!("call {id} is not open"));
         let outcome = match answer {
-            Ok((tree, hold)) => {
+            Ok(Reply { tree, lease }) => {
                 let is_own = tree.is_ok_and(|tree| tree == ledger.calls[number].tree);
                 Invariant::NothingMadeUp.require(is_own, || format!("call {number} came back changed"));
-                self.unread.push((key, hold));
+                self.unread.push(lease);
                 Outcome::Result
             }
             Err(error) => Outcome::Failed(error.kind, error.ran),

@@ -20,7 +20,7 @@ pub(super) struct End {
 
 impl End {
     fn new(role: Role, config: &Arc<Config>, now: Instant) -> End {
-        let (inbound, outbound) = halves(role, config, now);
+        let (inbound, outbound) = halves(role, config, now, || {});
         let (staged, ahead) = (WriteBuffer::default(), vec![0; 4 << 10]);
         End { inbound, outbound: RefCell::new(outbound), staged, ahead, events: Vec::new() }
     }
@@ -28,7 +28,9 @@ impl End {
     /// The next bytes that it sends, at most so many.
     fn write(&mut self, at_most: usize) -> Vec<u8> {
         if self.staged.is_empty() {
-            self.outbound.borrow_mut().stage(&mut self.staged);
+            let outbound = &mut *self.outbound.borrow_mut();
+            outbound.send_credit();
+            outbound.poll_write(&mut self.staged);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = self.staged.slices(&mut slices);
@@ -42,6 +44,7 @@ impl End {
     }
 
     pub(super) fn has_unwritten(&self) -> bool {
+        self.outbound.borrow_mut().send_credit();
         !self.staged.is_empty() || self.outbound.borrow().has_work()
     }
 }
