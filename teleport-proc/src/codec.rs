@@ -1,22 +1,24 @@
-//! What functions of other processes take and give: anything that converts to and from bytes.
+//! Arguments and results as bytes.
 //!
-//! Two ways, which the compiler tells apart by a marker that nobody writes: the conversions of the standard library, for
-//! types of any crate, and small values that have none.
+//! A type implements [`Message`] in one of two ways, and the compiler tells them apart by a marker type:
+//! types of any crate through the conversions of the standard library, and small values through the code
+//! here.
 
 use std::error::Error;
-use std::fmt::{self, Display, Formatter};
 
-/// Any error, as functions return them.
+/// Any error that a function returns.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What can go to another process as an argument, or come back as a result.
+/// A value that can go to another process as an argument, or come back as a result.
 ///
-/// - Every type with `TryInto<Vec<u8>>` and `TryFrom<Vec<u8>>`: `String`, `Vec<u8>`, the `Tree` of
-///   `teleport-wire`, and types of your own, which need not know this crate.
+/// It is implemented for
+/// - every type with `TryInto<Vec<u8>>` and `TryFrom<Vec<u8>>`: `String`, `Vec<u8>`, the `Tree` of
+///   `teleport-wire`, and your own types, which need not depend on this crate;
 /// - `()`, `bool`, numbers, and tuples and options of all these.
 ///
-/// `M` says which way; the compiler finds it.
+/// `M` marks which of the two it is. The compiler infers it.
 ///
+/// # Examples
 /// ```
 /// use teleport_proc::{BoxError, Message};
 ///
@@ -39,24 +41,24 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
     note = "implement `From<{Self}> for Vec<u8>` and `TryFrom<Vec<u8>> for {Self}`"
 )]
 pub trait Message<M>: Sized {
-    /// The bytes that [`from_message`](Message::from_message) reads.
+    /// Converts the value to bytes.
     ///
     /// # Errors
-    /// If the value has none.
+    /// Returns the error of the type's own conversion.
     fn into_message(self) -> Result<Vec<u8>, BoxError>;
 
-    /// The value in these bytes.
+    /// Converts the bytes of [`into_message`](Message::into_message) back to the value.
     ///
     /// # Errors
-    /// If they do not hold one.
+    /// Returns an error if the bytes do not hold such a value.
     fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError>;
 }
 
-/// Marks what has the conversions of the standard library.
+/// Marks types that use the conversions of the standard library.
 #[derive(Debug)]
 pub enum Converted {}
 
-/// Marks values that have none.
+/// Marks values that this crate converts itself.
 #[derive(Debug)]
 pub enum Plain {}
 
@@ -75,25 +77,9 @@ where
     }
 }
 
-/// Bytes that are not of the length that a value has.
-#[derive(Debug)]
-struct Length {
-    bytes: usize,
+fn wrong_length(bytes: &[u8]) -> BoxError {
+    format!("{} bytes do not hold such a value", bytes.len()).into()
 }
-
-impl Length {
-    fn of(bytes: &[u8]) -> BoxError {
-        Box::new(Length { bytes: bytes.len() })
-    }
-}
-
-impl Display for Length {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes do not hold such a value", self.bytes)
-    }
-}
-
-impl Error for Length {}
 
 impl Message<Plain> for () {
     fn into_message(self) -> Result<Vec<u8>, BoxError> {
@@ -101,7 +87,7 @@ impl Message<Plain> for () {
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<(), BoxError> {
-        if bytes.is_empty() { Ok(()) } else { Err(Length::of(&bytes)) }
+        if bytes.is_empty() { Ok(()) } else { Err(wrong_length(&bytes)) }
     }
 }
 
@@ -114,7 +100,7 @@ impl Message<Plain> for bool {
         match bytes[..] {
             [0] => Ok(false),
             [1] => Ok(true),
-            _ => Err(Length::of(&bytes)),
+            _ => Err(wrong_length(&bytes)),
         }
     }
 }
@@ -127,7 +113,7 @@ macro_rules! numbers {
             }
 
             fn from_message(bytes: Vec<u8>) -> Result<$number, BoxError> {
-                bytes.try_into().map(<$number>::from_le_bytes).map_err(|bytes: Vec<u8>| Length::of(&bytes))
+                bytes.try_into().map(<$number>::from_le_bytes).map_err(|bytes: Vec<u8>| wrong_length(&bytes))
             }
         }
     )*};
@@ -137,17 +123,17 @@ numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
 impl<T: Message<M>, M> Message<Option<M>> for Option<T> {
     fn into_message(self) -> Result<Vec<u8>, BoxError> {
-        let mut parts = Writer::default();
+        let mut writer = Writer::default();
         if let Some(value) = self {
-            parts.push(&value.into_message()?);
+            writer.bytes(&value.into_message()?);
         }
-        Ok(parts.0)
+        Ok(writer.0)
     }
 
     fn from_message(bytes: Vec<u8>) -> Result<Option<T>, BoxError> {
-        let mut parts = Reader(&bytes);
-        let value = if bytes.is_empty() { None } else { Some(T::from_message(parts.next()?)?) };
-        parts.end()?;
+        let mut reader = Reader(&bytes);
+        let value = if bytes.is_empty() { None } else { Some(T::from_message(reader.bytes()?)?) };
+        reader.end()?;
         Ok(value)
     }
 }
@@ -158,15 +144,15 @@ macro_rules! tuples {
             #[allow(non_snake_case, reason = "a value has the name of its type")]
             fn into_message(self) -> Result<Vec<u8>, BoxError> {
                 let ($($value,)+) = self;
-                let mut parts = Writer::default();
-                $(parts.push(&$value.into_message()?);)+
-                Ok(parts.0)
+                let mut writer = Writer::default();
+                $(writer.bytes(&$value.into_message()?);)+
+                Ok(writer.0)
             }
 
             fn from_message(bytes: Vec<u8>) -> Result<Self, BoxError> {
-                let mut parts = Reader(&bytes);
-                let value = ($($value::from_message(parts.next()?)?,)+);
-                parts.end()?;
+                let mut reader = Reader(&bytes);
+                let value = ($($value::from_message(reader.bytes()?)?,)+);
+                reader.end()?;
                 Ok(value)
             }
         }
@@ -182,14 +168,14 @@ tuples! {
     (A MA, B MB, C MC, D MD, E ME, F MF)
 }
 
-/// Pieces of bytes one after the other, each behind its length.
+/// Writes numbers, and byte strings with their lengths before them.
 #[derive(Debug, Default)]
 pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
-    pub(crate) fn push(&mut self, part: &[u8]) {
-        self.number(part.len() as u64);
-        self.0.extend_from_slice(part);
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
     }
 
     pub(crate) fn number(&mut self, number: u64) {
@@ -197,49 +183,45 @@ impl Writer {
     }
 }
 
-/// What is left of [`Writer`].
+/// Reads what a [`Writer`] wrote.
 #[derive(Debug)]
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl Reader<'_> {
-    pub(crate) fn next(&mut self) -> Result<Vec<u8>, BoxError> {
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, BoxError> {
         let length = usize::try_from(self.number()?)?;
-        let (part, rest) = self.0.split_at_checked(length).ok_or_else(|| self.short())?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or_else(|| wrong_length(self.0))?;
         self.0 = rest;
-        Ok(part.to_vec())
+        Ok(bytes.to_vec())
     }
 
     pub(crate) fn number(&mut self) -> Result<u64, BoxError> {
-        let (number, rest) = self.0.split_first_chunk().ok_or_else(|| self.short())?;
+        let (number, rest) = self.0.split_first_chunk().ok_or_else(|| wrong_length(self.0))?;
         self.0 = rest;
         Ok(u64::from_le_bytes(*number))
     }
 
     fn end(&self) -> Result<(), BoxError> {
-        if self.0.is_empty() { Ok(()) } else { Err(self.short()) }
-    }
-
-    fn short(&self) -> BoxError {
-        Length::of(self.0)
+        if self.0.is_empty() { Ok(()) } else { Err(wrong_length(self.0)) }
     }
 }
 
 /// What a function of another process may return: `()`, a [`Message`], or a `Result` of it with any error.
 #[diagnostic::on_unimplemented(message = "a function of another process cannot return `{Self}`")]
 pub trait Return<M>: Sized {
-    /// What the caller gets.
+    /// The type that the caller receives.
     type Value;
 
-    /// The bytes of the value, or the error.
+    /// Converts the value to bytes.
     ///
     /// # Errors
-    /// That of the function.
+    /// Returns the function's own error, or that of the conversion.
     fn into_bytes(self) -> Result<Vec<u8>, BoxError>;
 
-    /// The value in these bytes.
+    /// Converts the bytes of [`into_bytes`](Return::into_bytes) back to the value.
     ///
     /// # Errors
-    /// If they do not hold one.
+    /// Returns an error if the bytes do not hold such a value.
     fn value(bytes: Vec<u8>) -> Result<Self::Value, BoxError>;
 }
 
@@ -279,7 +261,7 @@ impl<T: Message<M>, E: Into<BoxError>, M> Return<Fallible<M>> for Result<T, E> {
 mod tests {
     use super::*;
 
-    fn there_and_back<M, T: Message<M> + Clone + PartialEq + std::fmt::Debug>(value: T) {
+    fn round_trips<M, T: Message<M> + Clone + PartialEq + std::fmt::Debug>(value: T) {
         let bytes = value.clone().into_message().unwrap();
         assert_eq!(T::from_message(bytes.clone()).unwrap(), value);
         let longer = [&bytes[..], &[7]].concat();
@@ -287,20 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn values_come_back_as_they_went() {
-        there_and_back(());
-        there_and_back(true);
-        there_and_back(-7i64);
-        there_and_back(0.5f32);
-        there_and_back("text".to_owned());
-        there_and_back(vec![1u8, 2]);
-        there_and_back(Some(String::new()));
-        there_and_back(None::<()>);
-        there_and_back((1u64, "a".to_owned(), (vec![0u8; 100], Some(false))));
+    fn values_round_trip() {
+        round_trips(());
+        round_trips(true);
+        round_trips(-7i64);
+        round_trips(0.5f32);
+        round_trips("text".to_owned());
+        round_trips(vec![1u8, 2]);
+        round_trips(Some(String::new()));
+        round_trips(None::<()>);
+        round_trips((1u64, "a".to_owned(), (vec![0u8; 100], Some(false))));
     }
 
     #[test]
-    fn what_is_cut_off_is_an_error() {
+    fn truncated_bytes_are_an_error() {
         let bytes = (1u64, "text".to_owned()).into_message().unwrap();
         for length in 0..bytes.len() {
             assert!(<(u64, String)>::from_message(bytes[..length].to_vec()).is_err(), "{length}");

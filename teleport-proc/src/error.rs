@@ -1,7 +1,7 @@
 //! Why a process or thread did not start, or did not end well.
 //!
-//! Facts only; the texts name the value, the limit and the remedy. Errors can be cloned, since each is told as often as
-//! it is asked for.
+//! Variants hold facts only. The texts name the value, the limit and the remedy. Errors can be cloned, since
+//! the same one is returned each time it is asked for.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -13,132 +13,134 @@ use crate::codec::BoxError;
 use crate::failure::Failure;
 use crate::sys::Exit;
 
-/// What processes, threads and groups can fail with.
+/// The errors of processes, threads and groups.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ProcError {
     /// The function of a process or thread returned an error or panicked.
     Failed {
-        /// The process or thread.
+        /// The name of the process or thread.
         name: String,
-        /// What with.
+        /// The error or panic.
         failure: Box<Failure>,
     },
-    /// A process ended by a signal or with a code, without a result: most often before its function did.
+    /// A process ended without a result, most often before its function did.
     Exited {
-        /// The process.
+        /// The name of the process.
         name: String,
-        /// How.
+        /// The exit code or signal.
         exit: Exit,
     },
-    /// It was ended by [`kill`](crate::Process::kill) or by the end of a grace, so there is no result.
+    /// It was [killed](crate::Process::kill) or did not stop within its grace, so there is no result.
     Killed {
-        /// The process or thread.
+        /// The name of the process or thread.
         name: String,
     },
-    /// What watched over a process was itself killed. What it watched over is killed too, and how that ended is not known.
+    /// The reaper of a process was killed. Its process is killed too, and how it ended is not known.
     Lost {
-        /// The process.
+        /// The name of the process.
         name: String,
     },
-    /// This program does not call [`init`](crate::init) first in `main`, so it cannot be executed again. Nothing was
-    /// started.
+    /// This program does not call [`init`](crate::init) first in `main`, so it cannot be executed again.
+    /// Nothing was started.
     NotInitialized {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
     },
-    /// This program was executed again and did not come to [`init`](crate::init).
+    /// This program was executed again and did not reach [`init`](crate::init).
     InitNotReached {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
-        /// How long it was waited for; none if the new process ended.
+        /// How long this process waited for it, or `None` if the new process ended.
         waited: Option<Duration>,
     },
-    /// A process was to be forked off one that has more than one thread. Nothing was started.
+    /// A process with several threads cannot be forked. Nothing was started.
     Threads {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
         /// The names of this process's threads.
         threads: Vec<String>,
     },
-    /// This program started threads before it came to `init`, so that nothing can be forked from it when it is executed again.
-    /// Nothing was started.
+    /// This program started threads before it reached [`init`](crate::init), so that it cannot be forked
+    /// when it is executed again. Nothing was started.
     EarlyThreads {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
-        /// How many threads it had.
+        /// The number of threads.
         count: u32,
     },
-    /// The function belongs to a library that was loaded, and may be elsewhere in a new process. Nothing was started.
+    /// The function belongs to a shared library, which may lie at another address in a new process. Nothing
+    /// was started.
     ForeignFunction {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
         /// The file of the library.
         library: String,
     },
-    /// The system did not do what starting takes: it has no descriptors, processes or memory left, or forbids it.
+    /// The system refused to start it: it has no descriptors, processes or memory left, or forbids it.
     Start {
-        /// The process or thread that was to start.
+        /// The name of the process or thread that should start.
         name: String,
-        /// What failed.
+        /// The step that failed.
         what: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// A thread that was killed has come to no point at which it could end. It ends at the next, if it comes to one.
+    /// A thread that was killed has not reached a cancellation point within its grace. It ends if it reaches
+    /// one.
     ThreadRuns {
-        /// The thread.
+        /// The name of the thread.
         name: String,
-        /// Its grace.
+        /// The grace of the thread.
         waited: Duration,
     },
     /// The program is built with `panic = "abort"`, so that a thread cannot unwind. Nothing was started.
     NeedsUnwind {
-        /// The thread that was to start.
+        /// The name of the thread that should start.
         name: String,
     },
-    /// It runs already.
+    /// It is running already.
     AlreadyStarted {
-        /// The process or thread.
+        /// The name of the process or thread.
         name: String,
     },
     /// It was never started.
     NotStarted {
-        /// The process or thread.
+        /// The name of the process or thread.
         name: String,
     },
-    /// Whose process it is has been forked, and this is the child: it is the parent's to ask.
+    /// This process was forked from the one that owns the process. Only the owner can wait for it or end it.
     Forked {
-        /// The process.
+        /// The name of the process.
         name: String,
     },
-    /// The argument of a process cannot be turned into bytes. Nothing was started.
+    /// The argument of a process cannot be converted to bytes. Nothing was started.
     Argument {
-        /// The process that was to start.
+        /// The name of the process that should start.
         name: String,
-        /// What does not fit.
+        /// The error of the conversion.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The result of a process does not fit its type.
+    /// The result cannot be converted from bytes.
     Result {
-        /// The process.
+        /// The name of the process or thread.
         name: String,
-        /// What does not fit.
+        /// The error of the conversion.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The system did not do what was asked.
+    /// A call of the system failed.
     System {
-        /// What was tried.
+        /// What it was for.
         what: String,
-        /// What the system said.
+        /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// Processes are still there although they were killed: the kernel does something for them that cannot be
-    /// interrupted, or they belong to another user.
+    /// Processes are still there although they were killed. Either the kernel does something for them that
+    /// cannot be interrupted, or they belong to another user.
     StillRunning {
-        /// Which.
+        /// The process ids.
         pids: Vec<u32>,
-        /// How long it was waited after they were killed.
+        /// How long this process waited after it killed them.
         waited: Duration,
     },
 }
@@ -157,7 +159,11 @@ impl ProcError {
         move |source| ProcError::Result { name: name.to_owned(), source: source.into() }
     }
 
-    /// What the function failed with, if this is why.
+    pub(crate) fn failed(name: &str, failure: Failure) -> ProcError {
+        ProcError::Failed { name: name.to_owned(), failure: Box::new(failure) }
+    }
+
+    /// Returns the error or panic of the function, if that is the cause.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             ProcError::Failed { failure, .. } => Some(failure),
@@ -175,65 +181,71 @@ impl Display for ProcError {
             }
             ProcError::Killed { name } => write!(f, "{name}: was killed, so there is no result"),
             ProcError::Lost { name } => {
-                write!(f, "{name}: the process that watched over it was killed, so how it ended is not known")
+                write!(
+                    f,
+                    "{name}: the reaper of the process was killed, so how the process ended is not known"
+                )
             }
             ProcError::NotInitialized { name } => write!(
                 f,
                 "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
                 `init_before_main!()` into a file of tests"
             ),
-            ProcError::InitNotReached { name, waited: Some(waited) } => write!(
-                f,
-                "{name}: this program was executed again and did not come to `init()` within {waited:?}: call it \
-                first in `main`"
-            ),
-            ProcError::InitNotReached { name, waited: None } => write!(
-                f,
-                "{name}: this program was executed again and ended before it came to `init()`: call it first in `main`"
-            ),
+            ProcError::InitNotReached { name, waited } => {
+                write!(f, "{name}: this program was executed again and ")?;
+                match waited {
+                    Some(waited) => write!(f, "did not reach `init()` within {waited:?}")?,
+                    None => write!(f, "ended before it reached `init()`")?,
+                }
+                write!(f, ": call it first in `main`")
+            }
             ProcError::EarlyThreads { name, count } => write!(
                 f,
-                "{name}: this program had {count} threads when it came to `init()`: call it first in `main`, before a runtime \
-                (as of `#[tokio::main]`, whose `main` runs in one), a logger or anything else starts threads"
+                "{name}: this program had {count} threads when it reached `init()`: call it first in `main`, before a \
+                runtime (as that of `#[tokio::main]`, in which its `main` runs), a logger or anything else starts threads"
             ),
             ProcError::Threads { name, threads } => write!(
                 f,
-                "{name}: a process with {} threads ({}) cannot be forked, since what the others have locked would stay \
+                "{name}: a process with {} threads ({}) cannot be forked, since locks that the others hold would stay \
                 locked: use `Process::new`, or fork before they start",
                 threads.len(),
                 threads.join(", ")
             ),
             ProcError::ForeignFunction { name, library } => write!(
                 f,
-                "{name}: the function belongs to {library}, which may lie elsewhere in a new process: pass a function \
-                of the program itself"
+                "{name}: the function belongs to {library}, which may lie at another address in a new process: pass a \
+                function of the program itself"
             ),
             ProcError::Start { name, what, source } => write!(f, "{name}: {what}: {source}"),
             ProcError::ThreadRuns { name, waited } => write!(
                 f,
-                "{name}: the thread has come to no point at which it could end within {waited:?} after it was killed: \
-                call `checkpoint()` where it computes for long"
+                "{name}: the thread has not reached a cancellation point within {waited:?} after it was killed: call \
+                `checkpoint()` where it computes for long"
             ),
             ProcError::NeedsUnwind { name } => write!(
                 f,
-                "{name}: the program is built with `panic = \"abort\"`, and its threads could not be ended: build it \
-                with `panic = \"unwind\"`"
+                "{name}: the program is built with `panic = \"abort\"`, so its threads cannot be killed: build it with \
+                `panic = \"unwind\"`"
             ),
-            ProcError::AlreadyStarted { name } => write!(f, "{name}: runs already"),
+            ProcError::AlreadyStarted { name } => write!(f, "{name}: is running already"),
             ProcError::NotStarted { name } => write!(f, "{name}: was not started"),
             ProcError::Forked { name } => {
                 write!(
                     f,
-                    "{name}: belongs to the process that this one was forked from, which must be asked instead"
+                    "{name}: belongs to the process that this one was forked from: ask that one instead"
                 )
             }
-            ProcError::Argument { name, source } => write!(f, "{name}: the argument does not fit: {source}"),
-            ProcError::Result { name, source } => write!(f, "{name}: the result does not fit: {source}"),
+            ProcError::Argument { name, source } => {
+                write!(f, "{name}: the argument cannot be converted to bytes: {source}")
+            }
+            ProcError::Result { name, source } => {
+                write!(f, "{name}: the result cannot be converted from bytes: {source}")
+            }
             ProcError::System { what, source } => write!(f, "{what}: {source}"),
             ProcError::StillRunning { pids, waited } => write!(
                 f,
-                "processes {pids:?} are still there {waited:?} after they were killed: the kernel does something for \
-                them that cannot be interrupted, or they belong to another user"
+                "processes {pids:?} are still there {waited:?} after they were killed: either the kernel does something \
+                for them that cannot be interrupted, or they belong to another user"
             ),
         }
     }

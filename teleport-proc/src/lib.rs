@@ -1,7 +1,8 @@
 //! Processes that end when they should, with all that they have started.
 //!
-//! A [`Process`] runs a function in a process of its own, which executes this program again. What it returns, or fails with,
-//! comes back, and nothing that it has started outlives it, nor does it outlive its owner, however that one ends.
+//! A [`Process`] runs a function in a process of its own, which executes this program again. The result or
+//! error of the function comes back. Nothing that the process starts outlives it, and it does not outlive
+//! its owner, however that ends.
 //!
 //! ```no_run
 //! use teleport_proc::{BoxError, Process};
@@ -19,8 +20,8 @@
 //! }
 //! ```
 //!
-//! [`kill_proc`] ends a process with all that it has started, [`kill_subprocs`] all that this process has started: first
-//! with SIGTERM, then with SIGKILL, and also what starts while it goes on.
+//! [`kill_proc`] ends a process by its id, with all that it has started. [`kill_subprocs`] ends all that
+//! this process has started. Both use SIGTERM and then SIGKILL, and also end processes that start meanwhile.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,9 +29,9 @@
 //! use std::time::Duration;
 //!
 //! let mut shell = Command::new("sh").args(["-c", "sleep 600 & sleep 600 & wait"]).spawn()?;
-//! teleport_proc::kill_proc(shell.id(), Duration::ZERO)?; // the shell, and both that it started
+//! teleport_proc::kill_proc(shell.id(), Duration::ZERO)?; // the shell, and both processes that it started
 //! assert!(!teleport_proc::proc_alive(shell.id()));
-//! shell.wait()?; // whoever starts a process waits for it, too
+//! shell.wait()?; // as for every child process
 //! # Ok(())
 //! # }
 //! ```
@@ -49,7 +50,8 @@ mod tree;
 
 pub use api::by_pid::{kill_proc, kill_subprocs, proc_alive};
 pub use api::channel::{Disconnected, Receiver, Sender, channel};
-pub use api::group::{Group, Member};
+pub use api::group::Group;
+pub use api::member::Member;
 pub use api::port::{free_port, port_free};
 pub use api::process::Process;
 pub use api::restart::Restart;

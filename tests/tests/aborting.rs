@@ -20,7 +20,7 @@ fn panics_of_processes_are_told_and_threads_refuse_to_start() {
         let [half, panic, thread] = lines[..] else { panic!("it prints three lines: {lines:?}") };
         assert_eq!(half, "4");
         assert_eq!(panic, "halve: panicked: 7 is odd (at src/main.rs:6:5)");
-        let refused = "worker: the program is built with `panic = \"abort\"`, and its threads could not be ended: build it with \
+        let refused = "worker: the program is built with `panic = \"abort\"`, so its threads cannot be killed: build it with \
             `panic = \"unwind\"`";
         assert_eq!(thread, refused);
         until_none_left(&mark);

@@ -1,4 +1,4 @@
-//! A bounded queue between threads, at which a [`Thread`](crate::Thread) that is killed does not wait any longer.
+//! A bounded queue between threads. A [`Thread`](crate::Thread) that is killed stops waiting for it.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cancel::deadline::deadline;
-use crate::cancel::interrupt::Waiters;
+use crate::cancel::waiters::Waiters;
 
-/// Makes a queue of at most `capacity` values, at least one: who sends waits while it is full, who receives while it is
-/// empty. Both ends can be cloned.
+/// Makes a queue with room for `capacity` values, and at least for one. Both ends can be cloned.
 ///
+/// [`send`](Sender::send) waits while the queue is full, and [`recv`](Receiver::recv) while it is empty. A
+/// wait ends when the other end is gone. In a [`Thread`](crate::Thread), both are cancellation points.
+///
+/// # Examples
 /// ```
 /// use teleport_proc::{ProcError, Thread, channel};
 ///
@@ -35,11 +38,11 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     (Sender(shared.clone()), Receiver(shared))
 }
 
-/// The end of a [`channel`] that takes values.
+/// The sending end of a [`channel`].
 #[derive(Debug)]
 pub struct Sender<T>(Arc<Shared<T>>);
 
-/// The end of a [`channel`] that gives them.
+/// The receiving end of a [`channel`].
 #[derive(Debug)]
 pub struct Receiver<T>(Arc<Shared<T>>);
 
@@ -53,13 +56,13 @@ struct Shared<T> {
     receivers: AtomicUsize,
 }
 
-/// The other end of a channel is gone.
+/// The error when the other end of a channel is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnected;
 
 impl Display for Disconnected {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody has the other end of the channel any more")
+        f.write_str("the other end of the channel is gone")
     }
 }
 
@@ -67,22 +70,22 @@ impl Error for Disconnected {}
 
 impl<T> Shared<T> {
     fn queue(&self) -> MutexGuard<'_, VecDeque<T>> {
-        // Nothing panics while it is changed.
+        // Nothing panics while the queue is locked.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Sender<T> {
-    /// Puts a value into the queue. **Blocks** while that is full.
+    /// Puts a value into the queue. **Blocks** while the queue is full.
     ///
     /// # Errors
-    /// If nobody can receive it; the value is dropped.
+    /// Fails if no receiver is left. The value is dropped.
     pub fn send(&self, value: T) -> Result<(), Disconnected> {
         let shared = &self.0;
         let mut value = Some(value);
         let sent = shared.changed.wait(None, || {
             let mut queue = shared.queue();
-            // Acquire and Release: who sees the last one gone sees what it did before.
+            // Acquire: pairs with the decrement of the last receiver.
             if shared.receivers.load(Ordering::Acquire) == 0 {
                 return Some(Err(Disconnected));
             }
@@ -93,21 +96,21 @@ impl<T> Sender<T> {
             None
         });
         shared.changed.wake();
-        // Without a deadline the wait ends only when it has found something.
+        // Without a deadline, the wait always returns a result.
         sent.unwrap_or(Err(Disconnected))
     }
 }
 
 impl<T> Receiver<T> {
-    /// Takes a value out of the queue. **Blocks** while that is empty.
+    /// Takes a value out of the queue. **Blocks** while the queue is empty.
     ///
     /// # Errors
-    /// If it is empty and nobody can send.
+    /// Fails if the queue is empty and no sender is left.
     pub fn recv(&self) -> Result<T, Disconnected> {
         self.receive(None).and_then(|value| value.ok_or(Disconnected))
     }
 
-    /// As [`recv`](Receiver::recv), at most for `time`: then it gives nothing.
+    /// As [`recv`](Receiver::recv), for at most `time`. Returns `None` after it.
     ///
     /// # Errors
     /// As [`recv`](Receiver::recv).
@@ -118,7 +121,7 @@ impl<T> Receiver<T> {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<T>, Disconnected> {
         let shared = &self.0;
         let received = shared.changed.wait(deadline, || {
-            // Asked first: what the last sender sent is there when it is gone.
+            // This comes first: once no sender is left, all values are in the queue. Acquire: as in `send`.
             let is_last = shared.senders.load(Ordering::Acquire) == 0;
             match shared.queue().pop_front() {
                 Some(value) => Some(Ok(value)),
@@ -164,7 +167,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn every_value_arrives_once_and_in_order_of_its_sender() {
+    fn values_arrive_once_and_in_the_order_of_each_sender() {
         let (sender, receiver) = channel(3);
         let senders: Vec<_> = (0..4u32)
             .map(|who| {
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_time_is_for_ever() {
+    fn the_longest_time_never_ends() {
         let (sender, receiver) = channel(1);
         let waiting = thread::spawn(move || receiver.recv_timeout(Duration::MAX));
         sender.send(7).unwrap();
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_gone_wakes_the_other() {
+    fn dropping_an_end_wakes_the_other() {
         let (sender, receiver) = channel::<()>(1);
         let waiting = thread::spawn(move || receiver.recv());
         drop(sender);

@@ -3,7 +3,9 @@
 pub(crate) mod by_pid;
 pub(crate) mod channel;
 pub(crate) mod group;
+pub(crate) mod member;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod restart;
+pub(crate) mod running_group;
 pub(crate) mod thread;

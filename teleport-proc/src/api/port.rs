@@ -3,14 +3,15 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
-/// A port of IPv4 that the system gives may be taken in IPv6; so often in a row it is not.
+/// A port that the system gives for IPv4 may be taken for IPv6. It is not so this many times in a row.
 const MAX_TRIES: usize = 100;
 
-/// A TCP port that nobody listens at, on any address of this machine.
+/// Returns a TCP port at which nobody listens, on any address of this machine.
 ///
-/// It is free when this returns; another process can take it before the caller does. Who binds port 0 and passes on
-/// what it got, as `Server::bind("tcp://*:0")` does, has no such gap.
+/// Another process can take the port before the caller does. To avoid that, bind port 0 and pass on the port
+/// that the system chose, as `Server::bind("tcp://*:0")` does.
 ///
+/// # Examples
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// let port = teleport_proc::free_port()?;
@@ -20,7 +21,7 @@ const MAX_TRIES: usize = 100;
 /// ```
 ///
 /// # Errors
-/// What the system said, if it has no port or descriptor left.
+/// Returns the error of the system if it has no port or descriptor left.
 pub fn free_port() -> io::Result<u16> {
     for _ in 0..MAX_TRIES {
         let port = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
@@ -31,11 +32,11 @@ pub fn free_port() -> io::Result<u16> {
     Err(ErrorKind::AddrInUse.into())
 }
 
-/// Whether nobody listens at a TCP port, on any address of this machine.
+/// Returns whether nobody listens at a TCP port, on any address of this machine.
 ///
-/// A port whose connections have just been closed is free. So is one that this process may not bind.
+/// A port whose connections have just been closed is free. So is a port that this process may not bind.
 pub fn port_free(port: u16) -> bool {
-    // One after the other: where a socket of IPv6 takes IPv4 too, they would be in each other's way.
+    // One after the other: an IPv6 socket that takes IPv4, too, would conflict with the other.
     [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)].iter().all(|address| {
         !matches!(TcpListener::bind((*address, port)), Err(error) if error.kind() == ErrorKind::AddrInUse)
     })

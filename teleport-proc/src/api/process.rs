@@ -1,52 +1,45 @@
 //! Functions in processes of their own, as users hold them.
 //!
-//! Flow: [`Process::new`] -> `start` -> zygote -> reaper -> the process, which runs its function -> `join`, `check`. What
-//! happens is in the modules of those names; here it is put together.
+//! Flow: [`Process::new`] -> `start`, see `supervise` -> [`Run`] -> `join`, `check`, `kill`.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
+use crate::api::member::{Member, Settings, Task};
 use crate::api::restart::{Backoff, Restart};
 use crate::cancel::deadline::deadline;
 use crate::cancel::stop::Stop;
 use crate::codec::{BoxError, Message, Return};
 use crate::error::ProcError;
-use crate::failure::{self, Slot};
-use crate::supervise::child;
-use crate::supervise::control::{self, Control, Step};
-use crate::supervise::init;
-use crate::supervise::program::{Distance, Function, Identity};
-use crate::supervise::reaper;
-use crate::supervise::request::{self, Head};
-use crate::supervise::run::{self, End, Run, Writer};
-use crate::supervise::zygote::{self, Start, Started};
+use crate::supervise::program::Function;
+use crate::supervise::run::{self, End, MAX_DYING, Run};
+use crate::supervise::start::{Argument, Closure, Launch};
 use crate::sys::Exit;
-use crate::sys::{self, Fork, ProcessFd, Received};
 
-/// What [`kill`](Process::kill) gives a process to end after SIGTERM, unless [`grace`](Process::grace) says otherwise.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// A function in a process of its own, which ends when it should.
+/// A function in a process of its own.
 ///
-/// With it ends all that it has started: children and grandchildren, also when they have another group or session, when
-/// their parents have ended, and when they start others meanwhile. That happens
-/// - when the function has returned or failed, or the process ends in any other way: at once;
+/// When the process ends, all that it has started ends, too: children and grandchildren, also if they have
+/// another group or session, if their parents have ended, and if they start others meanwhile. The process
+/// ends
+/// - when the function has returned or failed, or it exits in any other way: then the others are killed at
+///   once;
 /// - on [`kill`](Process::kill) and [`stop`](Process::stop): after a grace;
-/// - when this is dropped: as on `kill`, without waiting for it;
+/// - when this value is dropped: as on `kill`, without waiting;
 /// - when this process ends, in whatever way, SIGKILL included: at once.
 ///
-/// Two processes of this crate do that, so it also holds if one of them is killed with this process. Who kills
-/// all of them together leaves the rest running.
+/// Two helper processes of this crate see to that, and it also holds if one of them is killed together with
+/// this process. Only killing all of them at the same time leaves the rest running.
 ///
-/// On Linux 5.14 or later, a process has a cgroup of its own where this program was delegated one (version 2): with
-/// `Delegate=yes` of systemd, or in a container that may write its cgroups. Then it is killed with one word, and what was
-/// left running ends before the next program in the same place starts a process.
+/// On Linux 5.14 or later, a process has a cgroup of its own if this program was delegated one (version 2):
+/// with `Delegate=yes` of systemd, or in a container that may write its cgroups. Then one write kills all of
+/// it. What was left running ends before the next program in the same place starts a process.
 ///
-/// `R` is what the function returns. It is told as often as [`join`](Process::join) is called, and so are errors and panics.
+/// `R` is the type that the function returns. The result, error or panic of the function is returned each
+/// time that [`join`](Process::join) is called.
 ///
+/// # Examples
 /// ```no_run
 /// use teleport_proc::{BoxError, Process};
 ///
@@ -67,36 +60,28 @@ pub struct Process<R = ()> {
     value: fn(Vec<u8>) -> Result<R, BoxError>,
 }
 
-/// All of a process but the type of its result.
-pub(crate) struct Inner {
-    name: String,
-    body: Body,
-    initializers: Vec<fn()>,
+/// A process without the type of its result.
+struct Inner {
+    settings: Settings,
     variables: Vec<(String, String)>,
-    grace: Duration,
-    pub(crate) restart: Restart,
-    pub(crate) backoff: Backoff,
+    body: Body,
     run: Mutex<Option<Arc<Run>>>,
 }
 
-/// A closure that a forked process runs. The one that forks it keeps its own.
-type Closure = Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
-
-/// The bytes of an argument, or why it has none.
-type Argument = Result<Vec<u8>, Arc<dyn std::error::Error + Send + Sync>>;
-
 enum Body {
     Function { function: Function, argument: Argument, has_stop: bool },
-    Closure(Mutex<Option<Closure>>),
+    Closure(Closure),
 }
 
 impl<R> Process<R> {
-    /// A function with its argument, for a process that executes this program again: it has a memory of its own, the
-    /// environment and folder that this process has when it is started, and the same standard output and error; its
-    /// standard input is empty. Ctrl-C in a terminal does not reach it: that is this process's to handle.
+    /// Makes a process that executes this program again and calls `function` with `argument`.
     ///
-    /// The function is one of the program or a closure without captures; what it needs is in the argument, which
-    /// can be anything that converts to bytes and back ([`Message`](crate::Message)).
+    /// The process has a memory of its own. It has the environment and directory that this process has when
+    /// it is started, and the same standard output and error. Its standard input is empty. Ctrl-C in a
+    /// terminal does not reach it, so that this process can end it in order.
+    ///
+    /// The function is one of the program, or a closure without captures. The argument can be anything that
+    /// converts to bytes and back: see [`Message`].
     ///
     /// Nothing happens before [`start`](Process::start).
     pub fn new<A, M, T, N>(name: impl Into<String>, function: fn(A) -> T, argument: A) -> Process<R>
@@ -104,16 +89,14 @@ impl<R> Process<R> {
         A: Message<M>,
         T: Return<N, Value = R>,
     {
-        let body = Body::Function {
-            function: Function::of(function),
-            argument: argument.into_message().map_err(Into::into),
-            has_stop: false,
-        };
+        let argument = argument.into_message().map_err(Into::into);
+        let body = Body::Function { function: Function::of(function), argument, has_stop: false };
         Process::with(name.into(), body, T::value)
     }
 
-    /// As [`new`](Process::new), for a function that looks now and then whether it is to [`stop`](Process::stop).
+    /// As [`new`](Process::new), for a function that can be asked to [`stop`](Process::stop).
     ///
+    /// # Examples
     /// ```no_run
     /// use std::time::Duration;
     /// use teleport_proc::{ProcError, Process, Stop};
@@ -140,21 +123,20 @@ impl<R> Process<R> {
         A: Message<M>,
         T: Return<N, Value = R>,
     {
-        let body = Body::Function {
-            function: Function::with_stop(function),
-            argument: argument.into_message().map_err(Into::into),
-            has_stop: true,
-        };
+        let argument = argument.into_message().map_err(Into::into);
+        let body = Body::Function { function: Function::with_stop(function), argument, has_stop: true };
         Process::with(name.into(), body, T::value)
     }
 
-    /// A closure in a copy of this process, which shares with it what it had open, and starts with its memory as it was.
+    /// Makes a process that is a fork of this one and runs `closure`. It starts with a copy of this
+    /// process's memory, and shares the files and sockets that this process has open.
     ///
-    /// That is only sound while this process has one thread, which [`start`](Process::start) checks: otherwise it fails and
-    /// names them. What the copy writes to its memory it copies first; and so does this process, as long as the copy runs.
+    /// A fork is sound only while this process has one thread. Otherwise [`start`](Process::start) fails and
+    /// names the threads. While the fork runs, both processes copy each page of memory before they first
+    /// write to it.
     ///
-    /// What this process talks with is not the copy's, which has the same sockets: clients and servers of Teleport refuse to work
-    /// there, others may not notice.
+    /// The connections of this process are not meant for the fork. Clients and servers of Teleport refuse to
+    /// work there; other libraries may not notice.
     pub fn fork<T, N>(
         name: impl Into<String>,
         closure: impl FnOnce(&Stop) -> T + Send + 'static,
@@ -162,108 +144,106 @@ impl<R> Process<R> {
     where
         T: Return<N, Value = R>,
     {
-        let closure: Closure = Box::new(move |stop| closure(stop).into_bytes());
-        Process::with(name.into(), Body::Closure(Mutex::new(Some(closure))), T::value)
+        let closure: Closure = Mutex::new(Some(Box::new(move |stop| closure(stop).into_bytes())));
+        Process::with(name.into(), Body::Closure(closure), T::value)
     }
 
     fn with(name: String, body: Body, value: fn(Vec<u8>) -> Result<R, BoxError>) -> Process<R> {
-        let inner = Inner {
-            name,
-            body,
-            initializers: Vec::new(),
-            variables: Vec::new(),
-            grace: GRACE,
-            restart: Restart::Never,
-            backoff: Backoff::default(),
-            run: Mutex::new(None),
-        };
-        Process { inner: Arc::new(inner), value }
+        let (settings, variables) = (Settings::new(name), Vec::new());
+        Process { inner: Arc::new(Inner { settings, variables, body, run: Mutex::new(None) }), value }
     }
 
-    /// Runs `function` in the process before its own: to set up logging, a panic hook, or a device. May be called several
-    /// times. A panic hook that the function of the process itself sets should call the one before, as place and backtrace
-    /// of a panic are lost otherwise.
+    /// Runs `function` in the process before its own function: to set up logging, a panic hook or a device.
+    /// May be called several times.
+    ///
+    /// A panic hook that the process's own function sets should call the previous one. Otherwise errors have
+    /// neither the place nor the backtrace of a panic.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Process<R> {
-        self.changed(|inner| inner.initializers.push(function))
+        self.changed(|inner| inner.settings.initializers.push(function))
     }
 
-    /// Sets a variable in the environment of the process. One that is [forked](Process::fork) has that of this process.
+    /// Sets an environment variable of the process. A [fork](Process::fork) has the environment of this
+    /// process instead.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Process<R> {
         self.changed(|inner| inner.variables.push((name.into(), value.into())))
     }
 
-    /// What [`kill`](Process::kill) and dropping this give it between SIGTERM and SIGKILL: 5 s by default.
+    /// Sets the time from SIGTERM to SIGKILL on [`kill`](Process::kill) and when this is dropped. The
+    /// default is 5 s.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Process<R> {
-        self.changed(|inner| inner.grace = grace)
+        self.changed(|inner| inner.settings.grace = grace)
     }
 
-    /// Whether a [`Group`](crate::Group) starts it again: never by default.
+    /// Sets when a [`Group`](crate::Group) restarts the process. The default is never.
     #[must_use]
     pub fn restart(self, restart: Restart) -> Process<R> {
-        self.changed(|inner| inner.restart = restart)
+        self.changed(|inner| inner.settings.restart = restart)
     }
 
-    /// How long a [`Group`](crate::Group) waits before it starts it again: `first` before the first time, then twice as long
-    /// each time, up to `max`. By default 100 ms and 10 s.
+    /// Sets the pauses before restarts: `first` before the first one, and then twice as long each time, up
+    /// to `max`. The defaults are 100 ms and 10 s.
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Process<R> {
-        self.changed(|inner| inner.backoff = Backoff { first, max })
+        self.changed(|inner| inner.settings.backoff = Backoff { first, max })
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Process<R> {
-        // Others have it only once it was added to a group, which takes this.
+        // Only adding it to a group shares it, and that takes this value.
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             change(inner);
         }
         self
     }
 
-    /// Starts the process. **Blocks** until it runs: a few milliseconds, and some more the first time. One that has ended can
-    /// be started again.
+    /// Starts the process. **Blocks** until it runs, which takes a few milliseconds, and some more the first
+    /// time. A process that has ended can be started again.
     ///
     /// # Errors
-    /// Without [`init`](crate::init) [`NotInitialized`](ProcError::NotInitialized); if the system has nothing left
-    /// [`Start`](ProcError::Start), and then nothing is left of what was begun; if it runs
-    /// [`AlreadyStarted`](ProcError::AlreadyStarted); for a fork [`Threads`](ProcError::Threads).
+    /// Returns
+    /// - [`NotInitialized`](ProcError::NotInitialized) if the program does not call [`init`](crate::init),
+    /// - [`Start`](ProcError::Start) if the system refuses, and then nothing is left running,
+    /// - [`AlreadyStarted`](ProcError::AlreadyStarted) if it is running, and
+    /// - [`Threads`](ProcError::Threads) for a fork if this process has several threads.
     pub fn start(&self) -> Result<(), ProcError> {
         self.inner.start()
     }
 
-    /// Its name.
+    /// Returns the name of the process.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.settings.name
     }
 
-    /// Its number while it runs.
+    /// Returns the process id while the process is running.
     pub fn pid(&self) -> Option<u32> {
-        self.inner.running_run().map(|run| run.pid())
+        self.inner.running().map(|run| run.pid())
     }
 
-    /// Whether it runs, or anything that it has started.
+    /// Returns whether the process, or anything that it has started, is running.
     pub fn running(&self) -> bool {
-        self.inner.running_run().is_some()
+        self.inner.is_running()
     }
 
-    /// How it ended, if it has and that is known.
+    /// Returns how the process ended, if it has ended and that is known.
     pub fn exit(&self) -> Option<Exit> {
-        self.inner.run().ok()?.look().ok()??.exit
+        self.inner.run().ok()?.poll().ok()??.exit
     }
 
-    /// Whether all is well: it runs, or ended well, or was ended as asked.
+    /// Succeeds while the process is running, and once it has ended well or was ended by its owner.
     ///
     /// # Errors
-    /// What it failed with, as often as this is called.
+    /// Returns the error with which it failed, each time that this is called.
     pub fn check(&self) -> Result<(), ProcError> {
         self.inner.check()
     }
 
-    /// **Blocks** until it has ended with all that it started, and gives the result.
+    /// **Blocks** until the process and all that it started have ended, and returns the result.
     ///
     /// # Errors
-    /// What it failed with; [`Killed`](ProcError::Killed) if it was ended before its function was.
+    /// Returns the error with which it failed, or [`Killed`](ProcError::Killed) if it was ended before its
+    /// function was.
     pub fn join(&self) -> Result<R, ProcError> {
         let run = self.inner.run()?;
         loop {
@@ -273,202 +253,39 @@ impl<R> Process<R> {
         }
     }
 
-    /// As [`join`](Process::join), at most for `time`: then it gives nothing.
+    /// As [`join`](Process::join), for at most `time`. Returns `None` after it.
     ///
     /// # Errors
-    /// As [`join`](Process::join).
+    /// As for [`join`](Process::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
         let end = self.inner.run()?.wait(deadline(time))?;
         end.map(|end| self.value(&end)).transpose()
     }
 
-    pub(crate) fn into_inner(self) -> Arc<Inner> {
-        self.inner
-    }
-
     fn value(&self, end: &End) -> Result<R, ProcError> {
-        (self.value)(end.result.clone()?).map_err(ProcError::result(&self.inner.name))
+        (self.value)(end.result.clone()?).map_err(ProcError::result(self.name()))
     }
 
-    /// Ends it with all that it started: with SIGTERM, and with SIGKILL what is left after the [`grace`](Process::grace).
-    /// **Blocks** until nothing is left, for up to 10 s beyond the grace. May be called by several threads at once, and again;
-    /// one that has ended or was not started is fine.
+    /// Ends the process and all that it started: with SIGTERM, and with SIGKILL what is left after the
+    /// [`grace`](Process::grace). **Blocks** until nothing is left, for up to 10 s after the grace.
+    ///
+    /// It may be called again and by several threads at once. It does nothing if the process has ended or
+    /// was not started.
     ///
     /// # Errors
-    /// [`StillRunning`](ProcError::StillRunning).
+    /// Returns [`StillRunning`](ProcError::StillRunning) if something does not end.
     pub fn kill(&self) -> Result<(), ProcError> {
-        self.inner.kill(self.inner.grace)
+        self.inner.run().map_or(Ok(()), |run| run.kill(self.inner.settings.grace))
     }
 
-    /// Tells its function to return, by turning its [`Stop`] false; one that has none gets SIGTERM. **Blocks** until it has
-    /// ended, at most for `grace`: after that it is killed at once.
+    /// Asks the function to return, by its [`Stop`]. A function without one gets SIGTERM. **Blocks** until
+    /// the process has ended. After `grace` it is killed.
     ///
     /// # Errors
-    /// [`StillRunning`](ProcError::StillRunning).
+    /// As for [`kill`](Process::kill).
     pub fn stop(&self, grace: Duration) -> Result<(), ProcError> {
-        self.inner.stop(grace)
-    }
-}
-
-impl<R> fmt::Debug for Process<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process")
-            .field("name", &self.inner.name)
-            .field("pid", &self.pid())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    pub(crate) fn start(&self) -> Result<(), ProcError> {
-        let mut current = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(run) = &*current
-            && run.look()?.is_none()
-        {
-            return Err(ProcError::AlreadyStarted { name: self.name.clone() });
-        }
-        run::abandoned(None);
-        let run = match &self.body {
-            Body::Function { function, argument, .. } => self.start_function(*function, argument)?,
-            Body::Closure(closure) => self.start_closure(closure)?,
-        };
-        *current = Some(Arc::new(run));
-        Ok(())
-    }
-
-    fn start_function(&self, function: Function, argument: &Argument) -> Result<Run, ProcError> {
-        let failed = |what| ProcError::start(&self.name, what);
-        if !init::is_initialized() {
-            return Err(ProcError::NotInitialized { name: self.name.clone() });
-        }
-        let argument = match argument {
-            Ok(argument) => argument,
-            Err(source) => {
-                return Err(ProcError::Argument { name: self.name.clone(), source: source.clone() });
-            }
-        };
-        if let Some(library) = function.library().map_err(failed("its function cannot be found"))? {
-            return Err(ProcError::ForeignFunction { name: self.name.clone(), library });
-        }
-        let head = Head {
-            identity: Identity::of_this().map_err(failed("the program's file cannot be looked at"))?,
-            function,
-            initializers: self.initializers.iter().map(|function| Distance::of(*function)).collect(),
-            name: self.name.clone(),
-            program: request::program(),
-            grace: self.grace,
-            environment: request::environment(&self.variables),
-        };
-        let request = sys::memory().map_err(failed("no memory for its argument can be made"))?;
-        request::write(&request, &head, argument).map_err(failed("its argument cannot be written"))?;
-        let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
-        let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
-        let start = Start { name: &self.name, request: &request, result: &slot.0, stop };
-        Ok(self.run_of(zygote::start(&start)?, slot, our_stop, None))
-    }
-
-    fn run_of(&self, started: Started, slot: Slot, stop: OwnedFd, reaper: Option<i32>) -> Run {
-        Run::new(Writer { name: self.name.clone(), started, slot, stop, reaper, grace: self.grace })
-    }
-
-    fn start_closure(&self, closure: &Mutex<Option<Closure>>) -> Result<Run, ProcError> {
-        let failed = |what| ProcError::start(&self.name, what);
-        let threads = sys::threads().map_err(failed("the threads of this process cannot be listed"))?;
-        if threads.len() > 1 {
-            return Err(ProcError::Threads { name: self.name.clone(), threads });
-        }
-        let slot = Slot(sys::memory().map_err(failed("no memory for its result can be made"))?);
-        let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
-        let (control, theirs) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
-        // What is not written yet would be written by both.
-        let _ = (io::stdout().flush(), io::stderr().flush());
-        let this = std::process::id() as i32;
-        let reaper = match sys::fork().map_err(failed(Step::Fork.what()))? {
-            Fork::Parent { child } => child,
-            Fork::Child => {
-                let owner = ProcessFd::open(this).and_then(|owner| {
-                    // As long as it is the parent, nobody else has its number.
-                    if sys::parent() == this { Ok(owner) } else { Err(io::ErrorKind::NotFound.into()) }
-                });
-                let body = |slot| self.closure_in_child(closure, Stop::of_process(stop), slot);
-                reaper::keep_forked(theirs, owner, self.grace, move || body(slot))
-            }
-        };
-        drop(theirs);
-        let answer = sys::readable(&control, None).and_then(|_| control::receive(&control));
-        match answer.map_err(failed("its reaper cannot be heard"))? {
-            Received::Message(Control::Started { pid }, mut fds) => {
-                let started = Started { pid, control, reaper: fds.pop() };
-                Ok(self.run_of(started, slot, our_stop, Some(reaper)))
-            }
-            Received::Message(Control::Failed { step, errno }, _) => {
-                sys::reap(reaper);
-                Err(failed(step.what())(io::Error::from_raw_os_error(errno)))
-            }
-            _ => {
-                sys::reap(reaper);
-                Err(failed("its reaper has ended meanwhile")(io::ErrorKind::BrokenPipe.into()))
-            }
-        }
-    }
-
-    /// What the process does that was forked for the closure.
-    fn closure_in_child(&self, closure: &Mutex<Option<Closure>>, stop: Stop, slot: Slot) -> ! {
-        // The parent keeps its own, and nobody else has a thread here that could hold the lock.
-        let closure = closure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let initializers = self.initializers.clone();
-        let work = Box::new(move |stop: &Stop| {
-            initializers.iter().for_each(|initializer| initializer());
-            failure::put_hook_first();
-            let closure = closure.ok_or("this closure was taken, which a fork does to its own copy only")?;
-            closure(stop)
-        });
-        child::run_closure(&self.name, work, &stop, slot)
-    }
-
-    pub(crate) fn run(&self) -> Result<Arc<Run>, ProcError> {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        run.ok_or_else(|| ProcError::NotStarted { name: self.name.clone() })
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    /// Whether its function is given a [`Stop`], and so can be asked to return.
-    pub(crate) fn has_stop(&self) -> bool {
-        match self.body {
-            Body::Function { has_stop, .. } => has_stop,
-            Body::Closure(_) => true,
-        }
-    }
-
-    pub(crate) fn running_run(&self) -> Option<Arc<Run>> {
-        let run = self.run().ok()?;
-        run.look().is_ok_and(|end| end.is_none()).then_some(run)
-    }
-
-    pub(crate) fn check(&self) -> Result<(), ProcError> {
-        match self.run()?.look()? {
-            None => Ok(()),
-            Some(end) => match &end.result {
-                Ok(_) | Err(ProcError::Killed { .. }) => Ok(()),
-                Err(error) => Err(error.clone()),
-            },
-        }
-    }
-
-    pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
-        self.run().map_or(Ok(()), |run| run.kill(grace))
-    }
-
-    pub(crate) fn stop(&self, grace: Duration) -> Result<(), ProcError> {
-        let Ok(run) = self.run() else { return Ok(()) };
-        if !self.has_stop() {
+        let Ok(run) = self.inner.run() else { return Ok(()) };
+        if !self.inner.has_stop() {
             return run.kill(grace);
         }
         run.stop()?;
@@ -476,5 +293,100 @@ impl Inner {
             run.kill(Duration::ZERO)?;
         }
         Ok(())
+    }
+}
+
+impl<R> From<Process<R>> for Member {
+    fn from(process: Process<R>) -> Member {
+        Member(process.inner)
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.name())
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn run(&self) -> Result<Arc<Run>, ProcError> {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        run.ok_or_else(|| ProcError::NotStarted { name: self.settings.name.clone() })
+    }
+
+    fn running(&self) -> Option<Arc<Run>> {
+        let run = self.run().ok()?;
+        run.poll().is_ok_and(|end| end.is_none()).then_some(run)
+    }
+
+    /// Returns whether the function takes a [`Stop`].
+    fn has_stop(&self) -> bool {
+        match self.body {
+            Body::Function { has_stop, .. } => has_stop,
+            Body::Closure(_) => true,
+        }
+    }
+}
+
+impl Task for Inner {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn start(&self) -> Result<(), ProcError> {
+        let Settings { name, initializers, grace, .. } = &self.settings;
+        let mut current = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = &*current
+            && run.poll()?.is_none()
+        {
+            return Err(ProcError::AlreadyStarted { name: name.clone() });
+        }
+        run::reap_abandoned(None);
+        let launch = Launch { name, initializers, variables: &self.variables, grace: *grace };
+        let run = match &self.body {
+            Body::Function { function, argument, .. } => launch.function(*function, argument)?,
+            Body::Closure(closure) => launch.closure(closure)?,
+        };
+        *current = Some(Arc::new(run));
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.running().is_some()
+    }
+
+    fn check(&self) -> Result<(), ProcError> {
+        match self.run()?.poll()?.map(|end| end.result.as_ref().err().cloned()) {
+            None | Some(None | Some(ProcError::Killed { .. })) => Ok(()),
+            Some(Some(error)) => Err(error),
+        }
+    }
+
+    // Both fail only in a fork of the owner, where the member is not running.
+    fn ask_to_end(&self) {
+        let Some(run) = self.running() else { return };
+        let _ = if self.has_stop() { run.stop() } else { run.terminate(self.settings.grace) };
+    }
+
+    fn kill_now(&self) {
+        self.running().into_iter().for_each(|run| drop(run.terminate(Duration::ZERO)));
+    }
+
+    fn max_dying(&self) -> Duration {
+        MAX_DYING
+    }
+
+    fn still_running(&self) -> ProcError {
+        ProcError::StillRunning {
+            pids: self.running().map(|run| run.pid()).into_iter().collect(),
+            waited: MAX_DYING,
+        }
+    }
+
+    fn watch(&self, _waker: &Waker) -> Option<Arc<Run>> {
+        self.run().ok()
     }
 }

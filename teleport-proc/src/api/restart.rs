@@ -1,30 +1,30 @@
-//! Whether and when what has ended is started again.
+//! Starting a member of a group again after it has ended.
 
 use std::time::Duration;
 
-/// What a [`Group`](crate::Group) does when one of its members has ended.
+/// When a [`Group`](crate::Group) starts a member again that has ended.
 ///
-/// `limit` is how often it is started again in all. Once that is used up, its failure is the group's; one that ends well has
-/// ended.
+/// Once the `limit` is used up, a failure of the member is that of the group, and a member that ends well
+/// has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// Leaves it.
+    /// Never.
     #[default]
     Never,
-    /// Starts it again if it failed.
+    /// After a failure.
     OnFailure {
-        /// So often at most.
+        /// The maximum number of restarts.
         limit: u32,
     },
-    /// Starts it again, however it ended.
+    /// After a failure, and also when it has ended well.
     Always {
-        /// So often at most.
+        /// The maximum number of restarts.
         limit: u32,
     },
 }
 
 impl Restart {
-    /// Whether to start it once more that was started `restarts` times again.
+    /// Returns whether to start a member again that was restarted `restarts` times.
     pub(crate) fn wants(self, failed: bool, restarts: u32) -> bool {
         match self {
             Restart::Never => false,
@@ -34,7 +34,7 @@ impl Restart {
     }
 }
 
-/// How long to wait before that.
+/// The pauses before restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Backoff {
     pub(crate) first: Duration,
@@ -48,7 +48,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Before the first time, the second, …
+    /// Returns the pause before a restart. The first one is number 0.
     pub(crate) fn before(self, restart: u32) -> Duration {
         let factor = 1u32.checked_shl(restart).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_count_all_restarts() {
+    fn the_limit_counts_all_restarts() {
         assert!(!Restart::Never.wants(true, 0));
         let policy = Restart::OnFailure { limit: 2 };
         assert!(policy.wants(true, 1) && !policy.wants(false, 1) && !policy.wants(true, 2));
@@ -69,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_a_bound() {
+    fn pauses_double_up_to_a_maximum() {
         let backoff = Backoff { first: Duration::from_millis(10), max: Duration::from_millis(50) };
-        let waits: Vec<_> = [0, 1, 2, 3, 40, u32::MAX].map(|n| backoff.before(n).as_millis()).into();
-        assert_eq!(waits, [10, 20, 40, 50, 50, 50]);
+        let pauses: Vec<_> = [0, 1, 2, 3, 40, u32::MAX].map(|n| backoff.before(n).as_millis()).into();
+        assert_eq!(pauses, [10, 20, 40, 50, 50, 50]);
     }
 }

@@ -1,34 +1,36 @@
-//! Closures in threads of their own, which can be told to end.
+//! Closures in threads of their own, which can be killed.
 //!
-//! Flow: [`Thread::new`] -> `start` -> a thread, whose panics are caught -> `join`, `check`. How it is told to end is in
-//! [`interrupt`](crate::interrupt).
+//! Flow: [`Thread::new`] -> `start` -> a thread, whose panics are caught -> `join`, `check`. The module
+//! `interrupt` says how a thread is killed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::api::member::{Member, Settings, Task};
 use crate::api::restart::{Backoff, Restart};
 use crate::cancel::deadline::deadline;
-use crate::cancel::interrupt::{self, Interrupt, Waiters};
+use crate::cancel::interrupt::{Interrupt, uninterrupted};
 use crate::cancel::stop::{Stop, StopFlag};
+use crate::cancel::waiters::Waiters;
 use crate::codec::{BoxError, Return};
 use crate::error::ProcError;
-use crate::failure::{self, Failure};
+use crate::supervise::catch::catch;
+use crate::supervise::run;
 
-/// How long a thread has to end that was killed, unless [`grace`](Thread::grace) says otherwise.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// A closure in a thread of its own: what it returns or fails with is told as often as it is asked for, and it ends when its
-/// owner lets go of it, as far as a thread can be made to.
+/// A closure in a thread of its own, which ends with its owner as far as a thread can.
 ///
-/// A thread of Rust cannot be ended at an arbitrary point: it may hold a lock, or be changing what others read. So
-/// [`kill`](Thread::kill) marks it, and wakes it where it waits in Teleport: for a future, in a `join`, in
-/// [`sleep`](crate::sleep), at a [`channel`](crate::channel), where a client connects or closes, and where a server runs. There,
-/// or at its next [`checkpoint`](crate::checkpoint), it unwinds, and its destructors run, which closes a server that it has: give
-/// it a `close_timeout` below the [`grace`](Thread::grace). One that comes to no such point goes on; that is told, never passed
-/// over.
+/// A thread of Rust cannot be ended at an arbitrary point: it may hold a lock, or be changing what others
+/// read. So [`kill`](Thread::kill) marks the thread, and wakes it where it waits in Teleport: for a future,
+/// in a `join`, in [`sleep`](crate::sleep), at a [`channel`](crate::channel), while a client connects or
+/// closes, and while a server runs. There, or at its next [`checkpoint`](crate::checkpoint), it unwinds. Its
+/// destructors run and close a server that it owns: give the server a `close_timeout` below the
+/// [`grace`](Thread::grace). A thread that reaches no such point goes on, and `kill` returns an error.
 ///
+/// The result, error or panic of the closure is returned each time that [`join`](Thread::join) is called.
+///
+/// # Examples
 /// ```
 /// use teleport_proc::{ProcError, Thread};
 ///
@@ -44,33 +46,34 @@ pub struct Thread<R = ()> {
     value: fn(Vec<u8>) -> Result<R, BoxError>,
 }
 
-/// All of a thread but the type of its result.
-pub(crate) struct Inner {
-    name: String,
+/// A thread without the type of its result.
+struct Inner {
+    settings: Settings,
     body: Arc<Mutex<Body>>,
-    initializers: Vec<fn()>,
-    grace: Duration,
-    pub(crate) restart: Restart,
-    pub(crate) backoff: Backoff,
     run: Mutex<Option<Arc<Run>>>,
 }
 
-/// A closure that gives the bytes of its result.
+/// A closure that returns its result as bytes. These can be converted each time that the thread is joined,
+/// also if the result cannot be cloned.
 type Body = Box<dyn FnMut(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
+
+/// How a thread ended.
+type End = Result<Arc<Vec<u8>>, ProcError>;
 
 /// One run of a thread.
 #[derive(Debug)]
 struct Run {
     interrupt: Arc<Interrupt>,
     flag: Arc<StopFlag>,
-    end: Mutex<Option<Result<Arc<Vec<u8>>, ProcError>>>,
+    end: Mutex<Option<End>>,
     waiters: Waiters,
 }
 
 impl<R> Thread<R> {
-    /// A closure that a thread is to run. Nothing happens before [`start`](Thread::start).
+    /// Makes a thread that runs `closure`. Nothing happens before [`start`](Thread::start).
     ///
-    /// What it may return is what a function of a [`Process`](crate::Process) may: so the one can take the other's place.
+    /// The closure may return what a function of a [`Process`](crate::Process) may return, so that one can
+    /// replace the other.
     pub fn new<T, N>(
         name: impl Into<String>,
         mut closure: impl FnMut(&Stop) -> T + Send + 'static,
@@ -79,85 +82,80 @@ impl<R> Thread<R> {
         T: Return<N, Value = R>,
     {
         let body: Body = Box::new(move |stop| closure(stop).into_bytes());
-        let inner = Inner {
-            name: name.into(),
-            body: Arc::new(Mutex::new(body)),
-            initializers: Vec::new(),
-            grace: GRACE,
-            restart: Restart::Never,
-            backoff: Backoff::default(),
-            run: Mutex::new(None),
-        };
-        Thread { inner: Arc::new(inner), value: T::value }
+        let (settings, body) = (Settings::new(name.into()), Arc::new(Mutex::new(body)));
+        Thread { inner: Arc::new(Inner { settings, body, run: Mutex::new(None) }), value: T::value }
     }
 
     /// Runs `function` in the thread before its closure. May be called several times.
     ///
-    /// Threads share the panic hook of their process. One that is set after the first of them was started should call the one
-    /// before, as place and backtrace of their panics are lost otherwise.
+    /// All threads share the panic hook of their process. A hook that is set after the first of them was
+    /// started should call the previous one. Otherwise errors have neither the place nor the backtrace of a
+    /// panic.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Thread<R> {
-        self.changed(|inner| inner.initializers.push(function))
+        self.changed(|settings| settings.initializers.push(function))
     }
 
-    /// How long it has to end on [`kill`](Thread::kill), or when this is dropped: 5 s by default.
+    /// Sets the time that the thread has to end on [`kill`](Thread::kill) and when this is dropped. The
+    /// default is 5 s.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Thread<R> {
-        self.changed(|inner| inner.grace = grace)
+        self.changed(|settings| settings.grace = grace)
     }
 
-    /// Whether a [`Group`](crate::Group) starts it again: never by default.
+    /// Sets when a [`Group`](crate::Group) restarts the thread. The default is never.
     #[must_use]
     pub fn restart(self, restart: Restart) -> Thread<R> {
-        self.changed(|inner| inner.restart = restart)
+        self.changed(|settings| settings.restart = restart)
     }
 
-    /// How long a [`Group`](crate::Group) waits before it starts it again: `first` before the first time, then twice as long
-    /// each time, up to `max`. By default 100 ms and 10 s.
+    /// Sets the pauses before restarts: `first` before the first one, and then twice as long each time, up
+    /// to `max`. The defaults are 100 ms and 10 s.
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Thread<R> {
-        self.changed(|inner| inner.backoff = Backoff { first, max })
+        self.changed(|settings| settings.backoff = Backoff { first, max })
     }
 
-    fn changed(mut self, change: impl FnOnce(&mut Inner)) -> Thread<R> {
-        // Others have it only once it was added to a group, which takes this.
+    fn changed(mut self, change: impl FnOnce(&mut Settings)) -> Thread<R> {
+        // Only adding it to a group shares it, and that takes this value.
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
-            change(inner);
+            change(&mut inner.settings);
         }
         self
     }
 
-    /// Starts the thread. One that has ended can be started again.
+    /// Starts the thread. A thread that has ended can be started again.
     ///
     /// # Errors
-    /// [`AlreadyStarted`](ProcError::AlreadyStarted); [`Start`](ProcError::Start) if the system has no thread left;
-    /// [`NeedsUnwind`](ProcError::NeedsUnwind) if the program is built with `panic = "abort"`.
+    /// Returns [`AlreadyStarted`](ProcError::AlreadyStarted) if it is running, [`Start`](ProcError::Start)
+    /// if the system refuses, and [`NeedsUnwind`](ProcError::NeedsUnwind) if the program is built with
+    /// `panic = "abort"`.
     pub fn start(&self) -> Result<(), ProcError> {
         self.inner.start()
     }
 
-    /// Its name.
+    /// Returns the name of the thread.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.settings.name
     }
 
-    /// Whether it runs.
+    /// Returns whether the thread is running.
     pub fn running(&self) -> bool {
         self.inner.is_running()
     }
 
-    /// Whether all is well: it runs, or ended well, or was ended as asked.
+    /// Succeeds while the thread is running, and once it has ended well or was killed.
     ///
     /// # Errors
-    /// What it failed with, as often as this is called.
+    /// Returns the error with which it failed, each time that this is called.
     pub fn check(&self) -> Result<(), ProcError> {
         self.inner.check()
     }
 
-    /// **Blocks** until it has ended, and gives the result.
+    /// **Blocks** until the thread has ended, and returns the result.
     ///
     /// # Errors
-    /// What it failed with; [`Killed`](ProcError::Killed) if it was.
+    /// Returns the error with which it failed, or [`Killed`](ProcError::Killed).
     pub fn join(&self) -> Result<R, ProcError> {
         let run = self.inner.run()?;
         loop {
@@ -167,60 +165,81 @@ impl<R> Thread<R> {
         }
     }
 
-    /// As [`join`](Thread::join), at most for `time`: then it gives nothing.
+    /// As [`join`](Thread::join), for at most `time`. Returns `None` after it.
     ///
     /// # Errors
-    /// As [`join`](Thread::join).
+    /// As for [`join`](Thread::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
         let end = self.inner.run()?.wait(deadline(time));
         end.map(|end| self.value(end)).transpose()
     }
 
-    fn value(&self, end: Result<Arc<Vec<u8>>, ProcError>) -> Result<R, ProcError> {
-        (self.value)(Arc::unwrap_or_clone(end?)).map_err(ProcError::result(&self.inner.name))
+    fn value(&self, end: End) -> Result<R, ProcError> {
+        (self.value)(Arc::unwrap_or_clone(end?)).map_err(ProcError::result(self.name()))
     }
 
-    /// Has it end where it waits for something, or at its next [`checkpoint`](crate::checkpoint). **Blocks** until it has, at
-    /// most for the [`grace`](Thread::grace).
+    /// Kills the thread: it unwinds where it waits, or at its next [`checkpoint`](crate::checkpoint).
+    /// **Blocks** until it has ended, for at most the [`grace`](Thread::grace).
     ///
     /// # Errors
-    /// [`ThreadRuns`](ProcError::ThreadRuns) if it has not come to such a point by then. It still ends at the next.
+    /// Returns [`ThreadRuns`](ProcError::ThreadRuns) if it has not reached such a point by then. It still
+    /// ends at the next.
     pub fn kill(&self) -> Result<(), ProcError> {
-        self.inner.kill(self.inner.grace)
+        self.inner.kill()
     }
 
-    /// Tells its closure to return, by turning its [`Stop`] false. **Blocks** until it has, at most for `grace`: after that
-    /// it is [killed](Thread::kill).
+    /// Asks the closure to return, by its [`Stop`]. **Blocks** until it has. After `grace` the thread is
+    /// [killed](Thread::kill).
     ///
     /// # Errors
-    /// As [`kill`](Thread::kill).
+    /// As for [`kill`](Thread::kill).
     pub fn stop(&self, grace: Duration) -> Result<(), ProcError> {
-        self.inner.stop(grace)?;
-        self.inner.kill(self.inner.grace)
+        let Ok(run) = self.inner.run() else { return Ok(()) };
+        run.flag.set();
+        run.wait(deadline(grace));
+        self.inner.kill()
     }
+}
 
-    pub(crate) fn into_inner(self) -> Arc<Inner> {
-        self.inner
+impl<R> From<Thread<R>> for Member {
+    fn from(thread: Thread<R>) -> Member {
+        Member(thread.inner)
     }
 }
 
 impl<R> fmt::Debug for Thread<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Thread").field("name", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("Thread").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
 impl Inner {
-    pub(crate) fn start(&self) -> Result<(), ProcError> {
-        let name = || self.name.clone();
+    fn run(&self) -> Result<Arc<Run>, ProcError> {
+        lock(&self.run).clone().ok_or_else(|| ProcError::NotStarted { name: self.settings.name.clone() })
+    }
+
+    fn kill(&self) -> Result<(), ProcError> {
+        let Ok(run) = self.run() else { return Ok(()) };
+        self.kill_now();
+        run.wait(deadline(self.settings.grace)).map(drop).ok_or_else(|| self.still_running())
+    }
+}
+
+impl Task for Inner {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn start(&self) -> Result<(), ProcError> {
+        let name = || self.settings.name.clone();
         if cfg!(not(panic = "unwind")) {
             return Err(ProcError::NeedsUnwind { name: name() });
         }
         let mut current = lock(&self.run);
-        if current.as_ref().is_some_and(|run| run.look().is_none()) {
+        if current.as_ref().is_some_and(|run| run.poll().is_none()) {
             return Err(ProcError::AlreadyStarted { name: name() });
         }
-        let failed = |what| ProcError::start(&self.name, what);
+        let failed = |what| ProcError::start(&self.settings.name, what);
         let run = Arc::new(Run {
             interrupt: Interrupt::new().map_err(failed("no pipe can be made"))?,
             flag: Arc::default(),
@@ -228,126 +247,97 @@ impl Inner {
             waiters: Waiters::default(),
         });
         let (its_run, body, initializers, its_name) =
-            (run.clone(), self.body.clone(), self.initializers.clone(), name());
+            (run.clone(), self.body.clone(), self.settings.initializers.clone(), name());
         let work = move || {
             its_run.interrupt.enter();
             let stop = Stop::of_thread(its_run.flag.clone());
-            let result = failure::catch(|| {
+            let result = catch(|| {
                 initializers.iter().for_each(|initializer| initializer());
-                // A panic of an earlier run left it as it was: that is for its closure to know.
+                // A panic of an earlier run may have left the closure's state half changed, which is its own
+                // business.
                 (lock(&body))(&stop)
             });
             its_run.interrupt.leave();
-            its_run.finish(&its_name, result);
+            let end = result.map(Arc::new).map_err(|failure| match failure {
+                Some(failure) => ProcError::failed(&its_name, failure),
+                None => ProcError::Killed { name: its_name },
+            });
+            *lock(&its_run.end) = Some(end);
+            its_run.waiters.wake();
         };
         let thread = std::thread::Builder::new().name(name()).spawn(work);
-        // Its handle is not needed: `finish` is the last that it does.
+        // The handle is not needed: the thread ends right after it has woken those who wait.
         drop(thread.map_err(failed("no thread can be made"))?);
         *current = Some(run);
         Ok(())
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    fn is_running(&self) -> bool {
+        self.run().is_ok_and(|run| run.poll().is_none())
     }
 
-    pub(crate) fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    fn run(&self) -> Result<Arc<Run>, ProcError> {
-        lock(&self.run).clone().ok_or_else(|| ProcError::NotStarted { name: self.name.clone() })
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        self.run().is_ok_and(|run| run.look().is_none())
-    }
-
-    /// Wakes `waker` when it has ended, perhaps sooner; never if it does not run.
-    pub(crate) fn wake_at_end(&self, waker: &Waker) {
-        if let Ok(run) = self.run() {
-            run.waiters.add(waker.clone());
-            if run.look().is_some() {
-                run.waiters.wake();
-            }
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), ProcError> {
-        match self.run()?.look() {
+    fn check(&self) -> Result<(), ProcError> {
+        match self.run()?.poll() {
             None | Some(Ok(_) | Err(ProcError::Killed { .. })) => Ok(()),
             Some(Err(error)) => Err(error),
         }
     }
 
-    /// Marks it, so that it ends at its next point.
-    pub(crate) fn ask_to_end(&self) {
+    fn ask_to_end(&self) {
+        if let Ok(run) = self.run() {
+            run.flag.set();
+        }
+    }
+
+    fn kill_now(&self) {
         if let Ok(run) = self.run()
-            && run.look().is_none()
+            && run.poll().is_none()
         {
             run.flag.set();
             run.interrupt.kill();
         }
     }
 
-    /// Turns its `Stop` false.
-    pub(crate) fn ask_to_stop(&self) {
-        if let Ok(run) = self.run() {
-            run.flag.set();
-        }
+    fn max_dying(&self) -> Duration {
+        self.settings.grace
     }
 
-    pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
-        let Ok(run) = self.run() else { return Ok(()) };
-        self.ask_to_end();
-        match run.wait(deadline(grace)) {
-            Some(_) => Ok(()),
-            None => Err(ProcError::ThreadRuns { name: self.name.clone(), waited: grace }),
-        }
+    fn still_running(&self) -> ProcError {
+        ProcError::ThreadRuns { name: self.settings.name.clone(), waited: self.settings.grace }
     }
 
-    fn stop(&self, grace: Duration) -> Result<(), ProcError> {
-        self.ask_to_stop();
+    fn watch(&self, waker: &Waker) -> Option<Arc<run::Run>> {
         if let Ok(run) = self.run() {
-            run.wait(deadline(grace));
+            run.waiters.add(waker);
+            // It may have ended before the waker was added.
+            if run.poll().is_some() {
+                run.waiters.wake();
+            }
         }
-        Ok(())
+        None
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = interrupt::uninterrupted(|| self.kill(self.grace)) {
-            // Nobody is left who could be told otherwise.
+        if let Err(error) = uninterrupted(|| self.kill()) {
+            // There is nobody to return it to.
             eprintln!("{error}");
         }
     }
 }
 
 impl Run {
-    /// How it ended, if it has.
-    fn look(&self) -> Option<Result<Arc<Vec<u8>>, ProcError>> {
+    fn poll(&self) -> Option<End> {
         lock(&self.end).clone()
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> Option<Result<Arc<Vec<u8>>, ProcError>> {
-        self.waiters.wait(deadline, || self.look())
-    }
-
-    fn finish(&self, name: &str, result: Result<Result<Vec<u8>, BoxError>, Option<Failure>>) {
-        let failed = |failure| ProcError::Failed { name: name.to_owned(), failure: Box::new(failure) };
-        let end = match result {
-            Ok(Ok(bytes)) => Ok(Arc::new(bytes)),
-            Ok(Err(error)) => Err(failed(Failure::of_error(&error))),
-            Err(Some(failure)) => Err(failed(failure)),
-            Err(None) => Err(ProcError::Killed { name: name.to_owned() }),
-        };
-        *lock(&self.end) = Some(end);
-        self.waiters.wake();
+    fn wait(&self, deadline: Option<Instant>) -> Option<End> {
+        self.waiters.wait(deadline, || self.poll())
     }
 }
 
-/// What a panic left is whole: nothing here panics while it changes something.
+/// Locks a mutex, also after a panic: nothing here panics in the middle of a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -359,20 +349,20 @@ mod tests {
     use std::cell::Cell;
     use std::sync::mpsc;
 
-    /// Longer than anybody waits.
+    /// Longer than any test waits.
     const FOREVER: Duration = Duration::from_secs(3600);
 
-    /// A thread that tells when it has started, then waits by `wait`, and tells when it unwinds.
+    /// Makes a thread that reports its start, calls `wait`, and reports when it unwinds.
     fn waiting(wait: impl Fn() + Send + 'static) -> (Thread, mpsc::Receiver<&'static str>) {
-        struct Tell(mpsc::Sender<&'static str>);
-        impl Drop for Tell {
+        struct Report(mpsc::Sender<&'static str>);
+        impl Drop for Report {
             fn drop(&mut self) {
                 self.0.send("unwound").unwrap();
             }
         }
         let (sender, told) = mpsc::channel();
         let thread = Thread::new("waiting", move |_stop| {
-            let _tell = Tell(sender.clone());
+            let _report = Report(sender.clone());
             sender.send("started").unwrap();
             wait();
         });
@@ -406,7 +396,7 @@ mod tests {
         is_killed_from(|| {
             let inner = Thread::new("inner", |stop| while stop.sleep(FOREVER) {});
             inner.start().unwrap();
-            // It is killed too, while this one unwinds.
+            // Unwinding drops the inner thread, which kills it, too.
             drop(inner.join());
         });
     }
@@ -416,7 +406,7 @@ mod tests {
         struct Waits(mpsc::Sender<()>);
         impl Drop for Waits {
             fn drop(&mut self) {
-                // A destructor of a thread-local that unwinds ends the process.
+                // If a destructor of a thread-local unwinds, the process aborts.
                 checkpoint();
                 sleep(Duration::from_nanos(1));
                 self.0.send(()).unwrap();
@@ -443,7 +433,7 @@ mod tests {
             inner.start().unwrap();
             assert_eq!(inner_told.recv().unwrap(), "started");
             sender.send(()).unwrap();
-            // No point of this crate: the thread goes on.
+            // This is no cancellation point, so the thread goes on.
             is_killed.lock().unwrap().recv().unwrap();
             drop(inner);
             assert_eq!(inner_told.try_recv(), Ok("unwound"));
@@ -452,14 +442,14 @@ mod tests {
         let outer = outer.grace(FOREVER);
         outer.start().unwrap();
         told.recv().unwrap();
-        outer.inner.ask_to_end();
+        outer.inner.kill_now();
         killed.send(()).unwrap();
         told.recv().unwrap();
         outer.join().unwrap();
     }
 
     #[test]
-    fn what_fails_is_told_again_and_again() {
+    fn a_failure_is_returned_each_time() {
         let thread = Thread::new("failing", |_stop| Err::<(), BoxError>("no luck".into()));
         thread.start().unwrap();
         for _ in 0..2 {
@@ -472,11 +462,11 @@ mod tests {
         let error = thread.join().unwrap_err();
         let failure = error.failure().unwrap();
         assert!(failure.panicked() && failure.message().contains("wrong sum"), "{error}");
-        assert!(failure.backtrace().unwrap().contains("what_fails_is_told_again_and_again"), "{failure:?}");
+        assert!(failure.backtrace().unwrap().contains("a_failure_is_returned_each_time"), "{failure:?}");
     }
 
     #[test]
-    fn stop_turns_false_and_the_result_comes() {
+    fn a_thread_that_stops_returns_its_result() {
         let thread = Thread::new("counting", |stop: &Stop| {
             let mut count = 1u32;
             while stop.sleep(FOREVER) {
@@ -495,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn all_threads_that_sleep_on_a_stop_are_woken() {
+    fn a_stop_wakes_all_threads_that_sleep_on_it() {
         let (sender, started) = mpsc::channel();
         let thread = Thread::new("scope", move |stop| {
             std::thread::scope(|scope| {
@@ -519,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_times_are_for_ever() {
+    fn the_longest_times_never_end() {
         is_killed_from(|| sleep(Duration::MAX));
         let sleeping =
             || Thread::new("sleeping", |stop| while stop.sleep(Duration::MAX) {}).grace(Duration::MAX);
@@ -535,13 +525,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_to_no_point_is_told_of() {
+    fn a_thread_that_reaches_no_cancellation_point_is_reported() {
         let (sender, receiver) = mpsc::channel::<()>();
         let thread = Thread::new("deaf", move |_stop| assert!(receiver.recv().is_err()))
             .grace(Duration::from_millis(1));
         thread.start().unwrap();
         let error = thread.kill().unwrap_err();
-        let expected = "deaf: the thread has come to no point at which it could end within 1ms after it was killed: call \
+        let expected = "deaf: the thread has not reached a cancellation point within 1ms after it was killed: call \
             `checkpoint()` where it computes for long";
         assert_eq!(error.to_string(), expected);
         drop(sender);

@@ -1,13 +1,13 @@
-//! When a time that a user gives is over. Any time will do: one that no clock comes to, as `Duration::MAX`, is for ever.
+//! The end of a time that a user gives. A time that no clock reaches, as `Duration::MAX`, never ends.
 
 use std::time::{Duration, Instant};
 
-/// When `time` from now is over, as waits take it: none is never.
+/// Returns the end of `time` from now on, or `None` if it never ends.
 pub(crate) fn deadline(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// The same where a moment must be named: instead of never, one that no process lives to see.
+/// As [`deadline`], with a moment in a century instead of never.
 pub(crate) fn moment(time: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     deadline(time).unwrap_or_else(|| Instant::now() + CENTURY)

@@ -1,53 +1,54 @@
-//! Threads that can be told to end, and the points at which they do.
+//! Killing threads at cancellation points.
 //!
-//! No thread can be ended at an arbitrary point: it may hold a lock, or be in the middle of anything. So a
-//! [`Thread`](crate::Thread) that is killed is marked, and woken from where it waits; there, or at the next
-//! [`checkpoint`], it unwinds: destructors run, nobody's panic hook does. Threads of other kinds pass these points for the
-//! price of looking at a flag of their own.
+//! No thread can be ended at an arbitrary point: it may hold a lock, or be in the middle of a change. So
+//! killing a [`Thread`](crate::Thread) marks it and wakes it from where it waits. There, or at its next
+//! [`checkpoint`], it unwinds: destructors run, and panic hooks do not. In all other threads a cancellation
+//! point only reads a thread-local flag.
 //!
-//! What waits does so in one of three ways, and is woken in each: parked, in `poll(2)` beside [`Interrupt::pipe`], or as a
-//! future, whose waker it leaves with [`poll_killed`]. In the last way clients and servers wait: for a result or a slot, to
-//! connect, to close, and for a server to be closed. A destructor of theirs that waits for that never unwinds.
+//! A thread waits in one of three ways, and is woken in each of them: parked, in `poll(2)` beside
+//! [`Interrupt::pipe`], or for a future, whose waker [`poll_killed`] registers. Clients and servers wait in
+//! the last way: for a result or a slot, to connect, to close, and for a server to close. Their destructors
+//! wait in the same way, but never unwind.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cancel::deadline::deadline;
 use crate::sys;
 
-/// What a killed thread unwinds with.
+/// The panic payload with which a killed thread unwinds.
 pub(crate) struct Killed;
 
-/// What others may tell a thread.
+/// Interrupts one thread.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     killed: AtomicBool,
     thread: OnceLock<thread::Thread>,
-    /// Of the future that it waits for, if it does.
+    /// The waker of the future that the thread waits for.
     waker: Mutex<Option<Waker>>,
-    /// Readable once it is killed.
+    /// Is readable once the thread is killed.
     pipe: OwnedFd,
-    pipe_end: std::fs::File,
+    pipe_end: File,
 }
 
 thread_local! {
-    /// Whether this thread has an [`Interrupt`].
-    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread has an [`Interrupt`] and passes cancellation points.
+    static IS_INTERRUPTIBLE: Cell<bool> = const { Cell::new(false) };
     static CURRENT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }
 
 impl Interrupt {
     pub(crate) fn new() -> io::Result<Arc<Interrupt>> {
         let (pipe, end) = sys::pipe()?;
-        let killed = AtomicBool::new(false);
         Ok(Arc::new(Interrupt {
-            killed,
+            killed: AtomicBool::new(false),
             thread: OnceLock::new(),
             waker: Mutex::new(None),
             pipe,
@@ -55,68 +56,72 @@ impl Interrupt {
         }))
     }
 
-    /// Is told to this thread from here on.
+    /// Makes this the interrupt of the current thread.
     pub(crate) fn enter(self: &Arc<Interrupt>) {
         // It enters once.
         let _ = self.thread.set(thread::current());
         CURRENT.set(Some(self.clone()));
-        IS_OURS.set(true);
+        IS_INTERRUPTIBLE.set(true);
     }
 
-    /// Is told no more to this thread: what else it runs is the destructors of its thread-locals, which must not unwind.
+    /// Undoes [`enter`](Interrupt::enter). Destructors of thread-locals run after this, and must not unwind.
     pub(crate) fn leave(&self) {
-        IS_OURS.set(false);
+        IS_INTERRUPTIBLE.set(false);
         drop(CURRENT.take());
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let waker = self.waker().take();
         drop(waker);
     }
 
-    /// Has the thread end at its next point.
+    /// Kills the thread: it unwinds at its next cancellation point.
     pub(crate) fn kill(&self) {
-        // Sequentially consistent: the thread leaves its waker and then looks at this; who kills does the reverse.
+        // Sequentially consistent: the thread stores its waker and then loads this; here the order is
+        // reversed.
         if self.killed.swap(true, Ordering::SeqCst) {
             return;
         }
-        // Nobody reads it: that it is there is what is told. The pipe is empty, so it has room.
+        // Nobody reads the byte. The pipe is empty, so it has room.
         let _ = (&self.pipe_end).write(&[1]);
-        self.unpark();
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+        let waker = self.waker().take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Has the thread look at what it is parked for.
-    fn unpark(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether this is a [`Thread`](crate::Thread), which may be killed while it waits.
+/// Returns whether this is a [`Thread`](crate::Thread), which may be killed while it waits.
 pub fn is_interruptible() -> bool {
-    IS_OURS.get()
+    IS_INTERRUPTIBLE.get()
 }
 
-/// Whether this is a [`Thread`](crate::Thread) that was killed, and is not unwinding already.
+/// Returns whether this is a [`Thread`](crate::Thread) that was killed and has not begun to unwind.
 pub fn is_killed() -> bool {
-    // While it unwinds, destructors may wait for something once more, and must come to their end.
-    IS_OURS.get() && with_current(|current| current.killed.load(Ordering::SeqCst)) && !thread::panicking()
+    // While it unwinds, a destructor may wait once more, and must not unwind again.
+    IS_INTERRUPTIBLE.get()
+        && with_current(|current| current.killed.load(Ordering::SeqCst))
+        && !thread::panicking()
 }
 
-/// Unwinds this thread if it is a [`Thread`](crate::Thread) that was killed; does nothing anywhere else, or while it unwinds.
+/// Unwinds this thread if it is a [`Thread`](crate::Thread) that was killed. Does nothing in any other
+/// thread, and while a thread unwinds.
 ///
-/// To be called now and then where a thread computes for long. Whatever waits in Teleport does it itself: [`sleep`], joins and
-/// channels, and where their features `threads` are on, clients and servers, which connect, wait for results, run and close.
+/// Call it now and then in a thread that computes for long. Everything that waits in Teleport does so by
+/// itself: [`sleep`], joins and channels, and clients and servers, if their feature `threads` is on.
 ///
+/// # Examples
 /// ```
 /// use teleport_proc::{ProcError, Thread, checkpoint};
 ///
 /// # fn main() -> Result<(), ProcError> {
 /// let thread = Thread::new("busy", |stop| {
 ///     while stop.running() {
-///         checkpoint(); // from here it does not come back once it was killed
+///         checkpoint(); // does not return once the thread is killed
 ///     }
 /// });
 /// thread.start()?;
@@ -129,14 +134,17 @@ pub fn checkpoint() {
     }
 }
 
-/// For what waits in other crates: ready once this thread was killed, and then the wait should end and call
-/// [`checkpoint`], or return if it is a destructor's. Otherwise the waker of `cx` is woken when it is. Never ready in threads of other kinds.
+/// Lets other crates wait in a way that a kill ends. Returns `Ready` once this thread was killed; otherwise
+/// a kill wakes the waker of `cx`. Always returns `Pending` in threads that are no
+/// [`Thread`](crate::Thread).
+///
+/// When it returns `Ready`, end the wait and call [`checkpoint`]. In a destructor, return instead.
 pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
-    if !IS_OURS.get() {
+    if !IS_INTERRUPTIBLE.get() {
         return Poll::Pending;
     }
     with_current(|current| {
-        let mut waker = current.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waker = current.waker();
         if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
@@ -144,27 +152,28 @@ pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
     if is_killed() { Poll::Ready(()) } else { Poll::Pending }
 }
 
-/// Runs what a destructor does: in it this thread passes its points, since a destructor must not unwind.
-pub(crate) fn uninterrupted<T>(run: impl FnOnce() -> T) -> T {
+/// Runs `function` without cancellation points, as a destructor must.
+pub(crate) fn uninterrupted<T>(function: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
-            IS_OURS.set(self.0);
+            IS_INTERRUPTIBLE.set(self.0);
         }
     }
-    let _restore = Restore(IS_OURS.replace(false));
-    run()
+    let _restore = Restore(IS_INTERRUPTIBLE.replace(false));
+    function()
 }
 
-/// **Blocks** for `time`, or until this thread is killed.
+/// **Blocks** for `time`. Unwinds if this thread is killed.
 pub fn sleep(time: Duration) {
     park_until(deadline(time), || None::<()>);
 }
 
-/// **Blocks** until `look` finds something, at most until `deadline`. Whoever makes a difference to that unparks this thread.
-pub(crate) fn park_until<T>(deadline: Option<Instant>, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+/// **Blocks** until `poll` returns something, or until `deadline`. Each change that makes a difference to
+/// `poll` has to unpark this thread.
+pub(crate) fn park_until<T>(deadline: Option<Instant>, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = poll() {
             return Some(found);
         }
         checkpoint();
@@ -176,9 +185,10 @@ pub(crate) fn park_until<T>(deadline: Option<Instant>, mut look: impl FnMut() ->
     }
 }
 
-/// **Blocks** until one of `fds` can be read, or this thread is killed, at most until `deadline`. Says whether one can.
+/// **Blocks** until one of `fds` is readable, or until `deadline`. Returns whether one is. Unwinds if this
+/// thread is killed.
 pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
-    let current = IS_OURS.get().then(|| CURRENT.with_borrow(Clone::clone)).flatten();
+    let current = IS_INTERRUPTIBLE.get().then(|| CURRENT.with_borrow(Clone::clone)).flatten();
     match current.filter(|_| !thread::panicking()) {
         None => sys::any_readable(fds, deadline),
         Some(current) => {
@@ -192,63 +202,4 @@ pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io:
 
 fn with_current<T: Default>(function: impl FnOnce(&Interrupt) -> T) -> T {
     CURRENT.with_borrow(|current| current.as_deref().map(function)).unwrap_or_default()
-}
-
-/// Those who wait for something, to be woken when it has come.
-#[derive(Debug, Default)]
-pub(crate) struct Waiters(Mutex<Vec<Waker>>);
-
-impl Waiters {
-    /// Has a waker woken by the next [`wake`](Waiters::wake).
-    pub(crate) fn add(&self, waker: Waker) {
-        let mut waiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiters.iter().any(|other| other.will_wake(&waker)) {
-            waiters.push(waker);
-        }
-    }
-
-    /// Wakes all that wait.
-    pub(crate) fn wake(&self) {
-        let waiters = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        waiters.into_iter().for_each(Waker::wake);
-    }
-
-    /// **Blocks** until `look` finds something, at most until `deadline`. Whoever makes a difference to that wakes these.
-    pub(crate) fn wait<T>(
-        &self,
-        deadline: Option<Instant>,
-        mut look: impl FnMut() -> Option<T>,
-    ) -> Option<T> {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        let waiting = Waiting { waker: Waker::from(Arc::new(Unpark(thread::current()))), waiters: self };
-        park_until(deadline, || {
-            self.add(waiting.waker.clone());
-            // After that: it may have come before anybody could know that it is waited for.
-            look()
-        })
-    }
-}
-
-/// A thread that waits, and no longer once this is dropped.
-struct Waiting<'a> {
-    waker: Waker,
-    waiters: &'a Waiters,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waiters = self.waiters.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiters.retain(|waker| !waker.will_wake(&self.waker));
-    }
-}
-
-/// Wakes a thread that is parked.
-struct Unpark(thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }

@@ -1,5 +1,7 @@
-//! How threads and functions are told to end, and how long others wait for that.
+//! How threads and functions learn that they should end, and how long others wait for that.
 
 pub(crate) mod deadline;
 pub(crate) mod interrupt;
 pub(crate) mod stop;
+pub(crate) mod waiters;
+pub(crate) mod wake_pipe;

@@ -1,4 +1,4 @@
-//! The flag that a function ends by itself.
+//! The request that a function returns.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -6,59 +6,61 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cancel::deadline::deadline;
-use crate::cancel::interrupt::{self, Waiters};
+use crate::cancel::interrupt::uninterrupted;
+use crate::cancel::waiters::Waiters;
 use crate::sys;
 
-/// Tells a function that runs in a process or thread of its own whether it is to go on.
+/// Tells a function of a process or thread whether to go on.
 ///
-/// Whoever holds it calls `stop(grace)`; then this turns false, and the function has that time to return. In a thread
-/// [`kill`](crate::Thread::kill) turns it false, too. The function may lend it to threads that it starts: all are told.
+/// The owner of the process or thread calls `stop(grace)`. Then [`running`](Stop::running) returns false,
+/// and the function has the grace to return. In a thread, [`kill`](crate::Thread::kill) has the same effect.
+/// The function may share this with threads that it starts.
 #[derive(Debug)]
 pub struct Stop(Source);
 
 #[derive(Debug)]
 enum Source {
     Process {
-        /// Readable once it is to stop, or once nobody holds it any more.
+        /// Is readable once the owner asks for the stop, or is gone.
         pipe: OwnedFd,
-        /// Saves asking the system again.
+        /// Saves a system call once the pipe was readable.
         stopped: AtomicBool,
     },
     Thread(Arc<StopFlag>),
 }
 
-/// That a thread ends, as far as its owner has wished it.
+/// The request that a thread stops, shared by the thread and its owner.
 #[derive(Debug, Default)]
 pub(crate) struct StopFlag {
     is_set: AtomicBool,
-    sleepers: Waiters,
+    waiters: Waiters,
 }
 
 impl StopFlag {
     pub(crate) fn set(&self) {
-        // Release: what was done before it was told has been done.
+        // Release: pairs with the load in `is_set`.
         self.is_set.store(true, Ordering::Release);
-        self.sleepers.wake();
+        self.waiters.wake();
     }
 
     fn is_set(&self) -> bool {
-        // Acquire: see `set`.
+        // Acquire: the thread sees all that its owner did before `set`.
         self.is_set.load(Ordering::Acquire)
     }
 }
 
 impl Stop {
-    /// That of a process: `pipe` becomes readable.
+    /// Makes the `Stop` of a process. It stops when `pipe` becomes readable.
     pub(crate) fn of_process(pipe: OwnedFd) -> Stop {
         Stop(Source::Process { pipe, stopped: AtomicBool::new(false) })
     }
 
-    /// That of a thread.
+    /// Makes the `Stop` of a thread.
     pub(crate) fn of_thread(flag: Arc<StopFlag>) -> Stop {
         Stop(Source::Thread(flag))
     }
 
-    /// Whether to go on. In a process it takes a system call, in a thread none.
+    /// Returns whether to go on. This takes a system call in a process and none in a thread.
     pub fn running(&self) -> bool {
         match &self.0 {
             Source::Process { .. } => self.sleep(Duration::ZERO),
@@ -66,15 +68,15 @@ impl Stop {
         }
     }
 
-    /// **Blocks** until `time` is over, or until it is to stop. Says whether to go on.
+    /// **Blocks** for `time`, or until the function should stop. Returns whether to go on.
     pub fn sleep(&self, time: Duration) -> bool {
         match &self.0 {
             Source::Process { pipe, stopped } => {
-                // Relaxed: nothing else is passed along with it.
+                // Relaxed: no other memory depends on it.
                 if stopped.load(Ordering::Relaxed) {
                     return false;
                 }
-                // What cannot be asked will not be told either: then it is to stop.
+                // A pipe that cannot be read will never bring the request, so the function stops now.
                 let stop = sys::readable(pipe, deadline(time)).unwrap_or(true);
                 if stop {
                     stopped.store(true, Ordering::Relaxed);
@@ -82,9 +84,10 @@ impl Stop {
                 !stop
             }
             Source::Thread(flag) => {
-                let told = || flag.is_set().then_some(());
-                // A kill tells it, too: the thread is to learn of that here, and to unwind at its next point.
-                interrupt::uninterrupted(|| flag.sleepers.wait(deadline(time), told)).is_none()
+                let is_set = || flag.is_set().then_some(());
+                // A kill sets the flag, too. The function learns of it here, and unwinds at its next
+                // cancellation point.
+                uninterrupted(|| flag.waiters.wait(deadline(time), is_set)).is_none()
             }
         }
     }

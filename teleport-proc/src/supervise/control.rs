@@ -1,4 +1,4 @@
-//! The few things that owner, zygote and reapers tell each other.
+//! The messages between an owner, its zygote and its reapers.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use crate::sys::{self, Exit, MESSAGE_BYTES, Received};
 
-/// One thing that is told. Which of them a socket carries depends on whose it is.
+/// A message. The sender and receiver of each are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
-    /// Zygote to owner: it has started.
+    /// Zygote to owner: the zygote is ready.
     Ready,
-    /// Zygote to owner: it cannot start anything, as it has so many threads.
+    /// Zygote to owner: the zygote cannot fork, since it has this many threads.
     Threads { count: u32 },
     /// Owner to zygote, with descriptors: start a process.
     Start,
     /// Reaper to owner: the process has started.
     Started { pid: i32 },
-    /// Zygote or reaper to owner: it could not be started.
+    /// Zygote or reaper to owner: the process could not be started.
     Failed { step: Step, errno: i32 },
-    /// Owner to reaper: end it all; after this time, by force.
+    /// Owner to reaper: send SIGTERM to all processes, and SIGKILL after the grace.
     End { grace: Duration },
     /// Reaper to owner: the process has ended like this, and nothing that it started is left.
     Ended { exit: Exit },
 }
 
-/// What was to be done when starting a process failed.
+/// The step of starting a process that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Receive,
@@ -37,10 +37,10 @@ pub(crate) enum Step {
 impl Step {
     const ALL: [Step; 4] = [Step::Receive, Step::Reaper, Step::Fork, Step::Execute];
 
-    pub(crate) fn what(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
-            Step::Receive => "the zygote process cannot take the request",
-            Step::Reaper => "the reaper of the process cannot be set up",
+            Step::Receive => "its reaper cannot read the request",
+            Step::Reaper => "its reaper cannot be set up",
             Step::Fork => "no process can be made",
             Step::Execute => "the program cannot be executed again",
         }
@@ -104,9 +104,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_come_as_they_were_told() {
+    fn messages_arrive_as_they_were_sent() {
         let (a, b) = sys::pair().unwrap();
-        let words = [
+        let messages = [
             Control::Ready,
             Control::Threads { count: 3 },
             Control::Started { pid: 42 },
@@ -115,9 +115,9 @@ mod tests {
             Control::Ended { exit: Exit::Code(-1) },
             Control::Ended { exit: Exit::Signal(9) },
         ];
-        for word in words {
-            send(&a, word, &[]).unwrap();
-            assert!(matches!(receive(&b).unwrap(), Received::Message(heard, _) if heard == word));
+        for message in messages {
+            send(&a, message, &[]).unwrap();
+            assert!(matches!(receive(&b).unwrap(), Received::Message(received, _) if received == message));
         }
         assert!(matches!(receive(&b).unwrap(), Received::Nothing));
         send(&a, Control::End { grace: Duration::MAX }, &[]).unwrap();

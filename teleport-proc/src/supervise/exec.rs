@@ -13,7 +13,7 @@ use crate::supervise::{ids, program};
 use crate::sys::{self, Fork};
 use crate::tree::cgroup::Cgroup;
 
-/// Forks, and executes the program again with `descriptors` as 0, 1, 2 and so on.
+/// Forks, executes the program again with `descriptors` as 0, 1, 2 and so on, and returns the process id.
 pub(crate) fn execute(
     head: &Head,
     folder: &OwnedFd,
@@ -21,20 +21,20 @@ pub(crate) fn execute(
     cgroup: Option<&Cgroup>,
 ) -> Result<i32, (Step, io::Error)> {
     let forked = |error| (Step::Fork, error);
-    let (mut read, write) = sys::pipe().map(|(read, write)| (File::from(read), write)).map_err(forked)?;
+    let (read, write) = sys::pipe().map_err(forked)?;
     match fork(cgroup).map_err(forked)? {
         Fork::Child => {
             let error = become_process(head, folder, descriptors);
             let errno = error.raw_os_error().unwrap_or(0);
-            // The parent sees that it ended, in any case.
+            // If this fails, the reaper still sees that the process has ended.
             let _ = File::from(write).write_all(&errno.to_le_bytes());
             sys::leave(127)
         }
         Fork::Parent { child } => {
             drop(write);
             let mut errno = [0; 4];
-            // Executing closes the other end: nothing comes.
-            match read.read_exact(&mut errno) {
+            // Executing the program closes the pipe, and nothing comes.
+            match File::from(read).read_exact(&mut errno) {
                 Ok(()) => {
                     sys::reap(child);
                     Err((Step::Execute, io::Error::from_raw_os_error(i32::from_le_bytes(errno))))
@@ -45,10 +45,10 @@ pub(crate) fn execute(
     }
 }
 
-/// Forks a process that executes another program or leaves, in its cgroup if there is one.
+/// Forks a process, in its cgroup if there is one. The process executes another program or leaves.
 fn fork(cgroup: Option<&Cgroup>) -> io::Result<Fork> {
     if let Some(cgroup) = cgroup {
-        // SAFETY: as this function says.
+        // SAFETY: `execute` does as this function says.
         if let Ok(fork) = unsafe { cgroup.fork_into() } {
             return Ok(fork);
         }
@@ -60,8 +60,7 @@ fn fork(cgroup: Option<&Cgroup>) -> io::Result<Fork> {
     Ok(fork)
 }
 
-/// Executes the program again, as the process that `head` describes. Returns only if that fails; then this process has
-/// to leave.
+/// Executes the program again in this process. Returns only if that fails. Then this process has to leave.
 fn become_process(head: &Head, folder: &OwnedFd, descriptors: &[OwnedFd]) -> io::Error {
     let result = (|| -> io::Result<Infallible> {
         let path = CString::new(program::path()?.as_os_str().as_bytes())?;
@@ -77,8 +76,6 @@ fn become_process(head: &Head, folder: &OwnedFd, descriptors: &[OwnedFd]) -> io:
         // SAFETY: the caller leaves.
         unsafe { sys::execute(&program) }
     })();
-    match result {
-        Err(error) => error,
-        Ok(never) => match never {},
-    }
+    let Err(error) = result;
+    error
 }

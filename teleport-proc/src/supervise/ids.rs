@@ -3,17 +3,18 @@
 /// The environment variable that marks a zygote, or a process that runs a function.
 pub(crate) const MARK_VARIABLE: &str = "TELEPORT_PROC";
 
-/// The mark of a zygote. A zygote gives the processes below it an environment of their own, so none of them inherits it.
+/// The mark of a zygote. The processes below a zygote get an environment of their own, so none of them
+/// inherits it.
 pub(crate) const ZYGOTE_MARK: &str = "zygote";
 
-/// The descriptors of a process that runs a function, after the three standard ones: the request, the memory for the
-/// result, and a pipe that becomes readable when the function is asked to stop.
+/// The descriptors of a process that runs a function, after the three standard ones: the request, the memory
+/// for the result, and a pipe that becomes readable when the function should stop.
 pub(crate) const REQUEST: usize = 3;
 pub(crate) const RESULT: usize = 4;
 pub(crate) const STOP: usize = 5;
 
-/// The mark of this process, if it was started to run a function. It holds the process id: what the process starts
-/// inherits the variable, and must not take the mark for its own.
+/// Returns the mark of this process, if it was started to run a function. The mark holds the process id,
+/// since the children of the process inherit the variable and must not take it for theirs.
 pub(crate) fn own_process_mark() -> String {
     format!("process:{}", std::process::id())
 }

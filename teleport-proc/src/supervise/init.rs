@@ -1,8 +1,8 @@
-//! The first line of `main`: where a process that was started by this crate leaves the program that it was made of.
+//! The first line of `main`, where a process that this crate started leaves the program that it was made of.
 //!
-//! A process of this crate carries a mark in its environment. `init` sees it and never returns: as a zygote, or as the
-//! function that it was started for. In every other process it notes that it was called, without which nothing is
-//! started: so no process comes to `main` of a program that does not expect it.
+//! Such a process carries a mark in its environment. `init` sees it and never returns: it becomes a zygote,
+//! or runs the function of the process. In every other process it notes that it was called. Without that
+//! nothing is started, so that no process reaches the `main` of a program that does not expect it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,19 +10,19 @@ use crate::supervise::{child, ids, zygote};
 
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
-/// Runs the function that this process was started for, if it was started by [`Process`](crate::Process), and never
-/// returns then. **Call it first in `main`**: what stands before it runs in every such process too.
+/// Runs the function of this process and never returns, if [`Process`](crate::Process) started it. Otherwise
+/// returns at once. **Call it first in `main`**: what stands before it also runs in every such process.
 ///
 /// ```no_run
 /// use teleport_proc::BoxError;
 ///
 /// fn main() -> Result<(), BoxError> {
 ///     teleport_proc::init();
-///     Ok(()) // here only the program itself arrives
+///     Ok(()) // only the program itself arrives here
 /// }
 /// ```
 ///
-/// It must come before the program has other threads. So where the work is asynchronous, `main` itself is not:
+/// Call it before the program starts threads. So an asynchronous program needs a plain `main`:
 ///
 /// ```no_run
 /// fn main() {
@@ -32,9 +32,9 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// # fn run() {}
 /// ```
 ///
-/// Where `main` is not yours, as in tests, [`init_before_main!`](crate::init_before_main) does it.
+/// In tests, whose `main` is not yours, use [`init_before_main!`](crate::init_before_main).
 pub fn init() {
-    // Relaxed: nothing else is passed along with it.
+    // Relaxed: no other memory depends on it.
     INITIALIZED.store(true, Ordering::Relaxed);
     match std::env::var(ids::MARK_VARIABLE) {
         Ok(mark) if mark == ids::ZYGOTE_MARK => zygote::run(),
@@ -43,12 +43,13 @@ pub fn init() {
     }
 }
 
-/// Has [`init`] called before `main`, once for a program: for tests, whose `main` is not yours, put it into each file of
-/// `tests` and at the top of a crate with unit tests.
+/// Calls [`init`] before `main`. Put it once into a program whose `main` is not yours: into each file of
+/// `tests`, and at the top of a crate with unit tests.
 ///
-/// It stands among the functions that the system calls when it has loaded the program (`.init_array`). So a process that
-/// such a program starts runs its function before `main`: that is sound, since Rust's standard library needs nothing that
-/// `main` sets up, but static objects of C++ code in the program itself may not exist yet. Where you can, call [`init`].
+/// It adds a function to those that the system calls when it has loaded the program (`.init_array`), so that
+/// a process runs its function before `main`. This is sound, since Rust's standard library needs nothing
+/// that `main` sets up. Static objects of C++ code in the program itself may not exist yet. Where you can,
+/// call [`init`].
 ///
 /// ```
 /// teleport_proc::init_before_main!();
@@ -70,7 +71,7 @@ macro_rules! init_before_main {
     };
 }
 
-/// Whether [`init`] was called, so that this program may be executed again.
+/// Returns whether [`init`] was called, so that this program may be executed again.
 pub(crate) fn is_initialized() -> bool {
     INITIALIZED.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! What a process is started with, in memory that its owner writes, its reaper reads a part of, and the process all.
+//! The request for a process, in memory that its owner writes. The reaper reads the head, and the process
+//! reads all.
 //!
 //! ```text
 //! length of the head | head | argument
@@ -15,76 +16,73 @@ use crate::codec::{BoxError, Reader, Writer};
 use crate::supervise::ids::MARK_VARIABLE;
 use crate::supervise::program::{Distance, Function, Identity};
 
-/// Everything but the argument.
+/// All of a request except the argument.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) identity: Identity,
     pub(crate) function: Function,
     pub(crate) initializers: Vec<Distance>,
     pub(crate) name: String,
-    /// What the program calls itself.
+    /// The first argument of the program.
     pub(crate) program: CString,
-    /// What its reaper gives it to end when its owner lets go of it.
+    /// The time from SIGTERM to SIGKILL when the owner drops the process.
     pub(crate) grace: Duration,
     /// `NAME=value`
     pub(crate) environment: Vec<CString>,
 }
 
-/// What this program calls itself.
+/// Returns the first argument of this program.
 pub(crate) fn program() -> CString {
     let name = std::env::args_os().next().unwrap_or_default();
-    // An argument holds no zero byte.
+    // No argument holds a zero byte.
     CString::new(name.as_bytes()).unwrap_or_default()
 }
 
-/// The environment of this process, with other values for some variables, and without the mark of this crate.
+/// Returns the environment of this process with `changes`, and without the mark of this crate.
 pub(crate) fn environment(changes: &[(String, String)]) -> Vec<CString> {
     let changed = |name: &[u8]| changes.iter().any(|(changed, _)| changed.as_bytes() == name);
     let inherited =
         std::env::vars_os().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
     let kept = inherited.filter(|(name, _)| name != MARK_VARIABLE.as_bytes() && !changed(name));
     let new = changes.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()));
-    // What holds a zero byte cannot be in an environment.
+    // An environment cannot hold a variable with a zero byte.
     kept.chain(new)
         .filter_map(|(name, value)| CString::new([&name[..], b"=", &value[..]].concat()).ok())
         .collect()
 }
 
-/// Writes it all.
 pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()> {
-    let mut parts = Writer::default();
-    head.identity.write(&mut parts);
-    head.function.write(&mut parts);
-    parts.number(head.initializers.len() as u64);
-    head.initializers.iter().for_each(|initializer| initializer.write(&mut parts));
-    parts.push(head.name.as_bytes());
-    parts.push(head.program.as_bytes());
-    parts.number(head.grace.as_millis().try_into().unwrap_or(u64::MAX));
-    parts.number(head.environment.len() as u64);
-    head.environment.iter().for_each(|variable| parts.push(variable.as_bytes()));
-    file.write_all_at(&(parts.0.len() as u64).to_le_bytes(), 0)?;
-    file.write_all_at(&parts.0, 8)?;
-    file.write_all_at(argument, 8 + parts.0.len() as u64)
+    let mut writer = Writer::default();
+    head.identity.write(&mut writer);
+    head.function.write(&mut writer);
+    writer.number(head.initializers.len() as u64);
+    head.initializers.iter().for_each(|initializer| initializer.write(&mut writer));
+    writer.bytes(head.name.as_bytes());
+    writer.bytes(head.program.as_bytes());
+    writer.number(head.grace.as_millis().try_into().unwrap_or(u64::MAX));
+    writer.number(head.environment.len() as u64);
+    head.environment.iter().for_each(|variable| writer.bytes(variable.as_bytes()));
+    file.write_all_at(&(writer.0.len() as u64).to_le_bytes(), 0)?;
+    file.write_all_at(&writer.0, 8)?;
+    file.write_all_at(argument, 8 + writer.0.len() as u64)
 }
 
-/// Reads the head.
 pub(crate) fn read_head(file: &File) -> Result<Head, BoxError> {
     let bytes = range(file, 8, head_bytes(file)?)?;
-    let mut parts = Reader(&bytes);
-    let identity = Identity::read(&mut parts)?;
-    let function = Function::read(&mut parts)?;
+    let mut reader = Reader(&bytes);
+    let identity = Identity::read(&mut reader)?;
+    let function = Function::read(&mut reader)?;
     let initializers =
-        (0..parts.number()?).map(|_| Distance::read(&mut parts)).collect::<Result<Vec<_>, _>>()?;
-    let name = String::from_utf8(parts.next()?)?;
-    let program = CString::new(parts.next()?)?;
-    let grace = Duration::from_millis(parts.number()?);
-    let count = parts.number()?;
+        (0..reader.number()?).map(|_| Distance::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+    let name = String::from_utf8(reader.bytes()?)?;
+    let program = CString::new(reader.bytes()?)?;
+    let grace = Duration::from_millis(reader.number()?);
+    let count = reader.number()?;
     let environment =
-        (0..count).map(|_| Ok(CString::new(parts.next()?)?)).collect::<Result<Vec<_>, BoxError>>()?;
+        (0..count).map(|_| Ok(CString::new(reader.bytes()?)?)).collect::<Result<Vec<_>, BoxError>>()?;
     Ok(Head { identity, function, initializers, name, program, grace, environment })
 }
 
-/// Reads the argument.
 pub(crate) fn read_argument(file: &File) -> Result<Vec<u8>, BoxError> {
     let start = 8 + head_bytes(file)?;
     Ok(range(file, start, file.metadata()?.len().saturating_sub(start))?)
@@ -109,7 +107,7 @@ mod tests {
     use crate::sys;
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_request_is_read_as_it_was_written() {
         fn function(_: ()) {}
         fn initializer() {}
         let head = Head {

@@ -1,7 +1,8 @@
-//! One run of a process: from its start to its end, seen from its owner.
+//! One run of a process, from its start to its end, as its owner sees it.
 //!
-//! What happens to the process, its reaper tells on a socket. Whoever wants to know reads that: no thread waits in the
-//! background. The last word stays readable as the end of the socket, so that all who wait are woken.
+//! The reaper of the process reports its end on a socket. The owner reads the socket only when somebody
+//! asks; no thread waits in the background. The closed socket stays readable, so it wakes all threads that
+//! wait.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,92 +11,76 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::by_pid::MAX_DYING;
 use crate::cancel::deadline::deadline;
 use crate::cancel::interrupt;
 use crate::error::ProcError;
-use crate::failure::{Outcome, Slot};
 use crate::supervise::control::{self, Control};
-use crate::supervise::zygote::Started;
-use crate::sys::Exit;
-use crate::sys::{self, Received};
+use crate::supervise::outcome::{Outcome, ResultFile};
+use crate::sys::{self, Exit, Received};
 
-/// A reaper that has told of the end has nothing left to do.
+/// The time that killed processes have to end, before they are reported as still running.
+pub(crate) const MAX_DYING: Duration = Duration::from_secs(10);
+
+/// A reaper that has reported the end of its process only has to exit.
 const MAX_LEAVING: Duration = Duration::from_secs(1);
 
-/// A process that was started.
+/// A process that was started, and its reaper.
 #[derive(Debug)]
-pub(crate) struct Run {
-    name: String,
-    /// Whose it is.
-    owner: u32,
-    started: Started,
-    slot: Slot,
-    stop: File,
-    /// Its reaper, where that is a child of this process and must be waited for.
-    reaper: Option<i32>,
-    grace: Duration,
-    /// Whether its end was asked for.
-    asked: AtomicBool,
-    end: Mutex<Option<Arc<End>>>,
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    /// The socket to the reaper.
+    pub(crate) control: OwnedFd,
+    /// Is readable once the reaper has ended, where the system has such descriptors.
+    pub(crate) reaper: Option<OwnedFd>,
+    /// The process id of the reaper, if it is a child of this process and has to be waited for.
+    pub(crate) reaper_child: Option<i32>,
 }
 
-/// How a process ended.
+/// One run of a process.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    /// The process id of the owner.
+    pub(crate) owner: u32,
+    pub(crate) started: Started,
+    pub(crate) result: ResultFile,
+    /// The pipe of its `Stop`.
+    pub(crate) stop: File,
+    pub(crate) grace: Duration,
+    /// Whether the owner has asked for the end.
+    pub(crate) asked: AtomicBool,
+    pub(crate) end: Mutex<Option<Arc<End>>>,
+}
+
+/// The end of a process.
 #[derive(Debug)]
 pub(crate) struct End {
-    /// None if its reaper was killed.
+    /// `None` if the reaper was killed.
     pub(crate) exit: Option<Exit>,
     pub(crate) result: Result<Vec<u8>, ProcError>,
 }
 
-/// What a run is made of.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    pub(crate) name: String,
-    pub(crate) started: Started,
-    pub(crate) slot: Slot,
-    pub(crate) stop: OwnedFd,
-    pub(crate) reaper: Option<i32>,
-    pub(crate) grace: Duration,
-}
-
 impl Run {
-    pub(crate) fn new(parts: Writer) -> Run {
-        let Writer { name, started, slot, stop, reaper, grace } = parts;
-        Run {
-            name,
-            owner: std::process::id(),
-            started,
-            slot,
-            stop: stop.into(),
-            reaper,
-            grace,
-            asked: AtomicBool::new(false),
-            end: Mutex::new(None),
-        }
-    }
-
     pub(crate) fn pid(&self) -> u32 {
         self.started.pid as u32
     }
 
-    /// **Blocks** until the process and all that it started have ended, at most until `deadline`.
+    /// **Blocks** until the process and all that it started have ended, or until `deadline`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Arc<End>>, ProcError> {
         loop {
-            if let Some(end) = self.look()? {
+            if let Some(end) = self.poll()? {
                 return Ok(Some(end));
             }
-            let what = || format!("{}: cannot wait for the process", self.name);
-            if !interrupt::readable(&[self.started.control.as_fd()], deadline)
-                .map_err(ProcError::system(what()))?
-            {
+            let failed =
+                |error| ProcError::system(format!("{}: cannot wait for the process", self.name))(error);
+            if !interrupt::readable(&[self.descriptor()], deadline).map_err(failed)? {
                 return Ok(None);
             }
         }
     }
 
-    /// How it ended, if it has.
-    pub(crate) fn look(&self) -> Result<Option<Arc<End>>, ProcError> {
+    /// Returns the end of the process, if it has ended.
+    pub(crate) fn poll(&self) -> Result<Option<Arc<End>>, ProcError> {
         if self.is_foreign() {
             return Err(ProcError::Forked { name: self.name.clone() });
         }
@@ -109,10 +94,10 @@ impl Run {
             Ok(Received::Closed | Received::Message(..)) | Err(_) => None,
         };
         if let Some(reaper) = &self.started.reaper {
-            // It is about to leave: after that, nothing is left at all. Failing, that is a moment later.
+            // If this fails, the reaper is still there for a moment.
             let _ = sys::readable(reaper, deadline(MAX_LEAVING));
         }
-        if let Some(reaper) = self.reaper {
+        if let Some(reaper) = self.started.reaper_child {
             sys::reap(reaper);
         }
         *end = Some(Arc::new(End { exit, result: self.result(exit) }));
@@ -121,14 +106,14 @@ impl Run {
 
     fn result(&self, exit: Option<Exit>) -> Result<Vec<u8>, ProcError> {
         let name = || self.name.clone();
-        let failed = |failure| Err(ProcError::Failed { name: name(), failure: Box::new(failure) });
-        // Acquire: what was done before the end was asked for has been done.
+        let failed = |failure| Err(ProcError::failed(&self.name, failure));
+        // Acquire: pairs with the stores in `terminate` and `stop`.
         let asked = self.asked.load(Ordering::Acquire);
-        match (self.slot.read(), exit) {
-            // It may still fail after its function: in a destructor at its end.
+        match (self.result.read(), exit) {
+            // Without success, an exit handler failed after the function.
             (Ok(Outcome::Value(bytes)), Some(exit)) if exit.success() || asked => Ok(bytes),
             (Ok(Outcome::Failure(failure)), _) => failed(failure),
-            // Otherwise the function caught the panic itself.
+            // In all other cases the function caught the panic.
             (Ok(Outcome::Panicking(failure)), Some(exit)) if exit.is_of_panic() => failed(failure),
             (_, _) if asked => Err(ProcError::Killed { name: name() }),
             (_, None) => Err(ProcError::Lost { name: name() }),
@@ -139,42 +124,43 @@ impl Run {
         }
     }
 
-    /// Asks for the end, and **blocks** until it has come: for the grace, and 10 s beyond it.
+    /// Ends the process with SIGTERM, and with SIGKILL after `grace`. **Blocks** until it has ended, for up
+    /// to 10 s after the grace.
     pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
-        self.ask(grace)?;
+        self.terminate(grace)?;
         match self.wait(deadline(grace.saturating_add(MAX_DYING)))? {
             Some(_) => Ok(()),
             None => Err(ProcError::StillRunning { pids: vec![self.pid()], waited: MAX_DYING }),
         }
     }
 
-    /// Asks for the end, and does not wait for it.
-    pub(crate) fn ask(&self, grace: Duration) -> Result<(), ProcError> {
-        if self.look()?.is_none() {
-            // Release: see `result`.
+    /// As [`kill`](Run::kill), without waiting for the end.
+    pub(crate) fn terminate(&self, grace: Duration) -> Result<(), ProcError> {
+        if self.poll()?.is_none() {
+            // Release: pairs with the load in `result`.
             self.asked.store(true, Ordering::Release);
-            // A failure is that it has ended meanwhile.
+            // This fails if it has ended meanwhile.
             let _ = control::send(&self.started.control, Control::End { grace }, &[]);
         }
         Ok(())
     }
 
-    /// Tells the function to stop. Whoever does so waits for the end himself.
+    /// Asks the function to stop, without waiting for it.
     pub(crate) fn stop(&self) -> Result<(), ProcError> {
-        if self.look()?.is_none() {
+        if self.poll()?.is_none() {
             self.asked.store(true, Ordering::Release);
-            // A failure is that it has ended meanwhile. Nobody reads the byte: that it is there is what is told.
+            // This fails if it has ended meanwhile. Nobody reads the byte.
             let _ = (&self.stop).write(&[1]);
         }
         Ok(())
     }
 
-    /// Readable once there is something to [`look`](Run::look) at.
+    /// Returns a descriptor that is readable when [`poll`](Run::poll) should be called.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.started.control.as_fd()
     }
 
-    /// Whether this is a process that was forked from the owner.
+    /// Returns whether this process was forked from the owner.
     fn is_foreign(&self) -> bool {
         self.owner != std::process::id()
     }
@@ -182,20 +168,23 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // Another process's is left alone. What cannot be asked any more has ended.
-        if !self.is_foreign() && self.ask(self.grace).is_ok() && self.look().is_ok_and(|end| end.is_none()) {
-            abandoned(self.reaper);
+        // If it cannot be asked any more, it has ended.
+        if !self.is_foreign()
+            && self.terminate(self.grace).is_ok()
+            && self.poll().is_ok_and(|end| end.is_none())
+        {
+            reap_abandoned(self.started.reaper_child);
         }
     }
 }
 
-/// Keepers that are children of this process and that nobody asks about any more.
+/// Reapers that are children of the process with the first id, and whose run was dropped.
 static ABANDONED: Mutex<Vec<(u32, i32)>> = Mutex::new(Vec::new());
 
-/// Has a reaper waited for once it has ended, and waits for those that have.
-pub(crate) fn abandoned(reaper: Option<i32>) {
+/// Waits for the abandoned reapers that have ended, and remembers another one for later.
+pub(crate) fn reap_abandoned(another: Option<i32>) {
     let this = std::process::id();
     let mut abandoned = ABANDONED.lock().unwrap_or_else(PoisonError::into_inner);
-    abandoned.extend(reaper.map(|reaper| (this, reaper)));
+    abandoned.extend(another.map(|reaper| (this, reaper)));
     abandoned.retain(|(owner, reaper)| *owner == this && !sys::reap_if_ended(*reaper));
 }

@@ -1,17 +1,14 @@
-//! Descriptors: those that a process is started with, and those that it must not keep.
+//! File descriptors: those that a process is started with, and those that it must not keep.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, poll};
 
-use super::poll_timeout;
-
-/// Memory that is a file: it can be given to another process, grows as it is written, and leaves nothing behind.
+/// Makes a file in memory. It grows as it is written, can be given to another process, and leaves nothing
+/// behind.
 pub(crate) fn memory() -> io::Result<File> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -28,14 +25,35 @@ pub(crate) fn memory() -> io::Result<File> {
     }
 }
 
-/// `/dev/null`, to read and write.
+/// Opens `/dev/null` for reading and writing.
 pub(crate) fn null() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
 
-/// The current folder, to go to later.
+/// Opens the current directory.
 pub(crate) fn current_folder() -> io::Result<File> {
     File::open(".")
+}
+
+/// Makes a pipe and returns its ends, first the one to read from. Both are closed on exec.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let (read, write) = nix::unistd::pipe()?;
+        close_on_exec(&read)?;
+        close_on_exec(&write)?;
+        Ok((read, write))
+    }
+}
+
+/// As [`pipe`]. Reading and writing fail instead of waiting.
+pub(crate) fn nonblocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe()?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
 }
 
 /// Has a descriptor closed when this process executes another program.
@@ -44,30 +62,24 @@ pub(crate) fn close_on_exec(fd: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Has reading and writing fail instead of waiting.
-pub(crate) fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-/// The descriptor of this number, that this process was started with; closed on exec from now on.
+/// Takes the descriptor of this number that this process was started with. It is closed on exec from now on.
 ///
 /// # Safety
-/// Nothing in this process has it or will get it again.
+/// Nothing else in this process owns it, and it is taken only once.
 pub(crate) unsafe fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: asked for its flags only, and whether it is there.
-    let there = unsafe { libc::fcntl(number, libc::F_GETFD) };
-    Errno::result(there)?;
-    // SAFETY: it is open, and the caller says that nobody else has it.
+    // SAFETY: this only reads the flags of the descriptor, and fails if it is not open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    Errno::result(flags)?;
+    // SAFETY: it is open, and the caller says that nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     close_on_exec(&fd)?;
     Ok(fd)
 }
 
-/// Closes all descriptors of this process but some.
+/// Closes all descriptors of this process except those of `keep`.
 ///
 /// # Safety
-/// Nothing uses any of the others afterwards, or closes them: so this process leaves without destructors.
+/// Nothing uses or closes any of the others afterwards. So this process has to leave without destructors.
 pub(crate) unsafe fn close_all_but(keep: &[RawFd]) {
     let mut keep = keep.to_vec();
     keep.sort_unstable();
@@ -75,62 +87,43 @@ pub(crate) unsafe fn close_all_but(keep: &[RawFd]) {
     let mut first = 0;
     for number in keep.into_iter().chain([RawFd::MAX]) {
         if first < number {
-            // SAFETY: as the caller says.
+            // SAFETY: the caller's promise.
             unsafe { close_range(first, number - 1) };
         }
         first = number.saturating_add(1);
     }
 }
 
-/// Closes a descriptor that something else in this process believes to have.
+/// Closes a descriptor that another value in this process owns.
 ///
 /// # Safety
-/// That never uses or closes it.
+/// The owner never uses or closes it again.
 pub(crate) unsafe fn close(number: RawFd) {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller's promise.
     unsafe { libc::close(number) };
 }
 
 /// # Safety
-/// As [`close_all_but`].
+/// As for [`close_all_but`].
 unsafe fn close_range(first: RawFd, last: RawFd) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
-        // SAFETY: closes descriptors, and touches no memory.
+        // SAFETY: this closes descriptors, and touches no memory.
         let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if result == 0 {
             return;
         }
     }
-    // The call came with Linux 5.9, and nowhere else.
-    // SAFETY: only asks.
+    // Only Linux 5.9 and later have the call.
+    // SAFETY: this only reads a limit.
     let open = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(0, 1 << 20) as RawFd;
     for number in first..=last.min(open) {
-        // SAFETY: as the caller says; a number that is not open is refused.
+        // SAFETY: the caller's promise; the call fails for a number that is not open.
         unsafe { libc::close(number) };
     }
 }
 
-/// **Blocks** until something can be read, or the other end is closed, at most until `deadline`. Says whether.
-pub(crate) fn readable(fd: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
-    any_readable(&[fd.as_fd()], deadline)
-}
-
-/// As [`readable`], for one of several.
-pub(crate) fn any_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    loop {
-        let over = deadline.is_some_and(|deadline| deadline <= Instant::now());
-        match poll(&mut fds, poll_timeout(deadline)) {
-            Ok(0) if over => return Ok(false),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Puts `/dev/null` in place of the three standard descriptors.
+/// Replaces the three standard descriptors by `/dev/null`.
 pub(crate) fn forget_standard() -> io::Result<()> {
     let null = null()?;
     nix::unistd::dup2_stdin(&null)?;
@@ -139,7 +132,7 @@ pub(crate) fn forget_standard() -> io::Result<()> {
     Ok(())
 }
 
-/// A copy of a descriptor whose number is none of the first few, closed on exec.
+/// Copies a descriptor to a number that is at least 10. The copy is closed on exec.
 pub(crate) fn copy_high(fd: &impl AsFd) -> io::Result<OwnedFd> {
     const FIRST: RawFd = 10;
     let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(FIRST))?;
@@ -147,13 +140,13 @@ pub(crate) fn copy_high(fd: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Puts a descriptor where a program that is executed next looks for it.
+/// Copies a descriptor to a number at which the next program expects it.
 ///
 /// # Safety
-/// This process executes another program next, or leaves without destructors: nothing uses the descriptor that had the
-/// number before.
+/// This process executes another program next, or leaves without destructors, so that nothing uses the
+/// descriptor that had the number before.
 pub(crate) unsafe fn place(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
-    // SAFETY: as the caller says.
+    // SAFETY: the caller's promise.
     let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     Errno::result(result)?;
     Ok(())

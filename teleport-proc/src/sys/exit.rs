@@ -4,25 +4,25 @@ use std::fmt::{self, Display, Formatter};
 
 use nix::sys::signal::Signal;
 
-/// The code of every Rust program that ends with a panic.
+/// The exit code of every Rust program that ends with a panic.
 pub(crate) const PANIC_CODE: i32 = 101;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
-    /// By itself, with this code.
+    /// The process exited with this code.
     Code(i32),
-    /// By this signal.
+    /// The process was ended by this signal.
     Signal(i32),
 }
 
 impl Exit {
-    /// Whether it ended by itself with code 0.
+    /// Returns whether the process exited with code 0.
     pub fn success(self) -> bool {
         self == Exit::Code(0)
     }
 
-    /// Whether that is how a panic ends a process.
+    /// Returns whether a panic ends a process in this way.
     pub(crate) fn is_of_panic(self) -> bool {
         [Exit::Code(PANIC_CODE), Exit::Signal(Signal::SIGABRT as i32)].contains(&self)
     }
@@ -32,16 +32,10 @@ impl Display for Exit {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Exit::Code(code) => write!(f, "code {code}"),
-            Exit::Signal(signal) => write!(f, "signal {signal}{}", Name(*signal)),
+            Exit::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "signal {number} ({signal})"),
+                Err(_) => write!(f, "signal {number}"),
+            },
         }
-    }
-}
-
-/// ` (SIGKILL)`
-struct Name(i32);
-
-impl Display for Name {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        Signal::try_from(self.0).map_or(Ok(()), |signal| write!(f, " ({signal})"))
     }
 }

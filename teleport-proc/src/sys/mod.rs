@@ -1,7 +1,7 @@
-//! The one place that speaks to the kernel through nix and libc.
+//! The only module that calls the kernel through nix and libc.
 //!
-//! Each function is one or two system calls with an `io::Result`; what they are for is decided by the modules that call
-//! them. Linux and the other Unix systems differ here and nowhere else. What is safe to call says so by being safe.
+//! Each function wraps one or two system calls. The modules that call them decide what they are for. Linux
+//! and other Unix systems differ in this module and nowhere else.
 
 mod cgroup;
 mod descriptor;
@@ -12,43 +12,37 @@ mod pidfd;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "pid_elsewhere.rs"]
 mod pidfd;
+mod poll;
+mod process_table;
 mod signals;
 mod socket;
-mod table;
+mod this_process;
 mod watch;
 
-use std::io;
-use std::time::Instant;
-
-use nix::poll::PollTimeout;
-
-pub(crate) use cgroup::{has_changed, has_mark, mark, try_lock};
+pub(crate) use cgroup::{has_mark, mark, try_lock};
 pub(crate) use descriptor::{
-    any_readable, close, close_all_but, close_on_exec, copy_high, current_folder, forget_standard, inherited,
-    memory, null, readable, set_nonblocking,
+    close, close_all_but, copy_high, current_folder, forget_standard, inherited, memory, nonblocking_pipe,
+    null, pipe,
 };
 pub use exit::Exit;
 pub(crate) use exit::PANIC_CODE;
 pub(crate) use fork::{
-    Fork, Program, Reaped, become_guard, block_signals, execute, fork, fork_into, fork_patiently,
-    ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group, leave_terminal, parent, reap,
-    reap_any, reap_if_ended, remove_variable, restore_signals, set_name, signal_child, threads,
+    Fork, Program, Reaped, execute, fork, fork_into, fork_patiently, reap, reap_any, reap_if_ended,
+    signal_child,
 };
 pub(crate) use nix::sys::signal::Signal;
 pub(crate) use pidfd::ProcessFd;
+pub(crate) use poll::{any_readable, has_changed, readable};
+pub(crate) use process_table::{Entry, Id, children, process, processes};
 pub(crate) use signals::{Signals, forget_signals};
-pub(crate) use socket::{MESSAGE_BYTES, Received, pair, pipe, receive, send};
-pub(crate) use table::{Entry, Id, children, process, processes};
+pub(crate) use socket::{MESSAGE_BYTES, Received, pair, receive, send};
+pub(crate) use this_process::{
+    become_subreaper, block_signals, ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group,
+    leave_terminal, open_parent, parent, remove_variable, restore_signals, set_name, threads,
+};
 pub(crate) use watch::Watch;
 
-/// Whether a call failed because its process is not there any more.
-pub(crate) fn is_gone(error: &io::Error) -> bool {
+/// Returns whether a call failed because its process is gone.
+pub(crate) fn is_gone(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
-}
-
-/// The time until `deadline` as `poll` takes it, rounded up: a sleep that ends early would be slept again, for no time.
-fn poll_timeout(deadline: Option<Instant>) -> PollTimeout {
-    let Some(deadline) = deadline else { return PollTimeout::NONE };
-    let millis = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }

@@ -1,28 +1,28 @@
-//! Processes by number, where there are no descriptors for them: macOS and the BSDs.
+//! Handles of processes where there are no pidfds: macOS and the BSDs.
 //!
-//! A number may go to another process once its own has ended and was waited for, and these systems have nothing that
-//! would exclude it.
+//! These systems reuse a process id once its process has ended and was waited for. A signal may then reach
+//! another process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Signal;
+use super::poll::readable;
 
-/// A process, as long as its number is its own.
+/// A process, as long as no other process has its id.
 #[derive(Debug)]
 pub(crate) struct ProcessFd {
     pid: Pid,
-    /// Tells when it ends.
+    /// Is readable once the process has ended.
     queue: Kqueue,
 }
 
 impl ProcessFd {
-    /// The process that has this number now; `ESRCH` if there is none.
+    /// Opens the process that has this id now. Fails with `ESRCH` if there is none.
     pub(crate) fn open(pid: i32) -> io::Result<ProcessFd> {
         let queue = Kqueue::new()?;
         let flags = EvFlags::EV_ADD;
@@ -31,25 +31,23 @@ impl ProcessFd {
         Ok(ProcessFd { pid: Pid::from_raw(pid), queue })
     }
 
-    /// The same process, for a process that has been forked meanwhile: queues are not copied.
+    /// Opens the process anew, for a process that was forked since: it has no copy of the queue.
     pub(crate) fn again(&self) -> io::Result<ProcessFd> {
         ProcessFd::open(self.pid.as_raw())
     }
 
-    /// Sends a signal; `ESRCH` if the process has ended and was waited for.
+    /// Sends a signal. Fails with `ESRCH` if the process has ended and was waited for.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill(self.pid, signal)?)
     }
 
-    /// **Blocks** until the process has ended, at most until `deadline`; without one, for ever. Says whether it has.
+    /// **Blocks** until the process has ended, or until `deadline`. Returns whether it has ended.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
-        // The event is left in the queue, so that others see it too.
-        super::readable(&self.queue, deadline)
+        // The event stays in the queue, so that later waits see it too.
+        readable(&self.queue, deadline)
     }
-}
 
-impl ProcessFd {
-    /// The descriptor, for another process: a queue stays where it is.
+    /// Returns no descriptor: a queue cannot be sent to another process.
     pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
         None
     }

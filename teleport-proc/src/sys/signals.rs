@@ -1,7 +1,8 @@
-//! Hearing SIGINT and SIGTERM for a while, beside threads that may be anywhere.
+//! Listens for SIGINT and SIGTERM for a while, in a program that may have any other threads.
 //!
-//! The handler writes a byte into the pipe of each listener. Pipes are kept for later listeners, since a handler may be about
-//! to write to one. What was ignored before stays ignored, and what was handled is handled again afterwards.
+//! The handler writes a byte to the pipe of each listener. Pipes are never closed but given to later
+//! listeners, since a handler may be about to write to one. A signal that was ignored before stays ignored,
+//! and the previous handlers are restored when the last listener is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,42 +12,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// What is heard.
+use super::descriptor::nonblocking_pipe;
+
 const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 
-/// How often one of them has come since the process started.
-static HEARD: AtomicU32 = AtomicU32::new(0);
-
-/// Where the handler writes.
-static PIPE_ENDS: [AtomicI32; MAX_LISTENERS] = [const { AtomicI32::new(-1) }; MAX_LISTENERS];
-
-/// Groups that run at the same time: more than one is rare.
+/// A program that runs more than one group at a time is rare.
 const MAX_LISTENERS: usize = 64;
+
+/// The number of signals since the process started.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The descriptors to which the handler writes, or -1.
+static PIPE_ENDS: [AtomicI32; MAX_LISTENERS] = [const { AtomicI32::new(-1) }; MAX_LISTENERS];
 
 static STATE: Mutex<State> = Mutex::new(State { pipes: Vec::new(), before: Vec::new() });
 
 struct State {
-    /// The listeners' pipes, and which have one.
+    /// All pipes, and whether a listener has them.
     pipes: Vec<(Arc<(OwnedFd, OwnedFd)>, bool)>,
-    /// What handled the signals before the first of them.
+    /// The handlers that this module has replaced.
     before: Vec<(Signal, SigAction)>,
 }
 
-extern "C" fn hear(_signal: i32) {
+extern "C" fn handle(_signal: i32) {
     let errno = Errno::last_raw();
-    HEARD.fetch_add(1, Ordering::SeqCst);
+    COUNT.fetch_add(1, Ordering::SeqCst);
     for end in PIPE_ENDS.iter().map(|end| end.load(Ordering::SeqCst)).filter(|end| *end >= 0) {
-        // SAFETY: write may be called by handlers; the byte is a constant, and the pipe is never closed.
+        // SAFETY: `write` is async-signal-safe, the byte is a constant, and the pipe is never closed.
         unsafe { libc::write(end, b"!".as_ptr().cast(), 1) };
     }
     Errno::set_raw(errno);
 }
 
-/// Hears the signals until it is dropped.
+/// Listens until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pipe: Arc<(OwnedFd, OwnedFd)>,
-    /// How many had come before.
+    /// The count when this was made.
     since: u32,
 }
 
@@ -59,29 +61,30 @@ impl Signals {
         if state.before.is_empty() {
             state.listen()?;
         }
-        let since = HEARD.load(Ordering::SeqCst);
+        let since = COUNT.load(Ordering::SeqCst);
         let free = state.pipes.iter_mut().find(|(_, is_taken)| !is_taken);
         let (pipe, is_taken) = free.ok_or(io::ErrorKind::QuotaExceeded)?;
         *is_taken = true;
         Ok(Signals { pipe: pipe.clone(), since })
     }
 
-    /// Readable when a signal has come that was not [`heard`](Signals::heard).
+    /// Returns a descriptor that is readable when a signal has come since the last [`count`](Signals::count).
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.pipe.0.as_fd()
     }
 
-    /// How many have come since this was made.
-    pub(crate) fn heard(&self) -> u32 {
+    /// Returns how many signals have come since this was made.
+    pub(crate) fn count(&self) -> u32 {
         let mut bytes = [0; 64];
         while let Ok(1..) = nix::unistd::read(self.descriptor(), &mut bytes) {}
-        HEARD.load(Ordering::SeqCst).wrapping_sub(self.since)
+        COUNT.load(Ordering::SeqCst).wrapping_sub(self.since)
     }
 }
 
-/// Hears nothing more, in a process that was forked from one that did: neither its signals nor its pipes are meant for this one.
+/// Stops listening in a process that was forked from one that listened. The parent keeps its pipes and
+/// handlers.
 pub(crate) fn forget_signals() {
-    // Nobody else could have it: a process that forks has one thread.
+    // A process that forks has one thread, so no other thread can hold the lock.
     let Ok(mut state) = STATE.try_lock() else { return };
     state.restore();
     PIPE_ENDS.iter().for_each(|end| end.store(-1, Ordering::SeqCst));
@@ -91,18 +94,15 @@ pub(crate) fn forget_signals() {
 impl State {
     fn restore(&mut self) {
         for (signal, action) in self.before.drain(..) {
-            // SAFETY: as it was before anybody heard them.
+            // SAFETY: this is the action that the program itself had set.
             let _ = unsafe { sigaction(signal, &action) };
         }
     }
 
     fn add_pipe(&mut self) -> io::Result<()> {
         let slot = PIPE_ENDS.get(self.pipes.len()).ok_or(io::ErrorKind::QuotaExceeded)?;
-        let pipe = super::pipe()?;
-        for end in [&pipe.0, &pipe.1] {
-            // A full pipe needs no more bytes.
-            super::set_nonblocking(end)?;
-        }
+        // A handler never waits: a full pipe needs no more bytes.
+        let pipe = nonblocking_pipe()?;
         slot.store(pipe.1.as_raw_fd(), Ordering::SeqCst);
         self.pipes.push((Arc::new(pipe), false));
         Ok(())
@@ -110,11 +110,11 @@ impl State {
 
     fn listen(&mut self) -> io::Result<()> {
         for signal in SIGNALS {
-            let action = SigAction::new(SigHandler::Handler(hear), SaFlags::SA_RESTART, SigSet::empty());
-            // SAFETY: the handler calls only what handlers may.
+            let action = SigAction::new(SigHandler::Handler(handle), SaFlags::SA_RESTART, SigSet::empty());
+            // SAFETY: the handler calls only async-signal-safe functions.
             let previous = unsafe { sigaction(signal, &action) }?;
             if matches!(previous.handler(), SigHandler::SigIgn) {
-                // SAFETY: as it was.
+                // SAFETY: this is the action that the program itself had set.
                 unsafe { sigaction(signal, &previous) }?;
             } else {
                 self.before.push((signal, previous));

@@ -9,11 +9,13 @@ use nix::sys::socket::{
     socketpair,
 };
 
-/// Every message has this length, so that none can be cut in two where sockets do not keep messages apart.
+use super::descriptor::close_on_exec;
+
+/// The length of every message. Where sockets do not keep messages apart, none can be cut in two.
 pub(crate) const MESSAGE_BYTES: usize = 16;
 
-/// As many descriptors go with one message at most.
-pub(crate) const MAX_DESCRIPTORS: usize = 8;
+/// A request carries seven descriptors, which is the most.
+const MAX_DESCRIPTORS: usize = 8;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod kind {
@@ -33,15 +35,15 @@ mod kind {
     pub(super) const RECEIVE: MsgFlags = MsgFlags::empty();
 }
 
-/// Two sockets, each the other's peer. Both are closed on exec.
+/// Makes two connected sockets. Both are closed on exec.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (a, b) = socketpair(AddressFamily::Unix, kind::TYPE, None, kind::FLAGS)?;
-    super::close_on_exec(&a)?;
-    super::close_on_exec(&b)?;
+    close_on_exec(&a)?;
+    close_on_exec(&b)?;
     Ok((a, b))
 }
 
-/// Sends a message with descriptors, without waiting: the other end takes few, and reads them.
+/// Sends a message with descriptors. Does not wait: the other end gets few messages, and reads them.
 pub(crate) fn send(
     socket: &OwnedFd,
     message: &[u8; MESSAGE_BYTES],
@@ -50,8 +52,8 @@ pub(crate) fn send(
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+    let flags = kind::SEND | MsgFlags::MSG_DONTWAIT;
     loop {
-        let flags = kind::SEND | MsgFlags::MSG_DONTWAIT;
         match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], control, flags, None) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
@@ -60,30 +62,30 @@ pub(crate) fn send(
     }
 }
 
-/// What a socket brought.
+/// The result of reading a socket.
 #[derive(Debug)]
 pub(crate) enum Received<M> {
+    /// A message and the descriptors that came with it.
     Message(M, Vec<OwnedFd>),
-    /// Nothing is there now.
+    /// No message is there now.
     Nothing,
-    /// The other end is closed and everything was read.
+    /// The other end is closed, and every message was read.
     Closed,
 }
 
-/// Takes the next message, without waiting.
+/// Takes the next message. Does not wait.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<[u8; MESSAGE_BYTES]>> {
     let mut message = [0; MESSAGE_BYTES];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let flags = kind::RECEIVE | MsgFlags::MSG_DONTWAIT;
     let (bytes, fds) = loop {
         let mut parts = [IoSliceMut::new(&mut message)];
-        let flags = kind::RECEIVE | MsgFlags::MSG_DONTWAIT;
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
             Ok(received) => {
                 let mut fds = Vec::new();
                 for control in received.cmsgs()? {
                     if let ControlMessageOwned::ScmRights(rights) = control {
-                        // SAFETY: the kernel has just given these descriptors to this process, which has them
-                        // nowhere else.
+                        // SAFETY: the kernel has just made these descriptors for this call.
                         fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                     }
                 }
@@ -95,23 +97,10 @@ pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<[u8; MESSAGE_BYTE
             Err(error) => return Err(error.into()),
         }
     };
-    fds.iter().try_for_each(super::close_on_exec)?;
+    fds.iter().try_for_each(close_on_exec)?;
     match bytes {
         0 => Ok(Received::Closed),
         MESSAGE_BYTES => Ok(Received::Message(message, fds)),
         _ => Err(io::ErrorKind::InvalidData.into()),
-    }
-}
-
-/// Two ends of a pipe, to read from and to write to. Both are closed on exec.
-pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let (read, write) = nix::unistd::pipe()?;
-        super::close_on_exec(&read)?;
-        super::close_on_exec(&write)?;
-        Ok((read, write))
     }
 }

@@ -1,26 +1,24 @@
-//! Waiting for the owner's end, for children and for messages at once.
+//! Waiting for an owner, for children and for messages at the same time.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 
-use super::{ProcessFd, poll_timeout};
+use super::pidfd::ProcessFd;
+use super::poll::{poll_until, readable};
 
-/// What happened. Several things may have.
+/// The events that [`Watch::wait`] saw. There may be several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// The owner has ended.
-    pub(crate) owner: bool,
-    /// A child has ended, perhaps.
-    pub(crate) child: bool,
-    /// The socket can be read.
-    pub(crate) socket: bool,
+pub(crate) struct Events {
+    pub(crate) owner_ended: bool,
+    /// A child may have ended.
+    pub(crate) child_ended: bool,
+    pub(crate) socket_readable: bool,
 }
 
-/// A process's owner and its own children. SIGCHLD must be blocked.
+/// Watches the owner of this process, and its children. SIGCHLD must be blocked.
 #[derive(Debug)]
 pub(crate) struct Watch {
     owner: ProcessFd,
@@ -32,34 +30,31 @@ impl Watch {
         Ok(Watch { owner, children: children::Children::new()? })
     }
 
-    /// **Blocks** until something happens, at most until `deadline`.
-    pub(crate) fn wait(&self, socket: Option<&OwnedFd>, deadline: Option<Instant>) -> io::Result<Seen> {
+    /// **Blocks** until there is an event, or until `deadline`.
+    pub(crate) fn wait(&self, socket: Option<&OwnedFd>, deadline: Option<Instant>) -> io::Result<Events> {
         let mut fds = vec![
             PollFd::new(self.owner.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(socket.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut fds, poll_timeout(deadline)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        poll_until(&mut fds, deadline)?;
         let hit = |index: usize| fds.get(index).is_some_and(|fd| fd.any().unwrap_or(false));
-        let seen = Seen { owner: hit(0), child: hit(1), socket: hit(2) };
-        if seen.child {
+        let events = Events { owner_ended: hit(0), child_ended: hit(1), socket_readable: hit(2) };
+        if events.child_ended {
             self.children.clear();
         }
-        Ok(seen)
+        Ok(events)
     }
 
-    /// **Blocks** until a child has ended, perhaps, at most until `deadline`.
+    /// **Blocks** until a child may have ended, or until `deadline`.
     pub(crate) fn wait_for_child(&self, deadline: Instant) -> io::Result<()> {
-        if super::readable(&self.children, Some(deadline))? {
+        if readable(&self.children, Some(deadline))? {
             self.children.clear();
         }
         Ok(())
     }
 
-    /// The descriptors that this needs.
+    /// Returns the descriptors that this uses.
     pub(crate) fn descriptors(&self) -> [RawFd; 2] {
         [self.owner.as_fd().as_raw_fd(), self.children.as_fd().as_raw_fd()]
     }
@@ -73,7 +68,7 @@ mod children {
     use nix::sys::signal::{SigSet, Signal};
     use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-    /// Readable when a child has ended.
+    /// Is readable when a child has ended.
     #[derive(Debug)]
     pub(super) struct Children(SignalFd);
 
@@ -104,7 +99,7 @@ mod children {
 
     use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 
-    /// Readable when a child has ended.
+    /// Is readable when a child has ended.
     #[derive(Debug)]
     pub(super) struct Children(Kqueue);
 

@@ -1,12 +1,13 @@
-//! Cgroups of Linux (version 2): one for each process, where this program may have some.
+//! Cgroups of Linux (version 2): one for each process, where this program may make some.
 //!
-//! One word kills all that is in a cgroup, at once and whatever it does. What is in one also stays known after everything
-//! that watched over it has been killed: each cgroup is locked by its reaper for as long as that lives, so one that
-//! nobody has locked is a leftover, and the next zygote in the same place ends it ([`Place::sweep`]).
+//! One write kills all processes of a cgroup at once, whatever they do. A cgroup also keeps its processes
+//! known when all that supervised them has been killed. Each cgroup is locked by its reaper, so a cgroup
+//! without a lock is a leftover. The next zygote in the same place ends it: see [`Place::sweep`].
 //!
-//! Cgroups belong to somebody, mostly to systemd. So this happens only where one was delegated: at the root of what this
-//! process sees of them, as in a container that may write there, or below one that is marked as systemd marks what it
-//! delegates (`Delegate=yes`). Everything works without: whatever fails here leaves a process without a cgroup.
+//! Most cgroups belong to systemd. So this happens only where a cgroup was delegated: at the root of the
+//! cgroups that this process sees, as in a container that may write there, or in a cgroup that carries
+//! systemd's mark of delegation (`Delegate=yes`). Whatever fails here leaves a process without a cgroup, and
+//! all else works without.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -17,27 +18,29 @@ use std::time::{Duration, Instant};
 
 use crate::sys::{self, Fork};
 
-/// Before the number of the reaper.
+/// The start of a cgroup's name. The process id of the reaper follows.
 const PREFIX: &str = "teleport-proc-";
 
-/// What systemd gives a cgroup that it delegates: the second if only the superuser may have it.
+/// The marks of systemd for a cgroup that it delegates. The second one says that only the superuser may use
+/// it.
 const DELEGATED: [&CStr; 2] = [c"user.delegate", c"trusted.delegate"];
 
-/// Tells a cgroup that was made here from what others may call alike.
+/// Tells a cgroup of this crate from another's with such a name.
 const OURS: &CStr = c"user.teleport-proc";
 
-/// Others have the same number where processes are numbered anew.
+/// Reapers in different PID namespaces may have the same process id.
 const MAX_NAMES: usize = 8;
 
-/// What was killed is gone much sooner; until then its cgroup cannot be removed, and is left to the next who looks.
-const MAX_DYING: Duration = Duration::from_secs(1);
+/// Killed processes end much sooner. Until then their cgroup cannot be removed, and is left to the next
+/// sweep.
+const MAX_SWEEP: Duration = Duration::from_secs(1);
 
-/// A cgroup whose inner life is this program's.
+/// A cgroup below which this program may make others.
 #[derive(Debug)]
 pub(crate) struct Place(PathBuf);
 
 impl Place {
-    /// The cgroup that this process is in, if it was delegated.
+    /// Returns the cgroup of this process, if it was delegated.
     pub(crate) fn delegated() -> Option<Place> {
         let own = own(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
         let mounts = fs::read("/proc/self/mountinfo").ok()?;
@@ -46,13 +49,13 @@ impl Place {
             .then_some(Place(folder))
     }
 
-    /// Makes a cgroup for a process of this one, which is its reaper.
+    /// Makes a cgroup for a process that this one starts. This process is its reaper.
     pub(crate) fn make(&self) -> Option<Cgroup> {
         let this = std::process::id();
         for name in 0..MAX_NAMES {
             match Cgroup::new(self.0.join(format!("{PREFIX}{this}-{name}"))) {
                 Ok(cgroup) => return Some(cgroup),
-                // The name is taken, or it was swept away before it was locked.
+                // The name is taken, or another process swept the cgroup before it was locked.
                 Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => {}
                 Err(_) => return None,
             }
@@ -60,20 +63,21 @@ impl Place {
         None
     }
 
-    /// Ends what is in cgroups that nobody keeps any more, and removes them. **Blocks** until it has ended, for up to 1 s.
+    /// Kills the processes of cgroups that have no reaper any more, and removes the cgroups. **Blocks** for
+    /// up to 1 s.
     pub(crate) fn sweep(&self) {
-        let deadline = Instant::now() + MAX_DYING;
+        let deadline = Instant::now() + MAX_SWEEP;
         for folder in folders(&self.0) {
             let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
             if name.starts_with(PREFIX.as_bytes()) {
-                // Another may be faster, and then there is nothing left to do.
+                // This fails if another process sweeps at the same time.
                 let _ = end(&folder, deadline);
             }
         }
     }
 }
 
-/// Ends a cgroup, unless somebody keeps it. One that has no mark yet, or is another's, is removed if nothing is in it.
+/// Ends a cgroup, unless it is locked. One without the mark is removed only if it is empty.
 fn end(folder: &Path, deadline: Instant) -> io::Result<()> {
     let locked = File::open(folder)?;
     if !sys::try_lock(&locked)? {
@@ -90,7 +94,7 @@ fn end(folder: &Path, deadline: Instant) -> io::Result<()> {
     remove(folder)
 }
 
-/// Removes a cgroup with those below it, which are empty.
+/// Removes a cgroup and those below it, all of which are empty.
 fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir(folder) {
         Err(error) if error.kind() == ErrorKind::ResourceBusy => {
@@ -101,22 +105,22 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The cgroups right below one.
+/// Lists the cgroups directly below one.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     entries.filter(is_folder).map(|entry| entry.path()).collect()
 }
 
-/// A cgroup with one process and all that it starts.
+/// The cgroup of one process and all that it starts.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     folder: PathBuf,
-    /// Locks it.
+    /// The folder, open and locked.
     lock: File,
-    /// Where who is to be in it says so.
+    /// The file to which a process writes to enter.
     entrance: File,
-    /// Where its end is asked for.
+    /// The file to which a write kills all.
     kill: File,
 }
 
@@ -126,83 +130,84 @@ impl Cgroup {
         let made = || {
             let lock = File::open(&folder)?;
             if !sys::try_lock(&lock)? {
-                // Who swept it up has it, and removes it.
+                // A sweep has locked it, and removes it.
                 return Err(ErrorKind::NotFound.into());
             }
             sys::mark(&folder, OURS)?;
-            // What runs in it may divide it again.
+            // The process may make cgroups of its own below it.
             sys::mark(&folder, DELEGATED[0])?;
             let writable = |name| File::options().write(true).open(folder.join(name));
-            // Linux has the second since 5.14.
+            // Linux has `cgroup.kill` since 5.14.
             Ok((lock, writable("cgroup.procs")?, writable("cgroup.kill")?))
         };
         match made() {
             Ok((lock, entrance, kill)) => Ok(Cgroup { folder, lock, entrance, kill }),
             Err(error) => {
-                // It is gone, or stays: nothing is in it.
+                // If this fails, an empty cgroup stays until the next sweep.
                 let _ = fs::remove_dir(&folder);
                 Err(error)
             }
         }
     }
 
-    /// Forks a process that is in it from the start.
+    /// Forks a process that is in the cgroup from the start.
     ///
     /// # Safety
     /// As for [`sys::fork_into`].
     pub(crate) unsafe fn fork_into(&self) -> io::Result<Fork> {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller's promise.
         unsafe { sys::fork_into(&self.lock) }
     }
 
-    /// Puts this process into it.
+    /// Puts this process into the cgroup.
     pub(crate) fn enter(&self) {
-        // One that is not in it is found by those who look for it elsewhere.
+        // If this fails, the kill tree still finds the process.
         let _ = (&self.entrance).write(b"0");
     }
 
-    /// Kills all that is in it.
+    /// Kills all processes of the cgroup.
     pub(crate) fn kill(&self) {
         // As for `enter`.
         let _ = (&self.kill).write(b"1");
     }
 
-    /// Removes it. Nothing is in it any more.
+    /// Removes the cgroup, which is empty.
     pub(crate) fn remove(&self) {
-        // Somebody may have swept it, if something was: it is a leftover then.
+        // If this fails, the cgroup is left to the next sweep.
         let _ = remove(&self.folder);
     }
 
-    /// Those that its reaper needs, which lock it.
+    /// Returns the descriptors that the reaper needs. One of them holds the lock.
     pub(crate) fn descriptors(&self) -> [RawFd; 2] {
         [self.lock.as_raw_fd(), self.kill.as_raw_fd()]
     }
 
-    /// Closes its descriptors, in a process that was forked from its reaper and goes on to use it no more.
+    /// Closes the descriptors, in a process that was forked from the reaper.
     ///
     /// # Safety
-    /// Nothing drops it in this process.
+    /// This process never uses or drops the value again.
     pub(crate) unsafe fn close(&self) {
         for fd in [&self.lock, &self.entrance, &self.kill] {
-            // SAFETY: as the caller says.
+            // SAFETY: the caller's promise.
             unsafe { sys::close(fd.as_raw_fd()) };
         }
     }
 }
 
-/// The cgroup of a process, from its root on, as `/proc/self/cgroup` tells.
+/// Finds the path of a cgroup below its root in the text of `/proc/self/cgroup`.
 fn own(cgroups: &str) -> Option<PathBuf> {
     cgroups.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from)
 }
 
-/// Where a cgroup is to be found, as `/proc/self/mountinfo` tells: `id parent device ROOT FOLDER options … - TYPE …`.
+/// Finds the folder of a cgroup in the text of `/proc/self/mountinfo`, whose lines are
+/// `id parent device ROOT FOLDER options … - TYPE …`.
 fn folder(cgroup: &Path, mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let mut fields = before.split(' ').skip(3);
         let (root, folder) = (fields.next()?, fields.next()?);
         let below = cgroup.strip_prefix(root).ok().filter(|_| after.starts_with("cgroup2 "))?;
-        // Nothing that a path could be pushed with: that would put a slash at its end.
+        // Joining an empty path would add a slash.
         Some(if below.as_os_str().is_empty() { PathBuf::from(folder) } else { Path::new(folder).join(below) })
     })
 }
@@ -212,14 +217,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cgroup_of_version_2_is_meant() {
+    fn the_cgroup_is_that_of_version_2() {
         let both = "2:cpu:/a\n1:name=systemd:/b\n0::/user.slice/app\n";
         assert_eq!(own(both), Some(PathBuf::from("/user.slice/app")));
         assert_eq!(own("4:memory:/a\n"), None);
     }
 
     #[test]
-    fn its_folder_is_where_it_is_mounted() {
+    fn the_folder_is_below_the_mount() {
         let mounts = "\
             30 23 0:25 / /proc rw - proc proc rw\n\
             31 23 0:29 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu\n\

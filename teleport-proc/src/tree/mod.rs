@@ -1,4 +1,5 @@
-//! Trees of processes: how they are found and ended.
+//! Trees of processes, and how they are ended.
 
 pub(crate) mod cgroup;
 pub(crate) mod kill_tree;
+pub(crate) mod snapshot;

@@ -134,10 +134,10 @@ fn forks_do_as_they_should() {
             "true",
             "Ok(())",
             "true",
-            "other: belongs to the process that this one was forked from, which must be asked instead",
+            "other: belongs to the process that this one was forked from: ask that one instead",
             "true",
-            "late: a process with 2 threads (owner, busy) cannot be forked, since what the others have locked would \
-            stay locked: use `Process::new`, or fork before they start",
+            "late: a process with 2 threads (owner, busy) cannot be forked, since locks that the others hold would stay \
+            locked: use `Process::new`, or fork before they start",
         ];
         assert_eq!(lines, expected);
     });
@@ -176,8 +176,8 @@ fn a_program_with_early_threads_is_told_what_to_do() {
         let owner = Program::spawn(command);
         let mark = owner.mark();
         let ended = owner.wait();
-        let expected = "idle: this program had 2 threads when it came to `init()`: call it first in `main`, before a runtime (as of \
-            `#[tokio::main]`, whose `main` runs in one), a logger or anything else starts threads\n";
+        let expected = "idle: this program had 2 threads when it reached `init()`: call it first in `main`, before a runtime (as \
+            that of `#[tokio::main]`, in which its `main` runs), a logger or anything else starts threads\n";
         assert_eq!(ended.errors, expected);
         until_none_left(&mark);
     });

@@ -1,25 +1,24 @@
-//! Which processes there are, and who started whom.
+//! The processes of this system and their parents: on Linux from `/proc`, elsewhere from `ps`.
 //!
-//! On Linux from `/proc`, elsewhere from `ps`. A look takes a while, in which processes start and end: what it tells is
-//! what each was when it was looked at.
+//! Listing them takes a while, in which processes start and end. So each entry may be from another moment.
 
 use std::io;
 
-/// A process, told from others that had its number before.
+/// Identifies a process, also if its process id was or will be that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id {
     pub(crate) pid: i32,
-    /// When it started, in ticks since the system did; 0 where the system does not tell.
+    /// The time at which the process started, in ticks since boot. It is 0 where the system does not say.
     pub(crate) started: u64,
 }
 
-/// One process.
+/// A process when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) id: Id,
-    /// Who started it, or who took it over when that one had ended.
+    /// The process that started it, or the one that adopted it when its parent ended.
     pub(crate) parent: i32,
-    /// What it calls itself, at most 15 bytes.
+    /// The name that it has given itself, of at most 15 bytes.
     pub(crate) name: String,
 }
 
@@ -36,7 +35,7 @@ mod linux {
 
     use super::{Entry, Id, io};
 
-    /// Every process that `/proc` shows, those included that have ended and were not waited for.
+    /// Lists all processes that `/proc` shows, zombies included.
     pub(crate) fn processes() -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
         for folder in fs::read_dir("/proc")? {
@@ -48,18 +47,18 @@ mod linux {
         Ok(found)
     }
 
-    /// The process that has this number now.
+    /// Returns the process that has this id now.
     pub(crate) fn process(pid: i32) -> io::Result<Option<Entry>> {
         match fs::read(format!("/proc/{pid}/stat")) {
             Ok(text) => Ok(parse(&String::from_utf8_lossy(&text))),
-            // It may end between any two steps: ESRCH is what reading says then.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // It ended between opening and reading.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The children of a process, as far as the kernel lists them; none if it does not, or if there is no such process.
+    /// Returns the children of a process that the kernel lists. Some kernels list none.
     pub(crate) fn children(pid: i32) -> Vec<i32> {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
         let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -68,7 +67,8 @@ mod linux {
             .collect()
     }
 
-    /// `pid (name) state parent …`, where the name may hold spaces and parentheses; the start is field 22.
+    /// Parses `pid (name) state parent …`. The name may hold spaces and parentheses. The start time is field
+    /// 22.
     fn parse(stat: &str) -> Option<Entry> {
         let (pid, rest) = stat.split_once(" (")?;
         let (name, rest) = rest.rsplit_once(") ")?;
@@ -99,17 +99,17 @@ mod elsewhere {
 
     use super::{Entry, Id, io};
 
-    /// Every process that `ps` shows.
+    /// Lists all processes that `ps` shows.
     pub(crate) fn processes() -> io::Result<Vec<Entry>> {
         list(&["-axo", "pid=,ppid=,comm="])
     }
 
-    /// The process that has this number now.
+    /// Returns the process that has this id now.
     pub(crate) fn process(pid: i32) -> io::Result<Option<Entry>> {
         Ok(list(&["-o", "pid=,ppid=,comm=", "-p", &pid.to_string()])?.pop())
     }
 
-    /// There is no such list here.
+    /// Returns nothing: there is no such list here.
     pub(crate) fn children(_pid: i32) -> Vec<i32> {
         Vec::new()
     }

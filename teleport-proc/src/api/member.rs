@@ -1,0 +1,68 @@
+//! What a process and a thread have in common, as a group sees them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::api::restart::{Backoff, Restart};
+use crate::error::ProcError;
+use crate::supervise::run::Run;
+
+/// A process or thread of a [`Group`](crate::Group).
+pub struct Member(pub(crate) Arc<dyn Task>);
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("name", &self.0.settings().name).finish_non_exhaustive()
+    }
+}
+
+/// The settings of a process or thread.
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) initializers: Vec<fn()>,
+    pub(crate) grace: Duration,
+    pub(crate) restart: Restart,
+    pub(crate) backoff: Backoff,
+}
+
+impl Settings {
+    pub(crate) fn new(name: String) -> Settings {
+        Settings {
+            name,
+            initializers: Vec::new(),
+            grace: Duration::from_secs(5),
+            restart: Restart::Never,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+/// A process or thread without the type of its result.
+pub(crate) trait Task: Send + Sync {
+    fn settings(&self) -> &Settings;
+
+    fn start(&self) -> Result<(), ProcError>;
+
+    fn is_running(&self) -> bool;
+
+    /// Returns the error with which it has failed, if it has ended and was not killed.
+    fn check(&self) -> Result<(), ProcError>;
+
+    /// Asks it to end. Does nothing if it is not running.
+    fn ask_to_end(&self);
+
+    /// Ends it by force, without waiting. Does nothing if it is not running.
+    fn kill_now(&self);
+
+    /// The time that it has to end by force.
+    fn max_dying(&self) -> Duration;
+
+    /// The error for a task that has not ended in that time.
+    fn still_running(&self) -> ProcError;
+
+    /// Arranges to be woken when it has ended: returns a run whose descriptor becomes readable, or keeps the
+    /// waker.
+    fn watch(&self, waker: &Waker) -> Option<Arc<Run>>;
+}
