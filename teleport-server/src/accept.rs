@@ -1,75 +1,92 @@
-//! Where clients come in.
+//! New connections: each gets a poller, memory for its small calls, and a handler.
+//!
+//! Never waits. Bound: `max_connections`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use teleport_transport::protocol::Role;
 use teleport_transport::wire::ErrorKind;
-use teleport_transport::{AcceptError, Acceptor, Socket};
+use teleport_transport::{AcceptError, Acceptor, Poller, Socket};
 
+use crate::api::options::Options;
+use crate::connection::credit::Credit;
 use crate::connection::dispatch::Connection;
-use crate::runtime::shared::{Attached, Shared};
+use crate::dispatcher::Dispatcher;
 
-/// Connections past `max_connections` that are told so, at the same time; more are just closed.
+/// This many connections past `max_connections` are told why they are refused. More are closed without a word.
 const MAX_REFUSALS: usize = 64;
 
 /// How long a refused client has to read why.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
-/// Where clients come in.
 #[derive(Debug)]
-pub(crate) struct ConnectionAcceptor(pub(crate) Arc<Shared>);
+pub(crate) struct ConnectionAcceptor {
+    dispatcher: Arc<Dispatcher>,
+    max_connections: usize,
+    credit: Credit,
+    pollers: Vec<Poller>,
+    next_poller: AtomicUsize,
+}
 
 impl ConnectionAcceptor {
-    fn admit(&self, socket: Socket, connections: usize) -> std::io::Result<()> {
-        let shared = &self.0;
-        let turn = shared.next_poller.fetch_add(1, Ordering::Relaxed);
-        let poller = &shared.pollers[turn % shared.pollers.len()];
-        let is_surplus = connections > shared.max_connections;
+    pub(crate) fn new(
+        dispatcher: &Arc<Dispatcher>,
+        options: &Options,
+        pollers: Vec<Poller>,
+    ) -> ConnectionAcceptor {
+        ConnectionAcceptor {
+            dispatcher: dispatcher.clone(),
+            max_connections: options.max_connections,
+            credit: Credit::new(options.max_memory, options.config()),
+            pollers,
+            next_poller: AtomicUsize::new(0),
+        }
+    }
+
+    fn attach(&self, socket: Socket, is_surplus: bool) -> std::io::Result<()> {
+        let turn = self.next_poller.fetch_add(1, Ordering::Relaxed);
+        let poller = &self.pollers[turn % self.pollers.len()];
         let (config, reservation) = if is_surplus {
-            (shared.credit.none(), None)
+            (self.credit.none(), None)
         } else {
-            let (config, reservation) = shared.credit.reserve();
+            let (config, reservation) = self.credit.reserve();
             (config, Some(reservation))
         };
-        let peer = Connection::new(shared, reservation);
-        let budget = Some(shared.budget.clone());
-        let link = poller.attach(socket, Role::Server, config, budget, peer.clone())?;
+        let connection = Arc::new(Connection::new(&self.dispatcher, reservation));
+        let budget = Some(self.dispatcher.shared.budget.clone());
+        let link = poller.attach(socket, Role::Server, config, budget, connection)?;
         if is_surplus {
             let reason =
-                format!("the server has its {} connections (`max_connections`)", shared.max_connections);
+                format!("the server has its {} connections (`max_connections`)", self.max_connections);
             link.close(Some(ErrorKind::Overloaded), &reason, REFUSAL_TIME);
         }
-        let mut known = shared.connections.lock();
-        // A connection that has ended by now was removed before it stood here.
-        if link.closed().is_none() {
-            known.insert(link.key(), Attached { link, peer });
-        }
+        self.dispatcher.connections.add(&link);
         Ok(())
     }
 }
 
 impl Acceptor for ConnectionAcceptor {
     fn accepted(&self, socket: Socket) {
-        let shared = &self.0;
-        let connections = shared.connection_count.fetch_add(1, Ordering::SeqCst) + 1;
-        let surplus = connections.saturating_sub(shared.max_connections);
+        let shared = &self.dispatcher.shared;
+        let connections = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+        let surplus = connections.saturating_sub(self.max_connections);
         let peer = socket.peer().to_owned();
         if surplus > 0 && shared.log_limit.allows() {
             tracing::warn!(
                 peer,
-                max_connections = shared.max_connections,
+                max_connections = self.max_connections,
                 "a connection was refused: too many"
             );
         }
-        let refused =
-            if surplus > MAX_REFUSALS { Ok(false) } else { self.admit(socket, connections).map(|()| true) };
-        if !matches!(refused, Ok(true)) {
-            shared.connection_count.fetch_sub(1, Ordering::SeqCst);
+        let attached =
+            if surplus > MAX_REFUSALS { Ok(false) } else { self.attach(socket, surplus > 0).map(|()| true) };
+        if !matches!(attached, Ok(true)) {
+            shared.connections.fetch_sub(1, Ordering::SeqCst);
             shared.lifecycle.notify();
         }
-        if let Err(error) = refused
+        if let Err(error) = attached
             && shared.log_limit.allows()
         {
             tracing::warn!(peer, %error, "a connection was refused: it cannot be watched");
@@ -77,7 +94,7 @@ impl Acceptor for ConnectionAcceptor {
     }
 
     fn failed(&self, error: &AcceptError) {
-        if self.0.log_limit.allows() {
+        if self.dispatcher.shared.log_limit.allows() {
             tracing::warn!("{error}");
         }
     }

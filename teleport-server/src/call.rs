@@ -1,24 +1,26 @@
 //! One call that a server owes an answer, from its arrival to that answer.
 //!
-//! Flow: `OpenCall::new` (it arrived) -> a pool's queue -> `claim` by a worker or `withdraw` by its caller, whichever
-//! comes first -> `answer`. Who takes the arguments out decides whether the function runs; so a call that was withdrawn
-//! gives its memory back at once, wherever in a queue it stands. Its session, where it has one, keeps the answer until the
-//! caller has it. Never waits. Bound: the client's open calls.
+//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by whoever withdraws the call ->
+//! `answer`. Only one thread can claim the arguments, and that thread decides whether the function runs. So a withdrawn
+//! call frees its memory at once, wherever it is queued.
+//!
+//! A call holds what its answer needs, and nothing that holds calls: neither a queue nor the server. Never waits. Bound:
+//! the calls that a client may have open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use teleport_transport::wire::{Message, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
-use crate::connection::dispatch::Connection;
+use crate::caller::Caller;
 use crate::exec::fair_queue::{Seat, Waiting};
 use crate::refusal::late;
-use crate::registry::MethodInfo;
-use crate::route::Route;
+use crate::route::{MethodInfo, Route};
 use crate::runtime::counters::Counter;
+use crate::runtime::shared::Shared;
 use crate::session::session::Session;
 
 /// What a function is called with, and what pays for its memory until then.
@@ -28,50 +30,85 @@ pub(crate) struct Arguments {
     pub(crate) lease: Lease,
 }
 
+/// Where the answer of a call goes.
+#[derive(Debug)]
+pub(crate) struct ReplyTo {
+    /// The link on which the call came.
+    pub(crate) link: Arc<Link>,
+    pub(crate) caller: Arc<Caller>,
+    /// The session that keeps the answer, if the call survives its connection.
+    pub(crate) session: Option<Arc<Session<OpenCall>>>,
+}
+
+impl ReplyTo {
+    /// Calls `function` with the link that the answer goes to. Returns `None` while the client has no connection.
+    pub(crate) fn with_link<T>(&self, function: impl FnOnce(&Arc<Link>) -> T) -> Option<T> {
+        match &self.session {
+            None => Some(function(&self.link)),
+            Some(session) => session.link().map(|link| function(&link)),
+        }
+    }
+
+    /// Returns true if the answer would wait for long before it is sent.
+    pub(crate) fn is_slow(&self, now: Instant) -> bool {
+        // Without a connection the answer is kept for the next one.
+        self.with_link(|link| self.caller.slow_reader.is_slow(link, now)).unwrap_or(true)
+    }
+
+    /// Returns true if the client has left too many results unfetched for another call to start.
+    ///
+    /// A client without a connection fetches nothing, and answers that are kept for it have their own bound.
+    pub(crate) fn is_past_quota(&self) -> bool {
+        let unsent = self.with_link(|link| link.unsent_bytes());
+        self.caller.shared.is_past_quota(unsent.unwrap_or_default())
+    }
+}
+
 /// A call without an answer.
 #[derive(Debug)]
 pub(crate) struct OpenCall {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) link: Arc<Link>,
     pub(crate) id: u64,
+    pub(crate) reply: ReplyTo,
     pub(crate) method: Arc<MethodInfo>,
     pub(crate) deadline: Option<Instant>,
-    /// Of a call that survives its connection.
-    session: Option<Arc<Session>>,
-    cancelled: AtomicBool,
-    /// Its function asked and was told that it was cancelled.
-    knows_cancelled: AtomicBool,
-    /// Until the call starts or is withdrawn.
+    /// `CANCELLED` and `FUNCTION_KNOWS`.
+    cancellation: AtomicU8,
+    /// Present until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
-    /// Where in its pool's queue it stands.
+    /// Where the call stands in its pool's queue.
     seat: Seat,
-    /// Its number among the calls of a batched method; written before anybody else knows the call there.
+    /// The call's number in its batcher; written before another thread can find the call there.
     key: AtomicU64,
 }
 
+/// The caller has gone, or wants no answer.
+const CANCELLED: u8 = 1;
+
+/// The function asked whether the call is cancelled, and was told that it is.
+const FUNCTION_KNOWS: u8 = 2;
+
 impl OpenCall {
     pub(crate) fn new(
-        connection: &Arc<Connection>,
-        link: &Arc<Link>,
         id: u64,
-        method: &Arc<MethodInfo>,
+        reply: ReplyTo,
+        method: Arc<MethodInfo>,
         deadline: Option<Instant>,
-        session: Option<Arc<Session>>,
         arguments: Arguments,
     ) -> OpenCall {
         OpenCall {
-            connection: connection.clone(),
-            link: link.clone(),
             id,
-            method: method.clone(),
+            reply,
+            method,
             deadline,
-            session,
-            cancelled: AtomicBool::new(false),
-            knows_cancelled: AtomicBool::new(false),
+            cancellation: AtomicU8::new(0),
             arguments: Mutex::new(Some(arguments)),
             seat: Seat::default(),
             key: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.reply.caller.shared
     }
 
     pub(crate) fn set_key(&self, key: u64) {
@@ -82,55 +119,44 @@ impl OpenCall {
         self.key.load(Ordering::Relaxed)
     }
 
-    /// Takes the arguments, once: whoever gets them decides what becomes of the call.
+    /// Returns true if the connection keeps the call in its table of open calls.
+    ///
+    /// An inline call is answered before anything else happens on its connection, and a session keeps its own calls.
+    pub(crate) fn is_in_table(&self) -> bool {
+        self.reply.session.is_none() && self.method.route != Route::Inline
+    }
+
+    /// Takes the arguments. Only the first caller gets them, and decides whether the function runs.
     pub(crate) fn claim(&self) -> Option<Arguments> {
         self.arguments.lock().take()
     }
 
-    /// Has it not run, if it has not started: true then. Gives its memory back.
-    pub(crate) fn give_up(&self) -> bool {
-        match self.method.route {
-            Route::Batch(batcher) => self.connection.shared.batchers[batcher].withdraw(self).is_some(),
-            Route::Inline | Route::Pool(_) => self.claim().is_some(),
-        }
-    }
-
-    /// Whether the call still waits for a worker.
-    pub(crate) fn waits(&self) -> bool {
+    /// Returns true if the call has neither started nor been withdrawn.
+    pub(crate) fn is_unclaimed(&self) -> bool {
         self.arguments.lock().is_some()
     }
 
-    /// Tells a running function that its caller has gone or wants no answer.
+    /// Tells a running function that nobody waits for its result.
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancellation.fetch_or(CANCELLED, Ordering::Relaxed);
     }
 
-    /// Whether it survives its connection.
-    pub(crate) fn survives(&self) -> bool {
-        self.session.is_some()
-    }
-
-    /// The connection that its answer goes to; none while its client has none.
-    pub(crate) fn way(&self) -> Option<Arc<Link>> {
-        self.session.as_ref().map_or_else(|| Some(self.link.clone()), |session| session.way())
-    }
-
-    /// Whether the answer is wanted no more, for the function to know.
+    /// Returns true if the function should give up, and notes that it was told so.
     pub(crate) fn tell_cancelled(&self) -> bool {
-        let is_cancelled =
-            self.cancelled.load(Ordering::Relaxed) || self.connection.shared.lifecycle.is_cancelling();
+        let is_cancelled = self.cancellation.load(Ordering::Relaxed) & CANCELLED != 0
+            || self.shared().lifecycle.is_cancelling();
         if is_cancelled {
-            self.knows_cancelled.store(true, Ordering::Relaxed);
+            self.cancellation.fetch_or(FUNCTION_KNOWS, Ordering::Relaxed);
         }
         is_cancelled
     }
 
-    /// Whether the function was told that its answer is wanted no more.
+    /// Returns true if the function was told to give up.
     pub(crate) fn knows_cancelled(&self) -> bool {
-        self.knows_cancelled.load(Ordering::Relaxed)
+        self.cancellation.load(Ordering::Relaxed) & FUNCTION_KNOWS != 0
     }
 
-    /// Whether the caller has stopped waiting by `now`.
+    /// Returns true if the caller has stopped waiting by `now`.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
@@ -140,29 +166,28 @@ impl OpenCall {
         self.refuse(&late());
     }
 
-    /// Sends a result. Only the first answer of a call goes out.
+    /// Sends a result. Only the first answer of a call is sent.
     pub(crate) fn answer(&self, message: Message) {
-        self.send(message, &self.connection.shared.counters.answered);
+        self.send(message, &self.shared().counters.answered);
     }
 
-    /// Sends an error. Only the first answer of a call goes out.
+    /// Sends an error. Only the first answer of a call is sent.
     pub(crate) fn refuse(&self, error: &RemoteError) {
-        self.send(Message::error(error), &self.connection.shared.counters.failed);
+        self.send(Message::error(error), &self.shared().counters.failed);
     }
 
     fn send(&self, message: Message, counter: &Counter) {
-        // First, so that who has the answer finds it counted.
+        // Before the answer, so that its caller finds it counted.
         counter.add();
-        let is_wanted = match &self.session {
-            Some(session) => {
-                session.ended(self.id, message, |bytes| self.connection.shared.sessions.room(bytes))
-            }
-            None => {
-                self.connection.forget(self.id);
-                self.link.closed().is_none() && self.link.answer(self.id, message).is_ok()
-            }
+        let ReplyTo { link, caller, session } = &self.reply;
+        if self.is_in_table() {
+            caller.answered(self.id);
+        }
+        let is_wanted = match session {
+            Some(session) => session.ended(self.id, message),
+            None => link.closed().is_none() && link.answer(self.id, message).is_ok(),
         };
-        // The connection is over, the call was answered at closing, or it was given up.
+        // The connection is over, or the call was answered or withdrawn before.
         if !is_wanted {
             counter.take_back();
         }
@@ -171,16 +196,15 @@ impl OpenCall {
 
 impl Waiting for OpenCall {
     fn connection(&self) -> usize {
-        self.link.key()
+        self.reply.link.key()
     }
 
-    /// In the order of logs, where a done function is to have some.
     fn needs_place(&self) -> bool {
         self.method.done.is_some()
     }
 
     fn is_alive(&self) -> bool {
-        self.waits()
+        self.is_unclaimed()
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -48,13 +48,17 @@ mod accept;
 mod api;
 mod batch;
 mod call;
+mod caller;
 mod connection;
+mod dispatcher;
 mod exec;
 mod refusal;
 mod registry;
 mod route;
 mod runtime;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use api::batch_options::{Batch, BatchProblem};
 pub use api::context::{CallOfRow, Context};

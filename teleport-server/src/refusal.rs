@@ -7,6 +7,11 @@ pub(crate) fn closing() -> RemoteError {
     RemoteError::new(ErrorKind::Closing, Ran::No, "the server is closing and starts no more calls")
 }
 
+/// What a withdrawn call is answered with, if it had not started.
+pub(crate) fn cancelled() -> RemoteError {
+    RemoteError::new(ErrorKind::Cancelled, Ran::No, "the caller withdrew the call before it started")
+}
+
 /// What a call is told that did not start in time.
 pub(crate) fn late() -> RemoteError {
     RemoteError::new(ErrorKind::Deadline, Ran::No, "the call's time was over before it could start")

@@ -14,27 +14,7 @@ use crate::api::error::ServeError;
 use crate::api::method::{Body, Method, RunsOn};
 use crate::api::methods::Methods;
 use crate::exec::run_time::RunTime;
-use crate::route::Route;
-
-/// One method of a running server.
-pub(crate) struct MethodInfo {
-    pub(crate) name: Arc<str>,
-    pub(crate) function: Body,
-    pub(crate) route: Route,
-    /// The number of the done function that gets its logs.
-    pub(crate) done: Option<usize>,
-    /// Of an inline method.
-    pub(crate) run_time: RunTime,
-}
-
-impl fmt::Debug for MethodInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MethodInfo")
-            .field("name", &self.name)
-            .field("route", &self.route)
-            .finish_non_exhaustive()
-    }
-}
+use crate::route::{MethodInfo, Route};
 
 /// A pool of workers that the registry asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,12 +38,19 @@ pub(crate) struct BatchPlan {
 }
 
 /// All methods of a running server.
-#[derive(Debug)]
 pub(crate) struct Registry {
-    entries: Vec<Arc<MethodInfo>>,
+    methods: Vec<Arc<MethodInfo>>,
+    /// In the same order.
+    functions: Vec<Body>,
     slots: HashMap<Arc<str>, u32, QuickHash>,
     pub(crate) pools: Vec<PoolPlan>,
     pub(crate) batches: Vec<BatchPlan>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("methods", &self.methods).finish_non_exhaustive()
+    }
 }
 
 impl Registry {
@@ -74,7 +61,8 @@ impl Registry {
         done: &[String],
     ) -> Result<Registry, ServeError> {
         let mut registry = Registry {
-            entries: Vec::new(),
+            methods: Vec::new(),
+            functions: Vec::new(),
             slots: HashMap::default(),
             pools: Vec::new(),
             batches: Vec::new(),
@@ -104,7 +92,7 @@ impl Registry {
             return Err(ServeError::NotLogged { name });
         }
         let name: Arc<str> = name.into();
-        let slot = self.entries.len() as u32;
+        let slot = self.methods.len() as u32;
         if self.slots.insert(name.clone(), slot).is_some() {
             return Err(ServeError::DuplicateMethod { name: name.to_string() });
         }
@@ -119,13 +107,8 @@ impl Registry {
                 checked.map_err(|problem| ServeError::Batch { name: name.to_string(), problem })?;
             route = self.batch(&name, plan, is_listed, pool, done.is_some());
         }
-        self.entries.push(Arc::new(MethodInfo {
-            name,
-            function: method.function,
-            route,
-            done,
-            run_time: RunTime::unknown(),
-        }));
+        self.functions.push(method.function);
+        self.methods.push(Arc::new(MethodInfo { name, slot, route, done, run_time: RunTime::unknown() }));
         Ok(())
     }
 
@@ -170,26 +153,31 @@ impl Registry {
         })
     }
 
-    /// A method by its number, which [`find`](Registry::find) gave.
-    pub(crate) fn entry(&self, slot: u32) -> Option<&Arc<MethodInfo>> {
-        self.entries.get(slot as usize)
+    /// Returns the method with this number, which [`find`](Registry::find) gave.
+    pub(crate) fn method(&self, slot: u32) -> Option<&Arc<MethodInfo>> {
+        self.methods.get(slot as usize)
+    }
+
+    /// Returns the function of a method.
+    pub(crate) fn function(&self, method: &MethodInfo) -> &Body {
+        &self.functions[method.slot as usize]
     }
 
     /// Worker threads of all pools whose calls may leave logs for a done function.
     pub(crate) fn logging_workers(&self) -> usize {
-        let runs_on = |entry: &MethodInfo| match entry.route {
+        let runs_on = |method: &MethodInfo| match method.route {
             Route::Inline => None,
             Route::Pool(pool) => Some(pool),
             Route::Batch(batch) => Some(self.batches[batch].pool),
         };
         let logs =
-            |pool| self.entries.iter().any(|entry| entry.done.is_some() && runs_on(entry) == Some(pool));
+            |pool| self.methods.iter().any(|method| method.done.is_some() && runs_on(method) == Some(pool));
         self.pools.iter().enumerate().filter(|(index, _)| logs(*index)).map(|(_, plan)| plan.workers).sum()
     }
 
     /// The batcher of a method; none if there is no such method, or it is not batched.
     pub(crate) fn batcher(&self, name: &str) -> Option<usize> {
-        match self.entry(*self.slots.get(name)?)?.route {
+        match self.method(*self.slots.get(name)?)?.route {
             Route::Batch(batcher) => Some(batcher),
             Route::Inline | Route::Pool(_) => None,
         }
@@ -197,9 +185,9 @@ impl Registry {
 
     /// What the caller of an unknown method may have meant.
     fn others(&self, name: &str) -> String {
-        let names = || self.entries.iter().map(|entry| &*entry.name).take(MAX_NAMES_COMPARED);
+        let names = || self.methods.iter().map(|method| &*method.name).take(MAX_NAMES_COMPARED);
         let close: Vec<&str> = names().filter(|known| is_close(known, name)).take(MAX_NAMES_TOLD).collect();
-        match (close.is_empty(), self.entries.len()) {
+        match (close.is_empty(), self.methods.len()) {
             (false, _) => format!("did the caller mean {}?", quoted(&close)),
             (true, 0) => "the server has none".to_owned(),
             (true, count) => {
@@ -289,7 +277,7 @@ mod tests {
         let step = || Methods::new().register("a", Method::logged(logged));
         assert!(matches!(registry(step(), &["a", "a"]), Err(ServeError::DuplicateDone { .. })));
         let registry = registry(step(), &["a"]).unwrap();
-        assert_eq!(registry.entry(0).unwrap().done, Some(0));
+        assert_eq!(registry.method(0).unwrap().done, Some(0));
         assert_eq!(registry.logging_workers(), 3);
     }
 
@@ -301,7 +289,7 @@ mod tests {
             .register("one", echo)
             .register("two", echo);
         let registry = registry(methods, &[]).unwrap();
-        let routes: Vec<Route> = (0..4).map(|slot| registry.entry(slot).unwrap().route).collect();
+        let routes: Vec<Route> = (0..4).map(|slot| registry.method(slot).unwrap().route).collect();
         assert_eq!(routes, [Route::Inline, Route::Pool(0), Route::Pool(1), Route::Pool(1)]);
         let own = PoolPlan { method: Some("own".into()), workers: 1, batched: Vec::new() };
         assert_eq!(registry.pools, [own, PoolPlan { method: None, workers: 3, batched: Vec::new() }]);

@@ -145,12 +145,12 @@ pub struct CallOfRow<'a> {
 impl<'a> CallOfRow<'a> {
     /// The name that the client gave itself, or its address where it gave none.
     pub fn caller(&self) -> &'a str {
-        self.call.connection.name(&self.call.link)
+        &self.call.reply.caller.name
     }
 
     /// Where the client is: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process.
     pub fn caller_address(&self) -> &'a str {
-        self.call.link.peer_address()
+        self.call.reply.link.peer_address()
     }
 
     /// How long the caller still waits; zero when its time is over, none if it waits for as long as it takes.

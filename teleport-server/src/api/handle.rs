@@ -7,8 +7,8 @@ use teleport_transport::Address;
 
 use crate::api::error::ServeError;
 use crate::api::stats::{BatchStats, Stats};
+use crate::dispatcher::{Dispatcher, Queues};
 use crate::runtime::lifecycle::Lifecycle;
-use crate::runtime::shared::Shared;
 
 /// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does, also in a thread that is killed: so
 /// that no server outlives the thread that owns it.
@@ -27,13 +27,14 @@ use crate::runtime::shared::Shared;
 #[derive(Debug)]
 #[must_use = "dropping the handle closes the server; `join` waits until it is closed"]
 pub struct ServerHandle {
-    shared: Arc<Shared>,
+    dispatcher: Arc<Dispatcher>,
+    queues: Arc<Queues>,
     address: Address,
 }
 
 impl ServerHandle {
-    pub(crate) fn new(shared: Arc<Shared>, address: Address) -> ServerHandle {
-        ServerHandle { shared, address }
+    pub(crate) fn new(dispatcher: Arc<Dispatcher>, queues: Arc<Queues>, address: Address) -> ServerHandle {
+        ServerHandle { dispatcher, queues, address }
     }
 
     /// The address that it really has: with the port that was chosen for port 0. A client on this machine can connect to
@@ -44,33 +45,32 @@ impl ServerHandle {
 
     /// Clients that are connected.
     pub fn clients(&self) -> usize {
-        self.shared.counters.clients()
+        self.dispatcher.shared.counters.clients()
     }
 
     /// What the server has done and does. Takes locks of each connection for a moment.
     pub fn stats(&self) -> Stats {
-        if !self.shared.lifecycle.is_here() {
+        if !self.dispatcher.shared.lifecycle.is_here() {
             return Stats::default();
         }
-        let connections = self.shared.connections();
+        let Dispatcher { shared, connections, ledger, sessions, .. } = &*self.dispatcher;
         Stats {
-            queued: self.shared.pools.iter().map(|pool| pool.len()).sum::<usize>()
-                + self.shared.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>()
-                + self.shared.peers().iter().map(|peer| peer.throttled()).sum::<usize>(),
-            awaiting_done: self.shared.ledger.waiting(),
-            held_bytes: self.shared.budget.used_bytes(),
-            lent_bytes: self.shared.lent_bytes(),
-            awaiting_memory: self.shared.budget.waiting(),
-            kept_bytes: self.shared.sessions.kept_bytes(),
-            unsent_bytes: connections.iter().map(|connection| connection.link.queued_bytes()).sum(),
-            ..self.shared.counters.stats()
+            queued: self.queues.len(),
+            awaiting_done: ledger.waiting(),
+            held_bytes: shared.budget.used_bytes(),
+            lent_bytes: shared.lent_bytes(),
+            awaiting_memory: shared.budget.waiting(),
+            kept_bytes: sessions.kept_bytes(),
+            unsent_bytes: connections.all().iter().map(|link| link.queued_bytes()).sum(),
+            ..shared.counters.stats()
         }
     }
 
     /// What the batches of a method did so far; none if there is no such method, or it is not batched.
     pub fn batches(&self, method: &str) -> Option<BatchStats> {
-        let batcher = self.shared.registry.batcher(method).filter(|_| self.shared.lifecycle.is_here());
-        batcher.map(|batcher| self.shared.batchers[batcher].stats())
+        let Dispatcher { shared, registry, .. } = &*self.dispatcher;
+        let batcher = registry.batcher(method).filter(|_| shared.lifecycle.is_here())?;
+        Some(self.queues.batchers[batcher].stats())
     }
 
     /// Tells of the first function or done function that failed or panicked since this was last asked, and forgets it.
@@ -80,15 +80,15 @@ impl ServerHandle {
     /// [`ServeError::Function`] or [`ServeError::Done`]; [`ServeError::Forked`] in a process that `fork` copied, where nothing that
     /// is done with the handle, dropping it included, touches the server.
     pub fn check(&self) -> Result<(), ServeError> {
-        if !self.shared.lifecycle.is_here() {
+        if !self.dispatcher.shared.lifecycle.is_here() {
             return Err(ServeError::Forked);
         }
-        self.shared.lifecycle.check()
+        self.dispatcher.shared.lifecycle.check()
     }
 
     /// What closes the server from elsewhere.
     pub fn closer(&self) -> Closer {
-        Closer::new(&self.shared.lifecycle)
+        Closer::new(&self.dispatcher.shared.lifecycle)
     }
 
     /// Closes the server and waits until that is done: it accepts nobody, answers calls that have not started with an
@@ -117,8 +117,8 @@ impl ServerHandle {
     }
 
     fn end(&self, within: Option<Duration>) -> Result<(), ServeError> {
-        self.shared.lifecycle.request_close(within);
-        match self.shared.lifecycle.wait_closed() {
+        self.dispatcher.shared.lifecycle.request_close(within);
+        match self.dispatcher.shared.lifecycle.wait_closed() {
             Err(ServeError::OnOwnThread) => Ok(()),
             ended => ended,
         }
@@ -133,15 +133,15 @@ impl ServerHandle {
     /// [`ServeError::OnOwnThread`], and the server closes. In a process that was forked from the server's
     /// [`ServeError::Forked`].
     pub fn join(self) -> Result<(), ServeError> {
-        self.shared.lifecycle.wait_closed()
+        self.dispatcher.shared.lifecycle.wait_closed()
     }
 }
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        self.shared.lifecycle.request_close(None);
+        self.dispatcher.shared.lifecycle.request_close(None);
         // What is wrong stands in the log; who wants it as a value calls `close`.
-        let _ = self.shared.lifecycle.wait_closed_in_drop();
+        let _ = self.dispatcher.shared.lifecycle.wait_closed_in_drop();
     }
 }
 

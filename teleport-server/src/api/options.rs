@@ -77,7 +77,7 @@ impl Options {
     }
 
     /// The sessions of clients whose calls survive a lost connection. What they keep is part of `memory`.
-    pub(crate) fn sessions(&self, memory: Budget) -> Sessions {
+    pub(crate) fn sessions<C>(&self, memory: Budget) -> Sessions<C> {
         let max_kept_bytes = self.max_kept_bytes.unwrap_or(self.max_memory / KEPT_PART);
         let max_open_calls = self.config.max_open_calls;
         Sessions::new(self.resume_timeout, self.max_connections, max_open_calls, max_kept_bytes, memory)

@@ -9,11 +9,13 @@ use std::time::Duration;
 use teleport_transport::wire::Tree;
 use teleport_transport::{Address, BindError, Listener};
 
+use crate::accept::ConnectionAcceptor;
 use crate::api::error::ServeError;
 use crate::api::handle::{Closer, ServerHandle};
 use crate::api::method::IntoDone;
 use crate::api::methods::Methods;
 use crate::api::options::Options;
+use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::panic::note_panics;
 use crate::registry::Registry;
 use crate::runtime::lifecycle::Lifecycle;
@@ -250,11 +252,14 @@ impl Server {
         let pollers = start_pollers(options.io_threads)?;
         let handles = pollers.iter().map(|thread| thread.poller().clone()).collect();
         let address = listener.address().clone();
-        let shared = Shared::new(&options, registry, handles, lifecycle);
-        let threads = Threads::spawn(&shared, listener, pollers, done)?;
-        supervise(&shared, threads)?;
+        let shared = Shared::new(&options, lifecycle);
+        let queues = Arc::new(Queues::new(&registry, &shared, options.config.spin));
+        let dispatcher = Dispatcher::new(&options, &shared, registry, &queues);
+        let acceptor = ConnectionAcceptor::new(&dispatcher, &options, handles);
+        let threads = Threads::spawn(&dispatcher, &queues, acceptor, listener, pollers, done)?;
+        supervise(threads)?;
         tracing::info!(%address, "serving");
-        Ok(ServerHandle::new(shared, address))
+        Ok(ServerHandle::new(dispatcher, queues, address))
     }
 }
 

@@ -8,7 +8,7 @@
 //! Bounds: what the clients may have open, `max_queue`, and those of `memory`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -40,8 +40,16 @@ pub(crate) struct Batcher {
     pub(crate) plan: Plan,
     pub(crate) is_listed: bool,
     pub(crate) env: BatcherEnv,
+    /// For tickets.
+    abandoned_rows: Arc<AbandonedRows>,
     pub(crate) inner: Mutex<Inner>,
 }
+
+/// Told by a connection when a call whose row it has does not come whole.
+///
+/// Weak, since the batcher holds calls, each of which holds its connection.
+#[derive(Debug)]
+struct AbandonedRows(Weak<Batcher>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -103,7 +111,14 @@ impl Batcher {
             closed: false,
         };
         let (method, plan) = (method.clone(), plan.clone());
-        Arc::new(Batcher { method, plan, is_listed, env, inner: Mutex::new(inner) })
+        Arc::new_cyclic(|batcher| Batcher {
+            method,
+            plan,
+            is_listed,
+            env,
+            abandoned_rows: Arc::new(AbandonedRows(batcher.clone())),
+            inner: Mutex::new(inner),
+        })
     }
 
     // ---- Calls that come and go ----
@@ -127,7 +142,7 @@ impl Batcher {
     /// # Errors
     /// What its caller is told.
     pub(crate) fn place(
-        self: &Arc<Self>,
+        &self,
         signature: &Arc<Signature>,
         order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
@@ -149,7 +164,7 @@ impl Batcher {
             Err(_) => drop(inner.scheduler.remove(placed.key)),
         }
         self.settle(inner);
-        Ok(Some(Ticket::new(row?, placed.key, self.clone())))
+        Ok(Some(Ticket::new(row?, placed.key, self.abandoned_rows.clone())))
     }
 
     /// A call is whole, with the number that its ticket gave. It may run from now on unless it `is_held`. Gives when somebody must
@@ -273,13 +288,14 @@ impl Batcher {
     }
 }
 
-impl Rows for Batcher {
+impl Rows for AbandonedRows {
     fn abandoned(&self, key: Key) {
-        let mut inner = self.inner.lock();
+        let Some(batcher) = self.0.upgrade() else { return };
+        let mut inner = batcher.inner.lock();
         if let Some(waiter) = inner.scheduler.remove(key) {
             inner.drop_row(&waiter);
         }
-        self.settle(inner);
+        batcher.settle(inner);
     }
 }
 

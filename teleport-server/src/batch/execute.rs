@@ -19,15 +19,16 @@ use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
 use crate::call::OpenCall;
+use crate::dispatcher::Dispatcher;
 use crate::exec::done::{LogSlot, Logs};
+use crate::exec::failures::{batch_failed, function_failed};
 use crate::exec::job::{BatchCalls, Job};
 use crate::exec::panic::{Panic, catch};
 use crate::refusal::unsendable;
-use crate::runtime::shared::Shared;
 
 /// Runs the batch that is due, if one is still, which stands on the `current_job` then.
 pub(crate) fn run(
-    shared: &Shared,
+    dispatcher: &Dispatcher,
     batcher: &Batcher,
     slot: Option<LogSlot>,
     current_job: &Mutex<Option<Job>>,
@@ -36,7 +37,7 @@ pub(crate) fn run(
     let Found { batch, held, refused } = batcher.take(|call| {
         if call.is_late(now) {
             CloseDecision::Late
-        } else if call.connection.must_wait(call) {
+        } else if call.reply.caller.is_throttled() || call.reply.is_past_quota() {
             CloseDecision::Held
         } else {
             CloseDecision::Runs
@@ -46,9 +47,9 @@ pub(crate) fn run(
         call.refuse(&error);
     }
     for call in held {
-        // Enough has gone meanwhile.
-        if !call.connection.keeps(&call) {
-            shared.waits_until(batcher.resume(&call));
+        // Enough has been sent meanwhile.
+        if !dispatcher.throttle(&call) {
+            dispatcher.shared.waits_until(batcher.resume(&call));
         }
     }
     let Some(Taken { group, calls, padded, input, leases }) = batch else { return };
@@ -58,8 +59,8 @@ pub(crate) fn run(
     *current_job.lock() = Some(Job::Batch(calls.clone()));
     // From here on the memory is the function's: its callers may send more.
     drop(leases);
-    let run = Run { shared, batcher, calls: &calls };
-    let logs = match (input, &method.function) {
+    let run = Run { batcher, calls: &calls };
+    let logs = match (input, dispatcher.registry.function(&method)) {
         (Err(error), _) => {
             batcher.finished(group, padded, None);
             calls.calls.iter().for_each(|call| call.refuse(&error));
@@ -78,7 +79,6 @@ pub(crate) fn run(
 }
 
 struct Run<'a> {
-    shared: &'a Shared,
     batcher: &'a Batcher,
     calls: &'a Arc<BatchCalls>,
 }
@@ -87,11 +87,12 @@ impl Run<'_> {
     /// Runs a function; other batches may start when it has returned.
     fn time<T>(&self, group: GroupId, function: impl FnOnce() -> T) -> Result<T, Panic> {
         let calls = self.calls.calls.len();
-        self.shared.counters.running.add_many(calls);
+        let counters = &self.calls.calls[0].shared().counters;
+        counters.running.add_many(calls);
         let start = Instant::now();
         let ran = catch(function);
         let time: Duration = start.elapsed();
-        self.shared.counters.running.take_back_many(calls);
+        counters.running.take_back_many(calls);
         self.batcher.finished(group, self.calls.padded, ran.is_ok().then_some(time));
         ran
     }
@@ -111,9 +112,9 @@ impl Run<'_> {
         };
         // The rows keep what they need of it.
         drop(reply);
-        for_each_together(calls, |row, call| match result.row(row, &call.connection.limits()) {
+        for_each_together(calls, |row, call| match result.row(row, &call.reply.caller.limits) {
             Ok(message) => call.answer(self.released(message, call)),
-            Err(error) => self.shared.function_failed(call, unsendable(&error)),
+            Err(error) => function_failed(call, unsendable(&error)),
         });
         logs
     }
@@ -121,7 +122,7 @@ impl Run<'_> {
     /// A row of the result; a copy of it, if it would keep the others' rows in memory for long.
     fn released(&self, message: Message, call: &OpenCall) -> Message {
         let is_alone = self.calls.padded == 1;
-        if is_alone || message.payload_bytes == 0 || !call.connection.answers_late(call, Instant::now()) {
+        if is_alone || message.payload_bytes == 0 || !call.reply.is_slow(Instant::now()) {
             return message;
         }
         // Without memory for it, it stays what it is.
@@ -157,7 +158,7 @@ impl Run<'_> {
                 for (call, error) in self.calls.calls.iter().zip(misfits) {
                     match error {
                         None => calls.push(call.clone()),
-                        Some(error) => self.shared.function_failed(call, misfit(&error)),
+                        Some(error) => function_failed(call, misfit(&error)),
                     }
                 }
                 let padded = calls.len();
@@ -183,10 +184,10 @@ impl Run<'_> {
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for_each_together(&self.calls.calls, |row, call| {
             let Some(reply) = replies.get_mut(row).and_then(Option::take) else { return };
-            match reply.map(|reply| Message::result(&reply, &call.connection.limits())) {
+            match reply.map(|reply| Message::result(&reply, &call.reply.caller.limits)) {
                 Ok(Ok(message)) => call.answer(message),
-                Ok(Err(error)) => self.shared.function_failed(call, unsendable(&error)),
-                Err(error) => self.shared.function_failed(call, failed(&error)),
+                Ok(Err(error)) => function_failed(call, unsendable(&error)),
+                Err(error) => function_failed(call, failed(&error)),
             }
         });
         None
@@ -194,18 +195,18 @@ impl Run<'_> {
 
     /// All calls get the same error.
     fn fail(&self, error: RemoteError) -> Option<Tree> {
-        self.shared.batch_failed(&self.calls.calls, error);
+        batch_failed(&self.calls.calls, error);
         None
     }
 }
 
 /// Calls `answer` for each row, for those of one connection right after each other, so that their answers leave together.
 fn for_each_together(calls: &[Arc<OpenCall>], mut answer: impl FnMut(usize, &Arc<OpenCall>)) {
-    let connection = |row: &usize| calls[*row].link.key();
+    let connection = |row: &usize| calls[*row].reply.link.key();
     let mut rows: Vec<usize> = (0..calls.len()).collect();
     rows.sort_by_key(connection);
     for rows in rows.chunk_by(|one, next| connection(one) == connection(next)) {
-        let _together = calls[rows[0]].link.answers_together();
+        let _together = calls[rows[0]].reply.link.answers_together();
         rows.iter().for_each(|row| answer(*row, &calls[*row]));
     }
 }

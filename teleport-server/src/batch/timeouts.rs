@@ -74,10 +74,10 @@ impl Batcher {
         let Waiting { calls, rows } = waiting;
         let mut clients: Vec<(&str, usize, u32)> = Vec::new();
         for call in calls {
-            let name = call.connection.name(&call.link);
+            let name = &*call.reply.caller.name;
             match clients.iter_mut().find(|(known, ..)| *known == name) {
                 Some((_, count, _)) => *count += 1,
-                None => clients.push((name, 1, call.connection.max_inflight())),
+                None => clients.push((name, 1, call.reply.caller.max_inflight)),
             }
         }
         let told = clients.iter().take(MAX_TOLD).map(|(name, count, max_inflight)| match max_inflight {

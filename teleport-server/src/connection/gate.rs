@@ -1,4 +1,4 @@
-//! Whether a call is accepted before its arguments come, and where they are received.
+//! Accepts a call before its arguments come, and says where they are received.
 
 use std::sync::Arc;
 
@@ -6,13 +6,23 @@ use teleport_transport::Ticket;
 use teleport_transport::protocol::Gate;
 use teleport_transport::wire::{Order, RemoteError, Signature};
 
+use crate::batch::batcher::Batcher;
 use crate::connection::dispatch::Connection;
 use crate::refusal::closing;
+use crate::route::Route;
 
 impl Connection {
+    /// Returns the batcher of a method; `None` if the method is not batched.
+    fn batcher(&self, slot: u32) -> Result<Option<Arc<Batcher>>, RemoteError> {
+        match self.dispatcher.registry.method(slot).map(|method| method.route) {
+            Some(Route::Batch(batcher)) => self.dispatcher.batcher(batcher).ok_or_else(closing).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn count_refused<T>(&self, admitted: Result<T, RemoteError>) -> Result<T, RemoteError> {
         if admitted.is_err() {
-            self.shared.counters.refused.add();
+            self.dispatcher.shared.counters.refused.add();
         }
         admitted
     }
@@ -20,16 +30,13 @@ impl Connection {
 
 impl Gate for Connection {
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        let admitted = if self.shared.lifecycle.is_closing() {
-            Err(closing())
-        } else {
-            self.shared.registry.find(method)
-        };
-        self.count_refused(admitted)
+        let is_closing = self.dispatcher.shared.lifecycle.is_closing();
+        self.count_refused(if is_closing { Err(closing()) } else { self.dispatcher.registry.find(method) })
     }
 
     fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
-        self.count_refused(self.shared.batcher_of(slot).map_or(Ok(()), |batcher| batcher.admit(signature)))
+        let batcher = self.batcher(slot);
+        self.count_refused(batcher.and_then(|batcher| batcher.map_or(Ok(()), |one| one.admit(signature))))
     }
 
     fn place(
@@ -38,7 +45,9 @@ impl Gate for Connection {
         signature: &Arc<Signature>,
         order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
-        let Some(batcher) = self.shared.batcher_of(slot) else { return Ok(None) };
-        self.count_refused(batcher.place(signature, order))
+        let batcher = self.batcher(slot);
+        self.count_refused(
+            batcher.and_then(|batcher| batcher.map_or(Ok(None), |one| one.place(signature, order))),
+        )
     }
 }

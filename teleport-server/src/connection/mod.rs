@@ -3,5 +3,6 @@
 pub(crate) mod credit;
 pub(crate) mod dispatch;
 mod gate;
+pub(crate) mod list;
 pub(crate) mod slow_reader;
 pub(crate) mod throttled;

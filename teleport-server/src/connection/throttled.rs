@@ -1,12 +1,14 @@
-//! Calls of one connection that may not start, since too many of its results wait to be sent.
+//! Calls that may not start yet, since too many results of their client wait to be fetched.
 //!
-//! Flow: `park` (a call's turn came too early) -> `take_all` (enough results have gone) -> the calls go back to where they
-//! came from, in the order in which their caller made them (a later one that a worker has taken by then starts first); or
-//! `remove` (one was withdrawn), `expire` (their time is over), or `close` (none starts any more). Never runs or answers a call. Bound: the calls that the connection may have open.
+//! Flow: `add` (a call's turn came too early) -> `take` (the link has sent enough, or is over), after which the calls go
+//! back to where they came from, in the order in which they were made. `expire` removes calls that are out of time, and
+//! `close` removes all. A withdrawn call gives its memory back at once, and its entry stays until then. Never runs or
+//! answers a call. Bound: the open calls of all connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -15,76 +17,77 @@ use crate::call::OpenCall;
 
 #[derive(Debug, Default)]
 pub(crate) struct Throttled {
-    state: Mutex<State>,
-    /// How many there are, for those who only want to know whether there are any.
-    count: AtomicUsize,
+    table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// By id: so they start in their order, whichever workers took them.
-    calls: BTreeMap<u64, Arc<OpenCall>>,
-    closed: bool,
+struct Table {
+    /// By the key of the link whose results are to be fetched.
+    lines: HashMap<usize, Line>,
+    is_closed: bool,
 }
 
+/// Calls by the key of the link on which they came and by id, which is the order in which they were made.
+type Line = BTreeMap<(usize, u64), Arc<OpenCall>>;
+
 impl Throttled {
-    /// Keeps a call if it `must_wait`, or if others are kept already, which come first. Whoever keeps one has to see to it
-    /// that all are taken again.
-    pub(crate) fn park(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> Throttle {
-        let mut state = self.state.lock();
-        if state.calls.is_empty() && !must_wait() {
-            return Throttle::Starts;
+    /// Adds a call if `must_wait`, or if earlier ones wait for the same link. Returns false if the call may start.
+    ///
+    /// # Errors
+    /// The server is closing.
+    pub(crate) fn add(
+        &self,
+        link: usize,
+        call: &Arc<OpenCall>,
+        must_wait: impl FnOnce() -> bool,
+    ) -> Result<bool, Closing> {
+        let mut table = self.table.lock();
+        if !table.lines.contains_key(&link) && !must_wait() {
+            return Ok(false);
         }
-        if state.closed {
-            return Throttle::Closed;
+        if table.is_closed {
+            return Err(Closing);
         }
-        state.calls.insert(call.id, call.clone());
-        self.count.store(state.calls.len(), Ordering::SeqCst);
-        Throttle::Kept
+        table.lines.entry(link).or_default().insert((call.reply.link.key(), call.id), call.clone());
+        call.reply.caller.is_throttled.store(true, Ordering::SeqCst);
+        Ok(true)
     }
 
-    /// All of them, in their order.
-    pub(crate) fn take_all(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
-        let mut state = self.state.lock();
-        self.count.store(0, Ordering::SeqCst);
-        std::mem::take(&mut state.calls).into_values()
+    /// Takes the calls that wait for a link, in their order.
+    pub(crate) fn take(&self, link: usize) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
+        let mut table = self.table.lock();
+        let line = table.lines.remove(&link).unwrap_or_default();
+        line.values().for_each(|call| call.reply.caller.is_throttled.store(false, Ordering::SeqCst));
+        line.into_values()
     }
 
-    /// Takes out the calls whose time is over at `now`, and gives the earliest deadline of the rest.
+    /// Returns the call with this id that came on a link and waits for the same link.
+    pub(crate) fn find(&self, link: usize, id: u64) -> Option<Arc<OpenCall>> {
+        self.table.lock().lines.get(&link)?.get(&(link, id)).cloned()
+    }
+
+    /// Removes the calls that are out of time at `now`. Returns them and the earliest deadline of the others.
     pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<OpenCall>>, Option<Instant>) {
-        let mut state = self.state.lock();
-        let late = state.calls.values().filter(|call| call.is_late(now)).cloned().collect::<Vec<_>>();
-        late.iter().for_each(|call| drop(state.calls.remove(&call.id)));
-        self.count.store(state.calls.len(), Ordering::SeqCst);
-        (late, state.calls.values().filter_map(|call| call.deadline).min())
+        let mut table = self.table.lock();
+        let calls = table.lines.values().flat_map(Line::values);
+        let late: Vec<Arc<OpenCall>> = calls.filter(|call| call.is_late(now)).cloned().collect();
+        table.lines.values_mut().for_each(|line| line.retain(|_, call| !call.is_late(now)));
+        (late, table.lines.values().flat_map(Line::values).filter_map(|call| call.deadline).min())
     }
 
-    /// True if the call was one of them.
-    pub(crate) fn remove(&self, id: u64) -> bool {
-        let mut state = self.state.lock();
-        let was_there = state.calls.remove(&id).is_some();
-        self.count.store(state.calls.len(), Ordering::SeqCst);
-        was_there
-    }
-
-    /// Keeps none from now on, and gives those that were.
-    pub(crate) fn close(&self) -> impl Iterator<Item = Arc<OpenCall>> + use<> {
-        let mut state = self.state.lock();
-        state.closed = true;
-        self.count.store(0, Ordering::SeqCst);
-        std::mem::take(&mut state.calls).into_values()
+    /// Removes all calls, and takes no more.
+    pub(crate) fn close(&self) -> Vec<Arc<OpenCall>> {
+        let mut table = self.table.lock();
+        table.is_closed = true;
+        mem::take(&mut table.lines).into_values().flat_map(Line::into_values).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
+        let table = self.table.lock();
+        table.lines.values().flat_map(Line::values).filter(|call| call.is_unclaimed()).count()
     }
 }
 
-/// Whether a call may start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Throttle {
-    Starts,
-    Kept,
-    /// Too many results wait, and the server is closing.
-    Closed,
-}
+/// The server is closing: no call starts any more.
+#[derive(Debug)]
+pub(crate) struct Closing;

@@ -148,13 +148,6 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// Those that have not ended, the oldest first.
-    pub(crate) fn all_open(&self) -> impl Iterator<Item = &C> {
-        self.calls
-            .values()
-            .filter_map(|record| if let Record::Open(call) = record { Some(call) } else { None })
-    }
-
     /// Whether there is nothing to resume.
     pub(crate) fn is_empty(&self) -> bool {
         self.calls.is_empty()

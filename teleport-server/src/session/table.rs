@@ -15,29 +15,26 @@ use teleport_transport::wire::Id128;
 use teleport_transport::{Budget, Link};
 
 use crate::session::records::Records;
-use crate::session::session::{Forgotten, Room, Session};
+use crate::session::session::{Forgotten, KeptBudget, Session};
 
 /// All sessions, by their ids.
 #[derive(Debug)]
-pub(crate) struct Sessions {
+pub(crate) struct Sessions<C> {
     /// How long a session without a connection is kept.
     timeout: Duration,
     max_lost: usize,
     max_open_calls: u32,
-    /// Answers that are kept.
-    kept: Budget,
-    /// All memory of the server, which they are part of.
-    memory: Budget,
-    table: Mutex<Table>,
+    budget: KeptBudget,
+    table: Mutex<Table<C>>,
 }
 
 /// Forgotten sessions of which it is remembered how far they came: some 64 bytes each. Past that, nobody can tell a session
 /// that was forgotten from a new one, and calls that such a one asks for are not taken for ones that never arrived.
 const MAX_REMEMBERED: usize = 65_536;
 
-#[derive(Debug, Default)]
-struct Table {
-    sessions: HashMap<Id128, Arc<Session>>,
+#[derive(Debug)]
+struct Table<C> {
+    sessions: HashMap<Id128, Arc<Session<C>>>,
     /// The newest call of each session that was forgotten.
     remembered: HashMap<Id128, u64>,
     /// The order in which they were forgotten.
@@ -48,7 +45,19 @@ struct Table {
     lost: BTreeSet<(Instant, [u8; 16])>,
 }
 
-impl Sessions {
+impl<C> Default for Table<C> {
+    fn default() -> Self {
+        Table {
+            sessions: HashMap::new(),
+            remembered: HashMap::new(),
+            forgotten: VecDeque::new(),
+            is_unsure: false,
+            lost: BTreeSet::new(),
+        }
+    }
+}
+
+impl<C> Sessions<C> {
     /// No sessions. Each is kept for `timeout` without a connection, `max_lost` of them at most.
     pub(crate) fn new(
         timeout: Duration,
@@ -56,20 +65,20 @@ impl Sessions {
         max_open_calls: u32,
         max_kept_bytes: u64,
         memory: Budget,
-    ) -> Sessions {
-        let kept = Budget::new(max_kept_bytes);
-        Sessions { timeout, max_lost: max_lost.max(1), max_open_calls, kept, memory, table: Mutex::default() }
+    ) -> Sessions<C> {
+        let budget = KeptBudget { kept: Budget::new(max_kept_bytes), all: memory };
+        Sessions { timeout, max_lost: max_lost.max(1), max_open_calls, budget, table: Mutex::default() }
     }
 
     /// A connection of session `id` is open.
-    pub(crate) fn opened(&self, id: Id128, link: &Arc<Link>) -> Arc<Session> {
+    pub(crate) fn opened(&self, id: Id128, link: &Arc<Link>) -> Arc<Session<C>> {
         let mut table = self.table.lock();
         let records = match table.remembered.get(&id) {
             Some(newest_id) => Records::after(*newest_id),
             None if table.is_unsure => Records::unsure(),
             None => Records::default(),
         };
-        let new = || Arc::new(Session::new(id, self.max_open_calls, records));
+        let new = || Arc::new(Session::new(id, self.max_open_calls, self.budget.clone(), records));
         let session = table.sessions.entry(id).or_insert_with(new).clone();
         // Under the lock, so that it is not found expired meanwhile.
         if let Some(lost) = session.opened(link) {
@@ -82,11 +91,11 @@ impl Sessions {
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn closed(
         &self,
-        session: &Session,
+        session: &Session<C>,
         link: &Link,
         is_goodbye: bool,
         now: Instant,
-    ) -> Vec<Forgotten> {
+    ) -> Vec<Forgotten<C>> {
         // Under the lock, so that a connection which comes now is not taken for lost.
         let mut table = self.table.lock();
         let (forgotten, is_lost) = session.closed(link, now);
@@ -108,7 +117,7 @@ impl Sessions {
 
     /// Forgets the sessions whose time is over.
     #[must_use = "open calls are to be withdrawn"]
-    pub(crate) fn expire(&self, now: Instant) -> Vec<Forgotten> {
+    pub(crate) fn expire(&self, now: Instant) -> Vec<Forgotten<C>> {
         let mut table = self.table.lock();
         let mut all = Vec::new();
         while table.lost.first().is_some_and(|(lost, _)| now.saturating_duration_since(*lost) >= self.timeout)
@@ -125,26 +134,20 @@ impl Sessions {
 
     /// Forgets everything: the server has ended.
     #[must_use = "open calls are to be withdrawn"]
-    pub(crate) fn end(&self) -> Vec<Forgotten> {
+    pub(crate) fn end(&self) -> Vec<Forgotten<C>> {
         let Table { sessions, .. } = std::mem::take(&mut *self.table.lock());
         sessions.into_values().map(|session| session.end().0).collect()
     }
 
-    /// Room to keep an answer, if there is any.
-    pub(crate) fn room(&self, bytes: u64) -> Option<Room> {
-        let kept = self.kept.try_charge(bytes)?;
-        Some(Room { _kept: kept, _memory: self.memory.charge_anyway(bytes) })
-    }
-
     /// Bytes of answers that are kept.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        self.kept.used_bytes()
+        self.budget.kept.used_bytes()
     }
 }
 
-impl Table {
+impl<C> Table<C> {
     /// Forgets the session that has been without a connection for longest.
-    fn expire_first(&mut self) -> Option<Forgotten> {
+    fn expire_first(&mut self) -> Option<Forgotten<C>> {
         let (_, id) = self.lost.pop_first()?;
         let session = self.sessions.remove(&Id128(id))?;
         let (forgotten, newest_id) = session.end();

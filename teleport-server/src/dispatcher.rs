@@ -1,0 +1,296 @@
+//! Brings each call to where it runs, and takes it away from there.
+//!
+//! Flow: `start` (a call arrived) -> a pool's queue, a batcher, or the function itself if it is inline. A call whose client
+//! fetches no results is `throttled` until `release`. `withdraw` and `expire` remove calls that have not started.
+//!
+//! Calls hold their links, links hold their connections, and connections hold the dispatcher. So it holds everything
+//! that holds calls weakly: [`Queues`] belongs to the supervisor, and each worker has its own queue. Never waits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use teleport_transport::Link;
+
+use crate::api::options::Options;
+use crate::batch::batcher::{Batcher, BatcherEnv};
+use crate::batch::timeouts::Expired;
+use crate::call::OpenCall;
+use crate::connection::list::ConnectionList;
+use crate::connection::throttled::Throttled;
+use crate::exec::done::Ledger;
+use crate::exec::queue::Queue;
+use crate::exec::run::run_inline;
+use crate::refusal::{cancelled, closing};
+use crate::registry::{BatchPlan, PoolPlan, Registry};
+use crate::route::Route;
+use crate::runtime::shared::Shared;
+use crate::session::session::Forgotten;
+use crate::session::table::Sessions;
+
+/// Inline calls that were throttled take at most this long on the poller before other connections get their turn.
+const MAX_TURN: Duration = Duration::from_millis(2);
+
+/// All calls that have not started.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    /// One for each pool of the registry.
+    pub(crate) pools: Vec<Arc<Queue<OpenCall>>>,
+    /// One for each batched method of the registry.
+    pub(crate) batchers: Vec<Arc<Batcher>>,
+    pub(crate) throttled: Arc<Throttled>,
+}
+
+impl Queues {
+    pub(crate) fn new(registry: &Registry, shared: &Shared, spin: Duration) -> Queues {
+        let pool = |plan: &PoolPlan| Arc::new(Queue::new(spin, &plan.batched));
+        let pools: Vec<Arc<Queue<OpenCall>>> = registry.pools.iter().map(pool).collect();
+        let batcher = |plan: &BatchPlan| {
+            let (queue, number) = (pools[plan.pool].clone(), plan.number);
+            let env = BatcherEnv { queue, number, budget: shared.budget.clone(), lent: shared.lent.clone() };
+            Batcher::new(&plan.method, &plan.plan, plan.is_listed, env)
+        };
+        let batchers = registry.batches.iter().map(batcher).collect();
+        Queues { pools, batchers, throttled: Arc::default() }
+    }
+
+    /// Returns how many calls wait.
+    pub(crate) fn len(&self) -> usize {
+        let pools = self.pools.iter().map(|pool| pool.len()).sum::<usize>();
+        pools + self.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>() + self.throttled.len()
+    }
+}
+
+/// The way from connections to functions.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) registry: Registry,
+    /// The logs of logged calls, in order.
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) sessions: Sessions<OpenCall>,
+    pub(crate) connections: ConnectionList,
+    pools: Vec<Weak<Queue<OpenCall>>>,
+    batchers: Vec<Weak<Batcher>>,
+    throttled: Weak<Throttled>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        options: &Options,
+        shared: &Arc<Shared>,
+        registry: Registry,
+        queues: &Queues,
+    ) -> Arc<Dispatcher> {
+        Arc::new(Dispatcher {
+            shared: shared.clone(),
+            ledger: Ledger::new(registry.logging_workers()),
+            sessions: options.sessions(shared.budget.clone()),
+            connections: ConnectionList::default(),
+            pools: queues.pools.iter().map(Arc::downgrade).collect(),
+            batchers: queues.batchers.iter().map(Arc::downgrade).collect(),
+            throttled: Arc::downgrade(&queues.throttled),
+            registry,
+        })
+    }
+
+    /// Returns a batcher; `None` once the server has ended.
+    pub(crate) fn batcher(&self, batcher: usize) -> Option<Arc<Batcher>> {
+        self.batchers[batcher].upgrade()
+    }
+
+    // ---- Calls that arrive ----
+
+    /// Starts or queues a call. `row` is the number of its row in a batch, if it has one.
+    pub(crate) fn start(&self, call: Arc<OpenCall>, row: Option<u64>) {
+        match call.method.route {
+            Route::Inline => self.start_inline(&call),
+            Route::Pool(pool) => self.enqueue(pool, call),
+            Route::Batch(batcher) => self.start_batched(batcher, &call, row),
+        }
+    }
+
+    fn start_inline(&self, call: &Arc<OpenCall>) {
+        if (call.reply.caller.is_throttled() || call.reply.is_past_quota()) && self.throttle(call) {
+            return;
+        }
+        run_inline(self.registry.function(&call.method), call);
+    }
+
+    fn enqueue(&self, pool: usize, call: Arc<OpenCall>) {
+        // Earlier calls of the connection go first.
+        if call.reply.caller.is_throttled() && self.throttle(&call) {
+            return;
+        }
+        let deadline = call.deadline;
+        let pushed = self.pools[pool].upgrade().ok_or_else(|| call.clone());
+        match pushed.and_then(|queue| queue.push(call)) {
+            Ok(()) => self.shared.waits_until(deadline),
+            Err(call) => self.refuse_all([call]),
+        }
+    }
+
+    fn start_batched(&self, batcher: usize, call: &Arc<OpenCall>, row: Option<u64>) {
+        let Some(batcher) = self.batcher(batcher) else { return self.refuse_all([call.clone()]) };
+        // Earlier calls of the connection go first.
+        let is_held = call.reply.caller.is_throttled();
+        match batcher.arrive(call, row, is_held) {
+            Ok(look_at) => self.shared.waits_until(look_at),
+            Err(error) => {
+                // No worker can find the call without its row.
+                drop(call.claim());
+                return call.refuse(&error);
+            }
+        }
+        if is_held && !self.throttle(call) {
+            self.shared.waits_until(batcher.resume(call));
+        }
+    }
+
+    // ---- Calls whose clients fetch no results ----
+
+    /// Keeps a call that may not start now, until [`release`](Dispatcher::release). Returns false if it may start.
+    ///
+    /// A throttled client starts again when half of its quota is free, so that not each sent chunk moves all its calls.
+    pub(crate) fn throttle(&self, call: &Arc<OpenCall>) -> bool {
+        self.throttle_if(call, || call.reply.is_past_quota())
+    }
+
+    fn throttle_if(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> bool {
+        let Some(throttled) = self.throttled.upgrade() else { return false };
+        let added = call.reply.with_link(|link| {
+            let is_added = throttled.add(link.key(), call, must_wait);
+            if matches!(is_added, Ok(true)) {
+                link.await_drain(self.shared.quota(link.unsent_bytes()).half());
+                // The link ended before the call was added.
+                if link.closed().is_some() {
+                    self.release(link);
+                }
+            }
+            is_added
+        });
+        match added {
+            None | Some(Ok(false)) => return false,
+            Some(Ok(true)) => self.shared.waits_until(call.deadline),
+            Some(Err(_)) => self.refuse_all([call.clone()]),
+        }
+        true
+    }
+
+    /// Starts the calls that waited for the results of a link to be fetched, as far as they may start now. Withdraws
+    /// those that do not survive the end of the link.
+    pub(crate) fn release(&self, link: &Link) {
+        let Some(throttled) = self.throttled.upgrade() else { return };
+        let mut inline = Vec::new();
+        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
+        for call in throttled.take(link.key()) {
+            match call.method.route {
+                _ if call.reply.session.is_none() && link.closed().is_some() => drop(self.withdraw(&call)),
+                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
+                Route::Batch(batcher) => {
+                    let look_at = self.batcher(batcher).and_then(|batcher| batcher.resume(&call));
+                    self.shared.waits_until(look_at);
+                }
+                Route::Inline => inline.push(call),
+            }
+        }
+        for (pool, calls) in pooled {
+            let deadline = calls.iter().filter_map(|call| call.deadline).min();
+            match self.pools[pool].upgrade() {
+                Some(queue) => queue.push_first(calls).unwrap_or_else(|calls| self.refuse_all(calls)),
+                None => self.refuse_all(calls),
+            }
+            self.shared.waits_until(deadline);
+        }
+        let start = Instant::now();
+        for call in inline {
+            if !self.throttle_if(&call, || start.elapsed() > MAX_TURN || call.reply.is_past_quota()) {
+                run_inline(self.registry.function(&call.method), &call);
+            }
+        }
+    }
+
+    // ---- Calls that do not start ----
+
+    /// Prevents a call from running. Returns true if it had not started.
+    fn give_up(&self, call: &OpenCall) -> bool {
+        match call.method.route {
+            Route::Batch(batcher) => {
+                self.batcher(batcher).is_some_and(|batcher| batcher.withdraw(call).is_some())
+            }
+            Route::Inline | Route::Pool(_) => call.claim().is_some(),
+        }
+    }
+
+    /// Withdraws a call: frees its memory, or tells its function to give up. Returns true if it had not started.
+    pub(crate) fn withdraw(&self, call: &OpenCall) -> bool {
+        let had_not_started = self.give_up(call);
+        if !had_not_started {
+            call.cancel();
+        } else if let Route::Pool(pool) = call.method.route
+            && let Some(queue) = self.pools[pool].upgrade()
+        {
+            queue.remove(call);
+        }
+        had_not_started
+    }
+
+    /// Withdraws calls that their clients have given up.
+    pub(crate) fn withdraw_all(&self, forgotten: Vec<Forgotten<OpenCall>>) {
+        for call in forgotten.iter().flat_map(|forgotten| &forgotten.open).filter_map(Weak::upgrade) {
+            self.withdraw(&call);
+        }
+    }
+
+    /// Cancels the open call with this id, for its caller.
+    pub(crate) fn cancel(&self, call: &OpenCall) {
+        if self.withdraw(call) {
+            call.refuse(&cancelled());
+        }
+    }
+
+    /// Returns the throttled inline call with this id that came on a link.
+    pub(crate) fn find_throttled(&self, link: &Link, id: u64) -> Option<Arc<OpenCall>> {
+        self.throttled.upgrade()?.find(link.key(), id)
+    }
+
+    /// Refuses calls because the server is closing.
+    pub(crate) fn refuse_all(&self, calls: impl IntoIterator<Item = Arc<OpenCall>>) {
+        for call in calls {
+            if self.give_up(&call) {
+                call.refuse(&closing());
+            }
+        }
+    }
+
+    /// Refuses queued calls that are out of time. Does nothing until the next deadline has passed.
+    pub(crate) fn expire(&self, now: Instant) {
+        if !self.shared.deadlines.begin(now) {
+            return;
+        }
+        let (mut late, mut next) = (Vec::new(), None);
+        for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
+            let Expired { refused, starved, next: earliest } = batcher.expire(now);
+            next = next.into_iter().chain(earliest).min();
+            for (call, error) in refused {
+                call.refuse(&error);
+            }
+            let told = starved.iter().filter(|_| self.shared.log_limit.allows());
+            told.for_each(|waiting| batcher.tell(waiting));
+        }
+        let queued = self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now));
+        // After the pools: a worker that takes a call and throttles it notes its deadline again.
+        let throttled = self.throttled.upgrade().map(|throttled| throttled.expire(now));
+        for (calls, earliest) in queued.chain(throttled) {
+            late.extend(calls);
+            next = next.into_iter().chain(earliest).min();
+        }
+        // The supervisor itself is here, so it need not be woken.
+        self.shared.deadlines.note(next);
+        for call in late {
+            if self.give_up(&call) {
+                call.refuse_late();
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What happens when a function fails: its caller gets the error, and so does the server's owner.
+
+use std::sync::Arc;
+
+use teleport_transport::wire::{ErrorKind, RemoteError};
+
+use crate::api::error::ServeError;
+use crate::call::OpenCall;
+use crate::runtime::shared::Shared;
+
+/// A function failed for one call.
+pub(crate) fn function_failed(call: &OpenCall, error: RemoteError) {
+    // A function that gave up because it was cancelled has not failed. One that did not know has.
+    if error.kind == ErrorKind::Failed && call.knows_cancelled() {
+        let (method, caller) = (&*call.method.name, &call.reply.caller.name);
+        tracing::debug!(method, caller, "a cancelled call ended: {error}");
+        return call.refuse(&error);
+    }
+    fail(call, 0, error);
+}
+
+/// A function failed for a whole batch: each caller gets the error, and the server's owner gets it once.
+pub(crate) fn batch_failed(calls: &[Arc<OpenCall>], error: RemoteError) {
+    let Some((first, others)) = calls.split_first() else { return };
+    for call in others {
+        call.refuse(&error);
+    }
+    if error.kind == ErrorKind::Failed && calls.iter().all(|call| call.knows_cancelled()) {
+        return first.refuse(&error);
+    }
+    fail(first, others.len(), error);
+}
+
+/// Reports a failure that `call` had together with this number of `others`.
+fn fail(call: &OpenCall, others: usize, error: RemoteError) {
+    // The mistake is the caller's own.
+    if error.kind == ErrorKind::BadArguments {
+        return call.refuse(&error);
+    }
+    let (shared, method) = (call.shared(), &*call.method.name);
+    let mut caller = call.reply.caller.name.clone();
+    if others > 0 {
+        caller.push_str(&format!(" and {others} others in its batch"));
+    }
+    if shared.log_limit.allows() {
+        tracing::warn!(method, caller, "a call failed: {error}");
+    }
+    let method = method.to_owned();
+    let failure = ServeError::Function { method, caller, error: Box::new(error.clone()) };
+    shared.note_failure(failure, || call.refuse(&error));
+}
+
+/// A done function failed.
+pub(crate) fn done_failed(shared: &Shared, method: &str, message: String) {
+    if shared.log_limit.allows() {
+        tracing::warn!(method, "a done function failed: {message}");
+    }
+    shared.note_failure(ServeError::Done { method: method.to_owned(), message }, || {});
+}
