@@ -1,8 +1,8 @@
-//! Processes that this tool starts of itself, by hidden commands: servers and clients that are measured or disturbed.
+//! Child processes that run a hidden command of this program: the servers and clients to measure or disturb.
 //!
-//! Flow: [`Child::start`] runs this program again -> lines both ways over pipes -> dropping it kills it. In the child,
-//! [`follow_parent`] comes first. No child outlives its parent, however that ends, and even where the child is stopped:
-//! the kernel kills it. Nothing here waits with a time-out; who needs one reads the lines on another thread.
+//! Flow: [`Child::start`] runs this program again -> parent and child exchange lines over pipes -> dropping the
+//! [`Child`] kills the process. A child calls [`follow_parent`] first, so the kernel kills it when its parent ends, even
+//! while it is stopped. Nothing here waits with a timeout; a caller that needs one reads the lines on another thread.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::failure::Failure;
 use crate::shell;
 
-/// What runs here, also where its file was replaced meanwhile, as the tests of this package do when they are built.
+/// The running program, even if its file was replaced in the meantime, as it is when the tests are built.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A process with a command of this program. It ends when this is dropped, or when the thread that started it ends.
@@ -23,12 +23,13 @@ pub(crate) struct Child {
     name: String,
     process: process::Child,
     input: ChildStdin,
-    /// None once somebody took it.
+    /// `None` after [`Child::take_output`].
     output: Option<BufReader<ChildStdout>>,
 }
 
 impl Child {
-    /// Starts this program with other arguments, of which the first is the command, and variables beside the usual ones.
+    /// Starts this program with `arguments`, of which the first is the command, and adds `environment` to its
+    /// environment.
     pub(crate) fn start<A: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = A>,
         environment: &[(&str, &str)],
@@ -49,12 +50,12 @@ impl Child {
         Ok(Child { name, process, input, output })
     }
 
-    /// The number of the process.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Waits for the next line that it prints.
+    /// Waits for the next line that the child prints.
     pub(crate) fn line(&mut self) -> Result<String, Failure> {
         let mut line = String::new();
         let output = self.output.as_mut().expect("nobody took its output");
@@ -65,29 +66,31 @@ impl Child {
         }
     }
 
-    /// What it prints, for another thread to read. To be called once; `line` must not be called afterwards.
+    /// Returns the child's output, for another thread to read.
+    ///
+    /// # Panics
+    /// If it is called twice; [`Child::line`] panics after it.
     pub(crate) fn take_output(&mut self) -> impl BufRead + Send + use<> {
-        self.output.take().expect("it is taken once")
+        self.output.take().expect("the output is taken once")
     }
 
-    /// Sends a line to it.
+    /// Sends a line to the child.
     pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failure> {
         let ended = |_| Failure::Ended { process: self.name.clone() };
         self.input.write_all(format!("{line}\n").as_bytes()).map_err(ended)
     }
 
-    /// Sends a signal to it. One that has ended already does not mind.
+    /// Sends a signal to the child. Does nothing if it has ended.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.process.id() as i32), signal);
     }
 
-    /// Sends a signal to it and to all that it has started, of one that leads a group of processes. Those that have ended already
-    /// do not mind.
+    /// Sends a signal to the process group that the child leads. Does nothing if all of it has ended.
     pub(crate) fn signal_group(&self, signal: Signal) {
         let _ = killpg(Pid::from_raw(self.process.id() as i32), signal);
     }
 
-    /// Waits until it has ended; true if all was well.
+    /// Waits until the child has ended. Returns true if it succeeded.
     pub(crate) fn wait(mut self) -> Result<bool, Failure> {
         let status = self.process.wait();
         status
@@ -98,25 +101,25 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail only where the process has ended already.
+        // Both fail only if the process has ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// To be called first in a child: has it end with its parent.
+/// Makes the kernel end this process with its parent. A child calls this first.
 ///
-/// A parent that ended before this is found out when standard input is read: it is at its end.
+/// If the parent has ended before this call, the child reads the end of its standard input.
 pub(crate) fn follow_parent() -> Result<(), Failure> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::bench)
 }
 
-/// What the parent tells; it ends with the parent.
+/// Returns the lines that the parent sends. They end when the parent ends.
 pub(crate) fn commands() -> impl Iterator<Item = String> {
     io::stdin().lines().map_while(Result::ok)
 }
 
-/// Prints a line for the parent, at once.
+/// Prints a line for the parent and flushes it.
 pub(crate) fn say(line: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     writeln!(output, "{line}").and_then(|()| output.flush()).map_err(Failure::bench)

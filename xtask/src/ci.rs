@@ -1,8 +1,8 @@
-//! What must pass before a change lands, as a list of named steps.
+//! The checks that a change must pass before it lands, as a list of named steps.
 //!
-//! Cheap steps stand first, so that a slip shows at once. The first failure ends the run. The build
-//! profile and the features are the same wherever they can be: clippy and doc share what `cargo check`
-//! makes of the dependencies; tests, their examples, the short soak and the packages share the dev build.
+//! Cheap steps come first, so that simple mistakes show at once. The first failure ends the run. Steps use the same
+//! build profile and features where they can: clippy and doc share the output of `cargo check`; tests, examples, the
+//! short soak and the packages share the dev build.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::{counts, fuzz, layers, links, loom, package, python, shell, soak};
 /// Run all checks that a change must pass, in order; the first failure ends the run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Run this step only; may be given several times.
+    /// Run only this step; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = step_names())]
     step: Vec<String>,
 }
@@ -24,7 +24,7 @@ struct Step {
     name: &'static str,
     /// Completes "checks ...".
     what: &'static str,
-    /// Gives the detail for the closing table.
+    /// Returns the detail for the table at the end.
     run: fn() -> Result<String, Failure>,
 }
 
@@ -35,7 +35,7 @@ const STEPS: [Step; 14] = [
         what: "which crates, folders and files may use which, and how long they may be",
         run: layers::check,
     },
-    Step { name: "links", what: "the markdown files' links inside the repository", run: links::check },
+    Step { name: "links", what: "links of Markdown files inside the repository", run: links::check },
     Step { name: "clippy", what: "clippy, all features, warnings are errors", run: clippy },
     Step {
         name: "clippy-default",
@@ -61,10 +61,10 @@ const STEPS: [Step; 14] = [
     },
 ];
 
-/// Enough to run the committed corpus and a few hundred thousand mutations of it.
+/// Enough for the committed corpus and a few hundred thousand mutations of it.
 const FUZZ_SECONDS: u32 = 5;
 
-/// A short look, for each of the two parts; `cargo xtask soak` takes a long one.
+/// For each of the two parts; `cargo xtask soak` runs longer.
 const SOAK_TIME: Duration = Duration::from_secs(20);
 
 fn step_names() -> PossibleValuesParser {
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             Err(failure) => {
                 report.add(step.name, time, "FAILED".into());
                 report.print();
-                eprintln!("\nthis step alone: cargo xtask ci --step {}", step.name);
+                eprintln!("\nto run this step alone: cargo xtask ci --step {}", step.name);
                 return Err(failure);
             }
         }
@@ -104,7 +104,7 @@ struct Report {
 impl Report {
     fn add(&mut self, name: &'static str, time: Duration, detail: String) {
         println!("--- {name}: {:.1} s", time.as_secs_f64());
-        // Keeps our lines in order with what the programs print themselves.
+        // Keeps our lines in order with the output of the programs.
         let _ = io::stdout().flush();
         self.rows.push((name, time, detail));
     }
@@ -121,7 +121,7 @@ impl Report {
 
 fn format() -> Result<String, Failure> {
     shell::run(&mut shell::cargo("fmt --all --check"))?;
-    // What is outside the workspace.
+    // Packages outside of the workspace.
     for manifest in [
         "fuzz/Cargo.toml",
         "tests/aborting/Cargo.toml",
@@ -147,7 +147,7 @@ fn clippy_default() -> Result<String, Failure> {
 
 fn test() -> Result<String, Failure> {
     let mut count = Count::default();
-    // Without a choice of targets cargo builds the examples too, which the integration tests start.
+    // Cargo also builds the examples, which the integration tests start, unless targets are named.
     let result =
         shell::watched(&mut shell::cargo("test --workspace --all-features"), |line| count.read(line));
     println!("\n{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_several_programs_add_up() {
+    fn results_of_several_programs_are_added_up() {
         let mut count = Count::default();
         count.read("running 3 tests");
         count.read(
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_have_names_of_their_own() {
+    fn no_two_steps_have_one_name() {
         let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
         names.sort_unstable();
         names.dedup();

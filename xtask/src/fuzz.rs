@@ -1,7 +1,7 @@
-//! Fuzzing: the targets of `fuzz/`, run by cargo-fuzz without a sanitizer, which stable Rust can do.
+//! Runs the fuzz targets of `fuzz/` with cargo-fuzz, without a sanitizer, so that stable Rust is enough.
 //!
-//! The committed corpus (`fuzz/corpus/<target>`) is read and never written: what a run finds goes to
-//! `<target folder>/fuzz/<target>` and is the start of the next run there.
+//! The committed corpus (`fuzz/corpus/<target>`) is read and never written. New inputs go to
+//! `<target folder>/fuzz/<target>`, and the next run starts with them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Fuzz what reads bytes from a peer: each target in turn, for a while.
+/// Fuzz the code that reads bytes from a peer, one target after the other.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The target to run; without it, all of them, one after another.
+    /// The target to run; all of them by default.
     target: Option<String>,
     /// How long to run each target.
     #[arg(long, value_name = "N", default_value_t = 60)]
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     install: bool,
 }
 
-/// Tests that replay the committed corpus have this in their name, so that it is checked without cargo-fuzz too.
+/// Tests that replay the committed corpus have this in their name, so that it is checked without cargo-fuzz as well.
 const REPLAY: &str = "corpus";
 
 /// An input that takes longer is a finding: a peer must not hold a thread.
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         shell::run(&mut shell::cargo("install cargo-fuzz --locked"))?;
     }
     if !is_installed() {
-        println!("CARGO-FUZZ IS NOT INSTALLED: nothing is fuzzed, the committed corpus is only replayed.");
+        println!("CARGO-FUZZ IS NOT INSTALLED: nothing is fuzzed; only the committed corpus is replayed.");
         println!("`cargo xtask fuzz --install` installs it.\n");
         return replay();
     }
@@ -46,10 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The short form for CI: a few seconds per target; the detail says when nothing could be fuzzed.
+/// Fuzzes each target for a few seconds, for CI. The detail says if nothing could be fuzzed.
 pub(crate) fn short(seconds: u32) -> Result<String, Failure> {
     if !is_installed() {
-        // The tests of the step before have replayed the corpus.
+        // The step `test` has replayed the corpus.
         return Ok("SKIPPED: cargo-fuzz is not installed (cargo xtask fuzz --install)".into());
     }
     let names = targets()?;
@@ -63,7 +63,7 @@ fn is_installed() -> bool {
     shell::has_cargo_command("fuzz")
 }
 
-/// The names of the files in `fuzz/fuzz_targets`.
+/// Returns the names of the files in `fuzz/fuzz_targets`.
 fn targets() -> Result<Vec<String>, Failure> {
     let folder = shell::root().join("fuzz/fuzz_targets");
     if !folder.exists() {
@@ -95,12 +95,12 @@ fn fuzz(name: &str, seconds: u32) -> Result<(), Failure> {
     shell::run(&mut command)
 }
 
-/// The target's committed corpus, if it has one.
+/// Returns the target's committed corpus, if it has one.
 fn corpus(name: &str) -> Option<PathBuf> {
     Some(shell::root().join("fuzz/corpus").join(name)).filter(|path| path.exists())
 }
 
-/// The tests that read the committed corpus.
+/// Runs the tests that read the committed corpus.
 fn replay() -> Result<(), Failure> {
     let mut ran = 0;
     shell::watched(&mut shell::cargo(&format!("test --workspace --all-features -- {REPLAY}")), |line| {

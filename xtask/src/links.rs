@@ -1,6 +1,6 @@
-//! The markdown files' links: every file and heading that they point to inside the repository exists.
+//! Checks the links of the Markdown files: the files and headings that they point to inside the repository exist.
 //!
-//! Links to elsewhere are not followed: CI must not depend on other people's servers.
+//! External links are not followed, because CI must not depend on other servers.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::shell;
 
-/// Checks every markdown file of the repository.
+/// Checks every Markdown file of the repository.
 pub(crate) fn check() -> Result<String, Failure> {
     let files = shell::files(shell::root(), "md")?;
     let mut checker = Checker::default();
@@ -26,7 +26,7 @@ pub(crate) fn check() -> Result<String, Failure> {
 
 #[derive(Default)]
 struct Checker {
-    /// The headings of the files seen so far.
+    /// The headings of the files read so far.
     anchors: HashMap<PathBuf, HashSet<String>>,
     checked: usize,
 }
@@ -62,7 +62,7 @@ impl Checker {
     }
 }
 
-/// The lines outside of code blocks, numbered from 1.
+/// Returns the lines outside of code blocks, numbered from 1.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(number, line)| {
@@ -72,7 +72,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The target of each `[text](target)` and `[name]: target`, with its line.
+/// Returns the target of each `[text](target)` and `[name]: target`, with its line.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for (number, line) in prose(text) {
@@ -89,7 +89,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// For each byte of the line, whether it stands between backticks.
+/// Returns true for each byte of the line between backticks.
 fn code_mask(line: &str) -> Vec<bool> {
     let mut in_code = false;
     line.bytes()
@@ -100,7 +100,7 @@ fn code_mask(line: &str) -> Vec<bool> {
         .collect()
 }
 
-/// The anchors that a renderer gives the headings: lower case, words joined by hyphens, no punctuation.
+/// Returns the anchors that a renderer gives the headings: lower case, words joined by hyphens, no punctuation.
 fn anchors(text: &str) -> HashSet<String> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     let mut found = HashSet::new();

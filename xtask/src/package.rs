@@ -1,10 +1,9 @@
-//! `cargo package` for every crate that is meant for the registry, and a look at whether the archives work.
+//! Runs `cargo package` for every published crate and checks that the archives build.
 //!
-//! The crates depend on one another and are not on the registry yet, so they are packed in one call, which
-//! gives cargo a registry of its own to find them in. Its verification is switched off and done here, since
-//! cargo keeps what it unpacked from that registry in the user's cargo home and takes it again in the next
-//! run: it would verify a crate against yesterday's version of the crates beneath it. Here each archive is
-//! unpacked into one new workspace, in which the archives stand for the crates that they depend on.
+//! The crates depend on one another and are not on the registry yet. So they are packed in one call, for which cargo
+//! makes a temporary registry. Cargo's own verification is off: it caches what it unpacks from that registry in the
+//! user's cargo home, and would verify a crate against an older version of the crates below it. Instead, all archives
+//! are unpacked into one new workspace that replaces the crates of the registry by the archives.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,7 +15,7 @@ use crate::failure::Failure;
 use crate::shell;
 use crate::workspace::{self, Package};
 
-/// Packs the crates and checks that each archive is whole; the detail for CI's table is how many.
+/// Packs the crates and builds their archives. The detail for CI's table is their number.
 pub(crate) fn check() -> Result<String, Failure> {
     let mut packages = workspace::packages()?;
     packages.retain(|package| package.published);
@@ -39,7 +38,7 @@ fn pack(packages: &[Package]) -> Result<(), Failure> {
     }
     let changed = uncommitted();
     if !changed.is_empty() {
-        // A developer tests what lies before them. CI tests what is committed, so there it is a failure.
+        // A developer may test uncommitted changes. In CI they are an error: it tests what is committed.
         if std::env::var_os("CI").is_some() {
             return Err(Failure::Dirty { files: changed });
         }
@@ -48,13 +47,13 @@ fn pack(packages: &[Package]) -> Result<(), Failure> {
     shell::run(&mut command)
 }
 
-/// Lays the archives out as a workspace. Its lock file is ours, so that dependencies are not built anew.
+/// Unpacks the archives into a workspace. It gets our lock file, so that dependencies need no new build.
 fn unpack(packages: &[Package], archives: &Path, folder: &Path) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(Failure::file(folder))?;
     let (mut members, mut patches) = (String::new(), String::new());
     for Package { name, version, .. } in packages {
         let archive = archives.join(format!("{name}-{version}.crate"));
-        // `m`: archives carry a date of long ago, and cargo compares dates to see what has changed.
+        // `m` sets new dates: archives carry old ones, and cargo compares dates to see what has changed.
         shell::run(Command::new("tar").arg("xmzf").arg(&archive).arg("-C").arg(folder))?;
         let _ = write!(members, "\"{name}-{version}\", ");
         let _ = writeln!(patches, "{name} = {{ path = \"{name}-{version}\" }}");
@@ -75,7 +74,7 @@ fn remove(folder: &Path) -> Result<(), Failure> {
     }
 }
 
-/// What git reports as changed or new; empty outside of a repository, where cargo does not look either.
+/// Returns the files that git reports as changed or new. Empty outside of a repository.
 fn uncommitted() -> String {
     let output = Command::new("git").current_dir(shell::root()).args(["status", "--porcelain"]).output();
     output.map_or_else(

@@ -1,8 +1,8 @@
-//! Virtual environments of Python in the target folder: one with NumPy for the tests of the client in Python, and others for
-//! whoever asks.
+//! Python virtual environments in the target folder: one with NumPy for the tests of the client in Python, and one for
+//! the benchmark's peers in Python.
 //!
-//! Flow: `python3 -m venv` and `pip install`, once; later runs find it there. It never touches the system's Python.
-//! Where one of them fails, as without a network, that is said loudly and nothing else fails: the tests skip themselves.
+//! Flow: `python3 -m venv` and `pip install`, once; later runs find the environment. The system's Python is never
+//! changed. If a command fails, for example without a network, a warning is printed and the tests skip themselves.
 
 use std::fs;
 use std::io;
@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 use crate::failure::Failure;
 use crate::shell;
 
-/// Where the tests look for it.
+/// The environment in which the tests look for NumPy.
 fn folder() -> PathBuf {
     shell::target().join("python")
 }
 
-/// Makes the environment if it is not there; the detail says which NumPy it has, or why there is none.
+/// Makes the environment if it is missing. The detail gives the version of NumPy, or says why there is none.
 pub(crate) fn prepare() -> Result<String, Failure> {
     let folder = folder();
     let python = python_of(&folder);
@@ -29,7 +29,7 @@ pub(crate) fn prepare() -> Result<String, Failure> {
     match make(&folder, &["numpy"]).and_then(|()| version()) {
         Ok(version) => Ok(version),
         Err(reason) => {
-            // The rest of one that was begun would not be begun again.
+            // A later run would take an unfinished environment for a finished one.
             remove(&folder)?;
             println!("NO PYTHON WITH NUMPY: THE TESTS OF THE CLIENT IN PYTHON WILL BE SKIPPED.\n{reason}");
             Ok(format!("SKIPPED: {}", reason.lines().last().unwrap_or_default()))
@@ -37,7 +37,8 @@ pub(crate) fn prepare() -> Result<String, Failure> {
     }
 }
 
-/// An environment in `folder` with what a file of requirements asks for, made anew where another file made it. Gives its Python.
+/// Makes an environment in `folder` for a file of requirements, unless it was made for the same file before. Returns
+/// the path of its Python.
 pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf, String> {
     let made_for = folder.join("requirements.txt");
     let wanted = fs::read(requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
@@ -58,7 +59,7 @@ fn python_of(folder: &Path) -> PathBuf {
     folder.join("bin/python3")
 }
 
-/// What a program printed, or why it failed.
+/// Runs a program and returns its output, or the reason why it failed.
 pub(crate) fn quiet(command: &mut Command) -> Result<String, String> {
     let line = shell::line(command);
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("`{line}`: {error}"))?;

@@ -1,6 +1,6 @@
-//! Running other programs from the workspace root, and walking its files.
+//! Runs other programs from the workspace root, and finds its files.
 //!
-//! Programs inherit standard error, so that their own messages reach the developer unchanged.
+//! Programs inherit standard error, so their own messages reach the developer unchanged.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -10,9 +10,9 @@ use std::sync::LazyLock;
 
 use crate::failure::Failure;
 
-/// The folder of the workspace's manifest.
+/// Returns the folder of the workspace's manifest.
 ///
-/// Asked for at run time: two checkouts that share a target folder may run each other's build of this tool.
+/// It is found at run time: two checkouts that share a target folder may run each other's build of this tool.
 pub(crate) fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let package =
@@ -22,27 +22,27 @@ pub(crate) fn root() -> &'static Path {
     &ROOT
 }
 
-/// The folder for build output, and for what these commands leave behind.
+/// Returns the folder for build output and for the files that these commands leave behind.
 pub(crate) fn target() -> PathBuf {
-    // A relative CARGO_TARGET_DIR counts from where cargo was called; `join` keeps an absolute one.
+    // A relative CARGO_TARGET_DIR is taken from the workspace root; `join` keeps an absolute one.
     let folder = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     root().join(folder)
 }
 
-/// Cargo, to be run at the workspace root with `arguments`, separated by spaces.
+/// Returns a command that runs cargo at the workspace root with `arguments`, which are separated by spaces.
 pub(crate) fn cargo(arguments: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments.split_whitespace());
     command
 }
 
-/// Runs to the end; the program prints for itself.
+/// Runs a command to its end. Its output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     let status = command.status().map_err(start(command))?;
     if status.success() { Ok(()) } else { Err(Failure::Command { command: line(command), status }) }
 }
 
-/// Runs to the end and gives what was printed on standard output.
+/// Runs a command to its end and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
     let result = command.stderr(Stdio::inherit()).output().map_err(start(command))?;
     if !result.status.success() {
@@ -51,15 +51,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&result.stdout).into_owned())
 }
 
-/// Runs to the end, shows standard output as it comes, and hands each line to `watch`.
+/// Runs a command to its end, prints its standard output as it comes, and calls `watch` with each line.
 ///
-/// `watch` has seen every line even where the result is a failure.
+/// `watch` has seen every line even if the result is a failure.
 pub(crate) fn watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Result<(), Failure> {
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(start(command))?;
     let mut lines = BufReader::new(child.stdout.take().expect("standard output was piped above"));
     let mut bytes = Vec::new();
     while lines.read_until(b'\n', &mut bytes).map_err(start(command))? > 0 {
-        // A closed terminal is no reason to stop testing.
+        // A closed terminal must not stop the tests.
         let _ = io::stdout().write_all(&bytes);
         watch(String::from_utf8_lossy(&bytes).trim_end());
         bytes.clear();
@@ -68,7 +68,7 @@ pub(crate) fn watched(command: &mut Command, mut watch: impl FnMut(&str)) -> Res
     if status.success() { Ok(()) } else { Err(Failure::Command { command: line(command), status }) }
 }
 
-/// The command as a developer would type it.
+/// Returns the command as a developer would type it.
 pub(crate) fn line(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
@@ -80,13 +80,13 @@ fn start(command: &Command) -> impl FnOnce(io::Error) -> Failure + use<> {
     move |source| Failure::Start { command, source }
 }
 
-/// Whether `cargo <name>` is installed.
+/// Returns true if `cargo <name>` is installed.
 pub(crate) fn has_cargo_command(name: &str) -> bool {
     let quiet = cargo(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }
 
-/// All files under `folder` with this extension, sorted; build output and hidden folders left out.
+/// Returns all files under `folder` with this extension, sorted, without build output and hidden folders.
 pub(crate) fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -106,12 +106,12 @@ pub(crate) fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, Fail
     Ok(found)
 }
 
-/// The path as seen from the workspace root, for messages.
+/// Returns the path from the workspace root, for messages.
 pub(crate) fn relative(path: &Path) -> std::path::Display<'_> {
     path.strip_prefix(root()).unwrap_or(path).display()
 }
 
-/// The text of a file.
+/// Reads a text file.
 pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(Failure::file(path))
 }

@@ -1,4 +1,4 @@
-//! What cargo knows of the workspace: its packages and what their manifests ask for.
+//! The packages of the workspace and their dependencies, from `cargo metadata`.
 
 use std::path::PathBuf;
 
@@ -12,22 +12,22 @@ use crate::shell;
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// Where its manifest lies.
+    /// The folder of its manifest.
     pub(crate) folder: PathBuf,
-    /// Whether it is meant for the registry.
+    /// True if it is meant for the registry.
     pub(crate) published: bool,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// One line of a manifest's dependency tables, optional ones included.
+/// One dependency of a manifest; optional ones are included.
 #[derive(Debug)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
-    /// Only tests and examples see it.
+    /// True if only tests and examples use it.
     pub(crate) dev: bool,
 }
 
-/// Every package of the workspace, from `cargo metadata`.
+/// Returns every package of the workspace.
 pub(crate) fn packages() -> Result<Vec<Package>, Failure> {
     let mut command = shell::cargo("metadata --no-deps --format-version 1");
     let text = shell::output(&mut command)?;
@@ -43,7 +43,7 @@ fn package(value: &Value) -> Option<Package> {
         name: value["name"].as_str()?.to_owned(),
         version: value["version"].as_str()?.to_owned(),
         folder: manifest.parent()?.to_path_buf(),
-        // Null is "any registry"; `publish = false` is a list without any.
+        // Null means any registry; `publish = false` is an empty list.
         published: value["publish"].as_array().is_none_or(|registries| !registries.is_empty()),
         dependencies: value["dependencies"].as_array()?.iter().map(dependency).collect::<Option<_>>()?,
     })

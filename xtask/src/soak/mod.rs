@@ -1,7 +1,7 @@
-//! `cargo xtask soak`: a search for what goes wrong only now and then, or only after a long time.
+//! `cargo xtask soak`: searches for failures that are rare or need a long time.
 //!
-//! [`churn`], a server that lives long while its clients are stopped and killed; and [`repeat`], the integration tests again
-//! and again on a busy machine, those of processes a fixed number of times.
+//! [`churn`] runs a server for a long time while its clients are stopped and killed. [`repeat`] runs the integration
+//! tests again and again on a busy machine.
 
 mod churn;
 mod repeat;
@@ -14,31 +14,30 @@ use crate::failure::Failure;
 
 /// Disturb a server for a long time, then repeat the integration tests under load.
 ///
-/// Half of the time goes to a churn: one server process, over TCP and a Unix socket, and client processes that call it,
-/// are stopped, are killed in the middle of large messages, and come back. Every payload is checked by content on both
-/// sides, clients that nobody disturbs must not notice anything, and at the end the memory, descriptors and
-/// threads of the server must be what they were after the warm-up.
+/// Half of the time goes to a churn: client processes call one server process, over TCP and a Unix socket. They are
+/// stopped, killed in the middle of large messages, and replaced. Both sides check every payload. Clients that are not
+/// disturbed must not fail. At the end, the server's memory, descriptors and threads must be what they were after the
+/// warm-up.
 ///
-/// In the other half the test programs of one package run one after another while threads keep every core
-/// busy. Each run has a seed of its own (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED), printed when it
-/// fails, with the command that runs it again. A failure there means a race, a time-out that is too tight, or a bug that
-/// some seed shows.
+/// In the other half, the test programs of one package run one after the other while threads keep every core busy. Each
+/// run has its own seed (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED). If a run fails, its seed is printed with the command
+/// that repeats it. Such a failure is a race, a timeout that is too short, or a bug that only some seeds show.
 ///
-/// After both, the tests of processes run 50 times on a machine as busy.
+/// After both, the tests of processes run 50 times on an equally busy machine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How long to go on; parts of a minute are fine. What has started may finish.
+    /// How long to run; fractions are allowed. A test or round that has started may finish.
     #[arg(long, value_name = "N", default_value_t = 10.0)]
     minutes: f64,
-    /// This part only, for the whole time.
+    /// Run only this part, for the whole time.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// Whose tests to repeat.
+    /// The package whose tests are repeated.
     #[arg(long, value_name = "NAME", default_value = repeat::PACKAGE)]
     package: String,
 }
 
-/// What a soak is made of.
+/// The parts of a soak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     /// A server whose clients are stopped and killed.
@@ -49,7 +48,7 @@ enum Part {
     Processes,
 }
 
-/// The test programs that end processes and threads, and take owners, descriptors and processes away, in many orders.
+/// The test programs that end processes, threads and their owners in many orders.
 const PROCESSES: &[&str] = &["processes", "kill_proc", "kill_subprocs", "threads", "forked"];
 
 /// How often they run in a long soak, and in a short one.
@@ -72,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The short form for CI; `time` is for each part.
+/// Runs a short soak for CI; `time` is for each part.
 pub(crate) fn short(time: Duration) -> Result<String, Failure> {
     let churn = churn::run(time)?;
     println!("{churn}");

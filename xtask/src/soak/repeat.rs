@@ -1,9 +1,8 @@
-//! The integration tests again and again, on a machine that is busy: a search for tests that fail now
-//! and then, and so for races.
+//! Repeats the integration tests on a busy machine, to find flaky tests and thereby races.
 //!
-//! The tests are built once, and their programs run one at a time, in another order each round, while as
-//! many threads as there are cores do nothing but burn time. Each run gets another seed, in
-//! [`SEED`]; a test that draws numbers draws them from it. A failing run's output is kept.
+//! The tests are built once. Their programs run one at a time, in another order each round, while one busy thread runs
+//! on every core. Each run gets its own seed in [`SEED`], from which tests draw their random numbers. The output of a
+//! failing run is kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,27 +18,27 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Whose tests are repeated unless another package is named.
+/// The package whose tests are repeated by default.
 pub(super) const PACKAGE: &str = "teleport-tests";
 
-/// The variable that carries the seed; `CONTRIBUTING.md` tells authors of tests to use it.
+/// The variable with the seed. `CONTRIBUTING.md` asks authors of tests to use it.
 const SEED: &str = "TELEPORT_TEST_SEED";
 
 /// The variable in which proptest looks for its seed.
 const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
 
-/// One program that takes longer hangs, however busy the machine.
+/// A test program that takes longer hangs, even on a busy machine.
 const MAX_PROGRAM_TIME: Duration = Duration::from_secs(600);
 
-/// How often a running program is looked at.
+/// The time between two checks of a running program.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Repeats the tests of `package` for `time`; the program that runs then may finish.
+/// Repeats the tests of `package` for `time`. A program that has started may finish.
 pub(super) fn soak(package: &str, time: Duration) -> Result<String, Failure> {
     under_load(programs(package)?, package, |programs, logs, tally| rounds(programs, time, logs, tally))
 }
 
-/// Runs some test programs of [`PACKAGE`] so many times.
+/// Runs the named test programs of [`PACKAGE`] `count` times.
 pub(super) fn times(names: &[&str], count: u64) -> Result<String, Failure> {
     let mut programs = programs(PACKAGE)?;
     programs.retain(|found| names.contains(&found.name.as_str()));
@@ -51,7 +50,7 @@ pub(super) fn times(names: &[&str], count: u64) -> Result<String, Failure> {
     })
 }
 
-/// Runs what `run` does while every core is busy, and tells what came of it.
+/// Calls `run` while every core is busy, and summarizes the outcome.
 fn under_load(
     programs: Vec<Program>,
     what: &str,
@@ -79,12 +78,12 @@ fn under_load(
     ))
 }
 
-/// Another one each second.
+/// Returns a seed that differs each second.
 fn first_seed() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// One thread per core that does nothing but burn time, until dropped.
+/// One busy thread per core, until it is dropped.
 struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -118,7 +117,7 @@ impl Drop for Load {
     }
 }
 
-/// Runs programs until the time is over, in rounds, each starting one program further on.
+/// Runs programs in rounds until the time is over. Each round starts one program later than the last.
 fn rounds(programs: &[Program], time: Duration, logs: &Path, tally: &mut Tally) -> Result<(), Failure> {
     let start = Instant::now();
     let first_seed = first_seed();
@@ -135,7 +134,7 @@ fn rounds(programs: &[Program], time: Duration, logs: &Path, tally: &mut Tally) 
     Ok(())
 }
 
-/// One test program and the folder that cargo would run it in.
+/// One test program, with the folder in which cargo would run it.
 #[derive(Debug)]
 struct Program {
     name: String,
@@ -143,7 +142,7 @@ struct Program {
     folder: PathBuf,
 }
 
-/// Builds all tests as the step before in CI does, so that nothing is built twice, and picks the package's.
+/// Builds all tests with the flags of CI's step `test`, so that nothing is built twice, and returns the package's.
 fn programs(package: &str) -> Result<Vec<Program>, Failure> {
     let mut command =
         shell::cargo("test --workspace --all-features --no-run --message-format json-render-diagnostics");
@@ -154,7 +153,7 @@ fn programs(package: &str) -> Result<Vec<Program>, Failure> {
 }
 
 fn program(message: &Value, package: &str, versioned: &str) -> Option<Program> {
-    // Cargo writes `path+file:///folder#name@version`, and leaves the name out where the folder has it.
+    // Cargo writes `path+file:///folder#name@version`, and omits the name if it is the folder's.
     let (folder, name) = message["package_id"].as_str()?.rsplit_once('#')?;
     let belongs =
         name.starts_with(versioned) || (!name.contains('@') && folder.ends_with(&format!("/{package}")));
@@ -170,7 +169,7 @@ fn program(message: &Value, package: &str, versioned: &str) -> Option<Program> {
 }
 
 impl Program {
-    /// Runs once and counts each test's outcome; a failing run's output is kept in `logs`.
+    /// Runs the program once and counts each test's outcome. Keeps the output of a failing run in `logs`.
     fn run(&self, seed: u64, logs: &Path, tally: &mut Tally) -> Result<(), Failure> {
         let log = logs.join(format!("{}-{seed}.log", self.name));
         let ended = self.run_into(&log, seed)?;
@@ -178,7 +177,7 @@ impl Program {
         let failed_before = tally.failures();
         tally.read(&self.name, &text);
         if !matches!(ended, Ended::Well) && tally.failures() == failed_before {
-            // It died without a word on any test: hung, or was ended by a signal.
+            // The program hung or was killed, and reported no failing test.
             tally.count(format!("{} (the program itself)", self.name), false);
         }
         tally.runs += 1;
@@ -228,7 +227,7 @@ fn wait(child: &mut Child) -> std::io::Result<Ended> {
     }
 }
 
-/// What has run so far.
+/// The outcomes so far.
 #[derive(Debug, Default)]
 struct Tally {
     runs: u64,
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_told_apart_by_package() {
+    fn programs_are_selected_by_package() {
         let message = |id: &str| {
             let text = format!(
                 r#"{{"package_id":"{id}","profile":{{"test":true}},"executable":"/t/calls-1",

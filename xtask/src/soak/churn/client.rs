@@ -1,8 +1,8 @@
-//! A client process of a churn: calls of all sizes from two threads, each answer checked, until told to pause or end.
+//! A client process of a churn. Two threads make calls of all sizes and check each answer.
 //!
-//! Flow: `pause` -> threads stop after their call -> `paused` is printed; `go` -> they go on; `end` -> they stop and the
-//! process ends. Before each large argument it prints `large`, so that whoever wants to kill it in the middle can.
-//! Anything that must not happen is printed as `wrong: ...`, once, and ends the process.
+//! Flow: on `pause`, the threads stop after their call and the process prints `paused`; on `go`, they continue; on
+//! `end`, the process ends. It prints `large` before each large argument, so that it can be killed while it sends one.
+//! At the first error it prints `wrong: ...` and ends.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use teleport::{Call, CallError, Client, ErrorKind, OnDisconnect, Pool, Tree, tree};
 
 use super::content::{self, Draw};
-use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME};
+use super::{MAX_SILENCE, PING_INTERVAL, POLL, SETTLE_TIME};
 use crate::child;
 use crate::failure::Failure;
 
 const THREADS: u64 = 2;
 
-/// Beyond what is sent without asking, so that it waits for a grant.
+/// Larger than eager credit, so that the argument waits for a grant.
 const LARGE_WORDS: std::ops::Range<u64> = (2 << 17)..(16 << 17);
 const MEDIUM_WORDS: std::ops::Range<u64> = (1 << 13)..(1 << 17);
 const SMALL_WORDS: std::ops::Range<u64> = 0..512;
@@ -27,18 +27,18 @@ const SMALL_WORDS: std::ops::Range<u64> = 0..512;
 pub(crate) struct ClientOptions {
     address: String,
     seed: u64,
-    /// It will be stopped now and then: lost connections are no surprise.
+    /// The client will be stopped now and then, so lost connections are no error.
     #[arg(long)]
     disturbed: bool,
-    /// Its calls survive their connection.
+    /// Calls survive their connection.
     #[arg(long)]
     resume: bool,
-    /// Its arguments have checksums.
+    /// Arguments have checksums.
     #[arg(long)]
     checksum: bool,
 }
 
-/// What the threads are to do.
+/// A command to the threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Go,
@@ -46,7 +46,7 @@ enum Order {
     End,
 }
 
-/// How the main thread tells the others what to do, and learns that they do it.
+/// The current command to the threads, and how many threads pause.
 #[derive(Debug)]
 struct Gate {
     state: Mutex<(Order, u64)>,
@@ -92,8 +92,7 @@ pub(crate) fn run_client(options: &ClientOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until nothing is left of any call, also of those that were withdrawn or left to themselves, and gives back what
-/// the next calls would need.
+/// Waits until nothing is left of any call, canceled and dropped ones included, and gives idle memory back.
 fn rest(client: &Client) {
     let start = Instant::now();
     let left = || (client.stats().in_flight, Pool::global().stats().in_use_bytes);
@@ -104,7 +103,7 @@ fn rest(client: &Client) {
                 "{SETTLE_TIME:?} after the last call, {calls} calls and {bytes} bytes are left"
             ));
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
     Pool::global().trim();
 }
@@ -121,7 +120,7 @@ impl Gate {
         drop(all.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits while it is time to pause; false at the end.
+    /// Waits while the threads must pause. Returns false at the end.
     fn pass(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.0 == Order::Pause {
@@ -135,7 +134,7 @@ impl Gate {
     }
 }
 
-/// One call: what is sent, and how much is wanted back.
+/// One call: the seed of its content, and the sizes of argument and answer.
 #[derive(Clone, Copy, Debug)]
 struct Exchange {
     seed: u64,
@@ -159,7 +158,7 @@ impl Caller<'_> {
         }
     }
 
-    /// One thing that users do.
+    /// Makes one random kind of call.
     fn step(self, draw: &mut Draw) -> Result<(), String> {
         let [small, medium, large] =
             [SMALL_WORDS, MEDIUM_WORDS, LARGE_WORDS].map(|words| draw.within(words.start, words.end));
@@ -183,14 +182,14 @@ impl Caller<'_> {
             },
             70..75 => {
                 let sent = self.make("exchange", if time.subsec_millis() < 10 { up } else { both }).send();
-                let withdrawn = sent.map(|future| future.cancel());
-                withdrawn.map(|_ran| ()).or_else(|error| self.excuse(error))
+                let canceled = sent.map(|future| future.cancel());
+                canceled.map(|_ran| ()).or_else(|error| self.excuse(error))
             }
             _ => self.call("exchange_inline", burst[0]),
         }
     }
 
-    /// Several calls in flight; every other one is left to itself.
+    /// Makes several calls at once, and drops every other future.
     fn at_once(self, burst: &[Exchange]) -> Result<(), String> {
         let mut futures = Vec::new();
         for exchange in burst {
@@ -222,11 +221,11 @@ impl Caller<'_> {
         }
     }
 
-    /// Whether this may happen to a client that is stopped now and then.
+    /// Returns the error as a problem, unless it may happen to a client that is stopped now and then.
     fn excuse(self, error: CallError) -> Result<(), String> {
         let lost = match &error {
             CallError::Disconnected { .. } | CallError::NotAlive { .. } => true,
-            // Its memory was needed, or the client was away for longer than its calls are kept.
+            // The server needed the memory, or the client was away for longer than its calls are kept.
             CallError::Remote(remote) => matches!(remote.kind(), ErrorKind::TooSlow | ErrorKind::Expired),
             _ => false,
         };
@@ -234,9 +233,9 @@ impl Caller<'_> {
     }
 }
 
-/// Tells what is wrong and ends the process.
+/// Prints a problem and ends the process.
 fn give_up(problem: &str) -> ! {
-    // A parent that has gone needs no news.
+    // The parent may have ended.
     let _ = child::say(&format!("wrong: {problem}"));
     std::process::exit(1);
 }

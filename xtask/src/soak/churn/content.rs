@@ -1,21 +1,20 @@
-//! What is sent in a churn: arrays that follow from a number, so that either side can tell whether every byte of what
-//! it got is what was meant.
+//! The payload of a churn: arrays that follow from a seed, so that the receiver can check every byte.
 //!
-//! An array is made of equal blocks of drawn words; the first word of each is the block's place. So what is lost, doubled,
-//! moved, or left over from another message shows, and both making and checking run at the speed of memory. Memory comes
-//! from the pool, which can give it back: what the system's allocator keeps of such sizes would hide any growth.
+//! An array repeats a block of random words; the first word of each block holds its position. This reveals bytes that
+//! are lost, duplicated, moved, or left over from another message, at the speed of memory. The memory comes from the
+//! pool, which can be trimmed: memory that the system's allocator keeps would hide growth.
 
 use teleport::{Array, BoxError, Pool};
 
 const BLOCK_WORDS: usize = 512;
 
-/// Numbers drawn one after the other; the same seed gives the same numbers.
+/// A random number generator; the same seed gives the same numbers.
 #[derive(Debug)]
 pub(super) struct Draw(u64);
 
 impl Draw {
     pub(super) fn new(seed: u64) -> Draw {
-        // Zero would stay zero, and small seeds would begin alike.
+        // A zero state would stay zero, and small seeds would give similar first numbers.
         Draw((seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xd134_2543_de82_ef95) | 1)
     }
 
@@ -26,13 +25,13 @@ impl Draw {
         self.0
     }
 
-    /// A number from `from` to `to`, without `to`.
+    /// Returns a number from `from` to `to`, without `to`.
     pub(super) fn within(&mut self, from: u64, to: u64) -> u64 {
         from + (self.next() >> 11) % (to - from)
     }
 }
 
-/// `words` words that follow from `seed`.
+/// Makes an array of `words` words that follow from `seed`.
 pub(super) fn make(seed: u64, words: usize) -> Result<Array, BoxError> {
     let mut block = block(seed);
     let mut content = Pool::global().alloc_array::<u64>([words])?;
@@ -43,11 +42,11 @@ pub(super) fn make(seed: u64, words: usize) -> Result<Array, BoxError> {
     Ok(content)
 }
 
-/// Checks that this is what `make` makes.
+/// Checks that `content` is what [`make`] returns.
 pub(super) fn check(content: &Array, seed: u64, words: usize) -> Result<(), String> {
     let content = content.as_slice::<u64>().map_err(|error| error.to_string())?;
     if content.len() != words {
-        return Err(format!("{} words came, and {words} were meant", content.len()));
+        return Err(format!("received {} words instead of {words}", content.len()));
     }
     let mut block = block(seed);
     for (place, chunk) in content.chunks(BLOCK_WORDS).enumerate() {
@@ -57,7 +56,7 @@ pub(super) fn check(content: &Array, seed: u64, words: usize) -> Result<(), Stri
             .flatten()
         {
             return Err(format!(
-                "word {} of {words} is {:#x}, and {:#x} was meant (seed {seed})",
+                "word {} of {words} is {:#x} instead of {:#x} (seed {seed})",
                 place * BLOCK_WORDS + wrong,
                 chunk[wrong],
                 block[wrong]
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_made_is_good_and_nothing_else() {
+    fn only_the_same_content_passes_the_check() {
         let good = make(7, 2000).unwrap();
         assert_eq!(check(&good, 7, 2000), Ok(()));
         assert!(check(&good, 8, 2000).is_err() && check(&good, 7, 1999).is_err());

@@ -1,12 +1,12 @@
-//! One server that lives long, and clients that call, are stopped, are killed in the middle of large messages, and come
-//! back, over TCP and Unix sockets.
+//! A churn: one server runs for a long time, over TCP and Unix sockets, while its clients are stopped, killed in the
+//! middle of large messages, and replaced.
 //!
-//! Flow: rounds of a few seconds -> at the end of each, all clients but the steady ones are gone, those pause, and the
-//! server is measured -> memory, descriptors and threads of the last round against those of the first rounds. Payload is
-//! checked on both sides. A steady client must not notice anything; a disturbed one may lose its connection, and every other
-//! one has calls that survive that.
+//! Flow: rounds of a few seconds -> at the end of each, the disturbed clients end, the steady ones pause, and all
+//! processes are measured -> the last round's memory, descriptors and threads are compared with those of the first
+//! rounds. Both sides check every payload. A steady client must not fail. A disturbed client may lose its connection;
+//! the calls of every other one survive that.
 //!
-//! Bounds: as many processes at once as `round` lists clients, and a server. No process outlives this one (see [`crate::child`]).
+//! Bounds: one server, and the clients that `round` counts. No process outlives this one (see [`crate::child`]).
 
 mod client;
 mod content;
@@ -24,32 +24,32 @@ use crate::child::Child;
 use crate::failure::Failure;
 use crate::usage::Usage;
 
-/// Both sides give up a peer that is silent for so long, so that being stopped matters within seconds.
+/// Both sides give up a peer that is silent for this time, so that they notice stopped processes within seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What is freed goes back to the system, so that memory shows what is held: with its own settings, the C library's allocator
-/// keeps up to some 20 MiB of freed buffers, now more and now less.
+/// Settings with which the C library's allocator gives freed memory back to the system. By default it keeps up to some
+/// 20 MiB of freed buffers, and the amount varies.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "65536"), ("MALLOC_ARENA_MAX", "1")];
 
-/// After so long without disturbance, everything has come to rest, or never will.
+/// The longest time that processes may take to come to rest once nothing disturbs them.
 const SETTLE_TIME: Duration = Duration::from_secs(30);
 
-/// How often a process that is to come to rest looks whether it has.
-const LOOK: Duration = Duration::from_millis(10);
+/// The time between two checks of a process that is coming to rest.
+const POLL: Duration = Duration::from_millis(10);
 
-/// How long clients are disturbed between two measurements.
+/// The time for which clients are disturbed between two measurements.
 const ROUND: Duration = Duration::from_secs(4);
 
-/// Rounds whose measurements are not held against the server: whatever it makes on first use, it has made by then.
+/// The rounds with which the last one is compared. By then the server has made everything that it makes on first use.
 const WARM_UP: usize = 2;
 
-/// How much more memory of its own a process may have at the end than after the warm-up. Measured over three minutes with
-/// 679 connections and 116,000 calls: 0.9 MiB, nearly all of it within the first minute. So 2 MiB are a leak of 3 KiB for each
-/// connection of such a run, or of 18 bytes for each call, and of less in a longer one.
+/// The growth of a process's memory after the warm-up that is allowed. Over three minutes with 679 connections and
+/// 116,000 calls, 0.9 MiB were measured, nearly all of it within the first minute. So this limit detects a leak of 3 KiB
+/// for each connection, or of 18 bytes for each call, and smaller leaks in a longer run.
 const MAX_GROWTH_BYTES: u64 = 2 << 20;
 
-/// What came of a churn.
+/// What was done to the clients of a churn.
 #[derive(Debug, Default)]
 struct Tally {
     kills: u64,
@@ -59,7 +59,7 @@ struct Tally {
     starts: u64,
 }
 
-/// What was measured at the end of a round.
+/// The measurements at the end of a round.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     /// The server, then the steady clients.
@@ -68,10 +68,10 @@ struct Sample {
 
 const PROCESSES: [&str; 3] = ["the server", "the steady client over tcp", "the steady client over ipc"];
 
-/// Goes on for about `time`, and for at least two rounds after the warm-up.
+/// Runs for about `time`, and for at least two rounds after the warm-up.
 pub(super) fn run(time: Duration) -> Result<String, Failure> {
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    println!("churn with seed {seed}: clients that are stopped and killed, for {time:.0?}");
+    println!("churn with seed {seed}: stops and kills clients for {time:.0?}");
     let start = Instant::now();
     let (mut draw, mut tally, mut samples) = (Draw::new(seed), Tally::default(), Vec::new());
     let name = format!("ipc://@teleport-soak-{}", std::process::id());
@@ -97,18 +97,18 @@ pub(super) fn run(time: Duration) -> Result<String, Failure> {
     Ok(summary(&tally, &last, &samples))
 }
 
-/// Has the server come to rest.
+/// Waits until the server has come to rest, and returns its report.
 fn settle(server: &mut Child) -> Result<serde_json::Value, Failure> {
     server.tell("settle 2")?;
     let line = server.line()?;
-    let told: serde_json::Value = serde_json::from_str(&line).map_err(Failure::bench)?;
-    if told["settled"] == true && told["wrong"] == 0 {
-        return Ok(told);
+    let report: serde_json::Value = serde_json::from_str(&line).map_err(Failure::bench)?;
+    if report["settled"] == true && report["wrong"] == 0 {
+        return Ok(report);
     }
-    let problem = if told["settled"] == true {
-        "the server got wrong content".to_owned()
+    let problem = if report["settled"] == true {
+        "the server received wrong content".to_owned()
     } else {
-        format!("{SETTLE_TIME:?} after its clients went, the server has not come to rest")
+        format!("{SETTLE_TIME:?} after its clients left, the server has not come to rest")
     };
     Err(Failure::Soak { problems: vec![format!("{problem}: {line}")] })
 }
@@ -135,7 +135,7 @@ fn report(samples: &[Sample]) {
     }
 }
 
-/// What has grown since the warm-up.
+/// Returns a problem for each value that has grown since the warm-up.
 fn growth(samples: &[Sample]) -> Vec<String> {
     let (warm, last) = (&samples[..WARM_UP], samples[samples.len() - 1]);
     let mut problems = Vec::new();
@@ -146,7 +146,7 @@ fn growth(samples: &[Sample]) -> Vec<String> {
         let mut compare = |what: &str, value: fn(&Usage) -> u64, allowed: u64| {
             let (before, after) = (most(value), value(&last.processes[index]));
             if after > before + allowed {
-                problems.push(format!("{name} has {after} {what}, and had {before} after the warm-up"));
+                problems.push(format!("{name} has {after} {what}; after the warm-up it had {before}"));
             }
         };
         compare("bytes of memory", |usage| usage.memory_bytes, MAX_GROWTH_BYTES);
@@ -161,7 +161,7 @@ fn summary(tally: &Tally, server: &serde_json::Value, samples: &[Sample]) -> Str
     let gib = server["bytes"].as_u64().unwrap_or_default() as f64 / f64::from(1 << 30);
     format!(
         "{} rounds, {} calls with {gib:.1} GiB of arguments checked; {starts} clients, {kills} killed ({kills_while_sending} \
-        while sending), stopped {stops} times ({long_stops} past their silence)",
+        while sending), {stops} stops ({long_stops} longer than the allowed silence)",
         samples.len(),
         server["calls"],
     )
@@ -176,12 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_told_and_noise_is_not() {
+    fn growth_is_reported_and_noise_is_not() {
         let noise = [sample(10 << 20, 4), sample(12 << 20, 5), sample(30 << 20, 9), sample(14 << 20, 5)];
         assert_eq!(growth(&noise), Vec::<String>::new());
         let grown = [sample(10 << 20, 4), sample(12 << 20, 4), sample(15 << 20, 5)];
         let problems = growth(&grown);
         assert_eq!(problems.len(), 6, "memory and threads of three processes: {problems:?}");
-        assert!(problems[0].starts_with("the server has 15728640 bytes of memory, and had 12582912"));
+        assert!(
+            problems[0]
+                .starts_with("the server has 15728640 bytes of memory; after the warm-up it had 12582912")
+        );
     }
 }

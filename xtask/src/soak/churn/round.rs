@@ -1,8 +1,8 @@
-//! The clients of a churn: steady ones, which stay and must not notice anything, and a crowd for each round, which is
-//! stopped and killed.
+//! The clients of a churn: steady ones, which stay and must not fail, and a crowd for each round, which is stopped and
+//! killed.
 //!
-//! Each disturbed client has a time at which the next thing happens to it; the main thread waits for that or for a line
-//! that some client prints, whichever is first. A line comes from a thread for each client, which ends with it.
+//! Each disturbed client has a time for its next disturbance. The main thread waits for the earliest of these times or
+//! for a line that a client prints. A thread for each client reads its lines, and ends with it.
 
 use std::io::BufRead;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -19,13 +19,13 @@ use crate::failure::Failure;
 /// Disturbed clients at once, half over TCP.
 const CLIENTS: usize = 6;
 
-/// A condemned client is killed when it begins to send something large, or at last after this time.
+/// A condemned client is killed when it begins to send a large argument, and at the latest after this time.
 const MAX_REPRIEVE: Duration = Duration::from_secs(1);
 
-/// What a client printed; none at its end.
+/// A client's number and the line that it printed, or `None` at its end.
 type News = (usize, Option<String>);
 
-/// A client process, with its place among the others.
+/// A client process with its number.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -44,7 +44,7 @@ impl Process {
         let mut child = Child::start([&["soak-client", address, &seed], flags].concat(), &ALLOCATOR)?;
         let (output, news) = (child.take_output(), news.clone());
         thread::spawn(move || {
-            // Nobody listens any more when the round is over.
+            // The receiver is gone when the round is over.
             for line in output.lines().map_while(Result::ok) {
                 let _ = news.send((number, Some(line)));
             }
@@ -53,7 +53,7 @@ impl Process {
         Ok(Process { child, number })
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the client to end, and waits until it has.
     fn end(mut self, news: &Receiver<News>) -> Result<(), Failure> {
         self.child.tell("end")?;
         loop {
@@ -72,7 +72,7 @@ impl Process {
     }
 }
 
-/// A line that tells of something wrong is the end of the churn.
+/// Returns an error if the line reports a problem.
 fn good(line: &str) -> Result<(), Failure> {
     match line.strip_prefix("wrong: ") {
         Some(problem) => Err(Failure::Soak { problems: vec![format!("a client: {problem}")] }),
@@ -84,7 +84,7 @@ fn hangs(what: &str) -> Failure {
     Failure::Soak { problems: vec![format!("a client did not {what} within {SETTLE_TIME:?}")] }
 }
 
-/// A client for each transport that nothing is done to.
+/// One client for each transport, which is never disturbed.
 #[derive(Debug)]
 pub(super) struct Steady {
     clients: [Process; 2],
@@ -106,7 +106,7 @@ impl Steady {
         self.clients.iter_mut().try_for_each(|client| client.child.tell("go"))
     }
 
-    /// Has them finish what they do, and waits until they have.
+    /// Lets the clients finish their calls, and waits until they have.
     pub(super) fn pause(&mut self) -> Result<(), Failure> {
         self.clients.iter_mut().try_for_each(|client| client.child.tell("pause"))?;
         let mut left = self.clients.len();
@@ -127,12 +127,12 @@ impl Steady {
     }
 }
 
-/// What is under way with a disturbed client.
+/// The state of a disturbed client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
     Works,
     Stopped,
-    /// It is killed when it next sends something large.
+    /// It is killed when it next sends a large argument.
     Condemned,
 }
 
@@ -168,10 +168,10 @@ impl<'a> Crowd<'a> {
         Ok(crowd)
     }
 
-    /// Starts one more.
+    /// Starts one more client.
     fn join(&mut self, address: usize, draw: &mut Draw, tally: &mut Tally) -> Result<(), Failure> {
         let number = self.started;
-        // All four kinds at both addresses.
+        // Both addresses get all four kinds.
         let flags: &[&str] = match number / 2 % 4 {
             0 => &["--disturbed"],
             1 => &["--disturbed", "--resume"],
@@ -185,7 +185,7 @@ impl<'a> Crowd<'a> {
         Ok(())
     }
 
-    /// Disturbs them for this long.
+    /// Disturbs the clients for `time`.
     pub(super) fn disturb(
         &mut self,
         time: Duration,
@@ -208,7 +208,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Does what is due.
+    /// Disturbs the client whose time has come.
     fn act(&mut self, draw: &mut Draw, tally: &mut Tally) -> Result<(), Failure> {
         let now = Instant::now();
         let Some(index) = self.clients.iter().position(|client| client.next <= now) else { return Ok(()) };
@@ -247,16 +247,16 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Kills one and starts another in its place.
+    /// Kills a client and starts another in its place.
     fn kill(&mut self, index: usize, draw: &mut Draw, tally: &mut Tally) -> Result<(), Failure> {
         let address = self.clients[index].address;
-        // Dropping kills it.
+        // Dropping the client kills it.
         drop(self.clients.swap_remove(index));
         tally.kills += 1;
         self.join(address, draw, tally)
     }
 
-    /// Ends them, some by killing, also while they are stopped.
+    /// Ends all clients. Kills about half of them, even if they are stopped.
     pub(super) fn end(self, draw: &mut Draw, tally: &mut Tally) -> Result<(), Failure> {
         for client in self.clients {
             if draw.within(0, 2) == 0 {
@@ -270,7 +270,7 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// When something happens to a client next.
+/// Returns a random time for a client's next disturbance.
 fn soon(draw: &mut Draw) -> Instant {
     Instant::now() + Duration::from_millis(draw.within(100, 1000))
 }

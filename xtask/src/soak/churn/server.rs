@@ -1,7 +1,7 @@
-//! The server of a churn: one process with a server on TCP and one on a Unix socket, which lives as long as the churn.
+//! The server process of a churn, with one server on TCP and one on a Unix socket.
 //!
-//! Its function checks what came and gives something else of the size that was asked for. Small silence and little memory,
-//! so that clients which are stopped are given up within seconds, and large calls wait for each other.
+//! Its method checks its argument and returns an array of the size that the caller asks for. The allowed silence is
+//! short and memory is small, so that stopped clients are given up within seconds and large calls wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +12,18 @@ use serde_json::json;
 use teleport::server::Failure as CallFailure;
 use teleport::{Array, BoxError, Method, Methods, Pool, Server, ServerHandle, Tree, tree};
 
-use super::{LOOK, MAX_SILENCE, PING_INTERVAL, SETTLE_TIME, content};
+use super::{MAX_SILENCE, PING_INTERVAL, POLL, SETTLE_TIME, content};
 use crate::child;
 use crate::failure::Failure;
 
-/// A quarter of it would be one largest message.
+/// Four times the largest message.
 const MAX_MEMORY: u64 = 64 << 20;
 
-/// The code of the error that says that wrong content came.
+/// The code of the error for wrong content.
 const WRONG: &str = "wrong_content";
 
-/// Longer than the clients that are stopped past their silence are away, and not so long that coming to rest takes long
-/// where clients were killed.
+/// Long enough for clients that are stopped beyond the allowed silence, and short enough that the server soon comes to
+/// rest after clients were killed.
 const RESUME_TIME: Duration = MAX_SILENCE;
 
 /// The server process of a churn; not for users.
@@ -40,7 +40,7 @@ struct Checked {
     wrong: AtomicU64,
 }
 
-/// Prints both addresses, then answers `settle N` until its parent has gone.
+/// Prints both addresses, then answers `settle N` until its parent ends.
 pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     let checked = Arc::new(Checked::default());
@@ -71,7 +71,7 @@ fn start(address: &str, checked: &Arc<Checked>) -> Result<ServerHandle, BoxError
     Ok(server.start(methods)?)
 }
 
-/// Checks the content that came and makes that of the answer.
+/// Checks the argument and makes the answer.
 fn exchange(mut call: Tree, checked: &Checked) -> Result<Tree, BoxError> {
     let (seed, words) = (call.field::<u64>("seed")?, call.field::<u64>("words")? as usize);
     let answer_words = call.field::<u64>("answer_words")? as usize;
@@ -85,7 +85,7 @@ fn exchange(mut call: Tree, checked: &Checked) -> Result<Tree, BoxError> {
     Ok(tree!(content::make(!seed, answer_words)?))
 }
 
-/// Waits until only `clients` are left and nothing is under way, gives idle memory back, and tells what there is.
+/// Waits until only `clients` are left and no call is open, gives idle memory back, and returns a report.
 fn settle(servers: &[ServerHandle], clients: usize, checked: &Checked) -> serde_json::Value {
     let start = Instant::now();
     let mut settled = false;
@@ -98,7 +98,7 @@ fn settle(servers: &[ServerHandle], clients: usize, checked: &Checked) -> serde_
             && stats().map(work).sum::<usize>() == 0
             && Pool::global().stats().in_use_bytes == 0;
         if !settled {
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
     }
     Pool::global().trim();
