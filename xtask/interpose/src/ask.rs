@@ -1,10 +1,11 @@
-//! What the program learns: it asks for a variable of its environment, and gets an answer that nobody has set.
+//! Answers to the program, which asks by reading environment variables.
 //!
-//! - `TELEPORT_COUNTERS`: all counters, as `name value name value ...`, system calls as `sys.name`; the places seen so far are forgotten.
-//! - `TELEPORT_SENT_FROM_<address>_<length>`, both in hexadecimal: how many of these bytes were sent from where they lie.
-//! - `TELEPORT_RECEIVED_INTO_<address>_<length>`: how many were received to where they lie.
+//! - `TELEPORT_COUNTERS`: all counters, as `name value name value ...`; system calls have the prefix `sys.`. Reading it
+//!   forgets all places.
+//! - `TELEPORT_SENT_FROM_<address>_<length>`, both in hexadecimal: how many of these bytes were sent from this memory.
+//! - `TELEPORT_RECEIVED_INTO_<address>_<length>`: how many of these bytes were received into this memory.
 //!
-//! Each answer stays in memory for good, as those of the environment do: who asks, asks seldom.
+//! Answers are never freed, like those of the environment. The program asks rarely.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -12,13 +13,13 @@ use crate::next::next;
 use crate::places::{Places, RECEIVED, SENT};
 use crate::{Counter, calls, copies, heap};
 
-/// Names of other variables go to the C library at once.
+/// Other variables go to the C library at once.
 const PREFIX: &[u8] = b"TELEPORT_";
 
-/// As the C library\'s, save for the names above.
+/// Like the C library's function, except for the names above.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getenv(name: *const c_char) -> *mut c_char {
-    // SAFETY: the caller gives a string that ends with a zero and stays while this runs.
+    // SAFETY: the caller passes a string that ends with a zero and stays valid while this runs.
     let asked = unsafe { CStr::from_ptr(name) };
     match answer(asked) {
         Some(text) => CString::new(text).unwrap_or_default().into_raw(),
@@ -45,14 +46,14 @@ fn answer(asked: &CStr) -> Option<String> {
     }
 }
 
-/// System calls have a mark before their names, so that they can be told from the rest.
+/// The groups of counters, with the prefix of their names.
 const GROUPS: [(&str, &[(&str, &Counter)]); 3] =
     [("sys.", calls::COUNTERS), ("", copies::COUNTERS), ("", heap::COUNTERS)];
 
 fn counters() -> String {
     SENT.clear();
     RECEIVED.clear();
-    // Read first, since writing them down allocates and copies.
+    // The values are read first, because formatting them allocates and copies.
     let all =
         GROUPS.map(|(mark, group)| (mark, group, group.iter().map(|(_, c)| c.value()).collect::<Vec<_>>()));
     let mut text = String::new();

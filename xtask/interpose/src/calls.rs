@@ -1,4 +1,4 @@
-//! System calls, by the C library's wrappers.
+//! Counts system calls, by the C library's wrappers.
 
 use libc::{
     c_int, c_long, c_ulong, c_void, epoll_event, iovec, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t,
@@ -9,10 +9,10 @@ use crate::Counter;
 use crate::next::next;
 use crate::places::{RECEIVED, SENT};
 
-/// Defines functions that count, then do what they are called for.
+/// Defines functions that count, then call the C library's function.
 macro_rules! counted {
     ($($name:ident = $text:literal, ($($argument:ident: $type:ty),*) -> $result:ty $(, $then:expr)?;)*) => {
-        #[allow(non_upper_case_globals, reason = "named as the functions are")]
+        #[allow(non_upper_case_globals, reason = "the counters have the names of their functions")]
         mod counter {
             $(pub(super) static $name: crate::Counter = crate::Counter::new();)*
         }

@@ -1,4 +1,4 @@
-//! Bytes that the C library copies and fills.
+//! Counts the bytes that the C library copies and fills.
 
 use std::ffi::{c_int, c_void};
 
@@ -7,8 +7,8 @@ use libc::size_t;
 use crate::Counter;
 use crate::next::next;
 
-/// Copies of less are moves of values, which messages of any size have; the payload of a large message is not copied in
-/// pieces as small as that.
+/// Smaller copies are moves of values, which occur for messages of any size. The payload of a large message is not
+/// copied in such small pieces.
 const MIN_LARGE_BYTES: usize = 1 << 10;
 
 static SMALL_BYTES: Counter = Counter::new();

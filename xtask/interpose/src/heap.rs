@@ -1,4 +1,4 @@
-//! Allocations. Nothing counts what is freed: in steady state it is as much.
+//! Counts allocations. Frees are not counted; in a steady state there are as many.
 
 use std::ffi::{c_int, c_void};
 
@@ -13,7 +13,7 @@ static ALLOCATED_BYTES: Counter = Counter::new();
 pub(crate) const COUNTERS: &[(&str, &Counter)] =
     &[("allocations", &ALLOCATIONS), ("allocated", &ALLOCATED_BYTES)];
 
-// Looking functions up can allocate, so these are bound to glibc's other names for them.
+// A lookup of a function can allocate, so these are bound by glibc's other names for them.
 unsafe extern "C" {
     fn __libc_malloc(bytes: size_t) -> *mut c_void;
     fn __libc_calloc(count: size_t, bytes: size_t) -> *mut c_void;
@@ -43,26 +43,26 @@ unsafe extern "C" fn calloc(items: size_t, bytes: size_t) -> *mut c_void {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn realloc(old: *mut c_void, bytes: size_t) -> *mut c_void {
     count(bytes);
-    // SAFETY: the same function by another name, and `old` came from there, as all memory of this heap.
+    // SAFETY: the same function by another name; `old` comes from it, like all memory of this heap.
     unsafe { __libc_realloc(old, bytes) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn aligned_alloc(alignment: size_t, bytes: size_t) -> *mut c_void {
     count(bytes);
-    // SAFETY: as `aligned_alloc`, with fewer conditions.
+    // SAFETY: it has fewer conditions than `aligned_alloc`.
     unsafe { __libc_memalign(alignment, bytes) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn posix_memalign(place: *mut *mut c_void, alignment: size_t, bytes: size_t) -> c_int {
     count(bytes);
-    // SAFETY: any power of two is an alignment for it, and the caller gives one.
+    // SAFETY: it takes any power of two as alignment, and the caller passes one.
     let memory = unsafe { __libc_memalign(alignment, bytes) };
     if memory.is_null() {
         return libc::ENOMEM;
     }
-    // SAFETY: the caller gives a place for the address.
+    // SAFETY: the caller passes a valid place for the address.
     unsafe { place.write(memory) };
     0
 }

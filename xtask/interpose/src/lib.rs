@@ -1,12 +1,12 @@
-//! Stands between a program and its C library, and counts what the program asks for.
+//! Counts the calls of a program to its C library. The library is preloaded (`LD_PRELOAD`).
 //!
-//! Flow: the dynamic linker binds the program's calls to the functions here, since the library is preloaded -> each adds to
-//! a counter -> the C library's own function does the work. The program reads the counters as a variable of its
-//! environment (`ask`), so that it needs neither a dependency nor unsafe code for that.
+//! Flow: the dynamic linker binds the program's calls to the functions here -> each adds to a counter -> the C library's
+//! own function does the work. The program reads the counters as an environment variable (`ask`), so it needs neither a
+//! dependency nor unsafe code.
 //!
-//! Never changes what a function does. Never sees what is not called through the dynamic linker: copies that the compiler
-//! wrote out in place, and what the C library does within itself (its allocator's own system calls, for one). Linux with
-//! glibc only. Its own memory is bounded: the counters, and a ring of the last places (`places`).
+//! This library never changes what a function does. It does not see copies that the compiler has inlined, or calls
+//! within the C library itself, such as the system calls of its allocator. It works on Linux with glibc only. Its memory
+//! is bounded: the counters, and a ring of the last places (`places`).
 
 mod ask;
 mod calls;
@@ -17,7 +17,7 @@ mod places;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often something happened, or how many bytes it took, in this process.
+/// A number of events or bytes in this process.
 struct Counter(AtomicU64);
 
 impl Counter {

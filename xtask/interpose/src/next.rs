@@ -1,10 +1,10 @@
-//! The C library's own function behind one that is defined here.
+//! The C library's own functions, which the functions defined here call.
 
 use std::ffi::{CStr, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A function of the next library in the linker's order, looked up when it is first needed: that can be before any
+/// A function of the next library in the linker's order. It is looked up on first use, which can be before any
 /// constructor of this library has run.
 pub(crate) struct Next {
     name: &'static CStr,
@@ -16,7 +16,7 @@ impl Next {
         Next { name, found: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Its address, never null.
+    /// Returns its address, which is never null.
     pub(crate) fn address(&self) -> *mut c_void {
         let found = self.found.load(Ordering::Relaxed);
         if found.is_null() { self.look_up() } else { found }
@@ -24,10 +24,10 @@ impl Next {
 
     #[cold]
     fn look_up(&self) -> *mut c_void {
-        // SAFETY: the name ends with a zero, and looking it up has no other condition.
+        // SAFETY: the name ends with a zero, and the lookup has no other condition.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
         if found.is_null() {
-            // Nothing can be done without it, and a panic needs some of these very functions.
+            // A panic would need some of these functions.
             std::process::abort();
         }
         self.found.store(found, Ordering::Relaxed);
@@ -42,7 +42,7 @@ macro_rules! next {
         let address = NEXT.address();
         // SAFETY: the address is that of the C library's function of this name, which has this type.
         let function = unsafe { std::mem::transmute::<*mut std::ffi::c_void, $type>(address) };
-        // SAFETY: the caller keeps the rules of the very function that it called.
+        // SAFETY: the caller keeps the rules of the function that it called, which is this one.
         unsafe { function($($argument),*) }
     }};
 }

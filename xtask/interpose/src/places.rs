@@ -1,24 +1,24 @@
-//! Where in memory the bytes lay that a socket or a file took or gave.
+//! The places in memory from which bytes were sent, or into which they were received.
 //!
-//! Flow: after each call, the pieces that it filled or emptied -> a ring -> [`Places::covered_bytes`] of an array, which tells
-//! whether the array was sent from, or received into, the very memory that the caller or the function sees.
-//! Bound: the last [`MAX_PLACES`] pieces; older ones are forgotten, and then less is covered than was.
+//! Flow: each call adds its pieces to a ring -> [`Places::covered_bytes`] returns how many bytes of an array were sent
+//! from, or received into, the memory that users see. Bound: the last [`MAX_PLACES`] pieces. If older ones are
+//! forgotten, the result is too small.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{iovec, msghdr};
 
-/// Pieces of 256 MiB, if each were of 4 KiB: sockets give and take far more at once.
+/// The pieces of 256 MiB, if each had 4 KiB. Sockets move far more at once.
 const MAX_PLACES: usize = 1 << 16;
 
-/// What sockets and files took.
+/// The pieces that sockets and files took.
 pub(crate) static SENT: Places = Places::new();
 
-/// What they gave.
+/// The pieces that sockets and files filled.
 pub(crate) static RECEIVED: Places = Places::new();
 
-/// Start and length of the last pieces.
+/// The starts and lengths of the last pieces.
 pub(crate) struct Places {
     next: AtomicUsize,
     starts: [AtomicUsize; MAX_PLACES],
@@ -34,7 +34,7 @@ impl Places {
         }
     }
 
-    /// Notes one piece of which a call moved `done` bytes; below zero where it failed.
+    /// Adds one piece of which a call moved `done` bytes. `done` is negative if the call failed.
     pub(crate) fn add(&self, start: *const c_void, done: isize) {
         let length = usize::try_from(done).unwrap_or(0);
         if length > 0 {
@@ -44,7 +44,7 @@ impl Places {
         }
     }
 
-    /// Notes the pieces of which a call moved `done` bytes in all.
+    /// Adds the pieces of which a call moved `done` bytes in total.
     ///
     /// # Safety
     /// `pieces` points to `count` pieces, unless `done` is not above zero.
@@ -54,7 +54,7 @@ impl Places {
             if left == 0 {
                 return;
             }
-            // SAFETY: there are `count` of them, says the caller.
+            // SAFETY: the caller guarantees `count` pieces.
             let piece = unsafe { pieces.add(index) };
             // SAFETY: as above.
             let piece = unsafe { piece.read() };
@@ -64,20 +64,20 @@ impl Places {
         }
     }
 
-    /// As [`Places::add_pieces`] with the pieces of a message.
+    /// Adds the pieces of a message, as [`Places::add_pieces`] does.
     ///
     /// # Safety
     /// `message` points to a message with its pieces, unless `done` is not above zero.
     pub(crate) unsafe fn add_message(&self, message: *const msghdr, done: isize) {
         if done > 0 {
-            // SAFETY: it is a message, says the caller.
+            // SAFETY: the caller guarantees a valid message.
             let message = unsafe { message.read() };
-            // SAFETY: its pieces are so many, says the caller.
+            // SAFETY: the caller guarantees that the message has these pieces.
             unsafe { self.add_pieces(message.msg_iov, message.msg_iovlen, done) };
         }
     }
 
-    /// How many of `length` bytes from `start` lie in pieces that are remembered.
+    /// Returns how many of `length` bytes from `start` lie in remembered pieces.
     pub(crate) fn covered_bytes(&self, start: usize, length: usize) -> usize {
         let end = start.saturating_add(length);
         let mut pieces: Vec<(usize, usize)> = (0..MAX_PLACES)
@@ -99,7 +99,7 @@ impl Places {
         covered
     }
 
-    /// Forgets all pieces: memory that is used again must not count for what lay there before.
+    /// Forgets all pieces, so that reused memory does not count for its earlier content.
     pub(crate) fn clear(&self) {
         for length in &self.lengths {
             length.store(0, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! The counts that were last accepted: a file of names and numbers, committed beside this tool.
+//! The accepted counts: a file of names and numbers, committed with this tool.
 //!
-//! Flow: `read` -> compared -> where the developer asks for it, `write` with the new counts. One count a line, in the order
-//! of the rows, so that a change of one is a change of one line.
+//! Flow: `read` -> comparison -> `write`, if the developer accepts new counts. The file has one count per line, in the
+//! order of the rows, so that a change of one count changes one line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,17 +14,17 @@ use super::row::Row;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Seen from the root of the workspace.
+/// The path of the file, from the root of the workspace.
 pub(super) const FILE: &str = "xtask/counts.json";
 
-/// By name.
+/// Counts by name.
 pub(super) type Accepted = BTreeMap<String, f64>;
 
 fn path() -> PathBuf {
     shell::root().join(FILE)
 }
 
-/// What the file has; nothing where there is none.
+/// Reads the file. Returns no counts if there is none.
 pub(super) fn read() -> Result<Accepted, Failure> {
     let path = path();
     if !path.exists() {

@@ -1,10 +1,9 @@
-//! What calls ask of the C library, counted in a server process and a client process with the interposed library.
+//! Counts what calls ask of the C library, in a server and a client process with the interposed library.
 //!
-//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes with it preloaded -> counters before and after some
-//! calls -> [`Tally`] a call, of each side -> rows. Allocations and copies of one call at a time are the same in every run.
-//! How many system calls there are depends on time: who waits looks out for a while before it sleeps, and with many calls in
-//! flight the scheduler decides how many go at once. So both processes stay on one core, and the median of several runs is
-//! taken, each with processes of its own.
+//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes that preload it -> counters before and after some
+//! calls -> [`Tally`] per call and side -> rows. With one call at a time, allocations and copies are the same in every
+//! run. The number of system calls depends on time: with many calls in flight, the scheduler decides how many messages
+//! go together. So both processes run on one core, and the median of several runs counts. Each run has new processes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,26 +15,27 @@ use crate::child::Child;
 use crate::failure::Failure;
 use crate::{cores, shell};
 
-/// A message may have as much copied on each side, beside values of less than 1 KiB: what is read together with its header.
+/// The bytes of a message that each side may copy: what is read together with its header. Values below 1 KiB do not
+/// count.
 pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
 
-/// What the scheduler may change in the number of system calls a call: with a busy neighbour on the core, medians were up to
-/// 0.05 apart.
+/// The effect of the scheduler on the number of system calls per call. With another busy process on the core, medians
+/// differed by up to 0.05.
 const SYSTEM_CALL_SLACK: f64 = 0.1;
 
-/// The same with many calls in flight on a pool, which go together as the scheduler has it: medians of 0.3 to 0.6 were seen of
-/// one row. Calls that no longer go together are seen all the same: each takes a whole system call more.
-const GATHERED_SLACK: f64 = 0.3;
+/// The same with many calls in flight on a pool, where the scheduler decides which messages go together: medians of one
+/// row were 0.3 to 0.6. If messages no longer went together, each would take a whole system call more.
+const COALESCED_SLACK: f64 = 0.3;
 
-/// What answering the parent and connecting add to the allocations a call; less than one.
+/// The allocations per call of answering the parent and of connecting; less than one call's.
 const ALLOCATION_SLACK: f64 = 0.05;
 
-/// Runs of which the median counts, where it varies.
+/// The number of runs of which the median counts, for counts that vary.
 const RUNS: usize = 5;
 
 const SIDES: [&str; 2] = ["client", "server"];
 
-/// Calls to be made: so many, of which so many are open at once.
+/// The calls to make.
 #[derive(Clone, Copy, Debug)]
 struct Work {
     method: &'static str,
@@ -44,7 +44,7 @@ struct Work {
     in_flight: usize,
 }
 
-/// What one side asked of the C library, for each call.
+/// What one side asked of the C library, per call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Tally {
     counters: BTreeMap<String, f64>,
@@ -55,27 +55,26 @@ impl Tally {
         self.counters.get(name).copied().unwrap_or(0.0)
     }
 
-    /// Allocations.
     fn allocations(&self) -> f64 {
         self.of("allocations")
     }
 
-    /// System calls through the C library's wrappers, of all kinds.
+    /// Returns the system calls of all kinds that have wrappers in the C library.
     fn system_calls(&self) -> f64 {
         self.counters.iter().filter(|(name, _)| name.starts_with("sys.")).map(|(_, count)| count).sum()
     }
 
-    /// Bytes copied by the C library in pieces of 1 KiB and more.
+    /// Returns the bytes that the C library copied in pieces of 1 KiB and more.
     pub(crate) fn copied_bytes(&self) -> f64 {
         self.of("copied_large")
     }
 
-    /// How much of the last large array was sent from, or received to, the memory that the caller or the function sees.
+    /// Returns the bytes of the last large array that were sent from, or received into, the memory that users see.
     fn in_place_bytes(&self) -> f64 {
         self.of("in_place")
     }
 
-    /// The kinds of system calls, most frequent first.
+    /// Returns the kinds of system calls, most frequent first.
     fn kinds(&self) -> String {
         let kinds =
             self.counters.iter().filter_map(|(name, count)| Some((name.strip_prefix("sys.")?, *count)));
@@ -85,12 +84,12 @@ impl Tally {
     }
 }
 
-/// How pairs are started.
+/// The settings of a pair.
 struct Setting {
-    /// What is preloaded.
+    /// The library to preload.
     library: PathBuf,
     address: String,
-    /// Where both sides stay, if they have to.
+    /// The core for both sides, if they are pinned.
     core: Option<usize>,
 }
 
@@ -99,8 +98,8 @@ impl Setting {
         Ok(Setting { library: library()?, address: address(transport), core })
     }
 
-    /// The median of several runs, by the number of system calls of each side. Each has processes of its own: what two
-    /// have learned of each other, such as whether to look out before they sleep, lasts for as long as they do.
+    /// Returns the median of several runs, by the number of system calls of each side. Each run has new processes,
+    /// because processes adapt to each other and keep what they have learned.
     fn median_tally(&self, work: Work) -> Result<[Tally; 2], Failure> {
         let mut runs = Vec::new();
         for _ in 0..RUNS {
@@ -137,7 +136,7 @@ impl Pair {
         }
     }
 
-    /// Has both do what every counter must see: one that sees nothing would hold every limit.
+    /// Makes both sides do something that every counter must see. A counter that sees nothing would pass every limit.
     fn checked(mut self) -> Result<Pair, Failure> {
         let before = self.ask("nothing")?;
         let after = self.ask(PROBE)?;
@@ -147,14 +146,14 @@ impl Pair {
             let seen = [("copied_large", PROBE_BYTES), ("allocations", 1), ("sys.write", 1), ("sys.read", 1)];
             if let Some((name, _)) = seen.into_iter().find(|(name, least)| grown(name) < *least as u64) {
                 return Err(Failure::bench(format!(
-                    "the preloaded library misses what `{name}` should count"
+                    "the counter `{name}` of the preloaded library does not work"
                 )));
             }
         }
         Ok(self)
     }
 
-    /// What the calls ask for, each; some calls go before, uncounted.
+    /// Counts some calls, after a warm-up.
     fn tally(&mut self, work: Work) -> Result<[Tally; 2], Failure> {
         let Work { method, bytes, calls, in_flight } = work;
         let line = |calls: usize| format!("{method} {bytes} {calls} {in_flight}");
@@ -164,7 +163,7 @@ impl Pair {
         Ok(std::array::from_fn(|side| difference(&before[side], &after[side], calls)))
     }
 
-    /// Has the client do something, and looks at both sides' counters.
+    /// Sends a line to both sides and returns their counters.
     fn ask(&mut self, line: &str) -> Result<[BTreeMap<String, u64>; 2], Failure> {
         let mut counters = [BTreeMap::new(), BTreeMap::new()];
         for (side, counters) in self.sides.iter_mut().zip(&mut counters) {
@@ -175,7 +174,7 @@ impl Pair {
     }
 }
 
-/// From `name value name value ...`.
+/// Parses `name value name value ...`.
 fn parse(line: &str) -> Result<BTreeMap<String, u64>, Failure> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let pairs = words.chunks_exact(2).filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?)));
@@ -183,7 +182,7 @@ fn parse(line: &str) -> Result<BTreeMap<String, u64>, Failure> {
     if counters.contains_key("allocations") {
         Ok(counters)
     } else {
-        Err(Failure::bench(format!("the preloaded library does not answer, only: {line}")))
+        Err(Failure::bench(format!("the preloaded library does not answer; the process printed: {line}")))
     }
 }
 
@@ -197,13 +196,13 @@ fn difference(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, cal
     Tally { counters: after.iter().map(each).collect() }
 }
 
-/// Builds what is preloaded.
+/// Builds the library to preload.
 fn library() -> Result<PathBuf, Failure> {
     shell::run(&mut shell::cargo("build --quiet --release --package teleport-interpose"))?;
     Ok(shell::target().join("release/libteleport_interpose.so"))
 }
 
-/// Why calls cannot be counted here, if so.
+/// Returns the reason why calls cannot be counted here, or `None` if they can.
 pub(super) fn unavailable() -> Option<&'static str> {
     let possible = cfg!(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"));
     (!possible).then_some("functions of the C library are counted on 64-bit Linux with glibc only")
@@ -216,7 +215,7 @@ fn address(transport: &str) -> String {
     }
 }
 
-/// Allocations of 1 KiB calls, and system calls of 64 B calls.
+/// Counts allocations of 1 KiB calls, and system calls of 64 B calls.
 pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
     let setting = Setting::new(transport, Some(cores::first_allowed()?))?;
     let mut pair = Pair::start(&setting)?;
@@ -231,7 +230,7 @@ pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failur
             });
         }
     }
-    // Its address is free again.
+    // Frees its address.
     drop(pair);
     for (method, how) in [("sink", "inline"), ("pool_echo", "pool")] {
         for in_flight in [1, 64] {
@@ -252,10 +251,10 @@ pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failur
 }
 
 fn system_call_slack(how: &str, in_flight: usize) -> f64 {
-    if how == "pool" && in_flight > 1 { GATHERED_SLACK } else { SYSTEM_CALL_SLACK }
+    if how == "pool" && in_flight > 1 { COALESCED_SLACK } else { SYSTEM_CALL_SLACK }
 }
 
-/// What large messages are: method, calls in flight, and what their bytes are called.
+/// The kinds of large messages: method, calls in flight, and name.
 const LARGE_WAYS: [(&str, usize, &str); 4] = [
     ("sink", 1, "argument"),
     ("give", 1, "result"),
@@ -265,13 +264,13 @@ const LARGE_WAYS: [(&str, usize, &str); 4] = [
 
 const MIB: usize = 1 << 20;
 
-/// Copies of large messages, and what did not lie where the socket had it.
+/// Counts the bytes of large messages that were copied, and those that were not sent or received in place.
 pub(super) fn large(transport: &str, counted: &mut Counted) -> Result<(), Failure> {
-    // Not on one core: there no side ever has to wait within a message, and less can go wrong.
+    // Not on one core: there no side ever waits within a message, which would test less.
     let mut pair = Pair::start(&Setting::new(transport, None)?)?;
     for (bytes, size, calls) in [(MIB, "1 MiB", 48), (256 * MIB, "256 MiB", 2)] {
         for (method, in_flight, what) in LARGE_WAYS {
-            // Batches of the largest would hold nothing that those of 1 MiB do not.
+            // Batches of the largest messages would test nothing that those of 1 MiB do not.
             if in_flight > calls {
                 continue;
             }
@@ -294,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_system_call_more_for_each_call_fails() {
+    fn one_more_system_call_per_call_fails() {
         let row = |how, in_flight, value| {
             let bound = Bound::Accepted { slack: system_call_slack(how, in_flight) };
             Row { name: String::new(), value, bound }
@@ -302,7 +301,7 @@ mod tests {
         assert!(matches!(row("inline", 64, 0.3).verdict(Some(0.14)), Verdict::Above(_)));
         assert!(matches!(row("pool", 64, 2.26).verdict(Some(1.26)), Verdict::Above(_)));
         assert!(matches!(row("pool", 1, 8.0).verdict(Some(7.0)), Verdict::Above(_)));
-        // As seen in one row on a busy and on an idle machine.
+        // Both values were measured for one row, on a busy and on an idle machine.
         assert_eq!(row("pool", 64, 0.6).verdict(Some(0.39)), Verdict::Held);
     }
 
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_the_library_is_found_out() {
+    fn a_process_without_the_library_is_detected() {
         assert!(parse("in_place 0").is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Instructions of the shapes, counted by valgrind's tool callgrind.
+//! Counts the instructions of each shape with valgrind's tool callgrind.
 //!
-//! Flow: for each shape, this program under callgrind, which collects only within `shape::measured` -> the total of its file
-//! -> a row. The files stay in the target folder: `callgrind_annotate` shows from them where the instructions are.
+//! Flow: this program runs under callgrind, which collects only within `shape::measured` -> the total in its output file
+//! -> a row. The files stay in the target folder, for `callgrind_annotate`.
 
 use std::process::{Command, Stdio};
 
@@ -11,17 +11,17 @@ use super::shape::Shape;
 use crate::failure::Failure;
 use crate::shell;
 
-/// How often each shape is repeated: enough that one allocation more at the start is nothing.
+/// The repetitions of each shape, enough to make an extra allocation at the start negligible.
 const TIMES: u32 = 200;
 
-/// Why instructions cannot be counted here, if so.
+/// Returns the reason why instructions cannot be counted here, or `None` if they can.
 pub(super) fn unavailable() -> Option<&'static str> {
     let quiet =
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !quiet.is_ok_and(|status| status.success()) {
         return Some("valgrind is not installed (apt-get install valgrind)");
     }
-    (!cfg!(target_arch = "x86_64")).then_some("the accepted numbers are of x86-64")
+    (!cfg!(target_arch = "x86_64")).then_some("the accepted counts are for x86-64")
 }
 
 /// Adds a row for each shape.
@@ -32,7 +32,7 @@ pub(super) fn count(counted: &mut Counted) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Instructions of one repetition.
+/// Counts the instructions of one repetition.
 fn instructions(shape: Shape) -> Result<f64, Failure> {
     let name = shape.argument();
     let folder = shell::target().join("counts");
@@ -51,7 +51,7 @@ fn instructions(shape: Shape) -> Result<f64, Failure> {
     Ok(total as f64 / f64::from(TIMES))
 }
 
-/// From the line `totals: 123`; none where nothing was collected.
+/// Reads the line `totals: 123`. Returns `None` if nothing was collected.
 fn total(text: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
     value.trim().parse().ok().filter(|total| *total > 0)

@@ -1,13 +1,14 @@
-//! `cargo xtask counts`: what depends on the program and hardly on the machine, counted and held to what was accepted.
+//! `cargo xtask counts`: counts costs that hardly depend on the machine, and compares them with the accepted counts.
 //!
-//! Flow: [`calls`] (a server and a client with an interposed C library: allocations, system calls, copied bytes) and
-//! [`instructions`] (encode, decode and calls in memory, under callgrind) -> rows -> compared with the accepted counts ->
-//! a table. A count that has grown by more than a tenth fails; one that has fallen is worth accepting, so that it does not
-//! grow back unseen. `cargo xtask ci` has it as a step. What cannot be counted on a machine is skipped, loudly.
+//! Flow: [`calls`] (allocations, system calls and copied bytes of a server and a client with an interposed C library)
+//! and [`instructions`] (of encode, decode and calls in memory, under callgrind) -> rows -> comparison -> a table. A
+//! count that has grown by more than a tenth fails. A count that has fallen should be accepted, so that it cannot grow
+//! back unnoticed. `cargo xtask ci` runs this as a step. Counts that are not available on a machine are skipped, with a
+//! warning.
 //!
-//! Allocations, copies and instructions are the same on any machine of the kind. System calls of small calls are not quite:
-//! calls are held back for 30 µs, so their number depends a little on how fast these go and on what else runs. That threads
-//! look for a while before they sleep is turned off here: how often they do is a matter of time alone.
+//! Allocations, copies and instructions are the same on all machines of one kind. The number of system calls varies a
+//! little with the speed of the machine and with other load, because small messages wait up to 30 µs to go together.
+//! Spinning is turned off here, because its system calls depend on time alone.
 
 mod accepted;
 mod calls;
@@ -30,11 +31,11 @@ use crate::shell;
 /// Count allocations, system calls, copies and instructions, and compare them with what was accepted
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Count this only; may be given several times
+    /// Count only this; may be given several times
     #[arg(long, value_name = "KIND")]
     only: Vec<Kind>,
-    /// Take the new counts where they have changed by more than a tenth, on a machine that does nothing else; say in the
-    /// commit why
+    /// Accept the new counts where they have changed by more than a tenth. Run it on an idle machine, and give the reason
+    /// in the commit
     #[arg(long)]
     accept: bool,
     /// Also print the kinds of system calls
@@ -45,7 +46,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-/// What can be counted alone.
+/// The kinds of counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
     /// Allocations and system calls of small calls
@@ -56,7 +57,7 @@ enum Kind {
     Instructions,
 }
 
-/// How the line begins that CI's table repeats.
+/// The prefix of the line that CI's table repeats.
 const SUMMARY: &str = "counts: ";
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -82,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Failure::unless_empty("a limit of what is counted", problems(&rows, &accepted), String::new()).map(drop)
 }
 
-/// The step of CI; the detail for its table is how many rows there are, and what was skipped.
+/// Runs as a step of CI. The detail for its table is the number of rows and what was skipped.
 pub(crate) fn check() -> Result<String, Failure> {
     let mut summary = String::new();
     again_optimized(|line| {
@@ -93,7 +94,7 @@ pub(crate) fn check() -> Result<String, Failure> {
     Ok(summary)
 }
 
-/// `cargo xtask` is built without optimisation; what is counted must be built with it.
+/// Runs this command in a build with optimization, which `cargo xtask` has not.
 fn again_optimized(watch: impl FnMut(&str)) -> Result<(), Failure> {
     let mut command = shell::cargo("run --quiet --release --package xtask -- counts");
     // As the step of CI, this program has another command.
@@ -104,13 +105,13 @@ fn again_optimized(watch: impl FnMut(&str)) -> Result<(), Failure> {
     shell::watched(&mut command, watch)
 }
 
-/// All that was counted.
+/// All counts.
 #[derive(Debug, Default)]
 struct Counted {
     rows: Vec<Row>,
-    /// More about some of the rows, a line each.
+    /// Details of some rows, one line each.
     notes: Vec<String>,
-    /// What could not be counted here, and why.
+    /// The kinds of counts that are not available here, with the reason.
     skipped: Vec<String>,
 }
 
@@ -143,7 +144,7 @@ fn count_calls(counted: &mut Counted, chosen: impl Fn(Kind) -> bool) -> Result<(
     Ok(())
 }
 
-/// A list of rows: `row`, `count`, `accepted` and `limit` (null where there is none), and whether it is `held`.
+/// Returns the rows as JSON: `row`, `count`, `accepted` and `limit` (null if there is none), and `held`.
 fn json(rows: &[Row], accepted: &Accepted) -> String {
     let object = |row: &Row| {
         let before = accepted.get(&row.name).copied();
@@ -164,7 +165,7 @@ fn print(rows: &[Row], accepted: &Accepted) {
         let remark = match row.verdict(before) {
             Verdict::Held => "",
             Verdict::Above(_) => "  TOO MANY",
-            Verdict::Below(_) => "  fewer: accept it",
+            Verdict::Below(_) => "  fewer: accept the new count",
             Verdict::New => "  NEW",
         };
         let limit = text(row.limit(before));
@@ -172,7 +173,7 @@ fn print(rows: &[Row], accepted: &Accepted) {
     }
 }
 
-/// What fails, with the remedy.
+/// Returns the rows that fail, with the remedy.
 fn problems(rows: &[Row], accepted: &Accepted) -> Vec<String> {
     let problem = |row: &Row| {
         let (name, value) = (&row.name, shown(row.value));
@@ -182,12 +183,13 @@ fn problems(rows: &[Row], accepted: &Accepted) -> Vec<String> {
                 Some(format!("{name}: {value} is more than {}, which is a promise", shown(limit)))
             }
             Verdict::Above(limit) => Some(format!(
-                "{name}: {value} is more than {}; if it is worth it, `cargo xtask counts --accept` takes it into {}",
+                "{name}: {value} is more than {}; if the change is worth it, `cargo xtask counts --accept` writes the new \
+                 count to {}",
                 shown(limit),
                 accepted::FILE
             )),
             Verdict::New => Some(format!(
-                "{name}: {value} was never accepted; `cargo xtask counts --accept` takes it into {}",
+                "{name}: {value} was never accepted; `cargo xtask counts --accept` writes it to {}",
                 accepted::FILE
             )),
         }
@@ -195,7 +197,7 @@ fn problems(rows: &[Row], accepted: &Accepted) -> Vec<String> {
     rows.iter().filter_map(problem).collect()
 }
 
-/// Writes the counts that are new or have changed. Where not everything was counted, the rest stays.
+/// Writes the counts that are new or have changed. Keeps the others if not everything was counted.
 fn accept(rows: &[Row], before: &Accepted, everything: bool) -> Result<(), Failure> {
     let counted = |name: &String| rows.iter().any(|row| row.name == *name);
     let missing = before.iter().filter(|(name, _)| !everything && !counted(name));
@@ -207,7 +209,7 @@ fn accept(rows: &[Row], before: &Accepted, everything: bool) -> Result<(), Failu
     let held = rows.iter().filter(|row| matches!(row.bound, Bound::Accepted { .. }));
     let lines: Vec<_> = held.chain(&missing).map(|row| (row, value(row))).collect();
     accepted::write(&lines)?;
-    println!("\nwritten to {}: say in the commit why each has changed", accepted::FILE);
+    println!("\nwritten to {}: give the reason for each change in the commit", accepted::FILE);
     Ok(())
 }
 

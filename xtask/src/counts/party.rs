@@ -1,8 +1,8 @@
-//! The processes whose work is counted: a server and a client of the real library, and shapes of work in one thread.
+//! The processes whose work is counted: a server and a client, and shapes of work in one thread.
 //!
 //! Flow: a line from the parent -> calls, or nothing -> a line back with all counters. The counters are those of the
-//! preloaded library (`xtask/interpose`), which answers when the environment is asked for names that begin with its own;
-//! without it nothing is counted and nothing else changes. Nothing here measures time.
+//! preloaded library (`xtask/interpose`), which answers when certain environment variables are read. Without it nothing
+//! is counted and nothing else changes. Nothing here measures time.
 
 use std::collections::VecDeque;
 use std::env;
@@ -20,35 +20,35 @@ use super::shape::{self, Shape};
 use crate::failure::Failure;
 use crate::{child, cores};
 
-/// Asked for as a variable of the environment, the preloaded library answers with all its counters.
+/// The environment variable for which the preloaded library returns all its counters.
 const COUNTERS: &str = "TELEPORT_COUNTERS";
 
-/// Followed by an address and a length: how many of these bytes were sent from (received to) where they lie.
+/// With an address and a length appended, the variables that say how many of these bytes were sent (received) in place.
 const SENT_FROM: &str = "TELEPORT_SENT_FROM_";
 const RECEIVED_INTO: &str = "TELEPORT_RECEIVED_INTO_";
 
-/// Gives so many bytes, in memory of the pool.
+/// Returns an array of this many bytes, from the pool.
 const GIVE: Rpc<u64, Array> = Rpc::new("give");
 
-/// The same, as a row of one result for [`BATCH`] calls.
+/// Returns the same as a row of one result for [`BATCH`] calls.
 const GIVE_ROW: Rpc<u64, Array> = Rpc::new("give_row");
 
-/// Calls of each batch.
+/// The calls in each batch.
 pub(super) const BATCH: usize = 4;
 
-/// Of smaller arrays nobody asks where they lay: asking would show among what a small call costs.
+/// The place of smaller arrays is not checked, because the check would add to the costs of a small call.
 const MIN_LARGE_BYTES: usize = 64 << 10;
 
-/// More than any row asks for, so that no call waits for a place.
+/// More than any row needs, so that no call waits for a slot.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// What a thread needs at most to note what it has sent, if it runs.
-const NOTING_TIME: Duration = Duration::from_millis(1);
+/// The time that a running thread needs at most to record what it has sent.
+const RECORD_TIME: Duration = Duration::from_millis(1);
 
-/// On a busy machine it may have to wait until it runs. Where something was copied this is in vain, twice for each row.
-const MAX_LOOKS: usize = 500;
+/// On a busy machine the thread may wait until it runs. If bytes were copied, all these checks are made twice per row.
+const MAX_CHECKS: usize = 500;
 
-/// Asks for a copy of so many bytes, by which the counters are tried.
+/// Asks for a copy of [`PROBE_BYTES`] bytes, which tests the counters.
 pub(super) const PROBE: &str = "probe";
 pub(super) const PROBE_BYTES: usize = 1 << 20;
 
@@ -57,7 +57,7 @@ pub(super) const PROBE_BYTES: usize = 1 << 20;
 pub(crate) struct PartyOptions {
     #[command(subcommand)]
     party: Party,
-    /// Stay on this core
+    /// The core to run on
     #[arg(long, global = true)]
     core: Option<usize>,
 }
@@ -66,9 +66,9 @@ pub(crate) struct PartyOptions {
 enum Party {
     /// Serves at an address
     Server { address: String },
-    /// Makes the calls that its lines ask for
+    /// Makes the calls that its input asks for
     Client { address: String },
-    /// Works so many times, alone
+    /// Repeats a shape of work
     Shape { shape: Shape, times: u32 },
 }
 
@@ -87,10 +87,10 @@ pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
     }
 }
 
-/// How many bytes of the last large argument had been received where the function saw them.
+/// The bytes of the last large argument that were received into the memory that the function saw.
 static ARGUMENT_IN_PLACE: AtomicU64 = AtomicU64::new(0);
 
-/// Where the last large result lay, or the rows of it, how long it or a row was, and how many rows there were.
+/// The address of the last large result, the length of each of its rows, and their number.
 static RESULT_AT: AtomicUsize = AtomicUsize::new(0);
 static RESULT_BYTES: AtomicUsize = AtomicUsize::new(0);
 static RESULT_ROWS: AtomicUsize = AtomicUsize::new(1);
@@ -103,14 +103,14 @@ fn serve(address: &str) -> Result<(), BoxError> {
         .register(GIVE, Method::inline(give))
         .register("sink_rows", Method::batched(Batch::exact(BATCH), sink_rows))
         .register(GIVE_ROW, Method::batched(Batch::exact(BATCH), give_rows));
-    // How often a thread looks before it sleeps is a matter of time, which is not what is counted.
+    // How often a thread spins depends on time, which is not counted.
     let server = Server::bind(address)?.spin(Duration::ZERO).start(methods)?;
     child::say(&server.address().to_string())?;
     for line in child::commands() {
         if line == PROBE {
             probe();
         }
-        // Once: when the counters have been asked for, nobody knows any more where it lay.
+        // Reading the counters forgets where the result was, so this is read once.
         let result_bytes = RESULT_BYTES.swap(0, Ordering::Relaxed);
         let in_place = match result_bytes {
             0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
@@ -122,7 +122,7 @@ fn serve(address: &str) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Allocates and copies; nothing of it lies anywhere afterwards.
+/// Allocates and copies. Returns that nothing is in place.
 fn probe() -> u64 {
     let bytes = black_box(vec![1u8; PROBE_BYTES]);
     drop(black_box(bytes.clone()));
@@ -136,7 +136,7 @@ fn sink(x: Tree) {
     }
 }
 
-/// Notes the row of which most is not where it was received.
+/// Records the row of which the fewest bytes are in place.
 fn sink_rows(rows: Array) -> Array {
     let in_place = (0..rows.shape()[0]).map(|row| received_in_place(&rows.row(row)));
     ARGUMENT_IN_PLACE.store(in_place.min().unwrap_or(0), Ordering::Relaxed);
@@ -162,13 +162,13 @@ fn note_result(array: &Array, rows: usize) {
     RESULT_ROWS.store(rows, Ordering::Relaxed);
 }
 
-/// How much of the last result was sent from where it lies; of several rows, of the one of which least was.
+/// Returns the bytes of the last result that were sent in place. Of several rows, the smallest number counts.
 fn result_in_place(bytes: usize) -> u64 {
     let (start, rows) = (RESULT_AT.load(Ordering::Relaxed), RESULT_ROWS.load(Ordering::Relaxed));
     (0..rows).map(|row| sent_in_place(start + row * bytes, bytes)).min().unwrap_or(0)
 }
 
-/// What the preloaded library has counted so far, as `name value name value ...`; empty without it.
+/// Returns the counters of the preloaded library as `name value name value ...`. Empty without the library.
 fn counters() -> String {
     env::var(COUNTERS).unwrap_or_default()
 }
@@ -177,27 +177,27 @@ fn received_in_place(array: &Array) -> u64 {
     in_place(RECEIVED_INTO, array.as_bytes().as_ptr().addr(), array.bytes()).unwrap_or(0)
 }
 
-/// How much was sent from where it lies. The peer can have it all before the thread that sent it has come back from the
-/// system call and noted where it lay.
+/// Returns the bytes that were sent in place. The peer can receive them before the sending thread has returned from the
+/// system call and recorded their place, so this waits for it.
 fn sent_in_place(at: usize, bytes: usize) -> u64 {
-    complete(bytes as u64, || in_place(SENT_FROM, at, bytes), || thread::sleep(NOTING_TIME))
+    complete(bytes as u64, || in_place(SENT_FROM, at, bytes), || thread::sleep(RECORD_TIME))
 }
 
-/// What `look` gives once that is all, or after so many looks.
-fn complete(all: u64, mut look: impl FnMut() -> Option<u64>, mut pause: impl FnMut()) -> u64 {
-    let mut seen = look();
-    for _ in 1..MAX_LOOKS {
+/// Calls `check` until it returns `all`, at most [`MAX_CHECKS`] times, and returns its last value.
+fn complete(all: u64, mut check: impl FnMut() -> Option<u64>, mut pause: impl FnMut()) -> u64 {
+    let mut seen = check();
+    for _ in 1..MAX_CHECKS {
         if seen.is_none_or(|seen| seen >= all) {
             break;
         }
         pause();
-        seen = look();
+        seen = check();
     }
     seen.unwrap_or(0)
 }
 
-/// How many of so many bytes from an address were sent from, or received to, where they lie; none without the preloaded
-/// library, and of what is small.
+/// Returns how many of these bytes were sent or received in place. `None` for small arrays and without the preloaded
+/// library.
 fn in_place(question: &str, at: usize, bytes: usize) -> Option<u64> {
     if bytes < MIN_LARGE_BYTES {
         return None;
@@ -226,7 +226,7 @@ fn call(address: &str) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Asks for results, one after the other; gives how much of the last one was received where the caller sees it.
+/// Asks for results, one after the other. Returns the bytes of the last one that were received in place.
 fn take(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     let mut in_place = 0;
     for _ in 0..calls {
@@ -235,8 +235,8 @@ fn take(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     Ok(in_place)
 }
 
-/// Asks for the results of a whole batch, one batch after the other; gives how much was received where the caller sees it of the
-/// result of which least was.
+/// Asks for the results of whole batches, one after the other. Returns the smallest number of bytes of a result that
+/// were received in place.
 fn take_rows(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     let mut in_place = 0;
     for _ in 0..calls.div_ceil(BATCH) {
@@ -247,7 +247,7 @@ fn take_rows(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError>
     Ok(in_place)
 }
 
-/// Sends arguments, so many at once; gives how much of the last one was sent from where it lies.
+/// Sends arguments, with `in_flight` calls open. Returns the bytes of the last one that were sent in place.
 fn give_away(
     client: &Client,
     method: &str,
@@ -278,21 +278,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_late_is_seen() {
-        let (mut looks, mut pauses) = ([0, 3, 7].into_iter(), 0);
-        assert_eq!(complete(7, || looks.next(), || pauses += 1), 7);
+    fn bytes_that_are_recorded_late_are_counted() {
+        let (mut checks, mut pauses) = ([0, 3, 7].into_iter(), 0);
+        assert_eq!(complete(7, || checks.next(), || pauses += 1), 7);
         assert_eq!(pauses, 2);
     }
 
     #[test]
-    fn what_is_never_noted_is_not_waited_for_for_long() {
-        let (mut looks, mut pauses) = (0, 0);
-        let look = || {
-            looks += 1;
+    fn the_wait_for_bytes_that_are_never_recorded_ends() {
+        let (mut checks, mut pauses) = (0, 0);
+        let check = || {
+            checks += 1;
             Some(6)
         };
-        assert_eq!(complete(7, look, || pauses += 1), 6);
-        assert_eq!((looks, pauses), (MAX_LOOKS, MAX_LOOKS - 1));
-        assert_eq!(complete(7, || None, || panic!("nobody counts")), 0);
+        assert_eq!(complete(7, check, || pauses += 1), 6);
+        assert_eq!((checks, pauses), (MAX_CHECKS, MAX_CHECKS - 1));
+        assert_eq!(complete(7, || None, || panic!("nothing is counted")), 0);
     }
 }

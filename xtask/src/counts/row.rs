@@ -1,45 +1,45 @@
-//! One count, what it was when it was last accepted, and whether it may be what it is now.
+//! One count, and its comparison with the accepted count.
 
-/// By how much a count may grow, or shrink without a word: more than the counts of one program differ from run to run.
+/// The relative change of a count that passes. It is larger than the differences between runs of one program.
 const TENTH: f64 = 0.1;
 
 /// One count.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// Also its name in the file of accepted counts.
+    /// Also the name in the file of accepted counts.
     pub(super) name: String,
     pub(super) value: f64,
     pub(super) bound: Bound,
 }
 
-/// What a count is held to.
+/// The limit of a count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bound {
-    /// A tenth above what was accepted, and so much more: the scheduler decides a little.
+    /// A tenth above the accepted count, plus `slack` for effects of the scheduler.
     Accepted { slack: f64 },
     /// A fixed goal.
     Most(f64),
 }
 
-/// What is to be said about a count.
+/// The outcome of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Verdict {
     Held,
-    /// Above this, which fails.
+    /// Above this limit, which fails.
     Above(f64),
-    /// Far below what was accepted, which is worth accepting.
+    /// Far below this accepted count; the new one should be accepted.
     Below(f64),
     /// Never accepted, which fails.
     New,
 }
 
 impl Row {
-    /// A count that is the same in every run, but for what a tenth covers.
+    /// Makes a row of a count that varies by less than a tenth.
     pub(super) fn exact(name: impl Into<String>, value: f64) -> Row {
         Row { name: name.into(), value, bound: Bound::Accepted { slack: 0.0 } }
     }
 
-    /// What it may be at most, with what was accepted for it.
+    /// Returns the limit of this count, given the accepted one.
     pub(super) fn limit(&self, accepted: Option<f64>) -> Option<f64> {
         match self.bound {
             Bound::Accepted { slack } => accepted.map(|accepted| accepted * (1.0 + TENTH) + slack),
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// A count as people read it: whole where it is large.
+/// Formats a count; large counts are rounded.
 pub(super) fn shown(value: f64) -> String {
     if value.fract() == 0.0 || value >= 1000.0 {
         grouped(value.round() as u64)

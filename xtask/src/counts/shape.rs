@@ -1,8 +1,8 @@
-//! Work in one thread whose instructions are counted: encoding, decoding, and calls over a connection in memory.
+//! The work whose instructions are counted: encoding, decoding, and calls over a connection in memory, in one thread.
 //!
-//! Flow: what a shape needs is made, used a few times -> [`measured`], which is all that callgrind counts. Each call is the
-//! real state of both ends (`transport::connection`): what one has staged is copied for the other to read. No socket, no
-//! thread, no clock, so that the same program counts the same every time, but for the seeds of its hash maps.
+//! Flow: preparation and warm-up -> [`measured`], where callgrind counts. A call runs the real state of both ends
+//! (`transport::protocol`): bytes that one end has staged are copied for the other to read. There is no socket, thread
+//! or clock, so the counts of one program vary only with the seeds of its hash maps.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -18,7 +18,7 @@ use teleport::transport::protocol::{
 use teleport::wire::{CallHead, CallMetadata, Limits, Message, Order, Signature};
 use teleport::{Array, BoxError, Buffer, Dict, RemoteError, Tree};
 
-/// What is done, and with which tree.
+/// A kind of work, and the tree that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Shape {
     EncodeNull,
@@ -33,7 +33,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// All, with the names of their rows.
+    /// All shapes, with the names of their rows.
     pub(super) const ALL: [(Shape, &str); 9] = [
         (Shape::EncodeNull, "encode null"),
         (Shape::EncodeArray, "encode an array of 1 KiB"),
@@ -46,7 +46,7 @@ impl Shape {
         (Shape::CallDict, "call in memory, a dict of 64 arrays both ways"),
     ];
 
-    /// As it is named on the command line.
+    /// Returns the name on the command line.
     pub(super) fn argument(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -65,10 +65,10 @@ impl Shape {
     }
 }
 
-/// Before anything is counted: signatures are known and vectors have grown.
+/// Repetitions that are not counted, in which signatures are cached and vectors grow.
 const WARM_UP: u32 = 16;
 
-/// Does it so many times, where instructions are counted.
+/// Repeats the shape `times` times, where instructions are counted.
 pub(super) fn run(shape: Shape, times: u32) -> Result<(), BoxError> {
     let tree = shape.tree();
     match shape {
@@ -96,7 +96,7 @@ fn repeat(times: u32, mut work: impl FnMut() -> Result<(), BoxError>) -> Result<
     measured(times, &mut work)
 }
 
-/// The command that counts names this function.
+/// Does the work that is counted. The command line of callgrind names this function.
 #[inline(never)]
 fn measured(times: u32, work: &mut dyn FnMut() -> Result<(), BoxError>) -> Result<(), BoxError> {
     for _ in 0..times {
@@ -109,7 +109,7 @@ fn encode(tree: &Tree) -> Result<Message, BoxError> {
     Ok(Message::call(&CallHead::new("act"), black_box(tree), &Limits::default())?)
 }
 
-/// As a connection does that has not seen the signature before.
+/// Decodes as a connection does that has not seen the signature before.
 fn decode(message: &Message, memory: &Buffer) -> Result<Tree, BoxError> {
     let metadata = CallMetadata::decode(black_box(&message.metadata))?;
     let signature = Signature::decode(metadata.signature, &Limits::default())?;
@@ -124,7 +124,7 @@ struct End {
     staged: WriteBuffer,
     ahead: Vec<u8>,
     events: Vec<Event>,
-    /// What it has sent and the other has not read.
+    /// The bytes that this end has sent and the other has not read.
     sent: Vec<u8>,
 }
 
@@ -159,7 +159,7 @@ impl End {
         }
     }
 
-    /// Reads all that the other has sent.
+    /// Reads all that the other end has sent.
     fn receive(&mut self, now: Instant, other: &mut End) -> Result<(), BoxError> {
         let mut read = 0;
         while read < other.sent.len() {
@@ -177,7 +177,7 @@ impl End {
     }
 }
 
-/// As `readv` does.
+/// Fills the slices in order, as `readv` does.
 fn scatter(source: &[u8], slices: &mut [IoSliceMut<'_>]) -> usize {
     let mut bytes = 0;
     for slice in slices {
@@ -196,7 +196,7 @@ impl Gate for AllowAll {
     }
 }
 
-/// A client and a server with nothing but memory between them.
+/// A client and a server that are connected by memory.
 struct Pair {
     client: End,
     server: End,
@@ -223,7 +223,7 @@ impl Pair {
         self.client.receive(self.now, &mut self.server)
     }
 
-    /// One call, answered with its own arguments.
+    /// Makes one call, which is answered with its own argument.
     fn call(&mut self, tree: &Tree) -> Result<(), BoxError> {
         let call = encode(tree)?;
         self.client.outbound.borrow_mut().push_call(call, |_| {})?;
