@@ -1,8 +1,9 @@
 //! Child processes that run a hidden command of this program: the servers and clients to measure or disturb.
 //!
-//! Flow: [`Child::start`] runs this program again -> parent and child exchange lines over pipes -> dropping the
-//! [`Child`] kills the process. A child calls [`follow_parent`] first, so the kernel kills it when its parent ends, even
-//! while it is stopped. Nothing here waits with a timeout; a caller that needs one reads the lines on another thread.
+//! Flow: [`Child::start`] runs this program again -> parent and child exchange lines over pipes ->
+//! dropping the [`Child`] kills the process. A child calls [`follow_parent`] first, so the kernel kills
+//! it when its parent ends, even while it is stopped. Nothing here waits with a timeout; a caller that
+//! needs one reads the lines on another thread.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
@@ -17,7 +18,8 @@ use crate::shell;
 /// The running program, even if its file was replaced in the meantime, as it is when the tests are built.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// A process with a command of this program. It ends when this is dropped, or when the thread that started it ends.
+/// A process with a command of this program. It ends when this is dropped, or when the thread that
+/// started it ends.
 #[derive(Debug)]
 pub(crate) struct Child {
     name: String,

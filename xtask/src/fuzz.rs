@@ -22,7 +22,8 @@ pub(crate) struct Options {
     install: bool,
 }
 
-/// Tests that replay the committed corpus have this in their name, so that it is checked without cargo-fuzz as well.
+/// Tests that replay the committed corpus have this in their name, so that it is checked without
+/// cargo-fuzz as well.
 const REPLAY: &str = "corpus";
 
 /// An input that takes longer is a finding: a peer must not hold a thread.

@@ -1,4 +1,5 @@
-//! Checks the links of the Markdown files: the files and headings that they point to inside the repository exist.
+//! Checks the links of the Markdown files: the files and headings that they point to inside the
+//! repository exist.
 //!
 //! External links are not followed, because CI must not depend on other servers.
 
@@ -100,7 +101,8 @@ fn code_mask(line: &str) -> Vec<bool> {
         .collect()
 }
 
-/// Returns the anchors that a renderer gives the headings: lower case, words joined by hyphens, no punctuation.
+/// Returns the anchors that a renderer gives the headings: lower case, words joined by hyphens, no
+/// punctuation.
 fn anchors(text: &str) -> HashSet<String> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     let mut found = HashSet::new();

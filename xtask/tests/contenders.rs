@@ -1,4 +1,5 @@
-//! The benchmark's own contenders, as processes: each does every workload that it has, and ends when it is told to.
+//! The benchmark's own contenders, as processes: each does every workload that it has, and ends when it
+//! is told to.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -112,7 +113,8 @@ fn crowds_do_what_they_are_asked_for() {
             let ready = server.line();
             let mut client = Contender::start("bench-client", name, ready.strip_prefix("ready ").unwrap());
             assert!(client.line().starts_with("ready "), "{name}");
-            // Another crowd for each: more clients than calls, another size, and more than one client takes at once.
+            // Another crowd for each: more clients than calls, another size, and more than one client
+            // takes at once.
             for round in ["12288 7 20", "12288 500 20", "1024 500 30", "3000000 40 10"] {
                 assert_eq!(latencies(&client.ask(&format!("round crowd_policy {round}"))), 0, "{name}");
             }

@@ -1,7 +1,8 @@
-//! What a user pays who builds Teleport for the first time: the seconds of a cold build, and the crates in its tree.
+//! What a user pays who builds Teleport for the first time: the seconds of a cold build, and the crates
+//! in its tree.
 //!
-//! Flow: an empty target folder -> `cargo build --package teleport`, everything downloaded before -> the time; `cargo tree` ->
-//! the crates. The profile is `dev`, as a user's first build is.
+//! Flow: an empty target folder -> `cargo build --package teleport`, everything downloaded before -> the
+//! time; `cargo tree` -> the crates. The profile is `dev`, as a user's first build is.
 
 use std::collections::HashSet;
 use std::fs;

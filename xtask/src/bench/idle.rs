@@ -1,8 +1,9 @@
 //! `cargo xtask bench idle`: what a server pays for clients that are connected and do nothing.
 //!
-//! Flow: a server process -> client processes with many real clients each -> the server's memory and processor time, from
-//! `/proc`, against what it had with one client -> a table. Two kinds of idle: just connected, and after one call; pings at
-//! the usual interval, and at one second to have more to measure. Memory of the kernel, for sockets, is not counted.
+//! Flow: a server process -> client processes with many real clients each -> the server's memory and
+//! processor time, from `/proc`, against what it had with one client -> a table. Two kinds of idle: just
+//! connected, and after one call; pings at the usual interval, and at one second to have more to
+//! measure. Memory of the kernel, for sockets, is not counted.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: what Teleport reaches of the machine's own limit, and of its peers, measured side by side in one run.
+//! `cargo xtask bench`: what Teleport reaches of the machine's own limit, and of its peers, measured
+//! side by side in one run.
 //!
-//! Flow: `rows` says what is measured -> for each, `runner` has a server and a client process a contender (`pair`, which speak
-//! `protocol`) do many short rounds in turn -> `outcome` -> `report` judges pair by pair: a table, a page with plots in
-//! `target/bench`, and a JSON file where asked for.
+//! Flow: `rows` says what is measured -> for each, `runner` has a server and a client process a
+//! contender (`pair`, which speak `protocol`) do many short rounds in turn -> `outcome` -> `report`
+//! judges pair by pair: a table, a page with plots in `target/bench`, and a JSON file where asked for.
 //! Absolute numbers change from run to run; the ratios are what to read. `BENCHMARKING.md` tells how.
 
 mod build;

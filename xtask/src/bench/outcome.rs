@@ -1,4 +1,5 @@
-//! What the rows of the benchmark measured: values round by round, of each contender, with what is to be reached.
+//! What the rows of the benchmark measured: values round by round, of each contender, with what is to be
+//! reached.
 //!
 //! Flow: a row fills one [`Outcome`] -> `report` judges it and shows it.
 //! Holds no opinion: ratios, intervals and whether a goal is met are `report`'s.

@@ -1,9 +1,10 @@
-//! A contender at work: its server, here or on another machine, and its clients, all of them processes of their own.
+//! A contender at work: its server, here or on another machine, and its clients, all of them processes
+//! of their own.
 //!
-//! Flow: [`Program`] -> [`Pair::start`] -> a [`Round`] at a time -> [`Sample`]. Dropping a pair ends its processes.
-//! Between its rounds a pair is stopped, as far as it is on this machine: some libraries are busy while they wait, and would
-//! take time from whoever is measured.
-//! Lines are read on a thread each, so that a contender that hangs is given up after [`MAX_WAIT`].
+//! Flow: [`Program`] -> [`Pair::start`] -> a [`Round`] at a time -> [`Sample`]. Dropping a pair ends its
+//! processes. Between its rounds a pair is stopped, as far as it is on this machine: some libraries are
+//! busy while they wait, and would take time from whoever is measured. Lines are read on a thread each,
+//! so that a contender that hangs is given up after [`MAX_WAIT`].
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -216,7 +217,8 @@ impl Pair {
         }
     }
 
-    /// Has all clients run a round at the same time. The inner error says why this contender has no such round.
+    /// Has all clients run a round at the same time. The inner error says why this contender has no such
+    /// round.
     pub(super) fn round(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
         self.processes().for_each(Process::go_on);
         let result = self.run(round);

@@ -1,9 +1,10 @@
-//! The peers that Teleport is measured against: other libraries, each in a program that speaks the benchmark's protocol.
+//! The peers that Teleport is measured against: other libraries, each in a program that speaks the
+//! benchmark's protocol.
 //!
-//! Flow: `--peers` -> [`available`] builds `xtask/peers` in release and makes an environment of Python, both in `target/bench` ->
-//! the runner starts the commands, with the address as their last argument.
-//! One that cannot be built is left out, and the report says why; it never ends the run. Of the Rust ones, all are built at
-//! once; only where that fails, each is tried alone.
+//! Flow: `--peers` -> [`available`] builds `xtask/peers` in release and makes an environment of Python,
+//! both in `target/bench` -> the runner starts the commands, with the address as their last argument.
+//! One that cannot be built is left out, and the report says why; it never ends the run. Of the Rust
+//! ones, all are built at once; only where that fails, each is tried alone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,9 @@ use super::placement::Placement;
 use crate::failure::Failure;
 use crate::{python, shell};
 
-/// What all peers run with. Each gets new memory for each large message, and the kernel's small pages then cost more than the
-/// message itself: measured, huge pages make ZeroMQ, nng and tarpc about twice as fast at 256 MiB, and nothing slower.
+/// What all peers run with. Each gets new memory for each large message, and the kernel's small pages
+/// then cost more than the message itself: measured, huge pages make ZeroMQ, nng and tarpc about twice
+/// as fast at 256 MiB, and nothing slower.
 const ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
 /// Before each command: the kernel ends it with its parent, also while it is stopped.
@@ -145,7 +147,8 @@ fn features(peers: &[InRust]) -> String {
     peers.iter().map(|one| one.feature).collect::<Vec<_>>().join(",")
 }
 
-/// The package in Rust, with a target folder of its own: what is built there has nothing in common with the workspace.
+/// The package in Rust, with a target folder of its own: what is built there has nothing in common with
+/// the workspace.
 struct Cargo {
     folder: PathBuf,
 }

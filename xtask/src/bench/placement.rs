@@ -1,8 +1,9 @@
-//! Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on two, and a wake-up of
-//! an idle core takes many times as long as a call: then contenders differ by luck. So each row says where.
+//! Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on
+//! two, and a wake-up of an idle core takes many times as long as a call: then contenders differ by
+//! luck. So each row says where.
 //!
-//! Flow: who starts a process takes the core itself, starts it, and takes all cores back: a child inherits the set, and so do
-//! all its threads.
+//! Flow: who starts a process takes the core itself, starts it, and takes all cores back: a child
+//! inherits the set, and so do all its threads.
 
 use crate::cores;
 use crate::failure::Failure;
@@ -12,7 +13,8 @@ use crate::failure::Failure;
 pub(super) enum Placement {
     /// Both on the first core that is allowed: nothing but instructions and changes of threads.
     OneCore,
-    /// The client on the first core that is allowed and the server on the second, each idle while the other works.
+    /// The client on the first core that is allowed and the server on the second, each idle while the
+    /// other works.
     TwoCores,
     /// As the scheduler likes.
     Free,

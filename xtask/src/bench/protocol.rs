@@ -1,8 +1,9 @@
 //! How the benchmark speaks with its contenders: plain sockets, Teleport, and every peer.
 //!
-//! Each contender is two programs, a process each. `PROGRAM serve NAME ADDRESS` prints `ready ADDRESS` and serves until its
-//! standard input ends. `PROGRAM client NAME ADDRESS` prints `ready SETTINGS` and then, for each line `round WORKLOAD BYTES
-//! MESSAGES IN_FLIGHT` that it reads, one line: `done ELAPSED_NS [LATENCY_NS ...]`, `unsupported WHY` or `failed WHY`.
+//! Each contender is two programs, a process each. `PROGRAM serve NAME ADDRESS` prints `ready ADDRESS`
+//! and serves until its standard input ends. `PROGRAM client NAME ADDRESS` prints `ready SETTINGS` and
+//! then, for each line `round WORKLOAD BYTES MESSAGES IN_FLIGHT` that it reads, one line: `done
+//! ELAPSED_NS [LATENCY_NS ...]`, `unsupported WHY` or `failed WHY`.
 //!
 //! Flow: harness -> [`Round`] as a line -> the client's [`answer_rounds`] -> [`Answer`] as a line -> harness.
 //! It needs nothing but the standard library, since the package of the peers includes this very file.
@@ -41,8 +42,9 @@ pub(crate) enum Workload {
     Pool,
     /// So many bytes, as [`DICT_ARRAYS`] arrays of equal size, each under a key of its own, go to the server.
     Dict,
-    /// Times of echoes of [`SMALL_BYTES`], while another thread sends one argument of so many bytes after the other on
-    /// the same connection. Only those count that began and ended within one large call.
+    /// Times of echoes of [`SMALL_BYTES`], while another thread sends one argument of so many bytes
+    /// after the other on the same connection. Only those count that began and ended within one large
+    /// call.
     BesideArgument,
     /// The same beside large results.
     BesideResult,
@@ -50,8 +52,8 @@ pub(crate) enum Workload {
     Policy,
     /// The same to a function that runs once for up to [`BATCH`] calls.
     BatchedPolicy,
-    /// The same to a function that runs once for up to [`CROWD_BATCH`] calls, from as many clients in one process as calls are
-    /// in flight.
+    /// The same to a function that runs once for up to [`CROWD_BATCH`] calls, from as many clients in
+    /// one process as calls are in flight.
     CrowdPolicy,
     /// A number, and so many bytes back, in memory that a worker gets anew for each.
     PoolSource,
@@ -218,8 +220,9 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The life of a client: says that it is ready, then runs each round that it is asked for, until standard input ends.
-/// `settings` are its version and how it is configured, for the reader of the report.
+/// The life of a client: says that it is ready, then runs each round that it is asked for, until
+/// standard input ends. `settings` are its version and how it is configured, for the reader of the
+/// report.
 pub(crate) fn answer_rounds(settings: &str, mut run: impl FnMut(&Round) -> Answer) -> io::Result<()> {
     say(&format!("ready {}", one_line(settings)))?;
     for line in io::stdin().lock().lines() {

@@ -1,8 +1,10 @@
-//! `cargo xtask bench --serve ADDRESS`: starts servers of contenders for a `bench --connect ADDRESS` on another machine.
+//! `cargo xtask bench --serve ADDRESS`: starts servers of contenders for a `bench --connect ADDRESS` on
+//! another machine.
 //!
-//! Flow: a connection -> `serve NAME PLACEMENT` -> a server of that contender, on a port that the system chooses -> `ready PORT`
-//! -> the server ends with the connection. It knows the contenders that it was started with, and runs nothing else; but it
-//! asks nobody who they are, so it belongs into a network that is trusted.
+//! Flow: a connection -> `serve NAME PLACEMENT` -> a server of that contender, on a port that the system
+//! chooses -> `ready PORT` -> the server ends with the connection. It knows the contenders that it was
+//! started with, and runs nothing else; but it asks nobody who they are, so it belongs into a network
+//! that is trusted.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

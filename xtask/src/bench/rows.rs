@@ -1,6 +1,7 @@
 //! What is measured: the table of all rows. To add one, add it here.
 //!
-//! A row says what the calls are, who takes part, where both sides run, and what is to be reached; the runner does the rest.
+//! A row says what the calls are, who takes part, where both sides run, and what is to be reached; the
+//! runner does the rest.
 
 use std::time::Duration;
 
@@ -47,14 +48,16 @@ pub(super) struct Row {
     pub(super) placement: Placement,
     /// Of the row; where it is two, of p50 and p99.
     pub(super) goals: [Option<Goal>; 2],
-    /// What is to be reached of the best peer, where that is a row of its own beside the one about the ceiling.
+    /// What is to be reached of the best peer, where that is a row of its own beside the one about the
+    /// ceiling.
     pub(super) goal_against_peers: Option<f64>,
     pub(super) point: Option<Point>,
     /// For all its rounds.
     pub(super) time: Duration,
     /// Calls of a round, where their number is part of the row.
     pub(super) messages: Option<u64>,
-    /// Of what the calls of a round must be a multiple: who waits for full batches would wait for ever for the last one.
+    /// Of what the calls of a round must be a multiple: who waits for full batches would wait for ever
+    /// for the last one.
     pub(super) batch: u64,
 }
 
@@ -146,8 +149,8 @@ impl Row {
         Row { peers: None, ..self }
     }
 
-    /// A point of a plot, not a row for reading. Peers are in the plots with the rows that have a goal: with them in each
-    /// point, a run would take as long again.
+    /// A point of a plot, not a row for reading. Peers are in the plots with the rows that have a goal:
+    /// with them in each point, a run would take as long again.
     fn swept(self) -> Row {
         Row { time: POINT_TIME, ..self }.without_peers()
     }
@@ -274,7 +277,8 @@ fn crowd_row() -> Row {
     Row { messages: Some(CROWD_MESSAGES), time: BATCH_ROW_TIME, ..row.between(entries).without_peers() }
 }
 
-/// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs alone.
+/// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs
+/// alone.
 fn beside_rows(large_mib: u64) -> Vec<Row> {
     let bytes = large_mib * MIB;
     let beside = |name: String, workload, bytes| {

@@ -1,8 +1,9 @@
 //! Runs a row: all contenders side by side, round by round.
 //!
-//! Flow: a pair of processes a contender -> warm-up rounds, which also find out how many calls make a round -> rounds that
-//! go from one contender to the next, so that a machine that slows down slows all -> an [`Outcome`], two for p50 and p99.
-//! A contender that cannot do it, or fails, is left out, and the report says so. Nothing is measured while others run.
+//! Flow: a pair of processes a contender -> warm-up rounds, which also find out how many calls make a
+//! round -> rounds that go from one contender to the next, so that a machine that slows down slows all
+//! -> an [`Outcome`], two for p50 and p99. A contender that cannot do it, or fails, is left out, and the
+//! report says so. Nothing is measured while others run.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
 //! Counts what calls ask of the C library, in a server and a client process with the interposed library.
 //!
-//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes that preload it -> counters before and after some
-//! calls -> [`Tally`] per call and side -> rows. With one call at a time, allocations and copies are the same in every
-//! run. The number of system calls depends on time: with many calls in flight, the scheduler decides how many messages
-//! go together. So both processes run on one core, and the median of several runs counts. Each run has new processes.
+//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes that preload it -> counters
+//! before and after some calls -> [`Tally`] per call and side -> rows. With one call at a time,
+//! allocations and copies are the same in every run. The number of system calls depends on time: with
+//! many calls in flight, the scheduler decides how many messages go together. So both processes run on
+//! one core, and the median of several runs counts. Each run has new processes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,16 +16,17 @@ use crate::child::Child;
 use crate::failure::Failure;
 use crate::{cores, shell};
 
-/// The bytes of a message that each side may copy: what is read together with its header. Values below 1 KiB do not
-/// count.
+/// The bytes of a message that each side may copy: what is read together with its header. Values below 1
+/// KiB do not count.
 pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
 
-/// The effect of the scheduler on the number of system calls per call. With another busy process on the core, medians
-/// differed by up to 0.05.
+/// The effect of the scheduler on the number of system calls per call. With another busy process on the
+/// core, medians differed by up to 0.05.
 const SYSTEM_CALL_SLACK: f64 = 0.1;
 
-/// The same with many calls in flight on a pool, where the scheduler decides which messages go together: medians of one
-/// row were 0.3 to 0.6. If messages no longer went together, each would take a whole system call more.
+/// The same with many calls in flight on a pool, where the scheduler decides which messages go together:
+/// medians of one row were 0.3 to 0.6. If messages no longer went together, each would take a whole
+/// system call more.
 const COALESCED_SLACK: f64 = 0.3;
 
 /// The allocations per call of answering the parent and of connecting; less than one call's.
@@ -69,7 +71,8 @@ impl Tally {
         self.of("copied_large")
     }
 
-    /// Returns the bytes of the last large array that were sent from, or received into, the memory that users see.
+    /// Returns the bytes of the last large array that were sent from, or received into, the memory that
+    /// users see.
     fn in_place_bytes(&self) -> f64 {
         self.of("in_place")
     }
@@ -98,8 +101,8 @@ impl Setting {
         Ok(Setting { library: library()?, address: address(transport), core })
     }
 
-    /// Returns the median of several runs, by the number of system calls of each side. Each run has new processes,
-    /// because processes adapt to each other and keep what they have learned.
+    /// Returns the median of several runs, by the number of system calls of each side. Each run has new
+    /// processes, because processes adapt to each other and keep what they have learned.
     fn median_tally(&self, work: Work) -> Result<[Tally; 2], Failure> {
         let mut runs = Vec::new();
         for _ in 0..RUNS {
@@ -136,7 +139,8 @@ impl Pair {
         }
     }
 
-    /// Makes both sides do something that every counter must see. A counter that sees nothing would pass every limit.
+    /// Makes both sides do something that every counter must see. A counter that sees nothing would pass
+    /// every limit.
     fn checked(mut self) -> Result<Pair, Failure> {
         let before = self.ask("nothing")?;
         let after = self.ask(PROBE)?;

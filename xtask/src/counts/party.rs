@@ -1,8 +1,8 @@
 //! The processes whose work is counted: a server and a client, and shapes of work in one thread.
 //!
-//! Flow: a line from the parent -> calls, or nothing -> a line back with all counters. The counters are those of the
-//! preloaded library (`xtask/interpose`), which answers when certain environment variables are read. Without it nothing
-//! is counted and nothing else changes. Nothing here measures time.
+//! Flow: a line from the parent -> calls, or nothing -> a line back with all counters. The counters are
+//! those of the preloaded library (`xtask/interpose`), which answers when certain environment variables
+//! are read. Without it nothing is counted and nothing else changes. Nothing here measures time.
 
 use std::collections::VecDeque;
 use std::env;
@@ -23,7 +23,8 @@ use crate::{child, cores};
 /// The environment variable for which the preloaded library returns all its counters.
 const COUNTERS: &str = "TELEPORT_COUNTERS";
 
-/// With an address and a length appended, the variables that say how many of these bytes were sent (received) in place.
+/// With an address and a length appended, the variables that say how many of these bytes were sent
+/// (received) in place.
 const SENT_FROM: &str = "TELEPORT_SENT_FROM_";
 const RECEIVED_INTO: &str = "TELEPORT_RECEIVED_INTO_";
 
@@ -45,7 +46,8 @@ const MAX_IN_FLIGHT: usize = 256;
 /// The time that a running thread needs at most to record what it has sent.
 const RECORD_TIME: Duration = Duration::from_millis(1);
 
-/// On a busy machine the thread may wait until it runs. If bytes were copied, all these checks are made twice per row.
+/// On a busy machine the thread may wait until it runs. If bytes were copied, all these checks are made
+/// twice per row.
 const MAX_CHECKS: usize = 500;
 
 /// Asks for a copy of [`PROBE_BYTES`] bytes, which tests the counters.
@@ -177,8 +179,8 @@ fn received_in_place(array: &Array) -> u64 {
     in_place(RECEIVED_INTO, array.as_bytes().as_ptr().addr(), array.bytes()).unwrap_or(0)
 }
 
-/// Returns the bytes that were sent in place. The peer can receive them before the sending thread has returned from the
-/// system call and recorded their place, so this waits for it.
+/// Returns the bytes that were sent in place. The peer can receive them before the sending thread has
+/// returned from the system call and recorded their place, so this waits for it.
 fn sent_in_place(at: usize, bytes: usize) -> u64 {
     complete(bytes as u64, || in_place(SENT_FROM, at, bytes), || thread::sleep(RECORD_TIME))
 }
@@ -196,8 +198,8 @@ fn complete(all: u64, mut check: impl FnMut() -> Option<u64>, mut pause: impl Fn
     seen.unwrap_or(0)
 }
 
-/// Returns how many of these bytes were sent or received in place. `None` for small arrays and without the preloaded
-/// library.
+/// Returns how many of these bytes were sent or received in place. `None` for small arrays and without
+/// the preloaded library.
 fn in_place(question: &str, at: usize, bytes: usize) -> Option<u64> {
     if bytes < MIN_LARGE_BYTES {
         return None;
@@ -235,8 +237,8 @@ fn take(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     Ok(in_place)
 }
 
-/// Asks for the results of whole batches, one after the other. Returns the smallest number of bytes of a result that
-/// were received in place.
+/// Asks for the results of whole batches, one after the other. Returns the smallest number of bytes of a
+/// result that were received in place.
 fn take_rows(client: &Client, bytes: u64, calls: usize) -> Result<u64, BoxError> {
     let mut in_place = 0;
     for _ in 0..calls.div_ceil(BATCH) {

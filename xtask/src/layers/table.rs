@@ -11,7 +11,8 @@ pub(super) struct Crate {
     pub(super) unknown: &'static [&'static str],
 }
 
-/// Crates that reach into the operating system. Of these, `nix` and `libc` are named in the module `sys` only.
+/// Crates that reach into the operating system. Of these, `nix` and `libc` are named in the module `sys`
+/// only.
 pub(super) const SYSTEM: [&str; 3] = ["mio", "nix", "libc"];
 
 pub(super) const FACADE: &str = "teleport";

@@ -1,8 +1,8 @@
 //! Repeats the integration tests on a busy machine, to find flaky tests and thereby races.
 //!
-//! The tests are built once. Their programs run one at a time, in another order each round, while one busy thread runs
-//! on every core. Each run gets its own seed in [`SEED`], from which tests draw their random numbers. The output of a
-//! failing run is kept.
+//! The tests are built once. Their programs run one at a time, in another order each round, while one
+//! busy thread runs on every core. Each run gets its own seed in [`SEED`], from which tests draw their
+//! random numbers. The output of a failing run is kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -142,7 +142,8 @@ struct Program {
     folder: PathBuf,
 }
 
-/// Builds all tests with the flags of CI's step `test`, so that nothing is built twice, and returns the package's.
+/// Builds all tests with the flags of CI's step `test`, so that nothing is built twice, and returns the
+/// package's.
 fn programs(package: &str) -> Result<Vec<Program>, Failure> {
     let mut command =
         shell::cargo("test --workspace --all-features --no-run --message-format json-render-diagnostics");

@@ -1,10 +1,11 @@
-//! What is left of a tree of processes when it should have ended: with `teleport-proc`, `std::process`, `process-wrap`
-//! and `procspawn`, in the same cases, as a table for the README of `teleport-proc`.
+//! What is left of a tree of processes when it should have ended: with `teleport-proc`, `std::process`,
+//! `process-wrap` and `procspawn`, in the same cases, as a table for the README of `teleport-proc`.
 //!
 //! `cargo run --manifest-path xtask/survivors/Cargo.toml`
 //!
-//! Each case runs in an owner of its own: this program, executed again with the names of a crate and a case. All its
-//! processes carry a mark in their environment, and are looked for in `/proc`. What is left is killed before the next.
+//! Each case runs in an owner of its own: this program, executed again with the names of a crate and a
+//! case. All its processes carry a mark in their environment, and are looked for in `/proc`. What is
+//! left is killed before the next.
 
 use std::error::Error;
 use std::fs;

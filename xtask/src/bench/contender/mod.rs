@@ -1,7 +1,8 @@
-//! The contenders of this program itself: a server and a client process each, which speak the benchmark's protocol.
+//! The contenders of this program itself: a server and a client process each, which speak the
+//! benchmark's protocol.
 //!
-//! Flow: `bench-serve NAME ADDRESS` and `bench-client NAME ADDRESS`, hidden commands, end up here; what they do is in `raw`
-//! and `ours`. Where they run is set by who starts them.
+//! Flow: `bench-serve NAME ADDRESS` and `bench-client NAME ADDRESS`, hidden commands, end up here; what
+//! they do is in `raw` and `ours`. Where they run is set by who starts them.
 
 mod ours;
 mod raw;

@@ -1,14 +1,14 @@
 //! Charts of lines, drawn as SVG by plotters: panels side by side, with one legend for all of them.
 //!
-//! Flow: `plot` says which points lie where, in coordinates that are linear already -> [`svg`]. Text is laid out by
-//! whoever shows the file, so no fonts are needed here.
+//! Flow: `plot` says which points lie where, in coordinates that are linear already -> [`svg`]. Text is
+//! laid out by whoever shows the file, so no fonts are needed here.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-/// Sizes in pixels; a document scales the whole. Those of fonts are larger than what comes out: plotters divides them
-/// by 1.24.
+/// Sizes in pixels; a document scales the whole. Those of fonts are larger than what comes out: plotters
+/// divides them by 1.24.
 const PANEL: (u32, u32) = (480, 300);
 const COLUMNS: usize = 2;
 /// For the title and the legend.

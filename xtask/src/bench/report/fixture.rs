@@ -1,4 +1,5 @@
-//! Invented measurements for the tests of the report: every kind of row, with and without peers. None of them was measured.
+//! Invented measurements for the tests of the report: every kind of row, with and without peers. None of
+//! them was measured.
 
 use super::About;
 use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot, Point, Unit};

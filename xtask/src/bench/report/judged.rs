@@ -1,8 +1,8 @@
 //! Rows with their ratios, intervals and verdicts: the one place that judges.
 //!
-//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it.
-//! Ratios are taken pair by pair, round by round, so that drift of the machine cancels. A contender without values is left
-//! out as if it had not been run. Never measures and never writes.
+//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it. Ratios are taken pair by
+//! pair, round by round, so that drift of the machine cancels. A contender without values is left out as
+//! if it had not been run. Never measures and never writes.
 
 use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot};
 use crate::bench::stats::{Interval, bootstrap, median};

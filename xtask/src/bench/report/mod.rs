@@ -1,7 +1,8 @@
 //! What was measured, shown: tables for reading, JSON for programs, and a page with plots.
 //!
-//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) -> `table`, `json`,
-//! `plot`, `page`. Nothing here measures, and what it writes needs no network and no script to be read.
+//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) ->
+//! `table`, `json`, `plot`, `page`. Nothing here measures, and what it writes needs no network and no
+//! script to be read.
 
 mod chart;
 #[cfg(test)]
@@ -67,8 +68,8 @@ impl<'a> Report<'a> {
         json::json(self)
     }
 
-    /// Writes the page, each plot that has data as an SVG file of its own, the tables as Markdown, and the JSON, into
-    /// `folder`. Gives the path of the page.
+    /// Writes the page, each plot that has data as an SVG file of its own, the tables as Markdown, and
+    /// the JSON, into `folder`. Gives the path of the page.
     pub(super) fn write(&self, folder: &Path) -> Result<PathBuf, Failure> {
         fs::create_dir_all(folder).map_err(Failure::file(folder))?;
         let write = |name: &str, text: &str| {
@@ -92,7 +93,8 @@ impl<'a> Report<'a> {
 mod tests {
     use super::*;
 
-    /// With `TELEPORT_REPORT_SAMPLE` set to a folder it leaves the files there, for whoever changes how they look.
+    /// With `TELEPORT_REPORT_SAMPLE` set to a folder it leaves the files there, for whoever changes how
+    /// they look.
     #[test]
     fn a_report_is_a_folder_of_files() {
         let asked = std::env::var_os("TELEPORT_REPORT_SAMPLE").map(PathBuf::from);

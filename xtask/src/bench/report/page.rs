@@ -1,4 +1,5 @@
-//! The page: everything that was measured in one file of HTML, which needs no network, no script and no other file.
+//! The page: everything that was measured in one file of HTML, which needs no network, no script and no
+//! other file.
 
 use std::fmt::Write;
 

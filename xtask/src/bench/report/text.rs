@@ -66,8 +66,8 @@ pub(super) fn ratio(Interval { low, median, high }: Interval) -> [String; 3] {
     [median, low, high].map(factor)
 }
 
-/// How Teleport stands to the ceiling: the median and both ends of its interval, each as a ratio, or where the goal asks how
-/// much is added, as that.
+/// How Teleport stands to the ceiling: the median and both ends of its interval, each as a ratio, or
+/// where the goal asks how much is added, as that.
 pub(super) fn to_ceiling(row: &Judged<'_>) -> Option<[String; 3]> {
     let ours = row.teleport()?;
     let Some(Goal::AboveCeiling(_)) = row.outcome.goal else {

@@ -1,8 +1,8 @@
 //! A client process of a churn. Two threads make calls of all sizes and check each answer.
 //!
-//! Flow: on `pause`, the threads stop after their call and the process prints `paused`; on `go`, they continue; on
-//! `end`, the process ends. It prints `large` before each large argument, so that it can be killed while it sends one.
-//! At the first error it prints `wrong: ...` and ends.
+//! Flow: on `pause`, the threads stop after their call and the process prints `paused`; on `go`, they
+//! continue; on `end`, the process ends. It prints `large` before each large argument, so that it can be
+//! killed while it sends one. At the first error it prints `wrong: ...` and ends.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;

@@ -1,7 +1,8 @@
 //! The server process of a churn, with one server on TCP and one on a Unix socket.
 //!
-//! Its method checks its argument and returns an array of the size that the caller asks for. The allowed silence is
-//! short and memory is small, so that stopped clients are given up within seconds and large calls wait for each other.
+//! Its method checks its argument and returns an array of the size that the caller asks for. The allowed
+//! silence is short and memory is small, so that stopped clients are given up within seconds and large
+//! calls wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +23,8 @@ const MAX_MEMORY: u64 = 64 << 20;
 /// The code of the error for wrong content.
 const WRONG: &str = "wrong_content";
 
-/// Long enough for clients that are stopped beyond the allowed silence, and short enough that the server soon comes to
-/// rest after clients were killed.
+/// Long enough for clients that are stopped beyond the allowed silence, and short enough that the server
+/// soon comes to rest after clients were killed.
 const RESUME_TIME: Duration = MAX_SILENCE;
 
 /// The server process of a churn; not for users.

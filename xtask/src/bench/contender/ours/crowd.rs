@@ -1,7 +1,8 @@
-//! Many clients in one process, each with one call open: what as many processes with a client each are to a server.
+//! Many clients in one process, each with one call open: what as many processes with a client each are
+//! to a server.
 //!
-//! Flow: each client sends a call -> the oldest is waited for -> its client sends the next one. The clients are made when the
-//! first round asks for them, and stay.
+//! Flow: each client sends a call -> the oldest is waited for -> its client sends the next one. The
+//! clients are made when the first round asks for them, and stay.
 
 use std::collections::VecDeque;
 

@@ -1,9 +1,10 @@
 //! Teleport as a contender: the server and the client of a user who has read the documentation.
 //!
-//! Flow: a client thread sends calls until as many are open as the round asks for, then waits for the oldest and sends one
-//! more, and so on. The same array is sent each time; a result is dropped as it comes. Results of `source` come from
-//! [`Context::alloc`], anew for each call, and are not filled: the raw server sends what lies there, too. `policy` has functions
-//! that run for many calls at once; `crowd` is many clients in one process.
+//! Flow: a client thread sends calls until as many are open as the round asks for, then waits for the
+//! oldest and sends one more, and so on. The same array is sent each time; a result is dropped as it
+//! comes. Results of `source` come from [`Context::alloc`], anew for each call, and are not filled: the
+//! raw server sends what lies there, too. `policy` has functions that run for many calls at once;
+//! `crowd` is many clients in one process.
 
 mod crowd;
 mod policy;

@@ -1,7 +1,9 @@
-//! Functions that run once for many calls, and the same for one: what a policy does with images, and large results.
+//! Functions that run once for many calls, and the same for one: what a policy does with images, and
+//! large results.
 //!
-//! A policy's answer is one f32 a row, made of the first byte of its image: next to nothing, so that what is measured is how
-//! calls come together and apart. Large results are not filled, as those of other rows are not.
+//! A policy's answer is one f32 a row, made of the first byte of its image: next to nothing, so that
+//! what is measured is how calls come together and apart. Large results are not filled, as those of
+//! other rows are not.
 
 use teleport::transport::MemoryError;
 use teleport::{Array, Batch, BoxError, Client, Context, IntoTree as _, Method, Methods, Tree};

@@ -1,10 +1,12 @@
-//! The ceiling of many clients: as many plain sockets, one thread a side, which waits for all of its sockets with epoll.
+//! The ceiling of many clients: as many plain sockets, one thread a side, which waits for all of its
+//! sockets with epoll.
 //!
-//! Flow: a connection starts with the bytes of its messages -> a message, one open at a time -> an answer of
-//! [`ANSWER_BYTES`], a head and one f32 -> the next message. The server reads each connection's messages into warm memory of
-//! its own, and writes an answer as soon as a message is whole; the client then sends the next one on the same connection. Each
-//! message takes one read and one write a side, and one wait brings up to [`MAX_EVENTS`] of them. Waiting is done in one of
-//! the two ways of [`Waiting`].
+//! Flow: a connection starts with the bytes of its messages -> a message, one open at a time -> an
+//! answer of [`ANSWER_BYTES`], a head and one f32 -> the next message. The server reads each
+//! connection's messages into warm memory of its own, and writes an answer as soon as a message is
+//! whole; the client then sends the next one on the same connection. Each message takes one read and one
+//! write a side, and one wait brings up to [`MAX_EVENTS`] of them. Waiting is done in one of the two
+//! ways of [`Waiting`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};

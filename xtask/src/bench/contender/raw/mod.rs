@@ -1,13 +1,15 @@
-//! The machine's own ceiling: plain sockets, tuned, with the same messages, buffers and replies as the contenders.
+//! The machine's own ceiling: plain sockets, tuned, with the same messages, buffers and replies as the
+//! contenders.
 //!
-//! Flow: before a round's clock starts, the client sends a [`Plan`], from which both sides know all sizes; then a message is
-//! a head and its payload, and an answer the message itself, a payload, or one byte. Both sides read into a [`Ring`] of as
-//! many warm messages as are in flight, with reads of at most 1 MiB that may end in the middle of a message. Small messages
-//! go many to a write: the client sends as many as were answered, and the server answers all that one read has brought.
-//! Waiting is done in one of two ways, of which the report takes the better one for each row: a read that blocks, or one that
-//! looks for a moment before it blocks, as Teleport does.
-//! The memory is of the same kind as Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a
-//! program can do that knows beforehand what comes.
+//! Flow: before a round's clock starts, the client sends a [`Plan`], from which both sides know all
+//! sizes; then a message is a head and its payload, and an answer the message itself, a payload, or one
+//! byte. Both sides read into a [`Ring`] of as many warm messages as are in flight, with reads of at
+//! most 1 MiB that may end in the middle of a message. Small messages go many to a write: the client
+//! sends as many as were answered, and the server answers all that one read has brought. Waiting is done
+//! in one of two ways, of which the report takes the better one for each row: a read that blocks, or one
+//! that looks for a moment before it blocks, as Teleport does. The memory is of the same kind as
+//! Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a program can do that
+//! knows beforehand what comes.
 
 pub(super) mod crowd;
 mod sockets;
@@ -32,7 +34,8 @@ const MAX_SMALL_BYTES: usize = 16 << 10;
 /// Rings of small messages are at least so large, so that a read seldom ends at their end.
 const MIN_RING_BYTES: usize = 64 << 10;
 
-/// What sockets take in any case. With more on its way in both directions, two sides that block would wait for each other.
+/// What sockets take in any case. With more on its way in both directions, two sides that block would
+/// wait for each other.
 const MAX_ECHOES_BYTES: u64 = 64 << 10;
 
 /// What both sides know of a round before it starts.

@@ -1,4 +1,5 @@
-//! Sockets of the machine as they are: where to listen and connect, what is set on them, and how a side waits for them.
+//! Sockets of the machine as they are: where to listen and connect, what is set on them, and how a side
+//! waits for them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The usual size of a Unix socket's buffer costs a fifth of its speed. The kernel doubles it, and has a bound of its own.
+/// The usual size of a Unix socket's buffer costs a fifth of its speed. The kernel doubles it, and has a
+/// bound of its own.
 const UNIX_SEND_BUFFER_BYTES: usize = 1 << 20;
 
 /// How long a read looks before it blocks: what Teleport does by default.
