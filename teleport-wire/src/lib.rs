@@ -1,18 +1,18 @@
 //! Arrays, trees of arrays, and the bytes that carry them between processes.
 //!
-//! The data model: a [`Tree`] is a null, an [`Array`], a string, bytes, a list or a dict of trees; an array is a
-//! [`DType`], a [`Shape`] and a [`Buffer`] of counted bytes, so that views, rows and received messages share memory
-//! instead of copying it. [`IntoTree`] and [`FromTree`] convert Rust values, [`tree!`] writes trees down.
+//! The data model: a [`Tree`] is null, an [`Array`], a string, bytes, or a list or dict of trees. An array is a
+//! [`DType`], a [`Shape`] and a [`Buffer`] of counted bytes, so that views, rows and received messages share memory.
+//! [`IntoTree`] and [`FromTree`] convert Rust values, and [`tree!`] creates trees.
 //!
-//! The wire format, described in `FORMAT.md` of this crate: a tree becomes a [`Message`], metadata and borrowed
-//! payload behind frame [`Header`]s; received metadata becomes a [`Signature`], which says how much memory the payload
-//! takes and where it belongs, and makes a tree on that memory. [`BatchLayout`] puts many messages of one signature into one
-//! memory, as arrays with one more axis, and [`BatchResult`] sends such a tree row by row.
+//! The wire format is described in `FORMAT.md` of this crate. A tree becomes a [`Message`]: metadata and shared payload
+//! behind frame [`Header`]s. Received metadata becomes a [`Signature`], which tells how much memory the payload takes
+//! and where each part goes, and builds the tree on that memory. [`BatchLayout`] places many messages of one signature
+//! in one memory, as arrays with one more axis. [`BatchResult`] sends a tree of such arrays row by row.
 //!
-//! Nothing here opens a socket, reads a clock or starts a thread.
+//! This crate opens no socket, reads no clock and starts no thread.
 //!
-//! Features: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums), `half` (`f16` and `bf16` as element types),
-//! `ndarray` (owned arrays in, views out, without a copy). None is on by default.
+//! Features, none of them on by default: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums), `half` (`f16`
+//! and `bf16` as element types), `ndarray` (conversion from its arrays and views for it, without a copy).
 //!
 //! ```
 //! use teleport_wire::{tree, Array, Tree};
@@ -28,7 +28,7 @@
 //! ```
 #![deny(unsafe_code)]
 
-// Array bytes travel as they lie in memory, and they travel little-endian.
+// Array bytes are sent as they are in memory, and the format is little-endian.
 #[cfg(not(target_endian = "little"))]
 compile_error!("teleport-wire sends array memory as it is, which must be little-endian");
 
@@ -61,8 +61,7 @@ pub use format::decoder::{Decoder, Sink};
 pub use format::encode_error::EncodeError;
 pub use format::error_kind::{ErrorKind, Ran, RemoteError};
 pub use format::frames::{
-    Block, CallAnswer, CallState, Goodbye, Resume, ResumeAnswer, Stretch, decode_ids, encode_frame,
-    encode_ids,
+    Block, CallAnswer, CallState, Extent, Goodbye, Resume, ResumeAnswer, decode_ids, encode_frame, encode_ids,
 };
 pub use format::header::{FrameHeader, Header, Kind};
 pub use format::hello::{Hello, Id128};

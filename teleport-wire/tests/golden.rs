@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::same_with_order;
 use receiver::payload;
 use teleport_wire::{
-    Array, Block, Buffer, CallAnswer, CallHead, CallMetadata, CallState, DType, ErrorKind, FrameHeader,
-    Goodbye, Header, Hello, Id128, Kind, Limits, Message, Preface, Ran, RemoteError, ResultMetadata, Resume,
-    ResumeAnswer, Signature, Stretch, TimeBase, TimeUnit, Tree, decode_ids, encode_frame, encode_ids, tree,
+    Array, Block, Buffer, CallAnswer, CallHead, CallMetadata, CallState, DType, ErrorKind, Extent,
+    FrameHeader, Goodbye, Header, Hello, Id128, Kind, Limits, Message, Preface, Ran, RemoteError,
+    ResultMetadata, Resume, ResumeAnswer, Signature, TimeBase, TimeUnit, Tree, decode_ids, encode_frame,
+    encode_ids, tree,
 };
 
 /// The blocks of the page by name.
@@ -88,10 +89,10 @@ fn goodbye() -> Goodbye {
     Goodbye { kind: Some(ErrorKind::Closing), reason: "the server was stopped".into() }
 }
 
-const STRETCH: Stretch = Stretch { block: 7, offset: 4096, bytes: 1 << 20 };
+const EXTENT: Extent = Extent { block: 7, offset: 4096, bytes: 1 << 20 };
 
 fn shared_data() -> Vec<u8> {
-    let body = Stretch::encode(&[STRETCH]);
+    let body = Extent::encode(&[EXTENT]);
     let header = Header { flags: Header::SHARED, ..Header::data(3, body.len() as u64, None) };
     [&header.encode()[..], &body].concat()
 }
@@ -175,7 +176,7 @@ fn read(header: &Header, body: &[u8]) {
             assert_eq!(tree, Ok::<Tree, _>(tree!({"result": 3})));
         }
         Kind::Error => assert_eq!(RemoteError::decode(body), Ok(error())),
-        Kind::Data if header.is_shared() => assert_eq!(Stretch::decode(body), Ok(vec![STRETCH])),
+        Kind::Data if header.is_shared() => assert_eq!(Extent::decode(body), Ok(vec![EXTENT])),
         Kind::Grant => assert!(decode_ids(body).unwrap().eq([4, 5])),
         Kind::Ack => assert!(decode_ids(body).unwrap().eq([4])),
         Kind::Resume => assert_eq!(Resume::decode(body), Ok(resume())),

@@ -1,17 +1,17 @@
-//! CRC32C of headers, metadata and, where it is asked for, payload.
+//! CRC32C of headers, metadata and, on request, payload.
 //!
-//! The library for it is made for long stretches; a header of 28 bytes costs it several times what the processor's own
-//! instruction does. So short ones are computed here where the processor has that. Never fails; bound: none is needed.
+//! The crate `crc32c` is made for long inputs. For the 28 bytes of a header it takes several times as long as the
+//! processor's own instruction. So short inputs are computed here, if the processor has the instruction.
 
-/// Up to so many bytes the instruction alone is faster than several of its chains at once.
+/// Up to this length, a single chain of the instruction is faster than several in parallel.
 const MAX_SHORT_BYTES: usize = 256;
 
-/// Goes on with a CRC32C, begun as 0, over more bytes.
+/// Continues a CRC32C over more bytes. The first call starts with 0.
 #[inline]
 pub fn checksum(crc: u32, bytes: &[u8]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if bytes.len() <= MAX_SHORT_BYTES && is_x86_feature_detected!("sse4.2") {
-        // SAFETY: the processor has the instruction, as was asked just now.
+        // SAFETY: the processor has the instruction, as was just checked.
         return unsafe { short(crc, bytes) };
     }
     crc32c::crc32c_append(crc, bytes)

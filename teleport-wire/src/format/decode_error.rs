@@ -1,39 +1,39 @@
-//! Why bytes from a peer were refused.
+//! The errors of decoding bytes from a peer.
 //!
-//! Each variant is one rule of `FORMAT.md` that the bytes broke. Peer's text never enters a message, only
-//! numbers and the names of fields.
+//! Each variant is a rule of `FORMAT.md` that the bytes break. Messages contain numbers and names of fields, but no text
+//! of the peer.
 
 use crate::format::preface::PrefaceError;
 
 /// Bytes from a peer that the format does not allow.
 ///
-/// Nothing that was refused has had an effect. A connection whose frame headers cannot be decoded is lost,
-/// since the start of the next frame is unknown.
+/// Refused bytes have had no effect. If the header of a frame cannot be decoded, the connection is lost, since the start
+/// of the next frame is unknown.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The peer does not speak this format at all.
+    /// The peer does not speak this format.
     #[error(transparent)]
     Preface(#[from] PrefaceError),
-    /// The stream was refused before: nothing that follows has a meaning.
+    /// The stream was refused before.
     #[error("the stream was refused before")]
     Refused,
-    /// A field is longer than what is left of the bytes that hold it.
+    /// A field is longer than the remaining bytes.
     #[error("{field} needs {bytes} bytes and {remaining} are left")]
     Truncated {
-        /// The field that was being read.
+        /// The field.
         field: &'static str,
-        /// Bytes that it needs.
+        /// The length of the field.
         bytes: u64,
-        /// Bytes that were left.
+        /// The number of remaining bytes.
         remaining: u64,
     },
-    /// Bytes are left after the last field.
+    /// Bytes follow the last field.
     #[error("{bytes} bytes follow the end of the {what}")]
     Trailing {
-        /// What was decoded.
+        /// The decoded structure.
         what: &'static str,
-        /// Bytes left over.
+        /// The number of bytes.
         bytes: u64,
     },
     /// The checksum of a frame's header is wrong: bytes were changed, or the stream is out of step.
@@ -52,18 +52,18 @@ pub enum DecodeError {
         /// The CRC32C of the body.
         computed: u32,
     },
-    /// A kind of frame that this version does not know and that may not be skipped.
+    /// The kind of a frame is unknown, and may not be skipped.
     #[error("unknown kind of frame {kind}, which may not be skipped")]
     UnknownKind {
-        /// The number found.
+        /// The number of the kind.
         kind: u8,
     },
-    /// A number that this version gives no meaning to.
+    /// A field has a value without a meaning in this version.
     #[error("{field} has the unknown value {value}")]
     UnknownValue {
         /// The field.
         field: &'static str,
-        /// The number found.
+        /// The value.
         value: u64,
     },
     /// A field that must be zero is not.
@@ -71,10 +71,10 @@ pub enum DecodeError {
     NotZero {
         /// The field.
         field: &'static str,
-        /// The number found.
+        /// The value.
         value: u64,
     },
-    /// A field that may not be zero is.
+    /// A field that must not be zero is.
     #[error("{field} is zero, which is never valid")]
     Zero {
         /// The field.
@@ -83,19 +83,19 @@ pub enum DecodeError {
     /// A size or count is above its limit.
     #[error("{what} is {value}, above the limit {max}")]
     TooLarge {
-        /// What was measured: the name of the limit without `max_`, where it is one of `Limits`.
+        /// The measured quantity: the name of the limit without `max_`, if it is one of `Limits`.
         what: &'static str,
-        /// The size found; `u64::MAX` where it does not fit 64 bits.
+        /// The value, or `u64::MAX` if it does not fit 64 bits.
         value: u64,
         /// The limit.
         max: u64,
     },
-    /// A frame's length is one that its kind cannot have.
+    /// A frame of this kind cannot have a body of this length.
     #[error("a frame of kind {kind} cannot have a body of {length} bytes")]
     BodyLength {
-        /// The kind's number.
+        /// The number of the kind.
         kind: u8,
-        /// The length found.
+        /// The length.
         length: u64,
     },
     /// Text is not UTF-8.
@@ -103,34 +103,34 @@ pub enum DecodeError {
     NotUtf8 {
         /// The field.
         field: &'static str,
-        /// Index of the first byte that is not part of a character.
+        /// The index of the first byte that is not part of a character.
         at: u64,
     },
-    /// Entries that must ascend strictly do not.
+    /// Entries do not ascend strictly.
     #[error("{field} do not ascend strictly at entry {index}")]
     NotAscending {
-        /// What must ascend.
+        /// The entries.
         field: &'static str,
         /// The first entry that is not above the one before.
         index: u64,
     },
-    /// The order of a dict's entries is no permutation of them.
+    /// The order of a dict's entries is not a permutation of them.
     #[error("the order of a dict with {count} entries repeats or exceeds an index at {index}")]
     NotPermutation {
-        /// Entries of the dict.
+        /// The number of entries of the dict.
         count: u32,
-        /// Where in the order the wrong index stands.
+        /// The place of the wrong index in the order.
         index: u32,
     },
-    /// The order says that every dict is sorted, which must be said by leaving it empty.
+    /// The order is not empty although every dict is sorted.
     #[error("the order of dict entries is the sorted one throughout, which must be written as empty")]
     RedundantOrder,
-    /// The memory given to build a tree in is not what its signature asks for: the caller's mistake.
+    /// The memory to build a tree on has another length than the signature needs. The caller made a mistake.
     #[error("the payload's memory is {found} bytes and the signature needs {expected}")]
     MemoryLength {
-        /// Bytes that the signature needs.
+        /// The length that the signature needs.
         expected: u64,
-        /// Bytes given.
+        /// The length of the memory.
         found: u64,
     },
 }

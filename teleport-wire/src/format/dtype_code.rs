@@ -1,35 +1,17 @@
-//! The numbers by which dtypes travel, and the parameters that follow some of them.
+//! The numbers of dtypes on the wire, and the parameters of some of them.
 //!
-//! Numbers never change their meaning. Written and read by signatures only.
+//! Numbers never change their meaning. Only signatures use them.
 
 use crate::format::{decode_error::DecodeError, reader::Reader};
+use crate::model::dtype::numpy::PLAIN;
 use crate::model::dtype::{DType, TimeBase, TimeUnit};
-
-/// The dtypes without parameters, in the order of their numbers from 1.
-const PLAIN: [DType; 15] = [
-    DType::Bool,
-    DType::I8,
-    DType::I16,
-    DType::I32,
-    DType::I64,
-    DType::U8,
-    DType::U16,
-    DType::U32,
-    DType::U64,
-    DType::F16,
-    DType::BF16,
-    DType::F32,
-    DType::F64,
-    DType::C64,
-    DType::C128,
-];
 
 const BYTES: u8 = 16;
 const UNICODE: u8 = 17;
 const DATE_TIME: u8 = 18;
 const TIME_DELTA: u8 = 19;
 
-/// The number of a dtype.
+/// Returns the number of a dtype. Those of dtypes without parameters are their places in [`PLAIN`], from 1.
 pub(crate) fn number(dtype: DType) -> u8 {
     match dtype {
         DType::Bool => 1,
@@ -54,7 +36,7 @@ pub(crate) fn number(dtype: DType) -> u8 {
     }
 }
 
-/// Appends what follows the rank for this dtype: a width, a unit, or nothing.
+/// Appends the parameters of a dtype: a width, a unit, or nothing.
 pub(crate) fn encode_parameters(dtype: DType, bytes: &mut Vec<u8>) {
     match dtype {
         DType::Bytes(width) | DType::Unicode(width) => bytes.extend_from_slice(&width.to_le_bytes()),
@@ -67,17 +49,17 @@ pub(crate) fn encode_parameters(dtype: DType, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The dtype with this number, whose parameters are read.
+/// Returns the dtype with this number, and reads its parameters.
 pub(crate) fn decode(number: u8, reader: &mut Reader<'_>) -> Result<DType, DecodeError> {
     match number {
         BYTES => reader.u32("dtype width").map(DType::Bytes),
         UNICODE => reader.u32("dtype width").map(DType::Unicode),
         DATE_TIME => decode_unit(reader).map(DType::DateTime),
         TIME_DELTA => decode_unit(reader).map(DType::TimeDelta),
-        plain => PLAIN
-            .get(usize::from(plain).wrapping_sub(1))
-            .copied()
-            .ok_or(DecodeError::UnknownValue { field: "dtype", value: u64::from(plain) }),
+        plain => match PLAIN.get(usize::from(plain).wrapping_sub(1)) {
+            Some((dtype, ..)) => Ok(*dtype),
+            None => Err(DecodeError::UnknownValue { field: "dtype", value: u64::from(plain) }),
+        },
     }
 }
 
@@ -95,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_is_one_dtype_and_back() {
-        for (index, dtype) in PLAIN.iter().enumerate() {
+    fn numbers_and_dtypes_convert_both_ways() {
+        for (index, (dtype, ..)) in PLAIN.iter().enumerate() {
             assert_eq!(usize::from(number(*dtype)), index + 1);
         }
         for number in 0..=u8::MAX {
@@ -114,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn units_that_numpy_does_not_have_are_refused() {
+    fn units_unknown_to_numpy_are_refused() {
         for parameters in [[14, 1, 0, 0, 0], [7, 0, 0, 0, 0], [0, 2, 0, 0, 0], [7, 0, 0, 0, 0x80]] {
             assert!(decode(DATE_TIME, &mut Reader::new(&parameters)).is_err(), "{parameters:?}");
         }

@@ -1,43 +1,42 @@
-//! Writing a tree: its signature and order into metadata bytes, its leaves as borrowed memory.
+//! Encoding a tree: signature and order as metadata, and leaves as shared memory.
 //!
-//! One pass for the signature, which also checks the receiver's limits, and one look at the keys before to
-//! know whether an order must be written. No payload is copied: a leaf's buffer is counted once more. Recursion
-//! is bounded by the receiver's depth.
+//! A first pass finds out whether an order must be written. A second pass writes the signature and checks the receiver's
+//! limits. No payload is copied. The receiver's limit of depth bounds the recursion.
 
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
-use crate::format::signature::{Layout, padded_bytes, tag};
+use crate::format::signature::{Placement, padded_bytes, tag};
 use crate::format::{dtype_code, encode_error::EncodeError};
 use crate::model::{array::Array, buffer::Buffer, tree::Dict, tree::Tree};
 
-/// What a tree is on its way: the end of `metadata`, and the payload.
+/// An encoded tree: the end of `metadata`, and the payload.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) metadata: Vec<u8>,
     pub(crate) signature_bytes: u32,
     pub(crate) order_bytes: u32,
     pub(crate) payload: Vec<Buffer>,
-    pub(crate) layout: Layout,
+    pub(crate) placement: Placement,
 }
 
-/// Appends the signature and order of `tree` to `metadata`.
+/// Appends the signature and the order of `tree` to `metadata`.
 pub(crate) fn encode(tree: &Tree, metadata: Vec<u8>, limits: &Limits) -> Result<Encoded, EncodeError> {
     let start = metadata.len();
     let max_depth = limits.max_depth.min(MAX_DEPTH);
     let order = (!is_sorted(tree, max_depth)).then(Vec::new);
     let payload = Vec::new();
-    let layout = Layout::default();
-    let mut encoder = Encoder { limits, max_depth, metadata, order, nodes: 0, payload, layout };
+    let placement = Placement::default();
+    let mut encoder = Encoder { limits, max_depth, metadata, order, nodes: 0, payload, placement };
     encoder.count_nodes(1)?;
     encoder.node(tree, 0)?;
-    let Encoder { mut metadata, order, payload, layout, .. } = encoder;
+    let Encoder { mut metadata, order, payload, placement, .. } = encoder;
     let signature_bytes = (metadata.len() - start) as u32;
     let order = order.unwrap_or_default();
     metadata.extend_from_slice(&order);
     check_metadata(metadata.len(), limits)?;
-    Ok(Encoded { metadata, signature_bytes, order_bytes: order.len() as u32, payload, layout })
+    Ok(Encoded { metadata, signature_bytes, order_bytes: order.len() as u32, payload, placement })
 }
 
-/// Whether every dict's entries are in the order of their keys; what lies too deep is not looked at.
+/// Returns true if the entries of every dict are in the order of their keys. Nodes that are too deep are ignored.
 fn is_sorted(tree: &Tree, depth_left: u32) -> bool {
     let Some(inner) = depth_left.checked_sub(1) else { return true };
     match tree {
@@ -56,11 +55,11 @@ struct Encoder<'a> {
     limits: &'a Limits,
     max_depth: u32,
     metadata: Vec<u8>,
-    /// Bytes of the order, if one must be written.
+    /// The bytes of the order, if one must be written.
     order: Option<Vec<u8>>,
     nodes: u64,
     payload: Vec<Buffer>,
-    layout: Layout,
+    placement: Placement,
 }
 
 impl Encoder<'_> {
@@ -81,7 +80,7 @@ impl Encoder<'_> {
             }
             Tree::Dict(dict) => self.dict(dict, depth)?,
         }
-        // Here, so that what is written past the limit is one node, whatever the tree.
+        // Checked after each node, so that at most one node is written past the limit.
         check_metadata(self.metadata.len(), self.limits)
     }
 
@@ -106,8 +105,8 @@ impl Encoder<'_> {
     }
 
     fn leaf(&mut self, bytes: &Buffer) -> Result<(), EncodeError> {
-        let placed = self.layout.place(bytes.len() as u64);
-        self.check_message(placed.map(|_| self.layout.memory_bytes))?;
+        let placed = self.placement.place(bytes.len() as u64);
+        self.check_message(placed.map(|_| self.placement.memory_bytes))?;
         if !bytes.is_empty() {
             self.payload.push(bytes.clone());
         }
@@ -129,13 +128,13 @@ impl Encoder<'_> {
         entries.iter().try_for_each(|(key, _, tree)| self.entry(key, tree, depth))
     }
 
-    /// Writes the order of one dict, given where the caller had each of the sorted entries.
+    /// Writes the order of one dict. `places` are the sender's positions of the sorted entries.
     fn order(&mut self, places: &[usize]) {
         let mut order = vec![0u32; places.len()];
         for (index, place) in places.iter().enumerate() {
             order[*place] = index as u32;
         }
-        // Always there: a dict that is not sorted was seen before the encoder was made.
+        // There is one: the first pass has seen that this dict is not sorted.
         if let Some(bytes) = &mut self.order {
             bytes.extend(order.into_iter().flat_map(u32::to_le_bytes));
         }
@@ -151,7 +150,7 @@ impl Encoder<'_> {
     fn counted(&mut self, tag: u8, count: usize) -> Result<(), EncodeError> {
         self.count_nodes(count as u64)?;
         self.metadata.push(tag);
-        // The limit of nodes is a `u32`, so the count fits one.
+        // The limit of nodes is a `u32`, so the count is too.
         self.metadata.extend_from_slice(&(count as u32).to_le_bytes());
         Ok(())
     }
@@ -166,7 +165,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// Checks a size; `None` is one past 64 bits.
+    /// Checks a size. `None` is a size that exceeds 64 bits.
     fn check_message(&self, bytes: Option<u64>) -> Result<(), EncodeError> {
         let max_bytes = self.limits.max_message_bytes.min(isize::MAX as u64);
         match bytes {

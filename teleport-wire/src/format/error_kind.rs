@@ -1,7 +1,7 @@
-//! The kinds of failure that travel, their numbers, and the error that a call can end with.
+//! The kinds of errors, their numbers, and the error that ends a call.
 //!
-//! The numbers are part of the format and never change their meaning. A number that this version does not
-//! know is kept as it is, so that an older client can still show what a newer server said.
+//! The numbers are part of the format and never change their meaning. Unknown numbers are kept, so that an older client
+//! can show the error of a newer server.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::format::decode_error::DecodeError;
 use crate::format::limits::{MAX_BACKTRACE_BYTES, MAX_CODE_BYTES, MAX_ERROR_BYTES};
 use crate::format::reader::{Reader, at_most, truncate};
 
-/// Why a call, or a whole connection, ended without a result.
+/// The reason why a call or a connection ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// 1: the server has no method of that name.
+    /// 1: the server has no method of this name.
     UnknownMethod,
     /// 2: the arguments do not fit the method.
     BadArguments,
@@ -24,25 +24,25 @@ pub enum ErrorKind {
     Closing,
     /// 6: a bound on calls, memory or connections is reached.
     Overloaded,
-    /// 7: the call's time was over before it ended.
+    /// 7: the deadline passed before the call ended.
     Deadline,
     /// 8: the caller withdrew the call.
     Cancelled,
-    /// 9: the transfer was slower than the receiver allows while others wait for the memory.
+    /// 9: the transfer was slower than the receiver allows while others wait for memory.
     TooSlow,
-    /// 10: a message is larger than its receiver can ever take.
+    /// 10: a message is larger than its receiver can ever accept.
     TooLarge,
     /// 11: the peer broke a rule of the format.
     Protocol,
     /// 12: the call ran, and its result was dropped before it could be delivered.
     Expired,
-    /// 13: a checksum shows that the payload was changed on its way.
+    /// 13: a checksum shows that the payload was damaged in transit.
     Checksum,
     /// 14: the peer is not allowed to do this.
     Unauthorized,
     /// 15: a failure of the server itself.
     Internal,
-    /// A number that this version has no name for. Zero is never valid.
+    /// A number without a name in this version. Zero is never valid.
     Other(u16),
 }
 
@@ -66,7 +66,7 @@ const KINDS: [(ErrorKind, &str); 15] = [
 ];
 
 impl ErrorKind {
-    /// The number that stands for this kind on the wire.
+    /// Returns the number on the wire.
     pub fn number(self) -> u16 {
         match self {
             ErrorKind::Other(number) => number,
@@ -74,7 +74,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind with that number; `Other` if this version has no name for it.
+    /// Returns the kind with this number, or `Other` if this version has no name for it.
     pub fn from_number(number: u16) -> ErrorKind {
         let index = usize::from(number).wrapping_sub(1);
         KINDS.get(index).map_or(ErrorKind::Other(number), |(kind, _)| *kind)
@@ -90,26 +90,18 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Whether a call's function ran: what its caller must know before trying again.
+/// Tells whether a call's function ran, and so whether it is safe to call it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ran {
-    /// It never started: calling again is safe.
-    No,
-    /// It may have run, wholly or in part: call again only what may run twice.
-    Maybe,
-    /// It ran, wholly or in part: calling again repeats it.
-    Yes,
+    /// The function never started. Calling again is safe.
+    No = 0,
+    /// The function may have run, at least in part. Call again only if it may run twice.
+    Maybe = 1,
+    /// The function ran, at least in part. Calling again repeats it.
+    Yes = 2,
 }
 
 impl Ran {
-    fn number(self) -> u8 {
-        match self {
-            Ran::No => 0,
-            Ran::Maybe => 1,
-            Ran::Yes => 2,
-        }
-    }
-
     fn from_number(number: u8) -> Result<Ran, DecodeError> {
         match number {
             0 => Ok(Ran::No),
@@ -120,7 +112,7 @@ impl Ran {
     }
 }
 
-/// The error that a server ended a call with: the body of an error frame.
+/// The error that ended a call: the body of an error frame.
 ///
 /// ```
 /// use teleport_wire::{ErrorKind, Ran, RemoteError};
@@ -131,40 +123,40 @@ impl Ran {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteError {
-    /// What went wrong.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// Whether the function ran.
+    /// Tells whether the function ran.
     pub ran: Ran,
-    /// A code of the application's own, empty if it gave none; at most [`MAX_CODE_BYTES`] travel.
+    /// A code of the application, or empty. It is cut to [`MAX_CODE_BYTES`] when encoded.
     pub code: String,
-    /// The text for people; at most [`MAX_ERROR_BYTES`] travel.
+    /// A text for people. It is cut to [`MAX_ERROR_BYTES`] when encoded.
     pub message: String,
-    /// Where in the remote program it happened, if known; at most [`MAX_BACKTRACE_BYTES`] travel.
+    /// The place in the remote program, if it is known. It is cut to [`MAX_BACKTRACE_BYTES`] when encoded.
     pub backtrace: Option<String>,
 }
 
 impl RemoteError {
-    /// Bytes before the three texts.
+    /// Length of the part before the three texts.
     pub(crate) const FIXED_BYTES: usize = 16;
 
     /// Length of the longest body.
     pub(crate) const MAX_BYTES: usize =
         Self::FIXED_BYTES + MAX_CODE_BYTES + MAX_ERROR_BYTES + MAX_BACKTRACE_BYTES;
 
-    /// An error without a code and a backtrace.
+    /// Creates an error without a code and a backtrace.
     pub fn new(kind: ErrorKind, ran: Ran, message: impl Into<String>) -> RemoteError {
         RemoteError { kind, ran, code: String::new(), message: message.into(), backtrace: None }
     }
 
-    /// The same with an application code.
+    /// Sets the code of the application.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> RemoteError {
         self.code = code.into();
         self
     }
 
-    /// The body of an error frame. Texts past their limit are cut between two characters; an empty backtrace
-    /// travels as none.
+    /// Encodes the body of an error frame. Texts above their limit are cut between two characters. An empty backtrace is
+    /// decoded as `None`.
     pub fn encode(&self) -> Vec<u8> {
         let code = truncate(&self.code, MAX_CODE_BYTES);
         let message = truncate(&self.message, MAX_ERROR_BYTES);
@@ -173,7 +165,7 @@ impl RemoteError {
         let mut body =
             Vec::with_capacity(Self::FIXED_BYTES + texts.iter().map(|text| text.len()).sum::<usize>());
         body.extend_from_slice(&self.kind.number().to_le_bytes());
-        body.extend_from_slice(&[self.ran.number(), 0]);
+        body.extend_from_slice(&[self.ran as u8, 0]);
         for text in texts {
             body.extend_from_slice(&(text.len() as u32).to_le_bytes());
         }
@@ -183,10 +175,10 @@ impl RemoteError {
         body
     }
 
-    /// Reads the body of an error frame.
+    /// Decodes the body of an error frame.
     ///
     /// # Errors
-    /// [`DecodeError`] if the body breaks the format.
+    /// Returns [`DecodeError`] if the body breaks the format.
     pub fn decode(body: &[u8]) -> Result<RemoteError, DecodeError> {
         let mut reader = Reader::new(body);
         let kind = match reader.u16("error kind")? {
@@ -229,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_name_each_kind_once() {
+    fn each_number_is_one_kind() {
         for number in 0..=u16::MAX {
             assert_eq!(ErrorKind::from_number(number).number(), number);
         }
@@ -253,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_no_encoder_writes() {
+    fn invalid_bodies_are_refused() {
         let body = RemoteError::new(ErrorKind::Failed, Ran::No, "why").encode();
         let broken = |at: usize, value: u8| {
             let mut body = body.clone();

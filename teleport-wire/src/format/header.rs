@@ -1,79 +1,79 @@
-//! The 32 bytes before each frame's body: what the frame is, which message it belongs to, and how long.
+//! The 32 bytes before each frame's body: its kind, its message and its length.
 //!
-//! [`Header::decode`] checks everything that the header alone can tell: its checksum, the kind, and for that
-//! kind the flags, the id, the argument and the length. So whoever acts on a header never sees a field that
-//! its kind does not have. Who may send which kind, and when, is the connection's to check.
+//! [`Header::decode`] checks everything that the header alone can tell: its checksum, its kind, and for that kind the
+//! flags, the id, the argument and the length. The connection checks who may send which kind, and when.
 
 use std::fmt;
 
-use crate::format::frames::{ANSWER_BYTES, MAX_RESUME_BYTES};
-use crate::format::limits::{Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES};
+use crate::format::limits::{
+    Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES, MAX_RESUME_BYTES, RECORD_BYTES,
+};
+use crate::format::reader::at_most;
 use crate::format::{checksum::checksum, decode_error::DecodeError, error_kind::RemoteError, hello::Hello};
 
-/// What a frame is. The discriminants are the numbers on the wire.
+/// The kind of a frame. The discriminants are the numbers on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// Who each side is and what it accepts: the first frame in both directions.
+    /// Introduces a side and its limits. The first frame in both directions.
     Hello = 1,
     /// The metadata of a call.
     Call = 2,
     /// The metadata of a call's result.
     Result = 3,
-    /// A call's end without a result.
+    /// Ends a call without a result.
     Error = 4,
-    /// Up to 1 MiB of a call's or result's payload.
+    /// Up to 1 MiB of the payload of a call or result.
     Data = 5,
     /// The sender will not finish a message whose metadata it has sent.
     Abort = 6,
-    /// Eager credit given back.
+    /// Returns eager credit.
     Credit = 7,
-    /// Memory is there for the payload of these messages.
+    /// The receiver has memory for the payload of these messages.
     Grant = 8,
     /// These messages have arrived whole.
     Ack = 9,
-    /// The caller withdraws a call.
+    /// The client withdraws a call.
     Cancel = 10,
     /// Asks for a pong with the same token.
     Ping = 11,
-    /// The answer to a ping.
+    /// Answers a ping.
     Pong = 12,
-    /// The calls that a client had open when its connection was lost.
+    /// Lists the calls that a client had open when its connection was lost.
     Resume = 13,
-    /// What became of each of them.
+    /// Answers a resume.
     ResumeAnswer = 14,
-    /// A block of shared memory whose descriptor comes with the frame.
+    /// Announces a block of shared memory. Its descriptor travels with the frame.
     Block = 15,
-    /// A block of shared memory is no longer used by the side that received it.
+    /// The receiver of a block of shared memory no longer uses it.
     Release = 16,
     /// The last frame of its sender.
     Goodbye = 17,
 }
 
-/// What a header's fields may hold for one kind.
+/// The values that the fields of a header may have for one kind.
 struct Rule {
     kind: Kind,
     flags: u8,
     id: Id,
-    /// Shortest and longest body. For metadata the longest is further bounded by `Limits`.
+    /// The shortest and the longest body. [`Limits`] further bound metadata.
     length: (u64, u64),
-    /// The body's length is a multiple of this beyond its shortest.
+    /// A body is longer than the shortest by a multiple of this.
     step: u64,
     max_arg: u32,
 }
 
 enum Id {
-    /// Must be zero.
-    None,
-    /// Any but zero: a message's id, or an amount.
-    Some,
-    /// Any at all: a token or a block's id.
+    Zero,
+    /// The id of a message, or an amount.
+    NotZero,
+    /// A token, or the id of a block.
     Any,
 }
 
 /// One rule for each kind, in the order of their numbers from 1.
 const RULES: [Rule; 17] = {
-    use Id::{Any, None, Some};
+    use Id::{Any, NotZero, Zero};
     const fn rule(kind: Kind, flags: u8, id: Id, min: usize, max: u64) -> Rule {
         Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0 }
     }
@@ -81,31 +81,31 @@ const RULES: [Rule; 17] = {
         rule(kind, 0, id, 0, 0)
     }
     const fn records(kind: Kind, min: usize, max: u64, step: u64) -> Rule {
-        Rule { step, ..rule(kind, 0, None, min, max) }
+        Rule { step, ..rule(kind, 0, Zero, min, max) }
     }
     const ANY_METADATA: u64 = u32::MAX as u64;
     [
-        rule(Kind::Hello, 0, None, Hello::MIN_BYTES, Hello::MAX_BYTES as u64),
-        rule(Kind::Call, Header::EAGER, Some, 26, ANY_METADATA),
-        rule(Kind::Result, Header::EAGER, Some, 9, ANY_METADATA),
-        rule(Kind::Error, 0, Some, RemoteError::FIXED_BYTES, RemoteError::MAX_BYTES as u64),
-        rule(Kind::Data, Header::CHECKSUM | Header::SHARED, Some, 1, MAX_CHUNK_BYTES),
-        empty(Kind::Abort, Some),
-        empty(Kind::Credit, Some),
+        rule(Kind::Hello, 0, Zero, Hello::MIN_BYTES, Hello::MAX_BYTES as u64),
+        rule(Kind::Call, Header::EAGER, NotZero, 26, ANY_METADATA),
+        rule(Kind::Result, Header::EAGER, NotZero, 9, ANY_METADATA),
+        rule(Kind::Error, 0, NotZero, RemoteError::FIXED_BYTES, RemoteError::MAX_BYTES as u64),
+        rule(Kind::Data, Header::CHECKSUM | Header::SHARED, NotZero, 1, MAX_CHUNK_BYTES),
+        empty(Kind::Abort, NotZero),
+        empty(Kind::Credit, NotZero),
         records(Kind::Grant, 8, MAX_IDS as u64 * 8, 8),
         records(Kind::Ack, 8, MAX_IDS as u64 * 8, 8),
-        empty(Kind::Cancel, Some),
+        empty(Kind::Cancel, NotZero),
         empty(Kind::Ping, Any),
         empty(Kind::Pong, Any),
-        records(Kind::Resume, 16, MAX_RESUME_BYTES, ANSWER_BYTES),
-        records(Kind::ResumeAnswer, 0, MAX_RESUME_BYTES - 16, ANSWER_BYTES),
+        records(Kind::Resume, 16, MAX_RESUME_BYTES, RECORD_BYTES),
+        records(Kind::ResumeAnswer, 0, MAX_RESUME_BYTES - 16, RECORD_BYTES),
         rule(Kind::Block, 0, Any, 16, 16),
         empty(Kind::Release, Any),
-        Rule { max_arg: u16::MAX as u32, ..rule(Kind::Goodbye, 0, None, 0, MAX_REASON_BYTES as u64) },
+        Rule { max_arg: u16::MAX as u32, ..rule(Kind::Goodbye, 0, Zero, 0, MAX_REASON_BYTES as u64) },
     ]
 };
 
-// `rule_of` finds a rule by its place.
+// `rule_of` finds a rule by its index.
 const _: () = {
     let mut index = 0;
     while index < RULES.len() {
@@ -119,12 +119,12 @@ fn rule_of(number: u8) -> Option<&'static Rule> {
 }
 
 impl Kind {
-    /// Every kind, in the order of the numbers.
+    /// Iterates over all kinds, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Kind> {
         RULES.iter().map(|rule| rule.kind)
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
@@ -136,7 +136,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A frame's header. Encoding and decoding are exact inverses.
+/// The header of a frame. Encoding and decoding are exact inverses.
 ///
 /// ```
 /// use teleport_wire::{FrameHeader, Header, Kind, Limits};
@@ -147,29 +147,29 @@ impl fmt::Display for Kind {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame is.
+    /// The kind of the frame.
     pub kind: Kind,
     /// [`EAGER`](Header::EAGER) of a call or result; [`CHECKSUM`](Header::CHECKSUM) and
-    /// [`SHARED`](Header::SHARED) of data; else 0.
+    /// [`SHARED`](Header::SHARED) of data; otherwise 0.
     pub flags: u8,
-    /// CRC32C of the body; 0 of an empty body, and of data without `CHECKSUM`.
+    /// CRC32C of the body. It is 0 for an empty body, and for data without `CHECKSUM`.
     pub body_crc: u32,
-    /// The id of the message, the token of a ping, bytes of credit, or a block's id, depending on the kind.
+    /// The id of the message, the token of a ping, the bytes of credit, or the id of a block, depending on the kind.
     pub id: u64,
-    /// Bytes of the body, which follows the header.
+    /// The length of the body, which follows the header.
     pub length: u64,
-    /// The number of an error kind in a goodbye; else 0.
+    /// The number of an error kind in a goodbye; otherwise 0.
     pub arg: u32,
 }
 
-/// What a header says: a frame of this version, or one of a later version that may be passed over.
+/// A decoded header: a frame of this version, or one of a later version that may be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameHeader {
     /// A frame of this version.
     Known(Header),
-    /// A kind that this version does not know and need not: ignore the body.
+    /// An unknown kind that may be skipped together with its body.
     Skip {
-        /// Bytes of the body, at most `max_metadata_bytes`.
+        /// The length of the body, at most `max_metadata_bytes`.
         length: u64,
     },
 }
@@ -178,29 +178,29 @@ impl Header {
     /// Length of an encoded header.
     pub const BYTES: usize = 32;
 
-    /// Of a call or result: its payload follows without waiting for a grant, charged to the eager credit.
+    /// Flag of a call or result: its payload follows without a grant and is charged to the eager credit.
     pub const EAGER: u8 = 1;
 
-    /// Of data: `body_crc` covers the body.
+    /// Flag of data: `body_crc` covers the body.
     pub const CHECKSUM: u8 = 1;
 
-    /// Of data: the body lists stretches of shared blocks that hold the payload.
+    /// Flag of data: the body lists extents of shared blocks, which hold the payload.
     pub const SHARED: u8 = 2;
 
-    /// The bit of a kind's number that lets a peer who does not know it skip the frame.
+    /// The bit of a kind's number that allows a peer to skip the frame if it does not know the kind.
     pub const SKIPPABLE: u8 = 0x80;
 
-    /// The header of a frame without a body.
+    /// Creates the header of a frame without a body.
     pub const fn empty(kind: Kind, id: u64) -> Header {
         Header { kind, flags: 0, body_crc: 0, id, length: 0, arg: 0 }
     }
 
-    /// The header of a frame with this body, whose checksum is computed. Not for data without a checksum.
+    /// Creates the header of a frame with this body, and computes its checksum. Use [`data`](Header::data) for data.
     pub fn of_body(kind: Kind, id: u64, body: &[u8]) -> Header {
         Header { body_crc: checksum(0, body), length: body.len() as u64, ..Header::empty(kind, id) }
     }
 
-    /// The header of a chunk of `length` bytes of the message `id`, with its CRC32C where one is asked for.
+    /// Creates the header of a chunk of `length` bytes of the message `id`, with its CRC32C if there is one.
     pub const fn data(id: u64, length: u64, crc: Option<u32>) -> Header {
         let (flags, body_crc) = match crc {
             Some(crc) => (Header::CHECKSUM, crc),
@@ -209,22 +209,22 @@ impl Header {
         Header { flags, body_crc, length, ..Header::empty(Kind::Data, id) }
     }
 
-    /// Whether the payload follows without a grant.
+    /// Returns true if the payload follows without a grant.
     pub const fn is_eager(&self) -> bool {
         matches!(self.kind, Kind::Call | Kind::Result) && self.flags & Header::EAGER != 0
     }
 
-    /// Whether `body_crc` covers the body: always, save for data without `CHECKSUM`.
+    /// Returns true if `body_crc` covers the body. Only data without `CHECKSUM` has none.
     pub const fn has_checksum(&self) -> bool {
         !matches!(self.kind, Kind::Data) || self.flags & Header::CHECKSUM != 0
     }
 
-    /// Whether the body of this data lists stretches of shared blocks.
+    /// Returns true for data whose body lists extents of shared blocks.
     pub const fn is_shared(&self) -> bool {
         matches!(self.kind, Kind::Data) && self.flags & Header::SHARED != 0
     }
 
-    /// The header's bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; Header::BYTES] {
         let mut bytes = [0; Header::BYTES];
         bytes[0] = self.kind.number();
@@ -238,10 +238,11 @@ impl Header {
         bytes
     }
 
-    /// Reads a header and checks each field against what its kind allows.
+    /// Decodes a header and checks each field against the rules of its kind.
     ///
     /// # Errors
-    /// [`DecodeError`] if the bytes are no header of this version; nothing after them can be read then.
+    /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is unreadable
+    /// then.
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
         let (found, computed) = (u32_at(bytes, 28), checksum(0, &bytes[..28]));
         if found != computed {
@@ -255,7 +256,7 @@ impl Header {
             if number & Header::SKIPPABLE == 0 {
                 return Err(DecodeError::UnknownKind { kind: number });
             }
-            check_max(length, max_metadata_bytes)?;
+            at_most(length, max_metadata_bytes, "metadata bytes")?;
             return Ok(FrameHeader::Skip { length });
         };
         let header = Header {
@@ -270,10 +271,10 @@ impl Header {
         Ok(FrameHeader::Known(header))
     }
 
-    /// Checks the body's checksum, where the header has one.
+    /// Checks the checksum of a body, if the header has one.
     ///
     /// # Errors
-    /// [`DecodeError::BodyChecksum`].
+    /// Returns [`DecodeError::BodyChecksum`] if it is wrong.
     pub fn check_body(&self, body: &[u8]) -> Result<(), DecodeError> {
         if !self.has_checksum() {
             return Ok(());
@@ -281,10 +282,10 @@ impl Header {
         self.check_crc(checksum(0, body))
     }
 
-    /// Checks a checksum that was computed while the body came in.
+    /// Checks a checksum that was computed while the body arrived.
     ///
     /// # Errors
-    /// [`DecodeError::BodyChecksum`].
+    /// Returns [`DecodeError::BodyChecksum`] if it is wrong.
     pub fn check_crc(&self, computed: u32) -> Result<(), DecodeError> {
         match self.body_crc {
             found if found == computed => Ok(()),
@@ -297,16 +298,16 @@ impl Header {
             return Err(DecodeError::UnknownValue { field: "header flags", value: u64::from(self.flags) });
         }
         match rule.id {
-            Id::None => must_be_zero(self.id, "header id")?,
-            Id::Some if self.id == 0 => return Err(DecodeError::Zero { field: "header id" }),
-            Id::Some | Id::Any => {}
+            Id::Zero => must_be_zero(self.id, "header id")?,
+            Id::NotZero if self.id == 0 => return Err(DecodeError::Zero { field: "header id" }),
+            Id::NotZero | Id::Any => {}
         }
         if matches!(self.kind, Kind::Call | Kind::Result) {
-            check_max(self.length, max_metadata_bytes)?;
+            at_most(self.length, max_metadata_bytes, "metadata bytes")?;
         }
         let (min, max) = rule.length;
-        // A shared chunk is a list of records; every other step belongs to the kind alone.
-        let (min, step) = if self.is_shared() { (SHARED_BYTES, SHARED_BYTES) } else { (min, rule.step) };
+        // The body of shared data is a list of records. All other steps depend on the kind alone.
+        let (min, step) = if self.is_shared() { (EXTENT_BYTES, EXTENT_BYTES) } else { (min, rule.step) };
         if self.length < min || self.length > max || !(self.length - min).is_multiple_of(step) {
             return Err(DecodeError::BodyLength { kind: self.kind.number(), length: self.length });
         }
@@ -321,11 +322,7 @@ impl Header {
 }
 
 /// Length of one record in shared data: block, offset, bytes.
-const SHARED_BYTES: u64 = 24;
-
-fn check_max(length: u64, max: u64) -> Result<(), DecodeError> {
-    crate::format::reader::at_most(length, max, "metadata bytes").map(|_| ())
-}
+const EXTENT_BYTES: u64 = 24;
 
 fn must_be_zero(value: u64, field: &'static str) -> Result<(), DecodeError> {
     if value == 0 { Ok(()) } else { Err(DecodeError::NotZero { field, value }) }
@@ -347,7 +344,7 @@ mod tests {
         Header::decode(&header.encode(), &Limits::default())
     }
 
-    /// The bytes with their checksum made right again.
+    /// Returns the bytes with a right checksum.
     fn sealed(mut bytes: [u8; Header::BYTES]) -> [u8; Header::BYTES] {
         let crc = crc32c::crc32c(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
@@ -355,9 +352,9 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_with_its_shortest_and_longest_body_survives() {
+    fn every_kind_round_trips_with_its_shortest_and_longest_body() {
         for rule in &RULES {
-            let id = u64::from(!matches!(rule.id, Id::None));
+            let id = u64::from(!matches!(rule.id, Id::Zero));
             let longest = rule.length.1.min(u64::from(Limits::default().max_metadata_bytes));
             for length in [rule.length.0, longest] {
                 let body_crc = if length == 0 || rule.kind == Kind::Data { 0 } else { 9 };
@@ -381,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_a_kind_does_not_have_are_refused() {
+    fn values_that_a_kind_does_not_allow_are_refused() {
         let ping = Header::empty(Kind::Ping, 1);
         let call = Header { length: 40, ..Header::empty(Kind::Call, 1) };
         let data = Header::data(1, 40, None);

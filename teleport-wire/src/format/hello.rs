@@ -1,46 +1,46 @@
-//! The first frame in both directions: who a side is, what it understands and what it accepts.
+//! The first frame in both directions: a side's identity, features and limits.
 //!
-//! Both sides send theirs at once, without waiting for the other's. What a side says here bounds what the
-//! other may send; what is common to both `features` may be used.
+//! Both sides send it at once, without waiting for the other's. The limits bound what the peer may send. Features that
+//! both sides have may be used.
 
 use crate::format::decode_error::DecodeError;
 use crate::format::limits::{Limits, MAX_AUTH_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS};
 use crate::format::reader::{Reader, at_most, truncate};
 
-/// 128 random bits that tell one process, server or session from every other. Zero stands for none.
+/// 128 random bits that identify a process, server or session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Id128(pub [u8; 16]);
 
 impl Id128 {
-    /// The id that stands for none.
+    /// Zeros stand for no id.
     pub const NONE: Id128 = Id128([0; 16]);
 
-    /// Whether this is [`NONE`](Id128::NONE).
+    /// Returns true for [`NONE`](Id128::NONE).
     pub fn is_none(&self) -> bool {
         *self == Id128::NONE
     }
 }
 
-/// What one side says of itself.
+/// The first message of a side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// What the side understands beyond the plain format: bits such as [`RESUME`](Hello::RESUME). Bits that
-    /// this version does not know are kept and ignored.
+    /// Bits of optional features, such as [`RESUME`](Hello::RESUME). Unknown bits are kept and ignored.
     pub features: u64,
-    /// What it accepts in a message.
+    /// The limits on messages to this side.
     pub limits: Limits,
-    /// Bytes of payload memory that may be under way to it without a grant.
+    /// Bytes of payload memory that may be in flight to this side without a grant.
     pub eager_credit_bytes: u64,
-    /// Calls that it accepts at the same time on this connection, at most [`MAX_OPEN_CALLS`]; from a client, which
-    /// accepts none, how many it will have open at most, or 0.
+    /// From a server, the maximum of open calls on this connection, at most [`MAX_OPEN_CALLS`]. From a client, the most
+    /// calls that it will have open, or 0 if it does not say.
     pub max_open_calls: u32,
-    /// Changes whenever the side starts anew, so that a peer knows it has lost what it held.
+    /// Changes with each start of this side. A new instance has lost the state of the old one.
     pub instance: Id128,
-    /// A client's session, the same on each connection of its; none if it never resumes, and from a server.
+    /// A client's session, the same on all its connections. [`Id128::NONE`] from a server, and from a client that never
+    /// resumes.
     pub session: Id128,
-    /// What the side calls itself, for logs; at most [`MAX_NAME_BYTES`].
+    /// A name for logs, at most [`MAX_NAME_BYTES`] long.
     pub name: String,
-    /// What proves that it may connect; at most [`MAX_AUTH_BYTES`].
+    /// A proof that this side may connect, at most [`MAX_AUTH_BYTES`] long.
     pub auth: Vec<u8>,
 }
 
@@ -48,17 +48,16 @@ impl Hello {
     /// Feature: calls survive a lost connection.
     pub const RESUME: u64 = 1;
 
-    /// Feature: payload may lie in shared memory blocks.
+    /// Feature: payload may be in blocks of shared memory.
     pub const SHARED: u64 = 2;
 
-    /// Feature: the side asks that data sent to it carry checksums.
+    /// Feature: the side asks the peer to send data with checksums.
     pub const CHECKSUM: u64 = 4;
 
     pub(crate) const MIN_BYTES: usize = 80;
     pub(crate) const MAX_BYTES: usize = Self::MIN_BYTES + MAX_NAME_BYTES + MAX_AUTH_BYTES;
 
-    /// The body of a hello frame. A longer name is cut between two characters, longer authentication at its
-    /// limit, and `max_open_calls` is lowered to its own.
+    /// Encodes the body of a hello frame. A name, authentication or `max_open_calls` above its limit is cut to it.
     pub fn encode(&self) -> Vec<u8> {
         let name = truncate(&self.name, MAX_NAME_BYTES);
         let auth = &self.auth[..self.auth.len().min(MAX_AUTH_BYTES)];
@@ -80,10 +79,10 @@ impl Hello {
         body
     }
 
-    /// Reads the body of a hello frame.
+    /// Decodes the body of a hello frame.
     ///
     /// # Errors
-    /// [`DecodeError`] if the body breaks the format.
+    /// Returns [`DecodeError`] if the body breaks the format.
     pub fn decode(body: &[u8]) -> Result<Hello, DecodeError> {
         let mut reader = Reader::new(body);
         let features = reader.u64("hello features")?;
@@ -108,7 +107,7 @@ impl Hello {
         Ok(Hello { features, limits, eager_credit_bytes, max_open_calls, instance, session, name, auth })
     }
 
-    /// Whether both sides have this feature.
+    /// Returns true if both sides have this feature.
     pub fn shares(&self, other: &Hello, feature: u64) -> bool {
         self.features & other.features & feature == feature
     }
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn encoder_never_writes_what_a_decoder_refuses() {
+    fn values_above_a_limit_are_cut() {
         let hello = Hello {
             name: "é".repeat(MAX_NAME_BYTES),
             auth: vec![7; MAX_AUTH_BYTES + 1],
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_past_a_limit_or_reserved() {
+    fn values_above_a_limit_and_reserved_bytes_are_refused() {
         let broken = |at: usize, value: u8| {
             let mut body = hello().encode();
             body[at] = value;

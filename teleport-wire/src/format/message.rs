@@ -1,8 +1,8 @@
-//! Calls, results and errors, ready to send, and their metadata as received.
+//! Calls, results and errors that are ready to send, and received metadata.
 //!
-//! Flow of sending: tree -> [`Message`] (metadata bytes and borrowed payload) -> [`Message::header`], metadata,
-//! then payload in chunks. Flow of receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from
-//! it -> [`Signature`](crate::Signature) and [`Order`](crate::Order), which are kept. No payload is copied.
+//! Sending: tree -> [`Message`] (metadata and shared payload) -> [`Message::header`], metadata, payload in chunks.
+//! Receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from it -> [`Signature`](crate::Signature) and
+//! [`Order`](crate::Order). No payload is copied.
 
 use std::time::Duration;
 
@@ -15,22 +15,22 @@ use crate::format::{
 };
 use crate::model::{buffer::Buffer, tree::Tree};
 
-/// What a call says beside its arguments.
+/// The part of a call besides its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallHead<'a> {
     /// The method's name, 1 to [`MAX_METHOD_BYTES`] long.
     pub method: &'a str,
-    /// How long the call is still worth running, from when the metadata is written; none for ever. Travels in
-    /// microseconds, at least one.
+    /// The remaining time of the call when the metadata is written, or `None` for no deadline. It travels in
+    /// microseconds, and is at least one.
     pub deadline: Option<Duration>,
-    /// It may run twice: it is sent again when a server comes back without its session.
+    /// The call may run twice. It is sent again when a server returns without its session.
     pub idempotent: bool,
-    /// It is kept and acknowledged on both sides, so that it survives a lost connection.
+    /// Both sides keep and acknowledge the call, so that it survives a lost connection.
     pub resume: bool,
 }
 
 impl<'a> CallHead<'a> {
-    /// A call without a deadline and options.
+    /// Creates the head of a call without a deadline and options.
     pub const fn new(method: &'a str) -> CallHead<'a> {
         CallHead { method, deadline: None, idempotent: false, resume: false }
     }
@@ -39,13 +39,13 @@ impl<'a> CallHead<'a> {
 const IDEMPOTENT: u16 = 1;
 const RESUME: u16 = 2;
 
-/// Length of a call's metadata before the method's name.
+/// Length of the part of a call's metadata before the method's name.
 const CALL_BYTES: usize = 24;
 
-/// Length of a result's metadata before the signature.
+/// Length of the part of a result's metadata before the signature.
 const RESULT_BYTES: usize = 8;
 
-/// One message ready to send. Its payload is the caller's memory, counted once more, not copied.
+/// One message that is ready to send. Its payload shares the caller's memory.
 ///
 /// ```
 /// use teleport_wire::{Array, CallHead, Limits, Message, tree};
@@ -64,19 +64,19 @@ pub struct Message {
     pub metadata: Vec<u8>,
     /// CRC32C of the metadata.
     pub metadata_crc: u32,
-    /// What follows in data frames; no buffer is empty.
+    /// The payload, which follows in data frames. No buffer is empty.
     pub payload: Vec<Buffer>,
-    /// Bytes of payload.
+    /// The size of the payload.
     pub payload_bytes: u64,
-    /// Bytes of memory that the payload takes at the receiver, which credit and budgets count.
+    /// The size of the payload in the receiver's memory, which credit and budgets count.
     pub memory_bytes: u64,
 }
 
 impl Message {
-    /// A call whose receiver has these limits.
+    /// Encodes a call for a receiver with these limits.
     ///
     /// # Errors
-    /// [`EncodeError`] if the receiver would refuse it; nothing has been sent then.
+    /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn call(head: &CallHead<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
         let bytes = head.method.len();
         if bytes == 0 || bytes > MAX_METHOD_BYTES {
@@ -91,10 +91,10 @@ impl Message {
         Ok(Message::new(Kind::Call, encoded))
     }
 
-    /// A result whose receiver has these limits.
+    /// Encodes a result for a receiver with these limits.
     ///
     /// # Errors
-    /// [`EncodeError`] if the receiver would refuse it; nothing has been sent then.
+    /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
         let mut metadata = with_room(RESULT_BYTES);
         metadata.resize(RESULT_BYTES, 0);
@@ -104,7 +104,7 @@ impl Message {
         Ok(Message::new(Kind::Result, encoded))
     }
 
-    /// The error that ends a call. Long texts are cut.
+    /// Encodes the error that ends a call. Long texts are cut.
     pub fn error(error: &RemoteError) -> Message {
         let metadata = error.encode();
         let metadata_crc = checksum(0, &metadata);
@@ -113,14 +113,14 @@ impl Message {
     }
 
     fn new(kind: Kind, encoded: Encoded) -> Message {
-        let Encoded { metadata, payload, layout, .. } = encoded;
+        let Encoded { metadata, payload, placement, .. } = encoded;
         let metadata_crc = checksum(0, &metadata);
-        let (payload_bytes, memory_bytes) = (layout.payload_bytes, layout.memory_bytes);
+        let (payload_bytes, memory_bytes) = (placement.payload_bytes, placement.memory_bytes);
         Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes }
     }
 
-    /// The header of the frame that carries the metadata. `eager` says that the payload follows without a
-    /// grant; of a message without payload it is ignored.
+    /// Encodes the header of the frame with the metadata. With `eager`, the payload follows without a grant. This is
+    /// ignored for a message without payload.
     pub fn header(&self, id: u64, eager: bool) -> [u8; Header::BYTES] {
         let flags = if eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
         let (body_crc, length) = (self.metadata_crc, self.metadata.len() as u64);
@@ -128,7 +128,7 @@ impl Message {
     }
 }
 
-/// A vector for metadata with room for a tree of a few leaves, so that a small message allocates it once.
+/// Allocates metadata with room for a tree of a few leaves, so that a small message allocates once.
 fn with_room(bytes: usize) -> Vec<u8> {
     Vec::with_capacity(bytes + 104)
 }
@@ -136,7 +136,7 @@ fn with_room(bytes: usize) -> Vec<u8> {
 fn encode_head(head: &CallHead<'_>, encoded: &Encoded) -> [u8; CALL_BYTES] {
     let mut bytes = [0; CALL_BYTES];
     let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
-    // A deadline that is over is still a deadline: zero would say that there is none.
+    // Zero would mean that there is no deadline.
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
     bytes[0..2].copy_from_slice(&(head.method.len() as u16).to_le_bytes());
     bytes[2..4].copy_from_slice(&flags.to_le_bytes());
@@ -146,7 +146,7 @@ fn encode_head(head: &CallHead<'_>, encoded: &Encoded) -> [u8; CALL_BYTES] {
     bytes
 }
 
-/// A call's metadata as received, in parts: the lengths are checked, signature and order are not yet read.
+/// The received metadata of a call. Lengths are checked, but signature and order are not yet decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallMetadata<'a> {
     /// Method, deadline and options.
@@ -158,10 +158,10 @@ pub struct CallMetadata<'a> {
 }
 
 impl<'a> CallMetadata<'a> {
-    /// Reads the body of a call's frame.
+    /// Decodes the body of a call's frame.
     ///
     /// # Errors
-    /// [`DecodeError`] if the body breaks the format.
+    /// Returns [`DecodeError`] if the body breaks the format.
     pub fn decode(body: &'a [u8]) -> Result<CallMetadata<'a>, DecodeError> {
         let mut reader = Reader::new(body);
         let method_bytes = reader.u16("method bytes")?;
@@ -187,7 +187,7 @@ impl<'a> CallMetadata<'a> {
     }
 }
 
-/// A result's metadata as received, in parts: the lengths are checked, signature and order are not yet read.
+/// The received metadata of a result. Lengths are checked, but signature and order are not yet decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultMetadata<'a> {
     /// For [`Signature::decode`](crate::Signature::decode).
@@ -197,10 +197,10 @@ pub struct ResultMetadata<'a> {
 }
 
 impl<'a> ResultMetadata<'a> {
-    /// Reads the body of a result's frame.
+    /// Decodes the body of a result's frame.
     ///
     /// # Errors
-    /// [`DecodeError`] if the body breaks the format.
+    /// Returns [`DecodeError`] if the body breaks the format.
     pub fn decode(body: &'a [u8]) -> Result<ResultMetadata<'a>, DecodeError> {
         let mut reader = Reader::new(body);
         let signature_bytes = reader.u32("signature bytes")? as usize;

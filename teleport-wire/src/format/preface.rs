@@ -1,14 +1,14 @@
-//! The first 16 bytes that each side sends: what tells a Teleport peer from everybody else.
+//! The first 16 bytes that each side sends. They identify a Teleport peer.
 //!
-//! The magic number has a byte above 127, a carriage return with a line feed, an end of file and a lone line
-//! feed, so that whatever mangles text mangles it visibly. A stranger is known at its first wrong byte.
+//! The magic number has a byte above 127, a carriage return with a line feed, an end of file and a single line feed, so
+//! that anything that converts text damages it. A peer of another protocol is recognized at its first wrong byte.
 
 use std::fmt;
 
-/// Bytes that no protocol Teleport may meet by mistake begins with.
+/// No protocol that Teleport may meet by mistake begins with these bytes.
 const MAGIC: [u8; 8] = [0x89, b'T', b'L', b'P', b'\r', b'\n', 0x1A, b'\n'];
 
-/// The version of the format that this crate speaks.
+/// The version of the format.
 pub const VERSION: u16 = 1;
 
 /// The preface of this version.
@@ -27,7 +27,7 @@ impl Preface {
     /// Length of a preface.
     pub const LENGTH: usize = 16;
 
-    /// The bytes that this side sends before anything else.
+    /// The preface.
     pub const BYTES: [u8; Preface::LENGTH] = [
         0x89, 0x54, 0x4C, 0x50, 0x0D, 0x0A, 0x1A, 0x0A, // magic
         0x01, 0x00, 0x00, 0x00, // version, reserved
@@ -42,11 +42,10 @@ impl Preface {
         Preface::check_prefix(bytes)
     }
 
-    /// Checks the bytes that have come so far, of which those past the preface are ignored. What is refused
-    /// here can never become a preface; what passes may be incomplete.
+    /// Checks the bytes that have arrived so far. Bytes after the preface are ignored.
     ///
     /// # Errors
-    /// [`PrefaceError`] says what the peer speaks instead, as far as the bytes tell.
+    /// Returns [`PrefaceError`] if the bytes cannot become a preface, with the peer's protocol if it is known.
     pub fn check_prefix(bytes: &[u8]) -> Result<(), PrefaceError> {
         let preface = &bytes[..bytes.len().min(Preface::LENGTH)];
         let magic = preface.len().min(MAGIC.len());
@@ -66,7 +65,7 @@ impl Preface {
     }
 }
 
-/// A peer whose first bytes are not the preface of this version.
+/// The peer's first bytes are not the preface of this version.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefaceError {
@@ -76,7 +75,7 @@ pub enum PrefaceError {
     /// A client that wants an encrypted connection.
     #[error("the peer speaks TLS, not Teleport: connect without TLS, or through a tunnel that ends it")]
     Tls,
-    /// ZeroMQ, which the Python versions of Teleport use.
+    /// ZeroMQ, which the Python package of Teleport uses.
     #[error("the peer speaks ZeroMQ, as the Python package does, not this version of Teleport")]
     ZeroMq,
     /// Another version of this format.
@@ -85,13 +84,13 @@ pub enum PrefaceError {
         /// The peer's version.
         found: u16,
     },
-    /// The magic number and the version are right and what follows is not.
+    /// The magic number and the version are right, and the following bytes are wrong.
     #[error("the peer's preface is damaged: its reserved bytes or its checksum are wrong")]
     Damaged,
-    /// Something else.
+    /// An unknown protocol.
     #[error("the peer does not speak Teleport; it began with {start}")]
     Unknown {
-        /// Its first bytes.
+        /// The peer's first bytes.
         start: FirstBytes,
     },
 }
@@ -105,14 +104,14 @@ impl PrefaceError {
         }
         match bytes {
             [0x16, 0x03, ..] => PrefaceError::Tls,
-            // ZMTP's signature: FF, eight bytes of padding, 7F. Its client may wait after these ten.
+            // ZMTP's signature: FF, eight bytes of padding, 7F. Its client may wait after these ten bytes.
             [0xFF, 0, ..] if bytes.get(9).is_none_or(|byte| *byte == 0x7F) => PrefaceError::ZeroMq,
             _ => PrefaceError::Unknown { start: FirstBytes::new(bytes) },
         }
     }
 }
 
-/// The first bytes of a stranger, at most 16, for a line in a log. Shown as hexadecimal digits.
+/// The first bytes of an unknown peer, at most 16. They display as hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FirstBytes {
     bytes: [u8; 16],
@@ -128,7 +127,7 @@ impl FirstBytes {
         FirstBytes { bytes, len }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constant_is_what_the_format_says() {
+    fn the_constant_matches_the_format() {
         let bytes = Preface::BYTES;
         assert_eq!(bytes[..8], MAGIC);
         assert_eq!(bytes[8..10], VERSION.to_le_bytes());
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_start_of_a_preface_passes_and_every_changed_byte_fails_at_once() {
+    fn every_prefix_passes_and_every_changed_byte_fails_at_once() {
         for end in 0..=Preface::LENGTH {
             assert_eq!(Preface::check_prefix(&Preface::BYTES[..end]), Ok(()));
         }
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_named() {
+    fn other_protocols_are_named() {
         let check = |bytes: &[u8]| Preface::check_prefix(bytes).unwrap_err();
         assert_eq!(check(b"POST /"), PrefaceError::Http);
         assert_eq!(check(b"PRI * HTTP/2.0"), PrefaceError::Http);

@@ -1,11 +1,11 @@
 //! The one place that slices bytes from a peer.
 //!
-//! A [`Reader`] goes forward over a borrowed slice, checks each length against what is left, and refuses
-//! what remains after the last field. It never allocates and never panics.
+//! A [`Reader`] moves forward over a borrowed slice, checks each length against the remaining bytes, and refuses bytes
+//! after the last field. It never allocates and never panics.
 
 use crate::format::decode_error::DecodeError;
 
-/// A cursor over bytes from a peer. The names of fields are for errors.
+/// A cursor over bytes from a peer. Errors contain the names of fields.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// The next `count` bytes.
+    /// Takes the next `count` bytes.
     pub(crate) fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], DecodeError> {
         match self.rest.split_at_checked(count) {
             Some((taken, rest)) => {
@@ -30,7 +30,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next `N` bytes, copied out.
+    /// Copies the next `N` bytes.
     pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         match self.rest.split_first_chunk::<N>() {
             Some((taken, rest)) => {
@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    /// `count` reserved bytes, which must be zero.
+    /// Takes `count` reserved bytes, which must be zero.
     pub(crate) fn zeros(&mut self, count: usize, field: &'static str) -> Result<(), DecodeError> {
         match self.take(count, field)?.iter().find(|byte| **byte != 0) {
             Some(byte) => Err(DecodeError::NotZero { field, value: u64::from(*byte) }),
@@ -65,12 +65,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next `count` bytes as text.
+    /// Takes the next `count` bytes as text.
     pub(crate) fn utf8(&mut self, count: usize, field: &'static str) -> Result<&'a str, DecodeError> {
         utf8(self.take(count, field)?, field)
     }
 
-    /// Refuses bytes that no field has taken.
+    /// Refuses remaining bytes.
     pub(crate) fn finish(self, what: &'static str) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
@@ -83,17 +83,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `bytes` as text, or the error that says where they are not.
+/// Returns `bytes` as text, or an error with the place of the first byte that is not UTF-8.
 pub(crate) fn utf8<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a str, DecodeError> {
     std::str::from_utf8(bytes).map_err(|error| DecodeError::NotUtf8 { field, at: error.valid_up_to() as u64 })
 }
 
-/// `value`, or the error that names its limit.
+/// Returns `value`, or an error with its limit.
 pub(crate) fn at_most(value: u64, max: u64, what: &'static str) -> Result<u64, DecodeError> {
     if value <= max { Ok(value) } else { Err(DecodeError::TooLarge { what, value, max }) }
 }
 
-/// The longest start of `text` that has at most `max_bytes` bytes and ends between characters.
+/// Returns the longest prefix of `text` that has at most `max_bytes` bytes and ends between characters.
 pub(crate) fn truncate(text: &str, max_bytes: usize) -> &str {
     if text.len() <= max_bytes {
         return text;
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_forward_and_refuses_what_is_missing_or_left() {
+    fn missing_and_remaining_bytes_are_refused() {
         let mut reader = Reader::new(&[1, 2, 0, 3, 0, 0, 0, 0, 0]);
         assert_eq!(reader.u8("a"), Ok(1));
         assert_eq!(reader.u16("b"), Ok(2));

@@ -1,25 +1,23 @@
-//! Trees as one piece of bytes, for what is no connection: a file, shared memory, the argument of a process.
+//! Trees as one vector of bytes, for files, shared memory and the arguments of processes.
 //!
 //! ```text
 //! length of the metadata (u32) | metadata of a result | payload
 //! ```
 //!
-//! By way of the conversions of the standard library, so that whoever moves bytes needs to know nothing of trees. Payload is
-//! copied once, there and back. It is read as carefully as what a peer sends.
+//! These are conversions of the standard library, so that code that moves bytes need not know trees. The payload is
+//! copied once in each direction. Decoding trusts the bytes no more than those of a peer.
 
 use crate::format::message::{Message, ResultMetadata};
-use crate::format::{
-    decode_error::DecodeError, encode_error::EncodeError, limits::Limits, order::Order, reader::Reader,
-    signature::Signature,
-};
+use crate::format::{decode_error::DecodeError, encode_error::EncodeError, limits::Limits};
+use crate::format::{order::Order, reader::Reader, signature::Signature};
 use crate::model::{buffer::Buffer, tree::Tree};
 
-/// No peer decides how long it is: who has the bytes has their memory.
+/// The length is not limited, since the caller holds all bytes already.
 fn limits() -> Limits {
     Limits { max_message_bytes: u64::MAX, ..Limits::default() }
 }
 
-/// The tree in one piece.
+/// Encodes the tree into one vector.
 ///
 /// ```
 /// use teleport_wire::{Tree, tree};
@@ -34,10 +32,9 @@ impl TryFrom<Tree> for Vec<u8> {
 
     fn try_from(tree: Tree) -> Result<Vec<u8>, EncodeError> {
         let message = Message::result(&tree, &limits())?;
-        // The metadata is within a limit far below 4 GiB.
+        // The limit of metadata is far below 4 GiB.
         let length = message.metadata.len() as u32;
-        let payload: usize = message.payload.iter().map(|buffer| buffer.len()).sum();
-        let mut bytes = Vec::with_capacity(4 + message.metadata.len() + payload);
+        let mut bytes = Vec::with_capacity(4 + message.metadata.len() + message.payload_bytes as usize);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&message.metadata);
         message.payload.iter().for_each(|buffer| bytes.extend_from_slice(buffer));
@@ -45,6 +42,7 @@ impl TryFrom<Tree> for Vec<u8> {
     }
 }
 
+/// Decodes a tree from one vector.
 impl TryFrom<Vec<u8>> for Tree {
     type Error = DecodeError;
 
@@ -54,9 +52,9 @@ impl TryFrom<Vec<u8>> for Tree {
         let metadata = ResultMetadata::decode(reader.take(length, "metadata")?)?;
         let signature = Signature::decode(metadata.signature, &limits())?;
         let order = Order::decode(metadata.order, &signature)?;
-        // Before memory is taken for it: that it is there.
-        let payload =
-            reader.take(usize::try_from(signature.payload_bytes()).unwrap_or(usize::MAX), "payload")?;
+        // The payload is taken before memory for it is allocated.
+        let payload_bytes = usize::try_from(signature.payload_bytes()).unwrap_or(usize::MAX);
+        let payload = reader.take(payload_bytes, "payload")?;
         reader.finish("tree")?;
         let mut memory = Buffer::zeroed(signature.memory_bytes());
         let place = memory.make_mut();

@@ -1,25 +1,25 @@
-//! One result for many calls, cut into messages of a row each.
+//! One result for many calls, split into a message for each row.
 //!
-//! Flow: the tree that a function gave for a batch -> [`BatchResult::new`] checks that every array has a row for each
-//! call -> [`BatchResult::row`] gives the message of one. Payload is slices of the stacked arrays, which it keeps alive;
-//! metadata is the same for all rows, and is encoded once for each limits. Copies no payload. Bound: metadata is kept for
-//! `MAX_ENCODED` limits.
+//! Flow: the tree that a function returned for a batch -> [`BatchResult::new`] checks that every array has a row for each
+//! call -> [`BatchResult::row`] makes the message of one call. Payload is shared with the arrays. Metadata is the same for
+//! all rows, and is encoded once for each set of limits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::format::{encode_error::EncodeError, limits::Limits, message::Message};
+use crate::model::buffer::Buffer;
 use crate::model::tree::ops::{check_rows, row};
-use crate::model::{buffer::Buffer, tree::Tree, tree::error::TreeError};
+use crate::model::tree::{Tree, error::TreeError};
 
-/// Different limits for which metadata is kept: callers of one batch mostly have the same.
+/// Sets of limits for which metadata is kept. Most callers of one batch have the same limits.
 const MAX_ENCODED: usize = 4;
 
 /// A tree of stacked arrays that is sent row by row, without a copy.
 ///
-/// Nulls go to each row as nulls; a tree without arrays to each row as it is.
+/// Each row contains the nulls of the tree.
 ///
 /// ```
-/// use teleport_wire::{Array, Limits, BatchResult, tree};
+/// use teleport_wire::{Array, BatchResult, Limits, tree};
 ///
 /// let actions = Array::from_vec(vec![1i32, 2, 3, 4, 5, 6], [3, 2])?;
 /// let result = BatchResult::new(&tree!({"action": actions, "value": vec![0.1, 0.2, 0.3]}), 3)?;
@@ -31,7 +31,7 @@ const MAX_ENCODED: usize = 4;
 #[derive(Debug)]
 pub struct BatchResult {
     rows: usize,
-    /// The first row, of which the metadata is made; `Null` if there are no rows.
+    /// The first row, from which the metadata is encoded. `Null` if there are no rows.
     first: Tree,
     /// The memory of the arrays that have bytes, in the order of the payload. Invariant: each is `rows` times as long as
     /// its row.
@@ -39,15 +39,15 @@ pub struct BatchResult {
     encoded: Mutex<Vec<(Limits, Encoded)>>,
 }
 
-/// A message without its payload, or why there can be none.
+/// A message without its payload, or the reason why there can be none.
 type Encoded = Result<Arc<Message>, EncodeError>;
 
 impl BatchResult {
-    /// Takes `tree` as the results of `rows` calls. Its arrays are counted once more, not copied.
+    /// Takes `tree` as the results of `rows` calls. It shares the memory of the arrays.
     ///
     /// # Errors
-    /// [`TreeError::Rows`] if the first axis of an array is not `rows` long, [`TreeError::Scalar`] if an array has no axis,
-    /// [`TreeError::NoRows`] for strings and bytes; each with the path.
+    /// Returns [`TreeError::Rows`] if the first axis of an array is not `rows` long, [`TreeError::Scalar`] if an array has
+    /// no axis, and [`TreeError::NoRows`] for strings and bytes.
     pub fn new(tree: &Tree, rows: usize) -> Result<BatchResult, TreeError> {
         check_rows(tree, rows)?;
         let mut stacks = Vec::new();
@@ -56,18 +56,18 @@ impl BatchResult {
         Ok(BatchResult { rows, first, stacks: stacks.into(), encoded: Mutex::default() })
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The result message of the call `row`, whose receiver has these limits.
+    /// Makes the result message of the call `row`, for a receiver with these limits.
     ///
     /// # Errors
-    /// [`EncodeError`] if the receiver would refuse it.
+    /// Returns [`EncodeError`] if the receiver would refuse it.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// Panics if there is no such row.
     pub fn row(&self, row: usize, limits: &Limits) -> Result<Message, EncodeError> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let Message { kind, ref metadata, metadata_crc, payload_bytes, memory_bytes, .. } =
@@ -81,7 +81,7 @@ impl BatchResult {
     }
 
     fn encoded(&self, limits: &Limits) -> Encoded {
-        // What is in there is whole after a panic too: entries are made before they are put there.
+        // A panic cannot leave a partial entry: entries are made before they are inserted.
         let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = encoded.iter().find(|(of, _)| of == limits) {
             return known.clone();
@@ -94,7 +94,7 @@ impl BatchResult {
     }
 }
 
-/// The memory of arrays, in the order in which they are encoded: dicts sorted by their keys.
+/// Collects the memory of arrays in the order in which they are encoded: dicts are sorted by their keys.
 fn collect(tree: &Tree, stacks: &mut Vec<Buffer>) {
     match tree {
         Tree::Array(array) if !array.buffer().is_empty() => stacks.push(array.buffer().clone()),

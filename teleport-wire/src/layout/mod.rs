@@ -1,4 +1,4 @@
-//! Batches: how calls of one signature lie in one memory, and how a result for all of them is sent row by row.
+//! Batches: the memory layout of many calls, and a result for all of them that is sent row by row.
 
 pub(crate) mod batch;
 pub(crate) mod batch_result;

@@ -175,11 +175,11 @@ macro_rules! elements {
 
         impl Cast for $element {
             fn cast(bytes: &[u8]) -> Result<&[Self], CheckedCastError> {
-                Ok($casts::try_cast_slice(bytes)?)
+                $casts::try_cast_slice(bytes).map_err(CheckedCastError::from)
             }
 
             fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CheckedCastError> {
-                Ok($casts::try_cast_slice_mut(bytes)?)
+                $casts::try_cast_slice_mut(bytes).map_err(CheckedCastError::from)
             }
 
             fn bytes(items: &[Self]) -> &[u8] {

@@ -1,17 +1,18 @@
-//! The macro that writes trees down, and what it expands to.
+//! The macro `tree!`, and what it expands to.
 //!
-//! `tree!` hands the inside of a dict or list to `__tree_fill`, which takes one entry at a time: the key, then by
-//! `__tree_value` the value and the comma. Integer literals must be told from other expressions to become `i64`; a
-//! minus sign needs rules of its own, since the fragment `literal` accepts it and then fails on anything but a digit.
+//! `tree!` passes the inside of a dict or list to `__tree_fill`, which takes one entry at a time: first the key, then
+//! by `__tree_value` the value and the comma. Literals are matched apart from other expressions, so that integers
+//! become `i64`. A minus sign has rules of its own, since the fragment `literal` accepts it and then fails on anything
+//! but a digit.
 
 use crate::model::{convert::IntoTree, tree::Tree};
 
-/// A [`Tree`], written as it prints.
+/// Creates a [`Tree`], written as it prints.
 ///
-/// `null`, `{"key": value, …}` and `[value, …]` nest. Literals of integers are `i64` and of floats `f64`, as in
-/// NumPy, unless they have a suffix (`1u8`). Anything else is an expression that implements
-/// [`IntoTree`] and keeps its type. A key is a literal, or an expression in parentheses that is a
-/// string. The last of equal keys wins. Some 40 entries fit one dict or list before `#![recursion_limit]` ends it.
+/// `null`, `{"key": value, …}` and `[value, …]` can be nested. Literals of integers are `i64` and those of floats
+/// `f64`, as in NumPy, unless they have a suffix (`1u8`). Any other value is an expression that implements
+/// [`IntoTree`]. A key is a literal, or an expression in parentheses that is a string. The last of equal keys wins.
+/// A dict or list can have about 40 entries with the default `#![recursion_limit]`.
 ///
 /// ```
 /// use teleport_wire::{tree, Array, Tree};
@@ -45,7 +46,7 @@ macro_rules! tree {
     ($value:expr) => { $crate::IntoTree::into_tree($value) };
 }
 
-/// A literal, by the method that [`Literal`] chooses.
+/// Converts a literal by the method that [`Literal`] chooses.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tree_literal {
@@ -56,7 +57,7 @@ macro_rules! __tree_literal {
     }};
 }
 
-/// Entries of a dict or items of a list: nothing more, or one and the rest.
+/// Takes the entries of a dict or the items of a list: none, or one and the rest.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tree_fill {
@@ -65,7 +66,7 @@ macro_rules! __tree_fill {
     ($into:ident list; $($rest:tt)+) => { $crate::__tree_value!($into list (); $($rest)+) };
 }
 
-/// A value up to a comma or the end, and what follows.
+/// Takes a value up to a comma or the end, and the rest.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tree_value {
@@ -101,7 +102,7 @@ macro_rules! __tree_value {
     };
 }
 
-/// One value into a list, or under its key into a dict; a literal key allocates nothing.
+/// Puts one value into a list, or under its key into a dict. A literal key does not allocate.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tree_put {
@@ -116,28 +117,28 @@ macro_rules! __tree_put {
     };
 }
 
-/// A list to push to; a call of its own keeps clippy from asking every caller for `vec!`.
+/// Creates a list to push to. A function keeps clippy from asking every caller for `vec!`.
 pub fn empty_list() -> Vec<Tree> {
     Vec::new()
 }
 
 /// A literal in [`tree!`](crate::tree!).
 ///
-/// The method of the type itself goes before the one of the trait, and takes an integer without a suffix as `i64`;
-/// a literal of any other type fits the trait alone.
+/// The inherent method takes precedence over the one of the trait, and makes an integer without a suffix an `i64`. A
+/// literal of any other type has only the method of the trait.
 #[derive(Debug)]
 pub struct Literal<T>(pub T);
 
 impl Literal<i64> {
-    /// An `i64` scalar.
+    /// Creates an `i64` scalar.
     pub fn into_tree(self) -> Tree {
         self.0.into_tree()
     }
 }
 
-/// What [`Literal`] does with types other than `i64`.
+/// The conversion of a [`Literal`] of a type other than `i64`.
 pub trait LiteralIntoTree {
-    /// The literal, with the type that it has.
+    /// Converts the literal with its own type.
     fn into_tree(self) -> Tree;
 }
 

@@ -1,6 +1,6 @@
 //! The data model: arrays, strings and bytes on counted memory, and trees of them.
 //!
-//! Knows nothing of the wire format.
+//! It does not use the wire format.
 
 pub(crate) mod array;
 #[allow(unsafe_code, reason = "the counted memory behind arrays; each block carries its proof")]

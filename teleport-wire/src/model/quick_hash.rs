@@ -1,13 +1,13 @@
-//! A quick hash for maps whose keys come from peers: ids, and names of a few bytes.
+//! A fast hash for maps whose keys come from peers: ids, and names of a few bytes.
 //!
-//! The hasher of the standard library costs more than the look-up. This one multiplies once for each eight bytes, with numbers
-//! that no peer knows, so that nobody can choose keys that meet in one place. It is no checksum and differs from process to
-//! process.
+//! The hasher of the standard library costs more than the rest of a look-up. This one multiplies once for each eight
+//! bytes. State and factor are random numbers of this process that no peer knows, so a peer cannot choose keys that
+//! collide.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
-/// Makes hashers with the secret of this process.
+/// Creates hashers with the secrets of this process.
 #[derive(Clone, Copy, Debug)]
 pub struct QuickHash {
     secret: u64,
@@ -32,7 +32,7 @@ impl BuildHasher for QuickHash {
     }
 }
 
-/// One hash of [`QuickHash`].
+/// The hasher of [`QuickHash`].
 #[derive(Clone, Copy, Debug)]
 pub struct QuickHasher {
     state: u64,
@@ -71,7 +71,7 @@ impl Hasher for QuickHasher {
 
     #[inline]
     fn finish(&self) -> u64 {
-        // Keys that differ in few bits, or by a power of two, differ in the bits that maps use only after this.
+        // Without this, keys that differ in few bits, or by a power of two, share the bits that maps use.
         let mixed = (self.state ^ (self.state >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ (mixed >> 32)
     }
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// Hashes of `count` keys, by the bits that maps use: the highest seven, and the lowest.
+    /// Counts the different values of the bits that maps use: the highest seven, and the lowest.
     fn spread<T: std::hash::Hash>(keys: impl Iterator<Item = T>) -> (usize, usize) {
         let hashes: Vec<u64> = keys.map(|key| QuickHash::default().hash_one(key)).collect();
         let high: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_alike_lie_apart() {
+    fn similar_keys_are_spread() {
         for (high, low) in [
             spread(0..4096u64),
             spread((0..4096u64).map(|id| id << 32)),
@@ -100,13 +100,13 @@ mod tests {
             spread((0..4096).map(|index| format!("layer {index}"))),
             spread((0..4096).map(|index| format!("a long name that differs in its end {index}"))),
         ] {
-            // Of 4,096 places, 4,096 random numbers take 2,589.
+            // 4,096 random numbers occupy 2,589 of 4,096 places.
             assert!(high == 128 && low > 1500, "{high} {low}");
         }
     }
 
     #[test]
-    fn lengths_count() {
+    fn length_changes_the_hash() {
         let hash = |bytes: &[u8]| {
             let mut hasher = QuickHash::default().build_hasher();
             hasher.write(bytes);

@@ -1,12 +1,12 @@
-//! Names with types: one constant is the contract of a method's server and its clients.
+//! Method names with types: one constant is the contract between a method's server and its clients.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 /// A method's name with the types of its arguments and its result.
 ///
-/// A server registers it, a client calls it, and the compiler holds both to the types. It is a name and nothing else:
-/// what travels is the same as without it.
+/// A server registers it, a client calls it, and the compiler checks the types of both. What is sent is the same as
+/// with a plain name.
 ///
 /// ```
 /// use teleport_wire::{Array, Rpc};
@@ -17,23 +17,23 @@ use std::marker::PhantomData;
 /// ```
 pub struct Rpc<A, R> {
     name: &'static str,
-    /// Neither owns nor borrows them, so it may be sent and shared whatever they are.
+    /// A function type neither owns nor borrows its types, so an `Rpc` is always `Send` and `Sync`.
     types: PhantomData<fn(A) -> R>,
 }
 
 impl<A, R> Rpc<A, R> {
-    /// The method called `name`, which has 1 to [`MAX_METHOD_BYTES`](crate::MAX_METHOD_BYTES) bytes.
+    /// Creates an `Rpc` for the method `name`, of 1 to [`MAX_METHOD_BYTES`](crate::MAX_METHOD_BYTES) bytes.
     pub const fn new(name: &'static str) -> Rpc<A, R> {
         Rpc { name, types: PhantomData }
     }
 
-    /// The method's name.
+    /// Returns the method's name.
     pub const fn name(self) -> &'static str {
         self.name
     }
 }
 
-/// The name alone, for whoever takes names as strings.
+/// Returns the method's name.
 impl<A, R> From<Rpc<A, R>> for String {
     fn from(rpc: Rpc<A, R>) -> String {
         rpc.name.to_owned()

@@ -1,8 +1,8 @@
 //! Headers and the bodies of control frames: what decodes is written back as the same bytes.
 
 use teleport_wire::{
-    Block, FrameHeader, Goodbye, Header, Hello, Kind, Limits, Preface, RemoteError, Resume, ResumeAnswer,
-    Stretch, decode_ids, encode_ids,
+    Block, Extent, FrameHeader, Goodbye, Header, Hello, Kind, Limits, Preface, RemoteError, Resume,
+    ResumeAnswer, decode_ids, encode_ids,
 };
 
 /// Takes `data` for the first 28 bytes of a header and the body. The header's checksum is added, or else no fuzzer
@@ -31,7 +31,7 @@ fn read(header: &Header, body: &[u8]) {
         Kind::Resume => Resume::decode(body).ok().map(|resume| resume.encode()),
         Kind::ResumeAnswer => ResumeAnswer::decode(body).ok().map(|answer| answer.encode()),
         Kind::Block => Block::decode(body).ok().map(|block| block.encode().to_vec()),
-        Kind::Data if header.is_shared() => Stretch::decode(body).ok().map(|list| Stretch::encode(&list)),
+        Kind::Data if header.is_shared() => Extent::decode(body).ok().map(|list| Extent::encode(&list)),
         Kind::Goodbye => {
             let goodbye = Goodbye::decode(header, body).ok();
             goodbye.map(|goodbye| goodbye.encode_frame()[Header::BYTES..].to_vec())

@@ -1,57 +1,56 @@
-//! Cuts a stream of bytes into frames, in whatever pieces the bytes arrive.
+//! Cuts a stream of bytes into frames.
 //!
-//! Flow: [`Decoder::feed`] takes bytes that were read; whole frames and the starts of data chunks go to a [`Sink`].
-//! While a chunk is open, its owner may read the next [`Decoder::chunk_remaining`] bytes straight into their final
-//! memory and report them with [`Decoder::advance`]; those bytes never pass through here.
+//! [`Decoder::feed`] takes bytes in pieces of any length, and passes whole frames and parts of data chunks to a [`Sink`].
+//! While a chunk is open, the caller may read the next [`Decoder::chunk_remaining`] bytes directly into their final
+//! memory, and report them with [`Decoder::advance`].
 //!
-//! Never touches a socket, knows which frames are legal now, or copies payload. Bound: what is kept between two calls is
-//! at most one frame's body, which grows with the bytes that have arrived and never past `max_metadata_bytes`.
-//! A stream that was refused stays refused.
+//! The decoder does not know which frames are allowed now, and copies no payload. Between two calls it keeps at most the
+//! part of one frame's body that has arrived, up to `max_metadata_bytes`. A refused stream stays refused.
 
 use crate::format::header::{FrameHeader, Header, Kind};
 use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};
 
-/// Receives what a [`Decoder`] finds, in the order of the stream.
+/// Receives the output of a [`Decoder`], in the order of the stream. An error of any method ends the stream.
 pub trait Sink {
-    /// Why a sink refuses a frame; ends the stream.
+    /// The reason why a sink refuses a frame.
     type Error: From<DecodeError>;
 
-    /// The peer's preface arrived and is one of this version.
+    /// Called when the peer's preface has arrived and has this version.
     fn preface(&mut self) -> Result<(), Self::Error>;
 
-    /// The header of a frame of any kind except data: a sink may refuse it before its body is collected.
+    /// Called for the header of each frame except data, before its body is collected.
     fn header(&mut self, _header: &Header) -> Result<(), Self::Error> {
         Ok(())
     }
 
-    /// A whole frame of any kind except data; its checksums hold and its length is within the limits.
+    /// Called for each whole frame except data. Its checksums are right and its length is within the limits.
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
 
-    /// A data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
+    /// Called when a data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
     fn begin_chunk(&mut self, header: &Header) -> Result<(), Self::Error>;
 
-    /// The next bytes of the open chunk, to be copied to where they belong.
+    /// Called with the next bytes of the open chunk, to copy them to their place.
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
 
-    /// The open chunk is complete.
+    /// Called when the open chunk is complete.
     fn end_chunk(&mut self) -> Result<(), Self::Error>;
 }
 
-/// Where in the stream the next byte stands.
+/// The part of the stream that the next byte belongs to.
 #[derive(Debug)]
 enum State {
     Preface,
     Header,
     /// Collecting the body of a frame in `Decoder::body`.
     Body(Header),
-    /// Dropping the body of a frame that an older peer may skip.
+    /// The number of bytes of a skipped body that have not arrived.
     Skip(u64),
-    /// Inside a data chunk; so many bytes are still to come, never 0.
+    /// The number of bytes of a data chunk that have not arrived. It is never 0.
     Chunk(usize),
     Refused,
 }
 
-/// The receiving half of the format: bytes in, frames out.
+/// Decodes a stream of bytes into frames.
 ///
 /// ```
 /// use teleport_wire::{DecodeError, Decoder, Header, Kind, Limits, Preface, Sink};
@@ -81,18 +80,18 @@ enum State {
 pub struct Decoder {
     state: State,
     limits: Limits,
-    /// The start of a preface or header whose rest has not arrived; `partial_bytes` of it are filled.
+    /// The first `partial_bytes` bytes of a preface or header whose rest has not arrived.
     partial: [u8; Header::BYTES],
     partial_bytes: usize,
     /// Invariant: empty unless the state is `Body`.
     body: Vec<u8>,
 }
 
-/// Bodies of up to so many bytes keep their buffer for the next frame; an idle connection holds no more.
+/// A buffer up to this size is kept for the body of the next frame. So an idle connection holds little memory.
 const KEPT_BODY_BYTES: usize = 1024;
 
 impl Decoder {
-    /// A decoder at the start of a stream; it refuses bodies past `limits.max_metadata_bytes`.
+    /// Creates a decoder at the start of a stream. It refuses bodies longer than `limits.max_metadata_bytes`.
     pub fn new(limits: &Limits) -> Decoder {
         Decoder {
             state: State::Preface,
@@ -103,7 +102,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes of the open data chunk that have not arrived, or 0 outside of a chunk.
+    /// Returns the number of bytes of the open data chunk that have not arrived, or 0 outside of a chunk.
     pub fn chunk_remaining(&self) -> usize {
         match self.state {
             State::Chunk(remaining) => remaining,
@@ -111,7 +110,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes that the next frame's header lacks, or 0 where something else comes next.
+    /// Returns the number of bytes that complete the next header, or 0 if something else comes next.
     pub fn header_remaining(&self) -> usize {
         match self.state {
             State::Header => Header::BYTES - self.partial_bytes,
@@ -119,15 +118,15 @@ impl Decoder {
         }
     }
 
-    /// Bytes of an unfinished frame's body that are kept until its rest has come.
+    /// Returns the number of bytes that are kept of an unfinished frame's body.
     pub fn collected_bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// Takes note of `bytes` bytes of the open chunk that were read straight into their memory.
+    /// Reports `bytes` bytes of the open chunk that the caller has read directly into their memory.
     ///
     /// # Panics
-    /// If the open chunk has fewer bytes left.
+    /// Panics if fewer bytes of the chunk are missing.
     pub fn advance<S: Sink>(&mut self, bytes: usize, sink: &mut S) -> Result<(), S::Error> {
         let State::Chunk(remaining) = &mut self.state else {
             assert_eq!(bytes, 0, "bytes of a chunk, but none is open");
@@ -143,10 +142,10 @@ impl Decoder {
         self.keep_refused(result)
     }
 
-    /// Takes bytes as they came from the stream and hands every frame that they complete to `sink`.
+    /// Takes the next bytes of the stream, and passes every frame that they complete to `sink`.
     ///
     /// # Errors
-    /// What the format or the sink refuses. From then on every call fails with [`DecodeError::Refused`].
+    /// Returns the error of the format or of the sink. All later calls return [`DecodeError::Refused`].
     pub fn feed<S: Sink>(&mut self, bytes: &[u8], sink: &mut S) -> Result<(), S::Error> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -164,7 +163,7 @@ impl Decoder {
         result
     }
 
-    /// Consumes at least one byte of `rest`, which is not empty, or fails.
+    /// Consumes at least one byte of `rest`, which must not be empty, or fails.
     fn step<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
         match &mut self.state {
             State::Refused => Err(DecodeError::Refused.into()),
@@ -190,7 +189,7 @@ impl Decoder {
         }
     }
 
-    /// Collects up to `whole` bytes in `partial`; true once they are there.
+    /// Collects up to `whole` bytes in `partial`. Returns true if they are complete.
     fn collect(&mut self, rest: &mut &[u8], whole: usize) -> bool {
         let taken = rest.len().min(whole - self.partial_bytes);
         self.partial[self.partial_bytes..self.partial_bytes + taken].copy_from_slice(&rest[..taken]);
@@ -201,7 +200,7 @@ impl Decoder {
 
     fn preface<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
         let whole = self.collect(rest, Preface::LENGTH);
-        // A stranger is refused at its first wrong byte: it may never send as many as a preface has.
+        // A peer of another protocol is refused at its first wrong byte: it may never send a whole preface.
         Preface::check_prefix(&self.partial[..self.partial_bytes]).map_err(DecodeError::from)?;
         if whole {
             self.partial_bytes = 0;
@@ -225,12 +224,12 @@ impl Decoder {
         };
         if header.kind == Kind::Data {
             sink.begin_chunk(&header)?;
-            // `Header::decode` refuses data of no bytes, and of more than a chunk.
+            // `Header::decode` refuses empty data and data longer than a chunk.
             self.state = State::Chunk(header.length as usize);
             return Ok(());
         }
         sink.header(&header)?;
-        // The usual small frame lies whole in what was read: no copy of its body then.
+        // Most small frames have arrived whole. Their body is not copied.
         let length = header.length as usize;
         if rest.len() >= length {
             let (body, later) = rest.split_at(length);

@@ -1,69 +1,61 @@
-//! Reading a signature: one pass over its bytes, every count and size checked before it is believed.
+//! Decoding a signature, in one pass over its bytes.
 //!
-//! Counts are compared with the bytes that are left, so what is allocated stays within a fixed multiple of
-//! the metadata. Recursion is bounded by the depth.
+//! Every count and size is checked before it is used. Counts are compared with the remaining bytes, so that allocations
+//! stay within a fixed multiple of the metadata. The limit of depth bounds the recursion.
 
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
 use crate::format::reader::{Reader, at_most, utf8};
-use crate::format::signature::{Layout, Leaf, LeafKind, Node, Run, Signature, padded_bytes, tag};
+use crate::format::signature::{Leaf, LeafKind, Node, Placement, Run, Signature, padded_bytes, tag};
 use crate::format::{decode_error::DecodeError, dtype_code};
 use crate::model::{shape::Shape, tree::key::Key};
 
-impl Signature {
-    /// Reads a signature and checks it against `limits`.
-    ///
-    /// # Errors
-    /// [`DecodeError`] if the bytes break the format or a limit.
-    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Signature, DecodeError> {
-        at_most(bytes.len() as u64, u64::from(limits.max_metadata_bytes), "metadata bytes")?;
-        let signature = Signature {
-            bytes: bytes.into(),
-            nodes: Vec::new(),
-            keys: Vec::new(),
-            leaves: Vec::new(),
-            ranges: Vec::new(),
-            runs: Vec::new(),
-            payload_bytes: 0,
-            memory_bytes: 0,
-            ordered_entries: 0,
-        };
-        let max_depth = limits.max_depth.min(MAX_DEPTH);
-        let layout = Layout::default();
-        let mut decoder =
-            Decoder { reader: Reader::new(bytes), limits, max_depth, promised: 0, layout, signature };
-        decoder.promise(1)?;
-        decoder.node(0)?;
-        decoder.reader.finish("signature")?;
-        decoder.signature.payload_bytes = decoder.layout.payload_bytes;
-        decoder.signature.memory_bytes = decoder.layout.memory_bytes as usize;
-        decoder.signature.shrink_to_fit();
-        Ok(decoder.signature)
-    }
-
-    /// Connections keep signatures for as long as they live, and there may be many thousands of them.
-    fn shrink_to_fit(&mut self) {
-        self.nodes.shrink_to_fit();
-        self.keys.shrink_to_fit();
-        self.leaves.shrink_to_fit();
-        self.ranges.shrink_to_fit();
-        self.runs.shrink_to_fit();
-    }
+/// Decodes a signature and checks it against `limits`.
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Signature, DecodeError> {
+    at_most(bytes.len() as u64, u64::from(limits.max_metadata_bytes), "metadata bytes")?;
+    let signature = Signature {
+        bytes: bytes.into(),
+        nodes: Vec::new(),
+        keys: Vec::new(),
+        leaves: Vec::new(),
+        ranges: Vec::new(),
+        runs: Vec::new(),
+        payload_bytes: 0,
+        memory_bytes: 0,
+        ordered_entries: 0,
+    };
+    let max_depth = limits.max_depth.min(MAX_DEPTH);
+    let placement = Placement::default();
+    let mut decoder =
+        Decoder { reader: Reader::new(bytes), limits, max_depth, announced: 0, placement, signature };
+    decoder.announce(1)?;
+    decoder.node(0)?;
+    decoder.reader.finish("signature")?;
+    let mut signature = decoder.signature;
+    signature.payload_bytes = decoder.placement.payload_bytes;
+    signature.memory_bytes = decoder.placement.memory_bytes as usize;
+    // A connection keeps signatures for its whole life, and there may be thousands of connections.
+    signature.nodes.shrink_to_fit();
+    signature.keys.shrink_to_fit();
+    signature.leaves.shrink_to_fit();
+    signature.ranges.shrink_to_fit();
+    signature.runs.shrink_to_fit();
+    Ok(signature)
 }
 
 struct Decoder<'a> {
     reader: Reader<'a>,
     limits: &'a Limits,
     max_depth: u32,
-    /// The root and the children of every list and dict so far, whether read or not: what is allocated for
-    /// children before they are read is bounded by this, not by each count alone.
-    promised: u64,
+    /// The root and the children of all lists and dicts so far, including those not yet read. This bounds the memory
+    /// that is allocated for children before they are read.
+    announced: u64,
     /// Invariant: `memory_bytes` fits `isize` and the limits.
-    layout: Layout,
+    placement: Placement,
     signature: Signature,
 }
 
 impl Decoder<'_> {
-    /// One node and all below it, with `depth` lists and dicts around it.
+    /// Decodes one node and its children. `depth` is the number of lists and dicts around it.
     fn node(&mut self, depth: u32) -> Result<(), DecodeError> {
         at_most(u64::from(depth), u64::from(self.max_depth), "depth")?;
         match self.reader.u8("node tag")? {
@@ -104,8 +96,8 @@ impl Decoder<'_> {
 
     fn leaf(&mut self, kind: LeafKind, bytes: u64) -> Result<(), DecodeError> {
         let max = self.max_message_bytes();
-        let (payload_start, memory_start) = self.layout.place(bytes).ok_or(too_large(u64::MAX))?;
-        at_most(self.layout.memory_bytes, max, "message bytes")?;
+        let (payload_start, memory_start) = self.placement.place(bytes).ok_or(too_large(u64::MAX))?;
+        at_most(self.placement.memory_bytes, max, "message bytes")?;
         // Both are at most `memory_bytes`, which fits.
         let (memory_start, bytes) = (memory_start as usize, bytes as usize);
         let memory = memory_start..memory_start + bytes;
@@ -131,7 +123,7 @@ impl Decoder<'_> {
     fn dict(&mut self, depth: u32) -> Result<(), DecodeError> {
         let count = self.count(5, "dict entries")?;
         self.signature.nodes.push(Node::Dict(count));
-        // Keys of one dict stay together, although children with keys of their own come between them.
+        // The keys of one dict are contiguous, although children with keys of their own come between them.
         let first = self.signature.keys.len();
         let empty = Key::from_static("");
         self.signature.keys.resize(first + count as usize, empty);
@@ -152,7 +144,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The number of children, each of which takes at least `min_bytes` of what is left.
+    /// Reads the number of children, each of which takes at least `min_bytes` of the remaining bytes.
     fn count(&mut self, min_bytes: usize, field: &'static str) -> Result<u32, DecodeError> {
         let count = self.reader.u32(field)?;
         let remaining = self.reader.remaining() as u64;
@@ -160,14 +152,14 @@ impl Decoder<'_> {
         if bytes > remaining {
             return Err(DecodeError::Truncated { field, bytes, remaining });
         }
-        self.promise(u64::from(count))?;
+        self.announce(u64::from(count))?;
         Ok(count)
     }
 
-    fn promise(&mut self, nodes: u64) -> Result<(), DecodeError> {
-        // Each count is below 2^32 and backed by bytes, so the sum cannot overflow.
-        self.promised += nodes;
-        at_most(self.promised, u64::from(self.limits.max_nodes), "nodes").map(|_| ())
+    fn announce(&mut self, nodes: u64) -> Result<(), DecodeError> {
+        // Each count is below 2^32 and covered by bytes, so the sum cannot overflow.
+        self.announced += nodes;
+        at_most(self.announced, u64::from(self.limits.max_nodes), "nodes").map(|_| ())
     }
 
     fn max_message_bytes(&self) -> u64 {
@@ -179,7 +171,7 @@ fn too_large(value: u64) -> DecodeError {
     DecodeError::TooLarge { what: "array bytes", value, max: isize::MAX as u64 }
 }
 
-/// Appends a run, or makes the last one longer if it goes on in memory too.
+/// Appends a run, or extends the last one if they are contiguous in memory.
 fn extend_runs(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
         Some(last) if last.memory_start + last.bytes == run.memory_start => last.bytes += run.bytes,

@@ -1,11 +1,11 @@
-//! What a message's tree looks like without its contents: structure, keys, dtypes, shapes and lengths.
+//! The structure of a message's tree without its contents: keys, dtypes, shapes and lengths.
 //!
-//! Flow: metadata bytes -> [`Signature::decode`], which checks every limit -> memory of
-//! [`memory_bytes`](Signature::memory_bytes), into which the payload is received by [`runs`](Signature::runs)
-//! -> [`Signature::build`] makes the tree on that memory. Writing is in `encode`; many messages in one memory in `stacked`.
+//! Flow: metadata -> [`Signature::decode`] -> memory of [`memory_bytes`](Signature::memory_bytes), into which the
+//! payload is received by [`runs`](Signature::runs) -> [`Signature::build`] makes the tree on that memory. `encode`
+//! writes signatures.
 //!
-//! Equal trees have equal bytes, since a dict's keys are sorted and nothing can be written in two ways: so the
-//! bytes can be compared, hashed and cached instead of the tree. Nothing here copies payload.
+//! Equal structures have equal bytes, since a dict's keys are sorted and nothing can be written in two ways. So the
+//! bytes can be compared, hashed and cached instead of the structure.
 
 mod build;
 mod decode;
@@ -13,8 +13,10 @@ mod decode;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
-use crate::format::limits::LEAF_ALIGNMENT;
-use crate::model::{buffer::Buffer, dtype::DType, shape::Shape, tree::Tree, tree::key::Key};
+use crate::format::decode_error::DecodeError;
+use crate::format::limits::{LEAF_ALIGNMENT, Limits};
+use crate::model::tree::{Tree, key::Key};
+use crate::model::{buffer::Buffer, dtype::DType, shape::Shape};
 
 /// The first byte of each node.
 pub(crate) mod tag {
@@ -26,9 +28,9 @@ pub(crate) mod tag {
     pub(crate) const DICT: u8 = 5;
 }
 
-/// The structure of a message, decoded and checked once, shared by all messages with the same bytes.
+/// The structure of a message, decoded and checked once, and shared by all messages with the same bytes.
 ///
-/// Compared and hashed by its bytes.
+/// Equality and hash are those of the bytes.
 ///
 /// ```
 /// use teleport_wire::{Array, Limits, Message, ResultMetadata, Signature, tree};
@@ -46,15 +48,15 @@ pub struct Signature {
     bytes: Box<[u8]>,
     /// In preorder: a list or dict is followed by its children.
     nodes: Vec<Node>,
-    /// Of all dicts, in preorder of the dicts; sorted within each.
+    /// The keys of all dicts, in preorder of the dicts and sorted within each.
     keys: Vec<Key>,
     leaves: Vec<Leaf>,
-    /// `memory` of each leaf, as `Buffer::split` wants them.
+    /// The `memory` of each leaf, for `Buffer::split`.
     ranges: Vec<Range<usize>>,
     runs: Vec<Run>,
     payload_bytes: u64,
     memory_bytes: usize,
-    /// Entries of the dicts with two or more: as many indices has an order that is not empty.
+    /// The entries of all dicts with two or more: the number of indices in an order that is not empty.
     ordered_entries: usize,
 }
 
@@ -63,24 +65,24 @@ enum Node {
     Null,
     /// The next of `leaves`.
     Leaf,
-    /// With so many children.
+    /// The number of children.
     List(u32),
-    /// With so many children, whose keys are the next of `keys`.
+    /// The number of children. Their keys are the next of `keys`.
     Dict(u32),
 }
 
 /// An array, string or bytes of a message.
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    /// What it is.
+    /// The kind of leaf, with dtype and shape of an array.
     pub kind: LeafKind,
-    /// Where in the payload it starts.
+    /// The offset in the payload.
     pub payload_start: u64,
-    /// Where in the receiver's memory it lies. Starts at a multiple of [`LEAF_ALIGNMENT`], unless it is empty.
+    /// The range in the receiver's memory. It starts at a multiple of [`LEAF_ALIGNMENT`], unless it is empty.
     pub memory: Range<usize>,
 }
 
-/// What kind of leaf it is.
+/// The kind of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeafKind {
     /// An array.
@@ -96,43 +98,53 @@ pub enum LeafKind {
     Bytes,
 }
 
-/// A stretch of payload that lies in one piece in the receiver's memory too. Never empty.
+/// A part of the payload that is contiguous in the receiver's memory too. It is never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Where in the payload it starts. Runs cover the payload without gaps, in order.
+    /// The offset in the payload. Runs cover the payload without gaps, in order.
     pub payload_start: u64,
-    /// Where in the receiver's memory it starts.
+    /// The offset in the receiver's memory.
     pub memory_start: usize,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: usize,
 }
 
 impl Signature {
-    /// The bytes that this was decoded from.
+    /// Decodes a signature and checks it against `limits`.
+    ///
+    /// # Errors
+    /// Returns [`DecodeError`] if the bytes break the format or a limit.
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Signature, DecodeError> {
+        decode::decode(bytes, limits)
+    }
+
+    /// Returns the bytes that this was decoded from.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bytes of payload that follow on the wire.
+    /// Returns the size of the payload in bytes.
     pub fn payload_bytes(&self) -> u64 {
         self.payload_bytes
     }
 
-    /// Bytes of memory that hold the payload, with each leaf at a multiple of [`LEAF_ALIGNMENT`]. Zero exactly
-    /// if there is no payload.
+    /// Returns the size of the memory that holds the payload, with each leaf at a multiple of [`LEAF_ALIGNMENT`]. It
+    /// is zero exactly if there is no payload.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
-    /// Bytes of memory that this, and a tree built from it, take beside the payload, at most: what a receiver holds for
-    /// names, shapes and nodes alone. Grows with the metadata and the number of nodes.
+    /// Returns an upper bound of the memory that this signature, and a tree built from it, take besides the payload:
+    /// for names, shapes and nodes.
     pub fn structure_bytes(&self) -> u64 {
+        /// The key, its hash, and its places in the index, of which up to half are empty and at least four exist.
+        const MAP_ENTRY_BYTES: usize = size_of::<Key>() + size_of::<[usize; 8]>();
         let lists = self.nodes.capacity() * size_of::<Node>()
             + self.keys.capacity() * size_of::<Key>()
             + self.leaves.capacity() * size_of::<Leaf>()
             + self.ranges.capacity() * size_of::<Range<usize>>()
             + self.runs.capacity() * size_of::<Run>();
-        // Beside the bytes themselves: names as counted text, and sizes of arrays of many dimensions twice.
+        // The bytes, the names as counted text, and the sizes of arrays of many dimensions twice.
         let text = self.bytes.len() * 3 + self.keys.len() * 2 * size_of::<usize>();
         let tree = self.nodes.len() * size_of::<Tree>()
             + self.keys.len() * MAP_ENTRY_BYTES
@@ -140,12 +152,12 @@ impl Signature {
         (size_of::<Signature>() + lists + text + tree) as u64
     }
 
-    /// Where the payload goes, from its first byte to its last.
+    /// Returns where the payload goes, from its first byte to its last.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
-    /// The arrays, strings and bytes, in the order of the payload.
+    /// Returns the arrays, strings and bytes, in the order of the payload.
     pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
     }
@@ -154,7 +166,7 @@ impl Signature {
         self.ordered_entries
     }
 
-    /// The number of entries of each dict with two or more, in preorder.
+    /// Iterates over the number of entries of each dict with two or more, in preorder.
     pub(crate) fn ordered_dicts(&self) -> impl Iterator<Item = u32> + '_ {
         self.nodes.iter().filter_map(|node| match node {
             Node::Dict(count) if *count >= 2 => Some(*count),
@@ -162,10 +174,6 @@ impl Signature {
         })
     }
 }
-
-/// What an entry of a dict's map takes beside the child: the key, its hash, and the places of its index, of which up to half
-/// are empty and the fewest are four.
-const MAP_ENTRY_BYTES: usize = size_of::<Key>() + size_of::<[usize; 8]>();
 
 impl PartialEq for Signature {
     fn eq(&self, other: &Signature) -> bool {
@@ -181,15 +189,15 @@ impl Hash for Signature {
     }
 }
 
-/// Where leaves lie in the payload and in memory, one after the other; the same for writer and reader.
+/// The sizes of payload and memory of the leaves so far. Sender and receiver place leaves by the same rule.
 #[derive(Debug, Default)]
-pub(crate) struct Layout {
+pub(crate) struct Placement {
     pub(crate) payload_bytes: u64,
     pub(crate) memory_bytes: u64,
 }
 
-impl Layout {
-    /// Places a leaf of `bytes`, and gives where it starts in payload and memory. `None` past 2^64.
+impl Placement {
+    /// Places a leaf, and returns its offsets in payload and memory. Returns `None` if they exceed 64 bits.
     pub(crate) fn place(&mut self, bytes: u64) -> Option<(u64, u64)> {
         if bytes == 0 {
             return Some((self.payload_bytes, self.memory_bytes));
@@ -197,15 +205,15 @@ impl Layout {
         let start = self.memory_bytes.checked_next_multiple_of(LEAF_ALIGNMENT)?;
         let payload_start = self.payload_bytes;
         self.memory_bytes = start.checked_add(bytes)?;
-        // The payload is never longer than the memory, so this cannot overflow where that did not.
+        // The payload is never longer than the memory, so this cannot overflow.
         self.payload_bytes += bytes;
         Some((payload_start, start))
     }
 }
 
-/// What an array counts for against `max_message_bytes`: its bytes with sizes of 0, and a width of 0, taken
-/// as 1. `None` past 2^64.
+/// Returns the size of an array for `max_message_bytes`: its bytes, with sizes and widths of 0 taken as 1. Returns
+/// `None` if it exceeds 64 bits.
 pub(crate) fn padded_bytes(dtype: DType, shape: &[usize]) -> Option<u64> {
-    let sizes = shape.iter().map(|size| (*size as u64).max(1));
-    sizes.into_iter().try_fold(dtype.item_bytes().max(1), u64::checked_mul)
+    let mut sizes = shape.iter().map(|size| (*size as u64).max(1));
+    sizes.try_fold(dtype.item_bytes().max(1), u64::checked_mul)
 }

@@ -1,14 +1,15 @@
 //! Operations on whole trees: flatten, map, zip, stack and their opposites.
 //!
-//! Leaves are arrays, strings and bytes; nulls belong to the structure, as in JAX. Only `stack` copies array bytes;
-//! rows cut by `unstack` are views. Errors carry the path of what does not fit.
+//! Leaves are arrays, strings and bytes. Nulls belong to the structure, as in JAX. Only `stack` copies the bytes of
+//! arrays. The rows of `unstack` are views. Errors have the path to what does not fit.
 
 use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::{array::Array, buffer::Buffer, shape::Shape, tree::Dict, tree::Tree, tree::key::Key};
+use crate::model::tree::{Dict, Tree, key::Key};
+use crate::model::{array::Array, buffer::Buffer, shape::Shape};
 
 impl Tree {
-    /// Takes the tree apart: its arrays, strings and bytes, depth first in the order of lists and dicts, and what is
-    /// needed to put them, or others in their place, together again.
+    /// Splits the tree into its leaves, depth first in the order of lists and dicts, and its structure, from which a
+    /// tree of these or other leaves can be made.
     ///
     /// ```
     /// use teleport_wire::tree;
@@ -25,7 +26,7 @@ impl Tree {
         (leaves, structure)
     }
 
-    /// The same tree with each array, string and bytes replaced by what `change` gives for it.
+    /// Replaces each leaf by the result of `change`.
     ///
     /// ```
     /// use teleport_wire::{tree, Tree};
@@ -40,12 +41,13 @@ impl Tree {
         map_with(self, &mut change)
     }
 
-    /// Joins two trees of the same structure, leaf by leaf. Dicts need the same keys, in any order; the result has
-    /// the order of this tree.
+    /// Joins two trees of the same structure, leaf by leaf.
+    ///
+    /// Dicts need the same keys, in any order. The result has the order of this tree. Leaves may be of different kinds
+    /// or dtypes.
     ///
     /// # Errors
-    /// [`TreeError::Mismatch`], [`TreeError::Missing`] or [`TreeError::Length`], with the path to where the
-    /// structures differ. Leaves of different kinds or dtypes are no mismatch: `join` sees both.
+    /// Returns [`TreeError::Mismatch`], [`TreeError::Missing`] or [`TreeError::Length`] if the structures differ.
     ///
     /// ```
     /// use teleport_wire::tree;
@@ -60,13 +62,14 @@ impl Tree {
         zip_with(self, other, &mut join)
     }
 
-    /// Stacks the arrays of trees with the same structure, dtypes and shapes along a new first axis. A copy.
+    /// Copies the arrays of trees into arrays with a new first axis.
     ///
-    /// Dicts need the same keys, in any order; the result has the order of the first tree. Nulls stay null.
+    /// The trees need the same structure, dtypes and shapes. Dicts need the same keys, in any order. The result has
+    /// the order of the first tree. Nulls stay null.
     ///
     /// # Errors
-    /// [`TreeError::Empty`] for no trees; [`TreeError::Stack`] for arrays of different dtype or shape;
-    /// [`TreeError::NoRows`] for strings and bytes; and where structures differ, the errors of [`zip`](Tree::zip).
+    /// Returns [`TreeError::Empty`] if there are no trees, [`TreeError::Stack`] if arrays differ in dtype or shape,
+    /// [`TreeError::NoRows`] for strings and bytes, and the errors of [`zip`](Tree::zip) if structures differ.
     ///
     /// ```
     /// use teleport_wire::{tree, Tree};
@@ -80,23 +83,23 @@ impl Tree {
         stack_all(&trees.iter().collect::<Vec<_>>())
     }
 
-    /// Cuts a tree into one for each row of its arrays; their arrays are views. The opposite of [`stack`](Tree::stack).
+    /// Splits a tree into one for each row of its arrays, as views. The opposite of [`stack`](Tree::stack).
     ///
     /// # Errors
-    /// [`TreeError::Empty`] if there is no array; [`TreeError::Rows`] if their first axes differ in size;
-    /// [`TreeError::Scalar`] for scalars, [`TreeError::NoRows`] for strings and bytes.
+    /// Returns [`TreeError::Empty`] if there is no array, [`TreeError::Rows`] if their first axes differ in size,
+    /// [`TreeError::Scalar`] for scalars, and [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack(&self) -> Result<Vec<Tree>, TreeError> {
         let mut leaves = self.leaves().peekable();
         leaves.peek().ok_or(TreeError::Empty)?;
         let rows = leaves.find_map(|leaf| leaf.as_array()?.shape().first()).copied();
-        // Without any, a leaf is reported that has no rows, with its path.
+        // Any number finds the leaf without rows, if no array has any.
         self.unstack_rows(rows.unwrap_or(1))
     }
 
-    /// Cuts a tree into one for each of `rows` rows; also a tree without arrays, which gives that many copies.
+    /// Splits a tree into one for each of `rows` rows, as views. A tree without arrays gives `rows` copies.
     ///
     /// # Errors
-    /// [`TreeError::Rows`] if an array has another number of rows; [`TreeError::Scalar`] for scalars,
+    /// Returns [`TreeError::Rows`] if an array has another number of rows, [`TreeError::Scalar`] for scalars, and
     /// [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack_rows(&self, rows: usize) -> Result<Vec<Tree>, TreeError> {
         check_rows(self, rows)?;
@@ -104,13 +107,13 @@ impl Tree {
     }
 }
 
-/// What is left of a tree without its leaves: nulls, lists, and dicts with their keys in order.
+/// The structure of a tree without its leaves: nulls, lists, and dicts with their keys in order.
 ///
-/// Equal structures have as many leaves, in the same order.
+/// Equal structures have the same number of leaves, in the same order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Structure {
     root: Node,
-    /// Invariant: how many `Node::Leaf` there are in `root`.
+    /// Invariant: the number of `Node::Leaf` in `root`.
     leaves: usize,
 }
 
@@ -123,15 +126,15 @@ enum Node {
 }
 
 impl Structure {
-    /// How many leaves the tree had.
+    /// Returns the number of leaves.
     pub fn leaf_count(&self) -> usize {
         self.leaves
     }
 
-    /// Puts a tree together from leaves in the order in which [`Tree::flatten`] gave them. They may be any trees.
+    /// Makes a tree of leaves in the order of [`Tree::flatten`]. They may be any trees.
     ///
     /// # Errors
-    /// [`TreeError::Leaves`] if there are more or fewer than the structure has.
+    /// Returns [`TreeError::Leaves`] if the structure has another number of leaves.
     pub fn unflatten(&self, leaves: impl IntoIterator<Item = Tree>) -> Result<Tree, TreeError> {
         let mut leaves = leaves.into_iter();
         let mut found = 0;
@@ -186,64 +189,44 @@ fn map_with(tree: Tree, change: &mut impl FnMut(Tree) -> Tree) -> Tree {
     }
 }
 
-fn is_leaf(tree: &Tree) -> bool {
-    matches!(tree, Tree::Array(_) | Tree::String(_) | Tree::Bytes(_))
-}
-
 fn zip_with(left: Tree, right: Tree, join: &mut impl FnMut(Tree, Tree) -> Tree) -> Result<Tree, TreeError> {
+    let is_leaf = |tree: &Tree| matches!(tree, Tree::Array(_) | Tree::String(_) | Tree::Bytes(_));
     match (left, right) {
         (Tree::Null, Tree::Null) => Ok(Tree::Null),
-        (Tree::List(left), Tree::List(right)) => zip_lists(left, right, join).map(Tree::List),
-        (Tree::Dict(left), Tree::Dict(right)) => zip_dicts(left, right, join).map(Tree::Dict),
+        (Tree::List(left), Tree::List(right)) => {
+            check_lengths(left.len(), right.len())?;
+            let mut zip =
+                |(index, (left, right))| zip_with(left, right, join).map_err(|error| error.within(index));
+            let pairs = left.into_iter().zip(right).enumerate();
+            Ok(Tree::List(pairs.map(&mut zip).collect::<Result<_, _>>()?))
+        }
+        (Tree::Dict(left), Tree::Dict(mut right)) => {
+            check_keys(&left, &right)?;
+            let zip = |(key, left): (Key, Tree)| {
+                let right = right.get_mut(&key).map(std::mem::take).unwrap_or_default();
+                let joined = zip_with(left, right, join).map_err(|error| error.within(&key))?;
+                Ok((key, joined))
+            };
+            left.into_iter().map(zip).collect::<Result<_, _>>().map(Tree::Dict)
+        }
         (left, right) if is_leaf(&left) && is_leaf(&right) => Ok(join(left, right)),
         (left, right) => Err(mismatch(&left, &right)),
     }
 }
 
-fn zip_lists(
-    left: Vec<Tree>,
-    right: Vec<Tree>,
-    join: &mut impl FnMut(Tree, Tree) -> Tree,
-) -> Result<Vec<Tree>, TreeError> {
-    check_lengths(left.len(), right.len())?;
-    let pairs = left.into_iter().zip(right).enumerate();
-    pairs
-        .map(|(index, (left, right))| zip_with(left, right, join).map_err(|error| error.within(index)))
-        .collect()
-}
-
-fn zip_dicts(
-    left: Dict,
-    mut right: Dict,
-    join: &mut impl FnMut(Tree, Tree) -> Tree,
-) -> Result<Dict, TreeError> {
-    check_keys(&left, &right)?;
-    left.into_iter()
-        .map(|(key, left)| {
-            let right = right.get_mut(&key).map(std::mem::take).unwrap_or_default();
-            let joined = zip_with(left, right, join).map_err(|error| error.within(&key))?;
-            Ok((key, joined))
-        })
-        .collect()
-}
-
 fn mismatch(left: &Tree, right: &Tree) -> TreeError {
-    TreeError::Mismatch { path: TreePath::default(), left: left.describe(), right: right.describe() }
+    TreeError::Mismatch { path: TreePath::ROOT, left: left.describe(), right: right.describe() }
 }
 
 fn check_lengths(expected: usize, found: usize) -> Result<(), TreeError> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(TreeError::Length { path: TreePath::default(), expected, found })
-    }
+    if expected == found { Ok(()) } else { Err(TreeError::length(expected, found)) }
 }
 
-/// Both dicts have the same keys. The error names a key that one has and the other lacks.
+/// Checks that both dicts have the same keys. The error names a key that one has and the other lacks.
 fn check_keys(left: &Dict, right: &Dict) -> Result<(), TreeError> {
     let lacking = |from: &Dict, other: &Dict| {
-        let key = from.keys().find(|key| !other.contains_key(key))?.clone();
-        Some(TreeError::Missing { path: TreePath::default(), key, present: other.keys().cloned().collect() })
+        let key = from.keys().find(|key| !other.contains_key(key))?;
+        Some(TreeError::missing(key, other.keys()))
     };
     match lacking(left, right).or_else(|| lacking(right, left)) {
         Some(error) => Err(error),
@@ -251,33 +234,28 @@ fn check_keys(left: &Dict, right: &Dict) -> Result<(), TreeError> {
     }
 }
 
-/// Stacks trees of which the first says what the others must be.
 fn stack_all(trees: &[&Tree]) -> Result<Tree, TreeError> {
     let Some((&first, others)) = trees.split_first() else { return Err(TreeError::Empty) };
-    if let Some(other) =
-        others.iter().find(|other| std::mem::discriminant(**other) != std::mem::discriminant(first))
-    {
+    let kind = std::mem::discriminant(first);
+    if let Some(other) = others.iter().find(|other| std::mem::discriminant(**other) != kind) {
         return Err(mismatch(first, other));
     }
     match first {
         Tree::Null => Ok(Tree::Null),
         Tree::String(_) | Tree::Bytes(_) => Err(no_rows(first)),
-        Tree::Array(_) => stack_arrays(&trees.iter().filter_map(|tree| tree.as_array()).collect::<Vec<_>>())
-            .map(Tree::Array),
-        Tree::List(_) => {
-            stack_lists(&trees.iter().filter_map(|tree| tree.as_list()).collect::<Vec<_>>()).map(Tree::List)
-        }
-        Tree::Dict(_) => {
-            stack_dicts(&trees.iter().filter_map(|tree| tree.as_dict()).collect::<Vec<_>>()).map(Tree::Dict)
-        }
+        Tree::Array(_) => stack_arrays(&parts(trees, Tree::as_array)).map(Tree::Array),
+        Tree::List(_) => stack_lists(&parts(trees, Tree::as_list)).map(Tree::List),
+        Tree::Dict(_) => stack_dicts(&parts(trees, Tree::as_dict)).map(Tree::Dict),
     }
+}
+
+fn parts<'a, T: ?Sized>(trees: &[&'a Tree], part: impl Fn(&'a Tree) -> Option<&'a T>) -> Vec<&'a T> {
+    trees.iter().filter_map(|tree| part(tree)).collect()
 }
 
 fn stack_lists(lists: &[&[Tree]]) -> Result<Vec<Tree>, TreeError> {
     let len = lists[0].len();
-    for list in lists {
-        check_lengths(len, list.len())?;
-    }
+    lists.iter().try_for_each(|list| check_lengths(len, list.len()))?;
     let stack_at = |index| {
         let trees: Vec<&Tree> = lists.iter().map(|list| &list[index]).collect();
         stack_all(&trees).map_err(|error| error.within(index))
@@ -286,9 +264,7 @@ fn stack_lists(lists: &[&[Tree]]) -> Result<Vec<Tree>, TreeError> {
 }
 
 fn stack_dicts(dicts: &[&Dict]) -> Result<Dict, TreeError> {
-    for dict in dicts {
-        check_keys(dicts[0], dict)?;
-    }
+    dicts.iter().try_for_each(|dict| check_keys(dicts[0], dict))?;
     let stack_at = |key: &Key| {
         let trees: Vec<&Tree> = dicts.iter().filter_map(|dict| dict.get(key)).collect();
         let stacked = stack_all(&trees).map_err(|error| error.within(key))?;
@@ -298,14 +274,19 @@ fn stack_dicts(dicts: &[&Dict]) -> Result<Dict, TreeError> {
 }
 
 fn stack_arrays(arrays: &[&Array]) -> Result<Array, TreeError> {
-    let (dtype, shape) = (arrays[0].dtype(), Shape::from(arrays[0].shape()));
-    if let Some(other) = arrays.iter().find(|other| other.dtype() != dtype || *other.shape() != *shape) {
-        let (shape, found_dtype, found_shape) =
-            (arrays[0].shape().into(), other.dtype(), other.shape().into());
-        return Err(TreeError::Stack { path: TreePath::default(), dtype, shape, found_dtype, found_shape });
+    let (dtype, shape) = (arrays[0].dtype(), arrays[0].shape());
+    if let Some(other) = arrays.iter().find(|other| other.dtype() != dtype || other.shape() != shape) {
+        let (shape, found_shape) = (shape.into(), other.shape().into());
+        return Err(TreeError::Stack {
+            path: TreePath::ROOT,
+            dtype,
+            shape,
+            found_dtype: other.dtype(),
+            found_shape,
+        });
     }
-    let stacked = shape.with_first(arrays.len());
-    // Each array is as large as the first, so this is as much as `stacked` needs, unless that overflows.
+    let stacked = Shape::from(shape).with_first(arrays.len());
+    // Each array is as large as the first, so this is the size of `stacked`, unless that overflows.
     let bytes = dtype.array_bytes(&stacked).unwrap_or(0);
     let mut buffer = Buffer::zeroed(bytes);
     let rows = buffer.make_mut().chunks_exact_mut(arrays[0].bytes().max(1));
@@ -316,36 +297,31 @@ fn stack_arrays(arrays: &[&Array]) -> Result<Array, TreeError> {
 }
 
 fn no_rows(tree: &Tree) -> TreeError {
-    TreeError::NoRows { path: TreePath::default(), found: tree.describe() }
+    TreeError::NoRows { path: TreePath::ROOT, found: tree.describe() }
 }
 
-/// Every array in `tree` has this many rows, and there are no strings and bytes.
-pub(crate) fn check_rows(tree: &Tree, rows: usize) -> Result<(), TreeError> {
+/// Checks that every array has `expected` rows, and that there are no strings and bytes.
+pub(crate) fn check_rows(tree: &Tree, expected: usize) -> Result<(), TreeError> {
+    let path = TreePath::ROOT;
     match tree {
         Tree::Null => Ok(()),
         Tree::String(_) | Tree::Bytes(_) => Err(no_rows(tree)),
         Tree::Array(array) => match array.shape().first() {
-            None => {
-                Err(TreeError::Scalar { path: TreePath::default(), expected: rows, dtype: array.dtype() })
-            }
-            Some(&found) if found == rows => Ok(()),
-            Some(_) => Err(TreeError::Rows {
-                path: TreePath::default(),
-                expected: rows,
-                shape: array.shape().into(),
-            }),
+            None => Err(TreeError::Scalar { path, expected, dtype: array.dtype() }),
+            Some(&found) if found == expected => Ok(()),
+            Some(_) => Err(TreeError::Rows { path, expected, shape: array.shape().into() }),
         },
-        Tree::List(list) => {
-            let mut items = list.iter().enumerate();
-            items.try_for_each(|(index, tree)| check_rows(tree, rows).map_err(|error| error.within(index)))
-        }
-        Tree::Dict(dict) => {
-            dict.iter().try_for_each(|(key, tree)| check_rows(tree, rows).map_err(|error| error.within(key)))
-        }
+        Tree::List(list) => list
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, tree)| check_rows(tree, expected).map_err(|error| error.within(index))),
+        Tree::Dict(dict) => dict
+            .iter()
+            .try_for_each(|(key, tree)| check_rows(tree, expected).map_err(|error| error.within(key))),
     }
 }
 
-/// One row of a tree that `check_rows` accepted.
+/// Returns one row of a tree that `check_rows` accepted.
 pub(crate) fn row(tree: &Tree, index: usize) -> Tree {
     match tree {
         Tree::Array(array) => array.row(index).into(),
