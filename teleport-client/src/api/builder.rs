@@ -1,20 +1,19 @@
-//! What a client can be told before it connects.
+//! The settings of a client, before it connects.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use teleport_transport::wire::Limits;
 use teleport_transport::{Config, Lent, machine_memory_bytes, on_poller_thread, random_id};
 
 use crate::BoxError;
 use crate::api::client::Client;
 use crate::api::on_disconnect::OnDisconnect;
-use crate::connect::dial;
 use crate::connect::resolver::Resolver;
+use crate::engine::dialing;
 use crate::engine::shared::{Engine, Settings};
 use crate::error::connect::ClientError;
 
-/// Less would have most results wait.
+/// With less memory most results would wait.
 const MIN_MEMORY: u64 = 1 << 20;
 
 /// Settings of a client. Each has a default.
@@ -34,142 +33,145 @@ const MIN_MEMORY: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct ClientBuilder {
-    address: String,
-    max_inflight: usize,
-    connect_timeout: Option<Duration>,
-    close_timeout: Duration,
-    errors_from_next_call: bool,
+    settings: Settings,
     on_disconnect: OnDisconnect,
-    max_memory: u64,
-    resolvers: Vec<Resolver>,
-    config: Config,
 }
 
 impl ClientBuilder {
     pub(crate) fn new(address: &str) -> ClientBuilder {
-        ClientBuilder {
-            address: address.to_owned(),
+        let settings = Settings {
+            address: address.into(),
             max_inflight: 16,
             connect_timeout: Some(Duration::from_secs(60)),
             close_timeout: Duration::from_secs(10),
             errors_from_next_call: false,
-            on_disconnect: OnDisconnect::Fail,
             max_memory: (machine_memory_bytes() / 4).max(MIN_MEMORY),
             resolvers: Vec::new(),
-            config: Config { resume: true, ..Config::default() },
-        }
+            config: Arc::new(Config { resume: true, ..Config::default() }),
+            dialer: dialing::start,
+        };
+        ClientBuilder { settings, on_disconnect: OnDisconnect::Fail }
     }
 
-    /// What the client calls itself: the server shows it in its logs and to its functions. At most 256 bytes travel.
-    /// Default: empty.
+    fn config(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.settings.config)
+    }
+
+    /// Sets the client's name, which the server shows in its logs and to its functions. At most 256 bytes travel. Default:
+    /// empty.
     pub fn name(mut self, name: &str) -> ClientBuilder {
-        name.clone_into(&mut self.config.name);
+        name.clone_into(&mut self.config().name);
         self
     }
 
-    /// Calls that may be in flight at once, at least 1; more wait. A call is in flight until its result has come. A server
-    /// that allows a connection fewer bounds it further. Default: 16.
+    /// Bounds the calls that are in flight at once, at least 1. More calls wait.
+    ///
+    /// A call is in flight until its result has come. A server may allow a connection fewer calls. Default: 16.
     #[doc(alias = "maxinflight")]
     pub fn max_inflight(mut self, calls: usize) -> ClientBuilder {
-        self.max_inflight = calls;
+        self.settings.max_inflight = calls.max(1);
         self
     }
 
-    /// How long `connect` waits for its server, and a call for a connection that was lost. Zero tries each address of the
-    /// server once. Default: 60 s.
+    /// Bounds how long `connect` waits for its server, and a call for a connection that was lost. Zero tries each address of
+    /// the server once. Default: 60 s.
     pub fn connect_timeout(mut self, time: Duration) -> ClientBuilder {
-        self.connect_timeout = Some(time);
+        self.settings.connect_timeout = Some(time);
         self
     }
 
-    /// Waits for the server for as long as it takes.
+    /// Waits for the server without a limit.
     pub fn no_connect_timeout(mut self) -> ClientBuilder {
-        self.connect_timeout = None;
+        self.settings.connect_timeout = None;
         self
     }
 
-    /// What becomes of calls in flight when the connection is lost; calls can differ. Default: [`OnDisconnect::Fail`].
+    /// Sets what becomes of calls in flight when the connection is lost, unless a call sets it. Default:
+    /// [`OnDisconnect::Fail`].
     pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> ClientBuilder {
         self.on_disconnect = on_disconnect;
         self
     }
 
-    /// How long closing, and dropping the last clone, waits for calls in flight. Default: 10 s.
+    /// Bounds how long closing, and dropping the last clone, waits for calls in flight. Default: 10 s.
     pub fn close_timeout(mut self, time: Duration) -> ClientBuilder {
-        self.close_timeout = time;
+        self.settings.close_timeout = time;
         self
     }
 
-    /// A ping goes out when nothing came for so long, which shows a busy server from a dead one. Default: 10 s.
+    /// Sends a ping when nothing came for this time, which tells a busy server from a dead one. Default: 10 s.
     #[doc(alias = "pings")]
     pub fn ping_interval(mut self, time: Duration) -> ClientBuilder {
-        self.config.ping_interval = time;
+        self.config().ping_interval = time;
         self
     }
 
-    /// The server is given up when nothing came for so long; calls in flight then fail with
+    /// Gives the server up when nothing came for this time. Calls in flight then fail with
     /// [`CallError::NotAlive`](crate::CallError::NotAlive). Keep it well above `ping_interval`. Default: 120 s.
     #[doc(alias = "maxage")]
     pub fn max_silence(mut self, time: Duration) -> ClientBuilder {
-        self.config.max_silence = time;
+        self.config().max_silence = time;
         self
     }
 
-    /// How long a thread that waits for a result looks for it before it sleeps. Where results come that soon, this saves most of
-    /// the time of a small call, which is the time that the system takes to wake a thread. Other threads run meanwhile, and
-    /// where it has been in vain too often, threads sleep at once. Zero for never; more than 1 ms counts as 1 ms. Default: 50 µs.
+    /// Sets how long a thread that waits for a result looks for it before it sleeps.
+    ///
+    /// If results come that soon, this saves the time to wake a thread, which is most of the time of a small call. Other
+    /// threads run meanwhile. If results often come later, threads sleep at once. Zero turns it off. More than 1 ms counts as
+    /// 1 ms. Default: 50 µs.
     pub fn spin(mut self, time: Duration) -> ClientBuilder {
-        self.config.spin = time;
+        self.config().spin = time;
         self
     }
 
-    /// Sends arguments with a checksum, which the server checks, at the cost of reading each byte once more on both
-    /// sides. Headers, names and shapes always have one. Default: no.
+    /// Sends arguments with a checksum, which the server checks. Both sides then read each byte once more. Headers, names and
+    /// shapes always have one. Default: no.
     pub fn checksum(mut self, checksum: bool) -> ClientBuilder {
-        self.config.checksum = checksum;
+        self.config().checksum = checksum;
         self
     }
 
-    /// The largest result that the client takes; a server sends an error instead of a larger one. Default: 16 GiB.
+    /// Bounds the results that the client takes. A server sends an error instead of a larger one. Default: 16 GiB.
     pub fn max_message_bytes(mut self, bytes: u64) -> ClientBuilder {
-        self.config.limits = Limits { max_message_bytes: bytes, ..self.config.limits };
+        self.config().limits.max_message_bytes = bytes;
         self
     }
 
-    /// Memory for results that have come and whose futures were not read, at least 1 MiB; beside it, each connection takes
-    /// small results of up to 1 MiB in all without asking. A result that finds no room stays at the server, and keeps its
-    /// slot of `max_inflight`, until other futures are read or dropped, **or until somebody waits for it**: a future that is
-    /// waited for, polled, asked or dropped gets its result at once, whatever the others hold, and one that is still waited
-    /// for after a second or two also those of the calls before it, since the server may have no room for more results. So
-    /// a caller that only sends, and never reads, comes to wait for a slot.
+    /// Bounds the memory for results that have come and that nobody has read, at least 1 MiB.
     ///
-    /// What was read is the caller's own and does not count. Default: a quarter of the machine's memory, or of its control
-    /// group's limit.
+    /// A result that finds no room stays at the server, and keeps its slot of `max_inflight`, until other results are read or
+    /// dropped, **or until somebody waits for it**. A future that is waited for, polled, asked or dropped gets its result at
+    /// once, whatever the others hold. If it is still waited for after a second or two, the results of earlier calls come
+    /// too, since the server may have no room for more. So a caller that only sends and never reads will wait for a slot.
+    ///
+    /// Small results of up to 1 MiB in all, for each connection, do not count. Neither does a result that was read: it is the
+    /// caller's own. Default: a quarter of the machine's memory, or of its control group's limit.
     pub fn max_memory(mut self, bytes: u64) -> ClientBuilder {
-        self.max_memory = bytes.max(MIN_MEMORY);
+        self.settings.max_memory = bytes.max(MIN_MEMORY);
         self
     }
 
-    /// Has `function` say which address a name stands for. It is asked at each connect, on a thread that may block.
+    /// Lets `function` tell the address that a name stands for. It runs at each connect, on a thread that may block.
     ///
-    /// `pattern` is the whole address, or has one `*` that stands for any text; the function gets that text
-    /// (`slurm://*` and `slurm://trainer` give `trainer`), or the whole address where there is no `*`. The first pattern
-    /// that fits counts. The answer may be a name again; names that lead to each other are an error.
+    /// `pattern` is the whole address, or has one `*` that stands for any text. The function gets that text (`slurm://*` and
+    /// `slurm://trainer` give `trainer`), or the whole address if there is no `*`. The first pattern that matches counts. The
+    /// answer may be a name again. Names that lead to each other are an error.
     pub fn resolver<E: Into<BoxError>>(
         mut self,
         pattern: &str,
         function: impl Fn(&str) -> Result<String, E> + Send + Sync + 'static,
     ) -> ClientBuilder {
         let function = Arc::new(move |name: &str| function(name).map_err(Into::into));
-        self.resolvers.push(Resolver::new(pattern, function));
+        self.settings.resolvers.push(Resolver::new(pattern, function));
         self
     }
 
-    /// Has the failure of a call whose future was dropped come out of the next call, which is then not sent, as
-    /// [`CallError::Earlier`](crate::CallError::Earlier). [`Client::check`] gives it too, whichever comes first.
-    /// Default: no.
+    /// Lets the next call return the failure of a call whose future was dropped.
+    ///
+    /// That next call is not sent, and fails with [`CallError::Earlier`](crate::CallError::Earlier).
+    /// [`Client::check`] returns the failure too, whichever comes first. Default: no.
     pub fn errors_from_next_call(mut self, from_next_call: bool) -> ClientBuilder {
-        self.errors_from_next_call = from_next_call;
+        self.settings.errors_from_next_call = from_next_call;
         self
     }
 
@@ -177,33 +179,20 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ClientError`]: at once for a bad address and for a peer that speaks another protocol, otherwise when the time is
-    /// over, with what was tried last.
-    pub fn connect(self) -> Result<Client, ClientError> {
+    /// over, with the reason of the last attempt.
+    pub fn connect(mut self) -> Result<Client, ClientError> {
         if on_poller_thread() {
             return Err(ClientError::OnPoller);
         }
-        let engine = Engine::new(Settings {
-            address: self.address.into(),
-            max_inflight: self.max_inflight,
-            connect_timeout: self.connect_timeout,
-            close_timeout: self.close_timeout,
-            errors_from_next_call: self.errors_from_next_call,
-            on_disconnect: self.on_disconnect,
-            max_memory: self.max_memory,
-            resolvers: self.resolvers,
-            // Of each client its own: builders can be used again.
-            config: Arc::new(Config {
-                session: random_id(),
-                lent: Some(Lent::default()),
-                max_open_calls: u32::try_from(self.max_inflight.max(1)).unwrap_or(u32::MAX),
-                ..self.config
-            }),
-            dialler: dial::start,
-        })
-        .map_err(ClientError::System)?;
-        // Dropped where it does not come back with a connection, which ends the thread that connects.
-        let client = Client::new(engine.clone());
-        dial::connect(&engine)?;
+        // Each client has its own, since a builder can be used again.
+        let max_open_calls = u32::try_from(self.settings.max_inflight).unwrap_or(u32::MAX);
+        let (session, lent) = (random_id(), Some(Lent::default()));
+        let config = self.config();
+        *config = Config { session, lent, max_open_calls, ..config.clone() };
+        let engine = Engine::new(self.settings).map_err(ClientError::System)?;
+        // If it is dropped without a connection, it ends the thread that connects.
+        let client = Client::new(engine.clone(), self.on_disconnect);
+        dialing::connect(&engine)?;
         Ok(client)
     }
 }

@@ -11,22 +11,24 @@ use teleport_transport::{Lent, MemoryError, on_poller_thread};
 use crate::api::builder::ClientBuilder;
 use crate::api::call::Call;
 use crate::api::method::ToMethod;
+use crate::api::on_disconnect::OnDisconnect;
 use crate::api::stats::ClientStats;
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 use crate::error::connect::ClientError;
 
-/// A connection to a server whose functions it calls. Clones share it; any number of threads may call.
+/// A connection to a server whose functions it calls. Clones share it, and any number of threads may call.
 ///
-/// When the connection breaks, calls in flight fail, and the client connects again by itself; calls made meanwhile wait
-/// for that, up to `connect_timeout`.
+/// When the connection breaks, calls in flight fail, and the client connects again by itself. Calls made meanwhile wait for
+/// that, up to `connect_timeout`.
 ///
-/// When the last clone is dropped, it **waits** for the calls whose futures were dropped, since nobody else does: up to
-/// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. On a poller's thread, while a
-/// panic unwinds, and in a thread that is killed, it does not wait, and all calls go on.
+/// When the last clone is dropped, it **waits** for the calls whose futures were dropped, up to `close_timeout` (default
+/// 10 s). Calls whose futures are kept go on. Then it says goodbye. It does not wait, and all calls go on, on a poller's
+/// thread, while a panic unwinds, and in a thread that is killed.
 ///
-/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`], and nothing that is done with
-/// the client or its futures there, dropping them included, touches the connection. Start processes by executing a program.
+/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`]. Nothing that is done there
+/// with the client or its futures touches the connection, and neither does dropping them. Start processes by executing a
+/// program.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -35,6 +37,8 @@ pub struct Client {
 /// Ends the client when the last clone is gone.
 struct Handle {
     engine: Arc<Engine>,
+    /// The default of calls.
+    on_disconnect: OnDisconnect,
 }
 
 impl fmt::Debug for Client {
@@ -49,24 +53,24 @@ impl Client {
     /// Addresses are `tcp://HOST:PORT`, `ipc:///PATH` and `ipc://@NAME`. **Blocks** until connected.
     ///
     /// # Errors
-    /// [`ClientError`], which says what was tried.
+    /// [`ClientError`], which tells what was tried.
     pub fn connect(address: &str) -> Result<Client, ClientError> {
         Client::builder(address).connect()
     }
 
-    /// A client of the server at `address` with settings of its own.
+    /// Returns a builder of a client with its own settings, for the server at `address`.
     pub fn builder(address: &str) -> ClientBuilder {
         ClientBuilder::new(address)
     }
 
-    pub(crate) fn new(engine: Arc<Engine>) -> Client {
-        Client { handle: Arc::new(Handle { engine }) }
+    pub(crate) fn new(engine: Arc<Engine>, on_disconnect: OnDisconnect) -> Client {
+        Client { handle: Arc::new(Handle { engine, on_disconnect }) }
     }
 
-    /// A call of `method` with `args`, which is not sent yet.
+    /// Creates a call of `method` with `args`, which is not sent yet.
     ///
-    /// A name gives a [`Tree`](teleport_transport::wire::Tree); an [`Rpc`](teleport_transport::wire::Rpc) gives what it
-    /// says.
+    /// Called by a name, a method returns a [`Tree`](teleport_transport::wire::Tree). Called by an
+    /// [`Rpc`](teleport_transport::wire::Rpc), it returns the type of that.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,64 +85,64 @@ impl Client {
     /// # }
     /// ```
     pub fn call<A: IntoTree, M: ToMethod<A>>(&self, method: M, args: A) -> Call<M::Reply> {
-        Call::new(self.handle.engine.clone(), method.into_name(), args.into_tree())
+        let Handle { engine, on_disconnect } = &*self.handle;
+        Call::new(engine.clone(), method.into_name(), args.into_tree(), *on_disconnect)
     }
 
-    /// An array of `shape` on memory of the pool, writable and warm where memory of earlier messages can be used again.
+    /// Allocates an array of `shape` from the pool. It is writable, and warm if memory of earlier messages can be used again.
     ///
-    /// Its content is unspecified, except that booleans are false. Filling and sending it touches no fresh pages, which
-    /// for large arrays is several times faster than a new vector.
+    /// Its content is unspecified, except that booleans are false. Filling and sending it touches no fresh pages, which is
+    /// several times faster than a new vector if the array is large.
     ///
     /// # Errors
-    /// [`MemoryError`] if the system gives no memory, or none could hold such an array.
+    /// [`MemoryError`] if the system gives no memory, or if none could hold such an array.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
         self.handle.engine.settings.config.pool.alloc_array::<T>(shape)
     }
 
-    /// Gives the oldest failure, not given before, of a call whose future was dropped.
+    /// Returns the oldest failure of a call whose future was dropped, once.
     ///
-    /// Up to 64 are kept; later ones are only logged.
+    /// Up to 64 failures are kept. Later ones are only logged.
     ///
     /// # Errors
     /// That failure.
     pub fn check(&self) -> Result<(), CallError> {
         let engine = &self.handle.engine;
-        if engine.fork_guard.is_current() {
-            engine.state.lock().take_failure().map_or(Ok(()), Err)
-        } else {
-            Ok(())
+        if !engine.process.is_current() {
+            return Ok(());
         }
+        engine.state.lock().client.failures.take().map_or(Ok(()), Err)
     }
 
-    /// Numbers of this moment.
+    /// Returns the numbers of this moment.
     pub fn stats(&self) -> ClientStats {
         let engine = &self.handle.engine;
-        if !engine.fork_guard.is_current() {
+        if !engine.process.is_current() {
             return ClientStats::default();
         }
-        let (server, in_flight, waiting) = {
-            let state = engine.state.lock();
-            let server = state.door().map(|door| door.link.peer_address().to_owned());
-            (server, state.in_flight(), state.waiting())
+        let (stats, link) = {
+            let client = &mut engine.state.lock().client;
+            let (sends_per_second, receives_per_second) = client.counters.rates(Instant::now());
+            let counters = &client.counters;
+            let stats = ClientStats {
+                server: None,
+                futures: engine.futures.load(Ordering::Relaxed),
+                in_flight: client.in_flight(),
+                waiting: client.slots.line.len(),
+                held_bytes: engine.budget.used_bytes(),
+                lent_bytes: engine.settings.config.lent.as_ref().map_or(0, Lent::bytes),
+                awaiting_memory: engine.budget.waiting(),
+                connects: counters.connects,
+                sends: counters.sends,
+                receives: counters.receives,
+                sent_bytes: counters.sent_bytes,
+                received_bytes: counters.received_bytes,
+                sends_per_second,
+                receives_per_second,
+            };
+            (stats, client.connection.open().and_then(|open| open.link.upgrade()))
         };
-        let (sends_per_second, receives_per_second) = engine.meter.rates(Instant::now());
-        let counts = &engine.meter.counts;
-        ClientStats {
-            server,
-            futures: engine.futures.load(Ordering::Relaxed),
-            in_flight,
-            waiting,
-            held_bytes: engine.budget.used_bytes(),
-            lent_bytes: engine.settings.config.lent.as_ref().map_or(0, Lent::bytes),
-            awaiting_memory: engine.budget.waiting(),
-            connects: counts.connects.load(Ordering::Relaxed),
-            sends: counts.sends.load(Ordering::Relaxed),
-            receives: counts.receives.load(Ordering::Relaxed),
-            sent_bytes: counts.sent_bytes.load(Ordering::Relaxed),
-            received_bytes: counts.received_bytes.load(Ordering::Relaxed),
-            sends_per_second,
-            receives_per_second,
-        }
+        ClientStats { server: link.map(|link| link.peer_address().to_owned()), ..stats }
     }
 
     /// The address that the client was made with.
@@ -146,16 +150,17 @@ impl Client {
         &self.handle.engine.settings.address
     }
 
-    /// Closes the client for all its clones: takes no more calls, **waits** for those in flight up to `close_timeout`
-    /// (default 10 s), says goodbye, and ends what is left with [`CallError::Closed`]. Closing again does nothing.
-    /// On a poller's thread it does not wait. With the feature `threads`, neither does a `Thread` of `teleport-proc` that is killed,
-    /// which unwinds once the client is closed.
+    /// Closes the client for all its clones.
+    ///
+    /// Takes no more calls, **waits** for those in flight up to `close_timeout` (default 10 s), says goodbye, and ends what is
+    /// left with [`CallError::Closed`]. Closing again does nothing. On a poller's thread it does not wait. With the feature
+    /// `threads`, a `Thread` of `teleport-proc` that is killed does not wait either, and unwinds once the client is closed.
     ///
     /// # Errors
-    /// As [`check`](Client::check): the first failure of a call whose future was dropped.
+    /// As for [`check`](Client::check): the first failure of a call whose future was dropped.
     pub fn close(&self) -> Result<(), CallError> {
         let engine = &self.handle.engine;
-        if !engine.fork_guard.is_current() {
+        if !engine.process.is_current() {
             return Ok(());
         }
         let within = if on_poller_thread() { Duration::ZERO } else { engine.settings.close_timeout };
@@ -168,15 +173,12 @@ impl Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if !self.engine.fork_guard.is_current() {
+        if !self.engine.process.is_current() {
             return;
         }
-        if on_poller_thread() || std::thread::panicking() {
-            self.engine.release_at_once();
-        } else {
-            self.engine.release(self.engine.settings.close_timeout);
-        }
-        let failure = self.engine.state.lock().take_failure();
+        let waits = !on_poller_thread() && !std::thread::panicking();
+        self.engine.release(waits.then_some(self.engine.settings.close_timeout));
+        let failure = self.engine.state.lock().client.failures.take();
         if let Some(error) = failure {
             tracing::warn!(%error, "a call failed, and the client was dropped before anyone asked `check`");
         }

@@ -105,7 +105,7 @@ impl<R: FromTree> AsCompleted<R> {
             // A future may have rung more often than it was asked.
             let Some(future) = &self.futures[index] else { continue };
             let waker = Waker::from(Arc::new(Bell { index, shared: self.shared.clone() }));
-            if future.poll_done(&mut Context::from_waker(&waker)).is_ready() {
+            if future.poll_done(&Context::from_waker(&waker)).is_ready() {
                 return Poll::Ready(index);
             }
         }

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{FromTree, Ran, Tree};
 use teleport_transport::{Driver, Interrupted, block_on_or_unwind, on_poller_thread};
 
-use crate::calls::pending::{Outcome, PendingCall};
+use crate::calls::pending::{Asked, Outcome, PendingCall};
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///
 /// Dropping it **detaches**: the call runs, its result is dropped, and its failure comes from
-/// [`Client::check`](crate::Client::check), or from the next call where the client was built so.
+/// [`Client::check`](crate::Client::check), or from the next call if the client was built so.
 /// [`cancel`](CallFuture::cancel) withdraws the call instead.
 ///
 /// ```no_run
@@ -37,126 +37,147 @@ use crate::error::call::CallError;
 /// ```
 pub struct CallFuture<R = Tree> {
     engine: Arc<Engine>,
-    flight: Arc<PendingCall>,
+    call: Arc<PendingCall>,
     cancels: bool,
-    /// Whether the outcome was read: nothing is left to detach from.
-    read: bool,
+    /// The outcome was read: nothing is left to detach from.
+    is_read: bool,
     reply: PhantomData<fn() -> R>,
 }
 
 impl<R> fmt::Debug for CallFuture<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = self.read || self.flight.is_done();
-        f.debug_struct("CallFuture").field("method", &self.flight.method).field("done", &done).finish()
+        let done = self.is_read || self.call.is_done();
+        f.debug_struct("CallFuture").field("method", &self.call.method).field("done", &done).finish()
     }
 }
 
 impl<R: FromTree> CallFuture<R> {
-    pub(crate) fn new(engine: Arc<Engine>, flight: Arc<PendingCall>) -> CallFuture<R> {
+    pub(crate) fn new(engine: Arc<Engine>, call: Arc<PendingCall>) -> CallFuture<R> {
         engine.futures.fetch_add(1, Ordering::Relaxed);
-        CallFuture { engine, flight, cancels: false, read: false, reply: PhantomData }
+        CallFuture { engine, call, cancels: false, is_read: false, reply: PhantomData }
     }
 
     /// **Blocks** until the result comes.
     ///
     /// # Errors
-    /// Why there is none. On a poller's thread [`CallError::OnPoller`], if it has not come yet.
+    /// Any [`CallError`] of a call that was sent. [`CallError::OnPoller`] on a poller's thread, if the result has not come
+    /// yet.
     ///
     /// # Panics
-    /// If [`wait_timeout`](CallFuture::wait_timeout) gave the result already.
+    /// If [`wait_timeout`](CallFuture::wait_timeout) returned the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
         let mut driver = self.driver();
-        self.wait_until(&mut driver, None).unwrap_or_else(|| Err(self.on_poller()))
+        self.wait_until(None, &mut driver, false).unwrap_or_else(|| Err(self.on_poller()))
     }
 
+    /// Waits for a call that this thread has just sent, while it held `driver`.
     pub(crate) fn wait_with(mut self, driver: &mut Option<Driver>) -> Result<R, CallError> {
-        self.wait_until(driver, None).unwrap_or_else(|| Err(self.on_poller()))
+        let reads = driver.is_some();
+        self.wait_until(None, driver, reads).unwrap_or_else(|| Err(self.on_poller()))
     }
 
-    /// **Blocks** until the result comes or `time` is over, which gives none: the call goes on and can be waited for
-    /// again.
+    /// **Blocks** until the result comes or `time` is over. Returns `None` if the time is over: the call goes on and can be
+    /// waited for again.
     ///
     /// # Errors
-    /// Why there is no result, as for [`wait`](CallFuture::wait).
+    /// As for [`wait`](CallFuture::wait).
     ///
     /// # Panics
-    /// If it gave the result already.
+    /// If it returned the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
         let until = Instant::now().checked_add(time);
         let mut driver = self.driver();
-        match self.wait_until(&mut driver, until) {
+        match self.wait_until(until, &mut driver, false) {
             Some(result) => result.map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
             None => Ok(None),
         }
     }
 
-    /// Whether the result has come: then waiting does not block. Who asks waits for it, so it comes even where others hold
-    /// all of [`max_memory`](crate::ClientBuilder::max_memory).
+    /// Returns true if the result has come. Waiting does not block then.
+    ///
+    /// Asking counts as waiting: the result comes even if others hold all of
+    /// [`max_memory`](crate::ClientBuilder::max_memory).
     pub fn is_done(&self) -> bool {
-        if self.read || self.is_elsewhere() || self.flight.is_done() {
+        if self.is_read || self.is_elsewhere() {
             return true;
         }
-        self.flight.expect();
-        self.engine.awaited(&self.flight);
-        false
+        match self.call.ask() {
+            Asked::Ready(()) => true,
+            Asked::Pending { deferred } => {
+                self.engine.fetch(deferred);
+                self.engine.expect_answers();
+                false
+            }
+        }
     }
 
     /// The method that was called.
     pub fn method(&self) -> &str {
-        &self.flight.method
+        &self.call.method
     }
 
-    /// Withdraws the call. What was not sent is never sent; what has not started does not start; a function that runs can
-    /// see it in its context. Its slot is free at once.
+    /// Withdraws the call. Its slot is free at once.
     ///
-    /// Says whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] if its result had come.
+    /// A call that was not sent is never sent. A call that has not started does not start. A function that runs can see the
+    /// cancellation in its context.
+    ///
+    /// Returns whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] means that its result had come.
     pub fn cancel(mut self) -> Ran {
-        self.read = true;
+        self.is_read = true;
         self.cancel_now()
     }
 
-    /// Has the call withdrawn when the future is dropped before the result came, instead of left to itself.
+    /// Has the call withdrawn if the future is dropped before the result came.
     pub fn cancel_on_drop(mut self) -> CallFuture<R> {
         self.cancels = true;
         self
     }
 
-    /// None if `until` comes first, or this thread must not wait.
+    /// Returns `None` if `until` comes first, or if this thread must not wait.
     fn wait_until(
         &mut self,
-        driver: &mut Option<Driver>,
         until: Option<Instant>,
+        driver: &mut Option<Driver>,
+        reads: bool,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let outcome = block_on_or_unwind(driver, until, |cx| self.poll_outcome(cx))?;
-        // Converting runs code of the user's, which may take long or call: others read meanwhile.
+        let outcome = block_on_or_unwind(driver, until, |cx| self.poll_outcome(cx, reads))?;
+        // Converting runs code of the user, which may take long or call. Others read meanwhile.
         *driver = None;
         Some(self.convert(outcome))
     }
 
     fn on_poller(&self) -> CallError {
-        CallError::OnPoller { method: self.flight.method.clone(), ran: Ran::Maybe }
+        CallError::OnPoller { method: self.call.method.clone(), ran: Ran::Maybe }
     }
 
-    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        assert!(!self.read, "the result of {} was taken before", self.method());
-        if let Err(error) = self.engine.check_home(&self.flight.method, Ran::Maybe) {
-            self.read = true;
+    /// A thread that `reads` the connection, and sent the call itself, needs nobody else to bring the answer.
+    fn poll_outcome(&mut self, cx: &Context<'_>, reads: bool) -> Poll<Outcome> {
+        assert!(!self.is_read, "the result of {} was taken before", self.method());
+        if let Err(error) = self.engine.check_process(&self.call.method, Ran::Maybe) {
+            self.is_read = true;
             return Poll::Ready(Err(error));
         }
-        let Poll::Ready(outcome) = self.flight.poll(&self.engine.waiting, cx) else {
-            self.engine.awaited(&self.flight);
-            return Poll::Pending;
-        };
-        self.read = true;
-        Poll::Ready(outcome)
+        match self.call.poll(&self.engine.waiters, cx) {
+            Asked::Ready(outcome) => {
+                self.is_read = true;
+                Poll::Ready(outcome)
+            }
+            Asked::Pending { deferred } => {
+                self.engine.fetch(deferred);
+                if !reads {
+                    self.engine.expect_answers();
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// The result as `R`. Its memory is the user's from here on, and no longer counts for the connection.
     fn convert(&self, outcome: Outcome) -> Result<R, CallError> {
         let reply = outcome?;
-        let method = || self.flight.method.clone();
+        let method = || self.call.method.clone();
         let tree =
             reply.tree.map_err(|source| CallError::Garbled { method: method(), source: Box::new(source) })?;
         R::from_tree(tree).map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
@@ -164,31 +185,38 @@ impl<R: FromTree> CallFuture<R> {
 
     /// The right to read the connection, unless there is nothing to wait for.
     pub(crate) fn driver(&self) -> Option<Driver> {
-        if self.read || self.is_elsewhere() || self.flight.is_done() { None } else { self.engine.driver() }
+        if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.driver() }
     }
 
-    /// Whether this process was forked from the one that made the call: nothing comes of it here.
+    /// Returns true in a process that was forked from the one that made the call. No result comes there.
     fn is_elsewhere(&self) -> bool {
-        !self.engine.fork_guard.is_current()
+        !self.engine.process.is_current()
     }
 
-    /// As `poll`, but leaves the result to be taken.
-    pub(crate) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read || self.is_elsewhere() || self.flight.poll_done(&self.engine.waiting, cx).is_ready() {
+    /// As `poll`, but leaves the result where it is.
+    pub(crate) fn poll_done(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_read || self.is_elsewhere() {
             return Poll::Ready(());
         }
-        self.engine.awaited(&self.flight);
-        Poll::Pending
+        match self.call.poll_done(&self.engine.waiters, cx) {
+            Asked::Ready(()) => Poll::Ready(()),
+            Asked::Pending { deferred } => {
+                self.engine.fetch(deferred);
+                self.engine.expect_answers();
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
-        if !self.engine.fork_guard.is_current() {
+        if !self.engine.process.is_current() {
             return Ran::Maybe;
         }
-        let withdrawn = self.engine.withdraw(&self.flight);
-        match (withdrawn, self.flight.release(&self.engine.waiting)) {
+        let withdrawn = self.engine.withdraw(&self.call);
+        let (outcome, _) = self.call.release(&self.engine.waiters);
+        match (withdrawn, outcome) {
             (Some(ran), _) => ran,
             (None, Some(Ok(_))) => Ran::Yes,
             (None, Some(Err(error))) => error.ran(),
@@ -204,7 +232,7 @@ impl<R: FromTree> Future for CallFuture<R> {
         if let Some(interrupted) = Interrupted::poll(cx) {
             interrupted.unwind();
         }
-        let outcome = ready!(self.poll_outcome(cx));
+        let outcome = ready!(self.poll_outcome(cx, false));
         Poll::Ready(self.convert(outcome))
     }
 }
@@ -212,14 +240,14 @@ impl<R: FromTree> Future for CallFuture<R> {
 impl<R> Drop for CallFuture<R> {
     fn drop(&mut self) {
         self.engine.futures.fetch_sub(1, Ordering::Relaxed);
-        if self.read || !self.engine.fork_guard.is_current() {
+        if self.is_read || !self.engine.process.is_current() {
             return;
         }
         if self.cancels {
             self.cancel_now();
         } else {
-            let outcome = self.flight.release(&self.engine.waiting);
-            self.engine.send_for(&self.flight);
+            let (outcome, deferred) = self.call.release(&self.engine.waiters);
+            self.engine.fetch(deferred);
             if let Some(Err(error)) = outcome {
                 self.engine.report(error);
             }

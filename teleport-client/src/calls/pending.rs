@@ -1,25 +1,24 @@
-//! One call on its way: where its outcome is put, and who waits for it.
+//! A call on its way: where its outcome is put, and who waits for it.
 //!
-//! Flow: sent -> `complete` (from the thread that reads the connection, the timer, or whoever ends the connection) ->
-//! `poll` (from the future). A future that is dropped lets go; then an error is reported instead.
+//! Flow: sent -> `complete` (by the thread that reads the connection, the timer, or the end of the client) -> `poll` (by the
+//! future). A future that is dropped releases the call. Its error is reported then.
 //!
-//! A result for which there is no room asks `must_come`, which a future answers that was polled, or is gone. Else it stays at
-//! the server, and the first poll finds `take_deferred` true. Both stand under one lock, so that one of them sees the other.
 //! Never runs a waker under its lock.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_transport::wire::{Key, Ran, Tree};
+use teleport_transport::wire::{CallHead, Key, Limits, Message, Ran, Tree};
 use teleport_transport::{Reply, Wakers, drop_later};
 
+use crate::calls::deferred_results::Demand;
 use crate::error::call::CallError;
 
 pub(crate) type Outcome = Result<Reply, CallError>;
 
-/// When a call's time is over, and how long it was.
+/// When the time of a call is over, and how long it was.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
@@ -27,7 +26,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// None for a time so long that no clock reaches its end.
+    /// Returns `None` for a time so long that no clock reaches its end.
     pub(crate) fn after(time: Duration, now: Instant) -> Option<Deadline> {
         Some(Deadline { at: now.checked_add(time)?, time })
     }
@@ -37,235 +36,234 @@ impl Deadline {
     }
 }
 
-/// Which call of which connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) connection: usize,
-    pub(crate) id: u64,
+/// A call as its caller describes it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: Key,
+    pub(crate) tree: Tree,
+    /// How much time the call has.
+    pub(crate) time: Option<Duration>,
+    pub(crate) is_idempotent: bool,
+    /// The call survives its connection.
+    pub(crate) resumes: bool,
 }
 
-/// What a call and its future share.
+#[cfg(test)]
+impl Request {
+    /// A call that does not survive its connection.
+    pub(crate) fn plain() -> Request {
+        let method = Key::from_static("act");
+        Request { method, tree: Tree::Null, time: None, is_idempotent: false, resumes: false }
+    }
+
+    pub(crate) fn surviving(is_idempotent: bool) -> Request {
+        Request { resumes: true, is_idempotent, ..Request::plain() }
+    }
+}
+
+/// What a sent call and its future share.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
-    /// Of a call that survives its connection.
-    survival: Option<Survival>,
-    /// None until it was sent; another one when it goes on on the next connection.
-    place: Mutex<Option<Place>>,
-    cell: Mutex<Cell>,
-    /// The result waits at the server, and nobody has sent for it. Set under the cell's lock; what is read after that lock
-    /// was held needs it no more.
-    deferred: AtomicBool,
-}
-
-/// What it takes to send a call again.
-#[derive(Debug)]
-pub(crate) struct Survival {
-    /// It may run twice.
+    /// The call survives its connection.
+    pub(crate) resumes: bool,
+    /// The call survives its connection and may run twice. It is sent again where nobody knows whether it ran.
     pub(crate) is_idempotent: bool,
-    /// Until the server has them; of one that may run twice, until it has its answer.
-    arguments: Mutex<Option<Tree>>,
-}
-
-impl Survival {
-    pub(crate) fn new(is_idempotent: bool, arguments: Tree) -> Survival {
-        Survival { is_idempotent, arguments: Mutex::new(Some(arguments)) }
-    }
-
-    /// They may be the last that holds a user's memory, and a link's lock may be held here.
-    fn let_go(&self) {
-        let arguments = self.arguments.lock().take();
-        if let Some(arguments) = arguments {
-            drop_later(arguments);
-        }
-    }
-}
-
-impl Drop for Survival {
-    fn drop(&mut self) {
-        self.let_go();
-    }
+    cell: Mutex<Cell>,
 }
 
 #[derive(Debug)]
 struct Cell {
+    /// Changes when the call is sent to a new server.
+    id: u64,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
-    /// Whether a future will read the outcome.
-    held: bool,
-    /// Whether somebody asked for the outcome before it came.
-    awaited: bool,
-    /// Whether `waits_long` found it awaited before.
-    seen_awaited: bool,
+    demand: Demand,
+    /// What it takes to send the call again: until the server has the arguments or, if the call is idempotent, until it has
+    /// its outcome.
+    arguments: Option<Tree>,
+}
+
+/// What asking for an outcome found.
+#[derive(Debug)]
+pub(crate) enum Asked<T> {
+    Ready(T),
+    /// There is none yet. The id is of a deferred result, which the caller has to fetch.
+    Pending {
+        deferred: Option<u64>,
+    },
 }
 
 impl PendingCall {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>, survival: Option<Survival>) -> PendingCall {
-        let cell =
-            Mutex::new(Cell { outcome: None, waker: None, held: true, awaited: false, seen_awaited: false });
-        let (place, deferred) = (Mutex::new(None), AtomicBool::new(false));
-        PendingCall { method, deadline, survival, place, cell, deferred }
-    }
-
-    /// Before others know of it.
-    pub(crate) fn placed(mut self, place: Place) -> PendingCall {
-        *self.place.get_mut() = Some(place);
-        self
-    }
-
-    /// Where it is under way, or was last.
-    pub(crate) fn place(&self) -> Option<Place> {
-        *self.place.lock()
-    }
-
-    pub(crate) fn set_place(&self, place: Place) {
-        *self.place.lock() = Some(place);
-    }
-
-    /// Whether it survives its connection.
-    pub(crate) fn resumes(&self) -> bool {
-        self.survival.is_some()
-    }
-
-    /// Whether it may run twice, and so be sent again where nobody knows whether it ran.
-    pub(crate) fn is_idempotent(&self) -> bool {
-        self.survival.as_ref().is_some_and(|survival| survival.is_idempotent)
-    }
-
-    /// What to send again; none once the server has it.
-    pub(crate) fn arguments(&self) -> Option<Tree> {
-        self.survival.as_ref()?.arguments.lock().clone()
-    }
-
-    /// Whether it can be sent again.
-    pub(crate) fn has_arguments(&self) -> bool {
-        self.survival.as_ref().is_some_and(|survival| survival.arguments.lock().is_some())
-    }
-
-    /// The server has the arguments. A call that may run twice keeps them, for another server.
-    pub(crate) fn arrived(&self) {
-        if let Some(survival) = self.survival.as_ref().filter(|survival| !survival.is_idempotent) {
-            survival.let_go();
+    pub(crate) fn new(request: &Request, deadline: Option<Deadline>) -> PendingCall {
+        let resumes = request.resumes;
+        let arguments = resumes.then(|| request.tree.clone());
+        let cell = Cell { id: 0, outcome: None, waker: None, demand: Demand::new(), arguments };
+        PendingCall {
+            method: request.method.clone(),
+            deadline,
+            resumes,
+            is_idempotent: resumes && request.is_idempotent,
+            cell: Mutex::new(cell),
         }
     }
 
-    /// Keeps the outcome for the future; gives it back if there is none any more. A second outcome is given back too:
-    /// the first one counts.
+    /// Encodes the call for a server of these limits, with what is left of its time.
+    pub(crate) fn encode(&self, tree: &Tree, limits: &Limits) -> Result<Message, CallError> {
+        let left = self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
+        if let Some(deadline) = self.deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
+            return Err(deadline.error(&self.method, Ran::No));
+        }
+        let (idempotent, resume) = (self.is_idempotent, self.resumes);
+        let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&self.method) };
+        Message::call(&head, tree, limits).map_err(|error| CallError::encode(self.method.clone(), error))
+    }
+
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.at <= now)
+    }
+
+    /// The id under which it is on its way, or was last.
+    pub(crate) fn id(&self) -> u64 {
+        self.cell.lock().id
+    }
+
+    pub(crate) fn set_id(&self, id: u64) {
+        self.cell.lock().id = id;
+    }
+
+    /// As `set_id`, before others know of the call.
+    pub(crate) fn with_id(mut self, id: u64) -> PendingCall {
+        self.cell.get_mut().id = id;
+        self
+    }
+
+    /// The arguments, if the call can be sent again.
+    pub(crate) fn arguments(&self) -> Option<Tree> {
+        self.cell.lock().arguments.clone()
+    }
+
+    /// The server has the arguments. An idempotent call keeps them, for another server.
+    pub(crate) fn arrived(&self) {
+        if self.resumes && !self.is_idempotent {
+            let arguments = self.cell.lock().arguments.take();
+            drop_later(arguments);
+        }
+    }
+
+    /// Keeps the outcome for the future. Returns it if there is no future any more, or if there is an outcome already.
     pub(crate) fn complete(
         &self,
         outcome: Outcome,
-        waiting: &Waiting,
+        waiters: &Waiters,
         wakers: &mut Wakers,
     ) -> Option<Outcome> {
         let mut cell = self.cell.lock();
-        if !cell.held || cell.outcome.is_some() {
+        if !cell.demand.has_future() || cell.outcome.is_some() {
             return Some(outcome);
         }
         cell.outcome = Some(outcome);
         if let Some(waker) = cell.waker.take() {
-            waiting.less();
+            waiters.leave();
             wakers.push(waker);
         }
         None
     }
 
-    /// Takes the outcome, or has `cx` woken when it comes.
-    pub(crate) fn poll(&self, waiting: &Waiting, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// Takes the outcome. If there is none yet, `cx` is woken when it comes.
+    pub(crate) fn poll(&self, waiters: &Waiters, cx: &Context<'_>) -> Asked<Outcome> {
         let mut cell = self.cell.lock();
         match cell.outcome.take() {
             Some(outcome) => {
-                cell.held = false;
-                Poll::Ready(outcome)
+                cell.demand.release();
+                Asked::Ready(outcome)
             }
-            None => {
-                cell.wait(waiting, cx);
-                Poll::Pending
-            }
+            None => cell.wait(waiters, cx),
         }
     }
 
     /// As `poll`, but leaves the outcome where it is.
-    pub(crate) fn poll_done(&self, waiting: &Waiting, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_done(&self, waiters: &Waiters, cx: &Context<'_>) -> Asked<()> {
         let mut cell = self.cell.lock();
-        if cell.outcome.is_some() {
-            return Poll::Ready(());
-        }
-        cell.wait(waiting, cx);
-        Poll::Pending
+        if cell.outcome.is_some() { Asked::Ready(()) } else { cell.wait(waiters, cx) }
     }
 
     pub(crate) fn is_done(&self) -> bool {
         self.cell.lock().outcome.is_some()
     }
 
-    /// Whether the result is to be taken though there is no room for it: somebody waits for it, or nobody ever will, and it
-    /// is dropped as soon as it has come. If not, it is deferred.
-    pub(crate) fn must_come(&self) -> bool {
-        let cell = self.cell.lock();
-        let must_come = cell.awaited || !cell.held;
-        self.deferred.store(!must_come, Ordering::Relaxed);
-        must_come
-    }
-
-    /// Somebody waits for the outcome.
-    pub(crate) fn expect(&self) {
-        self.cell.lock().awaited = true;
-    }
-
-    /// Whether somebody has waited for it since this was last asked.
-    pub(crate) fn waits_long(&self) -> bool {
+    /// As `poll_done`, but wakes nobody.
+    pub(crate) fn ask(&self) -> Asked<()> {
         let mut cell = self.cell.lock();
-        let awaited = cell.awaited && cell.held && cell.outcome.is_none();
-        std::mem::replace(&mut cell.seen_awaited, awaited) && awaited
+        if cell.outcome.is_some() { Asked::Ready(()) } else { cell.ask() }
+    }
+
+    /// The outcome is not read any more. Returns it if it has come, and the id of a deferred result, which the caller has
+    /// to fetch.
+    pub(crate) fn release(&self, waiters: &Waiters) -> (Option<Outcome>, Option<u64>) {
+        let mut cell = self.cell.lock();
+        if cell.waker.take().is_some() {
+            waiters.leave();
+        }
+        let deferred = cell.demand.release().then_some(cell.id);
+        (cell.outcome.take(), deferred)
+    }
+
+    /// Returns true if its result is accepted though there is no memory for it. Otherwise the result is deferred.
+    pub(crate) fn accepts(&self) -> bool {
+        self.cell.lock().demand.accepts()
     }
 
     pub(crate) fn is_deferred(&self) -> bool {
-        self.deferred.load(Ordering::Relaxed)
+        self.cell.lock().demand.is_deferred()
     }
 
-    /// Whether the result was deferred. True once: the caller, for whom `poll`, `expect` or `release` came first, sends for it.
-    pub(crate) fn take_deferred(&self) -> bool {
-        self.deferred.load(Ordering::Relaxed) && self.deferred.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether a future waits for it, or has it.
-    pub(crate) fn is_held(&self) -> bool {
-        self.cell.lock().held
-    }
-
-    /// The future is gone. Gives the outcome that it did not read.
-    pub(crate) fn release(&self, waiting: &Waiting) -> Option<Outcome> {
+    /// Returns true if somebody waits for the outcome, and did so at the last check too.
+    pub(crate) fn waits_long(&self) -> bool {
         let mut cell = self.cell.lock();
-        cell.held = false;
-        if cell.waker.take().is_some() {
-            waiting.less();
+        cell.outcome.is_none() && cell.demand.waits_long()
+    }
+
+    pub(crate) fn has_future(&self) -> bool {
+        self.cell.lock().demand.has_future()
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        // They may be the last that holds memory of the user, and a link's lock may be held here.
+        if let Some(arguments) = self.cell.get_mut().arguments.take() {
+            drop_later(arguments);
         }
-        cell.outcome.take()
     }
 }
 
 impl Cell {
-    fn wait(&mut self, waiting: &Waiting, cx: &Context<'_>) {
-        self.awaited = true;
+    fn ask<T>(&mut self) -> Asked<T> {
+        Asked::Pending { deferred: self.demand.ask().then_some(self.id) }
+    }
+
+    fn wait<T>(&mut self, waiters: &Waiters, cx: &Context<'_>) -> Asked<T> {
         if self.waker.is_none() {
-            waiting.more();
+            waiters.join();
         }
         keep_waker(&mut self.waker, cx);
+        self.ask()
     }
 }
 
-/// How many wait for answers to a client's calls: futures that are waited for, and calls that stand in line for a slot.
+/// Counts who waits for answers to a client's calls: futures that are waited for, and calls in the line for a slot.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(AtomicUsize);
+pub(crate) struct Waiters(AtomicUsize);
 
-impl Waiting {
-    // Sequentially consistent with a driver that leaves: it sees who waits, or is seen to have left.
-    pub(crate) fn more(&self) {
+impl Waiters {
+    // Sequentially consistent with a thread that stops reading: it sees the waiter, or the waiter sees that nobody reads.
+    pub(crate) fn join(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn less(&self) {
+    pub(crate) fn leave(&self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -274,7 +272,7 @@ impl Waiting {
     }
 }
 
-/// Has `cx` woken through `slot`, without cloning a waker that is there already.
+/// Has `cx` woken through `slot`. Clones no waker that is there already.
 pub(crate) fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
@@ -286,69 +284,75 @@ pub(crate) fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
 mod tests {
     use super::*;
 
-    fn flight() -> PendingCall {
-        PendingCall::new(Key::from_static("act"), None, None)
+    fn pending() -> PendingCall {
+        PendingCall::new(&Request::plain(), None)
     }
 
     fn error() -> Outcome {
         Err(CallError::Full { method: Key::from_static("act"), max_inflight: 1 })
     }
 
+    fn is_pending<T>(asked: &Asked<T>) -> bool {
+        matches!(asked, Asked::Pending { .. })
+    }
+
     #[test]
     fn the_first_outcome_counts() {
-        let (flight, waiting, mut wakers) = (flight(), Waiting::default(), Wakers::default());
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(flight.poll(&waiting, &mut cx).is_pending() && !flight.is_done());
-        assert!(flight.complete(error(), &waiting, &mut wakers).is_none());
-        assert!(flight.complete(error(), &waiting, &mut wakers).is_some());
-        assert!(flight.poll_done(&waiting, &mut cx).is_ready() && flight.is_done());
-        assert!(flight.poll(&waiting, &mut cx).is_ready());
+        let (call, waiters, mut wakers) = (pending(), Waiters::default(), Wakers::default());
+        let cx = Context::from_waker(Waker::noop());
+        assert!(is_pending(&call.poll(&waiters, &cx)) && !call.is_done());
+        assert!(call.complete(error(), &waiters, &mut wakers).is_none());
+        assert!(call.complete(error(), &waiters, &mut wakers).is_some());
+        assert!(!is_pending(&call.poll_done(&waiters, &cx)) && call.is_done());
+        assert!(!is_pending(&call.poll(&waiters, &cx)));
     }
 
     #[test]
-    fn an_outcome_without_a_future_is_given_back() {
-        let (flight, waiting, mut wakers) = (flight(), Waiting::default(), Wakers::default());
-        assert!(flight.release(&waiting).is_none() && !flight.is_held());
-        assert!(flight.complete(error(), &waiting, &mut wakers).is_some());
-        let flight = self::flight();
-        assert!(flight.complete(error(), &waiting, &mut wakers).is_none());
-        assert!(flight.release(&waiting).is_some());
+    fn an_outcome_without_a_future_is_returned() {
+        let (call, waiters, mut wakers) = (pending(), Waiters::default(), Wakers::default());
+        assert!(call.release(&waiters).0.is_none() && !call.has_future());
+        assert!(call.complete(error(), &waiters, &mut wakers).is_some());
+        let call = pending();
+        assert!(call.complete(error(), &waiters, &mut wakers).is_none());
+        assert!(call.release(&waiters).0.is_some());
     }
 
     #[test]
-    fn who_waits_is_counted_until_the_outcome_is_there_or_nobody_wants_it() {
-        let (waiting, mut wakers) = (Waiting::default(), Wakers::default());
-        let mut cx = Context::from_waker(Waker::noop());
-        let (first, second) = (flight(), flight());
+    fn waiters_count_until_the_outcome_is_there_or_unwanted() {
+        let (waiters, mut wakers) = (Waiters::default(), Wakers::default());
+        let cx = Context::from_waker(Waker::noop());
+        let (first, second) = (pending(), pending());
         for _ in 0..2 {
-            assert!(
-                first.poll(&waiting, &mut cx).is_pending()
-                    && second.poll_done(&waiting, &mut cx).is_pending()
-            );
+            assert!(is_pending(&first.poll(&waiters, &cx)) && is_pending(&second.poll_done(&waiters, &cx)));
         }
-        assert!(first.complete(error(), &waiting, &mut wakers).is_none() && waiting.any());
-        assert!(second.release(&waiting).is_none() && !waiting.any());
-        assert!(first.release(&waiting).is_some() && !waiting.any());
+        assert!(first.complete(error(), &waiters, &mut wakers).is_none() && waiters.any());
+        assert!(second.release(&waiters).0.is_none() && !waiters.any());
+        assert!(first.release(&waiters).0.is_some() && !waiters.any());
     }
 
     #[test]
-    fn a_deferred_result_is_sent_for_by_whoever_asks_first() {
-        let mut cx = Context::from_waker(Waker::noop());
-        let asks: [fn(&PendingCall, &mut Context<'_>); 4] = [
-            |flight, cx| drop(flight.poll(&Waiting::default(), cx)),
-            |flight, cx| assert!(flight.poll_done(&Waiting::default(), cx).is_pending()),
-            |flight, _| flight.expect(),
-            |flight, _| drop(flight.release(&Waiting::default())),
+    fn a_deferred_result_is_fetched_by_the_first_that_asks() {
+        fn deferred<T>(asked: Asked<T>) -> Option<u64> {
+            match asked {
+                Asked::Ready(_) => panic!("it has not come"),
+                Asked::Pending { deferred } => deferred,
+            }
+        }
+        let cx = Context::from_waker(Waker::noop());
+        let asks: [fn(&PendingCall, &Context<'_>) -> Option<u64>; 4] = [
+            |call, cx| deferred(call.poll(&Waiters::default(), cx)),
+            |call, cx| deferred(call.poll_done(&Waiters::default(), cx)),
+            |call, _| deferred(call.ask()),
+            |call, _| call.release(&Waiters::default()).1,
         ];
         for ask in asks {
-            let flight = flight();
-            assert!(!flight.take_deferred());
-            assert!(!flight.must_come());
-            ask(&flight, &mut cx);
-            assert!(flight.take_deferred() && !flight.take_deferred());
-            let flight = self::flight();
-            ask(&flight, &mut cx);
-            assert!(flight.must_come() && !flight.take_deferred());
+            let call = pending().with_id(7);
+            assert!(!call.accepts() && call.is_deferred());
+            assert_eq!(ask(&call, &cx), Some(7));
+            assert_eq!(ask(&call, &cx), None);
+            let call = pending();
+            assert_eq!(ask(&call, &cx), None);
+            assert!(call.accepts() && !call.is_deferred());
         }
     }
 

@@ -1,7 +1,7 @@
 //! What becomes of calls when their connection ends, and of those that survive when the next one opens.
 //!
-//! Flow: `lost` -> in_doubt -> `begin` (the next connection is there; what to ask it) -> `settle` (it has answered) ->
-//! `opened` (new calls may go out). Until then the connection counts as current for the calls that are on it already.
+//! Flow: `lost` (calls are in doubt) -> `begin` (the next connection is there, with what to ask it) -> `resumed` (the server
+//! has answered) -> `opened` (new calls may go out).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,42 +10,43 @@ use std::time::Instant;
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallAnswer, CallState, ErrorKind, Ran, RemoteError, Resume};
 
-use super::state::{Phase, State};
 use crate::calls::in_doubt::InDoubtCall;
-use crate::calls::pending::{PendingCall, Place};
-use crate::calls::slot::OpenConnection;
+use crate::calls::pending::PendingCall;
+use crate::calls::state::ClientState;
+use crate::calls::table::Entry;
+use crate::connect::status::OpenConnection;
 use crate::error::call::CallError;
 
-/// What to do with a connection that is there.
+/// What to do with a new connection.
 #[derive(Debug)]
 pub(crate) enum Opening {
-    /// The client has been closed.
+    /// The client was closed.
     TooLate,
     /// Calls may go out.
     Open,
-    /// First it is asked for calls of earlier connections.
+    /// The server is asked for calls of earlier connections first.
     Resume(Resume),
 }
 
 /// What became of the calls of earlier connections.
 #[derive(Debug, Default)]
-pub(crate) struct Settled {
-    /// The server has them, arguments and all.
+pub(crate) struct Resumed {
+    /// The server has these, with their arguments.
     pub(crate) arrived: Vec<Arc<PendingCall>>,
-    /// To be sent again, under these ids and in this order.
+    /// To send again, under these ids and in this order.
     pub(crate) again: Vec<(u64, Arc<PendingCall>)>,
-    /// To be sent as new calls, and the ids that they had; each has a slot.
+    /// To send as new calls, and the ids that they had. Each has a slot.
     pub(crate) anew: Vec<(u64, InDoubtCall)>,
     pub(crate) failed: Vec<(Arc<PendingCall>, CallError)>,
-    /// Whose answer will not come, which the server is to be told that this side knows.
+    /// No answer will come to these. The server learns that this side knows.
     pub(crate) expired: Vec<u64>,
     /// Withdrawn since the server was asked.
     pub(crate) unwanted: Vec<u64>,
 }
 
-impl<L> State<L> {
-    /// A connection is over. Gives the calls that fail of it, and whether they ran; none if it is not the current one.
-    /// `states` says what the server can have of each.
+impl<L: Clone> ClientState<L> {
+    /// A connection is over. Returns the calls that fail with it and whether they ran, or `None` if it was not the current
+    /// connection. `states` tells what the server can have of each call.
     pub(crate) fn lost(
         &mut self,
         connection: usize,
@@ -53,151 +54,120 @@ impl<L> State<L> {
         states: &HashMap<u64, CallState>,
         now: Instant,
     ) -> Option<Vec<(Arc<PendingCall>, Ran)>> {
-        if !self.is_current(connection) {
+        if !self.connection.is_current(connection) {
             return None;
         }
-        if let Phase::Up { door, since } = &self.phase {
-            let has_answered = std::mem::take(&mut self.has_answered);
-            self.backoff.ended(now.saturating_duration_since(*since), has_answered);
-            self.in_doubt.belongs_to(door.server);
-            self.phase = Phase::Down { since: now };
+        if let Some(server) = self.connection.lost(now) {
+            self.table.server = server;
         }
-        self.resuming = None;
-        self.withdrawn = 0;
-        self.in_doubt.lost();
         let mut failed = Vec::new();
-        for (id, flight) in self.calls.drain() {
-            let Some(flight) = flight else { continue };
+        for (id, call) in self.table.take_sent() {
             let state = states.get(&id).copied().unwrap_or(CallState::Sent);
-            let held = InDoubtCall { flight, state, since: now, reason: reason.clone() };
-            if held.flight.resumes() && !matches!(self.phase, Phase::Over) {
-                self.in_doubt.hold(id, held);
+            let in_doubt = InDoubtCall { call, state, since: now, reason: reason.clone() };
+            if in_doubt.call.resumes {
+                self.table.hold(id, in_doubt);
             } else {
-                let ran = held.ran();
-                failed.push((held.flight, ran));
+                let ran = in_doubt.ran();
+                failed.push((in_doubt.call, ran));
             }
         }
         Some(failed)
     }
 
-    /// A call was turned away by a server that closes: it waits for the next one, as if it had not been sent.
-    pub(crate) fn put_off(&mut self, id: u64, flight: &Arc<PendingCall>, reason: Closed, now: Instant) {
-        let (flight, reason) = (flight.clone(), Arc::new(reason));
-        self.in_doubt.hold(id, InDoubtCall { flight, state: CallState::Unsent, since: now, reason });
-    }
-
-    /// Whether there are, or may be, calls to make: a client that is closing still waits for those that survived their
-    /// connection.
-    pub(crate) fn wants_connection(&self) -> bool {
-        let has_earlier = self.in_doubt.len() > 0 || self.resuming.is_some();
-        !matches!(self.phase, Phase::Over) && (!self.closing || has_earlier)
+    /// A closing server refused a call before it started. If the call survives, it waits for the next connection, as if it
+    /// had not been sent. Returns true then.
+    pub(crate) fn put_off(&mut self, connection: usize, id: u64, reason: Closed, now: Instant) -> bool {
+        let call = self.pending(connection, id).filter(|call| call.arguments().is_some()).cloned();
+        let Some(call) = call else { return false };
+        let (state, reason) = (CallState::Unsent, Arc::new(reason));
+        self.table.hold(id, InDoubtCall { call, state, since: now, reason });
+        self.connection.answered();
+        true
     }
 
     /// A connection is there.
-    pub(crate) fn begin(&mut self, door: &Arc<OpenConnection<L>>, now: Instant) -> Opening {
+    pub(crate) fn begin(&mut self, connection: OpenConnection<L>, now: Instant) -> Opening {
         if !self.wants_connection() {
             return Opening::TooLate;
         }
-        if self.in_doubt.is_used() {
-            self.resuming = Some(door.clone());
-            return Opening::Resume(self.in_doubt.list());
+        if let Some(resume) = self.table.resume() {
+            self.connection.set_resuming(connection, now);
+            return Opening::Resume(resume);
         }
-        self.opened(door.clone(), now);
+        self.connection.set_open(connection, now);
         Opening::Open
     }
 
-    /// The last id that the session has used.
-    pub(crate) fn last_id(&self) -> u64 {
-        self.in_doubt.last_id()
-    }
-
-    /// A connection has told what became of earlier calls; none if it is over.
-    pub(crate) fn settle(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Option<Settled> {
-        let door = self.resuming.clone().filter(|door| door.connection == connection)?;
-        let mut settled = Settled::default();
+    /// The server told what became of earlier calls. Returns `None` if the connection is over.
+    pub(crate) fn resumed(
+        &mut self,
+        connection: usize,
+        answers: &[(u64, CallAnswer)],
+    ) -> Option<(OpenConnection<L>, Resumed)> {
+        let connection = self.resuming(connection)?;
+        let mut resumed = Resumed::default();
         for (id, answer) in answers {
-            match self.in_doubt.take(*id) {
-                Some(held) => self.settle_one(&door, *id, held, *answer, &mut settled),
+            match self.table.take_in_doubt(*id) {
+                Some(in_doubt) => self.resume_one(*id, in_doubt, *answer, &mut resumed),
                 None if matches!(answer, CallAnswer::Done | CallAnswer::Running) => {
-                    self.calls.insert(*id, None);
-                    self.withdrawn += 1;
-                    self.in_doubt.unwanted(*id);
-                    settled.unwanted.push(*id);
+                    self.table.put(*id, Entry::Withdrawn { is_kept: true });
+                    resumed.unwanted.push(*id);
                 }
-                None if *answer == CallAnswer::Expired => settled.expired.push(*id),
+                None if *answer == CallAnswer::Expired => resumed.expired.push(*id),
                 None => {}
             }
         }
-        self.in_doubt.belongs_to(door.server);
-        Some(settled)
+        self.table.server = connection.server;
+        Some((connection, resumed))
     }
 
-    fn settle_one(
-        &mut self,
-        door: &OpenConnection<L>,
-        id: u64,
-        held: InDoubtCall,
-        answer: CallAnswer,
-        settled: &mut Settled,
-    ) {
-        let (ran, flight, reason) = (held.ran(), held.flight.clone(), held.reason.clone());
-        let goes_on = |state: &mut Self, flight: &Arc<PendingCall>| {
-            flight.set_place(Place { connection: door.connection, id });
-            state.calls.insert(id, Some(flight.clone()));
-        };
+    fn resume_one(&mut self, id: u64, in_doubt: InDoubtCall, answer: CallAnswer, resumed: &mut Resumed) {
+        let call = in_doubt.call.clone();
         match answer {
             CallAnswer::Done | CallAnswer::Running => {
-                goes_on(self, &flight);
-                settled.arrived.push(flight);
+                self.table.put(id, Entry::Sent(call.clone()));
+                resumed.arrived.push(call);
             }
             CallAnswer::Missing => {
-                goes_on(self, &flight);
-                settled.again.push((id, flight));
+                self.table.put(id, Entry::Sent(call.clone()));
+                resumed.again.push((id, call));
             }
             CallAnswer::Expired => {
-                settled.expired.push(id);
+                resumed.expired.push(id);
                 let text = "the server dropped the result before it could be delivered";
                 let error = RemoteError::new(ErrorKind::Expired, Ran::Yes, text);
-                let error = CallError::remote(flight.method.clone(), error);
-                settled.failed.push((flight, error));
+                let error = CallError::remote(call.method.clone(), error);
+                resumed.failed.push((call, error));
             }
-            CallAnswer::UnknownSession if flight.is_idempotent() || ran == Ran::No => {
-                self.given += 1;
-                settled.anew.push((id, held));
+            CallAnswer::UnknownSession if call.is_idempotent || in_doubt.ran() == Ran::No => {
+                self.slots.given += 1;
+                resumed.anew.push((id, in_doubt));
             }
-            CallAnswer::UnknownSession => {
-                let error = CallError::lost(flight.method.clone(), &reason, ran);
-                settled.failed.push((flight, error));
-            }
+            CallAnswer::UnknownSession => resumed.failed.push((call, in_doubt.error())),
         }
     }
 
-    /// What was to be sent anew was not, since this connection has ended too: it waits for the next one. Gives it back if
-    /// there will be none.
-    pub(crate) fn hold_again(&mut self, id: u64, held: InDoubtCall) -> Option<InDoubtCall> {
-        self.given -= 1;
-        if matches!(self.phase, Phase::Over) {
-            return Some(held);
+    /// A call was to be sent anew, and this connection has ended too: it waits for the next one. Returns the call if the
+    /// client has ended.
+    pub(crate) fn hold_again(&mut self, id: u64, in_doubt: InDoubtCall) -> Option<InDoubtCall> {
+        self.slots.given -= 1;
+        if self.connection.is_over() {
+            return Some(in_doubt);
         }
-        self.in_doubt.hold(id, held);
+        self.table.hold(id, in_doubt);
         None
     }
 
-    /// All calls of earlier connections have gone on: new ones may go out, unless this connection has ended meanwhile.
-    pub(crate) fn resumed(&mut self, connection: usize, now: Instant) {
-        if let Some(door) = self.resuming.clone().filter(|door| door.connection == connection) {
-            self.opened(door, now);
+    /// Calls of earlier connections have gone on: new ones may go out, unless this connection has ended meanwhile.
+    pub(crate) fn opened(&mut self, connection: usize, now: Instant) {
+        if let Some(connection) = self.resuming(connection) {
+            self.connection.set_open(connection, now);
         }
     }
 
-    /// Calls may go out on a connection; false if it comes too late. [`admit`](State::admit) lets the waiting ones use it.
-    pub(crate) fn opened(&mut self, door: Arc<OpenConnection<L>>, now: Instant) -> bool {
-        if !self.wants_connection() {
-            return false;
-        }
-        self.resuming = None;
-        self.phase = Phase::Up { door, since: now };
-        self.attempts = 0;
-        true
+    /// The connection, if its server was asked for earlier calls.
+    fn resuming(&self, connection: usize) -> Option<OpenConnection<L>> {
+        let is_resuming = self.connection.is_resuming() && self.connection.is_current(connection);
+        self.connection.current().filter(|_| is_resuming).cloned()
     }
 }

@@ -1,54 +1,54 @@
-//! One call that waits for a free slot, or for a connection.
+//! Slots: the calls that may be in flight at once, and the line for them.
 //!
-//! Flow: queued in [`State`](crate::calls::state::State) -> `settle` (by whoever frees a slot, or when the time is over) ->
-//! `poll` (from the call). Never runs a waker under its lock.
+//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter: queued in
+//! [`Slots`] -> `settle` (when a slot is free, or its time is over) -> `poll` (by the call). Never runs a waker under its
+//! lock. Bound: `max_inflight` slots. The line is as long as the callers make it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use teleport_transport::Wakers;
-use teleport_transport::wire::{Id128, Key, Limits};
+use teleport_transport::wire::Key;
 
 use crate::calls::pending::{Deadline, keep_waker};
+use crate::connect::status::OpenConnection;
 use crate::error::call::CallError;
 
-/// An open connection, with what the server said it accepts.
 #[derive(Debug)]
-pub(crate) struct OpenConnection<L> {
-    pub(crate) link: L,
-    pub(crate) connection: usize,
-    pub(crate) limits: Limits,
-    pub(crate) max_open_calls: usize,
-    /// What tells this server from another at the same address.
-    pub(crate) server: Id128,
+pub(crate) struct Slots<L> {
+    pub(crate) max_inflight: usize,
+    /// Slots of calls that have not been sent.
+    pub(crate) given: usize,
+    pub(crate) line: VecDeque<Arc<SlotWaiter<L>>>,
 }
 
-/// What a waiting call gets: a slot on a connection, or the reason why it gets none.
-pub(crate) type Admitted<L> = Result<Arc<OpenConnection<L>>, CallError>;
+/// What a waiter gets: a slot on this connection, or the reason why it gets none.
+pub(crate) type Admitted<L> = Result<OpenConnection<L>, CallError>;
 
-/// A place in the line for slots.
+/// A call in the line for a slot.
 #[derive(Debug)]
 pub(crate) struct SlotWaiter<L> {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) since: Instant,
-    cell: Mutex<Cell<L>>,
+    cell: Mutex<Admission<L>>,
 }
 
 #[derive(Debug)]
-struct Cell<L> {
+struct Admission<L> {
     admitted: Option<Admitted<L>>,
     waker: Option<Waker>,
 }
 
 impl<L> SlotWaiter<L> {
     pub(crate) fn new(method: Key, deadline: Option<Deadline>, since: Instant) -> SlotWaiter<L> {
-        SlotWaiter { method, deadline, since, cell: Mutex::new(Cell { admitted: None, waker: None }) }
+        SlotWaiter { method, deadline, since, cell: Mutex::new(Admission { admitted: None, waker: None }) }
     }
 
-    /// Ends the wait. Called once, by whoever takes the pass out of the line.
+    /// Ends the wait. Called once, by the thread that takes the waiter out of the line.
     pub(crate) fn settle(&self, admitted: Admitted<L>, wakers: &mut Wakers) {
         let mut cell = self.cell.lock();
         cell.admitted = Some(admitted);
@@ -57,7 +57,7 @@ impl<L> SlotWaiter<L> {
         }
     }
 
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Admitted<L>> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Admitted<L>> {
         let mut cell = self.cell.lock();
         match cell.admitted.take() {
             Some(admitted) => Poll::Ready(admitted),
@@ -68,7 +68,7 @@ impl<L> SlotWaiter<L> {
         }
     }
 
-    /// Whether it was given a slot that nobody took; nobody can afterwards.
+    /// Takes a slot back that the call has not taken. Returns true if there was one.
     pub(crate) fn revoke(&self) -> bool {
         matches!(self.cell.lock().admitted.take(), Some(Ok(_)))
     }

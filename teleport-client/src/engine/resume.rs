@@ -1,185 +1,161 @@
-//! Calls that outlive their connection: what a client does about them on the next one.
+//! Calls that survive their connection, on the next one.
 //!
-//! Flow: a connection is there -> [`Engine::ask`] lists the calls -> [`Engine::go_on`] with the answer: those that the server
-//! has are waited for, those that it never got are sent again, the others fail -> new calls may go out. While they run,
-//! `server_has` lets go of arguments. Called by the thread that reads the connection; never waits.
+//! Flow: a connection is there -> [`Resuming::ask`] lists the calls -> [`Resuming::go_on`] with the server's answer: calls
+//! that it has are waited for, calls that it never got are sent again, the others fail -> new calls may go out. Called by the
+//! thread that reads the connection. Never waits.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError, Withdrawn};
-use teleport_transport::wire::{CallAnswer, ErrorKind, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Link, Reply, Wakers};
+use teleport_transport::wire::{CallAnswer, Limits, Message, Ran, Resume};
+use teleport_transport::{Link, Wakers};
 
 use crate::calls::in_doubt::InDoubtCall;
-use crate::calls::pending::{PendingCall, Place};
-use crate::calls::resume::Settled;
-use crate::calls::slot::OpenConnection;
-use crate::calls::state::State;
-use crate::engine::shared::{Engine, encode};
+use crate::calls::pending::PendingCall;
+use crate::calls::resume::Resumed;
+use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
-impl Engine {
+/// A connection whose server has told what became of earlier calls.
+pub(crate) struct Resuming<'a> {
+    engine: &'a Engine,
+    link: &'a Arc<Link>,
+    limits: Limits,
+    wakers: &'a mut Wakers,
+}
+
+impl<'a> Resuming<'a> {
     /// Asks what became of the calls of earlier connections.
-    pub(crate) fn ask(&self, link: &Arc<Link>, resume: Resume) {
-        if link.resume(&resume).is_ok() {
+    pub(crate) fn ask(engine: &Engine, link: &Arc<Link>, resume: &Resume) {
+        if link.resume(resume).is_ok() {
             return;
         }
-        // A server that keeps nothing: it cannot know them.
+        // The server keeps nothing, so it cannot know them.
         let unknown: Vec<_> = resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect();
         let mut wakers = Wakers::default();
-        self.go_on(link, &unknown, &mut wakers);
+        Resuming::go_on(engine, link, &unknown, &mut wakers);
         wakers.wake_all();
     }
 
-    /// The server has these calls whole.
-    pub(crate) fn server_has(&self, link: &Link, ids: &[u64]) {
-        let flights: Vec<Arc<PendingCall>> = {
-            let state = self.state.lock();
-            let place = |id: &u64| Place { connection: link.key(), id: *id };
-            ids.iter().filter_map(|id| state.flight(place(id))).collect()
-        };
-        flights.iter().for_each(|flight| flight.arrived());
+    /// The server told what became of the calls of earlier connections.
+    pub(crate) fn go_on(
+        engine: &'a Engine,
+        link: &'a Arc<Link>,
+        answers: &[(u64, CallAnswer)],
+        wakers: &'a mut Wakers,
+    ) {
+        let resumed = engine.state.lock().client.resumed(link.key(), answers);
+        let Some((connection, resumed)) = resumed else { return };
+        Resuming { engine, link, limits: connection.limits, wakers }.run(resumed);
     }
 
-    /// The server said what became of the calls of earlier connections.
-    pub(crate) fn go_on(&self, link: &Arc<Link>, answers: &[(u64, CallAnswer)], wakers: &mut Wakers) {
-        let (settled, door) = {
-            let mut state = self.state.lock();
-            let door = state.resuming_door().cloned();
-            (state.settle(link.key(), answers), door)
-        };
-        let (Some(settled), Some(door)) = (settled, door) else { return };
-        let Settled { arrived, again, anew, failed, expired, unwanted } = settled;
+    fn run(mut self, resumed: Resumed) {
+        let Resumed { arrived, again, anew, failed, expired, unwanted } = resumed;
         tracing::info!(
-            server = link.peer_address(),
+            server = self.link.peer_address(),
             arrived = arrived.len(),
             sent_again = again.len() + anew.len(),
             failed = failed.len(),
             "calls of the connection before go on"
         );
-        arrived.iter().for_each(|flight| flight.arrived());
-        expired.iter().for_each(|id| link.acknowledge(*id));
-        for (id, flight) in again {
-            self.send_again(&door, id, &flight, wakers);
+        arrived.iter().for_each(|call| call.arrived());
+        expired.iter().for_each(|id| self.link.acknowledge(*id));
+        for (id, call) in again {
+            self.send_again(id, &call);
         }
-        for (id, held) in anew {
-            self.send_anew(&door, id, held, wakers);
+        for (id, in_doubt) in anew {
+            self.send_anew(id, in_doubt);
         }
         for id in unwanted {
-            self.withdraw_from(link, Place { connection: door.connection, id }, wakers);
+            self.engine.withdraw_from(self.link, id, self.wakers);
         }
-        for (flight, error) in failed {
-            self.complete(&flight, Err(error), wakers);
+        for (call, error) in failed {
+            self.fail(&call, error);
         }
-        self.state.lock().resumed(door.connection, Instant::now());
-        self.notify();
-        self.end_if_idle(wakers);
+        self.engine.state.lock().client.opened(self.link.key(), Instant::now());
+        self.engine.notify();
+        self.engine.end_if_idle(self.wakers);
     }
 
-    /// A call that the server does not have: once more, under its id.
-    fn send_again(
-        &self,
-        door: &OpenConnection<Arc<Link>>,
-        id: u64,
-        flight: &Arc<PendingCall>,
-        wakers: &mut Wakers,
-    ) {
-        let place = Place { connection: door.connection, id };
-        match self.message(door, flight) {
+    fn fail(&mut self, call: &PendingCall, error: CallError) {
+        self.engine.complete(call, Err(error), self.wakers);
+    }
+
+    /// Sends a call that the server does not have once more, under its id.
+    fn send_again(&mut self, id: u64, call: &Arc<PendingCall>) {
+        match self.message(call) {
             Ok(message) => {
-                // Fails when this connection has ended too: then the next one asks again.
-                let _ = door.link.call_again(id, message);
-                // Whoever withdrew it before it went out found nothing to withdraw.
-                if self.state.lock().flight(place).is_none() {
-                    self.withdraw_from(&door.link, place, wakers);
+                // Fails when this connection has ended too. Then the next one asks again.
+                let _ = self.link.call_again(id, message);
+                // A withdrawal before it went out found nothing to withdraw.
+                let is_withdrawn = self.engine.state.lock().client.pending(self.link.key(), id).is_none();
+                if is_withdrawn {
+                    self.engine.withdraw_from(self.link, id, self.wakers);
                 }
             }
             Err(error) => {
-                let _ = self.state.lock().answered(place, wakers);
-                self.complete(flight, Err(error), wakers);
+                let _ = self.engine.state.lock().client.answered(self.link.key(), id, self.wakers);
+                self.fail(call, error);
             }
         }
     }
 
-    /// A call that no server knows, to a server that is new: as a new call, with the slot that it has.
-    fn send_anew(&self, door: &OpenConnection<Arc<Link>>, id: u64, held: InDoubtCall, wakers: &mut Wakers) {
-        let flight = held.flight.clone();
-        let message = match self.message(door, &flight) {
+    /// Sends a call that no server knows to a new server: as a new call, with the slot that it has.
+    fn send_anew(&mut self, id: u64, in_doubt: InDoubtCall) {
+        let call = in_doubt.call.clone();
+        let message = match self.message(&call) {
             Ok(message) => message,
-            Err(error) => {
-                self.state.lock().give_back(wakers);
-                return self.complete(&flight, Err(error), wakers);
-            }
+            Err(error) => return self.give_up(&call, error),
         };
-        let mut current = true;
-        let sent = door.link.call(message, |id| {
-            let place = Place { connection: door.connection, id };
-            flight.set_place(place);
-            current = self.state.lock().sent(place, &flight);
+        let mut is_current = true;
+        let sent = self.link.call(message, |id| {
+            call.set_id(id);
+            is_current = self.engine.state.lock().sent(self.link.key(), id, &call);
         });
         match sent {
-            Ok(_) if current => self.arm_for(&flight),
-            // The client ended meanwhile, and gave up what it knew of.
+            Ok(_) if is_current => {}
+            // The client ended meanwhile, and gave up the calls that it knew of.
             Ok(sent_id) => {
-                let ran = match door.link.withdraw(sent_id) {
-                    Withdrawn::NeverSent | Withdrawn::Aborted => held.ran(),
+                let ran = match self.link.withdraw(sent_id) {
+                    Withdrawn::NeverSent | Withdrawn::Aborted => in_doubt.ran(),
                     Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
                 };
-                self.state.lock().give_back(wakers);
-                let error = CallError::Closed { method: flight.method.clone(), ran };
-                self.complete(&flight, Err(error), wakers);
+                self.give_up(&call, CallError::Closed { method: call.method.clone(), ran });
             }
             Err(SendError::TooManyCalls { max_open_calls }) => {
-                self.state.lock().give_back(wakers);
-                let (method, max_inflight) = (flight.method.clone(), max_open_calls as usize);
-                self.complete(&flight, Err(CallError::Full { method, max_inflight }), wakers);
+                let (method, max_inflight) = (call.method.clone(), max_open_calls as usize);
+                self.give_up(&call, CallError::Full { method, max_inflight });
             }
-            Err(_) => self.hold_again(id, held, wakers),
+            Err(_) => self.hold_again(id, in_doubt),
         }
     }
 
-    fn hold_again(&self, id: u64, held: InDoubtCall, wakers: &mut Wakers) {
-        let mut state = self.state.lock();
-        let left = state.hold_again(id, held);
-        if let Some(at) = state.next_expiry() {
-            self.arm(&mut state, at);
-        }
-        drop(state);
-        if let Some(held) = left {
-            let error = CallError::Closed { method: held.flight.method.clone(), ran: held.ran() };
-            self.complete(&held.flight, Err(error), wakers);
+    /// A call with a slot fails before it is sent.
+    fn give_up(&mut self, call: &PendingCall, error: CallError) {
+        self.engine.state.lock().client.give_back(self.wakers);
+        self.fail(call, error);
+    }
+
+    fn hold_again(&mut self, id: u64, in_doubt: InDoubtCall) {
+        let left = {
+            let mut state = self.engine.state.lock();
+            let left = state.client.hold_again(id, in_doubt);
+            state.ring_at_next_expiry();
+            left
+        };
+        if let Some(left) = left {
+            let error = CallError::Closed { method: left.call.method.clone(), ran: left.ran() };
+            self.fail(&left.call, error);
         }
     }
 
-    fn message(&self, door: &OpenConnection<Arc<Link>>, flight: &PendingCall) -> Result<Message, CallError> {
-        let Some(arguments) = flight.arguments() else {
-            // It said that it has them, and now that it does not: nobody can tell whether the call ran.
+    fn message(&self, call: &PendingCall) -> Result<Message, CallError> {
+        let Some(arguments) = call.arguments() else {
+            // The server said that it has them, and now that it does not: nobody can tell whether the call ran.
             let reason = Arc::new(Closed::Lost { error: None });
-            return Err(CallError::lost(flight.method.clone(), &reason, Ran::Maybe));
+            return Err(CallError::lost(call.method.clone(), &reason, Ran::Maybe));
         };
-        encode(flight, &arguments, &door.limits)
-    }
-
-    /// Whether a call that is to survive waits for the next server, since this one is closing and did not start it.
-    pub(crate) fn put_off(
-        &self,
-        state: &mut State<Arc<Link>>,
-        id: u64,
-        flight: &Arc<PendingCall>,
-        answer: &Result<Reply, RemoteError>,
-    ) -> bool {
-        let Err(RemoteError { kind: ErrorKind::Closing, ran: Ran::No, message, .. }) = answer else {
-            return false;
-        };
-        let is_put_off = flight.resumes() && flight.has_arguments();
-        if is_put_off {
-            let reason = Closed::Goodbye { kind: Some(ErrorKind::Closing), reason: message.clone() };
-            state.put_off(id, flight, reason, Instant::now());
-            if let Some(at) = state.next_expiry() {
-                self.arm(state, at);
-            }
-        }
-        is_put_off
+        call.encode(&arguments, &self.limits)
     }
 }

@@ -1,8 +1,8 @@
 //! One thread for the deadlines of all clients of the process.
 //!
-//! Flow: a client sets when it next wants to look at the clock -> the thread sleeps until the earliest -> the client
-//! ends the calls whose time is over and sets the next time. Bound: one entry for each client, whatever its calls; it goes
-//! with its client. The thread starts with the first deadline and never ends, whatever an alarm does.
+//! Flow: a client sets when its alarm rings -> the thread sleeps until the earliest -> the client ends the calls whose time
+//! is over, and sets the next time. Bound: one entry for each client, which goes with its client. The thread starts with
+//! the first client and never ends, also if an alarm panics.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,25 +12,69 @@ use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use teleport_transport::ForkGuard;
 
-/// What is called when its time has come, on the timer's thread. Must not block.
+/// Runs on the timer's thread when its time has come. Must not block.
 pub(crate) trait Alarm: Send + Sync {
     fn ring(&self, now: Instant);
 }
 
-/// Names an alarm. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AlarmId(u64);
+/// When the alarm of one client rings. Dropping it stops the alarm.
+pub(crate) struct AlarmClock {
+    timer: &'static Timer,
+    /// Never reused.
+    id: u64,
+    alarm: Weak<dyn Alarm>,
+    at: Option<Instant>,
+    process: ForkGuard,
+}
 
-impl AlarmId {
-    pub(crate) fn new() -> AlarmId {
+impl AlarmClock {
+    pub(crate) fn new(timer: &'static Timer, alarm: Weak<dyn Alarm>) -> AlarmClock {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        AlarmId(NEXT.fetch_add(1, Ordering::Relaxed))
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        AlarmClock { timer, id, alarm, at: None, process: ForkGuard::current() }
+    }
+
+    /// Rings at `at`, or earlier.
+    pub(crate) fn ring_by(&mut self, at: Instant) {
+        if self.at.is_none_or(|earlier| at < earlier) {
+            self.set(Some(at));
+        }
+    }
+
+    /// Rings at `at`, and not at the time that was set before.
+    pub(crate) fn set(&mut self, at: Option<Instant>) {
+        let before = std::mem::replace(&mut self.at, at);
+        let mut entries = self.timer.entries.lock();
+        if let Some(before) = before {
+            entries.remove(&(before, self.id));
+        }
+        let Some(at) = at else { return };
+        entries.insert((at, self.id), self.alarm.clone());
+        if entries.first_key_value().is_some_and(|(first, _)| *first == (at, self.id)) {
+            self.timer.changed.notify_one();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_set(&self) -> bool {
+        self.timer.entries.lock().keys().any(|(_, set)| *set == self.id)
     }
 }
 
-type Entries = BTreeMap<(Instant, AlarmId), Weak<dyn Alarm>>;
+impl Drop for AlarmClock {
+    fn drop(&mut self) {
+        // In a process that was forked, a thread that is not there may hold the timer's lock.
+        if self.at.is_some() && self.process.is_current() {
+            self.set(None);
+        }
+    }
+}
 
+type Entries = BTreeMap<(Instant, u64), Weak<dyn Alarm>>;
+
+#[derive(Default)]
 pub(crate) struct Timer {
     entries: Mutex<Entries>,
     /// The earliest entry has changed.
@@ -41,39 +85,17 @@ impl Timer {
     /// The timer of this process.
     ///
     /// # Errors
-    /// What the system says when it has no thread left.
+    /// If the system has no thread left.
     pub(crate) fn shared() -> io::Result<&'static Timer> {
         static SHARED: OnceLock<Timer> = OnceLock::new();
         static STARTING: Mutex<bool> = Mutex::new(false);
-        let timer = SHARED.get_or_init(|| Timer { entries: Mutex::default(), changed: Condvar::new() });
+        let timer = SHARED.get_or_init(Timer::default);
         let mut started = STARTING.lock();
         if !*started {
             std::thread::Builder::new().name("teleport-timer".into()).spawn(|| timer.run())?;
             *started = true;
         }
         Ok(timer)
-    }
-
-    /// Has `alarm` called at `at`, and no longer at `before`.
-    pub(crate) fn set(&self, id: AlarmId, before: Option<Instant>, at: Instant, alarm: Weak<dyn Alarm>) {
-        let mut entries = self.entries.lock();
-        if let Some(before) = before {
-            entries.remove(&(before, id));
-        }
-        entries.insert((at, id), alarm);
-        if entries.first_key_value().is_some_and(|(first, _)| *first == (at, id)) {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Forgets the alarm that was set for `at`.
-    pub(crate) fn unset(&self, id: AlarmId, at: Instant) {
-        self.entries.lock().remove(&(at, id));
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_set(&self, id: AlarmId) -> bool {
-        self.entries.lock().keys().any(|(_, set)| *set == id)
     }
 
     fn run(&self) {
@@ -90,21 +112,21 @@ impl Timer {
                 continue;
             }
             let alarm = entry.remove();
-            parking_lot::MutexGuard::unlocked(&mut entries, || ring(alarm, now));
+            parking_lot::MutexGuard::unlocked(&mut entries, || ring(&alarm, now));
         }
     }
 }
 
-/// Rings one alarm. It may be the last that holds its client, whose end runs code of the user's; whatever panics must not
-/// end the deadlines of all others.
-fn ring(alarm: Weak<dyn Alarm>, now: Instant) {
+/// Rings one alarm. This may hold its client last, whose end runs code of the user. A panic must not end the deadlines of
+/// the others.
+fn ring(alarm: &Weak<dyn Alarm>, now: Instant) {
     let rung = catch_unwind(AssertUnwindSafe(|| {
         if let Some(alarm) = alarm.upgrade() {
             alarm.ring(now);
         }
     }));
     if rung.is_err() {
-        tracing::error!("a client panicked as its deadlines were looked at");
+        tracing::error!("a client panicked while its deadlines were checked");
     }
 }
 
@@ -114,6 +136,8 @@ mod tests {
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
+    const MAX_WAIT: Duration = Duration::from_secs(30);
+
     struct Bell(mpsc::Sender<&'static str>, &'static str);
 
     impl Alarm for Bell {
@@ -122,21 +146,24 @@ mod tests {
         }
     }
 
+    fn clock<A: Alarm + 'static>(alarm: &Arc<A>) -> AlarmClock {
+        let alarm: Weak<A> = Arc::downgrade(alarm);
+        AlarmClock::new(Timer::shared().unwrap(), alarm)
+    }
+
     #[test]
-    fn the_earliest_rings_first_and_a_moved_one_once() {
-        let timer = Timer::shared().unwrap();
+    fn the_earliest_rings_first_and_a_moved_one_rings_once() {
         let (sender, receiver) = mpsc::channel();
         let bells = ["late", "early", "moved"].map(|name| Arc::new(Bell(sender.clone(), name)));
-        let weak =
-            |index: usize| -> Weak<dyn Alarm> { Arc::downgrade(&(bells[index].clone() as Arc<dyn Alarm>)) };
+        let [mut late, mut early, mut moved] = [0, 1, 2].map(|index| clock(&bells[index]));
         let now = Instant::now();
         let at = |ms| now + Duration::from_millis(ms);
-        let moved = AlarmId::new();
-        timer.set(AlarmId::new(), None, at(60), weak(0));
-        timer.set(moved, None, at(40), weak(2));
-        timer.set(AlarmId::new(), None, at(20), weak(1));
-        timer.set(moved, Some(at(40)), at(80), weak(2));
-        let rung: Vec<_> = (0..3).map(|_| receiver.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
+        late.set(Some(at(60)));
+        moved.set(Some(at(40)));
+        early.ring_by(at(20));
+        early.ring_by(at(500));
+        moved.set(Some(at(80)));
+        let rung: Vec<_> = (0..3).map(|_| receiver.recv_timeout(MAX_WAIT).unwrap()).collect();
         assert_eq!(rung, ["early", "late", "moved"]);
         assert!(receiver.try_recv().is_err());
     }
@@ -151,24 +178,24 @@ mod tests {
 
     #[test]
     fn an_alarm_that_panics_ends_no_other() {
-        let timer = Timer::shared().unwrap();
         let (sender, receiver) = mpsc::channel();
         let now = Instant::now();
-        let panics: Arc<dyn Alarm> = Arc::new(Panics);
-        let bell: Arc<dyn Alarm> = Arc::new(Bell(sender, "rings"));
-        timer.set(AlarmId::new(), None, now, Arc::downgrade(&panics));
-        timer.set(AlarmId::new(), None, now + Duration::from_millis(1), Arc::downgrade(&bell));
-        assert_eq!(receiver.recv_timeout(Duration::from_secs(30)).unwrap(), "rings");
+        let (panics, bell) = (Arc::new(Panics), Arc::new(Bell(sender, "rings")));
+        let (mut first, mut second) = (clock(&panics), clock(&bell));
+        first.set(Some(now));
+        second.set(Some(now + Duration::from_millis(1)));
+        assert_eq!(receiver.recv_timeout(MAX_WAIT).unwrap(), "rings");
     }
 
     #[test]
-    fn what_is_unset_leaves_nothing_behind() {
-        let timer = Timer { entries: Mutex::default(), changed: Condvar::new() };
-        let (id, at) = (AlarmId::new(), Instant::now());
-        let bell: Arc<dyn Alarm> = Arc::new(Bell(mpsc::channel().0, "never"));
-        timer.set(id, None, at, Arc::downgrade(&bell));
-        timer.unset(id, at);
-        assert!(timer.entries.lock().is_empty());
+    fn a_clock_that_is_dropped_leaves_nothing_behind() {
+        let bell = Arc::new(Bell(mpsc::channel().0, "never"));
+        let mut clock = clock(&bell);
+        clock.set(Some(Instant::now() + Duration::from_secs(3600)));
+        assert!(clock.is_set());
+        let id = clock.id;
+        drop(clock);
+        assert!(Timer::shared().unwrap().entries.lock().keys().all(|(_, set)| *set != id));
         assert_eq!(Arc::weak_count(&bell), 0);
     }
 }

@@ -1,12 +1,13 @@
 //! Closing and dropping a client.
 
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use teleport_client::wire::{Array, Ran, tree};
-use teleport_client::{CallError, Client};
+use teleport_client::{CallError, Client, OnDisconnect};
 
-use crate::support::{Seen, Server, address, watched};
+use crate::support::{Seen, Server, address, until, watched};
 
 #[test]
 fn closing_waits_for_what_is_in_flight() {
@@ -112,5 +113,58 @@ fn a_client_without_a_connection_closes_at_once() {
         }
         client.close().unwrap();
         assert!(matches!(waiting.join().unwrap(), Err(CallError::Closed { ran: Ran::No, .. })));
+    });
+}
+
+/// A client, and whether anything of it is left: its resolver keeps the first value alive.
+fn with_witness(server: &Server) -> (Weak<()>, Client) {
+    let witness = Arc::new(());
+    let (weak, target) = (Arc::downgrade(&witness), server.address.clone());
+    let resolve = move |_: &str| {
+        let _witness = &witness;
+        Ok::<_, teleport_client::BoxError>(target.clone())
+    };
+    (weak, Client::builder("name").resolver("name", resolve).max_memory(1 << 20).connect().unwrap())
+}
+
+#[test]
+fn nothing_of_a_client_is_left_when_its_last_handle_is_gone() {
+    watched(|| {
+        let server = Server::start(&address());
+        let uses: [fn(&Server, &Client); 4] = [
+            |_, client| drop(client.call("echo", tree!(1)).wait().unwrap()),
+            // Results that are deferred.
+            |_, client| {
+                let send = |_| client.call("echo", Array::zeros::<u8>([4 << 20])).send().unwrap();
+                let futures: Vec<_> = (0..3).map(send).collect();
+                until("two are deferred", || client.stats().awaiting_memory == 2);
+                drop(futures);
+            },
+            // A call that is in doubt while the client connects again.
+            |server, client| {
+                let call = client.call("hold", ()).on_disconnect(OnDisconnect::Resume);
+                let future = call.send().unwrap();
+                server.saw_held(1);
+                server.cut();
+                future.cancel();
+            },
+            |_, client| client.close().unwrap(),
+        ];
+        for use_it in uses {
+            let (witness, client) = with_witness(&server);
+            use_it(&server, &client);
+            assert!(witness.upgrade().is_some());
+            drop(client);
+            until("it is gone", || witness.upgrade().is_none());
+        }
+        // A future keeps what it needs.
+        let (witness, client) = with_witness(&server);
+        let future = client.call("hold", tree!(1)).send().unwrap();
+        server.saw_held(1);
+        drop(client);
+        assert!(witness.upgrade().is_some());
+        server.answer_newest();
+        assert_eq!(future.wait().unwrap(), tree!(1));
+        until("it is gone", || witness.upgrade().is_none());
     });
 }

@@ -1,22 +1,35 @@
-//! What happens when the system has no thread to connect with.
+//! What happens when the system has no thread to connect with, and when deferred results are checked.
 
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::task::Waker;
+
+use teleport_transport::Handler;
 
 use super::*;
+use crate::api::client::Client;
+use crate::api::on_disconnect::OnDisconnect;
+use crate::calls::deferred_results::PATIENCE;
+use crate::engine::timer::Alarm;
 
-fn settings(dialler: fn(Arc<Engine>) -> io::Result<()>) -> Settings {
+fn settings(dialer: fn(Arc<Engine>) -> io::Result<()>) -> Settings {
     Settings {
         address: "ipc://@teleport-client-engine-test-nobody".into(),
         max_inflight: 4,
         connect_timeout: None,
         close_timeout: Duration::ZERO,
         errors_from_next_call: false,
-        on_disconnect: crate::OnDisconnect::Fail,
         max_memory: 1 << 20,
         resolvers: Vec::new(),
         config: Arc::default(),
-        dialler,
+        dialer,
     }
+}
+
+fn client(engine: &Arc<Engine>) -> Client {
+    Client::new(engine.clone(), OnDisconnect::Fail)
 }
 
 fn never_starts(_: Arc<Engine>) -> io::Result<()> {
@@ -37,10 +50,10 @@ fn a_call_waits_until_there_is_a_thread_to_connect_with() {
     let (sender, ended) = mpsc::channel();
     std::thread::spawn(move || {
         let engine = Engine::new(settings(starts_at_last)).unwrap();
-        let error = crate::Client::new(engine).call("echo", 1).wait().unwrap_err();
+        let error = client(&engine).call("echo", 1).wait().unwrap_err();
         sender.send(error).unwrap();
     });
-    let error = ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever");
+    let error = ended.recv_timeout(Duration::from_secs(60)).expect("the call ends");
     assert!(matches!(error, CallError::Closed { ran: Ran::No, .. }), "{error}");
     assert_eq!(ATTEMPTS.load(Ordering::SeqCst), 3);
 }
@@ -49,63 +62,66 @@ fn a_call_waits_until_there_is_a_thread_to_connect_with() {
 fn a_call_tells_that_there_was_no_thread() {
     let connect_timeout = Some(Duration::from_millis(100));
     let engine = Engine::new(Settings { connect_timeout, ..settings(never_starts) }).unwrap();
-    let error = crate::Client::new(engine).call("echo", 1).wait().unwrap_err();
+    let error = client(&engine).call("echo", 1).wait().unwrap_err();
     assert!(matches!(error, CallError::Connect { .. }), "{error}");
     assert!(error.to_string().contains("no thread is left"), "{error}");
 }
 
 #[test]
-fn a_client_that_is_gone_leaves_no_alarm() {
-    let engine = Engine::new(settings(never_starts)).unwrap();
-    engine.arm(&mut engine.state.lock(), Instant::now() + Duration::from_secs(3600));
-    let (timer, alarm) = (engine.timer, engine.alarm);
-    assert!(timer.is_set(alarm));
+fn a_client_without_a_connection_goes_with_its_last_handle() {
+    let engine = Engine::new(settings(|_| Ok(()))).unwrap();
+    let weak = Arc::downgrade(&engine);
+    let client = client(&engine);
     drop(engine);
-    assert!(!timer.is_set(alarm));
+    let mut running = client.call("echo", 1).into_future();
+    assert!(Pin::new(&mut running).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(client);
+    assert!(weak.upgrade().is_some(), "the call that waits holds it");
+    drop(running);
+    assert!(weak.upgrade().is_none());
 }
 
 #[test]
-fn a_result_that_is_deferred_while_the_alarm_rings_is_looked_at_again() {
+fn a_result_that_is_deferred_while_the_alarm_rings_is_checked_again() {
     let engine = Engine::new(settings(never_starts)).unwrap();
     let now = Instant::now();
     {
         let mut state = engine.state.lock();
         // No thread is to be started that connects.
-        state.dialing = true;
-        // The timer has taken the alarm off its list, and waits for the lock.
-        state.armed = Some(now);
-        engine.be_patient(&mut state, now);
+        state.client.connection.is_dialing = true;
+        // The alarm has left the timer's list, and waits for the lock.
+        let at = state.client.deferred.defer(now);
+        state.alarm.ring_by(at);
     }
     engine.ring(now);
-    assert!(engine.timer.is_set(engine.alarm));
+    assert!(engine.state.lock().alarm.is_set());
     engine.ring(now + PATIENCE);
-    assert_eq!(engine.state.lock().armed, None, "nothing waits for memory");
+    assert!(!engine.state.lock().alarm.is_set(), "nothing waits for memory");
 }
 
 #[test]
-fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_looked_at_again() {
+fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_checked_again() {
     let engine = Engine::new(settings(never_starts)).unwrap();
     let rung = Instant::now();
-    let deferred = rung + Duration::from_millis(1);
     {
         let mut state = engine.state.lock();
-        state.dialing = true;
-        // As above, but for a result that was deferred before, and has come since.
-        (state.armed, state.patient_until) = (Some(rung), Some(rung));
-        engine.be_patient(&mut state, deferred);
+        state.client.connection.is_dialing = true;
+        // One was deferred before, and has come since.
+        let rings = state.client.deferred.defer(rung - PATIENCE);
+        assert_eq!(rings, rung);
+        let at = state.client.deferred.defer(rung + Duration::from_millis(1));
+        state.alarm.ring_by(at);
     }
     engine.ring(rung);
-    assert_eq!(engine.state.lock().patient_until, Some(deferred + PATIENCE));
-    assert!(engine.timer.is_set(engine.alarm));
+    let state = engine.state.lock();
+    assert_eq!(state.client.deferred.check_at(), Some(rung + Duration::from_millis(1) + PATIENCE));
+    assert!(state.alarm.is_set());
 }
 
 #[test]
-fn who_stands_in_line_for_a_slot_waits_for_answers() {
-    use std::pin::Pin;
-    use std::task::{Context, Waker};
-
+fn a_call_in_line_for_a_slot_waits_for_answers() {
     let engine = Engine::new(settings(|_| Ok(()))).unwrap();
-    let client = crate::Client::new(engine.clone());
+    let client = client(&engine);
     let mut running = client.call("echo", 1).into_future();
     assert!(!engine.is_waited_for());
     for _ in 0..2 {

@@ -1,70 +1,66 @@
 //! Calls that survive their connection.
 
 use super::*;
-use crate::calls::resume::{Opening, Settled};
-use teleport_transport::wire::{CallAnswer, Tree};
-
-fn survival(is_idempotent: bool) -> Option<Survival> {
-    Some(Survival::new(is_idempotent, Tree::Null))
-}
+use crate::calls::resume::Resumed;
+use teleport_transport::wire::CallAnswer;
 
 impl Fixture {
     /// Sends a call that survives.
     fn send_surviving(&mut self, connection: usize, id: u64, is_idempotent: bool) -> Arc<PendingCall> {
-        self.send_with(connection, id, None, survival(is_idempotent))
+        self.send_with(connection, id, None, Request::surviving(is_idempotent))
     }
 
-    /// The next connection is there; gives what it is asked.
-    fn begin(&mut self, connection: usize) -> Vec<(u64, CallState)> {
-        match self.state.begin(&door(connection, 100), self.now) {
+    /// The next connection is there. Returns what its server is asked.
+    fn begin(&mut self, key: usize) -> Vec<(u64, CallState)> {
+        match self.state.begin(connection(key, 100), self.now) {
             Opening::Resume(resume) => resume.calls,
             other => panic!("{other:?}"),
         }
     }
 
-    fn settle(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Settled {
-        self.state.settle(connection, answers).expect("it was asked")
+    fn resume(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Resumed {
+        self.state.resumed(connection, answers).expect("it was asked").1
     }
 }
 
-fn ids(flights: &[Arc<PendingCall>]) -> Vec<u64> {
-    flights.iter().map(|flight| flight.place().expect("it was sent").id).collect()
+fn ids(calls: &[Arc<PendingCall>]) -> Vec<u64> {
+    calls.iter().map(|call| call.id()).collect()
 }
 
 #[test]
 fn each_call_goes_on_as_the_server_says() {
     let mut x = Fixture::connected(10, 100);
-    let flights: Vec<_> = (1..=5).map(|id| x.send_surviving(1, id, false)).collect();
+    let calls: Vec<_> = (1..=5).map(|id| x.send_surviving(1, id, false)).collect();
     let plain = x.send(1, 6, None);
     let states = [(3, CallState::Part), (4, CallState::Acknowledged), (5, CallState::Unsent)];
     let failed = x.lose(1, &states).expect("it was current");
-    assert!(matches!(&failed[..], [(flight, Ran::Maybe)] if Arc::ptr_eq(flight, &plain)));
+    assert!(matches!(&failed[..], [(call, Ran::Maybe)] if Arc::ptr_eq(call, &plain)));
     assert_eq!(x.state.in_flight(), 5, "those that survive keep their slots");
     let sent = CallState::Sent;
     assert_eq!(
         x.begin(2),
         [(1, sent), (2, sent), (3, CallState::Part), (4, CallState::Acknowledged), (5, CallState::Unsent)]
     );
-    assert_eq!(x.state.last_id(), 6);
-    // New calls wait until all is settled.
-    let pass = x.wait(None);
+    assert_eq!(x.state.table.last_id(), 6);
+    // New calls wait until earlier ones have gone on.
+    let waiter = x.wait(None);
     let (done, running, missing, expired) =
         (CallAnswer::Done, CallAnswer::Running, CallAnswer::Missing, CallAnswer::Expired);
-    let settled = x.settle(2, &[(1, done), (2, running), (3, missing), (4, expired), (5, missing)]);
-    assert_eq!(ids(&settled.arrived), [1, 2]);
-    assert_eq!(settled.again.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 5]);
-    assert_eq!(settled.expired, [4]);
-    let [(flight, error)] = &settled.failed[..] else { panic!("{settled:?}") };
-    assert!(Arc::ptr_eq(flight, &flights[3]) && error.ran() == Ran::Yes);
-    assert!(polled(&pass).is_none());
+    let resumed = x.resume(2, &[(1, done), (2, running), (3, missing), (4, expired), (5, missing)]);
+    assert_eq!(ids(&resumed.arrived), [1, 2]);
+    assert_eq!(resumed.again.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 5]);
+    assert_eq!(resumed.expired, [4]);
+    let [(call, error)] = &resumed.failed[..] else { panic!("{resumed:?}") };
+    assert!(Arc::ptr_eq(call, &calls[3]) && error.ran() == Ran::Yes);
+    assert!(polled(&waiter).is_none());
     x.open(2, 100);
-    assert!(matches!(polled(&pass), Some(Ok(2))));
-    let (flight, is_kept) = x.answer(2, 2);
-    assert!(flight.is_some_and(|flight| Arc::ptr_eq(&flight, &flights[1])) && is_kept);
+    assert!(matches!(polled(&waiter), Some(Ok(2))));
+    let (call, is_kept) = x.answer(2, 2);
+    assert!(call.is_some_and(|call| Arc::ptr_eq(&call, &calls[1])) && is_kept);
 }
 
 #[test]
-fn a_server_without_the_session_gets_only_what_may_run_twice_or_never_left() {
+fn a_server_without_the_session_gets_only_idempotent_calls_and_those_that_never_left() {
     let mut x = Fixture::connected(10, 100);
     x.send_surviving(1, 1, true);
     x.send_surviving(1, 2, false);
@@ -72,15 +68,15 @@ fn a_server_without_the_session_gets_only_what_may_run_twice_or_never_left() {
     x.lose(1, &[(3, CallState::Unsent)]);
     assert_eq!(x.begin(2).len(), 3);
     let unknown = CallAnswer::UnknownSession;
-    let settled = x.settle(2, &[(1, unknown), (2, unknown), (3, unknown)]);
-    assert_eq!(settled.anew.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
-    assert!(matches!(&settled.failed[..], [(_, CallError::Disconnected { ran: Ran::Maybe, .. })]));
+    let resumed = x.resume(2, &[(1, unknown), (2, unknown), (3, unknown)]);
+    assert_eq!(resumed.anew.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
+    assert!(matches!(&resumed.failed[..], [(_, CallError::Disconnected { ran: Ran::Maybe, .. })]));
     assert_eq!(x.state.in_flight(), 2, "what is sent anew keeps its slot");
-    for (id, (_, held)) in (4..).zip(&settled.anew) {
-        assert!(x.state.sent(Place { connection: 2, id }, &held.flight));
+    for (id, (_, in_doubt)) in (4..).zip(&resumed.anew) {
+        assert!(x.state.sent(2, id, &in_doubt.call));
     }
     x.open(2, 100);
-    assert_eq!((x.state.in_flight(), x.state.last_id()), (2, 5));
+    assert_eq!((x.state.in_flight(), x.state.table.last_id()), (2, 5));
 }
 
 #[test]
@@ -94,8 +90,8 @@ fn a_connection_that_breaks_before_it_answered_loses_nothing() {
     assert_eq!(x.begin(3), asked);
     // One was sent again, and that connection breaks too.
     let answers = [(1, CallAnswer::Running), (2, CallAnswer::Missing)];
-    assert_eq!(x.settle(3, &answers).again.len(), 1);
-    assert!(x.state.settle(2, &answers).is_none(), "that one is over");
+    assert_eq!(x.resume(3, &answers).again.len(), 1);
+    assert!(x.state.resumed(2, &answers).is_none(), "that one is over");
     x.open(3, 100);
     x.lose(3, &[(1, CallState::Acknowledged), (2, CallState::Sent)]);
     assert_eq!(x.begin(4), [(1, CallState::Acknowledged), (2, CallState::Sent)]);
@@ -104,41 +100,41 @@ fn a_connection_that_breaks_before_it_answered_loses_nothing() {
 #[test]
 fn a_call_can_be_given_up_at_any_moment() {
     let mut x = Fixture::connected(10, 100);
-    let flights: Vec<_> = (1..=4).map(|id| x.send_surviving(1, id, false)).collect();
-    let place = |id: usize| flights[id - 1].place().expect("it was sent");
-    assert!(matches!(x.state.withdraw(place(1), &mut x.wakers), Some(GivenUp::On(_))));
+    let calls: Vec<_> = (1..=4).map(|id| x.send_surviving(1, id, false)).collect();
+    assert_eq!(ids(&calls), [1, 2, 3, 4]);
+    assert_eq!(x.withdraw(1), Some(GivenUp::Sent));
     assert!(matches!(x.answer(1, 1), (None, true)), "its answer is kept until it is acknowledged");
     x.lose(1, &[(2, CallState::Unsent)]);
-    assert!(matches!(x.state.withdraw(place(2), &mut x.wakers), Some(GivenUp::Without(Ran::No))));
+    assert_eq!(x.withdraw(2), Some(GivenUp::InDoubt(Ran::No)));
     assert_eq!(x.begin(2).len(), 2);
-    assert!(matches!(x.state.withdraw(place(3), &mut x.wakers), Some(GivenUp::Without(Ran::Maybe))));
-    let settled = x.settle(2, &[(3, CallAnswer::Running), (4, CallAnswer::Done)]);
-    assert_eq!(settled.unwanted, [3]);
+    assert_eq!(x.withdraw(3), Some(GivenUp::InDoubt(Ran::Maybe)));
+    let resumed = x.resume(2, &[(3, CallAnswer::Running), (4, CallAnswer::Done)]);
+    assert_eq!(resumed.unwanted, [3]);
     x.open(2, 100);
     assert!(matches!(x.answer(2, 3), (None, true)));
     assert!(matches!(x.answer(2, 4), (Some(_), true)));
-    assert!(x.state.is_idle());
+    assert_eq!(x.state.in_flight(), 0);
 }
 
 #[test]
-fn without_a_connection_they_wait_only_so_long() {
+fn in_doubt_they_wait_only_until_their_time_is_over() {
     let mut x = Fixture::connected(10, 100);
-    let late = x.send_with(1, 1, Some(10 * MS), survival(false));
+    let late = x.send_with(1, 1, Some(10 * MS), Request::surviving(false));
     let lost = x.send_surviving(1, 2, false);
     x.lose(1, &[(1, CallState::Unsent)]);
     assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
     let overdue = x.state.expire(x.now + 10 * MS, &mut x.wakers);
-    let [Overdue::Failed(flight, CallError::Deadline { ran: Ran::No, .. })] = &overdue[..] else {
+    let [Overdue::Failed(call, CallError::Deadline { ran: Ran::No, .. })] = &overdue[..] else {
         panic!("{overdue:?}")
     };
-    assert!(Arc::ptr_eq(flight, &late));
+    assert!(Arc::ptr_eq(call, &late));
     assert_eq!(x.state.next_expiry(), Some(x.now + 1000 * MS), "the client's connect_timeout");
     let overdue = x.state.expire(x.now + 1000 * MS, &mut x.wakers);
-    let [Overdue::Failed(flight, CallError::Disconnected { ran: Ran::Maybe, .. })] = &overdue[..] else {
+    let [Overdue::Failed(call, CallError::Disconnected { ran: Ran::Maybe, .. })] = &overdue[..] else {
         panic!("{overdue:?}")
     };
-    assert!(Arc::ptr_eq(flight, &lost));
-    assert!(x.state.is_idle());
+    assert!(Arc::ptr_eq(call, &lost));
+    assert_eq!(x.state.in_flight(), 0);
 }
 
 #[test]
@@ -147,24 +143,23 @@ fn a_closing_client_still_waits_for_them() {
     x.send_surviving(1, 1, false);
     x.state.begin_close(&mut x.wakers);
     x.lose(1, &[]);
-    assert!(x.state.needs_dial() && !x.state.is_idle());
+    assert!(x.state.needs_dial() && x.state.in_flight() > 0);
     assert_eq!(x.begin(2).len(), 1);
-    x.settle(2, &[(1, CallAnswer::Done)]);
+    x.resume(2, &[(1, CallAnswer::Done)]);
     x.open(2, 100);
     assert!(matches!(x.answer(2, 1), (Some(_), true)));
-    assert!(x.state.is_idle() && !x.state.wants_connection());
+    assert!(x.state.in_flight() == 0 && !x.state.wants_connection());
 }
 
 #[test]
-fn what_a_closing_server_did_not_start_waits_for_the_next_one() {
+fn a_call_that_a_closing_server_did_not_start_waits_for_the_next_server() {
     let mut x = Fixture::connected(10, 100);
-    let flight = x.send_surviving(1, 1, false);
-    assert!(x.answer(1, 1).0.is_some());
-    x.state.put_off(1, &flight, Closed::Here, x.now);
+    x.send_surviving(1, 1, false);
+    assert!(x.state.put_off(1, 1, Closed::Here, x.now));
     assert_eq!(x.state.in_flight(), 1);
     x.lose(1, &[]);
     assert_eq!(x.begin(2), [(1, CallState::Unsent)]);
-    assert_eq!(x.settle(2, &[(1, CallAnswer::UnknownSession)]).anew.len(), 1);
+    assert_eq!(x.resume(2, &[(1, CallAnswer::UnknownSession)]).anew.len(), 1);
 }
 
 #[test]
@@ -174,13 +169,13 @@ fn a_connection_that_ends_while_calls_go_on_does_not_count_as_open() {
     x.send_surviving(1, 2, true);
     x.lose(1, &[]);
     x.begin(2);
-    let mut settled = x.settle(2, &[(1, CallAnswer::UnknownSession), (2, CallAnswer::Missing)]);
+    let mut resumed = x.resume(2, &[(1, CallAnswer::UnknownSession), (2, CallAnswer::Missing)]);
     assert!(x.lose(2, &[]).is_some_and(|failed| failed.is_empty()));
-    // What was about to be sent on it waits for the next one, and so does what had been.
-    let (id, held) = settled.anew.pop().expect("one may run twice");
-    assert!(x.state.hold_again(id, held).is_none());
-    x.state.resumed(2, x.now);
-    assert!(x.state.door().is_none() && x.state.needs_dial());
+    // A call that was about to be sent on it waits for the next one, and so does one that had been.
+    let (id, in_doubt) = resumed.anew.pop().expect("one may run twice");
+    assert!(x.state.hold_again(id, in_doubt).is_none());
+    x.state.opened(2, x.now);
+    assert!(x.state.connection.open().is_none() && x.state.needs_dial());
     assert_eq!(x.begin(3), [(1, CallState::Sent), (2, CallState::Sent)]);
     assert_eq!(x.state.in_flight(), 2);
 }

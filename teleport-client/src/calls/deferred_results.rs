@@ -1,0 +1,113 @@
+//! Deferred results: they wait at the server, since the client has no memory for them.
+//!
+//! A result that finds no memory is accepted anyway if somebody waits for it, or if nobody ever will, since it is then
+//! dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or dropping its future fetches
+//! it ([`Demand::ask`], [`Demand::release`]). Both sides hold the lock of the call, so neither misses the other.
+//!
+//! A server also bounds the results that it keeps, and starts no calls of this client past that bound. So deferred results
+//! are fetched too when somebody has waited for a later call for one to two times `PATIENCE` ([`DeferredResults`]).
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::calls::pending::PendingCall;
+use crate::calls::table::CallTable;
+
+/// How long a call may be waited for before deferred results of earlier calls are fetched.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much the outcome of a call is wanted.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    /// A future will read the outcome.
+    has_future: bool,
+    /// Somebody asked for the outcome before it came.
+    is_awaited: bool,
+    /// `is_awaited` at the last check.
+    was_awaited: bool,
+    /// The result waits at the server, and nobody has fetched it.
+    is_deferred: bool,
+}
+
+impl Demand {
+    pub(crate) fn new() -> Demand {
+        Demand { has_future: true, is_awaited: false, was_awaited: false, is_deferred: false }
+    }
+
+    pub(crate) fn has_future(&self) -> bool {
+        self.has_future
+    }
+
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.is_deferred
+    }
+
+    /// Returns true if a result is accepted though there is no memory for it. Otherwise the result is deferred.
+    pub(crate) fn accepts(&mut self) -> bool {
+        let accepts = self.is_awaited || !self.has_future;
+        self.is_deferred = !accepts;
+        accepts
+    }
+
+    /// Somebody asks for the outcome. Returns true if the caller has to fetch the result.
+    pub(crate) fn ask(&mut self) -> bool {
+        self.is_awaited = true;
+        mem::take(&mut self.is_deferred)
+    }
+
+    /// The outcome was read, or its future was dropped. Returns true if the caller has to fetch the result.
+    pub(crate) fn release(&mut self) -> bool {
+        self.has_future = false;
+        mem::take(&mut self.is_deferred)
+    }
+
+    /// Returns true if somebody waits, and did so at the last check too.
+    pub(crate) fn waits_long(&mut self) -> bool {
+        let is_awaited = self.is_awaited && self.has_future;
+        mem::replace(&mut self.was_awaited, is_awaited) && is_awaited
+    }
+}
+
+/// When deferred results are checked, and whether the log has told of them.
+#[derive(Debug, Default)]
+pub(crate) struct DeferredResults {
+    check_at: Option<Instant>,
+    has_warned: bool,
+}
+
+impl DeferredResults {
+    pub(crate) fn check_at(&self) -> Option<Instant> {
+        self.check_at
+    }
+
+    /// A result was deferred. Returns when to check.
+    pub(crate) fn defer(&mut self, now: Instant) -> Instant {
+        // A time in the past belongs to a check that runs already, and that does not count this result.
+        let at = self.check_at.filter(|at| *at > now).unwrap_or(now + PATIENCE);
+        self.check_at = Some(at);
+        at
+    }
+
+    /// Sets the next check. `are_there` tells whether results are deferred.
+    pub(crate) fn checked(&mut self, now: Instant, are_there: bool) {
+        let later = self.check_at.filter(|at| *at > now);
+        self.check_at = later.or(are_there.then(|| now + PATIENCE));
+    }
+
+    /// Returns true the first time.
+    pub(crate) fn warns(&mut self) -> bool {
+        !mem::replace(&mut self.has_warned, true)
+    }
+}
+
+impl CallTable {
+    /// The calls whose results are deferred, and that were sent before a call that is waited for since the last check.
+    pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
+        // Checks all of them, since each check counts for the next one.
+        let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
+        let older =
+            self.sent().filter(|(id, call)| newest.is_some_and(|newest| *id < newest) && call.is_deferred());
+        older.map(|(_, call)| call.clone()).collect()
+    }
+}

@@ -1,0 +1,45 @@
+//! Failures of calls whose futures were dropped, until somebody asks for them.
+
+use std::collections::VecDeque;
+
+use crate::error::call::CallError;
+
+/// Later failures are only logged: a loop that never checks must not fill the memory.
+const MAX_FAILURES: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Failures(VecDeque<CallError>);
+
+impl Failures {
+    /// Keeps a failure. Returns false if there are too many already.
+    pub(crate) fn report(&mut self, error: CallError) -> bool {
+        let has_room = self.0.len() < MAX_FAILURES;
+        if has_room {
+            self.0.push_back(error);
+        }
+        has_room
+    }
+
+    /// Takes the oldest failure.
+    pub(crate) fn take(&mut self) -> Option<CallError> {
+        self.0.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+
+    #[test]
+    fn failures_are_kept_in_order_and_bounded() {
+        let mut failures = Failures::default();
+        let failure = |at: usize| {
+            CallError::remote("act".into(), RemoteError::new(ErrorKind::Failed, Ran::Yes, at.to_string()))
+        };
+        assert!((0..MAX_FAILURES).all(|at| failures.report(failure(at))));
+        assert!(!failures.report(failure(MAX_FAILURES)));
+        assert_eq!(failures.take().unwrap().to_string(), "act: failed: 0");
+        assert_eq!(failures.take().unwrap().to_string(), "act: failed: 1");
+    }
+}

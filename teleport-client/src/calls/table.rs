@@ -1,0 +1,186 @@
+//! The one table of a client's calls: every call that was sent and has no outcome, by its id.
+//!
+//! Flow of an entry: `insert` (sent) -> `remove` (answered), `withdraw` or `lose` (in doubt, if the call survives its
+//! connection). Ids are never used twice, also not on later connections of the client.
+//! Bound: the client's slots, and withdrawn calls up to what the server accepts.
+
+use std::sync::Arc;
+
+use teleport_transport::IdMap;
+use teleport_transport::wire::{Id128, Resume};
+
+use crate::calls::in_doubt::InDoubtCall;
+use crate::calls::pending::PendingCall;
+
+/// One call.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// Sent on the current connection, and not answered.
+    Sent(Arc<PendingCall>),
+    /// Given up. Its answer is still to come, and holds no slot. The server is told that the answer has come if it
+    /// `is_kept` there for later connections.
+    Withdrawn { is_kept: bool },
+    /// Waits for a connection that tells what became of it.
+    InDoubt(Box<InDoubtCall>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct CallTable {
+    entries: IdMap<Entry>,
+    /// Invariant: the number of withdrawn entries.
+    withdrawn: usize,
+    /// Invariant: the number of entries in doubt.
+    in_doubt: usize,
+    /// The newest id of the client. Ids of the next connection are above it.
+    last_id: u64,
+    /// A call that survives its connection was sent: the server may keep something of this client's session.
+    has_session: bool,
+    /// The server that the calls in doubt were sent to.
+    pub(crate) server: Id128,
+}
+
+impl CallTable {
+    /// A call goes out on the current connection.
+    pub(crate) fn insert(&mut self, id: u64, call: Arc<PendingCall>) {
+        self.last_id = self.last_id.max(id);
+        self.has_session |= call.resumes;
+        self.put(id, Entry::Sent(call));
+    }
+
+    pub(crate) fn put(&mut self, id: u64, entry: Entry) {
+        self.count(&entry, 1);
+        let before = self.entries.insert(id, entry);
+        if let Some(before) = before {
+            self.count(&before, -1);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.count(&entry, -1);
+        Some(entry)
+    }
+
+    fn count(&mut self, entry: &Entry, change: isize) {
+        let count = match entry {
+            Entry::Sent(_) => return,
+            Entry::Withdrawn { .. } => &mut self.withdrawn,
+            Entry::InDoubt(_) => &mut self.in_doubt,
+        };
+        *count = count.wrapping_add_signed(change);
+    }
+
+    /// The call `id`, if it was sent on the current connection and somebody wants its outcome.
+    pub(crate) fn get(&self, id: u64) -> Option<&Arc<PendingCall>> {
+        match self.entries.get(&id) {
+            Some(Entry::Sent(call)) => Some(call),
+            _ => None,
+        }
+    }
+
+    /// Gives a sent call up.
+    pub(crate) fn withdraw(&mut self, id: u64) -> Option<Arc<PendingCall>> {
+        let call = self.get(id)?.clone();
+        self.put(id, Entry::Withdrawn { is_kept: call.resumes });
+        Some(call)
+    }
+
+    /// No answer will come to a withdrawn call. Returns true if `id` is one.
+    pub(crate) fn forget(&mut self, id: u64) -> bool {
+        let is_withdrawn = matches!(self.entries.get(&id), Some(Entry::Withdrawn { .. }));
+        if is_withdrawn {
+            self.remove(id);
+        }
+        is_withdrawn
+    }
+
+    pub(crate) fn hold(&mut self, id: u64, call: InDoubtCall) {
+        self.put(id, Entry::InDoubt(Box::new(call)));
+    }
+
+    /// Takes a call that is in doubt.
+    pub(crate) fn take_in_doubt(&mut self, id: u64) -> Option<InDoubtCall> {
+        if !matches!(self.entries.get(&id), Some(Entry::InDoubt(_))) {
+            return None;
+        }
+        match self.remove(id) {
+            Some(Entry::InDoubt(call)) => Some(*call),
+            _ => None,
+        }
+    }
+
+    /// The connection is over: no answers come any more. Returns the calls that had been sent on it.
+    pub(crate) fn take_sent(&mut self) -> Vec<(u64, Arc<PendingCall>)> {
+        let ids: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| !matches!(entry, Entry::InDoubt(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        let sent = |id| match self.remove(id) {
+            Some(Entry::Sent(call)) => Some((id, call)),
+            _ => None,
+        };
+        ids.into_iter().filter_map(sent).collect()
+    }
+
+    /// Takes all calls that somebody may wait for.
+    pub(crate) fn take_all(&mut self) -> Vec<Arc<PendingCall>> {
+        (self.withdrawn, self.in_doubt) = (0, 0);
+        let wanted = |entry| match entry {
+            Entry::Sent(call) => Some(call),
+            Entry::InDoubt(in_doubt) => Some(in_doubt.call),
+            Entry::Withdrawn { .. } => None,
+        };
+        std::mem::take(&mut self.entries).into_values().filter_map(wanted).collect()
+    }
+
+    /// The sent calls whose outcome somebody wants.
+    pub(crate) fn sent(&self) -> impl Iterator<Item = (u64, &Arc<PendingCall>)> {
+        self.entries.iter().filter_map(|(id, entry)| match entry {
+            Entry::Sent(call) => Some((*id, call)),
+            _ => None,
+        })
+    }
+
+    /// The calls in doubt, by id.
+    pub(crate) fn in_doubt(&self) -> impl Iterator<Item = (u64, &InDoubtCall)> {
+        self.entries.iter().filter_map(|(id, entry)| match entry {
+            Entry::InDoubt(call) => Some((*id, &**call)),
+            _ => None,
+        })
+    }
+
+    /// The number of calls that a future waits for.
+    pub(crate) fn futures(&self) -> usize {
+        let sent = self.sent().map(|(_, call)| call);
+        sent.chain(self.in_doubt().map(|(_, in_doubt)| &in_doubt.call))
+            .filter(|call| call.has_future())
+            .count()
+    }
+
+    /// The number of calls that hold a slot.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.entries.len() - self.withdrawn
+    }
+
+    /// The number of calls that are open at the server.
+    pub(crate) fn open_at_server(&self) -> usize {
+        self.entries.len() - self.in_doubt
+    }
+
+    pub(crate) fn has_in_doubt(&self) -> bool {
+        self.in_doubt > 0
+    }
+
+    pub(crate) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// What the next connection has to ask the server first, if anything.
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        let mut calls: Vec<_> = self.in_doubt().map(|(id, in_doubt)| (id, in_doubt.state)).collect();
+        calls.sort_unstable_by_key(|(id, _)| *id);
+        self.has_session.then_some(Resume { server: self.server, calls })
+    }
+}

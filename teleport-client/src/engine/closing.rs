@@ -1,0 +1,106 @@
+//! Closing a client, and dropping its last handle.
+//!
+//! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls up to a time, and
+//! then ends what is left.
+
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use teleport_transport::wire::Ran;
+use teleport_transport::{Interrupted, Link, Wakers, block_on_interruptible, release_held};
+
+use crate::calls::state::ClientState;
+use crate::engine::shared::{Engine, Locked};
+use crate::error::call::CallError;
+
+/// How long a goodbye may take to reach the server, once nothing waits for an answer.
+pub(crate) const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Closes for everyone: waits for all calls in flight. If this thread is interrupted meanwhile, the time is over.
+    pub(crate) fn close(&self, within: Duration) -> Result<(), Interrupted> {
+        self.begin_close();
+        let waited = self.wait_while(within, |client| client.in_flight() > 0);
+        self.end_unless(|_| false);
+        waited
+    }
+
+    /// The last handle is gone: waits `within` for calls without a future, if at all. Calls with a future go on.
+    pub(crate) fn release(&self, within: Option<Duration>) {
+        self.begin_close();
+        let waited = within.map(|within| {
+            self.wait_while(within, |client| client.in_flight() > client.table.futures()).is_ok()
+        });
+        match waited {
+            Some(true) => self.end_unless(|client| client.table.futures() > 0),
+            // Calls without a future go on too.
+            None | Some(false) => self.end_unless(|client| client.in_flight() > 0),
+        }
+    }
+
+    /// Takes no more calls.
+    fn begin_close(&self) {
+        // Closing also waits for what this thread holds back, on this link or another.
+        release_held();
+        let mut wakers = Wakers::default();
+        let sent: Vec<_> = {
+            let mut state = self.state.lock();
+            state.client.begin_close(&mut wakers);
+            state.client.table.sent().map(|(_, call)| call.clone()).collect()
+        };
+        wakers.wake_all();
+        // Closing waits for deferred results too, which nobody may ever read.
+        sent.iter().for_each(|call| self.fetch_now(call));
+    }
+
+    /// Waits up to `within` for the calls that `waits` tells of. Ends early in a thread that is interrupted.
+    fn wait_while(
+        &self,
+        within: Duration,
+        waits: fn(&ClientState<Weak<Link>>) -> bool,
+    ) -> Result<(), Interrupted> {
+        let until = Instant::now().checked_add(within);
+        let is_done =
+            |state: &mut Locked| (state.client.connection.is_over() || !waits(&state.client)).then_some(());
+        block_on_interruptible(&mut None, until, |cx| self.poll_state(cx, is_done)).map(drop)
+    }
+
+    fn end_unless(&self, spares: fn(&ClientState<Weak<Link>>) -> bool) {
+        let ends = {
+            let client = &self.state.lock().client;
+            !client.connection.is_over() && !spares(client)
+        };
+        if ends {
+            let mut wakers = Wakers::default();
+            self.end(&mut wakers);
+            wakers.wake_all();
+        }
+    }
+
+    /// Ends a closing client if its last call has ended.
+    pub(crate) fn end_if_idle(&self, wakers: &mut Wakers) {
+        let (is_closing, ends) = {
+            let client = &self.state.lock().client;
+            let ends = client.is_closing && client.in_flight() == 0 && !client.connection.is_over();
+            (client.is_closing, ends)
+        };
+        if ends {
+            self.end(wakers);
+        } else if is_closing {
+            self.notify();
+        }
+    }
+
+    /// Says goodbye. Calls that are still in flight fail.
+    fn end(&self, wakers: &mut Wakers) {
+        let (connection, calls) = self.state.lock().client.end(wakers);
+        self.notify();
+        for call in calls {
+            let error = CallError::Closed { method: call.method.clone(), ran: Ran::Maybe };
+            self.complete(&call, Err(error), wakers);
+        }
+        if let Some(link) = connection.and_then(|connection| connection.link.upgrade()) {
+            link.close(None, "", GOODBYE_TIME);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Sending a call: a slot, then the link.
+//!
+//! Blocking and awaiting are the same poll function, so both stand in the same line.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use teleport_transport::protocol::{Closed, SendError, Withdrawn};
+use teleport_transport::wire::{Limits, Ran};
+use teleport_transport::{Driver, Link, Wakers, block_on_or_unwind, on_poller_thread};
+
+use crate::calls::pending::{Deadline, PendingCall, Request};
+use crate::calls::slot::SlotWaiter;
+use crate::calls::state::Acquired;
+use crate::connect::status::OpenConnection;
+use crate::engine::shared::{Engine, Locked};
+use crate::error::call::CallError;
+
+/// A slot on a connection.
+struct Slot {
+    link: Arc<Link>,
+    limits: Limits,
+}
+
+impl Slot {
+    /// Returns `None` if the link is gone.
+    fn new(connection: &OpenConnection<Weak<Link>>) -> Option<Slot> {
+        Some(Slot { link: connection.link.upgrade()?, limits: connection.limits })
+    }
+}
+
+/// Why a call with a slot was not sent.
+enum Unsent {
+    /// The connection ended meanwhile, and nothing of the call left. It may wait for the next connection.
+    Again,
+    Failed(CallError),
+}
+
+/// A call on its way to a slot. Dropped before the call is sent, it leaves the line.
+pub(crate) struct Submission {
+    pub(crate) engine: Arc<Engine>,
+    request: Request,
+    /// Set once the time of the call has begun to count.
+    deadline: Option<Option<Deadline>>,
+    waiter: Option<Arc<SlotWaiter<Weak<Link>>>>,
+}
+
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waits = self.waiter.is_some();
+        f.debug_struct("Submission").field("method", &self.request.method).field("waits", &waits).finish()
+    }
+}
+
+impl Submission {
+    pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Submission {
+        Submission { engine, request, deadline: None, waiter: None }
+    }
+
+    /// **Blocks** until the call is sent. If `reads`, takes the right to read the connection before that, so that the poller
+    /// does not read the answer first.
+    pub(crate) fn send(
+        &mut self,
+        reads: bool,
+        driver: &mut Option<Driver>,
+    ) -> Result<Arc<PendingCall>, CallError> {
+        let first = self.poll_with(&Context::from_waker(Waker::noop()), |link| {
+            if reads && !on_poller_thread() {
+                *driver = link.drive();
+            }
+        });
+        if let Poll::Ready(sent) = first {
+            return sent;
+        }
+        // Slots become free as answers come, so a thread that waits for one reads.
+        *driver = self.engine.driver();
+        // A poller's thread may send, but not wait until it can.
+        let until = on_poller_thread().then(Instant::now);
+        block_on_or_unwind(driver, until, |cx| self.poll(cx))
+            .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
+    }
+
+    /// Sends the call if a slot is free.
+    pub(crate) fn try_send(&mut self) -> Result<Arc<PendingCall>, CallError> {
+        self.engine.check_process(&self.request.method, Ran::No)?;
+        let slot = {
+            let mut state = self.engine.state.lock();
+            self.check_earlier_failure(&mut state)?;
+            state.client.try_acquire(&self.request.method)?;
+            state.client.connection.open().and_then(Slot::new)
+        };
+        match self.send_with(slot) {
+            Ok(call) => Ok(call),
+            Err(Unsent::Failed(error)) => Err(error),
+            Err(Unsent::Again) => {
+                let client = &self.engine.state.lock().client;
+                Err(client.connection.not_connected(&self.request.method, Duration::ZERO))
+            }
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Arc<PendingCall>, CallError>> {
+        self.poll_with(cx, |_| ())
+    }
+
+    /// Calls `before` with the connection before the call is sent.
+    fn poll_with(
+        &mut self,
+        cx: &Context<'_>,
+        mut before: impl FnMut(&Arc<Link>),
+    ) -> Poll<Result<Arc<PendingCall>, CallError>> {
+        self.engine.check_process(&self.request.method, Ran::No)?;
+        loop {
+            let slot = ready!(self.poll_slot(cx))?;
+            if let Some(slot) = &slot {
+                before(&slot.link);
+            }
+            match self.send_with(slot) {
+                Ok(call) => return Poll::Ready(Ok(call)),
+                Err(Unsent::Failed(error)) => return Poll::Ready(Err(error)),
+                Err(Unsent::Again) => {}
+            }
+        }
+    }
+
+    /// Gives a slot, or `None` for one whose link is gone.
+    fn poll_slot(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Slot>, CallError>> {
+        if self.waiter.is_none() {
+            let deadline = self.deadline();
+            let (waiter, dials) = {
+                let mut state = self.engine.state.lock();
+                self.check_earlier_failure(&mut state)?;
+                match state.client.acquire(&self.request.method, deadline, Instant::now)? {
+                    Acquired::Slot => {
+                        return Poll::Ready(Ok(state.client.connection.open().and_then(Slot::new)));
+                    }
+                    Acquired::Waiter(waiter) => {
+                        if let Some(at) = state.client.waiter_expiry(&waiter) {
+                            state.alarm.ring_by(at);
+                        }
+                        (waiter, state.client.needs_dial())
+                    }
+                }
+            };
+            // Answers free slots: a call in the line waits for them.
+            self.engine.waiters.join();
+            self.waiter = Some(waiter);
+            if dials {
+                self.engine.dial();
+            }
+        }
+        let Some(waiter) = &self.waiter else { return Poll::Pending };
+        match waiter.poll(cx) {
+            Poll::Pending => {
+                self.engine.expect_answers();
+                Poll::Pending
+            }
+            Poll::Ready(admitted) => {
+                self.leave_line();
+                Poll::Ready(admitted.map(|connection| Slot::new(&connection)))
+            }
+        }
+    }
+
+    /// The deadline of the call, whose time counts from the first time that this is called.
+    fn deadline(&mut self) -> Option<Deadline> {
+        let time = self.request.time;
+        *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())))
+    }
+
+    /// The failure of an earlier call, if it comes out of this one.
+    fn check_earlier_failure(&self, state: &mut Locked) -> Result<(), CallError> {
+        let reports = self.engine.settings.errors_from_next_call;
+        match if reports { state.client.failures.take() } else { None } {
+            Some(error) => Err(CallError::Earlier { source: Box::new(error) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the call with a slot that it was given. Gives the slot back if it cannot.
+    fn send_with(&mut self, slot: Option<Slot>) -> Result<Arc<PendingCall>, Unsent> {
+        let deadline = self.deadline();
+        let (engine, request) = (&*self.engine, &self.request);
+        let Some(Slot { link, limits }) = slot else {
+            engine.update(|client, wakers| client.give_back(wakers));
+            return Err(Unsent::Again);
+        };
+        let failed = |error| {
+            engine.update(|client, wakers| client.give_back(wakers));
+            Unsent::Failed(error)
+        };
+        let call = PendingCall::new(request, deadline);
+        let message = call.encode(&request.tree, &limits).map_err(failed)?;
+        let bytes = message.payload_bytes;
+        let mut on_its_way = None;
+        let sent = link.call(message, |id| {
+            let call = Arc::new(call.with_id(id));
+            let mut state = engine.state.lock();
+            if state.sent(link.key(), id, &call) {
+                state.client.counters.sent(bytes);
+                on_its_way = Some(call);
+            }
+        });
+        match (sent, on_its_way) {
+            (Ok(_), Some(call)) => Ok(call),
+            (Ok(id), None) => {
+                engine.update(|client, wakers| client.give_back(wakers));
+                Err(self.sent_too_late(&link, id))
+            }
+            (Err(SendError::TooManyCalls { max_open_calls }), _) => {
+                let (method, max_inflight) = (request.method.clone(), max_open_calls as usize);
+                Err(failed(CallError::Full { method, max_inflight }))
+            }
+            (Err(_), _) => {
+                engine.update(|client, wakers| client.give_back(wakers));
+                // The link takes nothing any more, though it has not told so yet.
+                let mut wakers = Wakers::default();
+                engine.lose(&link, link.closed().unwrap_or(&Arc::new(Closed::Here)), &mut wakers);
+                wakers.wake_all();
+                Err(Unsent::Again)
+            }
+        }
+    }
+
+    /// The call went to a link that had told of its end.
+    fn sent_too_late(&self, link: &Arc<Link>, id: u64) -> Unsent {
+        match link.withdraw(id) {
+            Withdrawn::NeverSent => Unsent::Again,
+            _ => {
+                let here = Arc::new(Closed::Here);
+                let reason = link.closed().unwrap_or(&here);
+                Unsent::Failed(CallError::lost(self.request.method.clone(), reason, Ran::Maybe))
+            }
+        }
+    }
+
+    fn leave_line(&mut self) -> Option<Arc<SlotWaiter<Weak<Link>>>> {
+        let waiter = self.waiter.take()?;
+        self.engine.waiters.leave();
+        Some(waiter)
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.leave_line()
+            && self.engine.process.is_current()
+        {
+            self.engine.update(|client, wakers| client.leave(&waiter, wakers));
+        }
+    }
+}
