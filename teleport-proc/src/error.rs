@@ -4,7 +4,6 @@
 //! the same one is returned each time it is asked for.
 
 use std::error::Error;
-use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,11 @@ use crate::failure::Failure;
 use crate::sys::Exit;
 
 /// The errors of processes, threads and groups.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcError {
     /// The function of a process or thread returned an error or panicked.
+    #[error("{name}: {failure}")]
     Failed {
         /// The name of the process or thread.
         name: String,
@@ -25,6 +25,7 @@ pub enum ProcError {
         failure: Box<Failure>,
     },
     /// A process ended without a result, most often before its function did.
+    #[error("{name}: the process ended with {exit}, and its function gave no result")]
     Exited {
         /// The name of the process.
         name: String,
@@ -32,22 +33,32 @@ pub enum ProcError {
         exit: Exit,
     },
     /// It was [killed](crate::Process::kill) or did not stop within its grace, so there is no result.
+    #[error("{name}: was killed, so there is no result")]
     Killed {
         /// The name of the process or thread.
         name: String,
     },
     /// The reaper of a process was killed. Its process is killed too, and how it ended is not known.
+    #[error("{name}: the reaper of the process was killed, so how the process ended is not known")]
     Lost {
         /// The name of the process.
         name: String,
     },
     /// This program does not call [`init`](crate::init) first in `main`, so it cannot be executed again.
     /// Nothing was started.
+    #[error(
+        "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
+        `init_before_main!()` into a file of tests"
+    )]
     NotInitialized {
         /// The name of the process that should start.
         name: String,
     },
     /// This program was executed again and did not reach [`init`](crate::init).
+    #[error(
+        "{name}: this program was executed again and {}: call it first in `main`",
+        init_not_reached(.waited)
+    )]
     InitNotReached {
         /// The name of the process that should start.
         name: String,
@@ -55,6 +66,12 @@ pub enum ProcError {
         waited: Option<Duration>,
     },
     /// A process with several threads cannot be forked. Nothing was started.
+    #[error(
+        "{name}: a process with {} threads ({}) cannot be forked, since locks that the others hold would stay \
+        locked: use `Process::new`, or fork before they start",
+        .threads.len(),
+        .threads.join(", ")
+    )]
     Threads {
         /// The name of the process that should start.
         name: String,
@@ -63,6 +80,10 @@ pub enum ProcError {
     },
     /// This program started threads before it reached [`init`](crate::init), so that it cannot be forked
     /// when it is executed again. Nothing was started.
+    #[error(
+        "{name}: this program had {count} threads when it reached `init()`: call it first in `main`, before a \
+        runtime (as that of `#[tokio::main]`, in which its `main` runs), a logger or anything else starts threads"
+    )]
     EarlyThreads {
         /// The name of the process that should start.
         name: String,
@@ -71,6 +92,10 @@ pub enum ProcError {
     },
     /// The function belongs to a shared library, which may lie at another address in a new process. Nothing
     /// was started.
+    #[error(
+        "{name}: the function belongs to {library}, which may lie at another address in a new process: pass a \
+        function of the program itself"
+    )]
     ForeignFunction {
         /// The name of the process that should start.
         name: String,
@@ -78,6 +103,7 @@ pub enum ProcError {
         library: String,
     },
     /// The system refused to start it: it has no descriptors, processes or memory left, or forbids it.
+    #[error("{name}: {what}: {source}")]
     Start {
         /// The name of the process or thread that should start.
         name: String,
@@ -88,6 +114,10 @@ pub enum ProcError {
     },
     /// A thread that was killed has not reached a cancellation point within its grace. It ends if it reaches
     /// one.
+    #[error(
+        "{name}: the thread has not reached a cancellation point within {waited:?} after it was killed: call \
+        `checkpoint()` where it computes for long"
+    )]
     ThreadRuns {
         /// The name of the thread.
         name: String,
@@ -95,26 +125,34 @@ pub enum ProcError {
         waited: Duration,
     },
     /// The program is built with `panic = "abort"`, so that a thread cannot unwind. Nothing was started.
+    #[error(
+        "{name}: the program is built with `panic = \"abort\"`, so its threads cannot be killed: build it with \
+        `panic = \"unwind\"`"
+    )]
     NeedsUnwind {
         /// The name of the thread that should start.
         name: String,
     },
     /// It is running already.
+    #[error("{name}: is running already")]
     AlreadyStarted {
         /// The name of the process or thread.
         name: String,
     },
     /// It was never started.
+    #[error("{name}: was not started")]
     NotStarted {
         /// The name of the process or thread.
         name: String,
     },
     /// This process was forked from the one that owns the process. Only the owner can wait for it or end it.
+    #[error("{name}: belongs to the process that this one was forked from: ask that one instead")]
     Forked {
         /// The name of the process.
         name: String,
     },
     /// The argument of a process cannot be converted to bytes. Nothing was started.
+    #[error("{name}: the argument cannot be converted to bytes: {source}")]
     Argument {
         /// The name of the process that should start.
         name: String,
@@ -122,6 +160,7 @@ pub enum ProcError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The result cannot be converted from bytes.
+    #[error("{name}: the result cannot be converted from bytes: {source}")]
     Result {
         /// The name of the process or thread.
         name: String,
@@ -129,6 +168,7 @@ pub enum ProcError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// A call of the system failed.
+    #[error("{what}: {source}")]
     System {
         /// What it was for.
         what: String,
@@ -137,6 +177,10 @@ pub enum ProcError {
     },
     /// Processes are still there although they were killed. Either the kernel does something for them that
     /// cannot be interrupted, or they belong to another user.
+    #[error(
+        "processes {pids:?} are still there {waited:?} after they were killed: either the kernel does something \
+        for them that cannot be interrupted, or they belong to another user"
+    )]
     StillRunning {
         /// The process ids.
         pids: Vec<u32>,
@@ -172,91 +216,9 @@ impl ProcError {
     }
 }
 
-impl Display for ProcError {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            ProcError::Failed { name, failure } => write!(f, "{name}: {failure}"),
-            ProcError::Exited { name, exit } => {
-                write!(f, "{name}: the process ended with {exit}, and its function gave no result")
-            }
-            ProcError::Killed { name } => write!(f, "{name}: was killed, so there is no result"),
-            ProcError::Lost { name } => {
-                write!(
-                    f,
-                    "{name}: the reaper of the process was killed, so how the process ended is not known"
-                )
-            }
-            ProcError::NotInitialized { name } => write!(
-                f,
-                "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
-                `init_before_main!()` into a file of tests"
-            ),
-            ProcError::InitNotReached { name, waited } => {
-                write!(f, "{name}: this program was executed again and ")?;
-                match waited {
-                    Some(waited) => write!(f, "did not reach `init()` within {waited:?}")?,
-                    None => write!(f, "ended before it reached `init()`")?,
-                }
-                write!(f, ": call it first in `main`")
-            }
-            ProcError::EarlyThreads { name, count } => write!(
-                f,
-                "{name}: this program had {count} threads when it reached `init()`: call it first in `main`, before a \
-                runtime (as that of `#[tokio::main]`, in which its `main` runs), a logger or anything else starts threads"
-            ),
-            ProcError::Threads { name, threads } => write!(
-                f,
-                "{name}: a process with {} threads ({}) cannot be forked, since locks that the others hold would stay \
-                locked: use `Process::new`, or fork before they start",
-                threads.len(),
-                threads.join(", ")
-            ),
-            ProcError::ForeignFunction { name, library } => write!(
-                f,
-                "{name}: the function belongs to {library}, which may lie at another address in a new process: pass a \
-                function of the program itself"
-            ),
-            ProcError::Start { name, what, source } => write!(f, "{name}: {what}: {source}"),
-            ProcError::ThreadRuns { name, waited } => write!(
-                f,
-                "{name}: the thread has not reached a cancellation point within {waited:?} after it was killed: call \
-                `checkpoint()` where it computes for long"
-            ),
-            ProcError::NeedsUnwind { name } => write!(
-                f,
-                "{name}: the program is built with `panic = \"abort\"`, so its threads cannot be killed: build it with \
-                `panic = \"unwind\"`"
-            ),
-            ProcError::AlreadyStarted { name } => write!(f, "{name}: is running already"),
-            ProcError::NotStarted { name } => write!(f, "{name}: was not started"),
-            ProcError::Forked { name } => {
-                write!(
-                    f,
-                    "{name}: belongs to the process that this one was forked from: ask that one instead"
-                )
-            }
-            ProcError::Argument { name, source } => {
-                write!(f, "{name}: the argument cannot be converted to bytes: {source}")
-            }
-            ProcError::Result { name, source } => {
-                write!(f, "{name}: the result cannot be converted from bytes: {source}")
-            }
-            ProcError::System { what, source } => write!(f, "{what}: {source}"),
-            ProcError::StillRunning { pids, waited } => write!(
-                f,
-                "processes {pids:?} are still there {waited:?} after they were killed: either the kernel does something \
-                for them that cannot be interrupted, or they belong to another user"
-            ),
-        }
-    }
-}
-
-impl Error for ProcError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            ProcError::System { source, .. } | ProcError::Start { source, .. } => Some(&**source),
-            ProcError::Argument { source, .. } | ProcError::Result { source, .. } => Some(&**source),
-            _ => None,
-        }
+fn init_not_reached(waited: &Option<Duration>) -> String {
+    match waited {
+        Some(waited) => format!("did not reach `init()` within {waited:?}"),
+        None => "ended before it reached `init()`".to_owned(),
     }
 }

@@ -1,9 +1,6 @@
 //! A bounded queue between threads. A [`Thread`](crate::Thread) that is killed stops waiting for it.
 
 use std::collections::VecDeque;
-use std::error::Error;
-use std::fmt::{self, Display, Formatter};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,10 +27,8 @@ use crate::cancel::waiters::Waiters;
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         capacity: capacity.max(1),
-        queue: Mutex::new(VecDeque::new()),
+        state: Mutex::new(State { queue: VecDeque::new(), senders: 1, receivers: 1 }),
         changed: Waiters::default(),
-        senders: AtomicUsize::new(1),
-        receivers: AtomicUsize::new(1),
     });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -46,32 +41,30 @@ pub struct Sender<T>(Arc<Shared<T>>);
 #[derive(Debug)]
 pub struct Receiver<T>(Arc<Shared<T>>);
 
+/// The error when the other end of a channel is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the other end of the channel is gone")]
+pub struct Disconnected;
+
 #[derive(Debug)]
 struct Shared<T> {
     capacity: usize,
-    /// Invariant: at most `capacity` long.
-    queue: Mutex<VecDeque<T>>,
+    state: Mutex<State<T>>,
     changed: Waiters,
-    senders: AtomicUsize,
-    receivers: AtomicUsize,
 }
 
-/// The error when the other end of a channel is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disconnected;
-
-impl Display for Disconnected {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("the other end of the channel is gone")
-    }
+#[derive(Debug)]
+struct State<T> {
+    /// Invariant: at most `capacity` long.
+    queue: VecDeque<T>,
+    senders: usize,
+    receivers: usize,
 }
-
-impl Error for Disconnected {}
 
 impl<T> Shared<T> {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<T>> {
-        // Nothing panics while the queue is locked.
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing panics while the state is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,16 +77,15 @@ impl<T> Sender<T> {
         let shared = &self.0;
         let mut value = Some(value);
         let sent = shared.changed.wait(None, || {
-            let mut queue = shared.queue();
-            // Acquire: pairs with the decrement of the last receiver.
-            if shared.receivers.load(Ordering::Acquire) == 0 {
+            let mut state = shared.state();
+            if state.receivers == 0 {
                 return Some(Err(Disconnected));
             }
-            if queue.len() < shared.capacity {
-                queue.extend(value.take());
-                return Some(Ok(()));
+            if state.queue.len() == shared.capacity {
+                return None;
             }
-            None
+            state.queue.extend(value.take());
+            Some(Ok(()))
         });
         shared.changed.wake();
         // Without a deadline, the wait always returns a result.
@@ -113,7 +105,7 @@ impl<T> Receiver<T> {
     /// As [`recv`](Receiver::recv), for at most `time`. Returns `None` after it.
     ///
     /// # Errors
-    /// As [`recv`](Receiver::recv).
+    /// As for [`recv`](Receiver::recv).
     pub fn recv_timeout(&self, time: Duration) -> Result<Option<T>, Disconnected> {
         self.receive(deadline(time))
     }
@@ -121,11 +113,10 @@ impl<T> Receiver<T> {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<T>, Disconnected> {
         let shared = &self.0;
         let received = shared.changed.wait(deadline, || {
-            // This comes first: once no sender is left, all values are in the queue. Acquire: as in `send`.
-            let is_last = shared.senders.load(Ordering::Acquire) == 0;
-            match shared.queue().pop_front() {
+            let mut state = shared.state();
+            match state.queue.pop_front() {
                 Some(value) => Some(Ok(value)),
-                None => is_last.then_some(Err(Disconnected)),
+                None => (state.senders == 0).then_some(Err(Disconnected)),
             }
         });
         shared.changed.wake();
@@ -135,28 +126,28 @@ impl<T> Receiver<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Sender<T> {
-        self.0.senders.fetch_add(1, Ordering::Relaxed);
+        self.0.state().senders += 1;
         Sender(self.0.clone())
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Receiver<T> {
-        self.0.receivers.fetch_add(1, Ordering::Relaxed);
+        self.0.state().receivers += 1;
         Receiver(self.0.clone())
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        self.0.senders.fetch_sub(1, Ordering::Release);
+        self.0.state().senders -= 1;
         self.0.changed.wake();
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.0.receivers.fetch_sub(1, Ordering::Release);
+        self.0.state().receivers -= 1;
         self.0.changed.wake();
     }
 }
@@ -170,17 +161,17 @@ mod tests {
     fn values_arrive_once_and_in_the_order_of_each_sender() {
         let (sender, receiver) = channel(3);
         let senders: Vec<_> = (0..4u32)
-            .map(|who| {
+            .map(|index| {
                 let sender = sender.clone();
-                thread::spawn(move || (0..1000u32).for_each(|number| sender.send((who, number)).unwrap()))
+                thread::spawn(move || (0..1000u32).for_each(|number| sender.send((index, number)).unwrap()))
             })
             .collect();
         drop(sender);
         let mut next = [0; 4];
-        while let Ok((who, number)) = receiver.recv() {
-            assert_eq!(number, next[who as usize]);
-            next[who as usize] += 1;
-            assert!(receiver.0.queue().len() <= 3);
+        while let Ok((index, number)) = receiver.recv() {
+            assert_eq!(number, next[index as usize]);
+            next[index as usize] += 1;
+            assert!(receiver.0.state().queue.len() <= 3);
         }
         assert_eq!(next, [1000; 4]);
         senders.into_iter().for_each(|sender| sender.join().unwrap());

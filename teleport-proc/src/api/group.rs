@@ -1,6 +1,5 @@
 //! Processes and threads that start and end together.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::api::member::Member;
@@ -30,16 +29,10 @@ use crate::error::ProcError;
 ///     Ok(group.run()?) // Ctrl-C ends it in order
 /// }
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Group {
     members: Vec<Member>,
     duration: Option<Duration>,
-}
-
-impl fmt::Debug for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Group").field("members", &self.members).field("duration", &self.duration).finish()
-    }
 }
 
 impl Group {

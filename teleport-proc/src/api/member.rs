@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::api::restart::{Backoff, Restart};
 use crate::error::ProcError;
 use crate::supervise::run::Run;
+use crate::supervise::settings::Settings;
 
 /// A process or thread of a [`Group`](crate::Group).
 pub struct Member(pub(crate) Arc<dyn Task>);
@@ -15,27 +15,6 @@ pub struct Member(pub(crate) Arc<dyn Task>);
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member").field("name", &self.0.settings().name).finish_non_exhaustive()
-    }
-}
-
-/// The settings of a process or thread.
-pub(crate) struct Settings {
-    pub(crate) name: String,
-    pub(crate) initializers: Vec<fn()>,
-    pub(crate) grace: Duration,
-    pub(crate) restart: Restart,
-    pub(crate) backoff: Backoff,
-}
-
-impl Settings {
-    pub(crate) fn new(name: String) -> Settings {
-        Settings {
-            name,
-            initializers: Vec::new(),
-            grace: Duration::from_secs(5),
-            restart: Restart::Never,
-            backoff: Backoff::default(),
-        }
     }
 }
 

@@ -6,6 +6,5 @@ pub(crate) mod group;
 pub(crate) mod member;
 pub(crate) mod port;
 pub(crate) mod process;
-pub(crate) mod restart;
 pub(crate) mod running_group;
 pub(crate) mod thread;

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::api::member::{Member, Settings, Task};
-use crate::api::restart::{Backoff, Restart};
+use crate::api::member::{Member, Task};
 use crate::cancel::deadline::deadline;
 use crate::cancel::stop::Stop;
 use crate::codec::{BoxError, Message, Return};
 use crate::error::ProcError;
 use crate::supervise::program::Function;
 use crate::supervise::run::{self, End, MAX_DYING, Run};
-use crate::supervise::start::{Argument, Closure, Launch};
+use crate::supervise::settings::{Backoff, Restart, Settings};
+use crate::supervise::start::{self, Argument, Closure};
 use crate::sys::Exit;
 
 /// A function in a process of its own.
@@ -218,7 +218,7 @@ impl<R> Process<R> {
 
     /// Returns the process id while the process is running.
     pub fn pid(&self) -> Option<u32> {
-        self.inner.running().map(|run| run.pid())
+        self.inner.running().map(|run| run.pid)
     }
 
     /// Returns whether the process, or anything that it has started, is running.
@@ -245,10 +245,9 @@ impl<R> Process<R> {
     /// Returns the error with which it failed, or [`Killed`](ProcError::Killed) if it was ended before its
     /// function was.
     pub fn join(&self) -> Result<R, ProcError> {
-        let run = self.inner.run()?;
         loop {
-            if let Some(end) = run.wait(None)? {
-                return self.value(&end);
+            if let Some(value) = self.join_timeout(Duration::MAX)? {
+                return Ok(value);
             }
         }
     }
@@ -337,18 +336,18 @@ impl Task for Inner {
     }
 
     fn start(&self) -> Result<(), ProcError> {
-        let Settings { name, initializers, grace, .. } = &self.settings;
         let mut current = self.run.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = &*current
             && run.poll()?.is_none()
         {
-            return Err(ProcError::AlreadyStarted { name: name.clone() });
+            return Err(ProcError::AlreadyStarted { name: self.settings.name.clone() });
         }
         run::reap_abandoned(None);
-        let launch = Launch { name, initializers, variables: &self.variables, grace: *grace };
         let run = match &self.body {
-            Body::Function { function, argument, .. } => launch.function(*function, argument)?,
-            Body::Closure(closure) => launch.closure(closure)?,
+            Body::Function { function, argument, .. } => {
+                start::function(&self.settings, &self.variables, *function, argument)?
+            }
+            Body::Closure(closure) => start::closure(&self.settings, closure)?,
         };
         *current = Some(Arc::new(run));
         Ok(())
@@ -381,7 +380,7 @@ impl Task for Inner {
 
     fn still_running(&self) -> ProcError {
         ProcError::StillRunning {
-            pids: self.running().map(|run| run.pid()).into_iter().collect(),
+            pids: self.running().map(|run| run.pid).into_iter().collect(),
             waited: MAX_DYING,
         }
     }

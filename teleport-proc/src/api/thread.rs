@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::api::member::{Member, Settings, Task};
-use crate::api::restart::{Backoff, Restart};
+use crate::api::member::{Member, Task};
 use crate::cancel::deadline::deadline;
 use crate::cancel::interrupt::{Interrupt, uninterrupted};
 use crate::cancel::stop::{Stop, StopFlag};
@@ -18,6 +17,7 @@ use crate::codec::{BoxError, Return};
 use crate::error::ProcError;
 use crate::supervise::catch::catch;
 use crate::supervise::run;
+use crate::supervise::settings::{Backoff, Restart, Settings};
 
 /// A closure in a thread of its own, which ends with its owner as far as a thread can.
 ///
@@ -157,10 +157,9 @@ impl<R> Thread<R> {
     /// # Errors
     /// Returns the error with which it failed, or [`Killed`](ProcError::Killed).
     pub fn join(&self) -> Result<R, ProcError> {
-        let run = self.inner.run()?;
         loop {
-            if let Some(end) = run.wait(None) {
-                return self.value(end);
+            if let Some(value) = self.join_timeout(Duration::MAX)? {
+                return Ok(value);
             }
         }
     }

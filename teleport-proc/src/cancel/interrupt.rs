@@ -11,9 +11,8 @@
 //! wait in the same way, but never unwind.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -21,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cancel::deadline::deadline;
+use crate::cancel::wake_pipe::WakePipe;
 use crate::sys;
 
 /// The panic payload with which a killed thread unwinds.
@@ -34,8 +34,7 @@ pub(crate) struct Interrupt {
     /// The waker of the future that the thread waits for.
     waker: Mutex<Option<Waker>>,
     /// Is readable once the thread is killed.
-    pipe: OwnedFd,
-    pipe_end: File,
+    pipe: WakePipe,
 }
 
 thread_local! {
@@ -46,13 +45,11 @@ thread_local! {
 
 impl Interrupt {
     pub(crate) fn new() -> io::Result<Arc<Interrupt>> {
-        let (pipe, end) = sys::pipe()?;
         Ok(Arc::new(Interrupt {
-            killed: AtomicBool::new(false),
+            killed: Default::default(),
             thread: OnceLock::new(),
             waker: Mutex::new(None),
-            pipe,
-            pipe_end: end.into(),
+            pipe: WakePipe::new()?,
         }))
     }
 
@@ -79,8 +76,7 @@ impl Interrupt {
         if self.killed.swap(true, Ordering::SeqCst) {
             return;
         }
-        // Nobody reads the byte. The pipe is empty, so it has room.
-        let _ = (&self.pipe_end).write(&[1]);
+        self.pipe.waker().wake_by_ref();
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -192,7 +188,7 @@ pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io:
     match current.filter(|_| !thread::panicking()) {
         None => sys::any_readable(fds, deadline),
         Some(current) => {
-            let with_pipe: Vec<_> = fds.iter().copied().chain([current.pipe.as_fd()]).collect();
+            let with_pipe: Vec<_> = fds.iter().copied().chain([current.pipe.descriptor()]).collect();
             let readable = sys::any_readable(&with_pipe, deadline)?;
             checkpoint();
             Ok(readable)

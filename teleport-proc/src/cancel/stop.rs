@@ -52,7 +52,7 @@ impl StopFlag {
 impl Stop {
     /// Makes the `Stop` of a process. It stops when `pipe` becomes readable.
     pub(crate) fn of_process(pipe: OwnedFd) -> Stop {
-        Stop(Source::Process { pipe, stopped: AtomicBool::new(false) })
+        Stop(Source::Process { pipe, stopped: Default::default() })
     }
 
     /// Makes the `Stop` of a thread.

@@ -9,6 +9,7 @@ use std::task::{Wake, Waker};
 use crate::sys;
 
 /// The reading end of the pipe, and its waker.
+#[derive(Debug)]
 pub(crate) struct WakePipe {
     read: File,
     waker: Waker,

@@ -66,15 +66,9 @@ fn become_process(head: &Head, folder: &OwnedFd, descriptors: &[OwnedFd]) -> io:
         let path = CString::new(program::path()?.as_os_str().as_bytes())?;
         let mut environment = head.environment.clone();
         environment.push(CString::new(format!("{}={}", ids::MARK_VARIABLE, ids::own_process_mark()))?);
-        let program = sys::Program {
-            path: &path,
-            arguments: &[head.program.clone(), CString::new(format!("teleport: {}", head.name))?],
-            environment: &environment,
-            folder,
-            descriptors,
-        };
+        let arguments = [head.program.clone(), CString::new(format!("teleport: {}", head.name))?];
         // SAFETY: the caller leaves.
-        unsafe { sys::execute(&program) }
+        unsafe { sys::execute(&path, &arguments, &environment, folder, descriptors) }
     })();
     let Err(error) = result;
     error

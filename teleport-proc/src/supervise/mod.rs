@@ -14,6 +14,7 @@ pub(crate) mod program;
 pub(crate) mod reaper;
 pub(crate) mod request;
 pub(crate) mod run;
+pub(crate) mod settings;
 pub(crate) mod start;
 pub(crate) mod zygote;
 pub(crate) mod zygote_handle;

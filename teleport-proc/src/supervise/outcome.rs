@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::codec::{Reader, Writer};
 use crate::failure::Failure;
+use crate::sys;
 
 /// The memory of one outcome.
 #[derive(Debug)]
@@ -72,19 +73,13 @@ impl ResultFile {
     }
 
     pub(crate) fn read(&self) -> io::Result<Outcome> {
-        if self.0.metadata()?.len() == 0 {
-            return Ok(Outcome::Nothing);
-        }
-        let mut head = [0; HEAD_BYTES as usize];
-        self.0.read_exact_at(&mut head, 0)?;
-        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
-        // The process has the file, too, and may have truncated it.
-        let length = number(8).min(self.0.metadata()?.len().saturating_sub(HEAD_BYTES));
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        self.0.read_exact_at(&mut bytes, HEAD_BYTES)?;
-        Ok(match number(0) {
+        let head = sys::read_range(&self.0, 0, HEAD_BYTES)?;
+        let mut head = Reader(&head);
+        let (Ok(state), Ok(length)) = (head.number(), head.number()) else { return Ok(Outcome::Nothing) };
+        let bytes = sys::read_range(&self.0, HEAD_BYTES, length)?;
+        Ok(match state {
             VALUE => Outcome::Value(bytes),
-            state @ (FAILURE | PANIC | PANICKING) => {
+            FAILURE | PANIC | PANICKING => {
                 let mut reader = Reader(&bytes);
                 let mut text = || reader.bytes().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 let (message, backtrace) = (text().unwrap_or_default(), text().ok());
@@ -99,7 +94,6 @@ impl ResultFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys;
 
     #[test]
     fn what_was_written_last_is_read() {

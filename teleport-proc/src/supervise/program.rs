@@ -9,7 +9,7 @@ use std::io;
 use std::mem;
 
 use crate::cancel::stop::Stop;
-use crate::codec::{BoxError, Message, Reader, Return, Writer};
+use crate::codec::{BoxError, Message, Return};
 
 /// Returns the path at which another process finds this program.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -25,7 +25,7 @@ pub(crate) fn path() -> io::Result<std::path::PathBuf> {
 
 /// Identifies a file and its content: device, inode, length and time of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity([u64; 4]);
+pub(crate) struct Identity(pub(crate) [u64; 4]);
 
 impl Identity {
     /// Returns that of the file that this process executes.
@@ -34,14 +34,6 @@ impl Identity {
         let file = std::fs::metadata(path()?)?;
         Ok(Identity([file.dev(), file.ino(), file.len(), file.mtime() as u64]))
     }
-
-    pub(crate) fn write(self, writer: &mut Writer) {
-        self.0.into_iter().for_each(|number| writer.number(number));
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Identity, BoxError> {
-        Ok(Identity([reader.number()?, reader.number()?, reader.number()?, reader.number()?]))
-    }
 }
 
 /// Runs a function whose types it knows.
@@ -49,13 +41,13 @@ type Runner = fn(Distance, Vec<u8>, &Stop) -> Result<Vec<u8>, BoxError>;
 
 /// The distance of a function from [`anchor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Distance(u64);
+pub(crate) struct Distance(pub(crate) u64);
 
 /// A function of the program, and the function that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Function {
-    runner: Distance,
-    function: Distance,
+    pub(crate) runner: Distance,
+    pub(crate) function: Distance,
 }
 
 /// The function from which distances are measured.
@@ -74,14 +66,6 @@ impl Distance {
 
     fn address(self) -> usize {
         (self.0 as usize).wrapping_add(anchor as fn() as usize)
-    }
-
-    pub(crate) fn write(self, writer: &mut Writer) {
-        writer.number(self.0);
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Distance, BoxError> {
-        Ok(Distance(reader.number()?))
     }
 
     /// Runs the initializer that [`Distance::of`] was given.
@@ -110,15 +94,6 @@ impl Function {
     /// program itself.
     pub(crate) fn library(self) -> io::Result<Option<String>> {
         library(self.function.address())
-    }
-
-    pub(crate) fn write(self, writer: &mut Writer) {
-        self.runner.write(writer);
-        self.function.write(writer);
-    }
-
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Function, BoxError> {
-        Ok(Function { runner: Distance::read(reader)?, function: Distance::read(reader)? })
     }
 
     /// Runs the function.
@@ -187,13 +162,11 @@ mod tests {
         fn twice(x: u32) -> Result<u32, String> {
             x.checked_mul(2).ok_or_else(|| format!("{x} is too large"))
         }
-        let mut writer = Writer::default();
-        Function::of(twice).write(&mut writer);
-        let read = Function::read(&mut Reader(&writer.0)).unwrap();
-        assert_eq!(read.library().unwrap(), None);
+        let function = Function::of(twice);
+        assert_eq!(function.library().unwrap(), None);
         let call = |x: u32| {
             // SAFETY: this process made it.
-            unsafe { read.call(x.into_message().unwrap(), &Stop::of_thread(Default::default())) }
+            unsafe { function.call(x.into_message().unwrap(), &Stop::of_thread(Default::default())) }
         };
         assert_eq!(call(21).unwrap(), 42u32.into_message().unwrap());
         assert_eq!(call(u32::MAX).unwrap_err().to_string(), "4294967295 is too large");

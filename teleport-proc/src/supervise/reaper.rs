@@ -76,8 +76,8 @@ pub(crate) fn run_for_fork(
                 unsafe { sys::close(control_number) };
                 if let Some(cgroup) = cgroup {
                     cgroup.enter();
-                    // SAFETY: as above.
-                    unsafe { cgroup.close() };
+                    // SAFETY: as above. Otherwise this process would hold the lock, too.
+                    unsafe { sys::close(cgroup.descriptor()) };
                 }
                 sys::leave_group();
                 sys::forget_signals();
@@ -110,14 +110,11 @@ fn run(
         fail(&control, step, &error)
     });
     sys::ignore_signals();
-    // The owner sees by this descriptor when the reaper has ended. It does without if none is left.
-    let this = ProcessFd::open(std::process::id() as i32).ok();
-    let this: Vec<_> = this.iter().filter_map(ProcessFd::sendable).collect();
     // This fails if the owner is gone, which `watch` shows soon.
-    let _ = control::send(&control, Control::Started { pid: child }, &this);
+    let _ = control::send(&control, Control::Started { pid: child }, &[]);
     let mut used = vec![control.as_raw_fd()];
     used.extend(watch.descriptors());
-    used.extend(cgroup.iter().flat_map(Cgroup::descriptors));
+    used.extend(cgroup.iter().map(Cgroup::descriptor));
     // SAFETY: this process leaves without destructors, and uses only these descriptors from here on.
     unsafe { sys::close_all_but(&used) };
     let tree = KillTree::below_supervisor();

@@ -5,7 +5,8 @@
 //! length of the head | head | argument
 //! ```
 
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crate::codec::{BoxError, Reader, Writer};
 use crate::supervise::ids::MARK_VARIABLE;
 use crate::supervise::program::{Distance, Function, Identity};
+use crate::sys;
 
 /// All of a request except the argument.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,23 +42,21 @@ pub(crate) fn program() -> CString {
 
 /// Returns the environment of this process with `changes`, and without the mark of this crate.
 pub(crate) fn environment(changes: &[(String, String)]) -> Vec<CString> {
-    let changed = |name: &[u8]| changes.iter().any(|(changed, _)| changed.as_bytes() == name);
-    let inherited =
-        std::env::vars_os().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-    let kept = inherited.filter(|(name, _)| name != MARK_VARIABLE.as_bytes() && !changed(name));
-    let new = changes.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()));
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    variables.remove(OsStr::new(MARK_VARIABLE));
+    variables.extend(changes.iter().map(|(name, value)| (name.into(), value.into())));
+    let text = |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
     // An environment cannot hold a variable with a zero byte.
-    kept.chain(new)
-        .filter_map(|(name, value)| CString::new([&name[..], b"=", &value[..]].concat()).ok())
-        .collect()
+    variables.into_iter().filter_map(|variable| CString::new(text(variable)).ok()).collect()
 }
 
 pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()> {
     let mut writer = Writer::default();
-    head.identity.write(&mut writer);
-    head.function.write(&mut writer);
+    head.identity.0.iter().for_each(|number| writer.number(*number));
+    writer.number(head.function.runner.0);
+    writer.number(head.function.function.0);
     writer.number(head.initializers.len() as u64);
-    head.initializers.iter().for_each(|initializer| initializer.write(&mut writer));
+    head.initializers.iter().for_each(|initializer| writer.number(initializer.0));
     writer.bytes(head.name.as_bytes());
     writer.bytes(head.program.as_bytes());
     writer.number(head.grace.as_millis().try_into().unwrap_or(u64::MAX));
@@ -68,12 +68,12 @@ pub(crate) fn write(file: &File, head: &Head, argument: &[u8]) -> io::Result<()>
 }
 
 pub(crate) fn read_head(file: &File) -> Result<Head, BoxError> {
-    let bytes = range(file, 8, head_bytes(file)?)?;
+    let bytes = sys::read_range(file, 8, head_bytes(file)?)?;
     let mut reader = Reader(&bytes);
-    let identity = Identity::read(&mut reader)?;
-    let function = Function::read(&mut reader)?;
+    let identity = Identity([reader.number()?, reader.number()?, reader.number()?, reader.number()?]);
+    let function = Function { runner: Distance(reader.number()?), function: Distance(reader.number()?) };
     let initializers =
-        (0..reader.number()?).map(|_| Distance::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
+        (0..reader.number()?).map(|_| reader.number().map(Distance)).collect::<Result<Vec<_>, _>>()?;
     let name = String::from_utf8(reader.bytes()?)?;
     let program = CString::new(reader.bytes()?)?;
     let grace = Duration::from_millis(reader.number()?);
@@ -84,27 +84,16 @@ pub(crate) fn read_head(file: &File) -> Result<Head, BoxError> {
 }
 
 pub(crate) fn read_argument(file: &File) -> Result<Vec<u8>, BoxError> {
-    let start = 8 + head_bytes(file)?;
-    Ok(range(file, start, file.metadata()?.len().saturating_sub(start))?)
+    Ok(sys::read_range(file, 8 + head_bytes(file)?, u64::MAX)?)
 }
 
-fn head_bytes(file: &File) -> io::Result<u64> {
-    let mut length = [0; 8];
-    file.read_exact_at(&mut length, 0)?;
-    Ok(u64::from_le_bytes(length))
-}
-
-fn range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
-    let length = length.min(file.metadata()?.len());
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
+fn head_bytes(file: &File) -> Result<u64, BoxError> {
+    Reader(&sys::read_range(file, 0, 8)?).number()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys;
 
     #[test]
     fn a_request_is_read_as_it_was_written() {

@@ -24,25 +24,17 @@ pub(crate) const MAX_DYING: Duration = Duration::from_secs(10);
 /// A reaper that has reported the end of its process only has to exit.
 const MAX_LEAVING: Duration = Duration::from_secs(1);
 
-/// A process that was started, and its reaper.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) pid: i32,
-    /// The socket to the reaper.
-    pub(crate) control: OwnedFd,
-    /// Is readable once the reaper has ended, where the system has such descriptors.
-    pub(crate) reaper: Option<OwnedFd>,
-    /// The process id of the reaper, if it is a child of this process and has to be waited for.
-    pub(crate) reaper_child: Option<i32>,
-}
-
 /// One run of a process.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) name: String,
     /// The process id of the owner.
     pub(crate) owner: u32,
-    pub(crate) started: Started,
+    pub(crate) pid: u32,
+    /// The socket to the reaper.
+    pub(crate) control: OwnedFd,
+    /// The process id of the reaper, if it is a child of this process and has to be waited for.
+    pub(crate) reaper: Option<i32>,
     pub(crate) result: ResultFile,
     /// The pipe of its `Stop`.
     pub(crate) stop: File,
@@ -61,10 +53,6 @@ pub(crate) struct End {
 }
 
 impl Run {
-    pub(crate) fn pid(&self) -> u32 {
-        self.started.pid as u32
-    }
-
     /// **Blocks** until the process and all that it started have ended, or until `deadline`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<Option<Arc<End>>, ProcError> {
         loop {
@@ -88,16 +76,14 @@ impl Run {
         if end.is_some() {
             return Ok(end.clone());
         }
-        let exit = match control::receive(&self.started.control) {
+        let exit = match control::receive(&self.control) {
             Ok(Received::Message(Control::Ended { exit }, _)) => Some(exit),
             Ok(Received::Nothing) => return Ok(None),
             Ok(Received::Closed | Received::Message(..)) | Err(_) => None,
         };
-        if let Some(reaper) = &self.started.reaper {
-            // If this fails, the reaper is still there for a moment.
-            let _ = sys::readable(reaper, deadline(MAX_LEAVING));
-        }
-        if let Some(reaper) = self.started.reaper_child {
+        // The reaper closes the socket when it ends. If this fails, it is still there for a moment.
+        let _ = sys::readable(&self.control, deadline(MAX_LEAVING));
+        if let Some(reaper) = self.reaper {
             sys::reap(reaper);
         }
         *end = Some(Arc::new(End { exit, result: self.result(exit) }));
@@ -130,7 +116,7 @@ impl Run {
         self.terminate(grace)?;
         match self.wait(deadline(grace.saturating_add(MAX_DYING)))? {
             Some(_) => Ok(()),
-            None => Err(ProcError::StillRunning { pids: vec![self.pid()], waited: MAX_DYING }),
+            None => Err(ProcError::StillRunning { pids: vec![self.pid], waited: MAX_DYING }),
         }
     }
 
@@ -140,7 +126,7 @@ impl Run {
             // Release: pairs with the load in `result`.
             self.asked.store(true, Ordering::Release);
             // This fails if it has ended meanwhile.
-            let _ = control::send(&self.started.control, Control::End { grace }, &[]);
+            let _ = control::send(&self.control, Control::End { grace }, &[]);
         }
         Ok(())
     }
@@ -157,7 +143,7 @@ impl Run {
 
     /// Returns a descriptor that is readable when [`poll`](Run::poll) should be called.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.started.control.as_fd()
+        self.control.as_fd()
     }
 
     /// Returns whether this process was forked from the owner.
@@ -173,7 +159,7 @@ impl Drop for Run {
             && self.terminate(self.grace).is_ok()
             && self.poll().is_ok_and(|end| end.is_none())
         {
-            reap_abandoned(self.started.reaper_child);
+            reap_abandoned(self.reaper);
         }
     }
 }

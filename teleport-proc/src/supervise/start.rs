@@ -3,9 +3,8 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cancel::stop::Stop;
 use crate::codec::BoxError;
@@ -14,7 +13,8 @@ use crate::supervise::control::{self, Control, Step};
 use crate::supervise::outcome::ResultFile;
 use crate::supervise::program::{Distance, Function, Identity};
 use crate::supervise::request::{self, Head};
-use crate::supervise::run::{Run, Started};
+use crate::supervise::run::Run;
+use crate::supervise::settings::Settings;
 use crate::supervise::zygote_handle::{self, MAX_START};
 use crate::supervise::{catch, child, init, reaper};
 use crate::sys::{self, Fork, Received};
@@ -25,156 +25,134 @@ pub(crate) type Argument = Result<Vec<u8>, Arc<dyn Error + Send + Sync>>;
 /// A closure for a forked process. It stays in the process that forks, and the fork takes its copy.
 pub(crate) type Closure = Mutex<Option<Box<dyn FnOnce(&Stop) -> Result<Vec<u8>, BoxError> + Send>>>;
 
-/// The settings of a process to start.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Launch<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) initializers: &'a [fn()],
-    pub(crate) variables: &'a [(String, String)],
-    pub(crate) grace: Duration,
+/// Starts a function in a process that executes this program again. **Blocks** until it runs.
+pub(crate) fn function(
+    settings: &Settings,
+    variables: &[(String, String)],
+    function: Function,
+    argument: &Argument,
+) -> Result<Run, ProcError> {
+    let name = || settings.name.clone();
+    let failed = |what| ProcError::start(&settings.name, what);
+    if !init::is_initialized() {
+        return Err(ProcError::NotInitialized { name: name() });
+    }
+    let argument = argument.as_ref();
+    let argument = argument.map_err(|error| ProcError::Argument { name: name(), source: error.clone() })?;
+    if let Some(library) = function.library().map_err(failed("its function cannot be found"))? {
+        return Err(ProcError::ForeignFunction { name: name(), library });
+    }
+    if settings.name.contains('\0') {
+        return Err(failed("its name has a zero byte")(io::ErrorKind::InvalidInput.into()));
+    }
+    let head = Head {
+        identity: Identity::of_this().map_err(failed("the file of the program cannot be read"))?,
+        function,
+        initializers: settings.initializers.iter().map(|function| Distance::of(*function)).collect(),
+        name: name(),
+        program: request::program(),
+        grace: settings.grace,
+        environment: request::environment(variables),
+    };
+    let request = sys::memory().map_err(failed("no memory for its argument can be made"))?;
+    request::write(&request, &head, argument).map_err(failed("its argument cannot be written"))?;
+    let folder = sys::current_folder().map_err(failed("the current directory cannot be opened"))?;
+    let result = ResultFile(sys::memory().map_err(failed("no memory for its result can be made"))?);
+    let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
+    let (our_control, control) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
+    let (out, error) = (io::stdout(), io::stderr());
+    // The reaper's socket and the directory, then the descriptors of the process from 1 on: see `ids`.
+    let fds = [
+        control.as_fd(),
+        folder.as_fd(),
+        out.as_fd(),
+        error.as_fd(),
+        request.as_fd(),
+        result.0.as_fd(),
+        stop.as_fd(),
+    ];
+    let _until_answered = zygote_handle::send_request(&settings.name, &fds)?;
+    // Without this copy, the socket shows when the reaper is gone.
+    drop(control);
+    started(settings, our_control, result, our_stop, None)
 }
 
-/// The memory and descriptors through which an owner and its process communicate.
-struct Channels {
-    result: ResultFile,
-    our_stop: OwnedFd,
-    stop: OwnedFd,
-    our_control: OwnedFd,
+/// Starts a closure in a fork of this process. **Blocks** until it runs.
+pub(crate) fn closure(settings: &Settings, closure: &Closure) -> Result<Run, ProcError> {
+    let failed = |what| ProcError::start(&settings.name, what);
+    let threads = sys::threads().map_err(failed("the threads of this process cannot be listed"))?;
+    if threads.len() > 1 {
+        return Err(ProcError::Threads { name: settings.name.clone(), threads });
+    }
+    let result = ResultFile(sys::memory().map_err(failed("no memory for its result can be made"))?);
+    let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
+    let (our_control, control) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
+    // Both processes would write what is still in the buffers.
+    let _ = (io::stdout().flush(), io::stderr().flush());
+    let this = std::process::id() as i32;
+    let reaper = match sys::fork().map_err(failed(Step::Fork.text()))? {
+        Fork::Parent { child } => child,
+        Fork::Child => {
+            let work = || run_closure(settings, closure, &Stop::of_process(stop), result);
+            reaper::run_for_fork(control, sys::open_parent(this), settings.grace, work)
+        }
+    };
+    drop(control);
+    started(settings, our_control, result, our_stop, Some(reaper)).inspect_err(|_| sys::reap(reaper))
+}
+
+/// Runs the closure, in the process that was forked for it.
+fn run_closure(settings: &Settings, closure: &Closure, stop: &Stop, result: ResultFile) -> ! {
+    // No other thread can hold the lock: the process that forked had one thread.
+    let closure = closure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let initializers = settings.initializers.clone();
+    let work = Box::new(move |stop: &Stop| {
+        initializers.iter().for_each(|initializer| initializer());
+        catch::put_hook_first();
+        let closure = closure.ok_or("the closure was taken, which only a fork does to its own copy")?;
+        closure(stop)
+    });
+    child::run_closure(&settings.name, work, stop, result)
+}
+
+/// Waits for the answer of the reaper, or of the zygote if it could not fork a reaper.
+fn started(
+    settings: &Settings,
     control: OwnedFd,
-}
-
-impl Launch<'_> {
-    /// Starts a function in a process that executes this program again. **Blocks** until it runs.
-    pub(crate) fn function(&self, function: Function, argument: &Argument) -> Result<Run, ProcError> {
-        let name = || self.name.to_owned();
-        let failed = |what| ProcError::start(self.name, what);
-        if !init::is_initialized() {
-            return Err(ProcError::NotInitialized { name: name() });
-        }
-        let argument = argument.as_ref();
-        let argument =
-            argument.map_err(|error| ProcError::Argument { name: name(), source: error.clone() })?;
-        if let Some(library) = function.library().map_err(failed("its function cannot be found"))? {
-            return Err(ProcError::ForeignFunction { name: name(), library });
-        }
-        if self.name.contains('\0') {
-            return Err(failed("its name has a zero byte")(io::ErrorKind::InvalidInput.into()));
-        }
-        let head = Head {
-            identity: Identity::of_this().map_err(failed("the file of the program cannot be read"))?,
-            function,
-            initializers: self.initializers.iter().map(|function| Distance::of(*function)).collect(),
-            name: name(),
-            program: request::program(),
-            grace: self.grace,
-            environment: request::environment(self.variables),
-        };
-        let request = sys::memory().map_err(failed("no memory for its argument can be made"))?;
-        request::write(&request, &head, argument).map_err(failed("its argument cannot be written"))?;
-        let Channels { result, our_stop, stop, our_control, control } = self.channels()?;
-        let folder = sys::current_folder().map_err(failed("the current directory cannot be opened"))?;
-        let (out, error) = (io::stdout(), io::stderr());
-        // The reaper's socket and the directory, then the descriptors of the process from 1 on: see `ids`.
-        let fds = [
-            control.as_fd(),
-            folder.as_fd(),
-            out.as_fd(),
-            error.as_fd(),
-            request.as_fd(),
-            result.0.as_fd(),
-            stop.as_fd(),
-        ];
-        let _until_answered = zygote_handle::send_request(self.name, &fds)?;
-        // Without this copy, the socket shows when the reaper is gone.
-        drop(control);
-        let started = self.started(our_control, None)?;
-        Ok(self.run(started, result, our_stop))
+    result: ResultFile,
+    stop: OwnedFd,
+    reaper: Option<i32>,
+) -> Result<Run, ProcError> {
+    let failed = |what| ProcError::start(&settings.name, what);
+    // A fork of this process needs no time to reach `init`.
+    let deadline = reaper.is_none().then(|| Instant::now() + MAX_START);
+    let answered = sys::readable(&control, deadline);
+    if !answered.map_err(failed("its reaper cannot be waited for"))? {
+        let silence = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {MAX_START:?}"));
+        return Err(failed("its reaper does not answer")(silence));
     }
-
-    /// Starts a closure in a fork of this process. **Blocks** until it runs.
-    pub(crate) fn closure(&self, closure: &Closure) -> Result<Run, ProcError> {
-        let failed = |what| ProcError::start(self.name, what);
-        let threads = sys::threads().map_err(failed("the threads of this process cannot be listed"))?;
-        if threads.len() > 1 {
-            return Err(ProcError::Threads { name: self.name.to_owned(), threads });
-        }
-        let Channels { result, our_stop, stop, our_control, control } = self.channels()?;
-        // Both processes would write what is still in the buffers.
-        let _ = (io::stdout().flush(), io::stderr().flush());
-        let this = std::process::id() as i32;
-        let reaper = match sys::fork().map_err(failed(Step::Fork.text()))? {
-            Fork::Parent { child } => child,
-            Fork::Child => {
-                let work = || self.run_closure(closure, &Stop::of_process(stop), result);
-                reaper::run_for_fork(control, sys::open_parent(this), self.grace, work)
-            }
-        };
-        drop(control);
-        let started = self.started(our_control, Some(reaper)).inspect_err(|_| sys::reap(reaper))?;
-        Ok(self.run(started, result, our_stop))
-    }
-
-    fn channels(&self) -> Result<Channels, ProcError> {
-        let failed = |what| ProcError::start(self.name, what);
-        let result = ResultFile(sys::memory().map_err(failed("no memory for its result can be made"))?);
-        let (stop, our_stop) = sys::pipe().map_err(failed("no pipe can be made"))?;
-        let (our_control, control) = sys::pair().map_err(failed("no sockets to its reaper can be made"))?;
-        Ok(Channels { result, our_stop, stop, our_control, control })
-    }
-
-    /// Waits for the answer of the reaper, or of the zygote if it could make none.
-    fn started(&self, control: OwnedFd, reaper_child: Option<i32>) -> Result<Started, ProcError> {
-        let failed = |what| ProcError::start(self.name, what);
-        // A fork of this process needs no time to reach `init`.
-        let deadline = reaper_child.is_none().then(|| Instant::now() + MAX_START);
-        let answered = sys::readable(&control, deadline);
-        if !answered.map_err(failed("its reaper cannot be waited for"))? {
-            let silence = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {MAX_START:?}"));
-            return Err(failed("its reaper does not answer")(silence));
-        }
-        match control::receive(&control).map_err(failed("the answer of its reaper cannot be read"))? {
-            Received::Message(Control::Started { pid }, mut fds) => {
-                Ok(Started { pid, control, reaper: fds.pop(), reaper_child })
-            }
-            Received::Message(Control::Failed { step, errno }, _) => {
-                let reason = match errno {
-                    0 => io::Error::other("the system gives no reason"),
-                    errno => io::Error::from_raw_os_error(errno),
-                };
-                Err(failed(step.text())(reason))
-            }
-            _ => {
-                let ended =
-                    io::Error::new(io::ErrorKind::BrokenPipe, "it was killed, or has no descriptor left");
-                Err(failed("its reaper or the zygote process has ended meanwhile")(ended))
-            }
-        }
-    }
-
-    fn run(&self, started: Started, result: ResultFile, stop: OwnedFd) -> Run {
-        Run {
-            name: self.name.to_owned(),
+    match control::receive(&control).map_err(failed("the answer of its reaper cannot be read"))? {
+        Received::Message(Control::Started { pid }, _) => Ok(Run {
+            name: settings.name.clone(),
             owner: std::process::id(),
-            started,
+            pid: pid as u32,
+            control,
+            reaper,
             result,
             stop: stop.into(),
-            grace: self.grace,
-            asked: AtomicBool::new(false),
-            end: Mutex::new(None),
+            grace: settings.grace,
+            asked: Default::default(),
+            end: Mutex::default(),
+        }),
+        Received::Message(Control::Failed { step, errno: 0 }, _) => {
+            Err(failed(step.text())(io::Error::other("the system gives no reason")))
         }
-    }
-
-    /// Runs the closure, in the process that was forked for it.
-    fn run_closure(&self, closure: &Closure, stop: &Stop, result: ResultFile) -> ! {
-        // No other thread can hold the lock: the process that forked had one thread.
-        let closure = closure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let initializers = self.initializers.to_vec();
-        let work = Box::new(move |stop: &Stop| {
-            initializers.iter().for_each(|initializer| initializer());
-            catch::put_hook_first();
-            let closure = closure.ok_or("the closure was taken, which only a fork does to its own copy")?;
-            closure(stop)
-        });
-        child::run_closure(self.name, work, stop, result)
+        Received::Message(Control::Failed { step, errno }, _) => {
+            Err(failed(step.text())(io::Error::from_raw_os_error(errno)))
+        }
+        _ => {
+            let ended = io::Error::new(io::ErrorKind::BrokenPipe, "it was killed, or has no descriptor left");
+            Err(failed("its reaper or the zygote process has ended meanwhile")(ended))
+        }
     }
 }

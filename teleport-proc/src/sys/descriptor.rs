@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -23,6 +24,14 @@ pub(crate) fn memory() -> io::Result<File> {
         close_on_exec(&file)?;
         Ok(file.into())
     }
+}
+
+/// Reads a range of a file, up to its end.
+pub(crate) fn read_range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
+    let length = length.min(file.metadata()?.len().saturating_sub(start));
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
 }
 
 /// Opens `/dev/null` for reading and writing.

@@ -112,32 +112,28 @@ pub(crate) fn fork_patiently(mut meanwhile: impl FnMut()) -> io::Result<Fork> {
     fork()
 }
 
-/// A program to execute.
-#[derive(Debug)]
-pub(crate) struct Program<'a> {
-    pub(crate) path: &'a CStr,
-    pub(crate) arguments: &'a [CString],
-    pub(crate) environment: &'a [CString],
-    pub(crate) folder: &'a OwnedFd,
-    /// They become its descriptors 0, 1, 2 and so on. It gets no others.
-    pub(crate) descriptors: &'a [OwnedFd],
-}
-
-/// Becomes another program, with default signal handling. Returns only if that fails.
+/// Becomes another program, with default signal handling. `descriptors` become 0, 1, 2 and so on, and it gets
+/// no others. Returns only if that fails.
 ///
 /// # Safety
 /// If it returns, this process leaves without destructors: its descriptors are no longer what they were.
-pub(crate) unsafe fn execute(program: &Program<'_>) -> io::Result<Infallible> {
+pub(crate) unsafe fn execute(
+    path: &CStr,
+    arguments: &[CString],
+    environment: &[CString],
+    folder: &OwnedFd,
+    descriptors: &[OwnedFd],
+) -> io::Result<Infallible> {
     leave_group();
-    nix::unistd::fchdir(program.folder)?;
-    let copies = program.descriptors.iter().map(descriptor::copy_high).collect::<io::Result<Vec<_>>>()?;
+    nix::unistd::fchdir(folder)?;
+    let copies = descriptors.iter().map(descriptor::copy_high).collect::<io::Result<Vec<_>>>()?;
     for (number, copy) in copies.iter().enumerate() {
         // SAFETY: the caller's promise.
         unsafe { descriptor::place(copy, number as RawFd) }?;
     }
     reset_signals();
     restore_signals(&SigSet::empty())?;
-    Ok(nix::unistd::execve(program.path, program.arguments, program.environment)?)
+    Ok(nix::unistd::execve(path, arguments, environment)?)
 }
 
 /// The state of the children of this process.

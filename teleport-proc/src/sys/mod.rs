@@ -22,13 +22,12 @@ mod watch;
 pub(crate) use cgroup::{has_mark, mark, try_lock};
 pub(crate) use descriptor::{
     close, close_all_but, copy_high, current_folder, forget_standard, inherited, memory, nonblocking_pipe,
-    null, pipe,
+    null, pipe, read_range,
 };
 pub use exit::Exit;
 pub(crate) use exit::PANIC_CODE;
 pub(crate) use fork::{
-    Fork, Program, Reaped, execute, fork, fork_into, fork_patiently, reap, reap_any, reap_if_ended,
-    signal_child,
+    Fork, Reaped, execute, fork, fork_into, fork_patiently, reap, reap_any, reap_if_ended, signal_child,
 };
 pub(crate) use nix::sys::signal::Signal;
 pub(crate) use pidfd::ProcessFd;

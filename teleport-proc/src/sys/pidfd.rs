@@ -43,11 +43,6 @@ impl ProcessFd {
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         readable(&self.0, deadline)
     }
-
-    /// Returns a descriptor for another process, which becomes readable there when this process has ended.
-    pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
-    }
 }
 
 impl AsFd for ProcessFd {

@@ -4,9 +4,10 @@
 //! listeners, since a handler may be about to write to one. A signal that was ignored before stays ignored,
 //! and the previous handlers are restored when the last listener is dropped.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -19,24 +20,24 @@ const SIGNALS: [Signal; 2] = [Signal::SIGINT, Signal::SIGTERM];
 /// A program that runs more than one group at a time is rare.
 const MAX_LISTENERS: usize = 64;
 
-/// The number of signals since the process started.
-static COUNT: AtomicU32 = AtomicU32::new(0);
-
 /// The descriptors to which the handler writes, or -1.
 static PIPE_ENDS: [AtomicI32; MAX_LISTENERS] = [const { AtomicI32::new(-1) }; MAX_LISTENERS];
 
-static STATE: Mutex<State> = Mutex::new(State { pipes: Vec::new(), before: Vec::new() });
+/// The reading end and the writing end.
+type Pipe = (OwnedFd, OwnedFd);
+
+static STATE: Mutex<State> = Mutex::new(State::new());
 
 struct State {
-    /// All pipes, and whether a listener has them.
-    pipes: Vec<(Arc<(OwnedFd, OwnedFd)>, bool)>,
+    /// All pipes. A listener has a copy of its own.
+    pipes: Vec<Arc<Pipe>>,
     /// The handlers that this module has replaced.
     before: Vec<(Signal, SigAction)>,
+    listeners: usize,
 }
 
 extern "C" fn handle(_signal: i32) {
     let errno = Errno::last_raw();
-    COUNT.fetch_add(1, Ordering::SeqCst);
     for end in PIPE_ENDS.iter().map(|end| end.load(Ordering::SeqCst)).filter(|end| *end >= 0) {
         // SAFETY: `write` is async-signal-safe, the byte is a constant, and the pipe is never closed.
         unsafe { libc::write(end, b"!".as_ptr().cast(), 1) };
@@ -47,25 +48,24 @@ extern "C" fn handle(_signal: i32) {
 /// Listens until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    pipe: Arc<(OwnedFd, OwnedFd)>,
-    /// The count when this was made.
-    since: u32,
+    pipe: Arc<Pipe>,
+    count: Cell<u32>,
 }
 
 impl Signals {
     pub(crate) fn new() -> io::Result<Signals> {
         let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.pipes.iter().all(|(_, is_taken)| *is_taken) {
-            state.add_pipe()?;
-        }
+        let free = state.pipes.iter().find(|pipe| Arc::strong_count(pipe) == 1).cloned();
+        let pipe = free.map_or_else(|| state.add_pipe(), Ok)?;
         if state.before.is_empty() {
             state.listen()?;
         }
-        let since = COUNT.load(Ordering::SeqCst);
-        let free = state.pipes.iter_mut().find(|(_, is_taken)| !is_taken);
-        let (pipe, is_taken) = free.ok_or(io::ErrorKind::QuotaExceeded)?;
-        *is_taken = true;
-        Ok(Signals { pipe: pipe.clone(), since })
+        let signals = Signals { pipe, count: Cell::new(0) };
+        // Forgets the signals for an earlier listener.
+        signals.count();
+        signals.count.set(0);
+        state.listeners += 1;
+        Ok(signals)
     }
 
     /// Returns a descriptor that is readable when a signal has come since the last [`count`](Signals::count).
@@ -76,8 +76,10 @@ impl Signals {
     /// Returns how many signals have come since this was made.
     pub(crate) fn count(&self) -> u32 {
         let mut bytes = [0; 64];
-        while let Ok(1..) = nix::unistd::read(self.descriptor(), &mut bytes) {}
-        COUNT.load(Ordering::SeqCst).wrapping_sub(self.since)
+        while let Ok(count @ 1..) = nix::unistd::read(self.descriptor(), &mut bytes) {
+            self.count.set(self.count.get() + count as u32);
+        }
+        self.count.get()
     }
 }
 
@@ -88,10 +90,14 @@ pub(crate) fn forget_signals() {
     let Ok(mut state) = STATE.try_lock() else { return };
     state.restore();
     PIPE_ENDS.iter().for_each(|end| end.store(-1, Ordering::SeqCst));
-    state.pipes.clear();
+    *state = State::new();
 }
 
 impl State {
+    const fn new() -> State {
+        State { pipes: Vec::new(), before: Vec::new(), listeners: 0 }
+    }
+
     fn restore(&mut self) {
         for (signal, action) in self.before.drain(..) {
             // SAFETY: this is the action that the program itself had set.
@@ -99,13 +105,13 @@ impl State {
         }
     }
 
-    fn add_pipe(&mut self) -> io::Result<()> {
+    fn add_pipe(&mut self) -> io::Result<Arc<Pipe>> {
         let slot = PIPE_ENDS.get(self.pipes.len()).ok_or(io::ErrorKind::QuotaExceeded)?;
         // A handler never waits: a full pipe needs no more bytes.
-        let pipe = nonblocking_pipe()?;
+        let pipe = Arc::new(nonblocking_pipe()?);
         slot.store(pipe.1.as_raw_fd(), Ordering::SeqCst);
-        self.pipes.push((Arc::new(pipe), false));
-        Ok(())
+        self.pipes.push(pipe.clone());
+        Ok(pipe)
     }
 
     fn listen(&mut self) -> io::Result<()> {
@@ -127,10 +133,8 @@ impl State {
 impl Drop for Signals {
     fn drop(&mut self) {
         let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-        for (pipe, is_taken) in &mut state.pipes {
-            *is_taken &= !Arc::ptr_eq(pipe, &self.pipe);
-        }
-        if state.pipes.iter().all(|(_, is_taken)| !is_taken) {
+        state.listeners -= 1;
+        if state.listeners == 0 {
             state.restore();
         }
     }

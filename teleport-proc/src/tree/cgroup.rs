@@ -11,7 +11,7 @@
 
 use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -118,10 +118,6 @@ pub(crate) struct Cgroup {
     folder: PathBuf,
     /// The folder, open and locked.
     lock: File,
-    /// The file to which a process writes to enter.
-    entrance: File,
-    /// The file to which a write kills all.
-    kill: File,
 }
 
 impl Cgroup {
@@ -136,12 +132,12 @@ impl Cgroup {
             sys::mark(&folder, OURS)?;
             // The process may make cgroups of its own below it.
             sys::mark(&folder, DELEGATED[0])?;
-            let writable = |name| File::options().write(true).open(folder.join(name));
-            // Linux has `cgroup.kill` since 5.14.
-            Ok((lock, writable("cgroup.procs")?, writable("cgroup.kill")?))
+            // Linux has it since 5.14.
+            File::options().write(true).open(folder.join("cgroup.kill"))?;
+            Ok(lock)
         };
         match made() {
-            Ok((lock, entrance, kill)) => Ok(Cgroup { folder, lock, entrance, kill }),
+            Ok(lock) => Ok(Cgroup { folder, lock }),
             Err(error) => {
                 // If this fails, an empty cgroup stays until the next sweep.
                 let _ = fs::remove_dir(&folder);
@@ -162,13 +158,13 @@ impl Cgroup {
     /// Puts this process into the cgroup.
     pub(crate) fn enter(&self) {
         // If this fails, the kill tree still finds the process.
-        let _ = (&self.entrance).write(b"0");
+        let _ = fs::write(self.folder.join("cgroup.procs"), "0");
     }
 
     /// Kills all processes of the cgroup.
     pub(crate) fn kill(&self) {
         // As for `enter`.
-        let _ = (&self.kill).write(b"1");
+        let _ = fs::write(self.folder.join("cgroup.kill"), "1");
     }
 
     /// Removes the cgroup, which is empty.
@@ -177,20 +173,9 @@ impl Cgroup {
         let _ = remove(&self.folder);
     }
 
-    /// Returns the descriptors that the reaper needs. One of them holds the lock.
-    pub(crate) fn descriptors(&self) -> [RawFd; 2] {
-        [self.lock.as_raw_fd(), self.kill.as_raw_fd()]
-    }
-
-    /// Closes the descriptors, in a process that was forked from the reaper.
-    ///
-    /// # Safety
-    /// This process never uses or drops the value again.
-    pub(crate) unsafe fn close(&self) {
-        for fd in [&self.lock, &self.entrance, &self.kill] {
-            // SAFETY: the caller's promise.
-            unsafe { sys::close(fd.as_raw_fd()) };
-        }
+    /// Returns the descriptor that holds the lock.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.lock.as_raw_fd()
     }
 }
 

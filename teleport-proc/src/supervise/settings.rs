@@ -1,4 +1,4 @@
-//! Starting a member of a group again after it has ended.
+//! The settings of a process or thread, and when a group restarts it.
 
 use std::time::Duration;
 
@@ -41,17 +41,32 @@ pub(crate) struct Backoff {
     pub(crate) max: Duration,
 }
 
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) }
-    }
-}
-
 impl Backoff {
     /// Returns the pause before a restart. The first one is number 0.
     pub(crate) fn before(self, restart: u32) -> Duration {
         let factor = 1u32.checked_shl(restart).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
+    }
+}
+
+/// The settings of a process or thread.
+pub(crate) struct Settings {
+    pub(crate) name: String,
+    pub(crate) initializers: Vec<fn()>,
+    pub(crate) grace: Duration,
+    pub(crate) restart: Restart,
+    pub(crate) backoff: Backoff,
+}
+
+impl Settings {
+    pub(crate) fn new(name: String) -> Settings {
+        Settings {
+            name,
+            initializers: Vec::new(),
+            grace: Duration::from_secs(5),
+            restart: Restart::Never,
+            backoff: Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) },
+        }
     }
 }
 
