@@ -1,9 +1,9 @@
 //! Child processes that run a hidden command of this program: the servers and clients to measure or disturb.
 //!
-//! Flow: [`Child::start`] runs this program again -> parent and child exchange lines over pipes ->
-//! dropping the [`Child`] kills the process. A child calls [`follow_parent`] first, so the kernel kills
-//! it when its parent ends, even while it is stopped. Nothing here waits with a timeout; a caller that
-//! needs one reads the lines on another thread.
+//! Flow: [`Child::start`] runs this program again -> parent and child exchange lines over pipes -> dropping
+//! the [`Child`] kills the process. A child calls [`follow_parent`] first, so the kernel kills it when its
+//! parent ends, even while it is stopped. Nothing here waits with a timeout; a caller that needs one reads
+//! the lines on another thread.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
@@ -18,8 +18,8 @@ use crate::shell;
 /// The running program, even if its file was replaced in the meantime, as it is when the tests are built.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// A process with a command of this program. It ends when this is dropped, or when the thread that
-/// started it ends.
+/// A process with a command of this program. It ends when this is dropped, or when the thread that started
+/// it ends.
 #[derive(Debug)]
 pub(crate) struct Child {
     name: String,
@@ -30,8 +30,8 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts this program with `arguments`, of which the first is the command, and adds `environment` to its
-    /// environment.
+    /// Starts this program with `arguments`, of which the first is the command, and adds `environment` to
+    /// its environment.
     pub(crate) fn start<A: AsRef<OsStr>>(
         arguments: impl IntoIterator<Item = A>,
         environment: &[(&str, &str)],

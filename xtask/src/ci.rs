@@ -1,8 +1,8 @@
 //! The checks that a change must pass before it lands, as a list of named steps.
 //!
-//! Cheap steps come first, so that simple mistakes show at once. The first failure ends the run. Steps
-//! use the same build profile and features where they can: clippy and doc share the output of `cargo
-//! check`; tests, examples, the short soak and the packages share the dev build.
+//! Cheap steps come first, so that simple mistakes show at once. The first failure ends the run. Steps use
+//! the same build profile and features where they can: clippy and doc share the output of `cargo check`;
+//! tests, examples, the short soak and the packages share the dev build.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};

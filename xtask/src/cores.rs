@@ -1,8 +1,8 @@
 //! The cores that this process may use. On a shared machine these are not all cores, and not always the
 //! first ones.
 //!
-//! Flow: [`allowed`] -> [`nth`] of them -> a process pins itself with [`stay_on`]; its threads and
-//! children inherit that.
+//! Flow: [`allowed`] -> [`nth`] of them -> a process pins itself with [`stay_on`]; its threads and children
+//! inherit that.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

@@ -1,7 +1,7 @@
 //! Runs the fuzz targets of `fuzz/` with cargo-fuzz, without a sanitizer, so that stable Rust is enough.
 //!
-//! The committed corpus (`fuzz/corpus/<target>`) is read and never written. New inputs go to
-//! `<target folder>/fuzz/<target>`, and the next run starts with them.
+//! The committed corpus (`fuzz/corpus/<target>`) is read and never written. New inputs go to `<target
+//! folder>/fuzz/<target>`, and the next run starts with them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ pub(crate) struct Options {
     install: bool,
 }
 
-/// Tests that replay the committed corpus have this in their name, so that it is checked without
-/// cargo-fuzz as well.
+/// Tests that replay the committed corpus have this in their name, so that it is checked without cargo-fuzz
+/// as well.
 const REPLAY: &str = "corpus";
 
 /// An input that takes longer is a finding: a peer must not hold a thread.

@@ -1,5 +1,5 @@
-//! Checks the links of the Markdown files: the files and headings that they point to inside the
-//! repository exist.
+//! Checks the links of the Markdown files: the files and headings that they point to inside the repository
+//! exist.
 //!
 //! External links are not followed, because CI must not depend on other servers.
 

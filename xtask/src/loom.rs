@@ -1,7 +1,7 @@
 //! Models of threads, run by loom in all orders in which their threads may go on.
 //!
-//! A file of `teleport-transport` that calls `loom::model` holds models only: with `--cfg loom`, other
-//! tests would use loom's locks outside of a model. So the step runs the tests of exactly these files.
+//! A file of `teleport-transport` that calls `loom::model` holds models only: with `--cfg loom`, other tests
+//! would use loom's locks outside of a model. So the step runs the tests of exactly these files.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::shell;
 
 const CRATE: &str = "teleport-transport";
 
-/// The time for one model, unless the environment sets another. A model with more orders than fit is cut
-/// off and counts as passed; it should bound its preemptions itself.
+/// The time for one model, unless the environment sets another. A model with more orders than fit is cut off
+/// and counts as passed; it should bound its preemptions itself.
 const MAX_SECONDS: &str = "60";
 
 /// Runs all models; the detail for CI's table is their number.
@@ -20,8 +20,8 @@ pub(crate) fn check() -> Result<String, Failure> {
     let modules = modules()?;
     let mut command = shell::cargo(&format!("test -p {CRATE} --lib --"));
     command.args(&modules).env("RUSTFLAGS", "--cfg loom");
-    // With other flags everything is built anew: in a folder of its own, so that the next step finds its
-    // own again.
+    // With other flags everything is built anew: in a folder of its own, so that the next step finds its own
+    // again.
     command.env("CARGO_TARGET_DIR", shell::target().join("loom"));
     if std::env::var_os("LOOM_MAX_DURATION").is_none() {
         command.env("LOOM_MAX_DURATION", MAX_SECONDS);

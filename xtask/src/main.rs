@@ -1,7 +1,7 @@
 //! The project's own commands, as `cargo xtask <command>`.
 //!
-//! Each command is one module with its options and a function `run`. The commands call cargo and read
-//! the sources; users never build this crate.
+//! Each command is one module with its options and a function `run`. The commands call cargo and read the
+//! sources; users never build this crate.
 
 use std::process::ExitCode;
 

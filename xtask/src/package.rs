@@ -1,10 +1,10 @@
 //! Runs `cargo package` for every published crate and checks that the archives build.
 //!
 //! The crates depend on one another and are not on the registry yet. So they are packed in one call, for
-//! which cargo makes a temporary registry. Cargo's own verification is off: it caches what it unpacks
-//! from that registry in the user's cargo home, and would verify a crate against an older version of the
-//! crates below it. Instead, all archives are unpacked into one new workspace that replaces the crates
-//! of the registry by the archives.
+//! which cargo makes a temporary registry. Cargo's own verification is off: it caches what it unpacks from
+//! that registry in the user's cargo home, and would verify a crate against an older version of the crates
+//! below it. Instead, all archives are unpacked into one new workspace that replaces the crates of the
+//! registry by the archives.
 
 use std::fmt::Write as _;
 use std::fs;

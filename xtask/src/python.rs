@@ -1,9 +1,9 @@
-//! Python virtual environments in the target folder: one with NumPy for the tests of the client in
-//! Python, and one for the benchmark's peers in Python.
+//! Python virtual environments in the target folder: one with NumPy for the tests of the client in Python,
+//! and one for the benchmark's peers in Python.
 //!
-//! Flow: `python3 -m venv` and `pip install`, once; later runs find the environment. The system's Python
-//! is never changed. If a command fails, for example without a network, a warning is printed and the
-//! tests skip themselves.
+//! Flow: `python3 -m venv` and `pip install`, once; later runs find the environment. The system's Python is
+//! never changed. If a command fails, for example without a network, a warning is printed and the tests skip
+//! themselves.
 
 use std::fs;
 use std::io;
@@ -38,8 +38,8 @@ pub(crate) fn prepare() -> Result<String, Failure> {
     }
 }
 
-/// Makes an environment in `folder` for a file of requirements, unless it was made for the same file
-/// before. Returns the path of its Python.
+/// Makes an environment in `folder` for a file of requirements, unless it was made for the same file before.
+/// Returns the path of its Python.
 pub(crate) fn environment(folder: &Path, requirements: &Path) -> Result<PathBuf, String> {
     let made_for = folder.join("requirements.txt");
     let wanted = fs::read(requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;

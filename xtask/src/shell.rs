@@ -12,7 +12,8 @@ use crate::failure::Failure;
 
 /// Returns the folder of the workspace's manifest.
 ///
-/// It is found at run time: two checkouts that share a target folder may run each other's build of this tool.
+/// It is found at run time: two checkouts that share a target folder may run each other's build of this
+/// tool.
 pub(crate) fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let package =

@@ -12,8 +12,8 @@ use crate::failure::Failure;
 /// What a process uses at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Its anonymous memory (`RssAnon`), without its program's file, whose parts are loaded when they
-    /// first run.
+    /// Its anonymous memory (`RssAnon`), without its program's file, whose parts are loaded when they first
+    /// run.
     pub(crate) memory_bytes: u64,
     /// Open descriptors.
     pub(crate) descriptors: u64,

@@ -1,5 +1,4 @@
-//! The benchmark's own contenders, as processes: each does every workload that it has, and ends when it
-//! is told to.
+//! The benchmark's own contenders, as processes: each runs all its workloads, and ends on request.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,12 +7,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Far more than any of this takes; a contender that hangs must not hang the tests.
+/// Far more time than a contender needs. One that hangs must not hang the tests.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 struct Contender {
     process: Child,
-    /// None once it was told to end.
+    /// `None` after the request to end.
     input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
@@ -43,7 +42,7 @@ impl Contender {
         self.line()
     }
 
-    /// Ends its input, and waits until it has ended by itself.
+    /// Closes the input, and waits until the process has ended.
     fn end(mut self) {
         self.input = None;
         assert!(self.lines.recv_timeout(MAX_WAIT).is_err(), "it says nothing more");
@@ -58,7 +57,7 @@ impl Drop for Contender {
     }
 }
 
-/// How many times of calls an answer has.
+/// Returns the number of latencies in an answer.
 fn latencies(answer: &str) -> usize {
     let words: Vec<&str> = answer.split(' ').collect();
     assert!(words[0] == "done" && words[1..].iter().all(|word| word.parse::<u64>().is_ok()), "{answer}");
@@ -113,8 +112,8 @@ fn crowds_do_what_they_are_asked_for() {
             let ready = server.line();
             let mut client = Contender::start("bench-client", name, ready.strip_prefix("ready ").unwrap());
             assert!(client.line().starts_with("ready "), "{name}");
-            // Another crowd for each: more clients than calls, another size, and more than one client
-            // takes at once.
+            // Each crowd is different: more clients than calls, another size, and more than one client takes
+            // at once.
             for round in ["12288 7 20", "12288 500 20", "1024 500 30", "3000000 40 10"] {
                 assert_eq!(latencies(&client.ask(&format!("round crowd_policy {round}"))), 0, "{name}");
             }

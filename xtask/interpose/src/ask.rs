@@ -1,9 +1,9 @@
 //! Answers to the program, which asks by reading environment variables.
 //!
-//! - `TELEPORT_COUNTERS`: all counters, as `name value name value ...`; system calls have the prefix
-//!   `sys.`. Reading it forgets all places.
-//! - `TELEPORT_SENT_FROM_<address>_<length>`, both in hexadecimal: how many of these bytes were sent
-//!   from this memory.
+//! - `TELEPORT_COUNTERS`: all counters, as `name value name value ...`; system calls have the prefix `sys.`.
+//!   Reading it forgets all places.
+//! - `TELEPORT_SENT_FROM_<address>_<length>`, both in hexadecimal: how many of these bytes were sent from
+//!   this memory.
 //! - `TELEPORT_RECEIVED_INTO_<address>_<length>`: how many of these bytes were received into this memory.
 //!
 //! Answers are never freed, like those of the environment. The program asks rarely.

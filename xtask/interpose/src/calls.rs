@@ -74,9 +74,9 @@ counted! {
     ppoll = c"ppoll", (fds: *mut pollfd, count: nfds_t, wait: *const timespec, mask: *const sigset_t) -> c_int;
     epoll_wait = c"epoll_wait", (fd: c_int, events: *mut epoll_event, count: c_int, wait_ms: c_int) -> c_int;
     epoll_ctl = c"epoll_ctl", (fd: c_int, change: c_int, of: c_int, event: *mut epoll_event) -> c_int;
-    // Futexes and all calls without a wrapper. The C library declares any number of arguments here, as
-    // for fcntl and ioctl, but reads a fixed number from where callers put them. So do these functions,
-    // on x86-64 and on 64-bit ARM.
+    // Futexes and all calls without a wrapper. The C library declares any number of arguments here, as for
+    // fcntl and ioctl, but reads a fixed number from where callers put them. So do these functions, on
+    // x86-64 and on 64-bit ARM.
     syscall = c"syscall", (number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long;
     sched_yield = c"sched_yield", () -> c_int;
     nanosleep = c"nanosleep", (time: *const timespec, left: *mut timespec) -> c_int;

@@ -7,8 +7,8 @@ use libc::size_t;
 use crate::Counter;
 use crate::next::next;
 
-/// Smaller copies are moves of values, which occur for messages of any size. The payload of a large
-/// message is not copied in such small pieces.
+/// Smaller copies are moves of values, which occur for messages of any size. The payload of a large message
+/// is not copied in such small pieces.
 const MIN_LARGE_BYTES: usize = 1 << 10;
 
 static SMALL_BYTES: Counter = Counter::new();

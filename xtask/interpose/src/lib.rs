@@ -1,12 +1,12 @@
 //! Counts the calls of a program to its C library. The library is preloaded (`LD_PRELOAD`).
 //!
-//! Flow: the dynamic linker binds the program's calls to the functions here -> each adds to a counter ->
-//! the C library's own function does the work. The program reads the counters as an environment variable
+//! Flow: the dynamic linker binds the program's calls to the functions here -> each adds to a counter -> the
+//! C library's own function does the work. The program reads the counters as an environment variable
 //! (`ask`), so it needs neither a dependency nor unsafe code.
 //!
-//! This library never changes what a function does. It does not see copies that the compiler has
-//! inlined, or calls within the C library itself, such as the system calls of its allocator. It works on
-//! Linux with glibc only. Its memory is bounded: the counters, and a ring of the last places (`places`).
+//! This library never changes what a function does. It does not see copies that the compiler has inlined, or
+//! calls within the C library itself, such as the system calls of its allocator. It works on Linux with
+//! glibc only. Its memory is bounded: the counters, and a ring of the last places (`places`).
 
 mod ask;
 mod calls;

@@ -4,8 +4,8 @@ use std::ffi::{CStr, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A function of the next library in the linker's order. It is looked up on first use, which can be
-/// before any constructor of this library has run.
+/// A function of the next library in the linker's order. It is looked up on first use, which can be before
+/// any constructor of this library has run.
 pub(crate) struct Next {
     name: &'static CStr,
     found: AtomicPtr<c_void>,

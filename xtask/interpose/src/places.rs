@@ -1,8 +1,8 @@
 //! The places in memory from which bytes were sent, or into which they were received.
 //!
-//! Flow: each call adds its pieces to a ring -> [`Places::covered_bytes`] returns how many bytes of an
-//! array were sent from, or received into, the memory that users see. Bound: the last [`MAX_PLACES`]
-//! pieces. If older ones are forgotten, the result is too small.
+//! Flow: each call adds its pieces to a ring -> [`Places::covered_bytes`] returns how many bytes of an array
+//! were sent from, or received into, the memory that users see. Bound: the last [`MAX_PLACES`] pieces. If
+//! older ones are forgotten, the result is too small.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};

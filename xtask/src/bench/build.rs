@@ -1,8 +1,7 @@
-//! What a user pays who builds Teleport for the first time: the seconds of a cold build, and the crates
-//! in its tree.
+//! What a first build of Teleport costs its user: the seconds of a cold build, and the crates in its tree.
 //!
-//! Flow: an empty target folder -> `cargo build --package teleport`, everything downloaded before -> the
-//! time; `cargo tree` -> the crates. The profile is `dev`, as a user's first build is.
+//! Flow: an empty target folder -> `cargo build --package teleport` with all sources downloaded -> the time;
+//! `cargo tree` -> the crates. The profile is `dev`, as in a user's first build.
 
 use std::collections::HashSet;
 use std::fs;
@@ -52,7 +51,7 @@ pub(super) fn measure() -> Result<Vec<Outcome>, Failure> {
     ])
 }
 
-/// Different lines of `cargo tree`: a crate that stands there again has a mark behind it.
+/// Counts the different lines of `cargo tree`, which marks repeated crates with `(*)`.
 fn crates(tree: &str) -> usize {
     let lines = tree.lines().map(|line| line.trim_end_matches(" (*)").trim());
     lines.filter(|line| !line.is_empty()).collect::<HashSet<_>>().len()

@@ -1,9 +1,9 @@
-//! `cargo xtask bench idle`: what a server pays for clients that are connected and do nothing.
+//! `cargo xtask bench idle`: measures what connected but idle clients cost a server.
 //!
 //! Flow: a server process -> client processes with many real clients each -> the server's memory and
-//! processor time, from `/proc`, against what it had with one client -> a table. Two kinds of idle: just
-//! connected, and after one call; pings at the usual interval, and at one second to have more to
-//! measure. Memory of the kernel, for sockets, is not counted.
+//! processor time from `/proc`, compared with those for one client -> a table. The rows are clients that
+//! have just connected, and clients that have made one call; with pings at the usual interval, and every
+//! second to have more to measure. The kernel's memory for sockets is not counted.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,29 +16,29 @@ use crate::child::{self, Child};
 use crate::failure::Failure;
 use crate::usage::{Usage, allow_descriptors};
 
-/// What all the connections together may cost, with pings at [`USUAL`] intervals.
+/// The limits for all connections together, with pings at [`USUAL`] intervals.
 const MAX_MEMORY_MIB: f64 = 40.0;
 const MAX_CORE_PERCENT: f64 = 5.0;
 
-/// The default of both sides.
+/// The default ping interval of both sides.
 const USUAL: Duration = Duration::from_secs(10);
 
-/// What a process needs beside its connections, with room to spare.
+/// The descriptors that a process needs beside its connections, with a margin.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// What is sent in the one call of each client.
+/// The payload of each client's one call.
 const CALL_BYTES: usize = 1 << 10;
 
 /// Measure what idle connections cost a server
 #[derive(Debug, Args)]
 pub(crate) struct IdleOptions {
-    /// Connections of the server
+    /// Connections to the server
     #[arg(long, default_value_t = 10_000)]
     connections: u64,
-    /// Processes that they come from
+    /// Processes that connect
     #[arg(long, default_value_t = 4)]
     processes: u64,
-    /// Seconds over which processor time is measured
+    /// Seconds for which processor time is measured
     #[arg(long, default_value_t = 30)]
     seconds: u64,
 }
@@ -46,10 +46,10 @@ pub(crate) struct IdleOptions {
 /// A process of the benchmark; not for users.
 #[derive(Debug, Args)]
 pub(crate) struct PartyOptions {
-    /// How many clients; 0 is the server.
+    /// The number of clients; 0 starts the server.
     clients: u64,
     address: String,
-    /// Between pings.
+    /// The ping interval.
     interval_ms: u64,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn run(options: &IdleOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One server with all its clients: two rows.
+/// Measures one server with all its clients, in two rows.
 fn measure(options: &IdleOptions, over: &str, address: &str, interval: Duration) -> Result<(), Failure> {
     let interval_ms = interval.as_millis().to_string();
     let party = |clients: u64, address: &str| {
@@ -109,7 +109,7 @@ fn measure(options: &IdleOptions, over: &str, address: &str, interval: Duration)
     Ok(())
 }
 
-/// Has a process go on to `state`, and waits until it is there.
+/// Moves a process on to `state`, and waits until it is there.
 fn expect(party: &mut Child, state: &str) -> Result<(), Failure> {
     party.tell(state)?;
     match party.line()? {
@@ -118,7 +118,7 @@ fn expect(party: &mut Child, state: &str) -> Result<(), Failure> {
     }
 }
 
-/// The server, or a process with many clients.
+/// Runs the server, or a process with many clients.
 pub(crate) fn run_party(options: &PartyOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     let interval = Duration::from_millis(options.interval_ms);

@@ -1,10 +1,11 @@
-//! `cargo xtask bench`: what Teleport reaches of the machine's own limit, and of its peers, measured
-//! side by side in one run.
+//! `cargo xtask bench`: measures Teleport against the limit of the machine and against other libraries.
 //!
-//! Flow: `rows` says what is measured -> for each, `runner` has a server and a client process a
-//! contender (`pair`, which speak `protocol`) do many short rounds in turn -> `outcome` -> `report`
-//! judges pair by pair: a table, a page with plots in `target/bench`, and a JSON file where asked for.
-//! Absolute numbers change from run to run; the ratios are what to read. `BENCHMARKING.md` tells how.
+//! Flow: `rows` says what is measured -> for each row, `runner` starts a server and a client process per
+//! contender (`pair`, which speaks `protocol`), and they do many short rounds in turn -> `outcome` ->
+//! `report` judges the rounds pair by pair and writes a table, a page with plots in `target/bench`, and a
+//! JSON file on request.
+//!
+//! Absolute numbers change from run to run, so read the ratios. `BENCHMARKING.md` says how.
 
 mod build;
 mod contender;
@@ -36,16 +37,16 @@ use self::runner::Runner;
 use crate::failure::Failure;
 use crate::shell;
 
-/// Measure Teleport against the machine's own limit, and against its peers.
+/// Measure Teleport against the limit of the machine and against other libraries.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     #[command(subcommand)]
     other: Option<Other>,
-    /// Only rows whose name contains this
+    /// Only the rows whose name contains this
     #[arg(long)]
     row: Option<String>,
-    /// Rounds of each contender in each row, instead of as many as there is time for
+    /// Rounds of each contender in each row, instead of as many as fit into the row's time
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     rounds: Option<u64>,
     /// MiB of the large message beside which small calls are made
@@ -54,10 +55,10 @@ pub(crate) struct Options {
     /// Also build and measure the peers
     #[arg(long)]
     peers: bool,
-    /// Start the servers of a run with --connect, from another machine of a trusted network; HOST:PORT
+    /// Start the servers for a run with --connect on another machine of a trusted network; HOST:PORT
     #[arg(long, value_name = "ADDRESS", conflicts_with = "connect")]
     serve: Option<String>,
-    /// Measure over TCP to the machine where --serve runs, instead of within this one; HOST:PORT
+    /// Measure over TCP to the machine where --serve runs; HOST:PORT
     #[arg(long, value_name = "ADDRESS")]
     connect: Option<String>,
     /// Also write the results to this file
@@ -65,7 +66,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-/// What is measured in another way than the rows.
+/// Measurements that are not rows.
 #[derive(Debug, Subcommand)]
 enum Other {
     Idle(IdleOptions),
@@ -87,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     show(options, &about, &outcomes)
 }
 
-/// All rows that were asked for, over each transport.
+/// Measures all chosen rows over each transport.
 fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure> {
     let mut peers = peers::Peers::default();
     if options.peers {
@@ -135,7 +136,7 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
 
 fn show(options: &Options, about: &About, outcomes: &[Outcome]) -> Result<(), Failure> {
     let report = Report::new(about, outcomes);
-    // Files first: who reads what is printed may not want all of it.
+    // The files come first: whoever prints the table may stop reading early.
     let page = report.write(&shell::target().join("bench"))?;
     if let Some(path) = &options.json {
         std::fs::write(path, report.json()).map_err(Failure::file(path))?;
@@ -145,7 +146,7 @@ fn show(options: &Options, about: &About, outcomes: &[Outcome]) -> Result<(), Fa
     Ok(())
 }
 
-/// `cargo xtask` is built without optimisation; what is measured must be built with it.
+/// Runs this command in a build with optimization, which `cargo xtask` has not.
 fn again_optimized() -> Result<(), Failure> {
     let arguments = std::env::args_os().skip(1);
     let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

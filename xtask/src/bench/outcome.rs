@@ -1,47 +1,46 @@
-//! What the rows of the benchmark measured: values round by round, of each contender, with what is to be
-//! reached.
+//! The measurements of a row: the values of each contender, round by round, and the goal.
 //!
-//! Flow: a row fills one [`Outcome`] -> `report` judges it and shows it.
-//! Holds no opinion: ratios, intervals and whether a goal is met are `report`'s.
+//! Flow: a row fills one [`Outcome`] -> `report` computes ratios and intervals, judges the goal, and shows
+//! them.
 
-/// All that one row measured.
+/// The measurements of one row.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     /// "256 MiB argument, null result".
     pub(super) row: String,
-    /// "tcp" or "unix"; empty for rows without one.
+    /// "tcp" or "unix"; empty for rows without a transport.
     pub(super) transport: &'static str,
     pub(super) unit: Unit,
-    /// The ceiling first, where there is one; then Teleport; then the peers.
+    /// The ceiling first, if there is one; then Teleport; then the peers.
     pub(super) results: Vec<Contended>,
     pub(super) goal: Option<Goal>,
-    /// Where it stands in a plot.
+    /// The row's place in a plot.
     pub(super) point: Option<Point>,
 }
 
-/// What one contender reached in one row.
+/// The measurements of one contender in one row.
 #[derive(Clone, Debug)]
 pub(super) struct Contended {
     pub(super) contender: String,
     pub(super) kind: Kind,
-    /// One a round; the same number for all contenders of a row.
+    /// One value per round; all contenders of a row have the same number.
     pub(super) values: Vec<f64>,
-    /// A sorted sample of at most 2,000 calls over all rounds, in microseconds; may be empty.
+    /// A sorted sample of at most 2,000 calls of all rounds, in microseconds; may be empty.
     pub(super) latencies_us: Vec<f64>,
     /// Version and settings, for the reader.
     pub(super) settings: String,
 }
 
-/// What a contender is to the others.
+/// The role of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What the machine can do at best, or what a row is compared with in its place.
+    /// The best that the machine can do, or what a row is compared with instead.
     Ceiling,
     Teleport,
     Peer,
 }
 
-/// What the values of a row are.
+/// The unit of a row's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "the report shows rows of every kind, tests included")]
 pub(super) enum Unit {
@@ -56,13 +55,13 @@ pub(super) enum Unit {
     Bytes,
 }
 
-/// What Teleport is to reach. More is better of throughput and calls a second, less of anything else.
+/// The goal for Teleport. For throughput and calls per second more is better, otherwise less.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(dead_code, reason = "the report shows rows of every kind, tests included")]
 pub(super) enum Goal {
     /// This ratio to the ceiling.
     OfCeiling(f64),
-    /// At most so much more than the ceiling, in the row's unit.
+    /// At most this much more than the ceiling, in the row's unit.
     AboveCeiling(f64),
     /// This ratio to the best peer.
     OfBestPeer(f64),
@@ -74,7 +73,7 @@ pub(super) enum Goal {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Point {
     pub(super) plot: Plot,
-    /// What the plot's variant says.
+    /// Its meaning depends on the plot.
     pub(super) x: f64,
 }
 
@@ -85,14 +84,14 @@ pub(super) enum Plot {
     ThroughputOverSize,
     /// `x` is the calls in flight.
     CallsOverInFlight,
-    /// Of the calls in `latencies_us`; `x` means nothing.
+    /// Of the calls in `latencies_us`; `x` is not used.
     Latency,
-    /// `x` is the bytes of the transfer at the side, 0 for calls alone.
+    /// `x` is the bytes of the large message, 0 for calls alone.
     Beside,
 }
 
 impl Unit {
-    /// As tables and JSON write it; empty for a count.
+    /// Returns the unit as tables and JSON write it; empty for a count.
     pub(super) fn name(self) -> &'static str {
         match self {
             Unit::GBs => "GB/s",

@@ -1,10 +1,9 @@
-//! A contender at work: its server, here or on another machine, and its clients, all of them processes
-//! of their own.
+//! A running contender: its server, here or on another machine, and its clients, each in its own process.
 //!
-//! Flow: [`Program`] -> [`Pair::start`] -> a [`Round`] at a time -> [`Sample`]. Dropping a pair ends its
-//! processes. Between its rounds a pair is stopped, as far as it is on this machine: some libraries are
-//! busy while they wait, and would take time from whoever is measured. Lines are read on a thread each,
-//! so that a contender that hangs is given up after [`MAX_WAIT`].
+//! Flow: [`Program`] -> [`Pair::start`] -> one [`Round`] at a time -> [`Sample`]. Dropping a pair ends its
+//! processes. Between its rounds, the processes of a pair on this machine are stopped, because some
+//! libraries are busy while they wait, and would take time from the contender that is measured. A thread per
+//! process reads its lines, so that a contender that hangs is given up after [`MAX_WAIT`].
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -24,25 +23,25 @@ use super::protocol::{self, Answer, Round};
 use crate::child::Child;
 use crate::failure::Failure;
 
-/// A contender that says nothing for so long hangs. The longest round takes a few seconds.
+/// A contender that prints nothing for this time hangs. The longest round takes a few seconds.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// How a contender is started.
+/// The commands that start a contender.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// As `bench --serve` knows it.
+    /// The name for `bench --serve`.
     pub(super) name: String,
     /// Program and arguments; the address follows.
     server: Vec<String>,
     client: Vec<String>,
-    /// Where it runs in any row; none for where the row says.
+    /// The placement in all rows, or `None` for that of the row.
     placement: Option<Placement>,
-    /// Whether it is in the rows about batches, and in no other.
+    /// True if it takes part in the rows about batches, and in no others.
     pub(super) batches: bool,
 }
 
 impl Program {
-    /// One of this program.
+    /// Returns the commands of a contender in this program.
     pub(super) fn own(who: Who) -> Result<Program, Failure> {
         let program: PathBuf = std::env::current_exe().map_err(Failure::bench)?;
         let words = |command: &str| {
@@ -62,7 +61,7 @@ impl Program {
         Program { name, server, client, placement, batches }
     }
 
-    /// Starts a server where `placement` says, and gives its address.
+    /// Starts a server with this placement, and returns its address.
     pub(super) fn start_server(
         &self,
         placement: Placement,
@@ -73,7 +72,7 @@ impl Program {
     }
 }
 
-/// Where servers run.
+/// The machine on which servers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Here,
@@ -81,7 +80,7 @@ pub(super) enum Place {
     There(String),
 }
 
-/// A process that speaks the protocol, and leads a group of those that it starts.
+/// A process that speaks the protocol, and leads the group of the processes that it starts.
 pub(super) struct Process {
     child: Child,
     lines: Receiver<std::io::Result<String>>,
@@ -90,13 +89,13 @@ pub(super) struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // What it has started would outlive it.
+        // Dropping the child would kill it alone, without its own children.
         self.child.signal_group(Signal::SIGKILL);
     }
 }
 
 impl Process {
-    /// Gives also what it was ready with.
+    /// Starts a process. Returns also the text behind `ready`.
     fn start(words: &[String], address: &str) -> Result<(Process, String), Failure> {
         let (program, arguments) = words.split_first().expect("a command has a program");
         let mut command = Command::new(program);
@@ -116,7 +115,7 @@ impl Process {
         self.child.id()
     }
 
-    /// It and what it has started get no time until [`go_on`](Process::go_on).
+    /// Stops the process and its children until [`go_on`](Process::go_on).
     fn stop(&self) {
         self.child.signal_group(Signal::SIGSTOP);
     }
@@ -131,12 +130,12 @@ impl Process {
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
                 Err(Failure::Ended { process: self.name.clone() })
             }
-            Err(_) => Err(Failure::bench(format!("`{}` said nothing for {MAX_WAIT:?}", self.name))),
+            Err(_) => Err(Failure::bench(format!("`{}` printed nothing for {MAX_WAIT:?}", self.name))),
         }
     }
 }
 
-/// A line for another thread.
+/// Copies a line for another thread.
 fn clone_of(line: &std::io::Result<String>) -> std::io::Result<String> {
     match line {
         Ok(line) => Ok(line.clone()),
@@ -144,10 +143,10 @@ fn clone_of(line: &std::io::Result<String>) -> std::io::Result<String> {
     }
 }
 
-/// A server, as long as this lives.
+/// A server, which ends when this is dropped.
 enum Server {
     Here(Process),
-    /// The connection that it lives as long as.
+    /// The server ends with this connection.
     There {
         _control: TcpStream,
     },
@@ -155,24 +154,24 @@ enum Server {
 
 /// A contender that is ready for rounds.
 pub(super) struct Pair {
-    // Dropped first: clients should not see their server go.
+    // Dropped first, so that clients do not lose their server.
     clients: Vec<Process>,
     server: Server,
-    /// Version and settings, as its clients said.
+    /// Version and settings, as its clients print them.
     pub(super) settings: String,
 }
 
-/// What one round gave.
+/// The measurements of one round.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
-    /// From the first send to the last answer; of several clients, also the way of the command to them.
+    /// From the first send to the last answer. With several clients, it includes the command to start.
     pub(super) elapsed: Duration,
-    /// Of all clients.
+    /// The latencies of all clients.
     pub(super) latencies: Vec<Duration>,
 }
 
 impl Pair {
-    /// Starts a server for `transport` ("tcp" or "unix") and so many clients.
+    /// Starts a server for `transport` ("tcp" or "unix") and this number of clients.
     pub(super) fn start(
         program: &Program,
         place: &Place,
@@ -200,7 +199,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Those on this machine.
+    /// Returns the processes on this machine.
     fn processes(&self) -> impl Iterator<Item = &Process> {
         let server = match &self.server {
             Server::Here(process) => Some(process),
@@ -209,7 +208,7 @@ impl Pair {
         server.into_iter().chain(&self.clients)
     }
 
-    /// The server's process, where it runs here.
+    /// Returns the server's process id, if it runs on this machine.
     pub(super) fn server_id(&self) -> Option<u32> {
         match &self.server {
             Server::Here(process) => Some(process.id()),
@@ -217,8 +216,8 @@ impl Pair {
         }
     }
 
-    /// Has all clients run a round at the same time. The inner error says why this contender has no such
-    /// round.
+    /// Runs a round on all clients at the same time. The inner error is the reason why this contender
+    /// cannot.
     pub(super) fn round(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
         self.processes().for_each(Process::go_on);
         let result = self.run(round);
@@ -243,20 +242,20 @@ impl Pair {
             }
         }
         if self.clients.len() > 1 {
-            // They need not start at the same moment: none of them knows how long all of them took.
+            // Clients may start at different moments, so none of them knows the time of all.
             sample.elapsed = start.elapsed();
         }
         Ok(without.map_or(Ok(sample), Err))
     }
 }
 
-/// Where a server of this machine listens.
+/// Returns an address for a server on this machine.
 fn local_address(transport: &str) -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static SERVERS: AtomicU64 = AtomicU64::new(0);
     match transport {
         "tcp" => "tcp://127.0.0.1:0".to_owned(),
-        // No file is left of it.
+        // An abstract name leaves no file behind.
         _ => format!(
             "ipc://@teleport-bench-{}-{}",
             std::process::id(),
@@ -265,7 +264,7 @@ fn local_address(transport: &str) -> String {
     }
 }
 
-/// Has `bench --serve` start a server, which lives as long as the connection.
+/// Asks `bench --serve` to start a server, which ends with the returned connection.
 fn ask_for_server(control: &str, name: &str, placement: Placement) -> Result<(TcpStream, String), Failure> {
     let mut stream = TcpStream::connect(control).map_err(Failure::bench)?;
     stream.set_read_timeout(Some(MAX_WAIT)).map_err(Failure::bench)?;

@@ -1,10 +1,9 @@
-//! The peers that Teleport is measured against: other libraries, each in a program that speaks the
-//! benchmark's protocol.
+//! The peers: other libraries, each in a program that speaks the benchmark's protocol.
 //!
-//! Flow: `--peers` -> [`available`] builds `xtask/peers` in release and makes an environment of Python,
-//! both in `target/bench` -> the runner starts the commands, with the address as their last argument.
-//! One that cannot be built is left out, and the report says why; it never ends the run. Of the Rust
-//! ones, all are built at once; only where that fails, each is tried alone.
+//! Flow: `--peers` -> [`available`] builds `xtask/peers` in release mode and makes a Python environment,
+//! both in `target/bench` -> the runner starts the commands, with the address as their last argument. A peer
+//! that cannot be built is left out, and the report says why. The peers in Rust are built together; if that
+//! fails, each is built alone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,15 +12,15 @@ use super::placement::Placement;
 use crate::failure::Failure;
 use crate::{python, shell};
 
-/// What all peers run with. Each gets new memory for each large message, and the kernel's small pages
-/// then cost more than the message itself: measured, huge pages make ZeroMQ, nng and tarpc about twice
-/// as fast at 256 MiB, and nothing slower.
+/// The environment of all peers. They allocate new memory for each large message, and the kernel's small
+/// pages then cost more than the message itself: huge pages make ZeroMQ, nng and tarpc about twice as fast
+/// at 256 MiB, and nothing slower.
 const ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
-/// Before each command: the kernel ends it with its parent, also while it is stopped.
+/// Starts each command so that the kernel ends it with its parent, even while it is stopped.
 const START: [&str; 5] = ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT];
 
-/// Of the package in Rust; each is a feature of it, and a command.
+/// The peers in the Rust package; each is a feature and a command.
 const IN_RUST: [InRust; 4] = [
     InRust { name: "zeromq", feature: "zmq", tools: &["c++"] },
     InRust { name: "nng", feature: "nng", tools: &["cc", "cmake"] },
@@ -29,33 +28,33 @@ const IN_RUST: [InRust; 4] = [
     InRust { name: "tarpc", feature: "tarpc", tools: &[] },
 ];
 
-/// Names and files of those in Python.
+/// Names and files of the peers in Python.
 const IN_PYTHON: [(&str, &str); 3] = [
     ("portal", "portal_peer.py"),
     ("arrow-flight", "flight_peer.py"),
     (PORTAL_BATCHES, "portal_batch_peer.py"),
 ];
 
-/// portal again, with its server that batches.
+/// portal with its server that batches.
 const PORTAL_BATCHES: &str = "portal-BatchServer";
 
 /// One other library.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// As tables and plots show it, and `bench --serve` knows it: one word.
+    /// The name in tables and plots and for `bench --serve`: one word.
     pub(super) name: String,
     /// Program and arguments that start a server; an address follows.
     pub(super) server: Vec<String>,
-    /// The same of a client.
+    /// The same for a client.
     pub(super) client: Vec<String>,
-    /// Where it runs best; none for where the row says.
+    /// The placement with which it is fastest, or `None` for that of the row.
     pub(super) placement: Option<Placement>,
-    /// Whether it is in the rows about batches, and in no other.
+    /// True if it takes part in the rows about batches, and in no others.
     pub(super) batches: bool,
 }
 
 impl Peer {
-    /// One whose commands are `words`, then `serve` or `client`, then `rest`.
+    /// Returns a peer whose commands are `words`, then `serve` or `client`, then `rest`.
     fn new(name: &str, words: &[&str], rest: &[&str]) -> Peer {
         let command = |verb: &str| {
             let all = START.iter().chain(words).copied().chain([verb]).chain(rest.iter().copied());
@@ -66,28 +65,28 @@ impl Peer {
     }
 }
 
-/// What there is, and what is not.
+/// The peers that can run, and those that cannot.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peers {
     pub(super) ready: Vec<Peer>,
-    /// A sentence for each that could not be built.
+    /// A sentence for each peer that could not be built.
     pub(super) missing: Vec<String>,
 }
 
 impl Peers {
-    /// One, or several named with commas, is not there.
+    /// Adds one missing peer, or several names with commas.
     fn miss(&mut self, names: &str, reason: &str) {
         self.missing.push(sentence(names, reason));
     }
 }
 
-/// A reason of many lines is shown as a whole when it comes; its last line goes to the report.
+/// Makes the sentence for the report, from the last line of the reason.
 fn sentence(names: &str, reason: &str) -> String {
-    let line = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nobody knows why");
+    let line = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("unknown reason");
     format!("Not measured: {names}: {}.", line.trim().trim_end_matches('.'))
 }
 
-/// Builds what can be built.
+/// Builds all peers that can be built.
 pub(super) fn available() -> Result<Peers, Failure> {
     let mut peers = Peers::default();
     let cargo = Cargo { folder: shell::target().join("bench/peers") };
@@ -105,11 +104,11 @@ pub(super) fn available() -> Result<Peers, Failure> {
 struct InRust {
     name: &'static str,
     feature: &'static str,
-    /// Programs that its build needs beside cargo.
+    /// The programs that its build needs in addition to cargo.
     tools: &'static [&'static str],
 }
 
-/// Builds those that build, and gives them; `build` takes features, with commas.
+/// Builds the peers and returns those that can be built. `build` takes features, separated by commas.
 fn built(
     all: &[InRust],
     peers: &mut Peers,
@@ -121,7 +120,7 @@ fn built(
         match one.tools.iter().find(|tool| !has_tool(tool)) {
             None => ready.push(*one),
             Some(tool) => {
-                peers.miss(one.name, &format!("its build needs `{tool}`, which is not there: install it"));
+                peers.miss(one.name, &format!("its build needs `{tool}`, which is not installed"));
             }
         }
     }
@@ -136,7 +135,7 @@ fn built(
             false
         }
     });
-    // The program that was built last has one of them only.
+    // The last build has only one of them.
     if let Err(reason) = build(&features(&ready)) {
         ready.drain(..).for_each(|one| peers.miss(one.name, &reason));
     }
@@ -147,8 +146,7 @@ fn features(peers: &[InRust]) -> String {
     peers.iter().map(|one| one.feature).collect::<Vec<_>>().join(",")
 }
 
-/// The package in Rust, with a target folder of its own: what is built there has nothing in common with
-/// the workspace.
+/// The Rust package, with its own target folder, because it shares nothing with the workspace.
 struct Cargo {
     folder: PathBuf,
 }
@@ -216,7 +214,7 @@ mod tests {
     fn one_without_its_tools_is_not_tried() {
         let (ready, missing, builds) = build_without(&[], &["cc", "c++"]);
         assert_eq!(ready, ["zeromq", "tonic", "tarpc"]);
-        assert_eq!(missing, ["Not measured: nng: its build needs `cmake`, which is not there: install it."]);
+        assert_eq!(missing, ["Not measured: nng: its build needs `cmake`, which is not installed."]);
         assert_eq!(builds, ["zmq,tonic,tarpc"]);
     }
 

@@ -1,26 +1,26 @@
-//! Where client and server run. Left to itself, the scheduler puts some pairs on one core and others on
-//! two, and a wake-up of an idle core takes many times as long as a call: then contenders differ by
-//! luck. So each row says where.
+//! The cores on which client and server run.
 //!
-//! Flow: who starts a process takes the core itself, starts it, and takes all cores back: a child
-//! inherits the set, and so do all its threads.
+//! The scheduler would put some pairs on one core and others on two. A wake-up of an idle core takes many
+//! times as long as a call, so contenders would differ by chance. Therefore each row chooses the cores.
+//!
+//! Flow: the harness pins itself to the core, starts the process, and takes all its cores back. The process
+//! and its threads inherit the core.
 
 use crate::cores;
 use crate::failure::Failure;
 
-/// Where the two sides of a contender run.
+/// The cores of the two sides of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
-    /// Both on the first core that is allowed: nothing but instructions and changes of threads.
+    /// Both on the first allowed core, which measures instructions and context switches.
     OneCore,
-    /// The client on the first core that is allowed and the server on the second, each idle while the
-    /// other works.
+    /// The client on the first allowed core and the server on the second.
     TwoCores,
-    /// As the scheduler likes.
+    /// Left to the scheduler.
     Free,
 }
 
-/// One side.
+/// One side of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Client,
@@ -30,7 +30,7 @@ pub(super) enum Side {
 impl Placement {
     const ALL: [Placement; 3] = [Placement::OneCore, Placement::TwoCores, Placement::Free];
 
-    /// As tables and `bench --serve` have it.
+    /// Returns the name for tables and `bench --serve`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Placement::OneCore => "one-core",
@@ -43,7 +43,7 @@ impl Placement {
         Placement::ALL.into_iter().find(|placement| placement.name() == name)
     }
 
-    /// Which of the allowed cores is that of one side, if it has one of its own.
+    /// Returns the index of a side's core among the allowed ones, if the side is pinned.
     fn core(self, side: Side) -> Option<usize> {
         match (self, side) {
             (Placement::Free, _) => None,
@@ -52,7 +52,7 @@ impl Placement {
         }
     }
 
-    /// Starts something that is to run where this side does.
+    /// Calls `start` while this thread is pinned to the core of `side`.
     pub(super) fn start<T>(
         self,
         side: Side,
@@ -60,7 +60,7 @@ impl Placement {
     ) -> Result<T, Failure> {
         let Some(nth) = self.core(side) else { return start() };
         let all = cores::allowed()?;
-        // With one core both share it.
+        // With only one core, both sides share it.
         let Some(core) = cores::nth(&all, nth) else { return start() };
         cores::stay_on(core)?;
         let started = start();

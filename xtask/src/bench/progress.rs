@@ -1,11 +1,11 @@
-//! How far a run has come, on standard error: a bar on a terminal, else a line for each row.
+//! Shows the progress of a run on standard error: a bar on a terminal, otherwise a line per row.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Instant;
 
 const WIDTH: usize = 24;
 
-/// Rows that are done, of so many.
+/// The number of rows that are done, and of all rows.
 pub(super) struct Progress {
     done: usize,
     all: usize,
@@ -18,10 +18,10 @@ impl Progress {
         Progress { done: 0, all, start: Instant::now(), is_terminal: stderr().is_terminal() }
     }
 
-    /// The next row begins.
+    /// Shows that the next row begins.
     pub(super) fn next(&mut self, row: &str) {
         if self.is_terminal {
-            // Nobody is hurt by a bar that cannot be drawn.
+            // A bar that cannot be drawn is no error.
             let _ = write!(stderr(), "\r\x1b[2K{}", line(self.done, self.all, self.start, row));
         } else {
             eprintln!("measuring {}/{}: {row}", self.done + 1, self.all);

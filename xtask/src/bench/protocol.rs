@@ -1,12 +1,12 @@
-//! How the benchmark speaks with its contenders: plain sockets, Teleport, and every peer.
+//! The protocol between the harness and its contenders: plain sockets, Teleport, and every peer.
 //!
-//! Each contender is two programs, a process each. `PROGRAM serve NAME ADDRESS` prints `ready ADDRESS`
-//! and serves until its standard input ends. `PROGRAM client NAME ADDRESS` prints `ready SETTINGS` and
-//! then, for each line `round WORKLOAD BYTES MESSAGES IN_FLIGHT` that it reads, one line: `done
-//! ELAPSED_NS [LATENCY_NS ...]`, `unsupported WHY` or `failed WHY`.
+//! Each contender is two programs. `PROGRAM serve NAME ADDRESS` prints `ready ADDRESS` and serves until its
+//! standard input ends. `PROGRAM client NAME ADDRESS` prints `ready SETTINGS`. For each line `round WORKLOAD
+//! BYTES MESSAGES IN_FLIGHT` that it reads, it prints one line: `done ELAPSED_NS [LATENCY_NS ...]`,
+//! `unsupported WHY` or `failed WHY`.
 //!
-//! Flow: harness -> [`Round`] as a line -> the client's [`answer_rounds`] -> [`Answer`] as a line -> harness.
-//! It needs nothing but the standard library, since the package of the peers includes this very file.
+//! Flow: harness -> [`Round`] as a line -> the client's [`answer_rounds`] -> [`Answer`] as a line ->
+//! harness. It needs only the standard library, because the package of the peers includes this file.
 #![allow(dead_code, reason = "harness, contenders and peers use a part each")]
 
 use std::fmt;
@@ -14,50 +14,49 @@ use std::io::{self, BufRead, Write};
 use std::str::{FromStr, SplitWhitespace};
 use std::time::{Duration, Instant};
 
-/// A round with more calls than this says nothing about each: the times themselves would cost.
+/// A round with more calls reports no single times, because reading the clock would add to the costs.
 pub(crate) const MAX_LATENCIES: u64 = 20_000;
 
-/// Bytes of the calls that are made beside a large one.
+/// The payload of the calls that are made beside a large one.
 pub(crate) const SMALL_BYTES: u64 = 1 << 10;
 
-/// Calls that run together at most.
+/// The largest batch.
 pub(crate) const BATCH: usize = 32;
 
-/// The same where many clients send them.
+/// The largest batch where many clients send calls.
 pub(crate) const CROWD_BATCH: usize = 256;
 
-/// Arrays of a [`Workload::Dict`].
+/// The arrays in the argument of a [`Workload::Dict`].
 pub(crate) const DICT_ARRAYS: u64 = 64;
 
-/// What the calls of a round are. One thread of the client keeps so many of them open as the round says.
+/// The kind of a round's calls. One thread of the client keeps `in_flight` of them open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Workload {
-    /// So many bytes go to the server, which answers with null or one byte.
+    /// An argument of `bytes`, answered with null or one byte.
     Sink,
-    /// A tiny argument, and so many bytes back, in memory that the server gets anew for each.
+    /// A tiny argument, and a result of `bytes`, for which the server allocates new memory.
     Source,
-    /// So many bytes both ways, answered by the thread that received them.
+    /// An argument of `bytes`, returned by the thread that received it.
     Echo,
-    /// The same, answered by a thread of a pool.
+    /// The same, returned by a thread of a pool.
     Pool,
-    /// So many bytes, as [`DICT_ARRAYS`] arrays of equal size, each under a key of its own, go to the server.
+    /// An argument of `bytes` as [`DICT_ARRAYS`] arrays of equal size, each with its own key.
     Dict,
-    /// Times of echoes of [`SMALL_BYTES`], while another thread sends one argument of so many bytes
-    /// after the other on the same connection. Only those count that began and ended within one large
-    /// call.
+    /// Latencies of echoes of [`SMALL_BYTES`], while another thread sends one argument of `bytes` after the
+    /// other on the same connection. Only echoes that began and ended within one large call count.
     BesideArgument,
     /// The same beside large results.
     BesideResult,
-    /// An image of so many bytes goes to a function on a worker, which answers with one f32.
+    /// An image of `bytes` for a function on a worker, which answers with one f32.
     Policy,
-    /// The same to a function that runs once for up to [`BATCH`] calls.
+    /// The same for a function that runs once for up to [`BATCH`] calls.
     BatchedPolicy,
-    /// The same to a function that runs once for up to [`CROWD_BATCH`] calls, from as many clients in
-    /// one process as calls are in flight.
+    /// The same for a function that runs once for up to [`CROWD_BATCH`] calls. One process has as many
+    /// clients as calls are in flight.
     CrowdPolicy,
-    /// A number, and so many bytes back, in memory that a worker gets anew for each.
+    /// A number, and a result of `bytes`, for which a worker allocates new memory.
     PoolSource,
-    /// The same, up to [`BATCH`] of them as rows of one result.
+    /// The same, with up to [`BATCH`] results as rows of one array.
     BatchedSource,
 }
 
@@ -77,7 +76,7 @@ impl Workload {
         Workload::BatchedSource,
     ];
 
-    /// As the lines have it.
+    /// Returns the name in the lines of the protocol.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Workload::Sink => "sink",
@@ -95,7 +94,7 @@ impl Workload {
         }
     }
 
-    /// Whether it is about calls that run together, which hardly any library has.
+    /// Returns true for calls that run in batches, which few libraries have.
     pub(crate) fn is_about_batches(self) -> bool {
         use Workload::*;
         matches!(self, Policy | BatchedPolicy | CrowdPolicy | PoolSource | BatchedSource)
@@ -107,39 +106,39 @@ impl Workload {
 pub(crate) struct Round {
     pub(crate) workload: Workload,
     pub(crate) bytes: u64,
-    /// Calls in all; at least 1.
+    /// The number of calls; at least 1.
     pub(crate) messages: u64,
-    /// Calls that are open at any time, as long as there are calls left; at least 1.
+    /// The calls to keep open, until no more are left to send; at least 1.
     pub(crate) in_flight: u64,
 }
 
 impl Round {
-    /// Whether the answer is to have the time of each call.
+    /// Returns true if the answer has the latency of each call.
     pub(crate) fn wants_latencies(&self) -> bool {
         self.in_flight == 1 && self.messages <= MAX_LATENCIES
     }
 
-    /// Whether small calls are made beside large ones.
+    /// Returns true if small calls are made beside large ones.
     pub(crate) fn is_beside(&self) -> bool {
         matches!(self.workload, Workload::BesideArgument | Workload::BesideResult)
     }
 }
 
-/// What became of a round.
+/// The outcome of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// From the first send to the last answer, and for each call from its send to its answer, where
-    /// [`Round::wants_latencies`].
+    /// The time from the first send to the last answer. With [`Round::wants_latencies`], also the time of
+    /// each call from its send to its answer.
     Done {
         elapsed: Duration,
         latencies: Vec<Duration>,
     },
-    /// The contender cannot do this; it goes on with others.
+    /// The contender cannot do this; it continues with other rounds.
     Unsupported(String),
     Failed(String),
 }
 
-/// A line that is not of this protocol.
+/// A line that is not part of this protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
     line: String,
@@ -215,14 +214,13 @@ impl FromStr for Answer {
     }
 }
 
-/// A reason may come from anywhere; a line must stay one.
+/// Joins the lines of a reason, because an answer is one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The life of a client: says that it is ready, then runs each round that it is asked for, until
-/// standard input ends. `settings` are its version and how it is configured, for the reader of the
-/// report.
+/// Runs a client: prints that it is ready, then runs each round that it reads until standard input ends.
+/// `settings` are its version and configuration, for the report.
 pub(crate) fn answer_rounds(settings: &str, mut run: impl FnMut(&Round) -> Answer) -> io::Result<()> {
     say(&format!("ready {}", one_line(settings)))?;
     for line in io::stdin().lock().lines() {
@@ -235,13 +233,13 @@ pub(crate) fn answer_rounds(settings: &str, mut run: impl FnMut(&Round) -> Answe
     Ok(())
 }
 
-/// What a server does while its other threads serve: says where, then waits for the end of standard input.
+/// Prints the address of a server whose threads already serve, and waits until standard input ends.
 pub(crate) fn serve_until_told(address: &str) -> io::Result<()> {
     say(&format!("ready {address}"))?;
     io::stdin().lock().lines().try_for_each(|line| line.map(drop))
 }
 
-/// What stands behind `ready`, of a server's or a client's first line.
+/// Returns the text behind `ready` in the first line of a server or client.
 pub(crate) fn ready(line: &str) -> Result<&str, Unreadable> {
     let rest = line.strip_prefix("ready").filter(|rest| rest.is_empty() || rest.starts_with(' '));
     rest.map(str::trim).ok_or_else(|| Unreadable { line: line.to_owned() })
@@ -253,7 +251,7 @@ fn say(line: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// The clock of a round with one call at a time.
+/// Measures a round with one call at a time.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     start: Instant,
@@ -262,24 +260,24 @@ pub(crate) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts now.
+    /// Starts the clock.
     pub(crate) fn start(round: &Round) -> Stopwatch {
         let is_wanted = round.wants_latencies();
         let latencies = Vec::with_capacity(if is_wanted { round.messages as usize } else { 0 });
         Stopwatch { start: Instant::now(), latencies, is_wanted }
     }
 
-    /// The moment at which a call is sent; none where nobody asks for its time.
+    /// Returns the time at which a call is sent, or `None` if latencies are not needed.
     pub(crate) fn sent(&self) -> Option<Instant> {
         self.is_wanted.then(Instant::now)
     }
 
-    /// Its answer has come.
+    /// Records the answer to a call.
     pub(crate) fn answered(&mut self, sent: Option<Instant>) {
         self.latencies.extend(sent.map(|sent| sent.elapsed()));
     }
 
-    /// The last answer has come.
+    /// Ends the round after the last answer.
     pub(crate) fn done(self) -> Answer {
         Answer::Done { elapsed: self.start.elapsed(), latencies: self.latencies }
     }

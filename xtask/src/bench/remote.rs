@@ -1,10 +1,8 @@
-//! `cargo xtask bench --serve ADDRESS`: starts servers of contenders for a `bench --connect ADDRESS` on
-//! another machine.
+//! `cargo xtask bench --serve ADDRESS`: starts servers for a `bench --connect ADDRESS` on another machine.
 //!
 //! Flow: a connection -> `serve NAME PLACEMENT` -> a server of that contender, on a port that the system
-//! chooses -> `ready PORT` -> the server ends with the connection. It knows the contenders that it was
-//! started with, and runs nothing else; but it asks nobody who they are, so it belongs into a network
-//! that is trusted.
+//! chooses -> `ready PORT` -> the server ends with the connection. It starts only the contenders that it was
+//! made with. It does not authenticate its callers, so it must run in a trusted network.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -29,7 +27,7 @@ pub(super) fn serve(address: &str, peers: Vec<Program>) -> Result<(), Failure> {
         // A server ends with the thread that started it.
         thread::spawn(move || {
             if let Err(failure) = attend(&stream, &programs, &data_address) {
-                // It waits for a line and would wait until it gives up.
+                // The caller waits for a line.
                 let _ = writeln!(&stream, "failed {failure}");
                 eprintln!("{failure}");
             }
@@ -38,12 +36,12 @@ pub(super) fn serve(address: &str, peers: Vec<Program>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `HOST:PORT` of an address.
+/// Returns `HOST:PORT` of an address.
 pub(super) fn plain(address: &str) -> &str {
     address.strip_prefix("tcp://").unwrap_or(address)
 }
 
-/// One server, as long as its connection.
+/// Runs one server until its connection ends.
 fn attend(mut stream: &TcpStream, programs: &[Program], data_address: &str) -> Result<(), Failure> {
     let mut lines = BufReader::new(stream).lines();
     let line = lines.next().unwrap_or_else(|| Ok(String::new())).map_err(Failure::bench)?;
@@ -51,7 +49,7 @@ fn attend(mut stream: &TcpStream, programs: &[Program], data_address: &str) -> R
     let (_server, address): (Process, String) = program.start_server(placement, data_address)?;
     let port = address.rsplit_once(':').map_or("", |(_, port)| port);
     writeln!(stream, "ready {port}").map_err(Failure::bench)?;
-    // Nothing more comes until it ends, and how it ends does not matter.
+    // The caller sends nothing more, so this waits for the end of the connection.
     lines.take_while(io::Result::is_ok).for_each(drop);
     Ok(())
 }

@@ -1,7 +1,6 @@
-//! What is measured: the table of all rows. To add one, add it here.
+//! The table of all rows. Add new rows here.
 //!
-//! A row says what the calls are, who takes part, where both sides run, and what is to be reached; the
-//! runner does the rest.
+//! A row gives the calls, the contenders, the cores and the goal; the runner does the rest.
 
 use std::time::Duration;
 
@@ -10,10 +9,10 @@ use super::outcome::{Goal, Kind, Plot, Point};
 use super::placement::Placement;
 use super::protocol::{BATCH, CROWD_BATCH, Workload};
 
-/// What one row spends on rounds, all contenders together, where nobody says how many rounds.
+/// The time for the rounds of one row, all contenders together, unless the user sets the number of rounds.
 const ROW_TIME: Duration = Duration::from_millis(2500);
 
-/// The same for a row about batches, whose contenders are alike: their ratios need fewer and shorter rounds.
+/// The same for a row about batches. Its contenders are alike, so it needs fewer and shorter rounds.
 const BATCH_ROW_TIME: Duration = Duration::from_millis(1500);
 
 /// The same for a point of a plot.
@@ -21,65 +20,64 @@ const POINT_TIME: Duration = Duration::from_millis(600);
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes of the messages in whose measurement the figures of a plot are otherwise points.
+/// The sizes of messages of the points that are no rows themselves.
 const SWEPT_BYTES: [u64; 7] = [1 << 10, 16 << 10, 64 << 10, 256 << 10, 4 * MIB, 16 * MIB, 64 * MIB];
 
 const SWEPT_IN_FLIGHT: [u64; 6] = [1, 2, 4, 16, 32, 128];
 
-/// Calls of a round of many clients: some for each of them, so that the first and the last few weigh little.
+/// The calls of a round of many clients: several per client, so that the first and last few matter little.
 const CROWD_MESSAGES: u64 = 6 * MAX_CROWD;
 
-/// What the server's memory may be above its bound.
+/// The memory that the server may use above its limit.
 const MAX_MEMORY_ABOVE_MIB: u64 = 64;
 
-/// One row of the report, or the two of p50 and p99.
+/// One row of the report, or two for p50 and p99.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) measure: Measure,
-    /// Payload of each message.
+    /// The payload of each message.
     pub(super) bytes: u64,
     pub(super) in_flight: u64,
-    /// Client processes, each with as many calls in flight.
+    /// The number of client processes, each with `in_flight` calls open.
     pub(super) clients: usize,
     pub(super) entries: Vec<Entry>,
-    /// What peers do in this row; none where they take no part.
+    /// The workload of peers, or `None` if they take no part.
     pub(super) peers: Option<Workload>,
     pub(super) placement: Placement,
-    /// Of the row; where it is two, of p50 and p99.
+    /// The goals of the row, or of p50 and p99.
     pub(super) goals: [Option<Goal>; 2],
-    /// What is to be reached of the best peer, where that is a row of its own beside the one about the
-    /// ceiling.
+    /// The goal relative to the best peer, if that is a separate row beside the one relative to the ceiling.
     pub(super) goal_against_peers: Option<f64>,
     pub(super) point: Option<Point>,
-    /// For all its rounds.
+    /// The time for all rounds.
     pub(super) time: Duration,
-    /// Calls of a round, where their number is part of the row.
+    /// The calls of a round, if the row fixes their number.
     pub(super) messages: Option<u64>,
-    /// Of what the calls of a round must be a multiple: who waits for full batches would wait for ever
+    /// The calls of a round are a multiple of this: a peer that waits for full batches would wait for ever
     /// for the last one.
     pub(super) batch: u64,
 }
 
-/// One of this program's contenders in a row.
+/// A contender of this program in a row.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) who: Who,
     pub(super) kind: Kind,
     pub(super) workload: Workload,
-    /// As the report calls it.
+    /// The name in the report.
     pub(super) label: &'static str,
 }
 
-/// What a round's figures become.
+/// The values of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Bytes of payload a second, counted in one direction.
+    /// Bytes of payload per second, in one direction.
     Throughput,
     CallsPerSecond,
-    /// Two rows: the median and the 99th percentile of the calls of each round.
+    /// Two rows: the median and the 99th percentile of each round's calls.
     Latency,
-    /// What the server's process has at its peak.
+    /// The peak memory of the server's process.
     Memory,
 }
 
@@ -119,7 +117,7 @@ impl Row {
         Row { in_flight, ..self }
     }
 
-    /// Of the ceiling.
+    /// Sets the goal relative to the ceiling.
     fn goal(self, ratio: f64) -> Row {
         Row { goals: [Some(Goal::OfCeiling(ratio)), None], ..self }
     }
@@ -136,7 +134,7 @@ impl Row {
         Row { point: Some(Point { plot, x: x as f64 }), ..self }
     }
 
-    /// Without any of the plot.
+    /// Removes the row from all plots.
     fn off_the_plot(self) -> Row {
         Row { point: None, ..self }
     }
@@ -149,18 +147,18 @@ impl Row {
         Row { peers: None, ..self }
     }
 
-    /// A point of a plot, not a row for reading. Peers are in the plots with the rows that have a goal:
-    /// with them in each point, a run would take as long again.
+    /// Returns true for a point of a plot that is no row of a table. Peers take no part in these, which
+    /// would double the time of a run; they are in the plots by the rows that have a goal.
     fn swept(self) -> Row {
         Row { time: POINT_TIME, ..self }.without_peers()
     }
 
-    /// Whether it can be measured between two machines: the memory of a process is known only where it runs.
+    /// Returns true if the row can be measured between two machines. A process's memory cannot.
     pub(super) fn can_be_remote(&self) -> bool {
         self.measure != Measure::Memory
     }
 
-    /// The names under which the report has it.
+    /// Returns the names of the row or rows in the report.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = match self.measure {
             Measure::Latency => ["p50", "p99"].map(|part| format!("{}, {part}", self.name)).to_vec(),
@@ -170,15 +168,15 @@ impl Row {
         names
     }
 
-    /// That of the row of its own about peers, where there is one.
+    /// Returns the name of the separate row about peers, if there is one.
     pub(super) fn name_against_peers(&self) -> Option<String> {
         self.goal_against_peers.map(|_| format!("{}, against peers that batch", self.name))
     }
 }
 
-/// Plain sockets wait in two ways, and the better one of each row is its ceiling.
+/// Returns the entry of plain sockets. They wait in two ways; the better one of each row is its ceiling.
 fn raw(who: Who, workload: Workload) -> Entry {
-    // Plain sockets have no workers: they are compared with the plain round trip.
+    // Plain sockets have no workers, so pools are compared with the plain round trip.
     let workload = if workload == Workload::Pool { Workload::Echo } else { workload };
     Entry { who, kind: Kind::Ceiling, workload, label: "raw" }
 }
@@ -187,7 +185,7 @@ fn ours(workload: Workload) -> Entry {
     Entry { who: Who::Teleport, kind: Kind::Teleport, workload, label: "teleport" }
 }
 
-/// All rows of one transport, in the order of the report.
+/// Returns all rows of one transport, in the order of the report.
 pub(super) fn all(large_mib: u64) -> Vec<Row> {
     let mut rows = large_rows();
     rows.extend(latency_rows());
@@ -241,7 +239,7 @@ fn small_rows() -> Vec<Row> {
     ]
 }
 
-/// What calls that run together cost, against the same function on the same worker called for each alone.
+/// Compares batched calls with the same function on the same worker, called for each call alone.
 fn batch_rows() -> Vec<Row> {
     let rows = |name: String, measure, [alone, together]: [Workload; 2], bytes| {
         let base = Entry { label: "one by one", kind: Kind::Ceiling, ..ours(alone) };
@@ -277,8 +275,7 @@ fn crowd_row() -> Row {
     Row { messages: Some(CROWD_MESSAGES), time: BATCH_ROW_TIME, ..row.between(entries).without_peers() }
 }
 
-/// Plain sockets have one stream of bytes: there is no ceiling, and the first row says what a call costs
-/// alone.
+/// Plain sockets have one stream of bytes, so there is no ceiling; the first row measures the call alone.
 fn beside_rows(large_mib: u64) -> Vec<Row> {
     let bytes = large_mib * MIB;
     let beside = |name: String, workload, bytes| {
@@ -302,7 +299,7 @@ fn memory_row() -> Row {
     row.between(vec![entry])
 }
 
-/// What a checksum of the payload costs, against the same without.
+/// Compares calls with a checksum of the payload with calls without one.
 fn checksum_rows() -> Vec<Row> {
     let base = Entry { label: "without checksum", kind: Kind::Ceiling, ..ours(Workload::Sink) };
     let checked = Entry { who: Who::TeleportChecked, ..ours(Workload::Sink) };
@@ -328,7 +325,7 @@ fn sweeps() -> Vec<Row> {
     over_size.into_iter().chain(over_in_flight).collect()
 }
 
-/// "64 KiB", "1 GiB".
+/// Formats a size: "64 KiB", "1 GiB".
 fn size(bytes: u64) -> String {
     match bytes {
         _ if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),

@@ -1,9 +1,9 @@
 //! Runs a row: all contenders side by side, round by round.
 //!
-//! Flow: a pair of processes a contender -> warm-up rounds, which also find out how many calls make a
-//! round -> rounds that go from one contender to the next, so that a machine that slows down slows all
-//! -> an [`Outcome`], two for p50 and p99. A contender that cannot do it, or fails, is left out, and the
-//! report says so. Nothing is measured while others run.
+//! Flow: a pair of processes per contender -> warm-up rounds, which also find out how many calls make a
+//! round -> rounds in turn, so that a machine that slows down slows all contenders -> an [`Outcome`], or two
+//! for p50 and p99. A contender that fails or lacks the workload is left out, and the report says so. All
+//! other processes are stopped while one is measured.
 
 use std::time::Duration;
 
@@ -15,32 +15,33 @@ use super::rows::{Measure, Row};
 use super::stats::{bootstrap, median, quantile};
 use crate::failure::Failure;
 
-/// Where nobody says how many: dozens, as long as each is long enough to measure.
+/// The default number of rounds: dozens, each long enough to measure.
 const ROUNDS: usize = 30;
 const MIN_ROUNDS: usize = 7;
 const MAX_ROUND: Duration = Duration::from_millis(150);
 const MIN_ROUND: Duration = Duration::from_millis(15);
 
-/// Calls of a round whose 99th percentile is asked for.
+/// The calls of a round that measures a 99th percentile.
 const MIN_LATENCIES: u64 = 200;
 
-/// Calls kept of each contender for the plots.
+/// The latencies that are kept of each contender, for the plots.
 const MAX_SAMPLE: usize = 2000;
 
-/// Of the rounds of a contender, the middle half may lie so far apart, as a part of their median ...
+/// A row is too noisy if the middle half of a contender's rounds spreads over more than this part of the
+/// median,
 const MAX_SPREAD: f64 = 0.25;
-/// ... and the interval of a ratio may be so wide, before a row is too noisy to tell.
+/// or if the interval of a ratio is wider than this.
 const MAX_WIDTH: f64 = 0.15;
 
-/// What holds for all rows.
+/// The settings for all rows.
 pub(super) struct Runner {
     pub(super) place: Place,
-    /// If a user says so.
+    /// The number of rounds, if the user sets it.
     pub(super) rounds: Option<usize>,
     pub(super) peers: Vec<Program>,
     /// Whole sentences for the report.
     pub(super) notes: Vec<String>,
-    /// Rows that were too noisy.
+    /// The rows that were too noisy.
     pub(super) noisy: Vec<String>,
 }
 
@@ -52,19 +53,19 @@ struct Runs {
     round: Round,
     values: [Vec<f64>; 2],
     latencies_us: Vec<f64>,
-    /// Why it takes no further part.
+    /// The reason why it takes no further part.
     why_out: Option<String>,
 }
 
 impl Runner {
-    /// The outcomes of a row over "tcp" or "unix".
+    /// Measures a row over "tcp" or "unix".
     pub(super) fn measure(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Outcome>, Failure> {
         let mut all = self.start(row, transport)?;
         let rounds = self.warm_up(row, &mut all)?;
         for number in 0..rounds {
             let count = all.len();
             for place in 0..count {
-                // Who goes first changes, in case that it matters.
+                // Each round starts with another contender, in case the order matters.
                 let runs = &mut all[(number + place) % count];
                 if runs.why_out.is_none() {
                     runs.round(row)?;
@@ -90,7 +91,7 @@ impl Runner {
             all.push(Runs::new(entry.label.to_owned(), entry.kind, pair, row, entry.workload));
         }
         let workload = row.peers.unwrap_or(Workload::Echo);
-        // Who is there for batches is in no other row, and nobody else is in theirs.
+        // A peer for batches takes part in the rows about batches only, and no other peer does.
         let takes_part = |peer: &&Program| row.peers.is_some() && peer.batches == workload.is_about_batches();
         for peer in self.peers.iter().filter(takes_part) {
             match Pair::start(peer, &self.place, transport, row.placement, row.clients) {
@@ -105,7 +106,7 @@ impl Runner {
         Ok(all)
     }
 
-    /// Makes memory warm, finds out how many calls make a round, and gives how many rounds there is time for.
+    /// Warms up, finds out how many calls make a round, and returns how many rounds fit into the row's time.
     fn warm_up(&self, row: &Row, all: &mut [Runs]) -> Result<usize, Failure> {
         let wanted = self.rounds.unwrap_or(ROUNDS);
         let target = row.time / (all.len().max(1) * wanted) as u32;
@@ -125,7 +126,7 @@ impl Runner {
                     runs.round.messages = calls(row, &runs.round, elapsed, target);
                 }
             }
-            // The time of the last round, for as many calls as the next ones have.
+            // The time of the last round, which has as many calls as the next ones.
             slowest += elapsed;
         }
         if self.rounds.is_some() {
@@ -139,7 +140,7 @@ impl Runner {
         let Some(base) = all.first().filter(|_| row.measure != Measure::Memory) else { return };
         for (name, index) in row.names().into_iter().zip(0..) {
             let spread = spread(&base.values[index]);
-            // How even a peer is says nothing of Teleport's own ratios.
+            // The spread of a peer does not affect Teleport's ratio to the ceiling.
             let own = all.iter().skip(1).filter(|runs| runs.kind != Kind::Peer);
             let widths = own.map(|other| width(&other.values[index], &base.values[index]));
             let width = widths.fold(0.0, f64::max);
@@ -155,7 +156,7 @@ impl Runner {
     }
 }
 
-/// Leaves one ceiling: the one that did best.
+/// Keeps only the best ceiling.
 fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
     let more_is_better = matches!(row.measure, Measure::Throughput | Measure::CallsPerSecond);
     let ceilings = all.iter().enumerate().filter(|(_, runs)| runs.kind == Kind::Ceiling);
@@ -166,7 +167,7 @@ fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
     all.retain(|runs| index.next() == Some(best) || runs.kind != Kind::Ceiling);
 }
 
-/// So many calls take about `target`, if the last round is a guide.
+/// Returns the number of calls that take about `target`, judging by the last round.
 fn calls(row: &Row, round: &Round, elapsed: Duration, target: Duration) -> u64 {
     let each = elapsed.as_secs_f64() / round.messages as f64;
     let calls = (target.as_secs_f64() / each.max(1e-9)) as u64;
@@ -177,7 +178,7 @@ fn calls(row: &Row, round: &Round, elapsed: Duration, target: Duration) -> u64 {
     calls.next_multiple_of(row.batch)
 }
 
-/// How far the middle half of the values lies apart, as a part of the median.
+/// Returns how far the middle half of the values spreads, relative to the median.
 fn spread(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -188,7 +189,7 @@ fn spread(values: &[f64]) -> f64 {
     }
 }
 
-/// How wide the interval of the ratio of two contenders is, as a part of the ratio.
+/// Returns the width of the interval of a ratio, relative to the ratio.
 fn width(values: &[f64], base: &[f64]) -> f64 {
     let ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
     if ratios.is_empty() {
@@ -200,7 +201,7 @@ fn width(values: &[f64], base: &[f64]) -> f64 {
 
 impl Runs {
     fn new(label: String, kind: Kind, pair: Pair, row: &Row, workload: Workload) -> Runs {
-        // The first round: enough to tell how long a call takes.
+        // The first round shows how long a call takes.
         let few = if row.bytes <= 64 << 10 { 200 } else { 1 };
         let beside = matches!(workload, Workload::BesideArgument | Workload::BesideResult);
         let messages = if beside { MIN_LATENCIES } else { few.max(row.in_flight) };
@@ -251,7 +252,7 @@ impl Runs {
     fn contended(&self, index: usize) -> Contended {
         let mut all = self.latencies_us.clone();
         all.sort_by(f64::total_cmp);
-        // Evenly over all ranks, the last one included: the tail is what the plot is for.
+        // The sample is even over all ranks and keeps the slowest call, because plots show the tail.
         let count = all.len().min(MAX_SAMPLE);
         let rank = |at: usize| all[at * (all.len() - 1) / (count - 1).max(1)];
         let latencies_us = (0..count).map(rank).collect();
@@ -277,7 +278,7 @@ fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> 
     let outcome = |(index, name): (usize, String)| {
         let is_against_peers = against_peers.as_ref() == Some(&name);
         let index = if is_against_peers { 0 } else { index };
-        // What peers are and what the ceiling is, each has a row of its own.
+        // Other ceilings and peers have rows of their own.
         let is_shown = |runs: &&Runs| match runs.kind {
             Kind::Ceiling => !is_against_peers,
             Kind::Peer => is_against_peers || against_peers.is_none(),

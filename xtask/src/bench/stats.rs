@@ -1,6 +1,6 @@
-//! Medians, and how sure a ratio of paired rounds is.
+//! Medians, and the confidence intervals of ratios of paired rounds.
 
-/// The middle of `values`, which are not empty; of an even number, the mean of the middle two.
+/// Returns the middle of `values`, which must not be empty; for an even number, the mean of the middle two.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -8,12 +8,12 @@ pub(super) fn median(values: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
 }
 
-/// The value below which a part `rank` (0 to 1) of `sorted` lies.
+/// Returns the value below which a part `rank` (0 to 1) of `sorted` lies.
 pub(super) fn quantile(sorted: &[f64], rank: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * rank).round() as usize]
 }
 
-/// A median with the interval that holds it in 95 of 100 resampled runs.
+/// A median, with the interval that holds it in 95 of 100 resampled runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interval {
     pub(super) low: f64,
@@ -21,12 +21,12 @@ pub(super) struct Interval {
     pub(super) high: f64,
 }
 
-/// Resampled runs; more change the interval by less than the noise does.
+/// The number of resampled runs; more change the interval by less than the noise does.
 const RESAMPLES: usize = 1000;
 
-/// The bootstrap interval of the median of `values`.
+/// Computes the bootstrap interval of the median of `values`.
 pub(super) fn bootstrap(values: &[f64]) -> Interval {
-    // A fixed seed: the same rounds give the same interval.
+    // The seed is fixed, so the same rounds give the same interval.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut medians: Vec<f64> = (0..RESAMPLES)
         .map(|_| {

@@ -1,7 +1,7 @@
 //! The accepted counts: a file of names and numbers, committed with this tool.
 //!
-//! Flow: `read` -> comparison -> `write`, if the developer accepts new counts. The file has one count
-//! per line, in the order of the rows, so that a change of one count changes one line.
+//! Flow: `read` -> comparison -> `write`, if the developer accepts new counts. The file has one count per
+//! line, in the order of the rows, so that a change of one count changes one line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

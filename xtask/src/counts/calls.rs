@@ -1,10 +1,10 @@
 //! Counts what calls ask of the C library, in a server and a client process with the interposed library.
 //!
-//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes that preload it -> counters
-//! before and after some calls -> [`Tally`] per call and side -> rows. With one call at a time,
-//! allocations and copies are the same in every run. The number of system calls depends on time: with
-//! many calls in flight, the scheduler decides how many messages go together. So both processes run on
-//! one core, and the median of several runs counts. Each run has new processes.
+//! Flow: `cargo build` of `xtask/interpose` -> [`Pair`]: two processes that preload it -> counters before
+//! and after some calls -> [`Tally`] per call and side -> rows. With one call at a time, allocations and
+//! copies are the same in every run. The number of system calls depends on time: with many calls in flight,
+//! the scheduler decides how many messages go together. So both processes run on one core, and the median of
+//! several runs counts. Each run has new processes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use crate::child::Child;
 use crate::failure::Failure;
 use crate::{cores, shell};
 
-/// The bytes of a message that each side may copy: what is read together with its header. Values below 1
-/// KiB do not count.
+/// The bytes of a message that each side may copy: what is read together with its header. Values below 1 KiB
+/// do not count.
 pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
 
 /// The effect of the scheduler on the number of system calls per call. With another busy process on the
@@ -25,8 +25,8 @@ pub(super) const MAX_COPIED_BYTES: f64 = (16 << 10) as f64;
 const SYSTEM_CALL_SLACK: f64 = 0.1;
 
 /// The same with many calls in flight on a pool, where the scheduler decides which messages go together:
-/// medians of one row were 0.3 to 0.6. If messages no longer went together, each would take a whole
-/// system call more.
+/// medians of one row were 0.3 to 0.6. If messages no longer went together, each would take a whole system
+/// call more.
 const COALESCED_SLACK: f64 = 0.3;
 
 /// The allocations per call of answering the parent and of connecting; less than one call's.

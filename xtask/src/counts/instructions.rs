@@ -1,7 +1,7 @@
 //! Counts the instructions of each shape with valgrind's tool callgrind.
 //!
-//! Flow: this program runs under callgrind, which collects only within `shape::measured` -> the total in
-//! its output file -> a row. The files stay in the target folder, for `callgrind_annotate`.
+//! Flow: this program runs under callgrind, which collects only within `shape::measured` -> the total in its
+//! output file -> a row. The files stay in the target folder, for `callgrind_annotate`.
 
 use std::process::{Command, Stdio};
 

@@ -1,16 +1,15 @@
-//! `cargo xtask counts`: counts costs that hardly depend on the machine, and compares them with the
-//! accepted counts.
+//! `cargo xtask counts`: counts costs that hardly depend on the machine, and compares them with the accepted
+//! counts.
 //!
-//! Flow: [`calls`] (allocations, system calls and copied bytes of a server and a client with an
-//! interposed C library) and [`instructions`] (of encode, decode and calls in memory, under callgrind)
-//! -> rows -> comparison -> a table. A count that has grown by more than a tenth fails. A count that has
-//! fallen should be accepted, so that it cannot grow back unnoticed. `cargo xtask ci` runs this as a
-//! step. Counts that are not available on a machine are skipped, with a warning.
+//! Flow: [`calls`] (allocations, system calls and copied bytes of a server and a client with an interposed C
+//! library) and [`instructions`] (of encode, decode and calls in memory, under callgrind) -> rows ->
+//! comparison -> a table. A count that has grown by more than a tenth fails. A count that has fallen should
+//! be accepted, so that it cannot grow back unnoticed. `cargo xtask ci` runs this as a step. Counts that are
+//! not available on a machine are skipped, with a warning.
 //!
-//! Allocations, copies and instructions are the same on all machines of one kind. The number of system
-//! calls varies a little with the speed of the machine and with other load, because small messages wait
-//! up to 30 µs to go together. Spinning is turned off here, because its system calls depend on time
-//! alone.
+//! Allocations, copies and instructions are the same on all machines of one kind. The number of system calls
+//! varies a little with the speed of the machine and with other load, because small messages wait up to 30
+//! µs to go together. Spinning is turned off here, because its system calls depend on time alone.
 
 mod accepted;
 mod calls;
@@ -36,8 +35,8 @@ pub(crate) struct Options {
     /// Count only this; may be given several times
     #[arg(long, value_name = "KIND")]
     only: Vec<Kind>,
-    /// Accept the new counts where they have changed by more than a tenth. Run it on an idle machine,
-    /// and give the reason in the commit
+    /// Accept the new counts where they have changed by more than a tenth. Run it on an idle machine, and
+    /// give the reason in the commit
     #[arg(long)]
     accept: bool,
     /// Also print the kinds of system calls

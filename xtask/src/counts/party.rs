@@ -1,8 +1,8 @@
 //! The processes whose work is counted: a server and a client, and shapes of work in one thread.
 //!
 //! Flow: a line from the parent -> calls, or nothing -> a line back with all counters. The counters are
-//! those of the preloaded library (`xtask/interpose`), which answers when certain environment variables
-//! are read. Without it nothing is counted and nothing else changes. Nothing here measures time.
+//! those of the preloaded library (`xtask/interpose`), which answers when certain environment variables are
+//! read. Without it nothing is counted and nothing else changes. Nothing here measures time.
 
 use std::collections::VecDeque;
 use std::env;
@@ -164,7 +164,8 @@ fn note_result(array: &Array, rows: usize) {
     RESULT_ROWS.store(rows, Ordering::Relaxed);
 }
 
-/// Returns the bytes of the last result that were sent in place. Of several rows, the smallest number counts.
+/// Returns the bytes of the last result that were sent in place. Of several rows, the smallest number
+/// counts.
 fn result_in_place(bytes: usize) -> u64 {
     let (start, rows) = (RESULT_AT.load(Ordering::Relaxed), RESULT_ROWS.load(Ordering::Relaxed));
     (0..rows).map(|row| sent_in_place(start + row * bytes, bytes)).min().unwrap_or(0)
@@ -198,8 +199,8 @@ fn complete(all: u64, mut check: impl FnMut() -> Option<u64>, mut pause: impl Fn
     seen.unwrap_or(0)
 }
 
-/// Returns how many of these bytes were sent or received in place. `None` for small arrays and without
-/// the preloaded library.
+/// Returns how many of these bytes were sent or received in place. `None` for small arrays and without the
+/// preloaded library.
 fn in_place(question: &str, at: usize, bytes: usize) -> Option<u64> {
     if bytes < MIN_LARGE_BYTES {
         return None;

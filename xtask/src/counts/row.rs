@@ -1,6 +1,7 @@
 //! One count, and its comparison with the accepted count.
 
-/// The relative change of a count that passes. It is larger than the differences between runs of one program.
+/// The relative change of a count that passes. It is larger than the differences between runs of one
+/// program.
 const TENTH: f64 = 0.1;
 
 /// One count.

@@ -1,10 +1,9 @@
-//! The work whose instructions are counted: encoding, decoding, and calls over a connection in memory,
-//! in one thread.
+//! The work whose instructions are counted: encoding, decoding, and calls over a connection in memory, in
+//! one thread.
 //!
-//! Flow: preparation and warm-up -> [`measured`], where callgrind counts. A call runs the real state of
-//! both ends (`transport::protocol`): bytes that one end has staged are copied for the other to read.
-//! There is no socket, thread or clock, so the counts of one program vary only with the seeds of its
-//! hash maps.
+//! Flow: preparation and warm-up -> [`measured`], where callgrind counts. A call runs the real state of both
+//! ends (`transport::protocol`): bytes that one end has staged are copied for the other to read. There is no
+//! socket, thread or clock, so the counts of one program vary only with the seeds of its hash maps.
 
 use std::cell::RefCell;
 use std::hint::black_box;

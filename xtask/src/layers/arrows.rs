@@ -23,8 +23,8 @@ impl Arrow {
     }
 }
 
-/// One arrow for each pair of files. Importing a module is no use of it yet: what counts is what is used
-/// of it.
+/// One arrow for each pair of files. Importing a module is no use of it yet: what counts is what is used of
+/// it.
 pub(super) fn arrows(sources: &Sources) -> Vec<Arrow> {
     let mut seen = HashSet::new();
     let mut arrows = Vec::new();

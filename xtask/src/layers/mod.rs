@@ -1,13 +1,13 @@
 //! The rules of who may use what, between crates and within them.
 //!
-//! Five views are held against `table`: the manifests (`crates`: who depends on whom, and how many
-//! crates a user builds), the names in the code (`names`: operating system, clocks, threads), the
-//! folders of each crate (`folders`), circles of files that use each other (`arrows`), and the size of
-//! files and comments (`size`).
+//! Five views are held against `table`: the manifests (`crates`: who depends on whom, and how many crates a
+//! user builds), the names in the code (`names`: operating system, clocks, threads), the folders of each
+//! crate (`folders`), circles of files that use each other (`arrows`), and the size of files and comments
+//! (`size`).
 //!
-//! Flow: cargo's metadata -> [`source`] parses each published crate, tests left out -> `resolve` finds
-//! the file that each path leads to -> the rules. Every violation names its file and line, the rule, and
-//! the remedy.
+//! Flow: cargo's metadata -> [`source`] parses each published crate, tests left out -> `resolve` finds the
+//! file that each path leads to -> the rules. Every violation names its file and line, the rule, and the
+//! remedy.
 
 mod arrows;
 mod crates;

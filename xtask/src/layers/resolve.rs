@@ -1,8 +1,7 @@
 //! From a path in the code to the file that defines what it names.
 //!
 //! A name that a module re-exports leads to the file that defines it, not to the module. Names of other
-//! crates are spelled out from the crate on: after `use std::time`, `time::Instant` is
-//! `std::time::Instant`.
+//! crates are spelled out from the crate on: after `use std::time`, `time::Instant` is `std::time::Instant`.
 
 use super::source::{Name, Sources};
 
@@ -40,8 +39,8 @@ impl Sources {
         if keywords.is_empty() { self.step(at, names, steps) } else { Some(self.inside(at, names, steps)) }
     }
 
-    /// Where `path` leads from `module`, which it has named. A name that nobody declares, as of a
-    /// macro's output, is taken to stand in the module's file.
+    /// Where `path` leads from `module`, which it has named. A name that nobody declares, as of a macro's
+    /// output, is taken to stand in the module's file.
     fn inside(&self, module: usize, path: &[String], steps: usize) -> Target {
         if path.is_empty() {
             return Target::Module(module);

@@ -1,8 +1,8 @@
 //! The modules of a crate, as its source files declare them: their names, and the paths that they mention.
 //!
-//! Flow: [`Sources::read`] parses `lib.rs` and follows each `mod name;` to its file. Code that only
-//! tests compile is left out. `resolve` finds the file that a path leads to. Paths inside of macro calls
-//! count too: their tokens are searched for names with `::` between them.
+//! Flow: [`Sources::read`] parses `lib.rs` and follows each `mod name;` to its file. Code that only tests
+//! compile is left out. `resolve` finds the file that a path leads to. Paths inside of macro calls count
+//! too: their tokens are searched for names with `::` between them.
 
 use std::collections::HashMap;
 use std::io;
@@ -65,8 +65,7 @@ pub(super) struct Mention {
 }
 
 impl Sources {
-    /// Parses the crate whose root is `lib.rs` in `folder`; `read` gives the text of
-    /// a file.
+    /// Parses the crate whose root is `lib.rs` in `folder`; `read` gives the text of a file.
     pub(super) fn read(
         folder: &Path,
         read: impl Fn(&Path) -> io::Result<String>,

@@ -14,15 +14,15 @@ use crate::failure::Failure;
 
 /// Disturb a server for a long time, then repeat the integration tests under load.
 ///
-/// Half of the time goes to a churn: client processes call one server process, over TCP and a Unix
-/// socket. They are stopped, killed in the middle of large messages, and replaced. Both sides check
-/// every payload. Clients that are not disturbed must not fail. At the end, the server's memory,
-/// descriptors and threads must be what they were after the warm-up.
+/// Half of the time goes to a churn: client processes call one server process, over TCP and a Unix socket.
+/// They are stopped, killed in the middle of large messages, and replaced. Both sides check every payload.
+/// Clients that are not disturbed must not fail. At the end, the server's memory, descriptors and threads
+/// must be what they were after the warm-up.
 ///
-/// In the other half, the test programs of one package run one after the other while threads keep every
-/// core busy. Each run has its own seed (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED). If a run fails, its
-/// seed is printed with the command that repeats it. Such a failure is a race, a timeout that is too
-/// short, or a bug that only some seeds show.
+/// In the other half, the test programs of one package run one after the other while threads keep every core
+/// busy. Each run has its own seed (TELEPORT_TEST_SEED, PROPTEST_RNG_SEED). If a run fails, its seed is
+/// printed with the command that repeats it. Such a failure is a race, a timeout that is too short, or a bug
+/// that only some seeds show.
 ///
 /// After both, the tests of processes run 50 times on an equally busy machine.
 #[derive(Debug, clap::Args)]

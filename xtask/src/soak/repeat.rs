@@ -1,8 +1,8 @@
 //! Repeats the integration tests on a busy machine, to find flaky tests and thereby races.
 //!
-//! The tests are built once. Their programs run one at a time, in another order each round, while one
-//! busy thread runs on every core. Each run gets its own seed in [`SEED`], from which tests draw their
-//! random numbers. The output of a failing run is kept.
+//! The tests are built once. Their programs run one at a time, in another order each round, while one busy
+//! thread runs on every core. Each run gets its own seed in [`SEED`], from which tests draw their random
+//! numbers. The output of a failing run is kept.
 
 use std::collections::BTreeMap;
 use std::fs;

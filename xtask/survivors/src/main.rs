@@ -3,9 +3,9 @@
 //!
 //! `cargo run --manifest-path xtask/survivors/Cargo.toml`
 //!
-//! Each case runs in an owner of its own: this program, executed again with the names of a crate and a
-//! case. All its processes carry a mark in their environment, and are looked for in `/proc`. What is
-//! left is killed before the next.
+//! Each case runs in an owner of its own: this program, executed again with the names of a crate and a case.
+//! All its processes carry a mark in their environment, and are looked for in `/proc`. What is left is
+//! killed before the next.
 
 use std::error::Error;
 use std::fs;

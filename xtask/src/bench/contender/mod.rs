@@ -1,8 +1,7 @@
-//! The contenders of this program itself: a server and a client process each, which speak the
-//! benchmark's protocol.
+//! The contenders in this program: a server and a client process each, which speak the benchmark's protocol.
 //!
-//! Flow: `bench-serve NAME ADDRESS` and `bench-client NAME ADDRESS`, hidden commands, end up here; what
-//! they do is in `raw` and `ours`. Where they run is set by who starts them.
+//! Flow: the hidden commands `bench-serve NAME ADDRESS` and `bench-client NAME ADDRESS` start here; `raw`
+//! and `ours` do the work. The parent process chooses the cores.
 
 mod ours;
 mod raw;
@@ -13,13 +12,14 @@ use super::protocol;
 use crate::failure::Failure;
 use crate::{child, usage};
 
-/// Clients that one process has at most.
+/// The most clients in one process.
 pub(super) const MAX_CROWD: u64 = 1000;
 
-/// What a process needs beside so many connections, with room to spare.
+/// The descriptors that a process needs beside its connections, with a margin.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// Bound of the server whose memory is measured: so large that what it bounds is much of what a process has.
+/// The memory limit of the server whose memory is measured, large enough to be most of what the process
+/// uses.
 pub(super) const SMALL_MEMORY_BYTES: u64 = 1 << 30;
 
 /// A process of the benchmark; not for users.
@@ -29,22 +29,22 @@ pub(crate) struct ContenderOptions {
     address: String,
 }
 
-/// Who is measured.
+/// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Who {
     /// Plain sockets.
     Raw,
-    /// Plain sockets that look for a while before they block.
+    /// Plain sockets that spin for a while before they block.
     RawSpinning,
-    /// Plain sockets of many clients.
+    /// Plain sockets with many clients.
     RawCrowd,
-    /// The same, with threads that look for a while before they block.
+    /// The same, with threads that spin for a while before they block.
     RawCrowdSpinning,
-    /// This library.
+    /// Teleport.
     Teleport,
-    /// This library, with a checksum of the payload.
+    /// Teleport, with checksums of the payload.
     TeleportChecked,
-    /// This library, with a server that may keep [`SMALL_MEMORY_BYTES`].
+    /// Teleport, with a server whose memory is limited to [`SMALL_MEMORY_BYTES`].
     TeleportSmall,
 }
 
@@ -59,7 +59,7 @@ impl Who {
         Who::TeleportSmall,
     ];
 
-    /// As the commands have it.
+    /// Returns the name in the commands.
     pub(super) fn name(self) -> &'static str {
         match self {
             Who::Raw => "raw",
@@ -72,7 +72,7 @@ impl Who {
         }
     }
 
-    /// How a raw one waits.
+    /// Returns how plain sockets wait, or `None` for other contenders.
     fn waiting(self) -> Option<raw::Waiting> {
         match self {
             Who::Raw | Who::RawCrowd => Some(raw::Waiting::Blocking),

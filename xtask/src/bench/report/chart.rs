@@ -1,7 +1,7 @@
 //! Charts of lines, drawn as SVG by plotters: panels side by side, with one legend for all of them.
 //!
-//! Flow: `plot` says which points lie where, in coordinates that are linear already -> [`svg`]. Text is
-//! laid out by whoever shows the file, so no fonts are needed here.
+//! Flow: `plot` says which points lie where, in coordinates that are linear already -> [`svg`]. Text is laid
+//! out by whoever shows the file, so no fonts are needed here.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};

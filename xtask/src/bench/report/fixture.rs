@@ -1,13 +1,12 @@
-//! Invented measurements for the tests of the report: every kind of row, with and without peers. None of
-//! them was measured.
+//! Invented measurements of every kind of row, with and without peers, for the tests of the report.
 
 use super::About;
 use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot, Point, Unit};
 
-/// Few, since each ratio of each test takes an interval of its own.
+/// Few, because the interval of each ratio takes time.
 const ROUNDS: usize = 5;
 
-/// Name, bytes a second of large messages (in GB), seconds a call (in us), calls a second with 64 in flight.
+/// Name, GB/s of large messages, microseconds of a call, calls per second with 64 in flight.
 const CONTENDERS: [(&str, f64, f64, f64); 8] = [
     ("raw", 8.1, 11.0, 3.1e6),
     ("teleport", 7.9, 13.1, 1.6e6),
@@ -31,7 +30,7 @@ pub(in crate::bench::report) fn peer(name: &str, values: &[f64]) -> Contended {
     contended(name, Kind::Peer, values)
 }
 
-/// A row over TCP without goal and place.
+/// Returns a row over TCP without goal and place.
 pub(in crate::bench::report) fn outcome(row: &str, unit: Unit, results: Vec<Contended>) -> Outcome {
     Outcome { row: row.to_owned(), transport: "tcp", unit, results, goal: None, point: None }
 }
@@ -53,7 +52,7 @@ pub(in crate::bench::report) fn about() -> About {
     }
 }
 
-/// One of each kind of row; peers only `with_peers`.
+/// Returns one row of each kind, with peers if `with_peers`.
 pub(in crate::bench::report) fn outcomes(with_peers: bool) -> Vec<Outcome> {
     let mut all = Vec::new();
     for transport in ["tcp", "unix"] {
@@ -133,7 +132,7 @@ fn sweeps() -> Vec<Outcome> {
     over_size.into_iter().chain(over_in_flight).collect()
 }
 
-/// All contenders with rounds around what `value` gives for each.
+/// Returns all contenders with rounds around the value that `value` returns for each.
 fn all(value: impl Fn((&str, f64, f64, f64), bool) -> f64) -> Vec<Contended> {
     let kind_of = |index| match index {
         0 => Kind::Ceiling,
@@ -151,7 +150,7 @@ fn all(value: impl Fn((&str, f64, f64, f64), bool) -> f64) -> Vec<Contended> {
     rounds.collect()
 }
 
-/// A long tail, sorted.
+/// Returns a sorted sample with a long tail.
 fn latencies(middle: f64) -> Vec<f64> {
     let rank = |call: i32| (f64::from(call) + 0.5) / 2000.0;
     (0..2000).map(|call| middle * (0.8 + 0.2 * rank(call) / (1.0 - rank(call)).powf(0.45))).collect()

@@ -1,4 +1,4 @@
-//! What was measured, for programs: a list of one object for each contender of each row.
+//! The results as JSON: a list with one object for each contender of each row.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::judged::{Judged, Standing};
 use crate::bench::outcome::{Goal, Kind, Outcome};
 use crate::bench::stats::Interval;
 
-/// The list as text. Goals and verdicts stand at Teleport's objects, and are null at all others.
+/// Returns the list. Only Teleport's objects have goals and verdicts; they are null elsewhere.
 pub(super) fn json(report: &Report<'_>) -> String {
     let objects =
         report.rows().flat_map(|row| row.standings.iter().map(move |standing| object(row, standing)));
@@ -43,7 +43,7 @@ fn interval(ratio: Option<Interval>) -> Value {
     ratio.map_or(Value::Null, |ratio| json!([ratio.low, ratio.high]))
 }
 
-/// What the goal's number is compared with.
+/// Returns what the goal's number is compared with.
 fn kind_of(goal: Goal, outcome: &Outcome) -> &'static str {
     match (goal, goal.is_a_minimum(outcome)) {
         (Goal::OfCeiling(_), true) => "least ratio to ceiling",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn met_is_null_where_nothing_can_be_said() {
+    fn met_is_null_without_a_certain_verdict() {
         let row =
             Outcome { goal: Some(Goal::OfBestPeer(1.5)), ..outcome("a", Unit::GBs, vec![teleport(&[9.0])]) };
         let rows = rows(row);

@@ -1,49 +1,48 @@
-//! Rows with their ratios, intervals and verdicts: the one place that judges.
+//! Judges rows: their ratios, intervals and verdicts.
 //!
-//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it. Ratios are taken pair by
-//! pair, round by round, so that drift of the machine cancels. A contender without values is left out as
-//! if it had not been run. Never measures and never writes.
+//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it. Ratios are taken pair by pair,
+//! round by round, so that drift of the machine cancels out. Contenders without values are left out.
 
 use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot};
 use crate::bench::stats::{Interval, bootstrap, median};
 
-/// A row and how its contenders stand.
+/// A row with the standings of its contenders.
 pub(super) struct Judged<'a> {
     pub(super) outcome: &'a Outcome,
-    /// In the order of the row; only those with values.
+    /// The contenders with values, in the order of the row.
     pub(super) standings: Vec<Standing<'a>>,
     pub(super) verdict: Verdict,
     best_peer: Option<usize>,
 }
 
-/// How one contender stands.
+/// The values of one contender, and their relation to those of others.
 pub(super) struct Standing<'a> {
     pub(super) contended: &'a Contended,
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
-    /// None where the row has no ceiling.
+    /// `None` if the row has no ceiling.
     pub(super) to_ceiling: Option<Interval>,
-    /// How much more than the ceiling, in the row's unit; none where the row has none.
+    /// How much more than the ceiling, in the row's unit; `None` if the row has none.
     pub(super) above_ceiling: Option<Interval>,
-    /// None where no peer was run, and for the ceiling.
+    /// `None` for the ceiling, and if no peer was run.
     pub(super) to_best_peer: Option<Interval>,
 }
 
-/// What became of a row's goal.
+/// The outcome of a row's goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Met,
     Missed,
-    /// The interval straddles the goal.
+    /// The goal lies within the interval.
     Unclear,
-    /// What the goal is relative to, or Teleport itself, was not run.
+    /// Teleport, or the contender that the goal is relative to, was not run.
     NotRun,
     NoGoal,
 }
 
 impl Verdict {
-    /// As JSON has it: null unless it is certain.
+    /// Returns the verdict for JSON; `None` unless it is certain.
     pub(super) fn met(self) -> Option<bool> {
         match self {
             Verdict::Met => Some(true),
@@ -52,7 +51,7 @@ impl Verdict {
         }
     }
 
-    /// Empty where there is no goal.
+    /// Returns the verdict in a word; empty if there is no goal.
     pub(super) fn word(self) -> &'static str {
         match self {
             Verdict::Met => "met",
@@ -84,12 +83,12 @@ impl<'a> Judged<'a> {
         self.first(Kind::Teleport)
     }
 
-    /// The peer with the best median.
+    /// Returns the peer with the best median.
     pub(super) fn best_peer(&self) -> Option<&Standing<'a>> {
         self.best_peer.map(|best| &self.standings[best])
     }
 
-    /// Points of a sweep without a goal fill plots, and would drown the rows of a table.
+    /// Returns true for points of a sweep without a goal, which would fill the tables.
     pub(super) fn is_for_plots_only(&self) -> bool {
         let swept = |plot| matches!(plot, Plot::ThroughputOverSize | Plot::CallsOverInFlight);
         self.outcome.goal.is_none() && self.outcome.point.is_some_and(|point| swept(point.plot))
@@ -99,7 +98,7 @@ impl<'a> Judged<'a> {
         self.standings.iter().find(|standing| standing.contended.kind == kind)
     }
 
-    /// What the goal is about, of Teleport.
+    /// Returns Teleport's value that the goal is about.
     pub(super) fn under_judgement(&self, goal: Goal) -> Option<Interval> {
         let teleport = self.teleport()?;
         match goal {
@@ -135,7 +134,7 @@ impl Goal {
         }
     }
 
-    /// Whether more than the goal is better.
+    /// Returns true if Teleport should reach at least the goal.
     pub(super) fn is_a_minimum(self, outcome: &Outcome) -> bool {
         !matches!(self, Goal::Most(_) | Goal::AboveCeiling(_)) && outcome.unit.more_is_better()
     }
@@ -172,14 +171,14 @@ fn best_peer(outcome: &Outcome, run: &[&Contended]) -> Option<usize> {
     best.map(|(index, _)| index)
 }
 
-/// Round by round; none where every base is 0, as of counts.
+/// Returns the ratio round by round, or `None` if all bases are 0, as counts can be.
 fn ratio(values: &[f64], bases: &[f64]) -> Option<Interval> {
     let pairs = values.iter().zip(bases).filter(|(_, base)| **base != 0.0);
     let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
     (!ratios.is_empty()).then(|| bootstrap(&ratios))
 }
 
-/// Round by round.
+/// Returns the difference round by round.
 fn difference(values: &[f64], bases: &[f64]) -> Option<Interval> {
     let differences: Vec<f64> = values.iter().zip(bases).map(|(value, base)| value - base).collect();
     (!differences.is_empty()).then(|| bootstrap(&differences))
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn less_is_better_of_times_and_of_whatever_has_a_most() {
+    fn less_is_better_for_times_and_goals_of_at_most() {
         let both = || vec![raw(&[10.0; 9]), teleport(&[12.0; 9])];
         assert_eq!(verdict(Unit::Micros, Goal::OfCeiling(1.25), both()), Verdict::Met);
         assert_eq!(verdict(Unit::Micros, Goal::OfCeiling(1.1), both()), Verdict::Missed);
@@ -216,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_the_difference_of_each_pair() {
-        // Both become slower together: their medians are as far apart as the rounds of one are.
+    fn a_goal_above_the_ceiling_takes_the_difference_of_each_pair() {
+        // Both slow down together, so their medians differ no more than the rounds of one.
         let bases: Vec<f64> = (0..9).map(|i| 10.0 + f64::from(i)).collect();
         let values: Vec<f64> = bases.iter().map(|base| base + 2.0).collect();
         let both = || vec![raw(&bases), teleport(&values)];
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_peer_is_the_best_in_the_direction_of_the_unit() {
+    fn the_best_peer_depends_on_the_direction_of_the_unit() {
         let all = || {
             vec![
                 teleport(&[30.0; 3]),
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_without_what_it_compares_with_is_not_run() {
+    fn a_goal_relative_to_a_missing_contender_is_not_run() {
         assert_eq!(verdict(Unit::GBs, Goal::OfBestPeer(1.5), vec![teleport(&[1.0])]), Verdict::NotRun);
         assert_eq!(verdict(Unit::GBs, Goal::OfCeiling(1.5), vec![teleport(&[1.0])]), Verdict::NotRun);
         assert_eq!(verdict(Unit::GBs, Goal::Most(1.5), vec![raw(&[1.0])]), Verdict::NotRun);

@@ -1,6 +1,5 @@
-//! Where, when and with what a run measured, for the head of its report.
-//!
-//! What this system does not tell is left out; nothing here fails.
+//! The facts at the head of a report: machine, date and versions. Facts that the system does not give are
+//! left out.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::text;
 use crate::shell;
 
-/// Name and value: processor, memory, kernel, date, commit and compiler, in this order.
+/// Returns name and value of processor, memory, kernel, date, commit and compiler.
 pub(in crate::bench) fn facts() -> Vec<(String, String)> {
     let facts = [
         ("CPU", processor()),
@@ -29,7 +28,7 @@ fn read(path: &str) -> Option<String> {
 fn processor() -> Option<String> {
     let info = read("/proc/cpuinfo")?;
     let cores = info.lines().filter(|line| line.starts_with("processor")).count();
-    // Some architectures have no name here.
+    // Some architectures give no name.
     let name = field(&info, "model name").unwrap_or(std::env::consts::ARCH);
     Some(format!("{name}, {cores} core{}", if cores == 1 { "" } else { "s" }))
 }
@@ -40,13 +39,13 @@ fn memory() -> Option<String> {
     Some(text::bytes(kib * 1024.0))
 }
 
-/// What stands behind the colon of the first line that begins so.
+/// Returns the text behind the colon in the first line with this name.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let line = info.lines().find(|line| line.starts_with(name))?;
     line.split_once(':').map(|(_, value)| value.trim())
 }
 
-/// Says so when what was built is not what is committed.
+/// Returns the commit, with a remark if there are uncommitted changes.
 fn commit() -> Option<String> {
     let commit = said("git", &["rev-parse", "--short=12", "HEAD"])?;
     let is_clean = said("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
@@ -60,7 +59,7 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Seconds since 1970 as "2026-11-23 08:30 UTC".
+/// Formats seconds since 1970 as "2026-11-23 08:30 UTC".
 fn date(seconds: u64) -> String {
     let (mut days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     let is_leap =
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         assert_eq!(date(0), "1970-01-01 00:00 UTC");
         assert_eq!(date(951_782_399), "2000-02-28 23:59 UTC");
         assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");

@@ -1,8 +1,7 @@
-//! What was measured, shown: tables for reading, JSON for programs, and a page with plots.
+//! The report of a run: tables, JSON, and a page with plots.
 //!
-//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) ->
-//! `table`, `json`, `plot`, `page`. Nothing here measures, and what it writes needs no network and no
-//! script to be read.
+//! Flow: outcomes -> [`Report::new`] judges them once (`judged`: ratios, intervals, verdicts) -> `table`,
+//! `json`, `plot`, `page`. The files need no network and no script.
 
 mod chart;
 #[cfg(test)]
@@ -23,16 +22,16 @@ pub(super) use self::machine::facts;
 use super::outcome::Outcome;
 use crate::failure::Failure;
 
-/// Under what circumstances it was measured, and what a reader should know.
+/// The circumstances of a run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
     /// Name and value, in the order to show: machine, kernel, date, commit, versions.
     pub(super) facts: Vec<(String, String)>,
-    /// Whole sentences: rows too noisy to tell, peers that could not be built.
+    /// Whole sentences about noisy rows and missing peers.
     pub(super) notes: Vec<String>,
 }
 
-/// All that a run measured, judged.
+/// All judged rows of a run.
 pub(super) struct Report<'a> {
     about: &'a About,
     groups: Vec<Group<'a>>,
@@ -45,7 +44,7 @@ struct Group<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Transports, and the rows of each, stay in the order in which they came.
+    /// Judges the outcomes. Transports and rows keep their order.
     pub(super) fn new(about: &'a About, outcomes: &'a [Outcome]) -> Report<'a> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         for outcome in outcomes {
@@ -58,18 +57,18 @@ impl<'a> Report<'a> {
         Report { about, groups }
     }
 
-    /// For a terminal.
+    /// Returns the tables for a terminal.
     pub(super) fn table(&self) -> String {
         table::table(self)
     }
 
-    /// For programs.
+    /// Returns the results for programs.
     pub(super) fn json(&self) -> String {
         json::json(self)
     }
 
-    /// Writes the page, each plot that has data as an SVG file of its own, the tables as Markdown, and
-    /// the JSON, into `folder`. Gives the path of the page.
+    /// Writes the page, the plots, the tables as Markdown, and the JSON to `folder`. Returns the path of the
+    /// page.
     pub(super) fn write(&self, folder: &Path) -> Result<PathBuf, Failure> {
         fs::create_dir_all(folder).map_err(Failure::file(folder))?;
         let write = |name: &str, text: &str| {
@@ -93,8 +92,7 @@ impl<'a> Report<'a> {
 mod tests {
     use super::*;
 
-    /// With `TELEPORT_REPORT_SAMPLE` set to a folder it leaves the files there, for whoever changes how
-    /// they look.
+    /// If `TELEPORT_REPORT_SAMPLE` names a folder, the files stay there, for a look at them.
     #[test]
     fn a_report_is_a_folder_of_files() {
         let asked = std::env::var_os("TELEPORT_REPORT_SAMPLE").map(PathBuf::from);

@@ -1,6 +1,6 @@
-//! What was measured, as tables: for a terminal, and as Markdown for the README.
+//! The results as tables, for a terminal and as Markdown.
 //!
-//! One table a transport, one line a row. Points of a sweep are left to the plots, and the tables say so.
+//! There is one table per transport, with one line per row. Points of sweeps are in the plots only.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use super::{Group, Report, text};
 pub(super) const HEADS: [&str; 8] =
     ["row", "ceiling", "Teleport", "of ceiling (95 % interval)", "best peer", "of best peer", "goal", ""];
 
-/// For a terminal: columns as wide as they must be, then what the reader should know.
+/// Returns the tables for a terminal, with facts and notes.
 pub(super) fn table(report: &Report<'_>) -> String {
     let mut out = String::new();
     for group in &report.groups {
@@ -27,7 +27,7 @@ pub(super) fn table(report: &Report<'_>) -> String {
     out
 }
 
-/// The same, for a document.
+/// Returns the tables as Markdown.
 pub(super) fn markdown(report: &Report<'_>) -> String {
     let mut out = String::new();
     for group in &report.groups {
@@ -80,7 +80,7 @@ pub(super) fn cells(row: &Judged<'_>) -> [String; 8] {
     ]
 }
 
-/// Columns in which any line says something.
+/// Returns the columns that are not empty in all lines.
 fn used_columns(lines: &[[String; 8]]) -> Vec<usize> {
     (0..HEADS.len()).filter(|&column| lines.iter().any(|cells| !cells[column].is_empty())).collect()
 }
@@ -107,7 +107,7 @@ fn aligned(lines: &[[String; 8]]) -> String {
     out
 }
 
-/// What stands beneath the tables.
+/// Returns the lines below the tables.
 fn closing(report: &Report<'_>) -> Vec<String> {
     let mut lines: Vec<String> =
         report.about.facts.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_say_nothing_are_left_out() {
+    fn empty_columns_are_left_out() {
         let shown = Report::new(&fixture::about(), &fixture::outcomes(false)).table();
         let heads: Vec<&str> = shown.lines().filter(|line| line.starts_with("  row")).collect();
         assert!(heads.len() == 3 && !heads.iter().any(|line| line.contains("best peer")), "{shown}");

@@ -1,12 +1,10 @@
-//! Values, ratios and goals in words that fit a table.
-//!
-//! Three significant digits are what the noise of a machine leaves of a measurement.
+//! Formats values, ratios and goals, with the three significant digits that the noise of a machine leaves.
 
 use super::judged::Judged;
 use crate::bench::outcome::{Contended, Goal, Outcome, Unit};
 use crate::bench::stats::Interval;
 
-/// "6.12 GB/s", "812 us", "3.1 ms", "1.24 M/s", "16 KiB".
+/// Formats a value: "6.12 GB/s", "812 us", "3.1 ms", "1.24 M/s", "16 KiB".
 pub(super) fn value(value: f64, unit: Unit) -> String {
     let (shown, unit) = match unit {
         Unit::Micros if value.abs() >= 1e6 => (value / 1e6, "s"),
@@ -20,7 +18,7 @@ pub(super) fn value(value: f64, unit: Unit) -> String {
     format!("{} {unit}", digits(shown)).trim_end().to_owned()
 }
 
-/// "512 B", "64 KiB", "1.5 GiB".
+/// Formats a size: "512 B", "64 KiB", "1.5 GiB".
 pub(super) fn bytes(bytes: f64) -> String {
     let (mut shown, mut unit) = (bytes, "B");
     for larger in ["KiB", "MiB", "GiB", "TiB"] {
@@ -32,7 +30,7 @@ pub(super) fn bytes(bytes: f64) -> String {
     format!("{} {unit}", digits(shown))
 }
 
-/// Three significant digits; whole numbers below 10,000 as they are.
+/// Formats three significant digits; whole numbers below 10,000 are kept.
 pub(super) fn digits(value: f64) -> String {
     let size = value.abs();
     if size < 1e4 && value.fract() == 0.0 || size >= 100.0 {
@@ -44,30 +42,24 @@ pub(super) fn digits(value: f64) -> String {
     }
 }
 
-/// As few digits as say it, of numbers that are round: "0", "2.5", "99.9".
+/// Formats a round number with as few digits as possible: "0", "2.5", "99.9".
 pub(super) fn plain(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// [`value`] with the proper sign for microseconds, for where any character can be shown.
-pub(super) fn pretty(shown: f64, unit: Unit) -> String {
-    let text = value(shown, unit);
-    if unit == Unit::Micros { text.replace(" us", " \u{b5}s") } else { text }
-}
-
-/// [`pretty`] of a time.
+/// Formats a time, with the proper sign for microseconds.
 pub(super) fn micros(micros: f64) -> String {
-    pretty(micros, Unit::Micros)
+    value(micros, Unit::Micros).replace(" us", " \u{b5}s")
 }
 
-/// A ratio and both ends of its interval.
+/// Formats a ratio and both ends of its interval.
 pub(super) fn ratio(Interval { low, median, high }: Interval) -> [String; 3] {
     [median, low, high].map(factor)
 }
 
-/// How Teleport stands to the ceiling: the median and both ends of its interval, each as a ratio, or
-/// where the goal asks how much is added, as that.
+/// Formats Teleport's relation to the ceiling and both ends of its interval: the ratio, or the difference if
+/// the goal is about that.
 pub(super) fn to_ceiling(row: &Judged<'_>) -> Option<[String; 3]> {
     let ours = row.teleport()?;
     let Some(Goal::AboveCeiling(_)) = row.outcome.goal else {
@@ -80,17 +72,18 @@ pub(super) fn to_ceiling(row: &Judged<'_>) -> Option<[String; 3]> {
     ours.above_ceiling.map(|Interval { low, median, high }| [median, low, high].map(signed))
 }
 
-/// "0.97 (0.95 to 0.98)".
+/// Joins a median and its interval: "0.97 (0.95 to 0.98)".
 pub(super) fn with_interval([median, low, high]: [String; 3]) -> String {
     format!("{median} ({low} to {high})")
 }
 
-/// A ratio by itself.
+/// Formats one ratio.
 pub(super) fn factor(ratio: f64) -> String {
     if ratio >= 100.0 { format!("{ratio:.0}") } else { format!("{ratio:.2}") }
 }
 
-/// ">= 0.95 of raw", "<= 3 ms"; empty without one. `signs` are those for at least and at most.
+/// Formats a goal: ">= 0.95 x ceiling", "<= 3 ms"; empty if there is none. `signs` mean at least and at
+/// most.
 pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String {
     let Some(goal) = outcome.goal else { return String::new() };
     let sign = if goal.is_a_minimum(outcome) { at_least } else { at_most };
@@ -102,7 +95,7 @@ pub(super) fn goal(outcome: &Outcome, [at_least, at_most]: [&str; 2]) -> String 
     }
 }
 
-/// The name of a contender, for readers.
+/// Returns the name of a contender, for readers.
 pub(super) fn name(contended: &Contended) -> String {
     let name = match contended.contender.as_str() {
         "raw" => "raw sockets",
@@ -114,7 +107,7 @@ pub(super) fn name(contended: &Contended) -> String {
     name.to_owned()
 }
 
-/// The name of a transport in a heading.
+/// Returns the name of a transport, for headings.
 pub(super) fn transport(transport: &str) -> &str {
     match transport {
         "tcp" => "TCP",
@@ -129,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_have_three_digits_and_a_fitting_unit() {
+    fn values_have_three_digits_and_a_suitable_unit() {
         assert_eq!(value(6.1234, Unit::GBs), "6.12 GB/s");
         assert_eq!(value(12.34, Unit::Micros), "12.3 us");
         assert_eq!(value(3000.0, Unit::Micros), "3 ms");
@@ -142,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn goals_name_their_direction_and_what_they_compare_with() {
+    fn goals_name_their_direction_and_base() {
         use crate::bench::report::fixture::outcome;
         let with = |unit, goal| goal_of(&Outcome { goal: Some(goal), ..outcome("a row", unit, Vec::new()) });
         assert_eq!(with(Unit::GBs, Goal::OfCeiling(0.95)), ">= 0.95 x ceiling");

@@ -1,9 +1,9 @@
 //! The payload of a churn: arrays that follow from a seed, so that the receiver can check every byte.
 //!
-//! An array repeats a block of random words; the first word of each block holds its position. This
-//! reveals bytes that are lost, duplicated, moved, or left over from another message, at the speed of
-//! memory. The memory comes from the pool, which can be trimmed: memory that the system's allocator
-//! keeps would hide growth.
+//! An array repeats a block of random words; the first word of each block holds its position. This reveals
+//! bytes that are lost, duplicated, moved, or left over from another message, at the speed of memory. The
+//! memory comes from the pool, which can be trimmed: memory that the system's allocator keeps would hide
+//! growth.
 
 use teleport::{Array, BoxError, Pool};
 

@@ -1,10 +1,10 @@
 //! A churn: one server runs for a long time, over TCP and Unix sockets, while its clients are stopped,
 //! killed in the middle of large messages, and replaced.
 //!
-//! Flow: rounds of a few seconds -> at the end of each, the disturbed clients end, the steady ones
-//! pause, and all processes are measured -> the last round's memory, descriptors and threads are
-//! compared with those of the first rounds. Both sides check every payload. A steady client must not
-//! fail. A disturbed client may lose its connection; the calls of every other one survive that.
+//! Flow: rounds of a few seconds -> at the end of each, the disturbed clients end, the steady ones pause,
+//! and all processes are measured -> the last round's memory, descriptors and threads are compared with
+//! those of the first rounds. Both sides check every payload. A steady client must not fail. A disturbed
+//! client may lose its connection; the calls of every other one survive that.
 //!
 //! Bounds: one server, and the clients that `round` counts. No process outlives this one (see
 //! [`crate::child`]).
@@ -30,8 +30,8 @@ use crate::usage::Usage;
 const MAX_SILENCE: Duration = Duration::from_secs(3);
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Settings with which the C library's allocator gives freed memory back to the system. By default it
-/// keeps up to some 20 MiB of freed buffers, and the amount varies.
+/// Settings with which the C library's allocator gives freed memory back to the system. By default it keeps
+/// up to some 20 MiB of freed buffers, and the amount varies.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "65536"), ("MALLOC_ARENA_MAX", "1")];
 
 /// The longest time that processes may take to come to rest once nothing disturbs them.
@@ -43,14 +43,14 @@ const POLL: Duration = Duration::from_millis(10);
 /// The time for which clients are disturbed between two measurements.
 const ROUND: Duration = Duration::from_secs(4);
 
-/// The rounds with which the last one is compared. By then the server has made everything that it makes
-/// on first use.
+/// The rounds with which the last one is compared. By then the server has made everything that it makes on
+/// first use.
 const WARM_UP: usize = 2;
 
 /// The growth of a process's memory after the warm-up that is allowed. Over three minutes with 679
-/// connections and 116,000 calls, 0.9 MiB were measured, nearly all of it within the first minute. So
-/// this limit detects a leak of 3 KiB for each connection, or of 18 bytes for each call, and smaller
-/// leaks in a longer run.
+/// connections and 116,000 calls, 0.9 MiB were measured, nearly all of it within the first minute. So this
+/// limit detects a leak of 3 KiB for each connection, or of 18 bytes for each call, and smaller leaks in a
+/// longer run.
 const MAX_GROWTH_BYTES: u64 = 2 << 20;
 
 /// What was done to the clients of a churn.

@@ -1,9 +1,9 @@
-//! The clients of a churn: steady ones, which stay and must not fail, and a crowd for each round, which
-//! is stopped and killed.
+//! The clients of a churn: steady ones, which stay and must not fail, and a crowd for each round, which is
+//! stopped and killed.
 //!
 //! Each disturbed client has a time for its next disturbance. The main thread waits for the earliest of
-//! these times or for a line that a client prints. A thread for each client reads its lines, and ends
-//! with it.
+//! these times or for a line that a client prints. A thread for each client reads its lines, and ends with
+//! it.
 
 use std::io::BufRead;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

@@ -1,8 +1,8 @@
 //! The server process of a churn, with one server on TCP and one on a Unix socket.
 //!
 //! Its method checks its argument and returns an array of the size that the caller asks for. The allowed
-//! silence is short and memory is small, so that stopped clients are given up within seconds and large
-//! calls wait for each other.
+//! silence is short and memory is small, so that stopped clients are given up within seconds and large calls
+//! wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,8 +1,7 @@
-//! Many clients in one process, each with one call open: what as many processes with a client each are
-//! to a server.
+//! Many clients in one process, each with one call open. To a server they look like many processes.
 //!
-//! Flow: each client sends a call -> the oldest is waited for -> its client sends the next one. The
-//! clients are made when the first round asks for them, and stay.
+//! Flow: each client sends a call -> the thread waits for the oldest call -> its client sends the next one.
+//! The first round makes the clients, and they stay.
 
 use std::collections::VecDeque;
 
@@ -23,7 +22,7 @@ impl Crowd {
         Ok(Crowd { clients: clients? })
     }
 
-    /// Whether it has so many clients.
+    /// Returns true if there are this many clients.
     pub(super) fn fits(&self, clients: u64) -> bool {
         self.clients.len() as u64 == clients
     }

@@ -1,10 +1,9 @@
 //! Teleport as a contender: the server and the client of a user who has read the documentation.
 //!
-//! Flow: a client thread sends calls until as many are open as the round asks for, then waits for the
-//! oldest and sends one more, and so on. The same array is sent each time; a result is dropped as it
-//! comes. Results of `source` come from [`Context::alloc`], anew for each call, and are not filled: the
-//! raw server sends what lies there, too. `policy` has functions that run for many calls at once;
-//! `crowd` is many clients in one process.
+//! Flow: a client thread sends calls until `in_flight` are open, then waits for the oldest and sends one
+//! more. It sends the same array each time, and drops each result on arrival. Results of `source` come from
+//! [`Context::alloc`], new for each call, and are not filled; the raw server does not fill them either.
+//! `policy` has batched functions; `crowd` is many clients in one process.
 
 mod crowd;
 mod policy;
@@ -25,20 +24,20 @@ use self::crowd::Crowd;
 use super::MAX_CROWD;
 use crate::bench::protocol::{Answer, DICT_ARRAYS, Round, SMALL_BYTES, Stopwatch, Workload};
 
-/// Calls that a client may have open: more than any row asks for.
+/// The calls that a client may have open; more than any row needs.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// What is unusual about a server and its clients.
+/// The settings of a server and its clients that are not defaults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Variant {
-    /// Both sides send arrays with a checksum.
+    /// Both sides send arrays with checksums.
     pub(super) checksum: bool,
-    /// The server's bound of memory.
+    /// The server's memory limit.
     pub(super) max_memory: Option<u64>,
 }
 
 impl Variant {
-    /// What the report says of it.
+    /// Returns the settings for the report.
     pub(super) fn settings(self) -> String {
         let mut settings = format!("version {}, defaults", env!("CARGO_PKG_VERSION"));
         if self.checksum {
@@ -55,7 +54,7 @@ impl Variant {
     }
 }
 
-/// Serves on threads of its own.
+/// Serves on its own threads.
 pub(super) fn serve(variant: Variant, address: &str) -> Result<ServerHandle, BoxError> {
     let methods = Methods::new()
         .register("sink", Method::inline(|_: Tree| ()))
@@ -79,9 +78,9 @@ pub(super) struct Party {
     variant: Variant,
     address: String,
     client: Client,
-    /// The clients of rounds with many; none before the first.
+    /// The clients of rounds with many clients; `None` before the first such round.
     crowd: Option<Crowd>,
-    /// What the last round called with, for others like it.
+    /// The arguments of the last round, for others like it.
     kept: Option<((Workload, u64), Call)>,
 }
 
@@ -145,7 +144,7 @@ impl Party {
         Ok(watch.done())
     }
 
-    /// The method of a workload and what it is called with.
+    /// Returns the method of a workload and its arguments.
     fn call(&self, workload: Workload, bytes: u64) -> Result<Call, BoxError> {
         let array = |bytes: u64| {
             let mut array = self.client.alloc::<u8>([bytes as usize])?;
@@ -176,10 +175,10 @@ impl Party {
         })
     }
 
-    /// Small calls beside large ones, which another thread makes.
+    /// Makes small calls while another thread makes large ones.
     fn beside(&self, round: &Round, (large_method, large): Call) -> Result<Answer, BoxError> {
         let (small_method, small) = self.call(Workload::Echo, SMALL_BYTES)?;
-        // Odd while a large call is under way.
+        // Odd while a large call is open.
         let (phase, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let start = Instant::now();
         let latencies = thread::scope(|scope| {

@@ -1,12 +1,11 @@
-//! The ceiling of many clients: as many plain sockets, one thread a side, which waits for all of its
-//! sockets with epoll.
+//! The ceiling for many clients: plain sockets with one thread per side, which waits for all sockets with
+//! epoll.
 //!
-//! Flow: a connection starts with the bytes of its messages -> a message, one open at a time -> an
-//! answer of [`ANSWER_BYTES`], a head and one f32 -> the next message. The server reads each
-//! connection's messages into warm memory of its own, and writes an answer as soon as a message is
-//! whole; the client then sends the next one on the same connection. Each message takes one read and one
-//! write a side, and one wait brings up to [`MAX_EVENTS`] of them. Waiting is done in one of the two
-//! ways of [`Waiting`].
+//! Flow: a connection starts with the size of its messages -> a message, one open at a time -> an answer of
+//! [`ANSWER_BYTES`], a head and one f32 -> the next message. The server reads each connection's messages
+//! into their own warm memory, and answers as soon as a message is complete; the client then sends the next
+//! one. Each message takes one read and one write per side, and one wait returns up to [`MAX_EVENTS`]
+//! sockets. There are two ways to wait, see [`Waiting`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,16 +26,16 @@ use nix::poll::PollFlags;
 /// A head, as other messages have it, and one f32.
 const ANSWER_BYTES: usize = 16 + 4;
 
-/// Of a message.
+/// The head of a message.
 const HEAD_BYTES: usize = 16;
 
-/// As many as are worth one system call; more change nothing.
+/// The events per wait; more change nothing.
 const MAX_EVENTS: usize = 256;
 
 /// The number of the listening socket among the events.
 const LISTENER: u64 = u64::MAX;
 
-/// Waits for many sockets.
+/// Waits for many sockets with epoll.
 struct Watch {
     epoll: Epoll,
     events: Vec<EpollEvent>,
@@ -53,7 +52,7 @@ impl Watch {
         Ok(self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?)
     }
 
-    /// The numbers of those that can be read.
+    /// Waits, and returns the numbers of the sockets that can be read.
     fn wait(&mut self) -> io::Result<impl Iterator<Item = u64> + '_> {
         let mut count = 0;
         let start = Instant::now();
@@ -76,14 +75,14 @@ impl Watch {
 
     fn look(&mut self, timeout: EpollTimeout) -> io::Result<usize> {
         match self.epoll.wait(&mut self.events, timeout) {
-            // A process that was stopped and goes on sees this.
+            // A process that was stopped and continued sees this.
             Err(Errno::EINTR) => Ok(0),
             result => Ok(result?),
         }
     }
 }
 
-/// Bytes that come one message behind the other, of which at most one is on its way.
+/// Incoming messages, of which at most one is on its way.
 struct Incoming {
     memory: Array,
     filled: usize,
@@ -94,7 +93,7 @@ impl Incoming {
         Ok(Incoming { memory: warm(bytes)?, filled: 0 })
     }
 
-    /// Reads once; whether a message is whole now.
+    /// Reads once. Returns true if a message is complete.
     fn read(&mut self, socket: &mut File) -> io::Result<bool> {
         match socket.read(&mut bytes_of(&mut self.memory)?[self.filled..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -110,7 +109,7 @@ impl Incoming {
     }
 }
 
-/// Sockets have room for a message: the one before was read.
+/// Writes a message. The socket has room for it, because the one before was read.
 fn send(socket: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match socket.write(bytes) {
@@ -122,10 +121,10 @@ fn send(socket: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// One client's connection at the server.
+/// A client's connection at the server.
 struct Served {
     socket: File,
-    /// None until it has said how long its messages are.
+    /// `None` until the client has sent the size of its messages.
     incoming: Option<Incoming>,
 }
 
@@ -138,14 +137,14 @@ impl Served {
             return Ok(());
         }
         let mut bytes = [0; 8];
-        // They were sent at once, before anything else.
+        // The client sends the size in one piece, before anything else.
         self.socket.read_exact(&mut bytes)?;
         self.incoming = Some(Incoming::new(u64::from_le_bytes(bytes) as usize)?);
         Ok(())
     }
 }
 
-/// Serves all clients on one thread, for ever. Gives its address.
+/// Serves all clients on one thread, for ever. Returns its address.
 pub(in super::super) fn serve(address: &str, waiting: Waiting) -> Result<String, Failure> {
     let (listener, address) = Listener::bind(address).map_err(Failure::bench)?;
     let mut watch = Watch::new(waiting).map_err(Failure::bench)?;
@@ -170,7 +169,7 @@ pub(in super::super) fn serve(address: &str, waiting: Waiting) -> Result<String,
                 }
                 let served = &mut all[number as usize];
                 if served.as_mut().is_some_and(|served| served.go_on().is_err()) {
-                    // It has gone.
+                    // The client has closed the connection.
                     *served = None;
                 }
             }
@@ -179,13 +178,13 @@ pub(in super::super) fn serve(address: &str, waiting: Waiting) -> Result<String,
     Ok(address)
 }
 
-/// One connection of the client.
+/// A connection of the client.
 struct Line {
     socket: File,
     incoming: Incoming,
 }
 
-/// A client of `serve`, with all its connections.
+/// The client, with all its connections.
 pub(in super::super) struct Client {
     address: String,
     waiting: Waiting,
@@ -195,12 +194,12 @@ pub(in super::super) struct Client {
 struct Crowd {
     watch: Watch,
     lines: Vec<Line>,
-    /// What each of them sends.
+    /// The message that all of them send.
     message: Array,
 }
 
 impl Client {
-    /// Connects when the first round says how many connections there are.
+    /// Connects in the first round, which gives the number of connections.
     pub(in super::super) fn new(address: &str, waiting: Waiting) -> Client {
         Client { address: address.to_owned(), waiting, crowd: None }
     }

@@ -1,15 +1,14 @@
-//! The machine's own ceiling: plain sockets, tuned, with the same messages, buffers and replies as the
-//! contenders.
+//! The ceiling: tuned plain sockets with the same messages, buffers and replies as the contenders.
 //!
-//! Flow: before a round's clock starts, the client sends a [`Plan`], from which both sides know all
-//! sizes; then a message is a head and its payload, and an answer the message itself, a payload, or one
-//! byte. Both sides read into a [`Ring`] of as many warm messages as are in flight, with reads of at
-//! most 1 MiB that may end in the middle of a message. Small messages go many to a write: the client
-//! sends as many as were answered, and the server answers all that one read has brought. Waiting is done
-//! in one of two ways, of which the report takes the better one for each row: a read that blocks, or one
-//! that looks for a moment before it blocks, as Teleport does. The memory is of the same kind as
-//! Teleport's, huge pages included. Nothing is checked, copied, or looked up: what a program can do that
-//! knows beforehand what comes.
+//! Flow: before a round's clock starts, the client sends a [`Plan`], from which both sides know all sizes.
+//! Then a message is a head and its payload, and an answer is the message itself, a payload, or one byte.
+//! Both sides read into a [`Ring`] of as many warm messages as are in flight, with reads of at most 1 MiB
+//! that may end in the middle of a message. Many small messages go with one write: the client sends as many
+//! as were answered, and the server answers all that one read has brought.
+//!
+//! There are two ways to wait: a read that blocks, or one that spins before it blocks, as Teleport does. The
+//! report takes the better one for each row. The memory is of the same kind as Teleport's, huge pages
+//! included. Nothing is checked, copied or looked up.
 
 pub(super) mod crowd;
 mod sockets;
@@ -25,28 +24,28 @@ use crate::failure::Failure;
 pub(super) use self::sockets::Waiting;
 use self::sockets::{Listener, Stream, connect};
 
-/// The largest read: measured, larger ones are slower since they leave the cache.
+/// The largest read. Larger ones were measured to be slower, because they leave the cache.
 const MAX_READ_BYTES: usize = 1 << 20;
 
-/// Messages up to this size go many to a write.
+/// Messages up to this size share writes.
 const MAX_SMALL_BYTES: usize = 16 << 10;
 
-/// Rings of small messages are at least so large, so that a read seldom ends at their end.
+/// The smallest ring for small messages, so that few reads end at the end of the ring.
 const MIN_RING_BYTES: usize = 64 << 10;
 
-/// What sockets take in any case. With more on its way in both directions, two sides that block would
+/// The bytes that sockets always take. With more on the way in both directions, two blocking sides would
 /// wait for each other.
 const MAX_ECHOES_BYTES: u64 = 64 << 10;
 
 /// What both sides know of a round before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
-    /// Of a message with its head.
+    /// The size of a message with its head.
     message_bytes: usize,
     answer_bytes: usize,
     messages: usize,
     in_flight: usize,
-    /// Whether the answer is the message itself.
+    /// True if the answer is the message itself.
     is_echo: bool,
 }
 
@@ -62,7 +61,7 @@ impl Plan {
         if is_echo && round.in_flight > 1 && round.in_flight * (round.bytes + 64) > MAX_ECHOES_BYTES {
             return unsupported("both sides would wait until the other one reads");
         }
-        // The payload of a large message stays aligned as Teleport's is.
+        // The payload of a large message is aligned as Teleport's is.
         let head_bytes = if sent as usize > MAX_SMALL_BYTES { 64 } else { 16 };
         let message_bytes = head_bytes + sent as usize;
         let answer_bytes = if is_echo { message_bytes } else { answered as usize };
@@ -86,15 +85,15 @@ impl Plan {
     }
 }
 
-/// Memory into which messages of one size are read, one behind the other.
+/// Memory into which messages of one size are read one after the other.
 struct Ring {
     memory: Array,
     slot_bytes: usize,
-    /// Up to here it was read. Invariant: `taken <= filled <= memory.len()`.
+    /// The end of the bytes that were read. Invariant: `taken <= filled <= memory.len()`.
     filled: usize,
-    /// Up to here messages were handed out. Invariant: a multiple of `slot_bytes`.
+    /// The end of the messages that were handed out. Invariant: a multiple of `slot_bytes`.
     taken: usize,
-    /// Whether the next read may go to the start as soon as nothing is left, to stay in the cache.
+    /// True if the next read may start over when nothing is left, to stay in the cache.
     starts_over: bool,
 }
 
@@ -106,7 +105,7 @@ impl Ring {
         Ok(Ring { memory, slot_bytes, filled: 0, taken: 0, starts_over: is_small })
     }
 
-    /// Reads once; gives the messages that are whole now, one behind the other.
+    /// Reads once. Returns the messages that are now complete.
     fn read(&mut self, stream: &mut dyn Stream) -> io::Result<&[u8]> {
         if self.taken == self.filled && (self.starts_over || self.filled == self.memory.len()) {
             (self.taken, self.filled) = (0, 0);
@@ -123,7 +122,7 @@ impl Ring {
     }
 }
 
-/// Memory as Teleport's messages have it, touched.
+/// Allocates memory as Teleport does for messages, and touches it.
 fn warm(bytes: usize) -> io::Result<Array> {
     let mut memory = Pool::global().alloc_array::<u8>([bytes]).map_err(io::Error::other)?;
     bytes_of(&mut memory)?.fill(1);
@@ -134,7 +133,7 @@ fn bytes_of(memory: &mut Array) -> io::Result<&mut [u8]> {
     memory.as_mut_slice::<u8>().map_err(io::Error::other)
 }
 
-/// What goes out: one message, or for small ones as many as can be in flight.
+/// The outgoing bytes: one message, or as many small ones as can be in flight.
 struct Outbox {
     memory: Array,
     slot_bytes: usize,
@@ -157,11 +156,11 @@ impl Outbox {
     }
 }
 
-/// What one side reads into and sends from; kept as long as rounds are alike, so that it stays warm.
+/// The memory of one side. It is kept while rounds are alike, so that it stays warm.
 struct Kit {
     plan: Plan,
     ring: Ring,
-    /// None of a server that sends messages back.
+    /// `None` for a server that sends messages back.
     outbox: Option<Outbox>,
 }
 
@@ -177,26 +176,26 @@ impl Kit {
         Ok(Kit { plan, ring, outbox: Some(Outbox::new(plan.message_bytes, plan.in_flight)?) })
     }
 
-    /// Whether it will do for `plan`.
+    /// Returns true if this memory fits `plan`.
     fn fits(&self, plan: Plan) -> bool {
         Plan { messages: plan.messages, ..self.plan } == plan
     }
 }
 
-/// Serves each client on a thread of its own, for ever. Gives its address.
+/// Serves each client on its own thread, for ever. Returns its address.
 pub(super) fn serve(address: &str, waiting: Waiting) -> Result<String, Failure> {
     let (listener, address) = Listener::bind(address).map_err(Failure::bench)?;
     thread::spawn(move || {
         while let Ok(mut stream) = listener.accept(waiting) {
             let mut kit = None;
-            // A client that goes ends its thread.
+            // The thread ends with its client.
             thread::spawn(move || while answer(&mut *stream, &mut kit).is_ok() {});
         }
     });
     Ok(address)
 }
 
-/// One round.
+/// Runs one round.
 fn answer(stream: &mut dyn Stream, kept: &mut Option<Kit>) -> io::Result<()> {
     let plan = Plan::receive(stream)?;
     let kit = match kept.take().filter(|kit| kit.fits(plan)) {

@@ -1,5 +1,4 @@
-//! Sockets of the machine as they are: where to listen and connect, what is set on them, and how a side
-//! waits for them.
+//! Plain sockets: how to listen and connect, their options, and how a side waits for them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The usual size of a Unix socket's buffer costs a fifth of its speed. The kernel doubles it, and has a
-/// bound of its own.
+/// The default buffer of a Unix socket costs a fifth of its speed. The kernel doubles this value, and has
+/// its own limit.
 const UNIX_SEND_BUFFER_BYTES: usize = 1 << 20;
 
-/// How long a read looks before it blocks: what Teleport does by default.
+/// The time for which a read spins before it blocks: Teleport's default.
 pub(super) const SPIN: Duration = Duration::from_micros(50);
 
-/// Looks before it lets others run: also what Teleport does.
+/// The reads between two yields, as Teleport does.
 pub(super) const LOOKS_PER_YIELD: u32 = 4;
 
-/// How a side waits.
+/// How a side waits for its socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Waiting {
     Blocking,
@@ -30,7 +29,7 @@ pub(in super::super) enum Waiting {
 }
 
 impl Waiting {
-    /// What the report says of it.
+    /// Returns the settings for the report.
     pub(in super::super) fn settings(self) -> String {
         let waiting = match self {
             Waiting::Blocking => "reads that block",
@@ -41,7 +40,7 @@ impl Waiting {
         )
     }
 
-    /// The same of those that serve many clients.
+    /// The same for contenders that serve many clients.
     pub(in super::super) fn settings_of_many(self) -> String {
         let waiting = match self {
             Waiting::Blocking => "one thread a side, which blocks in epoll_wait",
@@ -66,10 +65,10 @@ impl Waiting {
 pub(super) trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
-/// A socket that does not block, behind calls that do.
+/// A non-blocking socket behind blocking calls.
 struct Spinning<S>(S);
 
-/// Blocks until a socket is ready.
+/// Blocks until the socket is ready.
 pub(super) fn block(socket: impl AsFd, until: PollFlags) -> io::Result<()> {
     poll(&mut [PollFd::new(socket.as_fd(), until)], PollTimeout::NONE)?;
     Ok(())
@@ -136,7 +135,7 @@ impl Listener {
         }
     }
 
-    /// One whose reads and writes never block.
+    /// Accepts a connection whose reads and writes never block.
     pub(super) fn accept_unblocked(&self) -> io::Result<File> {
         match self {
             Listener::Unix(listener) => unblocked_unix(listener.accept()?.0),
@@ -174,7 +173,7 @@ pub(super) fn connect(address: &str, waiting: Waiting) -> io::Result<Box<dyn Str
     }
 }
 
-/// One whose reads and writes never block.
+/// Connects with reads and writes that never block.
 pub(super) fn connect_unblocked(address: &str) -> io::Result<File> {
     match address.strip_prefix("ipc://@") {
         Some(name) => unblocked_unix(UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?),
@@ -188,7 +187,7 @@ fn unblocked(stream: TcpStream) -> io::Result<File> {
     Ok(File::from(OwnedFd::from(stream)))
 }
 
-/// Their usual buffers have room for more than is ever on its way.
+/// The default buffers have room for more than is ever on the way.
 fn unblocked_unix(stream: UnixStream) -> io::Result<File> {
     stream.set_nonblocking(true)?;
     Ok(File::from(OwnedFd::from(stream)))
