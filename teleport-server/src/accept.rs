@@ -15,7 +15,8 @@ use crate::connection::credit::Credit;
 use crate::connection::dispatch::Connection;
 use crate::dispatcher::Dispatcher;
 
-/// This many connections past `max_connections` are told why they are refused. More are closed without a word.
+/// This many connections past `max_connections` are told why they are refused. More are closed without a
+/// word.
 const MAX_REFUSALS: usize = 64;
 
 /// How long a refused client has to read why.
@@ -39,7 +40,7 @@ impl ConnectionAcceptor {
         ConnectionAcceptor {
             dispatcher: dispatcher.clone(),
             max_connections: options.max_connections,
-            credit: Credit::new(options.max_memory, options.config()),
+            credit: Credit::new(options.credit_memory(), options.config()),
             pollers,
             next_poller: AtomicUsize::new(0),
         }

@@ -1,10 +1,12 @@
 //! Brings each call to where it runs, and takes it away from there.
 //!
-//! Flow: `start` (a call arrived) -> a pool's queue, a batcher, or the function itself if it is inline. A call whose client
-//! fetches no results is `throttled` until `release`. `withdraw` and `expire` remove calls that have not started.
+//! Flow: `start` (a call arrived) -> a pool's queue, a batcher, or the function itself if it is inline. A
+//! call whose client fetches no results is `throttled` until `release`. `withdraw` and `expire` remove calls
+//! that have not started.
 //!
-//! Calls hold their links, links hold their connections, and connections hold the dispatcher. So it holds everything
-//! that holds calls weakly: [`Queues`] belongs to the supervisor, and each worker has its own queue. Never waits.
+//! Calls hold their links, links hold their connections, and connections hold the dispatcher. So it holds
+//! everything that holds calls weakly: [`Queues`] belongs to the supervisor, and each worker has its own
+//! queue. Never waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -18,7 +20,7 @@ use crate::batch::timeouts::Expired;
 use crate::call::OpenCall;
 use crate::connection::list::ConnectionList;
 use crate::connection::throttled::Throttled;
-use crate::exec::done::Ledger;
+use crate::exec::done::LogOrder;
 use crate::exec::queue::Queue;
 use crate::exec::run::run_inline;
 use crate::refusal::{cancelled, closing};
@@ -28,7 +30,8 @@ use crate::runtime::shared::Shared;
 use crate::session::session::Forgotten;
 use crate::session::table::Sessions;
 
-/// Inline calls that were throttled take at most this long on the poller before other connections get their turn.
+/// Inline calls that were throttled take at most this long on the poller before other connections get their
+/// turn.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// All calls that have not started.
@@ -67,7 +70,7 @@ pub(crate) struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Registry,
     /// The logs of logged calls, in order.
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) log_order: Arc<LogOrder>,
     pub(crate) sessions: Sessions<OpenCall>,
     pub(crate) connections: ConnectionList,
     pools: Vec<Weak<Queue<OpenCall>>>,
@@ -84,8 +87,14 @@ impl Dispatcher {
     ) -> Arc<Dispatcher> {
         Arc::new(Dispatcher {
             shared: shared.clone(),
-            ledger: Ledger::new(registry.logging_workers()),
-            sessions: options.sessions(shared.budget.clone()),
+            log_order: LogOrder::new(registry.logging_workers()),
+            sessions: Sessions::new(
+                options.resume_timeout,
+                options.max_connections,
+                options.config.max_open_calls,
+                options.max_kept_bytes(),
+                shared.budget.clone(),
+            ),
             connections: ConnectionList::default(),
             pools: queues.pools.iter().map(Arc::downgrade).collect(),
             batchers: queues.batchers.iter().map(Arc::downgrade).collect(),
@@ -149,9 +158,11 @@ impl Dispatcher {
 
     // ---- Calls whose clients fetch no results ----
 
-    /// Keeps a call that may not start now, until [`release`](Dispatcher::release). Returns false if it may start.
+    /// Keeps a call that may not start now, until [`release`](Dispatcher::release). Returns false if it may
+    /// start.
     ///
-    /// A throttled client starts again when half of its quota is free, so that not each sent chunk moves all its calls.
+    /// A throttled client starts again when half of its quota is free, so that not each sent chunk moves all
+    /// its calls.
     pub(crate) fn throttle(&self, call: &Arc<OpenCall>) -> bool {
         self.throttle_if(call, || call.reply.is_past_quota())
     }
@@ -177,8 +188,8 @@ impl Dispatcher {
         true
     }
 
-    /// Starts the calls that waited for the results of a link to be fetched, as far as they may start now. Withdraws
-    /// those that do not survive the end of the link.
+    /// Starts the calls that waited for the results of a link to be fetched, as far as they may start now.
+    /// Withdraws those that do not survive the end of the link.
     pub(crate) fn release(&self, link: &Link) {
         let Some(throttled) = self.throttled.upgrade() else { return };
         let mut inline = Vec::new();
@@ -222,7 +233,8 @@ impl Dispatcher {
         }
     }
 
-    /// Withdraws a call: frees its memory, or tells its function to give up. Returns true if it had not started.
+    /// Withdraws a call: frees its memory, or tells its function to give up. Returns true if it had not
+    /// started.
     pub(crate) fn withdraw(&self, call: &OpenCall) -> bool {
         let had_not_started = self.give_up(call);
         if !had_not_started {

@@ -1,7 +1,7 @@
-//! Names and the functions behind them: the list that a user writes, and the registry that calls are looked up in.
+//! The methods of a running server, by name and by number.
 //!
-//! Flow: [`Methods::register`] -> [`Registry::build`] checks all names once, at start -> [`Registry::find`] for each call.
-//! Never changes after the start. Bound: names have 1 to 256 bytes.
+//! Flow: [`Registry::build`] checks all names once, at the start -> [`Registry::find`] for each call. Never
+//! changes after the start. Bound: names have 1 to 256 bytes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,13 +16,13 @@ use crate::api::methods::Methods;
 use crate::exec::run_time::RunTime;
 use crate::route::{MethodInfo, Route};
 
-/// A pool of workers that the registry asks for.
+/// A pool of workers that the methods need.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PoolPlan {
-    /// The method that it is for; none for the shared one.
+    /// The method that the pool belongs to; `None` for the shared pool.
     pub(crate) method: Option<Arc<str>>,
     pub(crate) workers: usize,
-    /// For each batched method on it, whether its batches leave logs for a done function.
+    /// For each batched method of the pool: whether its batches leave logs for a done function.
     pub(crate) batched: Vec<bool>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct BatchPlan {
     pub(crate) method: Arc<str>,
     pub(crate) plan: Plan,
     pub(crate) is_listed: bool,
-    /// The pool that it runs on, and its number among those that are batched there.
+    /// The pool of the method, and its number among the batched methods of that pool.
     pub(crate) pool: usize,
     pub(crate) number: usize,
 }
@@ -145,7 +145,10 @@ impl Registry {
         Ok(())
     }
 
-    /// The number of the method called `name`.
+    /// Returns the number of the method with this name.
+    ///
+    /// # Errors
+    /// Fails if there is none, with similar names.
     pub(crate) fn find(&self, name: &str) -> Result<u32, RemoteError> {
         self.slots.get(name).copied().ok_or_else(|| {
             let text = format!("there is no method {name:?}; {}", self.others(name));
@@ -163,7 +166,7 @@ impl Registry {
         &self.functions[method.slot as usize]
     }
 
-    /// Worker threads of all pools whose calls may leave logs for a done function.
+    /// Returns the number of workers of all pools whose calls may leave logs for a done function.
     pub(crate) fn logging_workers(&self) -> usize {
         let runs_on = |method: &MethodInfo| match method.route {
             Route::Inline => None,
@@ -175,7 +178,7 @@ impl Registry {
         self.pools.iter().enumerate().filter(|(index, _)| logs(*index)).map(|(_, plan)| plan.workers).sum()
     }
 
-    /// The batcher of a method; none if there is no such method, or it is not batched.
+    /// Returns the number of a method's batcher; `None` if there is no such method, or it is not batched.
     pub(crate) fn batcher(&self, name: &str) -> Option<usize> {
         match self.method(*self.slots.get(name)?)?.route {
             Route::Batch(batcher) => Some(batcher),
@@ -183,7 +186,7 @@ impl Registry {
         }
     }
 
-    /// What the caller of an unknown method may have meant.
+    /// Says which method a caller may have meant.
     fn others(&self, name: &str) -> String {
         let names = || self.methods.iter().map(|method| &*method.name).take(MAX_NAMES_COMPARED);
         let close: Vec<&str> = names().filter(|known| is_close(known, name)).take(MAX_NAMES_TOLD).collect();
@@ -199,32 +202,33 @@ impl Registry {
     }
 }
 
-/// Names in an error text.
+/// At most this many names are put into an error text.
 const MAX_NAMES_TOLD: usize = 8;
 
-/// Names looked through for a likely one, and how long they may be: a caller of unknown methods costs little.
+/// At most this many names, of at most this length, are compared, so that a call of an unknown method costs
+/// little.
 const MAX_NAMES_COMPARED: usize = 64;
 const MAX_COMPARED_BYTES: usize = 32;
 
-/// Edits between a name and one that was likely meant.
+/// Names that differ by more edits are not similar.
 const MAX_EDITS: usize = 2;
 
 fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Whether two names differ by case or by a typing error or two.
+/// Returns true if two names differ only by case, or by one or two typing errors.
 fn is_close(known: &str, name: &str) -> bool {
     let (known, name) = (known.as_bytes(), name.as_bytes());
     if known.eq_ignore_ascii_case(name) {
         return true;
     }
     let longest = known.len().max(name.len());
-    // A short name is a few edits away from every other.
+    // A short name is a few edits away from every other name.
     longest <= MAX_COMPARED_BYTES && edits(known, name) <= MAX_EDITS.min(longest / 3)
 }
 
-/// Insertions, removals and replacements of a byte that lead from one name to the other.
+/// Returns how many insertions, removals and replacements of a byte lead from one name to the other.
 fn edits(from: &[u8], to: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (above, byte) in from.iter().enumerate() {

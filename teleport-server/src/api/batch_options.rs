@@ -1,16 +1,16 @@
-//! How a method's calls are batched: what a user says, and the same once it is checked.
+//! How a method's calls are batched: the user's options, and the plan that they are checked into.
 //!
 //! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`Plan`]. Holds no calls.
 
 use std::time::Duration;
 
-/// More rows than any batch has use for; it bounds what is kept for each open batch.
+/// Bounds the memory that an open batch takes. No batch needs more rows.
 pub(crate) const MAX_ROWS: usize = 65_536;
 
-/// How long a full batch is waited for, unless told otherwise.
+/// How long a call waits for an exact batch to become full by default.
 const FULL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the calls of a method are put together, for [`Method::batched`](crate::Method::batched) and
+/// How the calls of a method are batched, for [`Method::batched`](crate::Method::batched) and
 /// [`Method::listed`](crate::Method::listed).
 ///
 /// ```
@@ -36,7 +36,7 @@ pub struct Batch {
     full_timeout: Option<Duration>,
 }
 
-/// Longer times are none in practice, and adding them to a clock could overflow it.
+/// Adding a longer time to a clock could overflow it.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Batch {
@@ -53,26 +53,29 @@ impl Batch {
         }
     }
 
-    /// Batches of `rows` calls, never of fewer. A call that waits for others waits until its deadline, or for
-    /// [`full_timeout`](Batch::full_timeout); after 1 s the log tells how many there are and from whom. What
-    /// danijar/teleport does with `batch=rows`.
+    /// Creates batches of exactly `rows` calls.
+    ///
+    /// A call waits for the others until its deadline, or for [`full_timeout`](Batch::full_timeout). After 1
+    /// s the log says how many calls there are, and from which clients. This is `batch=rows` of
+    /// danijar/teleport.
     #[doc(alias = "batch")]
     pub fn exact(rows: usize) -> Batch {
         Batch::new(true, rows)
     }
 
-    /// Batches of at most `rows` calls: as many as have come when a worker is free, so that batches are small while
-    /// there is little to do and full while there is much. Nothing else is waited for, unless [`max_wait`](Batch::max_wait) or
-    /// [`adaptive`](Batch::adaptive) says so.
+    /// Creates batches of at most `rows` calls: those that have arrived when a worker is free. So batches
+    /// are small under low load and full under high load. They do not wait for more calls without
+    /// [`max_wait`](Batch::max_wait) or [`adaptive`](Batch::adaptive).
     #[doc(alias = "max_batch_size")]
     pub fn up_to(rows: usize) -> Batch {
         Batch::new(false, rows)
     }
 
-    /// How long a free worker waits for a fuller batch, counted from when the first of its calls was there whole. A call
-    /// whose deadline comes earlier closes its batch earlier. Calls that are just being received are waited for beyond that
-    /// while they come fast, at 1 GiB/s or so, and for 20 ms at most: to move what has come of them would take longer. Default:
-    /// zero.
+    /// Sets how long a free worker waits for a fuller batch after the first call has arrived whole. An
+    /// earlier deadline of one of its calls closes the batch earlier. Default: zero.
+    ///
+    /// The batch also waits for calls that are being received at about 1 GiB/s or faster, for up to 20 ms,
+    /// because to copy their rows would take longer.
     #[doc(alias = "batch_wait_timeout_s")]
     #[doc(alias = "max_queue_delay_microseconds")]
     pub fn max_wait(mut self, time: Duration) -> Batch {
@@ -80,33 +83,35 @@ impl Batch {
         self
     }
 
-    /// Learns for each kind of arguments how often calls come and how long the function takes for how many of them, and
-    /// waits for one more call only while that costs those that wait less than it saves, and never longer than
-    /// `max_wait`. A batch also closes in time for the earliest of its deadlines. Default: off.
+    /// Waits for one more call only if that costs the waiting calls less than it saves, and never longer
+    /// than `max_wait`. For this it learns, for each kind of arguments, how often calls arrive and how long
+    /// the function takes for a batch of each size. A batch also closes in time for the earliest of its
+    /// deadlines. Default: off.
     pub fn adaptive(mut self, max_wait: Duration) -> Batch {
         self.is_adaptive = true;
         self.max_wait(max_wait)
     }
 
-    /// Sizes that batches are filled up to with rows of zeros, since compiled models want few shapes: ascending, and the last
-    /// is the most that a batch may have. The function gets and returns arrays of one of these sizes, and
-    /// [`Context::rows`](crate::Context::rows) says how many rows are calls. Default: none.
+    /// Sets sizes to which batches are padded with rows of zeros, because compiled models need few shapes.
+    /// They must ascend and end with the size of a full batch. The function gets and returns arrays of one
+    /// of these sizes; [`Context::rows`](crate::Context::rows) tells how many rows are calls. Default: none.
     #[doc(alias = "preferred_batch_size")]
     pub fn pad_to(mut self, sizes: impl IntoIterator<Item = usize>) -> Batch {
         self.pad_to = sizes.into_iter().collect();
         self
     }
 
-    /// How many batches of this method run at once; at least 1. Default: as many as there are workers.
+    /// Sets how many batches of this method may run at once, at least 1. Default: as many as there are
+    /// workers.
     #[doc(alias = "max_ongoing_requests")]
     pub fn max_in_progress(mut self, batches: usize) -> Batch {
         self.max_in_progress = Some(batches.max(1));
         self
     }
 
-    /// How many calls may wait for their batch to start, those included that are still being received; one past it is
-    /// answered with the error `overloaded` at once. Default: none are turned away, and they wait: as many as clients may
-    /// have open ([`Server::max_open_calls`](crate::Server::max_open_calls)), within
+    /// Sets how many calls may wait for their batch to start, including those that are being received.
+    /// Further calls fail at once with the error `overloaded`. Default: no limit other than
+    /// [`Server::max_open_calls`](crate::Server::max_open_calls) and
     /// [`Server::max_memory`](crate::Server::max_memory).
     #[doc(alias = "max_queued_requests")]
     #[doc(alias = "max_queue_size")]
@@ -115,8 +120,8 @@ impl Batch {
         self
     }
 
-    /// How long a call waits for an [`exact`](Batch::exact) batch to become full; then it fails with the error `deadline`, and
-    /// did not run. Default: 60 s.
+    /// Sets how long a call waits for an [`exact`](Batch::exact) batch to become full. Then it fails with
+    /// the error `deadline`, and did not run. Default: 60 s.
     pub fn full_timeout(mut self, time: Duration) -> Batch {
         self.full_timeout = Some(time);
         self
@@ -163,7 +168,7 @@ pub enum BatchProblem {
     /// No rows, or too many.
     #[error("a batch of {rows} calls: it must have 1 to {max_rows}")]
     Rows {
-        /// What was asked for.
+        /// The requested size.
         rows: usize,
         /// The most that a batch may have.
         max_rows: usize,
@@ -182,17 +187,17 @@ pub enum BatchProblem {
         /// The most that a batch may have.
         rows: usize,
     },
-    /// A batch that is always full has a time to wait for more.
+    /// `max_wait` was set for an exact batch.
     #[error(
         "`max_wait` has no use for `Batch::exact`, which waits until it is full: set `full_timeout`, or use `Batch::up_to`"
     )]
     WaitOfExact,
-    /// A batch that need not be full has a time to become full.
+    /// `full_timeout` was set for a batch that is not exact.
     #[error(
         "`full_timeout` has no use for `Batch::up_to`, which need not become full: set `max_wait`, or use `Batch::exact`"
     )]
     TimeoutOfUpTo,
-    /// An inline method runs where nothing may wait.
+    /// The method is inline, and calls must not wait on its thread.
     #[error(
         "it is inline, and a batch needs a worker: use `Method::batched`, with `workers` for a pool of its own"
     )]
@@ -204,11 +209,11 @@ pub enum BatchProblem {
 pub(crate) enum Close {
     /// When it is full.
     Full { timeout: Duration },
-    /// When a worker is free, and its first row has waited so long.
+    /// When a worker is free and the first row has waited for `max_wait`.
     Soon { max_wait: Duration, is_adaptive: bool },
 }
 
-/// A [`Batch`] that was checked.
+/// The checked options of a [`Batch`].
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Invariant: 1 to `MAX_ROWS`.
@@ -222,12 +227,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// How many rows a batch of so many calls has, those of zeros included.
+    /// Returns how many rows a batch of `rows` calls has with its padding.
     pub(crate) fn padded(&self, rows: usize) -> usize {
         self.pad_to.iter().copied().find(|size| *size >= rows).unwrap_or(rows)
     }
 
-    /// How many rows a slab has where so many fit into memory; none if that is too few for any batch.
+    /// Returns how many rows a slab has if `rows` fit into memory, or `None` if those are too few for any
+    /// batch.
     pub(crate) fn fitting(&self, rows: usize) -> Option<usize> {
         let fits = |size: &usize| *size <= rows;
         match self.close {
@@ -239,12 +245,12 @@ impl Plan {
         }
     }
 
-    /// Rows of the smallest batch that there may be.
+    /// Returns the number of rows of the smallest possible batch.
     pub(crate) fn least_rows(&self) -> usize {
         if self.is_exact() { self.max_rows } else { self.padded(1) }
     }
 
-    /// How long a batch may take to become full, if it must.
+    /// Returns how long a batch may take to become full, if it must become full.
     pub(crate) fn full_timeout(&self) -> Option<Duration> {
         match self.close {
             Close::Full { timeout } => Some(timeout),

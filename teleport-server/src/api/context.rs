@@ -1,4 +1,4 @@
-//! What a function may ask about the call that it runs for.
+//! What a function can ask about the call that it runs for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub struct Context {
 #[derive(Clone, Debug)]
 enum Calls {
     One(Arc<OpenCall>),
-    /// Never none.
+    /// Never empty.
     Batch(Arc<BatchCalls>),
 }
 
@@ -54,13 +54,14 @@ impl Context {
         }
     }
 
-    /// How many calls it runs for: 1, or those of the [batch](crate::Method::batched), which are the first rows of its arrays.
+    /// Returns how many calls the function runs for: 1, or the number of calls in the
+    /// [batch](crate::Method::batched), which are the first rows of its arrays.
     pub fn rows(&self) -> usize {
         self.calls().len()
     }
 
-    /// How many rows the arrays of the batch have, and those of the result must have: [`rows`](Context::rows), or more
-    /// with [`Batch::pad_to`](crate::Batch::pad_to).
+    /// Returns how many rows the arrays of the batch have, and those of the result must have:
+    /// [`rows`](Context::rows), or more with [`Batch::pad_to`](crate::Batch::pad_to).
     pub fn rows_padded(&self) -> usize {
         match &self.calls {
             Calls::One(_) => 1,
@@ -68,10 +69,10 @@ impl Context {
         }
     }
 
-    /// Who made the call of one row, and how long it still waits.
+    /// Returns the call of one row.
     ///
     /// # Panics
-    /// If there are not that many [`rows`](Context::rows).
+    /// Panics if `index` is not less than [`rows`](Context::rows).
     pub fn row(&self, index: usize) -> CallOfRow<'_> {
         CallOfRow { call: &self.calls()[index] }
     }
@@ -80,44 +81,47 @@ impl Context {
         &self.calls()[0]
     }
 
-    /// The name that the client gave itself, or its address where it gave none. In a batch that of the first row.
+    /// Returns the name of the client, or its address if it has no name. In a batch, the client of the first
+    /// row.
     pub fn caller(&self) -> &str {
         self.row(0).caller()
     }
 
-    /// Where the client is: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process. In a batch that of the first row.
+    /// Returns the address of the client: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process. In a
+    /// batch, the client of the first row.
     pub fn caller_address(&self) -> &str {
         self.row(0).caller_address()
     }
 
-    /// The name that the function is called by.
+    /// Returns the name that the function was called by.
     pub fn method(&self) -> &str {
         &self.first().method.name
     }
 
-    /// How long the caller still waits; zero when its time is over, none if it waits for as long as it takes. In a batch, the
-    /// least of all.
+    /// Returns how long the caller still waits: zero when its time is over, and `None` if it waits without a
+    /// limit. In a batch, the shortest time of all.
     pub fn time_left(&self) -> Option<Duration> {
         let earliest = self.calls().iter().filter_map(|call| call.deadline).min();
         earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether nobody waits for the result any more: the caller withdrew the call or lost its connection, or the server
-    /// is closing and its time for that is over. A long function that asks from time to time can end early; what it
-    /// returns once it was told so does not matter, and an error is no failure that `check` or the log tells of.
+    /// Returns true if nobody waits for the result any more: the caller withdrew the call or lost its
+    /// connection, or the server is closing and its time for that is over. In a batch, if none of the
+    /// callers waits.
     ///
-    /// In a batch: whether none of its callers waits any more.
-    ///
-    /// An inline method keeps its thread from hearing of any of this: ask on a worker.
+    /// A long function that asks from time to time can end early. What it returns after that does not
+    /// matter, and an error is neither logged nor returned by `check`. An inline method cannot learn that
+    /// its caller has gone, since it keeps its thread from receiving that: use a worker.
     pub fn is_cancelled(&self) -> bool {
         self.calls().iter().all(|call| call.tell_cancelled())
     }
 
-    /// An array in warm memory of the process's pool, from where a result is sent without a copy. Its content is
-    /// whatever was there before, save that bools are false; it goes back to the pool with its last owner.
+    /// Allocates an array in warm memory of the process's pool. A result is sent from there without a copy.
+    /// The content is whatever was there before, except that bools are false. The memory returns to the pool
+    /// with its last owner.
     ///
     /// # Errors
-    /// If the system has no memory for it, or the shape's size overflows.
+    /// Fails if the system has no memory for it, or the shape's size overflows.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
         Pool::global().alloc_array::<T>(shape)
     }
@@ -143,23 +147,24 @@ pub struct CallOfRow<'a> {
 }
 
 impl<'a> CallOfRow<'a> {
-    /// The name that the client gave itself, or its address where it gave none.
+    /// Returns the name of the client, or its address if it has no name.
     pub fn caller(&self) -> &'a str {
         &self.call.reply.caller.name
     }
 
-    /// Where the client is: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process.
+    /// Returns the address of the client: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process.
     pub fn caller_address(&self) -> &'a str {
         self.call.reply.link.peer_address()
     }
 
-    /// How long the caller still waits; zero when its time is over, none if it waits for as long as it takes.
+    /// Returns how long the caller still waits: zero when its time is over, and `None` if it waits without a
+    /// limit.
     pub fn time_left(&self) -> Option<Duration> {
         self.call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether it waits no more: it withdrew the call or lost its connection, or the server is closing and its time for that
-    /// is over. Its row of the result does not matter then.
+    /// Returns true if the caller waits no more: it withdrew the call or lost its connection, or the server
+    /// is closing and its time for that is over. Its row of the result does not matter then.
     pub fn is_cancelled(&self) -> bool {
         self.call.tell_cancelled()
     }

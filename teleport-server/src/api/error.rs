@@ -1,4 +1,4 @@
-//! Why a server does not start, or ends otherwise than by being closed.
+//! Errors: why a server does not start or does not end well, and what functions may return.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -13,15 +13,15 @@ use crate::api::batch_options::BatchProblem;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// It cannot listen at its address.
+    /// The server cannot listen at its address.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The system has no thread, descriptor or memory left for the server itself.
     #[error("cannot start {what}: {source}")]
     Io {
-        /// What was to be started.
+        /// The thing that could not be started.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Two functions have the same name.
@@ -48,12 +48,12 @@ pub enum ServeError {
         /// The method.
         name: String,
     },
-    /// A method is batched in a way that does not work.
+    /// The options of a batched method are wrong.
     #[error("method {name:?}: {problem}")]
     Batch {
         /// The method.
         name: String,
-        /// What is wrong.
+        /// The problem.
         problem: BatchProblem,
     },
     /// A done function belongs to a method that gives no logs.
@@ -65,7 +65,7 @@ pub enum ServeError {
     /// A done function belongs to a method that does not exist.
     #[error("there is a done function for {name:?}, but no such method")]
     DoneWithoutMethod {
-        /// What it was to belong to.
+        /// The name of the missing method.
         name: String,
     },
     /// A method has two done functions.
@@ -74,25 +74,26 @@ pub enum ServeError {
         /// The method.
         name: String,
     },
-    /// A function failed, panicked, or gave a result that cannot be sent. Its caller was told.
+    /// A function failed, panicked, or returned a result that cannot be sent. Its caller got the error too.
     #[error("method {method:?}, called by {caller}: {error}")]
     Function {
         /// The method.
         method: String,
-        /// The name of the client, or its address where it has no name; of a batch that of the first row, and how many others.
+        /// The name of the client, or its address if it has no name. For a batch, the client of the first
+        /// row and the number of others.
         caller: String,
-        /// What the caller was told.
+        /// The error that the caller got.
         error: Box<RemoteError>,
     },
     /// A done function failed or panicked.
     #[error("the done function of method {method:?}: {message}")]
     Done {
-        /// The method whose logs it got.
+        /// The method that the logs belong to.
         method: String,
         /// Its error.
         message: String,
     },
-    /// When the server closed, functions did not return in time. Their threads were left behind.
+    /// Functions did not return in time when the server closed. Their threads were left behind.
     #[error("closed, but after {waited_ms} ms these still ran: {}; their threads were left behind", running.join(", "))]
     StillRunning {
         /// Each function with its thread.
@@ -100,21 +101,21 @@ pub enum ServeError {
         /// How long closing waited, in milliseconds.
         waited_ms: u64,
     },
-    /// This process was forked from the one that has the server: its threads and sockets are over there.
+    /// This process was forked from the one that has the server's threads and sockets.
     #[error("the server belongs to the process that this one was forked from")]
     Forked,
-    /// A thread of the server itself waits for the server to end.
+    /// A thread of the server waited for the server to end.
     #[error("a function of the server cannot wait for the server to end: it would wait for itself")]
     OnOwnThread,
 }
 
-/// Any error that a function may return; `?` makes it of every other.
+/// Any error that a function may return. The operator `?` converts every error to it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// An error with a code of the application's own, which the caller gets beside the message.
+/// An error with a code of the application's own.
 ///
-/// Any error will do for a function, and arrives as its message. This one also carries a code, so that a caller can tell
-/// failures apart without reading text. It is found anywhere in an error's chain of sources.
+/// A function may return any error, of which the caller gets the text. This one also carries a code, so that
+/// callers can tell failures apart without reading text. It may be anywhere in an error's chain of sources.
 ///
 /// ```
 /// use teleport_server::{BoxError, Failure, Methods};
@@ -133,18 +134,19 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// An error with a code (at most 256 bytes travel) and a text for people (at most 16 KiB travel).
+    /// Creates an error with a code (of which at most 256 bytes are sent) and a text for people (at most 16
+    /// KiB).
     pub fn with_code(code: impl Into<String>, message: impl Into<String>) -> Failure {
         Failure { code: code.into(), message: message.into(), source: None }
     }
 
-    /// The same with what caused it, whose text is added to the message that the caller gets.
+    /// Adds a cause, whose text is added to the message that the caller gets.
     #[must_use]
     pub fn caused_by(self, source: impl Into<BoxError>) -> Failure {
         Failure { source: Some(source.into()), ..self }
     }
 
-    /// The application's code.
+    /// Returns the application's code.
     pub fn code(&self) -> &str {
         &self.code
     }
@@ -162,18 +164,18 @@ impl Error for Failure {
     }
 }
 
-/// What the caller is told of an error that its function returned.
+/// Converts a function's error to what its caller gets.
 pub(crate) fn failed(error: &BoxError) -> RemoteError {
     let code = chain(&**error).find_map(|link| link.downcast_ref::<Failure>()).map_or("", Failure::code);
     RemoteError::new(ErrorKind::Failed, Ran::Yes, full_text(&**error)).with_code(code)
 }
 
-/// An error and what caused it, outermost first.
+/// Returns an error and its causes, outermost first.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
-/// The texts of an error and its sources, without those that repeat what stands there already.
+/// Joins the texts of an error and its causes, except those that repeat an earlier one.
 pub(crate) fn full_text(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for part in chain(error).map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! A running server in its owner's hands: looking at it, and ending it.
+//! A running server as its owner sees it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::api::stats::{BatchStats, Stats};
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::runtime::lifecycle::Lifecycle;
 
-/// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does, also in a thread that is killed: so
-/// that no server outlives the thread that owns it.
+/// A running server. Dropping it closes the server, as [`close`](ServerHandle::close) does, even in a thread
+/// that is killed, so that no server outlives the thread that owns it.
 ///
 /// ```
 /// use teleport_server::{Methods, Server};
@@ -37,26 +37,26 @@ impl ServerHandle {
         ServerHandle { dispatcher, queues, address }
     }
 
-    /// The address that it really has: with the port that was chosen for port 0. A client on this machine can connect to
-    /// it as it is.
+    /// Returns the address that the server listens at, with the port that was picked for port 0. Clients on
+    /// this machine can connect to it as it is.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Clients that are connected.
+    /// Returns the number of connected clients.
     pub fn clients(&self) -> usize {
         self.dispatcher.shared.counters.clients()
     }
 
-    /// What the server has done and does. Takes locks of each connection for a moment.
+    /// Returns what the server has done and does. Takes locks of each connection for a moment.
     pub fn stats(&self) -> Stats {
         if !self.dispatcher.shared.lifecycle.is_here() {
             return Stats::default();
         }
-        let Dispatcher { shared, connections, ledger, sessions, .. } = &*self.dispatcher;
+        let Dispatcher { shared, connections, log_order, sessions, .. } = &*self.dispatcher;
         Stats {
             queued: self.queues.len(),
-            awaiting_done: ledger.waiting(),
+            awaiting_done: log_order.len(),
             held_bytes: shared.budget.used_bytes(),
             lent_bytes: shared.lent_bytes(),
             awaiting_memory: shared.budget.waiting(),
@@ -66,19 +66,22 @@ impl ServerHandle {
         }
     }
 
-    /// What the batches of a method did so far; none if there is no such method, or it is not batched.
+    /// Returns what the batches of a method have done. Returns `None` if there is no such method, or it is
+    /// not batched.
     pub fn batches(&self, method: &str) -> Option<BatchStats> {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
         let batcher = registry.batcher(method).filter(|_| shared.lifecycle.is_here())?;
         Some(self.queues.batchers[batcher].stats())
     }
 
-    /// Tells of the first function or done function that failed or panicked since this was last asked, and forgets it.
-    /// Its caller was told in any case. Never blocks.
+    /// Returns the first failure of a function or done function since the last call of `check`. Never
+    /// blocks.
+    ///
+    /// The caller of the function gets the error in any case.
     ///
     /// # Errors
-    /// [`ServeError::Function`] or [`ServeError::Done`]; [`ServeError::Forked`] in a process that `fork` copied, where nothing that
-    /// is done with the handle, dropping it included, touches the server.
+    /// [`ServeError::Function`] or [`ServeError::Done`]. [`ServeError::Forked`] in a process that `fork`
+    /// copied: there, nothing that is done with the handle, including dropping it, touches the server.
     pub fn check(&self) -> Result<(), ServeError> {
         if !self.dispatcher.shared.lifecycle.is_here() {
             return Err(ServeError::Forked);
@@ -86,29 +89,31 @@ impl ServerHandle {
         self.dispatcher.shared.lifecycle.check()
     }
 
-    /// What closes the server from elsewhere.
+    /// Returns a handle that closes the server from elsewhere.
     pub fn closer(&self) -> Closer {
         Closer::new(&self.dispatcher.shared.lifecycle)
     }
 
-    /// Closes the server and waits until that is done: it accepts nobody, answers calls that have not started with an
-    /// error (they did not run), lets those that run end and their results leave, says goodbye to its clients and removes
-    /// its socket file. Blocks for at most the `close_timeout` and a few seconds; functions that still run when it is over are
-    /// told so by [`Context::is_cancelled`](crate::Context::is_cancelled), and those that do not return are left behind
-    /// with their threads. Closing twice does nothing more.
+    /// Closes the server and waits until it is closed.
     ///
-    /// From a thread of the server itself, such as inside a function, it asks for the server to close and does not wait.
-    /// With the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the server closes by
-    /// itself.
+    /// The server accepts no more connections, answers calls that have not started with an error (they did
+    /// not run), lets running ones end and their results leave, says goodbye to its clients, and removes its
+    /// socket file. Blocks for at most the `close_timeout` and a few seconds. Functions that still run then
+    /// are told so by [`Context::is_cancelled`](crate::Context::is_cancelled); if they do not return, they
+    /// are left behind with their threads. Closing twice does nothing more.
+    ///
+    /// A thread of the server itself, such as a function, asks the server to close and does not wait. With
+    /// the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the server
+    /// closes by itself.
     ///
     /// # Errors
-    /// [`ServeError::StillRunning`], or what ended the server before; each is told once. In a process that was forked from the
-    /// server's [`ServeError::Forked`], and nothing happens.
+    /// [`ServeError::StillRunning`], or the failure that ended the server before. Each is returned once.
+    /// [`ServeError::Forked`] in a process that was forked from the server's; nothing happens then.
     pub fn close(&self) -> Result<(), ServeError> {
         self.end(None)
     }
 
-    /// As [`close`](ServerHandle::close), with a time of its own.
+    /// Closes the server like [`close`](ServerHandle::close), within a time of its own.
     ///
     /// # Errors
     /// As [`close`](ServerHandle::close).
@@ -124,14 +129,14 @@ impl ServerHandle {
         }
     }
 
-    /// Waits until somebody else closes the server: a [`Closer`], or a failure with
-    /// [`stop_on_error`](crate::Server::stop_on_error). Blocks. With the feature `threads`, a `Thread` of `teleport-proc` that is
-    /// killed meanwhile closes the server and unwinds.
+    /// Waits until something else closes the server: a [`Closer`], or a failure with
+    /// [`stop_on_error`](crate::Server::stop_on_error). Blocks. With the feature `threads`, a `Thread` of
+    /// `teleport-proc` that is killed meanwhile closes the server and unwinds.
     ///
     /// # Errors
-    /// What ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself
-    /// [`ServeError::OnOwnThread`], and the server closes. In a process that was forked from the server's
-    /// [`ServeError::Forked`].
+    /// The failure that ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself,
+    /// [`ServeError::OnOwnThread`], and the server closes. [`ServeError::Forked`] in a process that was
+    /// forked from the server's.
     pub fn join(self) -> Result<(), ServeError> {
         self.dispatcher.shared.lifecycle.wait_closed()
     }
@@ -140,13 +145,13 @@ impl ServerHandle {
 impl Drop for ServerHandle {
     fn drop(&mut self) {
         self.dispatcher.shared.lifecycle.request_close(None);
-        // What is wrong stands in the log; who wants it as a value calls `close`.
+        // Errors are logged. An owner who wants them calls `close`.
         let _ = self.dispatcher.shared.lifecycle.wait_closed_in_drop();
     }
 }
 
-/// Closes a server from elsewhere: from a thread that handles signals, or from one of the server's own functions. Clones
-/// close the same server.
+/// Closes a server from elsewhere: from a thread that handles signals, or from one of the server's own
+/// functions. Clones close the same server.
 ///
 /// ```
 /// use teleport_server::{Methods, Server};
@@ -167,18 +172,17 @@ impl Closer {
         Closer { lifecycle: lifecycle.clone() }
     }
 
-    /// Asks for the server to close, within its `close_timeout`. Returns at once.
+    /// Asks the server to close within its `close_timeout`. Returns at once.
     pub fn close(&self) {
         self.lifecycle.request_close(None);
     }
 
-    /// Asks for the server to close within `time`; a time that was given earlier can only become shorter. Returns at
-    /// once.
+    /// Asks the server to close within `time`. Later requests can only shorten the time. Returns at once.
     pub fn close_within(&self, time: Duration) {
         self.lifecycle.request_close(Some(time));
     }
 
-    /// Whether the server is closing or closed.
+    /// Returns true if the server is closing or closed.
     pub fn is_closing(&self) -> bool {
         self.lifecycle.is_closing()
     }

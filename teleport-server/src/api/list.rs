@@ -1,7 +1,7 @@
-//! Functions that get the calls of a batch one by one in a list.
+//! Functions that get the calls of a batch in a list.
 //!
-//! Flow: the trees of a batch -> each becomes an item, or its caller is told why not -> the function, with those that did ->
-//! one reply or error for each. Nothing here answers a call.
+//! Flow: the tree of each call becomes an item, or its caller gets an error -> the function gets the items
+//! -> one reply or error for each. Nothing here answers a call.
 
 use teleport_transport::wire::{FromTree, Tree, TreeError};
 
@@ -9,25 +9,25 @@ use crate::api::context::Context;
 use crate::api::error::BoxError;
 use crate::api::method::IntoReply;
 
-/// Why a list function gave nothing.
+/// Why a list function returned no replies.
 #[derive(Debug)]
 pub(crate) enum NoReplies {
-    /// Its own error, for all.
+    /// Its own error, for all callers.
     Failed(BoxError),
-    /// It gave more or fewer results than it got calls.
+    /// It returned more or fewer results than it got calls.
     Count { calls: usize, results: usize },
 }
 
-/// What each call of a list gave, those left out that did not fit.
+/// A reply or error for each call whose arguments fit.
 pub(crate) type Replies = Result<Vec<Result<Tree, BoxError>>, NoReplies>;
 
-/// Told of each call whether it fits the function's type, it gives the context for those that do.
+/// Gets, for each call, why its arguments do not fit, if so. Returns the context of the calls that fit.
 pub(crate) type Sorter<'a> = dyn FnMut(Vec<Option<TreeError>>) -> Context + 'a;
 
 /// A list function of any form.
 pub(crate) type ErasedList = Box<dyn Fn(Vec<Tree>, &mut Sorter<'_>) -> Replies + Send + Sync>;
 
-/// Brings a list function into the form in which it is kept.
+/// Erases the types of a list function.
 pub(crate) fn erase<F, S, K>(function: F) -> ErasedList
 where
     F: ListFunction<S>,
@@ -54,8 +54,8 @@ where
     })
 }
 
-/// A function for [`Method::listed`](crate::Method::listed): `Fn(Vec<A>) -> R` or `Fn(Vec<A>, Context) -> R`, with
-/// `A: FromTree`.
+/// A function for [`Method::listed`](crate::Method::listed): `Fn(Vec<A>) -> R` or `Fn(Vec<A>, Context) ->
+/// R`, with `A: FromTree`.
 ///
 /// `Signature` is inferred.
 #[diagnostic::on_unimplemented(
@@ -64,7 +64,7 @@ where
             'static`"
 )]
 pub trait ListFunction<Signature>: Send + Sync + 'static {
-    /// What one call is made into.
+    /// The arguments of one call.
     type Item: FromTree;
     /// What the function returns.
     type Return;
@@ -107,8 +107,9 @@ pub struct Each<K>(K);
 #[derive(Clone, Copy, Debug)]
 pub struct AllOrNone<K>(K);
 
-/// What a list function may return: a `Vec` with one reply for each call, in their order, or a `Result` of that, whose error all
-/// callers get. A reply is what implements [`IntoTree`](teleport_transport::wire::IntoTree), or a `Result` of that.
+/// What a list function may return: a `Vec` with one reply for each call, in the same order, or a `Result`
+/// of that, whose error all callers get. A reply implements
+/// [`IntoTree`](teleport_transport::wire::IntoTree), or is a `Result` of that.
 ///
 /// `Kind` is inferred.
 #[diagnostic::on_unimplemented(
@@ -116,10 +117,10 @@ pub struct AllOrNone<K>(K);
     note = "it returns a `Vec` of what implements `IntoTree` or of `Result`s of that, or a `Result` of such a `Vec`"
 )]
 pub trait IntoReplies<Kind> {
-    /// The replies.
+    /// Converts to replies.
     ///
     /// # Errors
-    /// The function's own, for all calls.
+    /// Returns the function's own error, for all calls.
     fn into_replies(self) -> Result<Vec<Result<Tree, BoxError>>, BoxError>;
 }
 

@@ -1,7 +1,7 @@
-//! Functions of any accepted form, turned into one: a tree in, a tree out.
+//! Functions of any accepted form, turned into one form: a tree in, a tree out.
 //!
-//! Flow: `Fn(A) -> R` or `Fn(A, Context) -> R` -> [`Method`] with its options -> [`Function::call`] on a worker.
-//! The forms are told apart by marker types that the compiler infers. Nothing here runs a function.
+//! Flow: `Fn(A) -> R` or `Fn(A, Context) -> R` -> [`Method`] with its options -> [`Function::call`] on a
+//! worker. The compiler tells the forms apart by marker types that it infers. Nothing here runs a function.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use crate::api::context::Context;
 use crate::api::error::BoxError;
 use crate::api::list::{ErasedList, IntoReplies, ListFunction, erase};
 
-/// What a function gave.
+/// What a function returned.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) reply: Tree,
-    /// For the method's done function; none unless the method is logged.
+    /// For the method's done function, if the method is logged.
     pub(crate) logs: Option<Tree>,
 }
 
-/// Why a function gave nothing.
+/// Why a function returned nothing.
 #[derive(Debug)]
 pub(crate) enum NoOutput {
-    /// The arguments do not fit its type: it did not run.
+    /// The arguments do not fit its type, so it did not run.
     Arguments(Box<TreeError>),
     /// Its own error.
     Failed(BoxError),
@@ -34,13 +34,13 @@ pub(crate) type Erased = Box<dyn Fn(Tree, Context) -> Result<Output, NoOutput> +
 
 /// A method's function.
 pub(crate) enum Body {
-    /// Of one call, or of all calls of a batch stacked.
+    /// Takes one call, or all calls of a batch stacked.
     Tree(Erased),
-    /// Of a list of calls.
+    /// Takes a list of calls.
     List(ErasedList),
 }
 
-/// What a method runs on.
+/// Where a method runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunsOn {
     Shared,
@@ -63,16 +63,16 @@ pub(crate) enum RunsOn {
 /// ```
 pub struct Method {
     pub(crate) function: Body,
-    /// None: each call runs alone.
+    /// `None` if each call runs alone.
     pub(crate) batch: Option<Batch>,
     pub(crate) runs_on: RunsOn,
     pub(crate) logged: bool,
-    /// Whether `workers` was called, which an inline method has no use for.
+    /// `workers` was called, which is an error for inline methods.
     pub(crate) has_workers: bool,
 }
 
 impl Method {
-    /// A method on the server's shared pool of workers.
+    /// Creates a method that runs on the server's shared pool of workers.
     pub fn new<F, S, K>(function: F) -> Method
     where
         F: Function<S>,
@@ -81,15 +81,17 @@ impl Method {
         Method::with(RunsOn::Shared, false, reply_of(function))
     }
 
-    /// A method that runs once for many calls. Calls with the same structure, dtypes and shapes are put together: each array of
-    /// shape `[…]` becomes one of shape `[n, …]` with a row for each call, each scalar one of shape `[n]`. The function
-    /// returns a tree of such arrays, and each call gets its row of all of them. Rows are received where they lie and sent from
-    /// there. n is at most what `batch` says, [`Context::rows_padded`], and less where so many rows would take more
-    /// than an eighth of the memory for calls (three quarters of `max_memory`).
+    /// Creates a method that runs once for many calls.
     ///
-    /// A string or bytes in the arguments is an error for its caller: see [`listed`](Method::listed). Calls of other shapes are
-    /// never in the same batch. A failure of the function, or a result with another first axis than n, goes to all calls of
-    /// the batch.
+    /// Calls with the same structure, dtypes and shapes are stacked: each array of shape `[…]` becomes one
+    /// of shape `[n, …]` with a row for each call, and each scalar one of shape `[n]`. The function returns
+    /// a tree of such arrays, and each caller gets its row. Rows are received directly into the stacked
+    /// arrays and sent from there. n is at most the size of the `batch`, or less if so many rows would take
+    /// more than an eighth of the memory for calls (three quarters of `max_memory`); see
+    /// [`Context::rows_padded`].
+    ///
+    /// A string or bytes in the arguments is an error for its caller: see [`listed`](Method::listed). If the
+    /// function fails, or returns arrays whose first axis is not n, all callers of the batch get the error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -114,10 +116,12 @@ impl Method {
         Method::new(function).batch(batch)
     }
 
-    /// A method that runs once for many calls, and gets them in a list: for arguments of different shapes, for strings, and
-    /// where each call has a result or an error of its own. The function gets a `Vec` of the calls' arguments and returns a
-    /// `Vec` with one reply, or `Result` of one, for each, in the same order; or a `Result` of such a `Vec`, whose error
-    /// goes to all. A call whose arguments do not fit gets its error alone and is not in the list.
+    /// Creates a method that runs once for many calls and gets them in a list. Use it for arguments of
+    /// different shapes, for strings, and if each call has a result or an error of its own.
+    ///
+    /// The function gets a `Vec` with the arguments of each call. It returns a `Vec` with a reply, or a
+    /// `Result` of one, for each call in the same order, or a `Result` of such a `Vec`, whose error goes to
+    /// all callers. A call whose arguments do not fit gets its own error and is not in the list.
     ///
     /// ```
     /// use teleport_server::{Batch, BoxError, Method, Methods};
@@ -142,13 +146,15 @@ impl Method {
         }
     }
 
-    /// A method that runs on the thread that received the call, without a change of threads: the shortest way for
-    /// functions of a few microseconds. While it runs, no other connection of that thread is served, so it **must not
-    /// block**; the log warns of calls longer than 10 ms. It may wait for no other call.
+    /// Creates a method that runs on the thread that received the call. That saves a change of threads, for
+    /// functions of a few microseconds.
     ///
-    /// Answers of one connection that are made right after each other leave together. So one that usually takes less than
-    /// 30 µs and then takes long also holds up those before it that their callers could have by then; before one that
-    /// usually takes longer they leave at once.
+    /// While the function runs, its thread serves no other connection, so it **must not block** or wait for
+    /// another call. The log warns of calls longer than 10 ms.
+    ///
+    /// Answers of one connection that are made right after each other are sent together. So if a function
+    /// that usually takes less than 30 µs takes long once, earlier answers wait for it. They do not wait for
+    /// a function that usually takes longer.
     pub fn inline<F, S, K>(function: F) -> Method
     where
         F: Function<S>,
@@ -157,9 +163,9 @@ impl Method {
         Method::with(RunsOn::Inline, false, reply_of(function))
     }
 
-    /// A method whose function returns `(reply, logs)`, or a `Result` of that. The reply goes to the caller, and the logs
-    /// to the function that [`Server::done`](crate::Server::done) has for this method, in the order in which workers
-    /// took the calls. Without such a function the logs are dropped.
+    /// Creates a method whose function returns `(reply, logs)`, or a `Result` of that. The reply goes to the
+    /// caller. The logs go to the method's done function (see [`Server::done`](crate::Server::done)) in the
+    /// order in which workers took the calls, or are dropped if there is none.
     pub fn logged<F, S>(function: F) -> Method
     where
         F: Function<S>,
@@ -173,8 +179,8 @@ impl Method {
         Method::with(RunsOn::Shared, true, function)
     }
 
-    /// Gives the method a pool of `workers` threads (at least 1) of its own, so that it neither waits for other methods
-    /// nor holds them up.
+    /// Gives the method a pool of `workers` threads of its own (at least 1), so that it neither waits for
+    /// other methods nor delays them.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Method {
         self.has_workers = true;
@@ -184,8 +190,9 @@ impl Method {
         self
     }
 
-    /// Runs once for many calls, as [`batched`](Method::batched) says, with one reply and one tree of logs for each batch: for
-    /// methods that are [`logged`](Method::logged). Of a [`listed`](Method::listed) method it replaces the batch that it has.
+    /// Runs the method once for many calls, as [`batched`](Method::batched) does, with one reply and one
+    /// tree of logs for each batch. For [`logged`](Method::logged) methods. Replaces the batch of a
+    /// [`listed`](Method::listed) method.
     #[must_use]
     pub fn batch(mut self, batch: Batch) -> Method {
         self.batch = Some(batch);
@@ -225,7 +232,7 @@ where
 
 /// What can be registered under a name: a function, or a [`Method`] with options.
 ///
-/// `Form` is inferred; it only tells the compiler which form of function it has before it.
+/// `Form` is inferred. It tells the compiler which form of function this is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be registered as a method",
     label = "not a function of a form that a server can call",
@@ -233,7 +240,7 @@ where
             'static`, and returns what implements `IntoTree`, or a `Result` of that"
 )]
 pub trait IntoMethod<Form> {
-    /// The method.
+    /// Converts to a method.
     fn into_method(self) -> Method;
 }
 
@@ -264,10 +271,11 @@ pub trait Function<Signature>: Send + Sync + 'static {
     /// What the function returns.
     type Return;
 
-    /// Makes the function's arguments of a tree and calls it.
+    /// Converts a tree to the function's arguments and calls it.
     ///
     /// # Errors
-    /// If the arguments do not fit its type, with the path to what does not; the function did not run then.
+    /// Fails if the arguments do not fit, with the path to the part that does not. The function did not run
+    /// then.
     fn call(&self, arguments: Tree, context: Context) -> Result<Self::Return, TreeError>;
 }
 
@@ -303,7 +311,8 @@ pub enum Plain {}
 #[derive(Clone, Copy, Debug)]
 pub enum Fallible {}
 
-/// What a function may return: what implements [`IntoTree`] (also `()`, which is null), or a `Result` of that.
+/// What a function may return: a type that implements [`IntoTree`] (also `()`, which is null), or a `Result`
+/// of it.
 ///
 /// `Kind` is inferred.
 #[diagnostic::on_unimplemented(
@@ -311,10 +320,10 @@ pub enum Fallible {}
     note = "it returns what implements `IntoTree`, or a `Result` of that whose error converts into `BoxError`"
 )]
 pub trait IntoReply<Kind> {
-    /// The reply.
+    /// Converts to a reply.
     ///
     /// # Errors
-    /// The function's own.
+    /// Returns the function's own error.
     fn into_reply(self) -> Result<Tree, BoxError>;
 }
 
@@ -336,10 +345,10 @@ impl<T: IntoTree, E: Into<BoxError>> IntoReply<Fallible> for Result<T, E> {
     note = "it returns `(reply, logs)`, both of which implement `IntoTree`, or a `Result` of that"
 )]
 pub trait IntoLogged {
-    /// Reply and logs.
+    /// Converts to a reply and logs.
     ///
     /// # Errors
-    /// The function's own.
+    /// Returns the function's own error.
     fn into_logged(self) -> Result<(Tree, Tree), BoxError>;
 }
 
@@ -362,10 +371,10 @@ impl<T: IntoTree, L: IntoTree, E: Into<BoxError>> IntoLogged for Result<(T, L), 
     note = "it returns `()`, or a `Result` of that whose error converts into `BoxError`"
 )]
 pub trait IntoDone {
-    /// Whether it succeeded.
+    /// Converts to a result.
     ///
     /// # Errors
-    /// The function's own.
+    /// Returns the function's own error.
     fn into_done(self) -> Result<(), BoxError>;
 }
 

@@ -24,16 +24,16 @@ pub struct Methods {
 }
 
 impl Methods {
-    /// No methods yet.
+    /// Creates an empty list of methods.
     pub fn new() -> Methods {
         Methods::default()
     }
 
-    /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is there already, or too long, is
-    /// an error when the server starts.
+    /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is there already, or
+    /// too long, is an error when the server starts.
     ///
-    /// Under an [`Rpc<A, R>`](teleport_transport::wire::Rpc) the compiler checks that a function takes `A` and returns
-    /// `R`, or a `Result` of it. A [`Method`] is not checked.
+    /// Under an [`Rpc<A, R>`](teleport_transport::wire::Rpc) the compiler checks that a function takes `A`
+    /// and returns `R`, or a `Result` of it. A [`Method`] is not checked.
     ///
     /// ```
     /// use teleport_server::{Context, Method, Methods};

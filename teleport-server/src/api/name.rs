@@ -1,17 +1,18 @@
-//! What a method may be registered under: a name, or a name with types that the compiler holds the function to.
+//! Names for methods: strings, and names that carry types, which the compiler checks against the function's.
 //!
-//! The form of function that [`IntoMethod`](crate::IntoMethod) infers says what it takes and gives, so the check is a
-//! matter of which impls are there: a string takes every form, an [`Rpc`] those of its own types.
+//! [`IntoMethod`](crate::IntoMethod) infers a form for each function, which says what it takes and returns.
+//! A string implements the trait for all forms, and an [`Rpc`] for the forms of its types.
 
 use teleport_transport::wire::Rpc;
 
 use crate::api::context::Context;
 use crate::api::method::{Fallible, Plain};
 
-/// A method's name: a string, or an [`Rpc<A, R>`](Rpc), under which a function is registered only if it takes `A` and
-/// returns `R` or a `Result` of it.
+/// The name of a method: a string, or an [`Rpc<A, R>`](Rpc), whose function must take `A` and return `R` or
+/// a `Result` of it.
 ///
-/// A [`Method`](crate::Method) has forgotten the types of its function, so it can be registered under any name.
+/// A [`Method`](crate::Method) does not know the types of its function, so it can be registered under any
+/// name.
 ///
 /// `Form` is inferred.
 #[diagnostic::on_unimplemented(
@@ -21,7 +22,7 @@ use crate::api::method::{Fallible, Plain};
             that takes or gives a `Tree` instead, put it into `Method::new`"
 )]
 pub trait MethodName<Form> {
-    /// The name.
+    /// Converts to a string.
     fn into_name(self) -> String;
 }
 
@@ -43,7 +44,7 @@ impl<Form> MethodName<Form> for String {
     }
 }
 
-/// A [`Method`](crate::Method), whose types are not known.
+/// For a [`Method`](crate::Method), whose types are not known.
 impl<A, R> MethodName<()> for Rpc<A, R> {
     fn into_name(self) -> String {
         self.into()

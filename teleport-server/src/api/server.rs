@@ -1,7 +1,7 @@
 //! A server, from its socket to its start.
 //!
-//! Flow: [`Server::bind`] opens the socket -> options -> [`Server::run`] or [`Server::start`] checks the methods and starts
-//! the threads. Clients that come between `bind` and `start` wait in the system's queue.
+//! Flow: [`Server::bind`] opens the socket -> options -> [`Server::run`] or [`Server::start`] checks the
+//! methods and starts the threads. Clients that connect in between wait in the system's queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::api::error::ServeError;
 use crate::api::handle::{Closer, ServerHandle};
 use crate::api::method::IntoDone;
 use crate::api::methods::Methods;
-use crate::api::options::Options;
+use crate::api::options::{DoneFunction, Options};
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::panic::note_panics;
 use crate::registry::Registry;
@@ -42,62 +42,68 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the socket: `tcp://host:port`, `tcp://*:port` (all interfaces, IPv4 and IPv6), port 0 for a free one,
-    /// `ipc:///path`, or `ipc://@name` (abstract). It listens there and nowhere else. May block to look up a host's name.
+    /// Opens the socket at `tcp://host:port`, `tcp://*:port` (all interfaces, IPv4 and IPv6), `ipc:///path`,
+    /// or `ipc://@name` (abstract). Port 0 picks a free port. May block to look up a host name.
     ///
     /// # Errors
-    /// A bad address, or one that cannot be had: [`BindError`] says why.
+    /// Fails if the address is malformed or cannot be used; [`BindError`] says why.
     pub fn bind(address: &str) -> Result<Server, ServeError> {
         let address: Address = address.parse().map_err(BindError::from)?;
         let listener = Listener::bind(&address)?;
         Ok(Server { listener, options: Options::new(), lifecycle: Arc::default() })
     }
 
-    /// The address that it really has: with the port that was chosen for port 0.
+    /// Returns the address of the socket, with the port that was picked for port 0.
     pub fn address(&self) -> &Address {
         self.listener.address()
     }
 
-    /// Threads of the pool that runs all methods without a pool of their own; at least 1. Default: 1, so that functions
-    /// run one at a time.
+    /// Sets the number of threads of the shared pool, which runs all methods without a pool of their own. At
+    /// least 1. Default: 1, so that functions run one at a time.
     pub fn workers(mut self, workers: usize) -> Server {
         self.options.workers = workers.max(1);
         self
     }
 
-    /// Threads that receive and send; at least 1. Default: 1 for up to 7 cores, then one for every 4 cores, at most 4.
+    /// Sets the number of threads that receive and send. At least 1. Default: 1 on machines of up to 7
+    /// cores, else one for every 4 cores, at most 4.
     pub fn io_threads(mut self, threads: usize) -> Server {
         self.options.io_threads = threads.max(1);
         self
     }
 
-    /// Bytes that clients can make the server keep. A quarter is for what they may send without asking, each its part. The
-    /// other three are for larger arguments, from when they may be sent until their functions start, and for results of
-    /// more than 4 KiB, until they have gone. Calls that find no room wait to be sent; results are made in any case, within
-    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Names and shapes of a call count where they take more than 64 KiB. It
-    /// also bounds the size of one call, to three quarters. What
-    /// functions keep is not counted. At least 1 MiB. Default: a quarter of the machine's memory, or of its control group's
-    /// limit.
+    /// Sets how many bytes clients can make the server keep. At least 1 MiB. Default: a quarter of the
+    /// machine's memory, or of the limit of its control group.
+    ///
+    /// One quarter is eager credit, which all clients share and send into without asking. Three quarters
+    /// hold larger arguments until their functions start, and results of more than 4 KiB until they are
+    /// sent; a single call can take no more than this. Names and shapes count if they take more than 64 KiB.
+    /// Calls that find no room wait at the client. Results are made even if there is no room, within
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). What functions keep is not counted.
     pub fn max_memory(mut self, bytes: u64) -> Server {
         self.options.set_max_memory(bytes);
         self
     }
 
-    /// Bytes of results of more than 4 KiB that one connection may leave unfetched beside its largest, which may have any size:
-    /// past it none of its calls start until half of them have gone, while the calls of others go on. The result that passes it
-    /// may be larger, and so may those of calls that have started by then. When more than half of `max_memory`'s three quarters
-    /// is in use, a connection's largest result not counted, connections share the other half alike, down to 64 KiB each, and
-    /// the largest counts too. Default: an eighth of `max_memory`, at least 1 MiB.
+    /// Sets how many bytes of results one connection may leave unfetched. Past that, none of its calls start
+    /// until it has fetched half of them; calls of other connections go on. Default: an eighth of
+    /// `max_memory`, at least 1 MiB.
+    ///
+    /// Results of up to 4 KiB do not count, and neither does the largest result, so that one big result
+    /// never blocks calls. When more than half of the three quarters of [`max_memory`](Server::max_memory)
+    /// is in use, connections share the other half equally, at least 64 KiB each, and the largest result
+    /// counts too.
     pub fn max_unsent_bytes(mut self, bytes: u64) -> Server {
         self.options.max_unsent = Some(bytes);
         self
     }
 
-    /// The least rate, in bytes per second, at which a client must move memory that other clients wait for: arguments that
-    /// it has half sent, results that it has not fetched. If it has moved less for 5 s in that direction, while others
-    /// waited for memory, these calls fail with the error `too_slow`; arguments that come later are dropped, and functions
-    /// that ran are not run again. Metadata of more than 64 KiB that crawls ends its connection. A client may be as slow as it likes while there is memory for all. 0 for never.
-    /// Default: 64 KiB.
+    /// Sets how many bytes per second a client must move while other clients wait for the memory that it
+    /// occupies with half-sent arguments or unfetched results. 0 disables the check. Default: 64 KiB.
+    ///
+    /// If a client has moved less for 5 s in one direction, the calls concerned fail with the error
+    /// `too_slow`. Functions that ran are not run again. If metadata of more than 64 KiB arrives that
+    /// slowly, the connection ends. A client may be as slow as it likes while there is memory for all.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Server {
         self.options.config.min_rate = bytes_per_second;
         self
@@ -110,102 +116,113 @@ impl Server {
         self
     }
 
-    /// Connections at once; one past it is told so and closed. Each costs a descriptor and up to 1 MiB of `max_memory` for
-    /// small calls. When these have taken an eighth of it, a new connection gets 64 KiB; when they have taken a quarter,
-    /// nothing, and all its arguments wait until they are asked for. Default: 16,384.
+    /// Sets how many connections may be open at once. Further clients are told so and closed. Default:
+    /// 16,384.
+    ///
+    /// Each connection takes a descriptor and up to 1 MiB of `max_memory` as credit for small calls. When
+    /// connections have taken an eighth of the memory, a new one gets 64 KiB. When they have taken a
+    /// quarter, it gets none, and all its arguments wait until the server asks for them.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = connections;
         self
     }
 
-    /// What the server calls itself, in its clients' logs; at most 256 bytes. Default: empty.
+    /// Sets the server's name for the logs of its clients, of at most 256 bytes. Default: empty.
     pub fn name(mut self, name: impl Into<String>) -> Server {
         self.options.config.name = name.into();
         self
     }
 
-    /// A client from which nothing came for so long, not even the answer to a ping, is gone. Default: 120 s.
+    /// Sets how long a client may be silent, without even an answer to a ping, before its connection ends.
+    /// Default: 120 s.
     #[doc(alias = "maxage")]
     pub fn max_silence(mut self, silence: Duration) -> Server {
         self.options.config.max_silence = silence;
         self
     }
 
-    /// A client is sent a ping when nothing came from it for so long. Default: 10 s.
+    /// Sets after how long a silence the server sends a ping. Default: 10 s.
     #[doc(alias = "pings")]
     pub fn ping_interval(mut self, interval: Duration) -> Server {
         self.options.config.ping_interval = interval;
         self
     }
 
-    /// A connection that has not introduced itself within this time is closed. Default: 10 s.
+    /// Sets how long a client has to introduce itself. Default: 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Server {
         self.options.config.handshake_timeout = timeout;
         self
     }
 
-    /// The largest call, in bytes of memory, with each array at a multiple of 64. A client refuses a larger one before it is
-    /// sent. Default: 16 GiB, and never more than three quarters of `max_memory`.
+    /// Sets the size of the largest call, in bytes of memory with each array at a multiple of 64. Clients
+    /// refuse larger calls before they send them. Default: 16 GiB, and never more than three quarters of
+    /// `max_memory`.
     pub fn max_message_bytes(mut self, bytes: u64) -> Server {
         self.options.config.limits.max_message_bytes = bytes;
         self
     }
 
-    /// Calls without an answer that one connection may have. They bound the queues of the workers. Default: 4,096.
+    /// Sets how many calls without an answer one connection may have. Default: 4,096.
     pub fn max_open_calls(mut self, calls: u32) -> Server {
         self.options.config.max_open_calls = calls;
         self
     }
 
-    /// How long calls and answers of a client that has lost its connection are kept for it to come back, where it asked
-    /// for that (`OnDisconnect::Resume`). When it is over, calls that wait are dropped and those that run are cancelled.
-    /// Default: 5 minutes.
+    /// Sets how long the server keeps calls and answers of a client that has lost its connection, if the
+    /// client asked for that with `OnDisconnect::Resume`. Then queued calls are dropped and running ones are
+    /// cancelled. Default: 5 minutes.
     pub fn resume_timeout(mut self, timeout: Duration) -> Server {
         self.options.resume_timeout = timeout;
         self
     }
 
-    /// Bytes of answers that may be kept for clients which can resume, until they say that they have them; part of
-    /// `max_memory`. An answer that finds no room is sent all the same, but lost with its connection: its caller is
-    /// told that it ran and has expired. Default: an eighth of `max_memory`.
+    /// Sets how many bytes of answers the server keeps for clients that can resume, until they acknowledge
+    /// them. Part of `max_memory`. Default: an eighth of `max_memory`.
+    ///
+    /// An answer that finds no room is sent all the same. If its connection is lost before it arrives, the
+    /// caller learns that the call ran and that its answer has expired.
     pub fn max_kept_bytes(mut self, bytes: u64) -> Server {
         self.options.max_kept_bytes = Some(bytes);
         self
     }
 
-    /// How long an I/O thread that has just been busy looks for more before it sleeps; so does one worker of each pool. Where
-    /// calls come that soon, this saves most of the time of a small one, which is the time that the system takes to wake a
-    /// thread. Other threads run meanwhile, and where it has been in vain too often, the thread sleeps at once. Zero for never;
-    /// more than 1 ms counts as 1 ms. Default: 50 µs.
+    /// Sets how long an I/O thread, and one worker of each pool, looks for more work before it sleeps. At
+    /// most 1 ms; zero disables it. Default: 50 µs.
+    ///
+    /// If calls arrive that soon, this saves the time to wake a thread, which is most of the time of a small
+    /// call. Other threads can run meanwhile, and a thread that has looked in vain too often sleeps at once.
     pub fn spin(mut self, time: Duration) -> Server {
         self.options.config.spin = time;
         self
     }
 
-    /// Whether the arrays of results are sent with a checksum. Default: no.
+    /// Sets whether the arrays of results are sent with a checksum. Default: no.
     pub fn checksum(mut self, checksum: bool) -> Server {
         self.options.config.checksum = checksum;
         self
     }
 
-    /// Whether the first failure of a function closes the server, and is what `run` and `join` return. Default: no; then
-    /// [`check`](ServerHandle::check) tells of failures.
+    /// Sets whether the first failure of a function closes the server and is returned by `run` and `join`.
+    /// Default: no; [`check`](ServerHandle::check) returns failures instead.
     #[doc(alias = "errors")]
     pub fn stop_on_error(mut self, stop: bool) -> Server {
         self.options.stop_on_error = stop;
         self
     }
 
-    /// How long a closing server waits for functions that run and for results that are being sent. Default: 10 s.
+    /// Sets how long a closing server waits for running functions and for results that are being sent.
+    /// Default: 10 s.
     pub fn close_timeout(self, timeout: Duration) -> Server {
         self.lifecycle.set_close_timeout(timeout);
         self
     }
 
-    /// Gives the logs of a [`logged`](crate::Method::logged) method to `function`: one thread calls the done functions of
-    /// all methods, in the order in which workers took the calls. At most twice as many calls as there are workers wait
-    /// for it; the next ones stay in the queue, and other methods' calls go past them. A failure comes from
+    /// Passes the logs of a [`logged`](crate::Method::logged) method to `function`. One thread calls the
+    /// done functions of all methods, in the order in which workers took the calls. Failures come from
     /// [`check`](ServerHandle::check).
+    ///
+    /// If the logs of twice as many calls as there are workers wait, further logged calls stay in the queue
+    /// and other calls pass them.
     #[doc(alias = "donefn")]
     pub fn done<R: IntoDone>(
         mut self,
@@ -213,23 +230,25 @@ impl Server {
         mut function: impl FnMut(Tree) -> R + Send + 'static,
     ) -> Server {
         let function = Box::new(move |logs| function(logs).into_done());
-        self.options.done.push((method.into(), function));
+        self.options.done.push(DoneFunction { method: method.into(), function });
         self
     }
 
-    /// What closes the server from elsewhere: from a thread that handles signals, or from one of its own functions.
+    /// Returns a handle that closes the server from elsewhere, such as a signal handler's thread or one of
+    /// its functions.
     pub fn closer(&self) -> Closer {
         Closer::new(&self.lifecycle)
     }
 
-    /// Serves until somebody closes it (see [`closer`](Server::closer)). Blocks. With the feature `threads`, a `Thread` of
-    /// `teleport-proc` that is killed meanwhile closes it, for which functions that run have
-    /// [`close_timeout`](Server::close_timeout), and unwinds.
+    /// Serves until the server is closed (see [`closer`](Server::closer)). Blocks.
+    ///
+    /// With the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile closes the server,
+    /// waits for running functions up to the [`close_timeout`](Server::close_timeout), and unwinds.
     ///
     /// # Errors
-    /// If it cannot start: a method's name is taken twice, or the system has no thread left. With
-    /// [`stop_on_error`](Server::stop_on_error), the first failure of a function. If functions did not return in time
-    /// when it closed, [`ServeError::StillRunning`].
+    /// Fails if the server cannot start: two methods have the same name, or the system has no thread left.
+    /// Returns the first failure of a function with [`stop_on_error`](Server::stop_on_error), and
+    /// [`ServeError::StillRunning`] if functions did not return in time when it closed.
     pub fn run(self, methods: Methods) -> Result<(), ServeError> {
         self.start(methods)?.join()
     }
@@ -237,11 +256,11 @@ impl Server {
     /// Serves on threads of its own until the returned handle is dropped.
     ///
     /// # Errors
-    /// If it cannot start: a method's name is taken twice, or the system has no thread left.
+    /// Fails if the server cannot start: two methods have the same name, or the system has no thread left.
     pub fn start(self, methods: Methods) -> Result<ServerHandle, ServeError> {
         let Server { listener, mut options, lifecycle } = self;
         let done = std::mem::take(&mut options.done);
-        let done_names: Vec<String> = done.iter().map(|(name, _)| name.clone()).collect();
+        let done_names: Vec<String> = done.iter().map(|done| done.method.clone()).collect();
         let registry = Registry::build(methods, options.workers, &done_names)?;
         note_panics();
         #[cfg(feature = "threads")]

@@ -1,43 +1,45 @@
-//! What is counted of a method's batches.
+//! The numbers that a server's owner can read.
 
 use std::time::Duration;
 
-/// What a server has done and does. Taken one after the other while work goes on, so the numbers may be a few apart.
+/// What a server has done and does, from [`ServerHandle::stats`](crate::ServerHandle::stats). The numbers
+/// are read one after the other while work goes on, so they may be slightly inconsistent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Calls that arrived whole since the start.
     pub calls: u64,
-    /// Of these, those answered with a result.
+    /// Calls that were answered with a result.
     pub answered: u64,
-    /// Of these, those answered with an error.
+    /// Calls that were answered with an error.
     pub failed: u64,
-    /// Calls that were turned away before their arguments were taken: unknown methods, or the server was closing.
+    /// Calls that were refused before their arguments were received, such as those of unknown methods. Not
+    /// part of `calls`.
     pub refused: u64,
-    /// Calls whose function runs now.
+    /// Calls whose functions run.
     pub running: usize,
     /// Calls that wait for a worker, or for their client to fetch results (`max_unsent_bytes`).
     pub queued: usize,
-    /// Calls whose logs wait for a done function, or will.
+    /// Calls whose logs wait for a done function, and running calls whose logs will.
     pub awaiting_done: usize,
-    /// Clients that are connected.
+    /// Connected clients.
     pub clients: usize,
-    /// Bytes of `max_memory` that hold arguments whose functions have not started, that are granted to such, or that hold
-    /// results of more than 4 KiB which clients have not fetched.
+    /// Bytes of `max_memory` that are in use: arguments whose functions have not started, memory that was
+    /// granted for such arguments, and unfetched results of more than 4 KiB.
     pub held_bytes: u64,
-    /// Bytes of arguments that functions took and of which something is alive, there or wherever they put it: their own
-    /// memory, which no bound counts. Arguments of up to 4 KiB are not in it; of larger ones, one array that is kept keeps
-    /// all arguments of its call alive.
+    /// Bytes of arguments that functions took and still hold, or gave to others. No bound counts them.
+    /// Arguments of up to 4 KiB are left out. One array that is kept keeps all larger arguments of its call
+    /// alive.
     pub lent_bytes: u64,
-    /// Calls that wait for memory to be received into.
+    /// Calls that wait for memory before they are received.
     pub awaiting_memory: usize,
-    /// Bytes of results that clients have not fetched yet.
+    /// Bytes of results that clients have not fetched.
     pub unsent_bytes: u64,
-    /// Bytes of answers that are kept until their clients say that they have them.
+    /// Bytes of answers that are kept until their clients acknowledge them.
     pub kept_bytes: u64,
 }
 
-/// Sizes by powers of two: 1, 2, up to 4, up to 8, …, up to 65,536.
+/// Batch sizes are counted by powers of two: 1, 2, up to 4, up to 8, …, up to 65,536.
 const CLASSES: usize = 17;
 
 /// What a batched method has done so far, from [`ServerHandle::batches`](crate::ServerHandle::batches).
@@ -59,42 +61,43 @@ pub struct BatchStats {
     pub calls: u64,
     /// Batches that ran.
     pub batches: u64,
-    /// Of these, how many had how many calls: `sizes[i]` had more than 2^(i-1) and at most 2^i.
+    /// Batches by size: `sizes[i]` had more than 2^(i-1) and at most 2^i calls.
     pub sizes: [u64; CLASSES],
     /// Rows of zeros that batches were padded with.
     pub padding: u64,
-    /// How long all these calls together waited, from when they were whole and could run.
+    /// The sum of the times that these calls waited after they were whole and could run.
     pub waited: Duration,
-    /// How long the function ran, in all batches together.
+    /// The sum of the times that the function ran.
     pub ran: Duration,
-    /// Rows that were copied: those that were still being received when their batch was made, those that filled the holes which these
-    /// left, and those moved earlier.
+    /// Rows that were copied, either because they were still being received when their batch was made, or to
+    /// fill the holes that those left.
     pub moved: u64,
-    /// Calls that were placed and did not run: withdrawn, late, or lost with their connection.
+    /// Calls that had a row and did not run because they were withdrawn, late, or lost with their
+    /// connection.
     pub dropped: u64,
-    /// Calls that wait for their batch or are being received.
+    /// Calls that wait for their batch, or are being received.
     pub waiting: usize,
-    /// Batches that run now.
+    /// Batches that run.
     pub running: usize,
 }
 
 impl BatchStats {
-    /// Calls per batch; 0 before there is any.
+    /// Returns the mean number of calls in a batch, or 0 before there is any.
     pub fn mean_rows(&self) -> f64 {
         self.calls as f64 / self.batches.max(1) as f64
     }
 
-    /// What part of all rows was padding, 0 to 1.
+    /// Returns the part of all rows that was padding, from 0 to 1.
     pub fn padding_share(&self) -> f64 {
         self.padding as f64 / (self.calls + self.padding).max(1) as f64
     }
 
-    /// How long a call waited for its batch, in the mean.
+    /// Returns how long a call waited for its batch on average.
     pub fn mean_wait(&self) -> Duration {
         self.waited.checked_div(u32::try_from(self.calls).unwrap_or(u32::MAX)).unwrap_or_default()
     }
 
-    /// How long the function ran for a batch, in the mean.
+    /// Returns how long the function ran for a batch on average.
     pub fn mean_run(&self) -> Duration {
         self.ran.checked_div(u32::try_from(self.batches).unwrap_or(u32::MAX)).unwrap_or_default()
     }

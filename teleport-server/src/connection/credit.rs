@@ -1,27 +1,19 @@
-//! What connections may send without asking, out of a part of the server's memory that is theirs alone.
+//! Eager credit: the bytes that connections may send without asking, from a part of the memory of their own.
 //!
-//! Flow: `reserve` when a client connects -> the configuration that tells it its credit, and a [`Reservation`] that is kept
-//! until the connection has ended. The more connections there are the less a new one gets, down to nothing: then all of
-//! its messages wait for a grant, and nobody is refused. Never waits. Bound: `CREDIT_PART` of the memory.
+//! Flow: `reserve` when a client connects -> the configuration that tells it its credit, and a
+//! [`Reservation`], which is held until the connection has ended. The more connections there are, the less
+//! credit a new one gets, down to none: then all of its messages wait for a grant. Never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use teleport_transport::Config;
 
-/// The part of `max_memory` that eager credit may amount to.
-const CREDIT_PART: u64 = 4;
-
-/// The part of that up to which a connection gets all that is configured.
+/// Connections get the configured credit while less than this part of the memory is reserved.
 const ROOMY_PART: u64 = 2;
 
-/// What a connection gets when there are many: enough to keep small calls at one trip.
+/// The credit of a connection when there are many: enough for small calls to take one round trip.
 const TIGHT_BYTES: u64 = 64 << 10;
-
-/// What is left of `max_memory` for grants and results when all credit is given.
-pub(crate) fn memory_beside_credit(max_memory: u64) -> u64 {
-    max_memory - max_memory / CREDIT_PART
-}
 
 /// Eager credit of all connections of a server.
 #[derive(Debug)]
@@ -34,7 +26,7 @@ pub(crate) struct Credit {
     none: Arc<Config>,
 }
 
-/// Credit of one connection, given back when dropped.
+/// The credit of one connection. Dropping it returns the credit.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     bytes: u64,
@@ -42,10 +34,10 @@ pub(crate) struct Reservation {
 }
 
 impl Credit {
-    pub(crate) fn new(max_memory: u64, config: Config) -> Credit {
+    pub(crate) fn new(max_bytes: u64, config: Config) -> Credit {
         let with = |eager_credit_bytes| Arc::new(Config { eager_credit_bytes, ..config.clone() });
         Credit {
-            max_bytes: max_memory / CREDIT_PART,
+            max_bytes,
             reserved_bytes: Arc::default(),
             tight: with(config.eager_credit_bytes.min(TIGHT_BYTES)),
             none: with(0),
@@ -53,7 +45,7 @@ impl Credit {
         }
     }
 
-    /// The configuration of one more connection.
+    /// Reserves credit for a connection, and returns its configuration.
     pub(crate) fn reserve(&self) -> (&Arc<Config>, Reservation) {
         let grades = [(&self.roomy, self.max_bytes / ROOMY_PART), (&self.tight, self.max_bytes)];
         let fits = |(config, max_bytes): &(&Arc<Config>, u64)| {
@@ -61,7 +53,7 @@ impl Credit {
                 let sum = reserved.saturating_add(config.eager_credit_bytes);
                 (sum <= *max_bytes).then_some(sum)
             };
-            // A number that nothing else depends on.
+            // Nothing else depends on this number.
             self.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
         };
         let config = grades.into_iter().find(fits).map_or(&self.none, |(config, _)| config);
@@ -69,7 +61,7 @@ impl Credit {
         (config, Reservation { bytes, reserved_bytes: self.reserved_bytes.clone() })
     }
 
-    /// The configuration of a connection that is told to go: no memory is kept for it.
+    /// Returns the configuration without credit, for connections that are refused.
     pub(crate) fn none(&self) -> &Arc<Config> {
         &self.none
     }
@@ -86,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_more_there_are_the_less_one_gets() {
-        let credit = Credit::new(32 << 20, Config::default());
+    fn more_connections_get_less_credit_each() {
+        let credit = Credit::new(8 << 20, Config::default());
         let reserve = |count: usize| -> Vec<Reservation> { (0..count).map(|_| credit.reserve().1).collect() };
         let roomy = reserve(4);
         assert!(roomy.iter().all(|reservation| reservation.bytes == 1 << 20));
@@ -103,11 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn the_least_memory_still_gives_some() {
-        let credit = Credit::new(1 << 20, Config::default());
+    fn the_smallest_memory_still_gives_credit() {
+        let credit = Credit::new(256 << 10, Config::default());
         let held: Vec<Reservation> = (0..5).map(|_| credit.reserve().1).collect();
         let bytes: Vec<u64> = held.iter().map(|reservation| reservation.bytes).collect();
         assert_eq!(bytes, [64 << 10, 64 << 10, 64 << 10, 64 << 10, 0]);
-        assert_eq!(memory_beside_credit(1 << 20), 768 << 10);
     }
 }

@@ -1,34 +1,35 @@
-//! Whether a client fetches its results so slowly that others' rows should not wait beside its own.
+//! Finds clients that fetch their results so slowly that a row of a batch result should be copied for them.
 //!
-//! A result row is a part of the whole batch's result, and keeps all of it alive until it has gone. So a row for a slow reader is
-//! copied out. Flow: a row is to be sent -> [`SlowReader::is_slow`] compares what waits with what has gone since the look
-//! before. Never waits. Bound: one look.
+//! A row is a part of the whole batch's result, and keeps all of it alive until the row is sent. Flow:
+//! before a row is sent, [`SlowReader::is_slow`] compares the bytes that wait with those sent since its last
+//! sample. Never waits.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::Link;
 
-/// What waits is to be gone in this time, at the pace of late; it is also how far looks lie apart.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// At its latest rate, a client that is not slow fetches all waiting results in this time. Also the time
+/// between samples.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How one client fetches its results.
+/// How fast one client fetches its results.
 #[derive(Debug, Default)]
 pub(crate) struct SlowReader {
-    last: Mutex<Option<Look>>,
+    last: Mutex<Option<Sample>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct Sample {
     at: Instant,
-    /// Payload that had gone since the connection began.
+    /// Payload bytes that were sent since the connection began.
     sent_bytes: u64,
-    /// What was found: it holds until the next look.
+    /// Holds until the next sample.
     is_slow: bool,
 }
 
 impl SlowReader {
-    /// Whether what waits on its link will wait for long.
+    /// Returns true if the results that wait on the link will wait for long.
     pub(crate) fn is_slow(&self, link: &Link, now: Instant) -> bool {
         let unsent_bytes = link.queued_bytes();
         let mut last = self.last.lock();
@@ -36,24 +37,24 @@ impl SlowReader {
             *last = None;
             return false;
         }
-        let look = next(*last, unsent_bytes, link.sent_payload_bytes(), now);
-        *last = Some(look);
-        look.is_slow
+        let sample = next(*last, unsent_bytes, link.sent_payload_bytes(), now);
+        *last = Some(sample);
+        sample.is_slow
     }
 }
 
-fn next(last: Option<Look>, unsent_bytes: u64, sent_bytes: u64, now: Instant) -> Look {
-    let Some(last) = last else { return Look { at: now, sent_bytes, is_slow: false } };
+fn next(last: Option<Sample>, unsent_bytes: u64, sent_bytes: u64, now: Instant) -> Sample {
+    let Some(last) = last else { return Sample { at: now, sent_bytes, is_slow: false } };
     let time = now.saturating_duration_since(last.at);
-    // Another connection has taken the place of the one before.
+    // The session has a new connection.
     let Some(moved_bytes) = sent_bytes.checked_sub(last.sent_bytes) else {
         return next(None, 0, sent_bytes, now);
     };
-    if time < PATIENCE {
+    if time < MAX_WAIT {
         return last;
     }
-    let is_slow = u128::from(unsent_bytes) * time.as_nanos() > u128::from(moved_bytes) * PATIENCE.as_nanos();
-    Look { at: now, sent_bytes, is_slow }
+    let is_slow = u128::from(unsent_bytes) * time.as_nanos() > u128::from(moved_bytes) * MAX_WAIT.as_nanos();
+    Sample { at: now, sent_bytes, is_slow }
 }
 
 #[cfg(test)]
@@ -61,17 +62,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fetches_what_waits_soon_is_not_slow() {
+    fn a_client_is_slow_if_waiting_results_take_too_long() {
         let start = Instant::now();
         let first = next(None, 1 << 20, 0, start);
         assert!(!first.is_slow, "nothing is known yet");
-        assert_eq!(next(Some(first), 1 << 20, 5, start + PATIENCE / 2).at, start);
-        let fast = next(Some(first), 1 << 20, 2 << 20, start + PATIENCE);
+        assert_eq!(next(Some(first), 1 << 20, 5, start + MAX_WAIT / 2).at, start);
+        let fast = next(Some(first), 1 << 20, 2 << 20, start + MAX_WAIT);
         assert!(!fast.is_slow);
-        let slow = next(Some(fast), 1 << 20, (2 << 20) + 1000, start + 2 * PATIENCE);
-        assert!(slow.is_slow && next(Some(slow), 1, 3 << 20, start + 2 * PATIENCE).is_slow);
-        assert!(!next(Some(slow), 1 << 20, 4 << 20, start + 3 * PATIENCE).is_slow);
-        assert!(next(Some(fast), 1, 2 << 20, start + 9 * PATIENCE).is_slow, "nothing goes");
-        assert!(!next(Some(slow), 1, 0, start + 9 * PATIENCE).is_slow, "a new connection");
+        let slow = next(Some(fast), 1 << 20, (2 << 20) + 1000, start + 2 * MAX_WAIT);
+        assert!(slow.is_slow && next(Some(slow), 1, 3 << 20, start + 2 * MAX_WAIT).is_slow);
+        assert!(!next(Some(slow), 1 << 20, 4 << 20, start + 3 * MAX_WAIT).is_slow);
+        assert!(next(Some(fast), 1, 2 << 20, start + 9 * MAX_WAIT).is_slow, "nothing goes");
+        assert!(!next(Some(slow), 1, 0, start + 9 * MAX_WAIT).is_slow, "a new connection");
     }
 }

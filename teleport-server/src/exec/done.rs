@@ -1,10 +1,12 @@
-//! Done functions: the logs of all logged methods, on one thread, in the order in which workers took the calls.
+//! Done functions: the logs of all logged methods, on one thread, in the order in which workers took the
+//! calls.
 //!
-//! Flow: a worker reserves a [`LogSlot`] when it takes a call -> fills it with the logs when the function has returned, or
-//! drops it when there are none -> the done thread takes the places in their order. Bound: `max_places`, twice the
-//! workers; a logged call that finds no slot left waits in its queue, while other calls go past it.
+//! Flow: a worker reserves a [`LogSlot`] when it takes a call -> fills it with the logs when the function
+//! has returned, or drops it -> the done thread takes the logs in the order of slots. Bound: `max_slots`,
+//! twice the workers. If no slot is free, a logged call waits in its queue while other calls pass it.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -18,131 +20,115 @@ pub(crate) struct Logs {
     pub(crate) tree: Tree,
 }
 
+/// The order of the logs that no done function has taken.
 #[derive(Debug)]
-enum Slot {
-    /// The call runs.
-    Running,
-    Filled(Logs),
-    /// The call gave no logs.
-    Empty,
-}
-
-/// Calls whose logs a done function has not had yet.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    state: Mutex<State>,
+pub(crate) struct LogOrder {
+    slots: Mutex<Slots>,
     changed: Condvar,
-    max_places: usize,
+    max_slots: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    slots: VecDeque<Slot>,
-    /// The number of the first slot.
+struct Slots {
+    /// The number of the next slot to be taken. Earlier slots are done with.
     first: u64,
-    /// Whether the done thread works on the logs of a slot that is no longer there.
-    busy: bool,
-    closed: bool,
+    /// The number of the next slot to be reserved.
+    next: u64,
+    /// Slots between those whose calls have ended, with their logs, if any.
+    ended: HashMap<u64, Option<Logs>>,
+    /// The done thread works on the logs that it took last.
+    is_busy: bool,
+    is_closed: bool,
 }
 
-/// A call's turn in the order of logs.
+impl Slots {
+    fn len(&self) -> usize {
+        (self.next - self.first) as usize + usize::from(self.is_busy)
+    }
+}
+
+/// A call's place in the order of logs.
 #[derive(Debug)]
 pub(crate) struct LogSlot {
     number: u64,
-    ledger: Arc<Ledger>,
+    order: Arc<LogOrder>,
 }
 
-impl Ledger {
-    /// A ledger for twice as many calls as there are workers.
-    pub(crate) fn new(workers: usize) -> Arc<Ledger> {
-        let max_places = 2 * workers.max(1);
-        Arc::new(Ledger { state: Mutex::default(), changed: Condvar::new(), max_places })
+impl LogOrder {
+    /// Creates an order with twice as many slots as there are workers.
+    pub(crate) fn new(workers: usize) -> Arc<LogOrder> {
+        let max_slots = 2 * workers.max(1);
+        Arc::new(LogOrder { slots: Mutex::default(), changed: Condvar::new(), max_slots })
     }
 
-    /// The next slot, if there is one left.
+    /// Reserves the next slot, if one is free.
     pub(crate) fn reserve(self: &Arc<Self>) -> Option<LogSlot> {
-        let mut state = self.state.lock();
-        (state.waiting() < self.max_places).then(|| {
-            state.slots.push_back(Slot::Running);
-            LogSlot { number: state.first + state.slots.len() as u64 - 1, ledger: self.clone() }
-        })
+        let mut slots = self.slots.lock();
+        if slots.len() >= self.max_slots {
+            return None;
+        }
+        slots.next += 1;
+        Some(LogSlot { number: slots.next - 1, order: self.clone() })
     }
 
-    /// Calls that wait for the done function, or run and will.
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting()
+    /// Returns how many slots are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.lock().len()
     }
 
-    /// Waits for the next logs in order; none once the ledger is closed and no call runs any more. Asking means that the
-    /// logs given before are done with. `freed` is called, without the lock, when places have become free.
+    /// Waits for the next logs in order. Returns `None` once the order is closed and no call with a slot
+    /// runs.
+    ///
+    /// The caller is done with the logs that it took before. `freed` is called without the lock when slots
+    /// have become free.
     pub(crate) fn next(&self, freed: impl Fn()) -> Option<Logs> {
-        let mut state = self.state.lock();
-        let mut any_free = std::mem::take(&mut state.busy);
+        let mut slots = self.slots.lock();
+        let mut has_freed = mem::take(&mut slots.is_busy);
         loop {
-            any_free |= state.drop_empty();
-            if std::mem::take(&mut any_free) {
-                MutexGuard::unlocked(&mut state, &freed);
-                continue;
-            }
-            match state.slots.front() {
-                Some(Slot::Filled(_)) => return state.take_filled(),
-                None if state.closed => return None,
-                _ => self.changed.wait(&mut state),
+            let first = slots.first;
+            if let Some(logs) = slots.ended.remove(&first) {
+                slots.first += 1;
+                if logs.is_none() {
+                    has_freed = true;
+                    continue;
+                }
+                slots.is_busy = true;
+                if has_freed {
+                    MutexGuard::unlocked(&mut slots, &freed);
+                }
+                return logs;
+            } else if mem::take(&mut has_freed) {
+                MutexGuard::unlocked(&mut slots, &freed);
+            } else if slots.is_closed && slots.first == slots.next {
+                return None;
+            } else {
+                self.changed.wait(&mut slots);
             }
         }
     }
 
-    /// No more calls start. Those that run still bring their logs.
+    /// No more calls start. The logs of those that run are still taken.
     pub(crate) fn close(&self) {
-        self.state.lock().closed = true;
+        self.slots.lock().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// Gives up on calls that do not return.
+    /// Closes the order, and ignores calls that have not returned.
     pub(crate) fn abandon(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        state.first += state.slots.len() as u64;
-        state.slots.clear();
-        drop(state);
+        let mut slots = self.slots.lock();
+        slots.is_closed = true;
+        slots.first = slots.next;
+        slots.ended.clear();
+        drop(slots);
         self.changed.notify_all();
     }
 
-    fn settle(&self, number: u64, with: Slot) {
-        let mut state = self.state.lock();
-        // A slot that was abandoned lies before the first.
-        if let Some(index) = number.checked_sub(state.first)
-            && let Some(slot) = state.slots.get_mut(index as usize)
-            && matches!(slot, Slot::Running)
-        {
-            *slot = with;
-            drop(state);
+    fn end(&self, number: u64, logs: Option<Logs>) {
+        let mut slots = self.slots.lock();
+        if number >= slots.first {
+            slots.ended.entry(number).or_insert(logs);
+            drop(slots);
             self.changed.notify_all();
-        }
-    }
-}
-
-impl State {
-    fn waiting(&self) -> usize {
-        self.slots.len() + usize::from(self.busy)
-    }
-
-    /// Passes over calls that gave no logs; true if there were any.
-    fn drop_empty(&mut self) -> bool {
-        let before = self.first;
-        while matches!(self.slots.front(), Some(Slot::Empty)) {
-            self.slots.pop_front();
-            self.first += 1;
-        }
-        self.first > before
-    }
-
-    fn take_filled(&mut self) -> Option<Logs> {
-        self.first += 1;
-        self.busy = true;
-        match self.slots.pop_front() {
-            Some(Slot::Filled(logs)) => Some(logs),
-            _ => None,
         }
     }
 }
@@ -150,14 +136,14 @@ impl State {
 impl LogSlot {
     /// Leaves the call's logs for the done function.
     pub(crate) fn fill(self, logs: Logs) {
-        self.ledger.settle(self.number, Slot::Filled(logs));
+        self.order.end(self.number, Some(logs));
     }
 }
 
 impl Drop for LogSlot {
     fn drop(&mut self) {
-        // Does nothing if the slot was filled.
-        self.ledger.settle(self.number, Slot::Empty);
+        // Changes nothing if the slot was filled.
+        self.order.end(self.number, None);
     }
 }
 
@@ -171,47 +157,47 @@ mod tests {
         Logs { done: 0, tree: tree!(number) }
     }
 
-    fn next(ledger: &Ledger) -> Option<i64> {
-        ledger.next(|| {}).map(|logs| logs.tree.as_array().unwrap().item::<i64>().unwrap())
+    fn next(order: &LogOrder) -> Option<i64> {
+        order.next(|| {}).map(|logs| logs.tree.as_array().unwrap().item::<i64>().unwrap())
     }
 
     #[test]
-    fn logs_come_in_the_order_of_places() {
-        let ledger = Ledger::new(2);
-        let [first, second, third] = std::array::from_fn(|_| ledger.reserve().unwrap());
+    fn logs_come_in_the_order_of_slots() {
+        let order = LogOrder::new(2);
+        let [first, second, third] = std::array::from_fn(|_| order.reserve().unwrap());
         third.fill(logs(3));
         second.fill(logs(2));
         first.fill(logs(1));
-        ledger.close();
+        order.close();
         assert_eq!(
-            [next(&ledger), next(&ledger), next(&ledger), next(&ledger)],
+            [next(&order), next(&order), next(&order), next(&order)],
             [Some(1), Some(2), Some(3), None]
         );
     }
 
     #[test]
-    fn places_are_bounded_and_come_back() {
-        let ledger = Ledger::new(1);
-        let (first, second) = (ledger.reserve().unwrap(), ledger.reserve().unwrap());
-        assert!(ledger.reserve().is_none());
+    fn slots_are_bounded_and_come_back() {
+        let order = LogOrder::new(1);
+        let (first, second) = (order.reserve().unwrap(), order.reserve().unwrap());
+        assert!(order.reserve().is_none());
         second.fill(logs(2));
         drop(first);
-        assert!(ledger.reserve().is_none(), "the done function has not had the logs yet");
-        assert_eq!(next(&ledger), Some(2));
-        let third = ledger.reserve().unwrap();
-        assert!(ledger.reserve().is_none(), "the done function works on the second");
+        assert!(order.reserve().is_none(), "the done function has not taken the logs");
+        assert_eq!(next(&order), Some(2));
+        let third = order.reserve().unwrap();
+        assert!(order.reserve().is_none(), "the done function works on the second");
         third.fill(logs(3));
-        assert_eq!(next(&ledger), Some(3));
-        assert_eq!(ledger.waiting(), 1);
+        assert_eq!(next(&order), Some(3));
+        assert_eq!(order.len(), 1);
     }
 
     #[test]
-    fn the_abandoned_come_to_nothing() {
-        let ledger = Ledger::new(1);
-        let slot = ledger.reserve().unwrap();
-        ledger.abandon();
+    fn abandoned_slots_are_ignored() {
+        let order = LogOrder::new(1);
+        let slot = order.reserve().unwrap();
+        order.abandon();
         slot.fill(logs(1));
-        assert_eq!(next(&ledger), None);
-        assert_eq!(ledger.waiting(), 0);
+        assert_eq!(next(&order), None);
+        assert_eq!(order.len(), 0);
     }
 }

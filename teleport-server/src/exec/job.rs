@@ -1,4 +1,4 @@
-//! What a worker works on: a call, or the calls of a batch.
+//! A worker's current job: a call, or the calls of a batch.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use crate::call::OpenCall;
 /// The calls of a batch that runs.
 #[derive(Debug)]
 pub(crate) struct BatchCalls {
-    /// In the order of rows. Never empty.
+    /// Never empty. In the order of rows.
     pub(crate) calls: Vec<Arc<OpenCall>>,
-    /// Rows with those of zeros.
+    /// The number of rows with padding.
     pub(crate) padded: usize,
 }
 
-/// What a worker works on.
+/// The job of a worker.
 #[derive(Clone, Debug)]
 pub(crate) enum Job {
     Call(Arc<OpenCall>),

@@ -1,8 +1,7 @@
-//! Errors of functions: what they may return, how a caller reads it, and panics caught.
+//! Catches panics of functions, and notes where they happened.
 //!
-//! Flow: a function's error or panic -> [`RemoteError`] for the caller -> a line of the log and `check` for the owner.
-//! A panic is caught where a function is called and nowhere else; its message is printed by the process's own hook, and
-//! a hook installed before it notes where it happened. Texts are cut by the format's limits when they are sent.
+//! A panic is caught where a function is called and nowhere else. The process's own panic hook prints its
+//! message, and a hook that this crate adds before it notes the place.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -17,14 +16,14 @@ use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 #[derive(Debug)]
 pub(crate) struct Panic {
     pub(crate) message: String,
-    /// `src/model.rs:31:9`; none if a later hook replaced the one of this crate.
+    /// Such as `src/model.rs:31:9`; `None` if another hook has replaced that of this crate.
     pub(crate) location: Option<String>,
-    /// Only where `RUST_BACKTRACE` asks for it.
+    /// Present if `RUST_BACKTRACE` is set.
     pub(crate) backtrace: Option<String>,
 }
 
 impl Panic {
-    /// What the caller is told of it.
+    /// Converts to what the caller gets.
     pub(crate) fn remote(&self) -> RemoteError {
         let mut error = RemoteError::new(ErrorKind::Panicked, Ran::Yes, self.to_string());
         error.backtrace.clone_from(&self.backtrace);
@@ -46,12 +45,14 @@ struct Noted {
 }
 
 thread_local! {
-    /// Whether this thread is inside `catch`, and what the hook noted there.
+    /// True while this thread is inside `catch`.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// What the hook noted inside `catch`.
     static NOTED: RefCell<Noted> = const { RefCell::new(Noted { location: None, backtrace: None }) };
 }
 
-/// Has panics inside [`catch`] noted with their place. The process's own hook still runs after it, for every panic.
+/// Adds a hook, once, that notes the places of panics inside [`catch`]. The previous hook still runs for
+/// every panic.
 pub(crate) fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -74,7 +75,8 @@ fn note(info: &PanicHookInfo<'_>) {
     });
 }
 
-/// Runs `function` and catches its panic. Whoever calls it drops what the function may have left half done.
+/// Runs `function` and catches its panic. The caller must drop anything that the function may have left
+/// inconsistent.
 pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Panic> {
     let outer = CATCHING.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(function));
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_tells_its_place() {
+    fn a_panic_has_its_place() {
         note_panics();
         let caught = catch(|| panic!("{} rows", 3)).unwrap_err();
         assert_eq!(caught.message, "3 rows");

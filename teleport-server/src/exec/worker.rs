@@ -101,8 +101,8 @@ impl Pool {
     }
 
     fn work(&self, current_job: &Mutex<Option<Job>>) {
-        let Dispatcher { ledger, registry, .. } = &*self.dispatcher;
-        while let Some(work) = self.queue.take(|| ledger.reserve()) {
+        let Dispatcher { log_order, registry, .. } = &*self.dispatcher;
+        while let Some(work) = self.queue.take(|| log_order.reserve()) {
             match work {
                 Work::Call(call, slot) => {
                     let may_wait = call.reply.caller.is_throttled() || call.reply.is_past_quota();

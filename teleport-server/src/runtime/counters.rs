@@ -1,10 +1,10 @@
-//! What a server counts, and the numbers that its owner sees.
+//! The numbers that a server counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::stats::Stats;
 
-/// One number. Each stands alone, so no order between them is needed.
+/// One number. Nothing else depends on it, so its memory order is relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -46,7 +46,7 @@ impl Counters {
         self.clients.get() as usize
     }
 
-    /// Those of the statistics that are counted here.
+    /// Returns statistics with the numbers that are counted here.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             calls: self.calls.get(),

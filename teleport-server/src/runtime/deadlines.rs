@@ -1,14 +1,13 @@
-//! When calls that wait run out of time, so that no arguments are kept for callers who have gone.
+//! When queued calls run out of time, so that the server keeps no arguments for callers who have gone.
 //!
-//! Flow: whoever has a call wait `note`s its deadline, once the call stands where it waits -> the supervisor is woken if
-//! that is earlier than what it sleeps until -> `begin`, when that has come -> it looks through all calls that wait, and
-//! notes the earliest deadline of those that stay.
-//! Knows no calls. Bounds: they are looked through once a `STEP` at most, and go at most two of them late.
+//! Flow: a queued call's deadline is noted -> the supervisor wakes if that is earlier than it expected ->
+//! `begin` -> it checks all queued calls, and notes the earliest deadline of those that stay. Holds no
+//! calls. Bounds: calls are checked at most once in a `STEP`, and end at most two steps late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A walk through 100,000 calls takes some milliseconds: a small part of this.
+/// To check 100,000 calls takes some milliseconds, a small part of this.
 const STEP: Duration = Duration::from_millis(100);
 const STEP_NS: u64 = STEP.as_nanos() as u64;
 
@@ -17,22 +16,23 @@ const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Deadlines {
-    /// What times are counted from, in nanoseconds.
+    /// The origin of the times below.
     base: Instant,
-    /// No deadline of a call that waits is more than a `STEP` before this.
+    /// Invariant: no deadline of a queued call is more than a `STEP` before this.
     earliest_ns: AtomicU64,
-    /// When calls may be looked through again.
+    /// When calls may be checked again.
     rests_until_ns: AtomicU64,
 }
 
-// `earliest_ns` is sequentially consistent: who has a call wait puts it there (under that place's lock) and then reads the
-// number, the supervisor sets the number and then looks at the place; one of them must see what the other wrote.
+// `earliest_ns` is sequentially consistent: a thread queues a call (under the queue's lock) and then reads
+// the number, while the supervisor writes the number and then checks the queue. One of them must see what
+// the other wrote.
 impl Deadlines {
     pub(crate) fn new(now: Instant) -> Deadlines {
         Deadlines { base: now, earliest_ns: AtomicU64::new(NEVER), rests_until_ns: AtomicU64::new(0) }
     }
 
-    /// A call with this deadline waits. True if the supervisor may sleep for too long.
+    /// Notes the deadline of a queued call. Returns true if the supervisor must be woken.
     pub(crate) fn note(&self, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else { return false };
         let at = self.ns(deadline);
@@ -40,18 +40,18 @@ impl Deadlines {
         self.earliest_ns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_earlier).is_ok()
     }
 
-    /// When calls are to be looked through.
+    /// Returns when calls must be checked.
     pub(crate) fn next(&self) -> Option<Instant> {
         let earliest = self.earliest_ns.load(Ordering::SeqCst);
         let at = earliest.max(self.rests_until_ns.load(Ordering::Relaxed));
         (earliest != NEVER).then(|| self.base + Duration::from_nanos(at))
     }
 
-    /// Whether they are to be looked through now. Then the earliest deadline that is left must be noted.
+    /// Returns true if calls must be checked now. Then the earliest deadline that is left must be noted.
     pub(crate) fn begin(&self, now: Instant) -> bool {
         let is_due = self.next().is_some_and(|next| next <= now);
         if is_due {
-            // Of the supervisor alone.
+            // Only the supervisor writes this.
             self.rests_until_ns.store(self.ns(now).saturating_add(STEP_NS), Ordering::Relaxed);
             self.earliest_ns.store(NEVER, Ordering::SeqCst);
         }
@@ -70,7 +70,7 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_earliest_counts_to_a_step() {
+    fn only_deadlines_earlier_by_a_step_wake_the_supervisor() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         assert!(!deadlines.note(None) && deadlines.next().is_none() && !deadlines.begin(now + S));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looked_rests_for_a_step() {
+    fn checks_are_a_step_apart() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         assert!(deadlines.note(Some(now)) && deadlines.begin(now + S));

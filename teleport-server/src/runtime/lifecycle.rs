@@ -1,8 +1,8 @@
-//! How far a server is in its life, and the failures that its owner has not been told.
+//! How far a server is in its life, and the failures that its owner has not seen.
 //!
-//! Flow: running -> a request to close, with a time by which it must be done -> closed. Anyone may request; one thread
-//! (the supervisor) carries it out; owners wait here. Failures of functions are kept, the first until `check` took it.
-//! Never runs anything. Bound: one unreported failure and one that ends the server.
+//! Flow: running -> a request to close, with a time -> closed. Any thread may request it, the supervisor
+//! carries it out, and owners wait here. The first failure of a function is kept until `check` takes it.
+//! Bound: one failure for `check`, and one that ends the server.
 
 use std::cell::Cell;
 use std::mem;
@@ -16,12 +16,12 @@ use teleport_transport::{ForkGuard, Wakers, block_on, block_on_or_unwind, on_pol
 
 use crate::api::error::ServeError;
 
-/// How long a closing server waits for running functions, unless told otherwise.
+/// How long a closing server waits for running functions by default.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
-    /// Where its threads are.
+    /// Tells whether this process has the server's threads.
     fork_guard: ForkGuard,
     closing: AtomicBool,
     cancelling: AtomicBool,
@@ -34,17 +34,19 @@ struct State {
     close_timeout: Option<Duration>,
     request: Option<Request>,
     closed: bool,
+    /// The failure that the next `check` returns.
     unreported: Option<ServeError>,
-    /// What `join` returns.
+    /// The failure that `join` returns.
     end: Option<ServeError>,
-    /// Owners that wait until it is closed. Bound: one entry a thread.
+    /// Owners that wait until the server is closed. Bound: one entry for each thread.
     owners: Wakers,
 }
 
-/// That the server is to close, and when it gives up on what still runs; none for never.
+/// A request to close the server.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     since: Instant,
+    /// When functions that still run are given up; `None` for never.
     until: Option<Instant>,
 }
 
@@ -59,38 +61,39 @@ impl Lifecycle {
         OWNED_BY.set(Arc::as_ptr(self).addr());
     }
 
-    /// Whether this thread would wait for itself if it waited for the server to end.
+    /// Returns true if this thread would wait for itself if it waited for the server to end.
     pub(crate) fn is_own_thread(self: &Arc<Self>) -> bool {
         on_poller_thread() || OWNED_BY.get() == Arc::as_ptr(self).addr()
     }
 
-    /// Whether new calls are refused.
+    /// Returns true if new calls are refused.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Whether functions that still run are asked to give up.
+    /// Returns true if running functions should give up.
     pub(crate) fn is_cancelling(&self) -> bool {
         self.cancelling.load(Ordering::Acquire)
     }
 
-    /// Asks functions that still run to give up.
+    /// Asks running functions to give up.
     pub(crate) fn cancel_running(&self) {
         self.cancelling.store(true, Ordering::Release);
     }
 
-    /// Sets how long a request to close gives that names no time.
+    /// Sets the time to close for requests that name none.
     pub(crate) fn set_close_timeout(&self, timeout: Duration) {
         self.state.lock().close_timeout = Some(timeout);
     }
 
-    /// Whether the server's threads are those of this process, and not of the one that this was forked from. Whoever may be
-    /// elsewhere asks before any lock, which such a thread may hold.
+    /// Returns true if this process has the server's threads, rather than being a fork of that process. Must
+    /// be checked before any lock is taken: its holder may not exist in a fork.
     pub(crate) fn is_here(&self) -> bool {
         self.fork_guard.is_current()
     }
 
-    /// Asks for the server to close, within the configured time if none is given. A later request can only shorten it.
+    /// Asks the server to close, within the configured time if none is given. A later request can only
+    /// shorten the time.
     pub(crate) fn request_close(&self, within: Option<Duration>) {
         if !self.is_here() {
             return;
@@ -110,12 +113,12 @@ impl Lifecycle {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody asks for the server to close, which is true then, until what `until` gives, or until somebody
-    /// is [notified](Lifecycle::notify) of something else.
+    /// Waits for a request to close, for the time that `until` returns, or for
+    /// [`notify`](Lifecycle::notify). Returns true if there is a request.
     pub(crate) fn wait_for_request(&self, until: impl FnOnce() -> Option<Instant>) -> bool {
         let mut state = self.state.lock();
         if state.request.is_none() {
-            // Asked under the lock, so that nobody changes it unheard.
+            // Called under the lock, so that a change is followed by a notification that this thread hears.
             match until() {
                 Some(until) => drop(self.changed.wait_until(&mut state, until)),
                 None => self.changed.wait(&mut state),
@@ -124,8 +127,8 @@ impl Lifecycle {
         state.request.is_some()
     }
 
-    /// Waits until `is_done`, at most until the time to close is over, but for `grace` in any case. What makes it true
-    /// must call [`notify`](Lifecycle::notify).
+    /// Waits until `is_done` or the time to close is over, but at least for `grace`. Returns `is_done`. The
+    /// thread that makes it true must call [`notify`](Lifecycle::notify).
     pub(crate) fn wait_to_close(&self, grace: Duration, is_done: impl Fn() -> bool) -> bool {
         let least = Instant::now() + grace;
         let mut state = self.state.lock();
@@ -133,7 +136,7 @@ impl Lifecycle {
             if is_done() {
                 return true;
             }
-            // A later request may have shortened it.
+            // A later request may have shortened the time.
             match state.request.and_then(|request| request.until).map(|until| until.max(least)) {
                 Some(until) if until <= Instant::now() => return false,
                 Some(until) => drop(self.changed.wait_until(&mut state, until)),
@@ -142,36 +145,36 @@ impl Lifecycle {
         }
     }
 
-    /// What is left of the time to close; none for as long as it takes.
+    /// Returns what is left of the time to close; `None` if there is no limit.
     pub(crate) fn time_to_close(&self) -> Option<Duration> {
         let request = self.state.lock().request;
         request.and_then(|request| request.until).map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Has those who wait look again.
+    /// Wakes waiting threads to check their conditions again.
     pub(crate) fn notify(&self) {
-        // With the lock, so that nobody has looked and is not yet waiting.
+        // With the lock, so that no thread has checked its condition and does not wait yet.
         drop(self.state.lock());
         self.changed.notify_all();
     }
 
-    /// Notes a failure for `check`, unless an earlier one has not been told yet.
+    /// Notes a failure for `check`, unless there is an earlier one.
     pub(crate) fn note(&self, failure: ServeError) {
         self.state.lock().unreported.get_or_insert(failure);
     }
 
-    /// Notes the failure that ends the server, and asks for it to close.
+    /// Notes the failure that ends the server, and asks it to close.
     pub(crate) fn fail(&self, failure: ServeError) {
         self.state.lock().end.get_or_insert(failure);
         self.request_close(None);
     }
 
-    /// The first failure that has not been told.
+    /// Returns the first failure since the last call of `check`.
     pub(crate) fn check(&self) -> Result<(), ServeError> {
         self.state.lock().unreported.take().map_or(Ok(()), Err)
     }
 
-    /// The server is closed; `running` did not return in time.
+    /// The server is closed. `running` lists functions that did not return in time.
     pub(crate) fn finish(&self, running: Vec<String>) {
         let mut state = self.state.lock();
         if !running.is_empty() {
@@ -185,14 +188,15 @@ impl Lifecycle {
         owners.wake_all();
     }
 
-    /// Waits until the server is closed, and tells how it ended, once. In a thread that is killed it does not return.
+    /// Waits until the server is closed. The first call returns how it ended. Unwinds in a thread that is
+    /// killed.
     pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
         self.may_wait()?;
-        // It waits for as long as it takes, so there is an end.
+        // Without a deadline, the wait ends only with a result.
         block_on_or_unwind(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
     }
 
-    /// As [`wait_closed`](Lifecycle::wait_closed), but for destructors, which must not unwind: waits in any thread.
+    /// As [`wait_closed`](Lifecycle::wait_closed), for destructors, which must not unwind.
     pub(crate) fn wait_closed_in_drop(self: &Arc<Self>) -> Result<(), ServeError> {
         self.may_wait()?;
         block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))

@@ -1,9 +1,9 @@
 //! The threads of a running server, and the one that ends them in order.
 //!
-//! Flow: `Threads::spawn` starts pollers, workers and the done thread -> the supervisor sleeps until a call is out of time,
-//! a session expires, or the server is to close -> no new connections and no new calls -> queued calls are refused ->
-//! running ones end, or are given up when the time is over -> goodbyes -> pollers. All steps share the time to close. A
-//! step that has no time left gets `GRACE`.
+//! Flow: `Threads::spawn` starts pollers, workers and the done thread -> the supervisor sleeps until a call
+//! is out of time, a session expires, or the server is to close -> no new connections and no new calls ->
+//! queued calls are refused -> running ones end, or are given up when the time is over -> goodbyes ->
+//! pollers. All steps share the time to close. A step that has no time left gets `GRACE`.
 
 use std::io;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ use crate::exec::panic::catch;
 use crate::exec::worker::{Pool, RunningThread, Worker};
 use crate::refusal::closing;
 
-/// How long each of these has when the time to close is over: functions to notice that they are cancelled, done functions
-/// to take the last logs, clients to read a goodbye, and pollers to end.
+/// How long each of these has when the time to close is over: functions to notice that they are cancelled,
+/// done functions to take the last logs, clients to read a goodbye, and pollers to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How long results may take to leave if closing may take for ever.
@@ -53,7 +53,7 @@ impl Threads {
         acceptor: ConnectionAcceptor,
         listener: Listener,
         pollers: Vec<PollerThread>,
-        done: Vec<(String, DoneFunction)>,
+        done: Vec<DoneFunction>,
     ) -> Result<Threads, ServeError> {
         let threads = Threads::try_spawn(dispatcher, queues, acceptor, listener, pollers, done);
         threads.inspect_err(|_| dismiss(dispatcher, queues))
@@ -65,7 +65,7 @@ impl Threads {
         acceptor: ConnectionAcceptor,
         listener: Listener,
         pollers: Vec<PollerThread>,
-        functions: Vec<(String, DoneFunction)>,
+        functions: Vec<DoneFunction>,
     ) -> Result<Threads, ServeError> {
         let (working, done_working) = (Arc::default(), Arc::default());
         let mut workers = Vec::new();
@@ -91,7 +91,7 @@ impl Threads {
 /// Ends the threads of a server that does not start: they have nothing to do.
 fn dismiss(dispatcher: &Dispatcher, queues: &Queues) {
     queues.pools.iter().for_each(|pool| drop(pool.close()));
-    dispatcher.ledger.abandon();
+    dispatcher.log_order.abandon();
 }
 
 fn cannot(what: &str) -> impl FnOnce(io::Error) -> ServeError {
@@ -107,7 +107,7 @@ pub(crate) fn start_pollers(count: usize) -> Result<Vec<PollerThread>, ServeErro
 fn start_done(
     dispatcher: &Arc<Dispatcher>,
     queues: &Arc<Queues>,
-    mut functions: Vec<(String, DoneFunction)>,
+    mut functions: Vec<DoneFunction>,
     threads: &Arc<AtomicUsize>,
 ) -> io::Result<JoinHandle<()>> {
     let running = RunningThread::new(&dispatcher.shared, threads);
@@ -117,8 +117,8 @@ fn start_done(
         let shared = &dispatcher.shared;
         shared.lifecycle.own_this_thread();
         let freed = || queues.pools.iter().for_each(|pool| pool.try_again());
-        while let Some(logs) = dispatcher.ledger.next(freed) {
-            let (method, function) = &mut functions[logs.done];
+        while let Some(logs) = dispatcher.log_order.next(freed) {
+            let DoneFunction { method, function } = &mut functions[logs.done];
             match catch(|| function(logs.tree)) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => done_failed(shared, method, full_text(&*error)),
@@ -156,7 +156,8 @@ fn supervise_on(
         shared.log_limit.finish();
         shared.lifecycle.finish(running);
     };
-    // If the thread does not start, the listener and the pollers were dropped with `run`. The rest ends here.
+    // If the thread does not start, the listener and the pollers were dropped with `run`. The rest ends
+    // here.
     start(Box::new(run))
         .map_err(cannot("the supervisor thread"))
         .inspect_err(|_| dismiss(&dispatcher, &queues))
@@ -216,9 +217,9 @@ fn end_done(
 ) -> Option<String> {
     let done = done?;
     if all_returned {
-        dispatcher.ledger.close();
+        dispatcher.log_order.close();
     } else {
-        dispatcher.ledger.abandon();
+        dispatcher.log_order.abandon();
     }
     if dispatcher.shared.lifecycle.wait_to_close(GRACE, || threads.load(Ordering::SeqCst) == 0) {
         let _ = done.join();
@@ -244,8 +245,8 @@ fn say_goodbye(dispatcher: &Dispatcher) {
     shared.lifecycle.wait_to_close(2 * GRACE, || shared.connections.load(Ordering::SeqCst) == 0);
 }
 
-/// Runs an action that may have to wait for a poller on a thread of its own, so that a poller which never returns holds up
-/// nothing. Returns true if the action was done in time.
+/// Runs an action that may have to wait for a poller on a thread of its own, so that a poller which never
+/// returns holds up nothing. Returns true if the action was done in time.
 fn in_time(dispatcher: &Arc<Dispatcher>, action: impl FnOnce() + Send + 'static) -> bool {
     let done = Arc::new(AtomicBool::new(false));
     let act = {
