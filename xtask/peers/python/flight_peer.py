@@ -1,8 +1,8 @@
-"""Arrow Flight: one `do_exchange` stream for all calls of a kind, which takes and gives record batches.
+"""Arrow Flight: one `do_exchange` stream of record batches for all calls of a kind.
 
-Flow: a call is one batch, or, above MAX_BATCH_BYTES, several, whose metadata say that more follow; its answer is the same. Both
-sides send the memory that they have without a copy. What is received are the batches, as Arrow has large columns. A dict is a
-batch of as many columns. A large call beside small ones has a stream of its own on the same connection.
+Flow: a call is one batch. Above MAX_BATCH_BYTES it is several, whose metadata say that more follow. Answers have the same
+form. Both sides send their memory without a copy. The receiver keeps the batches, as Arrow does with large columns. A dict
+is a batch with a column for each array. A large call beside small ones has its own stream on the same connection.
 """
 
 import os
@@ -14,7 +14,7 @@ import pyarrow.flight as flight
 
 import rounds
 
-# The largest batch: measured, pieces are faster, since both sides work at the same time.
+# The largest batch. Pieces were measured to be faster, because both sides work at the same time.
 MAX_BATCH_BYTES = 4 << 20
 
 MORE = b'more'
@@ -22,7 +22,7 @@ MORE = b'more'
 ARRAY = pa.schema([('array', pa.uint8())])
 DICT = pa.schema([(f'array_{index:02}', pa.uint8()) for index in range(rounds.DICT_ARRAYS)])
 
-# Of the pools that pyarrow has, the one that is fastest for large results, with memory that is not given back.
+# The pool of pyarrow that is fastest for large results, set to keep its memory.
 pa.set_memory_pool(pa.jemalloc_memory_pool())
 pa.jemalloc_set_decay_ms(-1)
 
@@ -55,7 +55,7 @@ class Server(flight.FlightServerBase):
 
 
 def arguments(reader):
-    """The batches of each call, as long as there are calls."""
+    """Yields the batches of each call."""
     try:
         while True:
             yield read(reader)
@@ -79,7 +79,7 @@ def write(writer, parts):
 
 
 def batches(size):
-    """Memory of so many bytes that nobody has written."""
+    """Returns batches of uninitialized memory."""
     return split(pa.allocate_buffer(size), size)
 
 
@@ -101,7 +101,7 @@ def serve(address):
         server = Server(f'grpc+{address}')
         place = f'tcp://{address.removeprefix("tcp://").rsplit(":", 1)[0]}:{server.port}'
     else:
-        # Flight knows no abstract sockets. The folder of the environment is build output.
+        # Flight has no abstract sockets. The folder of the environment is build output.
         path = os.path.join(sys.prefix, address.removeprefix('ipc://@'))
         server, place = Server(f'grpc+unix://{path}'), f'unix://{path}'
     threading.Thread(target=server.serve, daemon=True).start()

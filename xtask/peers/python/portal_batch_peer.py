@@ -1,7 +1,7 @@
-"""portal's `BatchServer`: calls of a policy, which the server's batcher stacks, and which run once for each full batch.
+"""portal's `BatchServer`: its batcher stacks the calls of a policy, which runs once for each full batch.
 
-Its batches are always full, so that the calls of a round must be a multiple of theirs. The batcher is a process of its own, as
-it is by default.
+Batches are always full, so the calls of a round must be a multiple of the batch size. The batcher runs in its own process,
+as by default.
 """
 
 from importlib.metadata import version
@@ -11,7 +11,7 @@ import portal
 
 import rounds
 
-# More than any row has open.
+# More calls than any row has open.
 MAX_IN_FLIGHT = 1024
 
 SETTINGS = (
@@ -26,9 +26,9 @@ def serve(address):
     if not address.startswith('tcp://'):
         return address
     host, port = address.removeprefix('tcp://').rsplit(':', 1)
-    # Its sockets are not to be asked which port they have got.
+    # Its sockets cannot be asked for their port.
     port = int(port) or portal.free_port()
-    # The batcher ends with this process, however that ends. Its own client knows no `host`.
+    # The batcher ends with this process. Its own client has no option `host`.
     portal.setup(initfns=[rounds.follow_parent], serverkw={'host': host})
     server = portal.BatchServer(port, logging=False)
     server.bind('policy', act, batch=rounds.BATCH)
@@ -49,9 +49,9 @@ def connect(address):
 
     def run(round):
         if round.workload != 'batched_policy':
-            raise rounds.Unsupported('it is here for batches')
+            raise rounds.Unsupported('it takes part in the rows about batches only')
         if round.messages % rounds.BATCH or round.in_flight < rounds.BATCH:
-            raise rounds.Unsupported(f'it waits until there are {rounds.BATCH} calls')
+            raise rounds.Unsupported(f'its batches always have {rounds.BATCH} calls')
         if round.bytes not in kept:
             kept.clear()
             shape, dtype = IMAGES.get(round.bytes, ((round.bytes,), np.uint8))

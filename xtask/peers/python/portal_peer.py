@@ -1,6 +1,6 @@
-"""portal: `portal.Server` and `portal.Client`, with arrays of NumPy.
+"""portal: `portal.Server` and `portal.Client`, with NumPy arrays.
 
-A server's functions run on threads of its pool, so that an echo and one by a pool are the same. Arrays are sent without a copy.
+A server's functions always run on threads of its pool. Arrays are sent without a copy.
 """
 
 from importlib.metadata import version
@@ -10,11 +10,11 @@ import portal
 
 import rounds
 
-# More than any row has open.
+# More calls than any row has open.
 MAX_IN_FLIGHT = 1024
 
-# Its server waits for 0.2 s each time that a socket takes no more: 256 MiB take about 10 s, measured with portal 3.8.3. A round
-# of that says nothing new, and would take the time of all others.
+# The server waits for 0.2 s each time that a socket is full, so 256 MiB take about 10 s, measured with portal 3.8.3. Such
+# rounds would take the time of all other contenders.
 MAX_RESULT_BYTES = 8 << 20
 
 SETTINGS = (
@@ -51,7 +51,7 @@ def connect(address):
                 'its users open two connections')
         if METHODS[round.workload] != 'sink' and round.bytes > MAX_RESULT_BYTES:
             raise rounds.Unsupported(
-                'its server sends a result that a socket does not take at once in a piece each 0.2 s, 256 MiB in about 10 s')
+                'its server waits for 0.2 s whenever the socket is full, so that 256 MiB take about 10 s')
         kind = (round.workload, round.bytes)
         if kind not in kept:
             kept.clear()

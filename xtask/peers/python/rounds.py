@@ -1,8 +1,8 @@
-"""The benchmark's protocol for peers in Python: what `xtask/src/bench/protocol.rs` has, and tells of.
+"""The benchmark's protocol for peers in Python; `xtask/src/bench/protocol.rs` describes it.
 
-Flow: a peer's file calls `main`, which serves, or answers each round that standard input asks for. A peer has `serve(address)`,
-which gives the address at which its threads serve, and `connect(address)`, which gives its settings and a function that runs
-a round. A process ends with the one that started it.
+Flow: a peer's file calls `main`, which serves, or answers each round that it reads from standard input. A peer has
+`serve(address)`, which starts threads that serve and returns their address, and `connect(address)`, which returns its
+settings and a function that runs a round. A process ends with its parent.
 """
 
 import collections
@@ -18,23 +18,23 @@ SMALL_BYTES = 1 << 10
 DICT_ARRAYS = 64
 BATCH = 32
 
-# Bytes of a policy's answer.
+# The bytes of a policy's answer.
 ACTION_BYTES = 4
 
 ABOUT_BATCHES = ('policy', 'batched_policy', 'crowd_policy', 'pool_source', 'batched_source')
 
-# Small calls that never end within a large one would go on for ever. Before that, the harness would give up.
+# Ends a round whose small calls never end within a large one, before the harness gives up.
 MAX_BESIDE_SECONDS = 40
 
 Round = collections.namedtuple('Round', 'workload bytes messages in_flight')
 
 
 class Unsupported(Exception):
-    """This peer cannot do it."""
+    """The peer does not support a workload."""
 
 
 def main(serve, connect, has_batches=False):
-    """The life of a process of a peer."""
+    """Runs a peer's process."""
     follow_parent()
     command, address = sys.argv[1:]
     if command == 'serve':
@@ -49,15 +49,15 @@ def main(serve, connect, has_batches=False):
 
 
 def answer(line, run, has_batches):
-    """One round, from line to line."""
+    """Runs the round of a line, and returns the line of its answer."""
     try:
         round = parse(line)
         if round.workload in ABOUT_BATCHES and not has_batches:
-            raise Unsupported('it has no functions that run once for many calls')
+            raise Unsupported('it has no batched functions')
         return run(round)
     except Unsupported as why:
         return f'unsupported {one_line(why)}'
-    except Exception as error:  # Whatever a library raises is what the report says.
+    except Exception as error:  # The report shows any exception of a library.
         return f'failed {type(error).__name__} {one_line(error)}'
 
 
@@ -88,7 +88,7 @@ def done(start, latencies):
 
 
 def check(round, result_bytes):
-    """That a result has the size that it should have."""
+    """Raises an exception if the result does not have the right size."""
     if round.workload == 'batched_policy':
         wanted = ACTION_BYTES
     else:
@@ -98,7 +98,7 @@ def check(round, result_bytes):
 
 
 def exchange(round, send, wait):
-    """Keeps as many calls open as the round says. `send` gives what `wait` waits for, which gives the result's bytes."""
+    """Keeps `in_flight` calls open. `send` returns a call, and `wait` waits for it and returns the bytes of its result."""
     latencies, open_calls, sent = [], collections.deque(), 0
     wants_latencies = round.in_flight == 1 and round.messages <= MAX_LATENCIES
     start = time.perf_counter_ns()
@@ -114,8 +114,8 @@ def exchange(round, send, wait):
 
 
 def beside(round, large, small):
-    """Times of small calls that began and ended within one of the large calls that another thread makes."""
-    # Odd while a large call is under way.
+    """Measures small calls that begin and end within one of the large calls that another thread makes."""
+    # Odd while a large call is open.
     phase, latencies, errors, stop = [0], [], [], threading.Event()
 
     def sending():

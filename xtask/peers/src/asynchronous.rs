@@ -1,7 +1,7 @@
-//! What the peers on tokio share: a runtime, sockets, and rounds of calls that are futures.
+//! The parts that the peers on tokio share: a runtime, sockets, and rounds of calls that are futures.
 //!
-//! Flow of a round: as many calls are polled as the round asks for; the oldest is waited for, and then the next one begins.
-//! The runtime has one thread: a side has one core in most rows, and there a second thread only costs.
+//! Flow of a round: poll `in_flight` calls -> wait for the oldest -> start the next one. The runtime has one
+//! thread, because a side has one core in most rows, where a second thread only adds costs.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,14 +21,14 @@ use crate::Failure;
 use crate::protocol::{Answer, Round, Stopwatch};
 use crate::rounds::check;
 
-/// Small calls that never end within a large one would go on for ever. Before that, the harness would give up.
+/// Ends a round whose small calls never end within a large one, before the harness gives up.
 const MAX_BESIDE: Duration = Duration::from_secs(40);
 
 pub(crate) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Serves on this thread until standard input ends, which another thread waits for.
+/// Serves on this thread. Another thread waits for the end of standard input, and then ends the process.
 pub(crate) fn serve_until_told(
     place: String,
     serve: impl Future<Output = Result<(), Failure>>,
@@ -51,7 +51,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens at an address of the benchmark, and says where. To be called in a runtime.
+    /// Listens at an address of the benchmark, and returns where. Must be called in a runtime.
     pub(crate) fn bind(address: &str) -> io::Result<(Listener, String)> {
         if let Some(name) = address.strip_prefix("ipc://@") {
             let listener = unix::UnixListener::bind_addr(&unix::SocketAddr::from_abstract_name(name)?)?;
@@ -65,18 +65,18 @@ impl Listener {
     }
 }
 
-/// `HOST:PORT` of an address.
+/// Returns `HOST:PORT` of an address.
 pub(crate) fn plain(address: &str) -> &str {
     address.strip_prefix("tcp://").unwrap_or(address)
 }
 
-/// Small messages go at once.
+/// Sets `TCP_NODELAY`.
 pub(crate) fn tuned_tcp(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// A Unix socket of usual buffers is a good deal slower. The kernel has a bound of its own.
+/// Enlarges the buffers of a Unix socket: the default ones are much slower. The kernel has its own limit.
 pub(crate) fn tuned_unix(stream: UnixStream) -> io::Result<UnixStream> {
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::SndBuf, &(1 << 20))?;
     Ok(stream)
@@ -89,7 +89,7 @@ pub(crate) fn connect_unix(name: &str) -> io::Result<UnixStream> {
     tuned_unix(UnixStream::from_std(stream)?)
 }
 
-/// Makes the calls of a round; each gives the bytes of its result.
+/// Makes the calls of a round; each returns the bytes of its result.
 pub(crate) async fn exchange<C>(round: &Round, call: impl Fn() -> C) -> Result<Answer, Failure>
 where
     C: Future<Output = Result<u64, Failure>>,
@@ -127,7 +127,7 @@ where
     S: Future<Output = Result<u64, Failure>>,
 {
     let (phase, stop, start) = (Cell::new(0_u64), Cell::new(false), Instant::now());
-    // Odd while a large call is under way.
+    // Odd while a large call is open.
     let next = || phase.set(phase.get() + 1);
     let sending = async {
         while !stop.get() {

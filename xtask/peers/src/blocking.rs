@@ -1,6 +1,6 @@
-//! Rounds of a library whose calls are sent and waited for by a thread.
+//! Rounds of a library whose calls are sent and awaited by one thread.
 //!
-//! Flow: the thread sends until as many calls are open as the round asks for, waits for the oldest, sends one more, and so on.
+//! Flow: the thread sends until `in_flight` calls are open, waits for the oldest, and sends one more.
 
 use crate::Failure;
 use crate::protocol::{Answer, Round, Stopwatch};
@@ -10,7 +10,7 @@ use crate::rounds::check;
 pub(crate) trait Calls {
     fn send(&mut self) -> Result<(), Failure>;
 
-    /// Waits for the oldest call, and gives the bytes of its result.
+    /// Waits for the oldest call, and returns the bytes of its result.
     fn wait(&mut self) -> Result<u64, Failure>;
 }
 

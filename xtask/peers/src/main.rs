@@ -1,8 +1,9 @@
-//! Other libraries as contenders of `cargo xtask bench --peers`: `serve NAME ADDRESS` and `client NAME ADDRESS`.
+//! Other libraries as contenders of `cargo xtask bench --peers`: `serve NAME ADDRESS` and `client NAME
+//! ADDRESS`.
 //!
-//! Flow: a command -> the module of that library, which speaks the benchmark's `protocol`. Addresses are `tcp://HOST:PORT`,
-//! where port 0 is any that is free, and `ipc://@NAME`, an abstract Unix socket. A process ends with the one that started it.
-//! Each library is a feature, so that the others can be had where one does not build.
+//! Flow: a command -> the module of that library, which speaks the benchmark's `protocol`. Addresses are
+//! `tcp://HOST:PORT`, where port 0 means any free port, and `ipc://@NAME`, an abstract Unix socket. A
+//! process ends with its parent. Each library is a feature, so that the others can be built if one cannot.
 
 #[cfg(any(feature = "tonic", feature = "tarpc"))]
 mod asynchronous;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
-/// What is said of whatever fails.
+/// The error of all peers.
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {

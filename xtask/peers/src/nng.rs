@@ -1,11 +1,14 @@
-//! nng, as crate `nng` has it: REQ and REP, with a context for each call that is open.
+//! nng, by the crate `nng`: REQ and REP, with a context for each open call.
 //!
-//! Flow: a request is one message of an operation and its argument; nng answers on threads of its own, in callbacks. A client's
-//! contexts are kept, and each tells the client's thread through a channel that its answer is there.
-//! nng's messages have no parts and share no bytes: each request is copied into a message of its own, the arrays of a dict
-//! behind a list of their names and sizes. What is received is sent back as it is, and results are in memory that the server
-//! gets for each, which nng fills with zeros.
-//! Bounds: [`SERVED`] requests at a time; a client has as many calls open as the round says.
+//! Flow: a request is one message of an operation and its argument. nng answers on its own threads, in
+//! callbacks. A client keeps its contexts; each tells the client's thread through a channel that its answer
+//! has arrived.
+//!
+//! nng's messages have no parts and share no bytes, so each request is copied into its own message; the
+//! arrays of a dict follow a list of their names and sizes. An echo is the received message, and results are
+//! in memory that the server allocates for each, which nng fills with zeros.
+//!
+//! Bounds: [`SERVED`] requests at a time; a client has `in_flight` calls open.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
@@ -20,10 +23,10 @@ use crate::blocking::{Calls, exchange};
 use crate::protocol::{self, Answer, DICT_ARRAYS, Round, Workload};
 use crate::rounds::{answer_rounds, no_calls_beside};
 
-/// Requests that a server works at: as many as four clients with 64 each have open.
+/// The requests that a server handles at a time: as many as four clients with 64 each have open.
 const SERVED: usize = 256;
 
-/// Bytes before the payload: room for an operation and a number, which leaves the payload aligned.
+/// The bytes before the payload: an operation and a number. The payload stays aligned.
 const HEAD_BYTES: usize = 16;
 
 const SINK: u8 = b's';
@@ -34,7 +37,7 @@ const SETTINGS: &str = "crate nng 1.0.1, nng 1.4.0; REQ and REP with a context f
                         RESENDTIME infinite, NODELAY; requests are copied into messages, since nng's are not shared; \
                         dict concatenated in one message; each echo is answered by a thread of nng's pool";
 
-/// As nng has an address.
+/// Returns the address in nng's form.
 fn url(address: &str) -> String {
     match address.strip_prefix("ipc://@") {
         Some(name) => format!("abstract://{name}"),
@@ -67,17 +70,17 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
     Ok(protocol::serve_until_told(&place)?)
 }
 
-/// One request at a time, again and again.
+/// Serves one request at a time, in a loop.
 fn serving(socket: &Socket) -> Result<(Context, Aio), Failure> {
     let context = Context::new(socket)?;
     let own = context.clone();
     let aio = Aio::new(move |aio, result| {
         let next = match result {
             AioResult::Recv(Ok(request)) => own.send(&aio, answer(request)).map_err(|(_, error)| error),
-            // A client that has gone takes its answer with it.
+            // The client may have gone.
             _ => own.recv(&aio),
         };
-        // It fails when the socket closes, with the process.
+        // This fails when the socket closes, with the process.
         if next.is_err() {
             eprintln!("nng: a context ended");
         }
@@ -107,7 +110,7 @@ pub(crate) fn client(address: &str) -> Result<(), Failure> {
     answer_rounds(SETTINGS, run)
 }
 
-/// One call at a time.
+/// The context of one call at a time.
 struct Slot {
     context: Context,
     aio: Aio,
@@ -128,7 +131,7 @@ impl Slot {
                 AioResult::Recv(answer) => answer,
                 AioResult::Sleep(_) => return,
             };
-            // Nobody waits any more where the round has failed.
+            // The receiver is gone if the round has failed.
             let _ = sender.send(answer);
         })?;
         Ok(Slot { context, aio, answers })
@@ -138,9 +141,9 @@ impl Slot {
 struct Client {
     socket: Socket,
     free: VecDeque<Slot>,
-    /// The oldest first.
+    /// The open calls, the oldest first.
     open: VecDeque<Slot>,
-    /// What each call of the round sends a copy of, and what it is for.
+    /// The message that each call of the round copies, and its kind.
     request: Vec<u8>,
     kept: Option<(Workload, u64)>,
 }
@@ -159,7 +162,7 @@ impl Client {
     }
 }
 
-/// A head of an operation and, from its middle on, a number; then the payload.
+/// Makes a message: an operation, a number in the second half of the head, and the payload.
 fn request(round: &Round) -> Vec<u8> {
     let operation = match round.workload {
         Workload::Echo | Workload::Pool => ECHO,
@@ -176,7 +179,7 @@ fn request(round: &Round) -> Vec<u8> {
     [head, names.concat(), payload].concat()
 }
 
-/// What the list in front of a dict's arrays says of one.
+/// Returns the entry for one array in the list before a dict's arrays.
 fn entry(index: u64, bytes: u64) -> Vec<u8> {
     [format!("array_{index:02}\n").as_bytes(), &bytes.to_le_bytes()].concat()
 }

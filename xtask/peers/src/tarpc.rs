@@ -1,9 +1,11 @@
 //! tarpc, over its serde transport with bincode.
 //!
-//! Flow: calls of a service that the macro makes; arrays are `bytes::Bytes`, which serde passes as bytes, not one by one. The
-//! server runs each request as a task of its runtime, and those for the pool on a blocking thread.
-//! tarpc copies each array four times: into bincode's bytes, into the buffer of the socket, and the same way back.
-//! Bounds: frames of any size; a client has as many calls open as the round says.
+//! Flow: calls of a service that the macro generates. Arrays are `bytes::Bytes`, which serde passes as
+//! bytes, not one by one. The server runs each request as a task of its runtime, and those for the pool on a
+//! blocking thread. tarpc copies each array four times: into bincode's bytes, into the buffer of the socket,
+//! and the same on the way back.
+//!
+//! Bounds: frames of any size; a client has `in_flight` calls open.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::rounds::{answer_rounds, no_calls_beside};
 /// Longer than any call takes.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Requests and answers on their way between tasks: more than any row has open.
+/// The requests and answers between tasks; more than any row has open.
 const MAX_QUEUED: usize = 1024;
 
 const SETTINGS: &str = "tarpc 0.38; serde transport with bincode, arrays as bytes::Bytes, max_frame_length unlimited, \
@@ -84,7 +86,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
     serve_until_told(place, serve, &runtime)
 }
 
-/// One client, for as long as it stays.
+/// Serves one client until it disconnects.
 fn attend(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
     let transport = serde_transport::new(framing().new_framed(stream), Bincode::default());
     let config = tarpc::server::Config { pending_response_buffer: MAX_QUEUED };
@@ -139,7 +141,7 @@ fn start(config: Config, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 's
     PeerClient::new(config, transport).spawn()
 }
 
-/// What a round's calls send.
+/// The argument of a round's calls.
 #[derive(Clone)]
 enum Argument {
     Array(Bytes),

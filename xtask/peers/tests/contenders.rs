@@ -1,7 +1,7 @@
-//! Each peer, as processes: does every workload that it has over each transport, and ends when it is told to.
+//! Each peer, as processes: it runs all its workloads over each transport, and ends on request.
 //!
-//! Those in Python are tested with the interpreter in `PEERS_PYTHON`, which has what `python/requirements.txt` says; without
-//! it they are left out, loudly.
+//! Peers in Python are tested with the interpreter in `PEERS_PYTHON`, which must have the packages in
+//! `python/requirements.txt`. Without it they are skipped, with a message.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-/// Far more than any of this takes; a contender that hangs must not hang the tests.
+/// Far more time than a peer needs. One that hangs must not hang the tests.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 struct Contender {
     process: Child,
-    /// None once it was told to end.
+    /// `None` after the request to end.
     input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
@@ -47,7 +47,7 @@ impl Contender {
         self.line()
     }
 
-    /// Ends its input, and waits until it has ended by itself.
+    /// Closes the input, and waits until the process has ended.
     fn end(mut self) {
         self.input = None;
         assert!(self.lines.recv_timeout(MAX_WAIT).is_err(), "it says nothing more");
@@ -62,7 +62,7 @@ impl Drop for Contender {
     }
 }
 
-/// A server and a client of it.
+/// A server and its client.
 struct Pair {
     server: Contender,
     client: Contender,
@@ -77,7 +77,7 @@ impl Pair {
         Pair { server, client }
     }
 
-    /// How many times of calls the answer has; none where the round is not supported.
+    /// Returns the number of latencies in the answer, or `None` if the round is not supported.
     fn round(&mut self, round: &str) -> Option<usize> {
         let answer = self.client.ask(&format!("round {round}"));
         if answer.starts_with("unsupported ") {
@@ -96,7 +96,7 @@ impl Pair {
     }
 }
 
-/// All that a peer can do; `has_streams` says whether it can do small calls beside large ones.
+/// Tests all workloads of a peer; `has_streams` is true if it can make small calls beside large ones.
 fn does_all(name: &str, command: impl Fn(&str) -> Vec<String>, address: &str, has_streams: bool) {
     let mut pair = Pair::start(command, address);
     for workload in ["sink", "source", "echo", "pool"] {
@@ -126,7 +126,7 @@ fn in_rust(name: &str, has_streams: bool) {
     }
 }
 
-/// The command of a peer in Python, if there is an interpreter for it.
+/// Returns the command of a peer in Python, if there is an interpreter for it.
 fn in_python(file: &str) -> Option<impl Fn(&str) -> Vec<String>> {
     let Ok(python) = std::env::var("PEERS_PYTHON") else {
         eprintln!("{file}: NOT TESTED, SINCE PEERS_PYTHON IS NOT SET");

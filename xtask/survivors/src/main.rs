@@ -1,11 +1,11 @@
-//! What is left of a tree of processes when it should have ended: with `teleport-proc`, `std::process`,
-//! `process-wrap` and `procspawn`, in the same cases, as a table for the README of `teleport-proc`.
+//! Finds processes that survive the end of their tree, with `teleport-proc`, `std::process`, `process-wrap`
+//! and `procspawn`. Prints the table in the README of `teleport-proc`.
 //!
 //! `cargo run --manifest-path xtask/survivors/Cargo.toml`
 //!
-//! Each case runs in an owner of its own: this program, executed again with the names of a crate and a case.
-//! All its processes carry a mark in their environment, and are looked for in `/proc`. What is left is
-//! killed before the next.
+//! Each case has its own owner: this program, executed again with the names of a crate and a case. All
+//! processes of a case have a mark in their environment, by which they are found in `/proc`. Survivors are
+//! killed before the next case.
 
 use std::error::Error;
 use std::fs;
@@ -22,47 +22,47 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const MARK: &str = "SURVIVORS_MARK";
 const CRATES: [&str; 4] = ["teleport-proc", "std", "process-wrap", "procspawn"];
 
-/// What still runs after this has survived.
+/// A process that still runs after this time has survived.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// So many are killed at once.
+/// The number of trees that are killed at once.
 const MANY: usize = 200;
 
-/// What is done to a tree.
+/// How a tree ends.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     /// Its owner kills it.
     Kill,
-    /// Its owner lets go of the handle, and goes on.
+    /// Its owner drops the handle and continues.
     Drop,
     /// Its owner kills it twice, and then waits for it.
     KillTwice,
-    /// Its owner starts [`MANY`] of them, and kills all.
+    /// Its owner starts [`MANY`] trees and kills all.
     KillMany,
     /// Its owner is killed with SIGKILL.
     OwnerKilled,
-    /// The same, while it starts one after the other.
+    /// Its owner is killed while it starts one tree after the other.
     OwnerKilledStarting,
-    /// It ends by itself, and leaves others.
+    /// The process ends by itself and leaves others.
     Itself,
 }
 
-/// A name, a script that is the tree, and what is done.
+/// The name of a case, the script that makes the tree, and how it ends.
 const CASES: [(&str, &str, End); 13] = [
     ("`kill`: the child", "exec sleep 600", End::Kill),
     ("`kill`: grandchildren", "sleep 600 & sleep 600; true", End::Kill),
-    ("`kill`: who ignores SIGTERM", "trap '' TERM; sleep 600 & sleep 600; true", End::Kill),
-    ("`kill`: who has a group of its own", "set -m; sleep 600 & sleep 600; true", End::Kill),
-    ("`kill`: who has a session of its own", "setsid sleep 600 & sleep 600; true", End::Kill),
+    ("`kill`: processes that ignore SIGTERM", "trap '' TERM; sleep 600 & sleep 600; true", End::Kill),
+    ("`kill`: processes with a group of their own", "set -m; sleep 600 & sleep 600; true", End::Kill),
+    ("`kill`: processes with a session of their own", "setsid sleep 600 & sleep 600; true", End::Kill),
     ("`kill`: daemons, whose parents have ended", "setsid -f sleep 600; sleep 600; true", End::Kill),
     (
-        "`kill`: who forks without end",
+        "`kill`: processes that fork forever",
         "chain() { chain & }; chain & chain & chain & sleep 600; true",
         End::Kill,
     ),
     ("`kill` twice, then `wait`: without an error", "exec sleep 600", End::KillTwice),
     ("`kill`: 200 at once", "exec sleep 600", End::KillMany),
-    ("what it leaves when it ends itself", "setsid -f sleep 600; sleep 600 & true", End::Itself),
+    ("the process ends by itself and leaves others", "setsid -f sleep 600; sleep 600 & true", End::Itself),
     ("the handle is dropped", "sleep 600 & sleep 600; true", End::Drop),
     ("its owner is killed (SIGKILL)", "setsid -f sleep 600; sleep 600 & sleep 600; true", End::OwnerKilled),
     ("its owner is killed while it starts them", "exec sleep 600", End::OwnerKilledStarting),
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
 }
 
 fn table() -> Result<()> {
-    println!("| ends | {} |\n|---|{}", CRATES.join(" | "), "---|".repeat(CRATES.len()));
+    println!("| nothing is left | {} |\n|---|{}", CRATES.join(" | "), "---|".repeat(CRATES.len()));
     for (index, (name, _, end)) in CASES.iter().enumerate() {
         let mut row = format!("| {name} |");
         for library in CRATES {
@@ -90,7 +90,7 @@ fn table() -> Result<()> {
     Ok(())
 }
 
-/// Runs a case, and says whether nothing of the tree is left.
+/// Runs a case. Returns true if nothing of the tree is left.
 fn ends(library: &str, case: usize, end: End) -> Result<bool> {
     let mark = format!("{}-{library}-{case}", std::process::id());
     let mut owner = Command::new(std::env::current_exe()?)
@@ -100,12 +100,12 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    // The scripts are grown: bash has started its sleeps, or ended.
+    // By now bash has started its sleeps, or ended.
     thread::sleep(Duration::from_millis(700));
     if matches!(end, End::OwnerKilled | End::OwnerKilledStarting) {
         owner.kill()?;
     }
-    // Starting and killing them one after the other takes a while.
+    // Many trees take longer to start and kill.
     let patience = if end == End::KillMany { 5 * PATIENCE } else { PATIENCE };
     let start = Instant::now();
     while end == End::KillMany && scripts(&mark)?.len() < MANY && start.elapsed() < patience {
@@ -121,7 +121,7 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
     let nothing_left = left.is_empty() && (end != End::KillTwice || owner.try_wait()?.is_none());
     while !marked(&mark)?.is_empty() {
         for (pid, _) in marked(&mark)? {
-            // It may have ended meanwhile.
+            // The process may have ended in the meantime.
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
@@ -129,7 +129,7 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
     Ok(nothing_left)
 }
 
-/// Processes with the mark that belong to a script.
+/// Returns the processes of a script, by its mark.
 fn scripts(mark: &str) -> Result<Vec<(Pid, String)>> {
     Ok(marked(mark)?.into_iter().filter(|(_, name)| name == "bash" || name == "sleep").collect())
 }
@@ -155,7 +155,7 @@ fn bash(script: &str) -> Command {
     command
 }
 
-/// What a function of another process does.
+/// Runs a script; the function that other processes run.
 fn run(script: String) {
     let _ = bash(&script).status();
 }
@@ -179,7 +179,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What it ended with is none of this test's business.
+    /// Waits for the process. Its exit status does not matter here.
     fn wait(self) -> Result<()> {
         match self {
             Tree::Teleport(process) => drop(process.join()),
@@ -205,7 +205,7 @@ fn start(library: &str, script: &str) -> Result<Tree> {
     })
 }
 
-/// Starts a tree, does what is to be done half a second later, and then nothing.
+/// Starts a tree and ends it half a second later. Then it sleeps.
 fn own(library: &str, (_, script, end): (&str, &str, End)) -> Result<()> {
     if end == End::OwnerKilledStarting {
         loop {

@@ -1,6 +1,7 @@
-//! Messages of plain bytes: an array as it is, and a dict as names and arrays, one behind the other.
+//! Messages of plain bytes: an array as it is, and a dict as names and arrays, one after the other.
 //!
-//! Flow: [`Item`] -> tonic's buffer, which is a copy that tonic asks for; tonic's buffer -> [`Bytes`], without one.
+//! Flow: [`Item`] -> tonic's buffer, with the copy that tonic requires; tonic's buffer -> [`Bytes`], without
+//! one.
 
 use std::sync::Arc;
 
@@ -8,19 +9,20 @@ use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// What tonic gets for each message at first: less than its usual 8 KiB, which small calls would pay for.
+/// The first buffer of each message, smaller than tonic's default of 8 KiB, which would slow small calls
+/// down.
 const BUFFER_BYTES: usize = 1 << 10;
 
-/// From so many bytes on, messages of a stream go. It is tonic's own value.
+/// The messages of a stream are flushed at this size, tonic's default.
 const YIELD_BYTES: usize = 32 << 10;
 
-/// A message that is sent.
+/// An outgoing message.
 pub(super) enum Item {
     Array(Bytes),
     Dict(Arc<Vec<(String, Bytes)>>),
 }
 
-/// The arrays of a dict, by their names; they share its bytes.
+/// The arrays of a dict with their names; they share its bytes.
 pub(super) fn arrays(mut dict: Bytes) -> Result<Vec<(String, Bytes)>, Status> {
     let mut arrays = Vec::new();
     while dict.has_remaining() {
@@ -46,7 +48,7 @@ fn put_part(bytes: &[u8], to: &mut EncodeBuf<'_>) {
     to.put_slice(bytes);
 }
 
-/// The codec.
+/// The codec of plain bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Plain;
 

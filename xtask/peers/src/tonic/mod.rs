@@ -1,9 +1,11 @@
-//! tonic, with a codec of plain bytes instead of protocol buffers, so that nothing is copied but what tonic itself copies.
+//! tonic, with a codec of plain bytes instead of protocol buffers, so that only tonic itself copies.
 //!
-//! Flow: each call is a stream of messages both ways. An array is one message, or, from [`MAX_MESSAGE_BYTES`] on, several, as
-//! gRPC's own guides have it; then metadata say how large the whole is, and its receiver puts it together in one piece. A dict
-//! is one message of names and arrays. `server` answers, and what is for the pool waits for a blocking thread.
-//! Bounds: windows of 2 GiB; a client has as many calls open as the round says.
+//! Flow: each call is a stream of messages both ways. An array is one message, or several from
+//! [`MAX_MESSAGE_BYTES`] on, as gRPC's guides recommend; then metadata give the total size, and the receiver
+//! puts the array together. A dict is one message of names and arrays. `server` answers; requests for the
+//! pool run on a blocking thread.
+//!
+//! Bounds: windows of 2 GiB; a client has `in_flight` calls open.
 
 mod codec;
 mod server;
@@ -25,13 +27,13 @@ use crate::asynchronous::{beside, connect_unix, exchange, plain, runtime};
 use crate::protocol::{Answer, DICT_ARRAYS, Round, SMALL_BYTES, Workload};
 use crate::rounds::answer_rounds;
 
-/// The largest message: measured, as many copies as tonic makes are faster of pieces that stay in a cache.
+/// The largest message. tonic's copies are faster in pieces that stay in a cache, as measured.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// As HTTP/2 allows at most: nobody waits for a window.
+/// HTTP/2's largest window, so that no side waits for it.
 const WINDOW_BYTES: u32 = (1 << 31) - 1;
 
-/// The largest frame of HTTP/2.
+/// HTTP/2's largest frame.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
 
 const SINK: &str = "/peers.Peer/Sink";
@@ -40,14 +42,14 @@ const SOURCE: &str = "/peers.Peer/Source";
 const ECHO: &str = "/peers.Peer/Echo";
 const POOL: &str = "/peers.Peer/Pool";
 
-/// Metadata of an array in several messages: bytes of the whole.
+/// The metadata key for the total size of an array in several messages.
 const WHOLE: &str = "whole-bytes";
 
 const SETTINGS: &str = "tonic 0.14; codec of plain bytes, arrays above 1 MiB as a stream of such pieces and put together again, \
                         windows of streams and connections 2 GiB, max_frame_size 1 MiB, message sizes unlimited, \
                         TCP_NODELAY; one thread a side; pool through spawn_blocking";
 
-/// Pieces of an array.
+/// Cuts an array into messages.
 fn pieces(array: Bytes) -> impl Iterator<Item = Bytes> + Send + 'static {
     let count = array.len().div_ceil(MAX_MESSAGE_BYTES).max(1);
     (0..count).map(move |index| {
@@ -56,14 +58,14 @@ fn pieces(array: Bytes) -> impl Iterator<Item = Bytes> + Send + 'static {
     })
 }
 
-/// Says how large the whole is, where it comes in pieces.
+/// Adds the total size to the metadata, if the array comes in pieces.
 fn announce(metadata: &mut MetadataMap, bytes: usize) {
     if bytes > MAX_MESSAGE_BYTES {
         metadata.insert(WHOLE, bytes.into());
     }
 }
 
-/// The array that a stream brings.
+/// Reads the array of a stream.
 async fn whole(metadata: &MetadataMap, mut stream: Streaming<Bytes>) -> Result<Bytes, Status> {
     let first = stream.message().await?.unwrap_or_default();
     let bytes = metadata.get(WHOLE).and_then(|text| text.to_str().ok()?.parse::<usize>().ok());
@@ -122,7 +124,7 @@ async fn connect(address: &str) -> Result<Channel, Failure> {
     }
 }
 
-/// A method and what it is called with.
+/// A method and its argument.
 #[derive(Clone)]
 struct Call {
     path: PathAndQuery,
@@ -167,7 +169,7 @@ impl Client {
         beside(round, || self.call(call.clone()), || self.call(small.clone())).await
     }
 
-    /// Gives the bytes of the result.
+    /// Makes a call and returns the bytes of its result.
     async fn call(&self, Call { path, argument }: Call) -> Result<u64, Failure> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         grpc.ready().await?;

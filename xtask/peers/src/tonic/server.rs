@@ -1,6 +1,7 @@
 //! The server: five methods that take a stream of messages and answer with one.
 //!
-//! Flow: a connection -> tonic's server -> [`Peer::call`] by path -> the array in one piece -> [`Method::answer`].
+//! Flow: a connection -> tonic's server -> [`Peer::call`] by path -> the array in one piece ->
+//! [`Method::answer`].
 
 use std::convert::Infallible;
 use std::future::Future;

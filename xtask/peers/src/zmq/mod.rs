@@ -1,11 +1,12 @@
-//! ZeroMQ, as crate `zmq` has it: a DEALER per client, and a ROUTER whose thread answers.
+//! ZeroMQ, by the crate `zmq`: a DEALER per client, and a ROUTER with one thread that answers.
 //!
-//! Flow: a request is one frame of an operation and its argument, or, from [`MIN_APART_BYTES`] on, the operation in a frame of
-//! its own and the array in another, which is not copied: all requests of a round share the client's array. Only the arrays of a
-//! dict are copied, into one frame: measured, a frame for each of 16 KiB is a third to a fifth as fast. The server sends echoes
-//! as the messages that it received, and results in memory that it gets for each.
-//! What is for the pool goes through a DEALER to threads that the first such request starts.
-//! Bounds: none on the queues; a client has as many calls open as the round says.
+//! Flow: a request is one frame of an operation and its argument. From [`MIN_APART_BYTES`] on, the array has
+//! its own frame, which is not copied: all requests of a round share the client's array. The arrays of a
+//! dict are copied into one frame; a frame for each of 16 KiB was measured to be a third to a fifth as fast.
+//! The server sends echoes as the messages that it received, and allocates memory for each result. Requests
+//! for the pool go through a DEALER to threads that the first such request starts.
+//!
+//! Bounds: none on the queues; a client has `in_flight` calls open.
 
 mod sys;
 
@@ -20,17 +21,17 @@ use crate::blocking::{Calls, exchange};
 use crate::protocol::{self, Answer, DICT_ARRAYS, Round, Workload};
 use crate::rounds::{answer_rounds, no_calls_beside};
 
-/// Smaller arrays are copied behind their operation: a frame of their own costs more than that.
+/// Smaller arrays are copied behind their operation, because a frame of their own costs more.
 const MIN_APART_BYTES: u64 = 4 << 10;
 
-/// Sockets' buffers, of Unix sockets only: the usual size costs some of their speed, while TCP finds its own. The kernel has a
-/// bound of its own.
+/// The buffers of Unix sockets, whose default size is slower. TCP adapts its own. The kernel has its own
+/// limit.
 const UNIX_BUFFER_BYTES: i32 = 1 << 20;
 
-/// Threads of the pool.
+/// The threads of the pool.
 const WORKERS: usize = 2;
 
-/// Where they are connected.
+/// The address of the pool.
 const POOL: &str = "inproc://pool";
 
 const SINK: u8 = b's';
@@ -76,7 +77,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
 struct Server {
     context: Context,
     router: Socket,
-    /// None until something is for it: to look at one socket costs less than to look at two.
+    /// `None` until a request needs the pool: polling one socket costs less than polling two.
     pool: Option<Socket>,
 }
 
@@ -108,7 +109,7 @@ impl Server {
             }
             Some(&SINK) => {
                 self.router.send(client, SNDMORE)?;
-                // The array goes before the answer does, as a function that had it for an argument would let it go.
+                // The array is freed before the answer goes, as a function would free its argument.
                 drop(rest);
                 Ok(self.router.send(&[1u8][..], 0)?)
             }
@@ -141,7 +142,7 @@ impl Server {
     }
 }
 
-/// A request or an answer on its way: client, head, rest.
+/// A request or an answer: client, head, rest.
 fn receive(socket: &Socket, flags: i32) -> Result<(Message, Message, Vec<Message>), zmq::Error> {
     let client = socket.recv_msg(flags)?;
     let head = socket.recv_msg(0)?;
@@ -186,9 +187,9 @@ struct Client {
     dealer: Socket,
     /// The operation, and a small array behind it.
     head: Vec<u8>,
-    /// One in a frame of its own, or those of a dict.
+    /// A large array in its own frame, or those of a dict.
     arrays: Vec<Shared>,
-    /// What the two are for.
+    /// The kind of the calls.
     kept: Option<(Workload, u64)>,
 }
 
@@ -206,7 +207,7 @@ impl Client {
     }
 }
 
-/// The parts of a request.
+/// Sends the parts of a request.
 fn request(round: &Round) -> (Vec<u8>, Vec<Shared>) {
     let array = |bytes: u64| Arc::new(vec![1; bytes as usize]);
     let arrays = |operation| match round.bytes {
@@ -229,7 +230,7 @@ fn request(round: &Round) -> (Vec<u8>, Vec<Shared>) {
     }
 }
 
-/// The arrays of a dict, one behind the other, in memory that libzmq then has.
+/// Copies the arrays of a dict, one after the other, into memory that libzmq then owns.
 fn gathered(arrays: &[Shared]) -> Message {
     let mut all = Vec::with_capacity(arrays.iter().map(|array| array.len()).sum());
     arrays.iter().for_each(|array| all.extend_from_slice(array));
@@ -252,7 +253,7 @@ impl Calls for Client {
         if first.get_more() {
             return Ok(self.dealer.recv_msg(0)?.len() as u64);
         }
-        // The echo of a small array stands behind its operation, as the request did.
+        // The echo of a small array follows its operation, as in the request.
         let is_echo = matches!(self.kept, Some((Workload::Echo | Workload::Pool, _)));
         Ok(first.len() as u64 - u64::from(is_echo))
     }

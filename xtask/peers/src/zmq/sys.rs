@@ -1,7 +1,7 @@
-//! What libzmq has and crate `zmq` lacks: sending bytes that stay with their owner, and bytes that nobody has written.
+//! Functions of libzmq that the crate `zmq` lacks: sending shared bytes, and sending uninitialized memory.
 //!
-//! Flow: a message is initialised by one of the two functions, and sent, after which it is libzmq's; if it is not sent, it is
-//! closed. All unsafe code of this peer is here.
+//! Flow: one of the two functions initializes a message and sends it, and then libzmq owns it. A message
+//! that is not sent is closed. All unsafe code of this peer is here.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -12,42 +12,45 @@ use zmq_sys::{zmq_msg_close, zmq_msg_init_data, zmq_msg_init_size, zmq_msg_send,
 /// Bytes that messages share.
 pub(super) type Shared = Arc<Vec<u8>>;
 
-/// Sends `bytes` without a copy; they are counted, and let go when they have gone.
+/// Sends `bytes` without a copy. Their count is released after they were sent.
 pub(super) fn send_shared(socket: &mut Socket, bytes: &Shared, flags: i32) -> Result<(), zmq::Error> {
     let mut message = zmq_msg_t::default();
     let place = bytes.as_ptr().cast_mut().cast::<c_void>();
     let hint = Arc::into_raw(bytes.clone()).cast_mut().cast::<c_void>();
-    // SAFETY: `place` has `bytes.len()` bytes, which live until `let_go` gives the count in `hint` back. libzmq only reads
-    // what it sends.
+    // SAFETY: `place` has `bytes.len()` bytes, which live until `let_go` releases the count in `hint`.
+    // libzmq only reads what it sends.
     let status = unsafe { zmq_msg_init_data(&mut message, place, bytes.len(), Some(let_go), hint) };
     assert_eq!(status, 0, "a message of borrowed bytes needs a few bytes of memory only");
     send(socket, message, flags)
 }
 
-/// Sends so many bytes, of memory that is got for them, as they lie there.
+/// Sends uninitialized memory of this size.
 pub(super) fn send_uninitialized(socket: &mut Socket, bytes: usize) -> Result<(), zmq::Error> {
     let mut message = zmq_msg_t::default();
-    // SAFETY: `message` owns nothing yet that could be lost. Nobody in this process reads its bytes: the kernel does.
+    // SAFETY: `message` owns nothing that could be lost. This process does not read its bytes; the kernel
+    // does.
     let status = unsafe { zmq_msg_init_size(&mut message, bytes) };
     assert_eq!(status, 0, "there is memory for {bytes} bytes");
     send(socket, message, 0)
 }
 
 fn send(socket: &mut Socket, mut message: zmq_msg_t, flags: i32) -> Result<(), zmq::Error> {
-    // SAFETY: `message` was initialised by the caller, and the socket is open and borrowed by this thread alone.
+    // SAFETY: `message` was initialised by the caller, and the socket is open and borrowed by this thread
+    // alone.
     let sent = unsafe { zmq_msg_send(&mut message, socket.as_mut_ptr(), flags) };
     if sent >= 0 {
         return Ok(());
     }
-    // SAFETY: the call returns a number that this thread has.
+    // SAFETY: the call returns the error number of this thread.
     let error = zmq::Error::from_raw(unsafe { zmq_sys::zmq_errno() });
-    // SAFETY: a message that was not sent is still this function's, and it is used no more.
+    // SAFETY: a message that was not sent still belongs to this function, which does not use it again.
     unsafe { zmq_msg_close(&mut message) };
     Err(error)
 }
 
-/// What libzmq calls, on any thread, when it needs the bytes no more.
+/// Releases the bytes. libzmq calls it on any thread, when it no longer needs them.
 unsafe extern "C" fn let_go(_bytes: *mut c_void, hint: *mut c_void) {
-    // SAFETY: `hint` came from `Arc::into_raw` in `send_shared`, and libzmq calls this once for each message.
+    // SAFETY: `hint` came from `Arc::into_raw` in `send_shared`, and libzmq calls this once for each
+    // message.
     drop(unsafe { Arc::from_raw(hint.cast_const().cast::<Vec<u8>>()) });
 }

@@ -33,20 +33,20 @@ impl Waiting {
     pub(in super::super) fn settings(self) -> String {
         let waiting = match self {
             Waiting::Blocking => "reads that block",
-            Waiting::Spinning => "reads that look for 50 us before they block",
+            Waiting::Spinning => "reads that spin for 50 us before they block",
         };
         format!(
-            "{waiting}, of at most 1 MiB; TCP_NODELAY; warm memory in huge pages; small messages many to a write"
+            "{waiting}, of at most 1 MiB; TCP_NODELAY; warm memory in huge pages; many small messages per write"
         )
     }
 
     /// The same for contenders that serve many clients.
     pub(in super::super) fn settings_of_many(self) -> String {
         let waiting = match self {
-            Waiting::Blocking => "one thread a side, which blocks in epoll_wait",
-            Waiting::Spinning => "one thread a side, which looks for 50 us before it blocks in epoll_wait",
+            Waiting::Blocking => "one thread per side, which blocks in epoll_wait",
+            Waiting::Spinning => "one thread per side, which spins for 50 us before it blocks in epoll_wait",
         };
-        format!("{waiting}; TCP_NODELAY; one read and one write a message; warm memory for each connection")
+        format!("{waiting}; TCP_NODELAY; one read and one write per message; warm memory for each connection")
     }
 
     fn of<S: Read + Write + AsFd + Send + 'static>(
