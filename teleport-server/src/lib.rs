@@ -1,8 +1,9 @@
 //! A server that binds functions to names and answers calls with trees of arrays.
 //!
-//! [`Methods`] hold the functions, [`Server`] listens and runs them on its workers, [`ServerHandle`] looks at it and ends
-//! it. A function takes and gives any types that trees convert to: plain Rust values, [`Array`](wire::Array)s, or a
-//! [`Tree`](wire::Tree). Arrays arrive in the memory that the function reads, and leave from the memory that it returns.
+//! [`Methods`] hold the functions, [`Server`] listens and runs them on its workers, and [`ServerHandle`]
+//! observes and closes the running server. Functions take and return any types that trees convert to: plain
+//! Rust values, [`Array`](wire::Array)s, or a [`Tree`](wire::Tree). Arrays are received into the memory that
+//! the function reads, and sent from the memory that it returns.
 //!
 //! ```
 //! use teleport_server::{BoxError, Context, Method, Methods, Server};
@@ -31,17 +32,20 @@
 //! ```
 //!
 //! # Threads
-//! A few I/O threads receive and send; each pool has its workers; one thread runs done functions; one sleeps until the
-//! server is to close. No connection has a thread of its own. Calls run in parallel and may overtake each other. With the
-//! feature `threads`, a `Thread` of `teleport-proc` that is killed ends where it waits for a server.
+//! A few I/O threads receive and send, each pool has its workers, one thread runs done functions, and a
+//! supervisor ends late calls and closes the server. No connection has a thread of its own. Calls run in
+//! parallel and may overtake each other. With the feature `threads`, a `Thread` of `teleport-proc` that is
+//! killed unwinds when it waits for a server.
 //!
 //! # Failures
-//! A function's error or panic goes to its caller, to [`ServerHandle::check`] and to the log (with `tracing`, target
-//! `teleport_server`), and the server goes on, unless its owner chose [`Server::stop_on_error`]. A [`Failure`] gives the
-//! caller a code beside the text. An unknown method and arguments that do not fit are errors for that call alone.
+//! A function's error or panic goes to its caller, to [`ServerHandle::check`], and to the log (with
+//! `tracing`, target `teleport_server`). The server goes on, except with [`Server::stop_on_error`]. A
+//! [`Failure`] adds a code to the text that the caller gets. Calls of unknown methods or with wrong
+//! arguments fail alone.
 //!
-//! To tell a panic's place, the first start of a server adds a panic hook of its own before the one that the process has.
-//! With `panic = "abort"` nothing can be caught: a panicking function ends the whole process. The log says so at start.
+//! To note where panics happen, the first start of a server adds a panic hook before the hook of the
+//! process. With `panic = "abort"`, a panicking function ends the whole process; the log says so at the
+//! start.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -74,8 +78,8 @@ pub use teleport_transport as transport;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
-/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+/// With the feature `derive`, this module also has the derive macros. The code that they generate names the
+/// traits through this crate, so that users need no dependency on `teleport-wire`.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

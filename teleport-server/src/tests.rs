@@ -1,4 +1,4 @@
-//! Nothing in a server keeps itself alive: without any closing, what is dropped is gone.
+//! No part of a server keeps itself alive: dropped parts are gone without being closed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Weak};
@@ -45,7 +45,7 @@ impl Handler for Client {
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + WATCHDOG;
     while !is_so() {
-        assert!(Instant::now() < end, "never came about: {what}");
+        assert!(Instant::now() < end, "did not happen in time: {what}");
         std::thread::yield_now();
     }
 }

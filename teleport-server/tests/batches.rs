@@ -1,4 +1,4 @@
-//! Batched methods as clients see them: what the function gets, who gets which row, and what goes wrong.
+//! Batched methods as clients see them: the arguments of the function, the rows of its result, and failures.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -14,13 +14,13 @@ use teleport_server::{Batch, BoxError, Context, Method, Methods, ServerHandle};
 
 const S: Duration = Duration::from_secs(1);
 
-/// An observation that tells rows apart.
+/// Creates an observation that tells rows apart.
 fn observation(number: usize) -> Tree {
     let image: Vec<u8> = (0..1000).map(|index| (index * 7 + number) as u8).collect();
     tree!({"image": Array::from_vec(image, [10, 100]).unwrap(), "id": number as u64})
 }
 
-/// A method that stops at a door and gives back what it got, for batches of up to `rows`.
+/// Creates a method that stops at a door and returns its arguments.
 fn stopped(batch: Batch, stop: &Stop) -> Method {
     let stop = stop.clone();
     Method::batched(batch, move |x: Tree| {
@@ -85,7 +85,7 @@ fn batches_fill_while_workers_are_busy() {
 }
 
 #[test]
-fn a_batch_waits_for_as_long_as_was_said() {
+fn a_batch_waits_for_its_max_wait() {
     let wait = |time| Method::batched(Batch::up_to(4).max_wait(time), |x: Tree| x);
     let methods = Methods::new().register("long", wait(3600 * S)).register("short", wait(S / 100));
     let server = start(methods);
@@ -104,7 +104,7 @@ fn a_deadline_closes_a_batch_in_time() {
     let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
     let client = Client::connect(&server);
     let head = CallHead { deadline: Some(S / 2), ..CallHead::new("act") };
-    // A machine that is too busy to wake a worker in time is no fault of the server's.
+    // A machine that is too busy to wake a worker in time is not the server's fault.
     until("one is in time", || client.send_head(&head, observation(1)).wait().is_ok());
 }
 
@@ -122,7 +122,7 @@ fn padding_is_zeros_and_is_cut_off() {
     let batch = Batch::up_to(8).pad_to([1, 4, 8]).max_wait(3600 * S);
     let server = start(Methods::new().register("act", Method::batched(batch, see)));
     let client = Client::connect(&server);
-    // Memory of the pool that is not zero any more.
+    // Fills memory of the pool with nonzero bytes.
     let sent = send_all(&client, "act", 1..9);
     sent.into_iter().for_each(|sent| drop(sent.wait().unwrap()));
     let head = CallHead { deadline: Some(S), ..CallHead::new("act") };
@@ -138,7 +138,7 @@ fn padding_is_zeros_and_is_cut_off() {
 }
 
 #[test]
-fn other_shapes_never_meet() {
+fn calls_of_different_shapes_are_never_in_one_batch() {
     let shapes = Arc::new(Mutex::new(Vec::new()));
     let see = {
         let shapes = shapes.clone();
@@ -166,7 +166,7 @@ fn other_shapes_never_meet() {
 }
 
 #[test]
-fn strings_are_an_error_that_names_them_and_the_list() {
+fn strings_are_an_error_that_suggests_a_list() {
     let server = start(Methods::new().register("act", Method::batched(Batch::up_to(2), |x: Tree| x)));
     let client = Client::connect(&server);
     let error = client.send("act", tree!({"image": vec![1u8], "task": {"name": "pick"}})).error();
@@ -176,7 +176,7 @@ fn strings_are_an_error_that_names_them_and_the_list() {
 }
 
 #[test]
-fn a_failure_goes_to_all_and_is_told_once() {
+fn a_failure_goes_to_all_callers_and_is_noted_once() {
     let stop = Stop::new();
     let fail = {
         let stop = stop.clone();
@@ -221,7 +221,7 @@ fn a_failure_goes_to_all_and_is_told_once() {
 }
 
 #[test]
-fn who_withdraws_or_is_late_or_goes_is_not_in_the_batch() {
+fn calls_that_are_withdrawn_or_late_or_lost_are_not_in_the_batch() {
     let stop = Stop::new();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = {
@@ -246,7 +246,7 @@ fn who_withdraws_or_is_late_or_goes_is_not_in_the_batch() {
     assert_eq!(late.error().kind, ErrorKind::Deadline);
     leaver.link.abort();
     until("they have left", || server.stats().queued == 4);
-    // Their seats are given to others.
+    // Other calls get their seats.
     sent.extend(send_all(&client, "act", 9..12));
     until("all are there", || server.stats().queued == 7);
     stop.allow(100);
@@ -263,7 +263,7 @@ fn who_withdraws_or_is_late_or_goes_is_not_in_the_batch() {
 }
 
 #[test]
-fn beyond_max_queue_calls_are_turned_away_at_once() {
+fn calls_beyond_max_queue_are_refused_at_once() {
     let stop = Stop::new();
     let methods = Methods::new()
         .register("act", stopped(Batch::up_to(2).max_queue(3), &stop))
@@ -313,7 +313,7 @@ fn an_exact_batch_that_memory_can_never_hold_is_refused() {
 }
 
 #[test]
-fn signatures_that_never_repeat_leave_nothing_behind() {
+fn signatures_that_never_repeat_keep_no_memory() {
     let server = start(Methods::new().register("act", Method::batched(Batch::up_to(4), |x: Tree| x)));
     let client = Client::connect(&server);
     for length in 0..500 {
@@ -325,7 +325,7 @@ fn signatures_that_never_repeat_leave_nothing_behind() {
 }
 
 #[test]
-fn more_shapes_at_once_than_allowed_are_turned_away() {
+fn too_many_shapes_at_once_are_refused() {
     let server = start(Methods::new().register("act", Method::batched(Batch::exact(2), |x: Tree| x)));
     let client = Client::connect(&server);
     let waiting: Vec<Sent> =
@@ -341,7 +341,7 @@ fn more_shapes_at_once_than_allowed_are_turned_away() {
 }
 
 #[test]
-fn a_list_function_gets_calls_of_any_shape_one_by_one() {
+fn a_list_function_gets_calls_of_any_shape() {
     let stop = Stop::new();
     let lengths = {
         let stop = stop.clone();
@@ -388,7 +388,7 @@ fn a_list_function_gets_calls_of_any_shape_one_by_one() {
 }
 
 #[test]
-fn as_many_batches_run_as_may_and_no_more() {
+fn no_more_batches_run_than_may() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let run = {
         let (running, most) = (running.clone(), most.clone());
@@ -412,7 +412,7 @@ fn as_many_batches_run_as_may_and_no_more() {
 }
 
 #[test]
-fn logs_are_one_for_each_batch() {
+fn each_batch_leaves_one_tree_of_logs() {
     let (sender, logs) = std::sync::mpsc::channel();
     let step = Method::logged(|x: Tree| (x.clone(), x)).batch(Batch::exact(4));
     let server = server()
@@ -445,7 +445,7 @@ fn batched_and_single_calls_share_workers() {
 }
 
 #[test]
-fn a_closing_server_answers_those_that_wait() {
+fn a_closing_server_answers_waiting_calls() {
     let server = start(Methods::new().register("act", Method::batched(Batch::exact(4), |x: Tree| x)));
     let client = Client::connect(&server);
     let sent = send_all(&client, "act", 0..3);
@@ -478,7 +478,7 @@ fn large_rows_of_many_clients_arrive_in_place() {
 }
 
 #[test]
-fn a_client_tells_how_many_calls_it_will_have() {
+fn a_client_announces_how_many_calls_it_will_have() {
     let server = start(Methods::new().register("act", Method::batched(Batch::exact(4), |x: Tree| x)));
     let config = Config { name: "actor".into(), max_open_calls: 2, ..Config::default() };
     let client = Client::with(&server, config);
@@ -487,7 +487,7 @@ fn a_client_tells_how_many_calls_it_will_have() {
 }
 
 #[test]
-fn a_function_sees_who_called_for_each_row_and_how_long_they_wait() {
+fn a_function_sees_the_caller_and_the_time_left_of_each_row() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = {
         let seen = seen.clone();
@@ -497,7 +497,7 @@ fn a_function_sees_who_called_for_each_row_and_how_long_they_wait() {
                 (call.caller().to_owned(), call.time_left().is_some(), call.is_cancelled())
             });
             seen.lock().unwrap().extend(rows);
-            assert!(cx.time_left().is_some_and(|left| left <= 3600 * S), "the least of all");
+            assert!(cx.time_left().is_some_and(|left| left <= 3600 * S), "the shortest of all");
             assert!(!cx.is_cancelled());
             x
         }
@@ -515,11 +515,11 @@ fn a_function_sees_who_called_for_each_row_and_how_long_they_wait() {
 }
 
 #[test]
-fn an_adaptive_batch_does_not_wait_for_who_does_not_come() {
+fn an_adaptive_batch_does_not_wait_for_calls_that_do_not_come() {
     let batch = Batch::up_to(8).adaptive(3600 * S);
     let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
     let client = Client::connect(&server);
-    // One at a time: each is alone, however much was learned from those before.
+    // One at a time: each is alone, whatever was learned from the calls before.
     for number in 0..100 {
         assert_eq!(client.call("act", observation(number)).unwrap(), observation(number));
     }

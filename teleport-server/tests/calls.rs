@@ -85,7 +85,7 @@ fn large_arrays_come_and_go_in_place() {
 }
 
 #[test]
-fn a_failure_is_for_its_caller_and_check() {
+fn a_failure_goes_to_its_caller_and_to_check() {
     let methods = Methods::new()
         .register("fail", |_: Tree| -> Result<Tree, BoxError> { Err("out of paper".into()) })
         .register("code", |_: Tree| -> Result<(), BoxError> {
@@ -117,7 +117,7 @@ fn a_failure_is_for_its_caller_and_check() {
     );
     assert_eq!(fails("inline panic", Tree::Null).kind, ErrorKind::Panicked);
 
-    // The first failure is told, once.
+    // `check` returns the first failure once.
     let told = server.check().unwrap_err();
     assert_eq!(told.to_string(), r#"method "fail", called by tester: failed: out of paper"#);
     server.check().unwrap();
@@ -156,7 +156,7 @@ fn a_result_that_the_caller_does_not_take_is_an_error() {
 }
 
 #[test]
-fn a_pool_of_its_own_is_not_held_up() {
+fn a_pool_of_its_own_is_not_delayed() {
     let stop = Stop::new();
     let wait = stop.clone();
     let methods = Methods::new()
@@ -215,7 +215,7 @@ fn a_call_whose_time_is_over_does_not_start() {
     let large = tree!({"large": vec![0u8; 4 << 20]});
     let late = client.send_head(&head(Duration::from_millis(1)), large.clone());
     let in_time = client.send_head(&head(Duration::from_secs(3600)), Tree::Null);
-    // No worker has to look at it first, and its arguments are kept for nobody.
+    // No worker has to see it first, and its arguments are not kept.
     let is_over = |error: RemoteError| (error.kind, error.ran) == (ErrorKind::Deadline, Ran::No);
     assert!(is_over(late.error()));
     until("the other one is queued", || server.stats().queued == 1);
@@ -223,7 +223,7 @@ fn a_call_whose_time_is_over_does_not_start() {
     stop.allow(1);
     waiting.wait().unwrap();
     assert_eq!(in_time.wait(), Ok(Tree::Null));
-    // Nor does one start whose time is over before it came.
+    // A call whose time is over before it arrives does not start either.
     assert!(is_over(client.send_head(&head(Duration::ZERO), large).error()));
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
@@ -245,14 +245,14 @@ fn a_withdrawn_call_never_starts() {
     assert_eq!(client.withdraw(&sent), Withdrawn::Requested);
     let error = sent.error();
     assert_eq!((error.kind, error.ran), (ErrorKind::Cancelled, Ran::No));
-    assert_eq!(server.stats().held_bytes, 0, "its memory is free while the worker is still busy");
+    assert_eq!(server.stats().held_bytes, 0, "its memory is free while the worker is busy");
     stop.allow(1);
     waiting.wait().unwrap();
     assert_eq!(client.call("count", Tree::Null), Ok(tree!(0u64)));
 }
 
 #[test]
-fn a_running_function_learns_that_it_is_not_wanted() {
+fn a_running_function_learns_that_its_result_is_not_wanted() {
     let stop = Stop::new();
     let wait = stop.clone();
     let linger = move |_: Tree, cx: Context| {
@@ -283,7 +283,7 @@ fn a_running_function_learns_that_it_is_not_wanted() {
 }
 
 #[test]
-fn a_function_that_gives_up_with_its_caller_is_no_failure() {
+fn a_function_that_gives_up_with_its_caller_has_not_failed() {
     let stop = Stop::new();
     let wait = stop.clone();
     let linger = move |_: Tree, cx: Context| -> Result<(), BoxError> {
@@ -309,7 +309,7 @@ fn a_function_that_gives_up_with_its_caller_is_no_failure() {
 }
 
 #[test]
-fn a_function_that_fails_unaware_that_its_caller_has_gone_is_a_failure() {
+fn a_function_that_fails_without_knowing_that_its_caller_has_gone_has_failed() {
     let stop = Stop::new();
     let wait = stop.clone();
     let fail = move |_: Tree, _: Context| -> Result<(), BoxError> {
@@ -343,7 +343,7 @@ fn a_function_that_fails_unaware_that_its_caller_has_gone_is_a_failure() {
 }
 
 #[test]
-fn memory_is_bounded_and_lent_in_turn() {
+fn memory_is_bounded_and_granted_in_turn() {
     let stop = Stop::new();
     let wait = stop.clone();
     let methods = Methods::new().register("sum", move |x: Vec<u8>| {

@@ -1,4 +1,4 @@
-//! A server's life: starting, done functions, failures that end it, closing in every state, bad guests.
+//! A server's life: starting, done functions, failures that end it, closing in every state, strange clients.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -20,7 +20,7 @@ fn echo(x: Tree) -> Tree {
 }
 
 #[test]
-fn what_is_wrong_is_told_at_once() {
+fn mistakes_are_errors_at_the_start() {
     assert!(matches!(Server::bind("http://localhost:1"), Err(ServeError::Bind(BindError::Address(_)))));
     let first = start(Methods::new());
     let again = Server::bind(&first.address().to_string());
@@ -32,7 +32,7 @@ fn what_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn logs_come_in_the_order_of_dispatch() {
+fn logs_come_in_the_order_in_which_calls_were_taken() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let methods = Methods::new().register(
@@ -57,7 +57,7 @@ fn logs_come_in_the_order_of_dispatch() {
 }
 
 #[test]
-fn a_slow_done_function_bounds_its_own_calls_alone() {
+fn a_slow_done_function_delays_only_its_own_calls() {
     let (stop, runs) = (Stop::new(), Stop::new());
     let (wait, run) = (stop.clone(), runs.clone());
     let methods = Methods::new()
@@ -69,7 +69,7 @@ fn a_slow_done_function_bounds_its_own_calls_alone() {
     let sent: Vec<_> = (0..10).map(|x| client.send("step", tree!(x))).collect();
     until("four wait for the done function", || server.stats().awaiting_done == 4);
     until("six are queued", || server.stats().queued == 6);
-    assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)), "other methods go past them");
+    assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)), "calls of other methods pass them");
     assert_eq!(runs.arrived(), 4);
     stop.allow(10);
     sent.into_iter().for_each(|sent| drop(sent.wait().unwrap()));
@@ -78,7 +78,7 @@ fn a_slow_done_function_bounds_its_own_calls_alone() {
 }
 
 #[test]
-fn a_failing_done_function_is_told() {
+fn a_failure_of_a_done_function_is_noted() {
     let methods = Methods::new()
         .register("fail", Method::logged(|x: Tree| (x.clone(), x)))
         .register("panic", Method::logged(|x: Tree| (x.clone(), x)));
@@ -119,7 +119,7 @@ fn a_failure_ends_a_server_that_stops_on_error() {
 }
 
 #[test]
-fn closing_finishes_what_runs_and_refuses_what_waits() {
+fn closing_finishes_running_calls_and_refuses_waiting_ones() {
     let stop = Stop::new();
     let wait = stop.clone();
     let server = start(Methods::new().register("wait", move |_: Tree| wait.pass()).register("echo", echo));
@@ -179,7 +179,7 @@ fn functions_that_do_not_return_are_left_behind() {
 }
 
 #[test]
-fn an_inline_method_that_does_not_return_holds_up_no_closing() {
+fn an_inline_method_that_does_not_return_does_not_delay_closing() {
     let stop = Stop::new();
     let wait = stop.clone();
     let server = start(Methods::new().register("stuck", Method::inline(move |_: Tree| wait.pass())));
@@ -264,7 +264,7 @@ fn a_closed_server_leaves_no_socket_file() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so() {
+fn a_connection_too_many_is_refused_with_a_reason() {
     let server = server().max_connections(1).start(Methods::new().register("echo", echo)).unwrap();
     let client = Client::connect(&server);
     let refused = Client::connect(&server);
@@ -281,7 +281,7 @@ fn one_connection_too_many_is_told_so() {
 }
 
 #[test]
-fn strangers_are_shown_out() {
+fn clients_of_other_protocols_are_disconnected() {
     let quick = server().handshake_timeout(Duration::from_millis(500));
     let server = quick.start(Methods::new().register("echo", echo)).unwrap();
     let client = Client::connect(&server);
@@ -295,7 +295,7 @@ fn strangers_are_shown_out() {
     let strangers =
         [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0], &[0x89, b'T', b'L'], &[]].map(stranger);
     for mut stream in strangers {
-        // It is sent a preface and a hello like everyone, and then the end of the stream, or a reset.
+        // It gets a preface and a hello like every client, and then the end of the stream, or a reset.
         if let Err(error) = stream.read_to_end(&mut Vec::new()) {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         }
@@ -309,7 +309,7 @@ fn workers_that_look_for_calls_do_not_keep_a_server_from_closing() {
     let server = server().spin(Duration::MAX).start(Methods::new().register("echo", |x: Tree| x)).unwrap();
     let client = Client::connect(&server);
     assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)));
-    // On a thread of its own: where it waits for ever, this one says so.
+    // On a thread of its own: if it waits forever, this one reports that.
     let (sender, closed) = channel();
     std::thread::spawn(move || sender.send(server.close_within(Duration::from_secs(1)).is_ok()));
     assert_eq!(closed.recv_timeout(WATCHDOG), Ok(true));

@@ -1,4 +1,4 @@
-//! In which order a pool takes the calls of many connections.
+//! The order in which a pool takes the calls of many connections.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -13,7 +13,7 @@ const FLOODING: usize = 100;
 const CALLS_EACH: usize = 10;
 const POLITE: i64 = 7_777_777;
 
-/// `method` has one worker, which is held up by a first call while the others come.
+/// The method has one worker, which a first call keeps busy while the others arrive.
 fn a_polite_call_waits_for_one_of_each_other(is_logged: bool) {
     let (stop, order) = (Stop::new(), Arc::new(Mutex::new(Vec::new())));
     let (wait, list) = (stop.clone(), order.clone());
@@ -53,11 +53,11 @@ fn a_polite_call_waits_for_one_of_each_other(is_logged: bool) {
 }
 
 #[test]
-fn of_connections_in_turn() {
+fn connections_take_turns() {
     a_polite_call_waits_for_one_of_each_other(false);
 }
 
 #[test]
-fn of_connections_in_turn_that_share_places_for_logs() {
+fn connections_that_share_slots_for_logs_take_turns() {
     a_polite_call_waits_for_one_of_each_other(true);
 }

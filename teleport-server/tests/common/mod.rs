@@ -1,4 +1,4 @@
-//! A client of the barest kind, right on the transport, and what tests wait with.
+//! A minimal client, directly on the transport, and tools to wait.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use teleport_server::transport::{Config, Handler, Link, Poller, Reply, Socket, W
 use teleport_server::wire::{CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_server::{Methods, Server, ServerHandle};
 
-/// No step of a test takes so long: it hangs.
+/// A step of a test that takes longer hangs.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
 
 pub(crate) type Answer = Result<Tree, RemoteError>;
@@ -85,8 +85,9 @@ impl Client {
         let socket =
             Socket::connect(server.address(), Some(Instant::now() + WATCHDOG)).expect("the server listens");
         let poller = Poller::shared().expect("a poller starts");
-        let link =
-            poller.attach(socket, Role::Client, &Arc::new(config), None, raw.clone()).expect("it is watched");
+        let link = poller
+            .attach(socket, Role::Client, &Arc::new(config), None, raw.clone())
+            .expect("the link is attached");
         // The sender is dropped when the hello has come.
         assert_eq!(wait_opened.recv_timeout(WATCHDOG), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
         Client { link, raw, closed }
@@ -113,7 +114,7 @@ impl Client {
         self.link.withdraw(sent.id)
     }
 
-    /// Why the connection ended.
+    /// Waits until the connection ends, and returns why.
     pub(crate) fn end(&self) -> Arc<Closed> {
         self.closed.recv_timeout(WATCHDOG).expect("the connection ends")
     }
@@ -127,16 +128,16 @@ pub(crate) fn start(methods: Methods) -> ServerHandle {
     server().start(methods).expect("it starts")
 }
 
-/// Waits, without a pause, until something that other threads bring about is so.
+/// Waits, without a pause, until other threads have made a condition true.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + WATCHDOG;
     while !is_so() {
-        assert!(Instant::now() < end, "never came about: {what}");
+        assert!(Instant::now() < end, "did not happen in time: {what}");
         std::thread::yield_now();
     }
 }
 
-/// A door that functions stop at until the test opens it.
+/// A door at which functions stop until the test opens it.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<(Mutex<State>, std::sync::Condvar)>);
 
@@ -151,7 +152,8 @@ impl Stop {
         Stop::default()
     }
 
-    /// Stops here until it is allowed on; tells the how many-th this is.
+    /// Stops until the test lets this thread through. Returns how many threads have arrived, including this
+    /// one.
     pub(crate) fn pass(&self) -> usize {
         let mut state = self.0.0.lock().unwrap();
         state.arrived += 1;
@@ -159,11 +161,11 @@ impl Stop {
         self.0.1.notify_all();
         let go_on = |state: &mut State| state.allowed < number;
         let (_state, result) = self.0.1.wait_timeout_while(state, WATCHDOG, go_on).unwrap();
-        assert!(!result.timed_out(), "nobody opened the door");
+        assert!(!result.timed_out(), "the test did not open the door");
         number
     }
 
-    /// Lets `count` more through.
+    /// Lets `count` more threads through.
     pub(crate) fn allow(&self, count: usize) {
         self.0.0.lock().unwrap().allowed += count;
         self.0.1.notify_all();
@@ -173,11 +175,11 @@ impl Stop {
         self.0.0.lock().unwrap().arrived
     }
 
-    /// Waits until `count` have come here.
+    /// Waits until `count` threads have arrived.
     pub(crate) fn wait_for(&self, count: usize) {
         let state = self.0.0.lock().unwrap();
         let (_state, result) =
             self.0.1.wait_timeout_while(state, WATCHDOG, |state| state.arrived < count).unwrap();
-        assert!(!result.timed_out(), "nobody came to the door");
+        assert!(!result.timed_out(), "too few threads came to the door");
     }
 }
