@@ -1,4 +1,5 @@
-//! The configuration of one end of a connection: limits, times, names. A plain struct with documented defaults.
+//! The configuration of one end of a connection: limits, times, names. A plain struct with documented
+//! defaults.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -26,15 +27,16 @@ pub struct Config {
     pub name: String,
     /// Limits on received messages. The peer learns them and keeps to them.
     pub limits: Limits,
-    /// The calls that a client may have open on one connection. A client announces its maximum, which the server logs.
-    /// Default: 4,096.
+    /// The calls that a client may have open on one connection. A client announces its maximum, which the
+    /// server logs. Default: 4,096.
     pub max_open_calls: u32,
-    /// The memory for names, shapes and nodes of unanswered calls on one connection, without their payload. A call past
-    /// it fails with the error `overloaded`; a single call always fits. A client holds this much for the result of each
-    /// call in flight. Default: 256 MiB, enough for 4,096 calls of about 100 named arrays each.
+    /// The memory for names, shapes and nodes of unanswered calls on one connection, without their payload. A
+    /// call past it fails with the error `overloaded`; a single call always fits. A client holds this much
+    /// for the result of each call in flight. Default: 256 MiB, enough for 4,096 calls of about 100 named
+    /// arrays each.
     pub max_structure_bytes: u64,
-    /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Takes this much memory
-    /// for each connection that uses it. Default: 1 MiB.
+    /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Takes this
+    /// much memory for each connection that uses it. Default: 1 MiB.
     pub eager_credit_bytes: u64,
     /// A ping is sent when nothing was received for this time. Default: 10 s.
     pub ping_interval: Duration,
@@ -42,28 +44,30 @@ pub struct Config {
     pub max_silence: Duration,
     /// The peer must complete the handshake within this time. Default: 10 s.
     pub handshake_timeout: Duration,
-    /// The minimum rate of a server's client, in bytes per second. It applies while the client holds memory for which
-    /// other clients wait: half-sent arguments or unfetched results. A client that moves less payload in that direction
-    /// has these calls fail with the error `too_slow`. 0 disables the check. Default: 64 KiB.
+    /// The minimum rate of a server's client, in bytes per second. It applies while the client holds memory
+    /// for which other clients wait: half-sent arguments or unfetched results. A client that moves less
+    /// payload in that direction has these calls fail with the error `too_slow`. 0 disables the check.
+    /// Default: 64 KiB.
     pub min_rate: u64,
     /// The time for which a client may be slower. Not public: tests shorten it.
     #[doc(hidden)]
     pub pace_window: Duration,
-    /// Identifies this instance, also among earlier ones at the same address. A peer that meets another instance knows that
-    /// its calls and sessions here are lost. Default: one id for the process.
+    /// Identifies this instance, also among earlier ones at the same address. A peer that meets another
+    /// instance knows that its calls and sessions here are lost. Default: one id for the process.
     pub instance: Id128,
-    /// The session of a client, whose calls may survive a lost connection. Use the same id for each of its connections.
-    /// Default: none.
+    /// The session of a client, whose calls may survive a lost connection. Use the same id for each of its
+    /// connections. Default: none.
     pub session: Id128,
-    /// True if the layer above can resume calls: as a client with a `session`, or as a server that keeps answers until they
-    /// are acknowledged. Default: false.
+    /// True if the layer above can resume calls: as a client with a `session`, or as a server that keeps
+    /// answers until they are acknowledged. Default: false.
     pub resume: bool,
-    /// Adds checksums to payload in both directions; one side that sets it is enough. A message with corrupted payload
-    /// fails with the error `checksum`. Headers and metadata always have checksums. Default: false.
+    /// Adds checksums to payload in both directions; one side that sets it is enough. A message with
+    /// corrupted payload fails with the error `checksum`. Headers and metadata always have checksums.
+    /// Default: false.
     pub checksum: bool,
-    /// The time for which a waiting thread spins before it sleeps. If answers arrive within this time, spinning is several
-    /// times as fast as being woken. The thread yields to other threads meanwhile, and spins less where it was in vain.
-    /// Zero disables spinning; the maximum is 1 ms. Default: 50 µs.
+    /// The time for which a waiting thread spins before it sleeps. If answers arrive within this time,
+    /// spinning is several times as fast as being woken. The thread yields to other threads meanwhile, and
+    /// spins less where it was in vain. Zero disables spinning; the maximum is 1 ms. Default: 50 µs.
     pub spin: Duration,
     /// The pool for received payload. Default: the pool of the process.
     pub pool: Pool,
@@ -116,8 +120,8 @@ fn process_id() -> Id128 {
     *ID.get_or_init(random_id)
 }
 
-/// Returns 128 random bits that identify a session, a server or a process. A session's id is a secret: it gives access
-/// to the session's results.
+/// Returns 128 random bits that identify a session, a server or a process. A session's id is a secret: it
+/// gives access to the session's results.
 pub fn random_id() -> Id128 {
     // The system's randomness keys each `RandomState`.
     let half = || {

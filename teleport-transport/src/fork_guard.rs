@@ -1,7 +1,8 @@
 //! Detects forked children: a child has copies of its parent's locks and sockets, but none of its threads.
 //!
-//! Check for a fork before taking a lock (its holder may not exist in the child), before waiting for a thread, and before
-//! using a socket. A check is one load: the process id is cached in memory that the kernel clears in a child.
+//! Check for a fork before taking a lock (its holder may not exist in the child), before waiting for a
+//! thread, and before using a socket. A check is one load: the process id is cached in memory that the kernel
+//! clears in a child.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,12 +1,12 @@
 //! Connections that carry large arrays beside small messages, over TCP and Unix sockets.
 //!
-//! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] puts a connected [`Socket`] into
-//! its hands and gives a [`Link`], on which any thread sends; a [`Handler`] is told what arrives. Large payloads are
-//! read straight into memory of a [`Pool`], wait for a [`Budget`] before they are sent, and share the connection with
-//! small messages chunk by chunk. What a connection does is decided in [`protocol`], which knows neither sockets nor
-//! clocks.
+//! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] gives it a connected
+//! [`Socket`] and returns a [`Link`]. Any thread can send on a link; a [`Handler`] receives what arrives. Large
+//! payloads are read straight into memory of a [`Pool`], wait for a [`Budget`] before they are sent, and share
+//! the connection with small messages chunk by chunk. [`protocol`] decides what a connection does, without
+//! sockets or clocks.
 //!
-//! This layer knows calls and answers, but not what is called: `teleport-server` and `teleport-client` stand on it.
+//! This layer knows calls and answers, but no methods: `teleport-server` and `teleport-client` are built on it.
 //!
 //! # Example
 //! A server that answers each call with its arguments, and a client that calls it once.
@@ -106,8 +106,8 @@ pub use reactor::wakers::Wakers;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
-/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+/// This is a module and not the crate itself because of the feature `derive`: derived code finds the traits
+/// through this crate, so that nobody needs `teleport-wire` in their manifest too.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

@@ -1,11 +1,11 @@
 //! A limit on bytes that many connections share. Memory is granted to whole messages.
 //!
-//! Flow: `request` -> a [`Charge`], at once or when other charges are dropped. Waiting messages of one connection keep
-//! their order. Connections take turns, so one with many messages cannot delay the others. Nobody overtakes the first
-//! message in line, so a large message does not starve.
+//! Flow: `request` -> a [`Charge`], at once or when other charges are dropped. Waiting messages of one
+//! connection keep their order. Connections take turns, so one with many messages cannot delay the others.
+//! Nobody overtakes the first message in line, so a large message does not starve.
 //!
-//! Never blocks and never allocates payload. Bounds: `max_bytes`, or one larger message alone. Connections' open calls
-//! bound the waiting requests.
+//! Never blocks and never allocates payload. Bounds: `max_bytes`, or one larger message alone. Connections'
+//! open calls bound the waiting requests.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,7 +40,8 @@ struct BudgetInner {
 
 #[derive(Debug, Default)]
 struct BudgetState {
-    /// Invariant: the sum of all charges. Exceeds `max_bytes` only by `charge_anyway`, or by one charge that is alone.
+    /// Invariant: the sum of all charges. Exceeds `max_bytes` only by `charge_anyway`, or by one charge that
+    /// is alone.
     used_bytes: u64,
     /// The connection whose turn is next comes first. Invariant: no line is empty.
     lines: VecDeque<Line>,
@@ -108,16 +109,16 @@ impl Budget {
         })
     }
 
-    /// Charges `bytes` even past the limit: for memory that is in use already, or needed at once. Nothing else is
-    /// granted until enough is returned.
+    /// Charges `bytes` even past the limit: for memory that is in use already, or needed at once. Nothing
+    /// else is granted until enough is returned.
     pub fn charge_anyway(&self, bytes: u64) -> Charge {
         self.inner.state.lock().used_bytes += bytes;
         self.charge(bytes)
     }
 
-    /// Charges `bytes` for message `id` of `connection`, at once if possible. Otherwise the message waits, and the
-    /// callback that `on_grant` creates gets the charge later. A message of more than `max_bytes` waits until nothing
-    /// else is charged.
+    /// Charges `bytes` for message `id` of `connection`, at once if possible. Otherwise the message waits,
+    /// and the callback that `on_grant` creates gets the charge later. A message of more than `max_bytes`
+    /// waits until nothing else is charged.
     pub fn request(
         &self,
         connection: u64,

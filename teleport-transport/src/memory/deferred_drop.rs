@@ -1,9 +1,10 @@
-//! Dropping users' values once no lock is held: a buffer may have an owner of the user's, whose destructor runs any code.
+//! Dropping users' values once no lock is held: a buffer may have an owner of the user's, whose destructor
+//! runs any code.
 //!
-//! Flow: a thread enters a [`DropScope`] before it takes a link's locks -> values that are released under the locks go
-//! through [`drop_later`] -> the outermost scope of the thread drops them as it ends, after the locks are released.
-//! Without a scope, values are dropped at once. A destructor's panic is logged and caught. Never blocks. Bound: the
-//! values that one turn of reading or writing releases.
+//! Flow: a thread enters a [`DropScope`] before it takes a link's locks -> values that are released under the
+//! locks go through [`drop_later`] -> the outermost scope of the thread drops them as it ends, after the
+//! locks are released. Without a scope, values are dropped at once. A destructor's panic is logged and
+//! caught. Never blocks. Bound: the values that one turn of reading or writing releases.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -100,11 +101,12 @@ pub(crate) fn drop_buffer_later(buffer: Buffer) {
     defer(buffer, |state, buffer| state.buffers.borrow_mut().push(buffer));
 }
 
-/// Drops a value whose destructor may run the user's code, such as the arguments of a call, once this thread holds no
-/// lock of a link.
+/// Drops a value whose destructor may run the user's code, such as the arguments of a call, once this thread
+/// holds no lock of a link.
 ///
-/// For [handlers](crate::Handler), which run while their link's receiving half is locked: a destructor that used the
-/// link would deadlock. Elsewhere the value is dropped at once. A panic of its destructor is caught and logged.
+/// For [handlers](crate::Handler), which run while their link's receiving half is locked: a destructor that
+/// used the link would deadlock. Elsewhere the value is dropped at once. A panic of its destructor is caught
+/// and logged.
 pub fn drop_later<T: 'static>(value: T) {
     defer(value, |state, value| state.others.borrow_mut().push(Box::new(value)));
 }

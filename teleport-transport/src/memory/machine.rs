@@ -1,15 +1,16 @@
 //! The memory that this process may use: the machine's, or the limit of its container.
 //!
-//! Flow: `/proc/meminfo` and `/proc/self/cgroup` -> the limits of this control group and its ancestors -> the smallest.
-//! Tests replace the function that reads files. Never fails: without `/proc` the result is [`UNKNOWN_BYTES`].
+//! Flow: `/proc/meminfo` and `/proc/self/cgroup` -> the limits of this control group and its ancestors -> the
+//! smallest. Tests replace the function that reads files. Never fails: without `/proc` the result is
+//! [`UNKNOWN_BYTES`].
 
 use std::path::{Path, PathBuf};
 
 /// Assumed if the system does not tell. Small, since defaults are fractions of it.
 const UNKNOWN_BYTES: u64 = 4 << 30;
 
-/// Returns the bytes of memory that this process may use: the machine's memory, or the limit of its control groups
-/// (version 1 and 2) if that is lower. Reads a few files of `/proc` and `/sys` each time.
+/// Returns the bytes of memory that this process may use: the machine's memory, or the limit of its control
+/// groups (version 1 and 2) if that is lower. Reads a few files of `/proc` and `/sys` each time.
 pub fn machine_memory_bytes() -> u64 {
     smallest_limit(|path| std::fs::read_to_string(path).ok())
 }
@@ -29,8 +30,8 @@ fn total_bytes(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Returns the limit files of each group in `/proc/self/cgroup` and of its ancestors. In a container some do not
-/// exist: the visible root may be the container's own group, or the path may be the host's.
+/// Returns the limit files of each group in `/proc/self/cgroup` and of its ancestors. In a container some do
+/// not exist: the visible root may be the container's own group, or the path may be the host's.
 fn limit_files(groups: &str) -> impl Iterator<Item = PathBuf> {
     groups.lines().filter_map(limits_of_line).flat_map(|(root, path, file)| {
         Path::new(path).ancestors().map(move |group| {
@@ -40,7 +41,8 @@ fn limit_files(groups: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Parses a line `ID:CONTROLLERS:PATH` into the mount point, the path of the group, and the name of the limit file.
+/// Parses a line `ID:CONTROLLERS:PATH` into the mount point, the path of the group, and the name of the limit
+/// file.
 fn limits_of_line(line: &str) -> Option<(&'static str, &str, &'static str)> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);

@@ -1,5 +1,5 @@
-//! Size classes: each power of two, and three steps between it and the next. At most a quarter of a block is wasted,
-//! and the classes are few enough that memory is reused.
+//! Size classes: each power of two, and three steps between it and the next. At most a quarter of a block is
+//! wasted, and the classes are few enough that memory is reused.
 
 /// Up to this size, the system's allocator is as fast as a pool, and its memory is as warm.
 pub(super) const MAX_UNPOOLED_BYTES: usize = 1 << MIN_LOG;
@@ -20,8 +20,8 @@ pub(super) struct SizeClass {
 impl SizeClass {
     pub(super) const COUNT: usize = (MAX_LOG - MIN_LOG) as usize * STEPS;
 
-    /// Returns the smallest class that holds `bytes`, which must exceed [`MAX_UNPOOLED_BYTES`]. Returns `None` if the
-    /// address space has no room for them.
+    /// Returns the smallest class that holds `bytes`, which must exceed [`MAX_UNPOOLED_BYTES`]. Returns
+    /// `None` if the address space has no room for them.
     pub(super) fn of(bytes: usize) -> Option<SizeClass> {
         debug_assert!(bytes > MAX_UNPOOLED_BYTES);
         if bytes > MAX_CLASS_BYTES {

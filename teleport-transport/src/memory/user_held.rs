@@ -1,9 +1,9 @@
 //! How much received memory users hold: it counts against no budget any more, and yet somebody should see it.
 //!
-//! Flow: a message's memory is taken and stands behind a [`Loan`] -> its [`Lease`](crate::Lease) is dropped, as a function
-//! takes it or a future is read: from here on it is counted -> the last array on it is dropped. What is dropped before it
-//! was handed over is never counted. Never blocks. Costs two small allocations a message, and none for those that are too
-//! small to count.
+//! Flow: a message's memory is taken and stands behind a [`Loan`] -> its [`Lease`](crate::Lease) is dropped,
+//! as a function takes it or a future is read: from here on it is counted -> the last array on it is dropped.
+//! What is dropped before it was handed over is never counted. Never blocks. Costs two small allocations a
+//! message, and none for those that are too small to count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,8 @@ const MAX_UNCOUNTED_BYTES: u64 = 4096;
 pub struct Lent(Arc<AtomicU64>);
 
 impl Lent {
-    /// Bytes that users hold now: those of messages of more than 4 KiB of which an array, string or bytes is alive.
+    /// Bytes that users hold now: those of messages of more than 4 KiB of which an array, string or bytes is
+    /// alive.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,8 +49,8 @@ impl Lent {
 #[derive(Debug)]
 struct State {
     bytes: u64,
-    /// Whether one of the two has come: the memory was handed over, or it is gone. The second one takes off what the first,
-    /// if it was handed over, has added; `AcqRel`, so that it is never taken off before.
+    /// Whether one of the two has come: the memory was handed over, or it is gone. The second one takes off
+    /// what the first, if it was handed over, has added; `AcqRel`, so that it is never taken off before.
     came: AtomicBool,
     lent: Lent,
 }

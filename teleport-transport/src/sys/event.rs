@@ -22,8 +22,8 @@ impl EventFlag {
         let _ = self.0.write(1);
     }
 
-    /// Sleeps until the flag is raised, `socket` is readable or has failed, or `left` has passed. Lowers the flag. Returns
-    /// true if the socket is to be read.
+    /// Sleeps until the flag is raised, `socket` is readable or has failed, or `left` has passed. Lowers the
+    /// flag. Returns true if the socket is to be read.
     pub(crate) fn wait_with(&self, socket: &impl AsFd, left: Option<Duration>) -> bool {
         let mut fds =
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -43,7 +43,8 @@ impl EventFlag {
     }
 }
 
-/// Sleeps until `poll` has events, or `time` has passed. Finer than the poll's own time-out of whole milliseconds.
+/// Sleeps until `poll` has events, or `time` has passed. Finer than the poll's own time-out of whole
+/// milliseconds.
 pub(crate) fn wait_for(poll: &mio::Poll, time: Duration) {
     // SAFETY: the descriptor belongs to `poll`, which is borrowed until this returns.
     let descriptor = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };

@@ -1,7 +1,7 @@
 //! Blocks of memory: from the allocator, or mapped, with huge pages advised.
 //!
-//! Flow: [`Memory::zeroed`] -> bytes through `as_mut_slice` -> returned to its source when dropped. Holds the pool's
-//! unsafe code. Never keeps memory; the pool does.
+//! Flow: [`Memory::zeroed`] -> bytes through `as_mut_slice` -> returned to its source when dropped. Holds the
+//! pool's unsafe code. Never keeps memory; the pool does.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
@@ -33,7 +33,8 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    /// Returns `bytes` zero bytes, or `None` if the system refuses. From 1 MiB on, `bytes` must be whole pages.
+    /// Returns `bytes` zero bytes, or `None` if the system refuses. From 1 MiB on, `bytes` must be whole
+    /// pages.
     pub(crate) fn zeroed(bytes: usize) -> Option<Memory> {
         if bytes >= HUGE_PAGE_BYTES {
             Mapping::with_huge_pages(bytes).map(Memory::Mapped)
@@ -61,9 +62,9 @@ impl Memory {
             Memory::Allocated(allocation) => allocation.start,
             Memory::Mapped(mapping) | Memory::Sparse(mapping) => mapping.start.cast(),
         };
-        // SAFETY: `start` is valid for `bytes` bytes until the block is dropped. All are initialized: the allocator or
-        // the kernel zeroed them, and later writes went through a slice of `u8`. The block is borrowed uniquely while
-        // the slice lives, and nothing else points there.
+        // SAFETY: `start` is valid for `bytes` bytes until the block is dropped. All are initialized: the
+        // allocator or the kernel zeroed them, and later writes went through a slice of `u8`. The block is
+        // borrowed uniquely while the slice lives, and nothing else points there.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.bytes()) }
     }
 }
@@ -122,8 +123,8 @@ impl Mapping {
         Some(Mapping { start, bytes })
     }
 
-    /// Maps pages that are aligned to a huge page and may become huge. The kernel finds and clears a huge page about
-    /// twice as fast as 512 small ones.
+    /// Maps pages that are aligned to a huge page and may become huge. The kernel finds and clears a huge
+    /// page about twice as fast as 512 small ones.
     fn with_huge_pages(bytes: usize) -> Option<Mapping> {
         let mut mapping = Mapping::new(bytes.checked_add(HUGE_PAGE_BYTES)?)?;
         let front = mapping.start.as_ptr().align_offset(HUGE_PAGE_BYTES);
@@ -153,7 +154,8 @@ impl Mapping {
     fn cut_front(&mut self, bytes: usize) -> Option<()> {
         debug_assert!(bytes < self.bytes);
         if bytes > 0 {
-            // SAFETY: these pages belong to this mapping, and nothing refers to them, since it is borrowed uniquely.
+            // SAFETY: these pages belong to this mapping, and nothing refers to them, since it is borrowed
+            // uniquely.
             unsafe { munmap(self.start, bytes) }.ok()?;
             // SAFETY: the new start is inside the mapping, whose size fits `isize`.
             self.start = unsafe { self.start.byte_add(bytes) };
@@ -180,15 +182,16 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the pages belong to this mapping, and nothing refers to them.
         let unmapped = unsafe { munmap(self.start, self.bytes) };
-        // The kernel refuses only if unmapping would split an area and the process has too many. The pages stay then.
+        // The kernel refuses only if unmapping would split an area and the process has too many. The pages
+        // stay then.
         if let Err(error) = unmapped {
             tracing::debug!(%error, bytes = self.bytes, "memory stays mapped");
         }
     }
 }
 
-/// Returns a number that starts at zero and that the kernel resets to zero in every forked child. It lives as long as the
-/// process. Returns `None` if the system does not support this.
+/// Returns a number that starts at zero and that the kernel resets to zero in every forked child. It lives as
+/// long as the process. Returns `None` if the system does not support this.
 pub(crate) fn number_cleared_by_fork() -> Option<&'static AtomicU32> {
     let mapping = Mapping::new(PAGE_BYTES)?;
     // SAFETY: the range is this mapping, and the advice clears it in forked children only.
@@ -196,8 +199,8 @@ pub(crate) fn number_cleared_by_fork() -> Option<&'static AtomicU32> {
     let number = mapping.start.cast::<AtomicU32>();
     // Never unmapped.
     std::mem::forget(mapping);
-    // SAFETY: it is the start of a page of zeros, which is a valid number, lives as long as the process, and is accessed
-    // only through this reference.
+    // SAFETY: it is the start of a page of zeros, which is a valid number, lives as long as the process, and
+    // is accessed only through this reference.
     Some(unsafe { number.as_ref() })
 }
 

@@ -1,7 +1,7 @@
 //! System calls. Only this module names nix and libc.
 //!
-//! Each function is one or two system calls that return an `io::Result`. The calling modules decide what they are for.
-//! Everything here is safe to call.
+//! Each function is one or two system calls that return an `io::Result`. The calling modules decide what they
+//! are for. Everything here is safe to call.
 
 mod event;
 mod file;

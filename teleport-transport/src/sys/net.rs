@@ -21,9 +21,9 @@ const KEEP_ALIVE_IDLE_S: u32 = 60;
 const KEEP_ALIVE_INTERVAL_S: u32 = 10;
 /// ... and gives up after this many probes.
 const KEEP_ALIVE_PROBES: u32 = 6;
-/// The send buffer of a Unix socket. The kernel doubles it for its bookkeeping and caps it at `net.core.wmem_max`.
-/// Measured with 256 MiB: 64 KiB gives 1.9 GB/s, the default (208 KiB, not doubled) 4.2, 256 KiB 5.1, and 512 KiB to
-/// 4 MiB 5.2. Everything in the buffer delays the next small message.
+/// The send buffer of a Unix socket. The kernel doubles it for its bookkeeping and caps it at
+/// `net.core.wmem_max`. Measured with 256 MiB: 64 KiB gives 1.9 GB/s, the default (208 KiB, not doubled) 4.2,
+/// 256 KiB 5.1, and 512 KiB to 4 MiB 5.2. Everything in the buffer delays the next small message.
 const UNIX_SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Reads into the first [`MAX_SEGMENTS`] of `segments`. One segment takes a faster system call.
@@ -41,8 +41,8 @@ pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>])
     }
 }
 
-/// Writes from the first [`MAX_SEGMENTS`] of `segments`, without `SIGPIPE`: a library cannot know if its process ignores
-/// that signal. One segment takes a faster system call.
+/// Writes from the first [`MAX_SEGMENTS`] of `segments`, without `SIGPIPE`: a library cannot know if its
+/// process ignores that signal. One segment takes a faster system call.
 pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io::Result<usize> {
     let segments = &segments[..segments.len().min(MAX_SEGMENTS)];
     loop {
@@ -77,12 +77,13 @@ pub(crate) fn tune_tcp(fd: BorrowedFd<'_>, max_unsent_bytes: u32) -> io::Result<
     set_tcp_not_sent_low(fd, max_unsent_bytes)
 }
 
-/// Limits the bytes that the kernel holds unsent. The socket becomes writable when half of them are sent. So the kernel
-/// holds this much for a slow reader instead of 4 MiB, and the bytes that wait here can still be reordered.
+/// Limits the bytes that the kernel holds unsent. The socket becomes writable when half of them are sent. So
+/// the kernel holds this much for a slow reader instead of 4 MiB, and the bytes that wait here can still be
+/// reordered.
 pub(crate) fn set_tcp_not_sent_low(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `fd` is open while it is borrowed. The pointer and the length describe `value`, which lives until the call
-    // returns, and the kernel only reads it.
+    // SAFETY: `fd` is open while it is borrowed. The pointer and the length describe `value`, which lives
+    // until the call returns, and the kernel only reads it.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -124,8 +125,8 @@ pub(crate) fn listen_tcp(address: SocketAddr, max_waiting: u16) -> io::Result<Tc
 /// Connects a Unix socket. Blocks for at most `time`. The returned socket is in blocking mode.
 pub(crate) fn connect_unix(name: &UnixName, time: Option<Duration>) -> io::Result<UnixStream> {
     let fd = stream_socket(AddressFamily::Unix, SockFlag::SOCK_CLOEXEC)?;
-    // A non-blocking connect to a server with a full queue fails at once and cannot be waited for. A blocking one
-    // respects the send time-out.
+    // A non-blocking connect to a server with a full queue fails at once and cannot be waited for. A blocking
+    // one respects the send time-out.
     if let Some(time) = time {
         set_send_timeout(&fd, time)?;
     }
@@ -154,8 +155,8 @@ fn set_send_timeout(fd: &OwnedFd, time: Duration) -> io::Result<()> {
     Ok(socket::setsockopt(fd, sockopt::SendTimeout, &value)?)
 }
 
-/// Returns true if a living process listens at `name`. Does not block. The process may notice a connection that is closed
-/// at once.
+/// Returns true if a living process listens at `name`. Does not block. The process may notice a connection
+/// that is closed at once.
 pub(crate) fn is_listening(name: &UnixName) -> io::Result<bool> {
     let fd = stream_socket(AddressFamily::Unix, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
     match socket::connect(fd.as_raw_fd(), &unix_address(name)?) {
@@ -184,8 +185,8 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     is_one_of(error, &[EMFILE, ENFILE, ENOBUFS, ENOMEM])
 }
 
-/// Returns true if the error is about the accepted connection and not about the listener (accept(2), "Error handling").
-/// `ENOTCONN` and `ECONNRESET` may come from tuning a connection that has ended.
+/// Returns true if the error is about the accepted connection and not about the listener (accept(2), "Error
+/// handling"). `ENOTCONN` and `ECONNRESET` may come from tuning a connection that has ended.
 pub(crate) fn is_lost_connection(error: &io::Error) -> bool {
     use Errno::*;
     let lost = [
@@ -225,8 +226,8 @@ fn is_one_of(error: &io::Error, wanted: &[Errno]) -> bool {
 pub(super) fn tcp_not_sent_low(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `fd` is open while it is borrowed. The kernel writes at most `bytes` bytes into `value`, which has that
-    // size, and both live until the call returns.
+    // SAFETY: `fd` is open while it is borrowed. The kernel writes at most `bytes` bytes into `value`, which
+    // has that size, and both live until the call returns.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),

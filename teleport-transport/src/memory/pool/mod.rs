@@ -1,14 +1,15 @@
 //! A pool of warm memory: a message gets memory that an earlier one of similar size used.
 //!
-//! Flow: [`Pool::alloc`] -> a [`Buffer`] with one owner -> its last owner drops it, on any thread -> it is idle here ->
-//! the next `alloc` of its size class takes it. When idle memory would exceed its limit, the memory that has been idle
-//! longest returns to the system. Receiving into pages that exist already is two to four times as fast as into fresh
-//! pages, which the kernel must find and clear.
+//! Flow: [`Pool::alloc`] -> a [`Buffer`] with one owner -> its last owner drops it, on any thread -> it is
+//! idle here -> the next `alloc` of its size class takes it. When idle memory would exceed its limit, the
+//! memory that has been idle longest returns to the system. Receiving into pages that exist already is two to
+//! four times as fast as into fresh pages, which the kernel must find and clear.
 //!
-//! The pool does not limit memory that is in use; budgets do. Bounds: idle memory never exceeds `max_idle_bytes`, and
-//! the memory behind a buffer is less than a quarter larger than the buffer.
+//! The pool does not limit memory that is in use; budgets do. Bounds: idle memory never exceeds
+//! `max_idle_bytes`, and the memory behind a buffer is less than a quarter larger than the buffer.
 //!
-//! Locks: one for each size class, held to push or pop one entry. Memory is mapped, cleared and unmapped outside them.
+//! Locks: one for each size class, held to push or pop one entry. Memory is mapped, cleared and unmapped
+//! outside them.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
@@ -30,8 +31,8 @@ const MAX_GLOBAL_IDLE_BYTES: u64 = 4 << 30;
 
 /// A pool of memory for messages. Clones share it. It ends with its last clone and its last buffer.
 ///
-/// Buffers of up to 4 KiB come from the system's allocator and are not counted. Buffers of 1 MiB or more are mapped;
-/// from 2 MiB on, the system is advised to use huge pages.
+/// Buffers of up to 4 KiB come from the system's allocator and are not counted. Buffers of 1 MiB or more are
+/// mapped; from 2 MiB on, the system is advised to use huge pages.
 ///
 /// # Example
 /// ```
@@ -83,8 +84,8 @@ impl Pool {
     }
 
     /// Returns the pool of this process, which all connections share. It keeps at most an eighth of the
-    /// [memory of this machine](machine_memory_bytes) idle, and at most 4 GiB. [`trim`](Pool::trim) returns that
-    /// to the system.
+    /// [memory of this machine](machine_memory_bytes) idle, and at most 4 GiB. [`trim`](Pool::trim) returns
+    /// that to the system.
     pub fn global() -> &'static Pool {
         static GLOBAL: LazyLock<Pool> =
             LazyLock::new(|| Pool::new((machine_memory_bytes() / IDLE_DIVISOR).min(MAX_GLOBAL_IDLE_BYTES)));
@@ -93,11 +94,12 @@ impl Pool {
 
     /// Allocates a writable buffer of `bytes` bytes with one owner, aligned to 64 bytes.
     ///
-    /// Its content is initialized but unspecified: it may hold bytes of an earlier message of this process. Fill it
-    /// before passing it on.
+    /// Its content is initialized but unspecified: it may hold bytes of an earlier message of this process.
+    /// Fill it before passing it on.
     ///
     /// # Errors
-    /// Returns [`MemoryError`] if the system refuses, even after this pool has returned all of its idle memory.
+    /// Returns [`MemoryError`] if the system refuses, even after this pool has returned all of its idle
+    /// memory.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer, MemoryError> {
         Ok(match self.inner.take(bytes)? {
             Taken::Unpooled => Buffer::zeroed(bytes),
@@ -105,9 +107,9 @@ impl Pool {
         })
     }
 
-    /// Allocates like [`alloc`](Pool::alloc) when memory is short and much of the buffer may never be written:
-    /// unwritten pages cost no memory. From 2 MiB on, this is fresh memory with small pages. It is slower, and is not
-    /// reused.
+    /// Allocates like [`alloc`](Pool::alloc) when memory is short and much of the buffer may never be
+    /// written: unwritten pages cost no memory. From 2 MiB on, this is fresh memory with small pages. It is
+    /// slower, and is not reused.
     ///
     /// # Errors
     /// Returns the same error as `alloc`.
@@ -214,8 +216,8 @@ struct PoolInner {
     /// One for each size class.
     shelves: Box<[Shelf]>,
     max_idle_bytes: u64,
-    /// Invariant: at most `max_idle_bytes`, and at least the bytes on the shelves: increased before memory is put
-    /// there, and decreased after it is taken.
+    /// Invariant: at most `max_idle_bytes`, and at least the bytes on the shelves: increased before memory is
+    /// put there, and decreased after it is taken.
     idle_bytes: AtomicU64,
     in_use_bytes: AtomicU64,
     hits: AtomicU64,
@@ -228,8 +230,8 @@ struct PoolInner {
 struct Shelf {
     /// Ordered by age. The newest is warm in the caches and is used first.
     idle: Mutex<VecDeque<Idle>>,
-    /// The time of the first of `idle`, or [`NEVER`] without one. Written under the lock, and read without it to find
-    /// the shelf to evict from: a stale value costs another search.
+    /// The time of the first of `idle`, or [`NEVER`] without one. Written under the lock, and read without it
+    /// to find the shelf to evict from: a stale value costs another search.
     oldest: AtomicU64,
 }
 

@@ -1,8 +1,9 @@
 //! The place of one call's payload, which may move while the payload arrives.
 //!
-//! Flow: the connection [locks](Row::lock) the row, reads, and records how much arrived. Between two reads the batcher
-//! may move the row or take its memory away. Payload without memory is dropped, and the row is lost from then on. The
-//! lock is held for one non-blocking system call, or to copy what has arrived. Bound: the payload of the signature.
+//! Flow: the connection [locks](Row::lock) the row, reads, and records how much arrived. Between two reads
+//! the batcher may move the row or take its memory away. Payload without memory is dropped, and the row is
+//! lost from then on. The lock is held for one non-blocking system call, or to copy what has arrived. Bound:
+//! the payload of the signature.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -14,8 +15,8 @@ use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 #[derive(Debug)]
 pub struct Row {
     state: Mutex<RowState>,
-    /// Payload bytes in the memory, counted from the first. Written with `state` locked. `Relaxed`, since a reader
-    /// without the lock learns only the number and does not touch the bytes.
+    /// Payload bytes in the memory, counted from the first. Written with `state` locked. `Relaxed`, since a
+    /// reader without the lock learns only the number and does not touch the bytes.
     filled_bytes: AtomicU64,
 }
 
@@ -29,7 +30,8 @@ struct RowState {
 }
 
 impl Row {
-    /// Creates a row without payload. Without memory it drops what arrives, unless it is [moved](Row::move_to) first.
+    /// Creates a row without payload. Without memory it drops what arrives, unless it is
+    /// [moved](Row::move_to) first.
     pub fn new(memory: Option<RowMemory>) -> Row {
         Row {
             state: Mutex::new(RowState { memory, leaf: 0, is_lost: false }),
@@ -58,8 +60,9 @@ impl Row {
         }
     }
 
-    /// Moves the row to `memory`: copies the payload that has arrived and receives the rest there. Returns how many bytes
-    /// were copied. Blocks while a read is under way. If the row was vacated or has dropped payload, `memory` is dropped.
+    /// Moves the row to `memory`: copies the payload that has arrived and receives the rest there. Returns
+    /// how many bytes were copied. Blocks while a read is under way. If the row was vacated or has dropped
+    /// payload, `memory` is dropped.
     ///
     /// # Panics
     /// Panics if the memory belongs to another signature.
@@ -68,8 +71,8 @@ impl Row {
         self.lock().move_to(memory).map_or(0, |(copied_bytes, _before)| copied_bytes)
     }
 
-    /// Moves the row like [`move_to`](Row::move_to), but never blocks. Returns `memory` as the error if a read is under
-    /// way, or if the row was vacated or has dropped payload.
+    /// Moves the row like [`move_to`](Row::move_to), but never blocks. Returns `memory` as the error if a
+    /// read is under way, or if the row was vacated or has dropped payload.
     ///
     /// # Panics
     /// Panics if the memory belongs to another signature.
@@ -98,8 +101,8 @@ pub(crate) struct RowGuard<'a> {
 }
 
 impl RowGuard<'_> {
-    /// Fills `slices` with the memory of the next bytes, up to `bytes` of them. Returns how many slices and bytes that
-    /// are: zero without memory.
+    /// Fills `slices` with the memory of the next bytes, up to `bytes` of them. Returns how many slices and
+    /// bytes that are: zero without memory.
     pub(crate) fn slices<'a>(&'a mut self, bytes: usize, slices: &mut [IoSliceMut<'a>]) -> (usize, usize) {
         let RowState { memory, leaf, .. } = &mut *self.state;
         let Some(memory) = memory else { return (0, 0) };
@@ -126,8 +129,8 @@ impl RowGuard<'_> {
         (!self.state.is_lost && payload.end <= self.row.filled_bytes()).then(|| memory.checksum(payload))
     }
 
-    /// Copies the payload to `memory`. Returns how many bytes that were, and the old memory; or `memory` as the error if
-    /// the row is lost. Drop either without the lock: it may be the last row of a slab.
+    /// Copies the payload to `memory`. Returns how many bytes that were, and the old memory; or `memory` as
+    /// the error if the row is lost. Drop either without the lock: it may be the last row of a slab.
     fn move_to(mut self, mut memory: RowMemory) -> Result<(u64, Option<RowMemory>), RowMemory> {
         if self.state.is_lost {
             return Err(memory);

@@ -1,8 +1,9 @@
 //! The memory of a slab, and exclusive claims on its rows.
 //!
-//! Flow: [`Slab::new`] -> [`Slab::claim`] -> bytes are written through the [`RowMemory`] -> dropping it frees the row ->
-//! [`Slab::into_tree`], once no row is claimed. All unsafe code of rows is here. It relies on two facts: a row has at
-//! most one claim at a time, and different rows do not overlap. Copies only from row to row.
+//! Flow: [`Slab::new`] -> [`Slab::claim`] -> bytes are written through the [`RowMemory`] -> dropping it frees
+//! the row -> [`Slab::into_tree`], once no row is claimed. All unsafe code of rows is here. It relies on two
+//! facts: a row has at most one claim at a time, and different rows do not overlap. Copies only from row to
+//! row.
 
 use std::fmt;
 use std::io::IoSliceMut;
@@ -79,18 +80,20 @@ pub struct RowMemory {
 
 struct SlabInner {
     stacked: Arc<BatchLayout>,
-    /// True for claimed rows. Set and read with `Acquire`, which pairs with the `Release` of the freeing thread, so the
-    /// next claim sees all writes to the row.
+    /// True for claimed rows. Set and read with `Acquire`, which pairs with the `Release` of the freeing
+    /// thread, so the next claim sees all writes to the row.
     claimed: Box<[AtomicBool]>,
     uses: Uses,
-    /// The start of `memory`. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized bytes until
-    /// `memory` is taken, which happens only when no row is claimed and none will be.
+    /// The start of `memory`. Invariant: valid for reads and writes of `stacked.memory_bytes()` initialized
+    /// bytes until `memory` is taken, which happens only when no row is claimed and none will be.
     start: NonNull<u8>,
-    /// `None` once taken. Invariant: has one owner, and while it is here, bytes are accessed only through `start`.
+    /// `None` once taken. Invariant: has one owner, and while it is here, bytes are accessed only through
+    /// `start`.
     memory: Mutex<Option<Buffer>>,
 }
 
-// SAFETY: `start` points into `memory`, which is `Send`. `claimed` gives each row's bytes to one thread at a time.
+// SAFETY: `start` points into `memory`, which is `Send`. `claimed` gives each row's bytes to one thread at a
+// time.
 unsafe impl Send for SlabInner {}
 // SAFETY: as above; through a shared reference, only the holder of a claim accesses bytes.
 unsafe impl Sync for SlabInner {}
@@ -134,8 +137,8 @@ impl Slab {
         }
     }
 
-    /// Returns the first `rows` rows as one tree of arrays on the slab's memory, each with one owner. `lent` counts their
-    /// bytes while an array is alive. Returns the slab as the error if a row is claimed.
+    /// Returns the first `rows` rows as one tree of arrays on the slab's memory, each with one owner. `lent`
+    /// counts their bytes while an array is alive. Returns the slab as the error if a row is claimed.
     ///
     /// # Panics
     /// Panics if `rows` exceeds the capacity, or if `order` belongs to another signature.
@@ -189,15 +192,15 @@ impl RowMemory {
         from.shared.uses.read(from.row);
         for (leaf, range) in self.leaf_ranges(0, 0..bytes) {
             let (to, from) = (self.part(leaf, range.clone()), from.part(leaf, range));
-            // SAFETY: both are live, initialized memory as long as `range`. This row is borrowed uniquely, and the other is
-            // borrowed here, so nobody writes it. They do not overlap: both are claimed, so they are different rows or
-            // belong to different slabs.
+            // SAFETY: both are live, initialized memory as long as `range`. This row is borrowed uniquely,
+            // and the other is borrowed here, so nobody writes it. They do not overlap: both are claimed, so
+            // they are different rows or belong to different slabs.
             unsafe { to.cast::<u8>().copy_from_nonoverlapping(from.cast(), to.len()) };
         }
     }
 
-    /// Fills `slices` with the memory of the payload bytes from `at` on, up to `bytes` of them. Returns how many slices and
-    /// bytes that are. `leaf` must not be after the leaf of byte `at`.
+    /// Fills `slices` with the memory of the payload bytes from `at` on, up to `bytes` of them. Returns how
+    /// many slices and bytes that are. `leaf` must not be after the leaf of byte `at`.
     pub(super) fn slices<'a>(
         &'a mut self,
         leaf: usize,
@@ -210,8 +213,9 @@ impl RowMemory {
         let end = self.stacked().row_bytes().min(at + bytes as u64);
         for ((leaf, range), slice) in self.leaf_ranges(leaf, at..end).zip(slices) {
             let mut part = self.part(leaf, range);
-            // SAFETY: the memory is initialized and lives as long as this claim, which is borrowed uniquely for as long as
-            // the slice lives. Parts of different leaves do not overlap, and each leaf occurs once.
+            // SAFETY: the memory is initialized and lives as long as this claim, which is borrowed uniquely
+            // for as long as the slice lives. Parts of different leaves do not overlap, and each leaf occurs
+            // once.
             *slice = IoSliceMut::new(unsafe { part.as_mut() });
             filled += 1;
             offered += part.len();
@@ -219,14 +223,15 @@ impl RowMemory {
         (filled, offered)
     }
 
-    /// Writes like [`write`](RowMemory::write). Searches from `leaf` on, which must not be after the leaf of byte `at`.
+    /// Writes like [`write`](RowMemory::write). Searches from `leaf` on, which must not be after the leaf of
+    /// byte `at`.
     pub(super) fn write_from(&mut self, leaf: usize, at: u64, mut bytes: &[u8]) {
         self.shared.uses.write(self.row);
         for (leaf, range) in self.leaf_ranges(leaf, at..at + bytes.len() as u64) {
             let to = self.part(leaf, range);
             let (now, later) = bytes.split_at(to.len());
-            // SAFETY: `to` is as long as `now` and is live memory of this claim, which is borrowed uniquely. So it does
-            // not overlap `bytes`.
+            // SAFETY: `to` is as long as `now` and is live memory of this claim, which is borrowed uniquely.
+            // So it does not overlap `bytes`.
             unsafe { to.cast::<u8>().copy_from_nonoverlapping(NonNull::from(now).cast(), now.len()) };
             bytes = later;
         }
@@ -237,7 +242,8 @@ impl RowMemory {
         self.shared.uses.read(self.row);
         self.leaf_ranges(0, payload).fold(0, |crc, (leaf, range)| {
             let part = self.part(leaf, range);
-            // SAFETY: the memory is initialized and lives as long as this claim. Nobody writes there without the claim.
+            // SAFETY: the memory is initialized and lives as long as this claim. Nobody writes there without
+            // the claim.
             teleport_wire::checksum(crc, unsafe { part.as_ref() })
         })
     }

@@ -1,7 +1,7 @@
 //! Synchronization primitives of rows: the real ones, or loom's while loom explores all interleavings.
 //!
-//! `Uses` is empty except under loom, where it reports reads and writes of a row's bytes. Loom fails if two threads may
-//! access them at the same time.
+//! `Uses` is empty except under loom, where it reports reads and writes of a row's bytes. Loom fails if two
+//! threads may access them at the same time.
 
 #[cfg(all(loom, test))]
 pub(super) use self::explored::*;

@@ -7,9 +7,9 @@ use super::Row;
 
 /// The owner of rows, which is notified of rows that will never be complete.
 pub trait Rows: Send + Sync {
-    /// Called when the call of row `key` will not arrive: it was withdrawn or refused, or its connection ended. The
-    /// link's receiving half is locked: this must not use the link and must not block. [`Row::vacate`] returns the row's
-    /// memory.
+    /// Called when the call of row `key` will not arrive: it was withdrawn or refused, or its connection
+    /// ended. The link's receiving half is locked: this must not use the link and must not block.
+    /// [`Row::vacate`] returns the row's memory.
     fn abandoned(&self, key: u64);
 }
 

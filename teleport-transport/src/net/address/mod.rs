@@ -1,11 +1,11 @@
 //! Where a server listens and a client connects: `tcp://HOST:PORT`, `ipc:///PATH`, `ipc://@NAME`.
 //!
-//! Flow: text -> [`Address`], checked once -> the sockets. Displaying and parsing an address round-trip, so a client can
-//! use the address that a listener reports. Nothing here opens a socket or resolves a name.
+//! Flow: text -> [`Address`], checked once -> the sockets. Displaying and parsing an address round-trip, so a
+//! client can use the address that a listener reports. Nothing here opens a socket or resolves a name.
 //!
 //! To add a scheme: extend [`Address`] and `parse` here, then `Listener::bind` and `Socket::connect` in
-//! [`socket`](crate::net::socket). Bound: socket paths and names have at most [`MAX_SOCKET_NAME_BYTES`], the size of the
-//! kernel's `sockaddr_un`.
+//! [`socket`](crate::net::socket). Bound: socket paths and names have at most [`MAX_SOCKET_NAME_BYTES`], the
+//! size of the kernel's `sockaddr_un`.
 
 mod error;
 mod host;
@@ -17,7 +17,8 @@ use std::str::FromStr;
 pub use error::{AddressError, AddressProblem};
 pub use host::Host;
 
-/// The maximum length of a socket file's path or of an abstract name: `sun_path` has 108 bytes, one of which is a zero.
+/// The maximum length of a socket file's path or of an abstract name: `sun_path` has 108 bytes, one of which
+/// is a zero.
 pub const MAX_SOCKET_NAME_BYTES: usize = 107;
 
 /// An address that a server can listen at or a client connect to.

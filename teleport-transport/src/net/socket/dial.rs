@@ -1,7 +1,7 @@
 //! Connecting: resolve the host, then try each address within its share of the time.
 //!
-//! Blocks. Bounds: each TCP attempt gets an equal share of the time until the deadline. Only the system's resolver
-//! bounds the look-up of a name (`timeout` and `attempts` in `resolv.conf`).
+//! Blocks. Bounds: each TCP attempt gets an equal share of the time until the deadline. Only the system's
+//! resolver bounds the look-up of a name (`timeout` and `attempts` in `resolv.conf`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -66,8 +66,8 @@ fn dial(target: SocketAddr, deadline: Option<Instant>, untried: usize) -> io::Re
     Socket::from_tcp(stream, target)
 }
 
-/// Refuses a socket that connected to itself. That happens if the kernel gives the connecting socket the local port
-/// that it connects to.
+/// Refuses a socket that connected to itself. That happens if the kernel gives the connecting socket the
+/// local port that it connects to.
 fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? == stream.peer_addr()? { Err(sys::connection_refused()) } else { Ok(()) }
 }

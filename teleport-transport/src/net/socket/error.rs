@@ -61,8 +61,8 @@ pub enum BindError {
 pub enum AcceptError {
     /// The process or the machine has no descriptor or memory left (`EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`).
     ///
-    /// The connection stays in the kernel's queue. An edge-triggered poller gets no further event for it, so accept
-    /// again later.
+    /// The connection stays in the kernel's queue. An edge-triggered poller gets no further event for it, so
+    /// accept again later.
     #[error("cannot accept a connection now: {source}; raise the limit of open files (ulimit -n)")]
     Exhausted {
         /// The kernel's error.

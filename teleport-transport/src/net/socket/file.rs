@@ -1,11 +1,12 @@
 //! Socket files: each has one living owner. A dead server's file is replaced, and a server removes its own.
 //!
-//! Binding and removing a socket file take an exclusive `flock` on its folder. So no other server interferes between
-//! finding a file dead and replacing it, or between binding and listening. The lock leaves no file behind. Folders that
-//! cannot be locked (no read permission, some network file systems) are used without a lock.
+//! Binding and removing a socket file take an exclusive `flock` on its folder. So no other server interferes
+//! between finding a file dead and replacing it, or between binding and listening. The lock leaves no file
+//! behind. Folders that cannot be locked (no read permission, some network file systems) are used without a
+//! lock.
 //!
-//! Never removes a file that is not a socket, a living server's file, or a file with which another server has replaced
-//! this one. Bound: waits at most [`MAX_LOCK_WAIT`] for the folder's lock.
+//! Never removes a file that is not a socket, a living server's file, or a file with which another server has
+//! replaced this one. Bound: waits at most [`MAX_LOCK_WAIT`] for the folder's lock.
 
 use std::fs;
 use std::io;
@@ -35,12 +36,13 @@ pub(super) fn unix_name(address: &Address) -> io::Result<SocketAddr> {
     }
 }
 
-/// A socket file that this process created. Dropping it removes the file, unless another server has replaced it.
+/// A socket file that this process created. Dropping it removes the file, unless another server has replaced
+/// it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode. While the listener is open, no other file can have this inode, so a `SocketFile` must be
-    /// dropped before its listener.
+    /// Device and inode. While the listener is open, no other file can have this inode, so a `SocketFile`
+    /// must be dropped before its listener.
     identity: (u64, u64),
     /// A forked child must not remove its parent's file.
     fork_guard: ForkGuard,
@@ -69,8 +71,8 @@ impl Drop for SocketFile {
         if !self.fork_guard.is_current() {
             return;
         }
-        // Without the lock another server might replace the file between the comparison and the removal. A file that
-        // stays is dead, and the next server replaces it.
+        // Without the lock another server might replace the file between the comparison and the removal. A
+        // file that stays is dead, and the next server replaces it.
         let Ok(_lock) = lock_folder(&self.path, MAX_LOCK_WAIT) else { return };
         if !identity(&self.path).is_ok_and(|found| found == self.identity) {
             return;

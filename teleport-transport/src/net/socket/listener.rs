@@ -1,7 +1,8 @@
 //! Listening sockets.
 //!
-//! Flow: [`Address`] -> [`Listener::bind`] -> a poller registers it -> [`Listener::accept`] until it returns `None`.
-//! Bound: the kernel queues at most [`MAX_WAITING_CONNECTIONS`] connections, or `net.core.somaxconn` if that is less.
+//! Flow: [`Address`] -> [`Listener::bind`] -> a poller registers it -> [`Listener::accept`] until it returns
+//! `None`. Bound: the kernel queues at most [`MAX_WAITING_CONNECTIONS`] connections, or `net.core.somaxconn`
+//! if that is less.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -42,8 +43,8 @@ impl Listener {
     /// - `*` is one socket for IPv4 and IPv6, or for IPv4 alone if IPv6 is off.
     /// - A host's name means the first of its addresses that this machine has: `localhost` is `[::1]` *or*
     ///   `127.0.0.1`. Resolving it may block.
-    /// - A dead server's socket file is replaced. To detect one, `bind` opens and closes a connection, which a living
-    ///   server may notice. The folder's permissions and the process's umask decide who may connect.
+    /// - A dead server's socket file is replaced. To detect one, `bind` opens and closes a connection, which
+    ///   a living server may notice. The folder's permissions and the process's umask decide who may connect.
     ///
     /// # Errors
     /// Returns [`BindError`], most often [`InUse`](BindError::InUse) because another server has the address.
@@ -69,7 +70,8 @@ impl Listener {
         &self.address
     }
 
-    /// Accepts the next connection. Returns `None` if none waits. Skips connections that failed while they waited.
+    /// Accepts the next connection. Returns `None` if none waits. Skips connections that failed while they
+    /// waited.
     ///
     /// # Errors
     /// Returns [`AcceptError::Exhausted`] if no descriptor is left. Accept again later.

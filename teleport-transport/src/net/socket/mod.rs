@@ -1,8 +1,9 @@
 //! Connected stream sockets, TCP and Unix behind one type, and the listeners that accept them.
 //!
-//! Flow: [`Address`] -> [`Socket::connect`] or [`Listener::accept`] -> a non-blocking [`Socket`], which a poller
-//! registers with mio. It reads and writes through `&self`, so its two directions can have two locks. A socket never
-//! buffers a byte and never blocks once it is connected. Each `Socket` and `Listener` is one descriptor.
+//! Flow: [`Address`] -> [`Socket::connect`] or [`Listener::accept`] -> a non-blocking [`Socket`], which a
+//! poller registers with mio. It reads and writes through `&self`, so its two directions can have two locks.
+//! A socket never buffers a byte and never blocks once it is connected. Each `Socket` and `Listener` is one
+//! descriptor.
 
 mod dial;
 mod error;
@@ -32,12 +33,13 @@ pub(crate) const MIN_NOTSENT_BYTES: u32 = 128 << 10;
 /// A connected, non-blocking stream socket, tuned for Teleport.
 ///
 /// TCP sockets send small messages at once (`TCP_NODELAY`). The kernel holds at most 128 KiB unsent
-/// (`TCP_NOTSENT_LOWAT`), or more if the peer takes it within 0.4 ms. A vanished machine is noticed within two minutes,
-/// even when idle (keep-alive). Unix sockets get a send buffer of 256 KiB, or what `net.core.wmem_max` allows.
+/// (`TCP_NOTSENT_LOWAT`), or more if the peer takes it within 0.4 ms. A vanished machine is noticed within
+/// two minutes, even when idle (keep-alive). Unix sockets get a send buffer of 256 KiB, or what
+/// `net.core.wmem_max` allows.
 ///
-/// A socket reads and writes through `&self`. Two threads that read at once would each get parts of the stream, so hold
-/// a lock for each direction. Dropping the socket closes it. In a forked child every use of it fails, since that would
-/// corrupt the parent's stream.
+/// A socket reads and writes through `&self`. Two threads that read at once would each get parts of the
+/// stream, so hold a lock for each direction. Dropping the socket closes it. In a forked child every use of
+/// it fails, since that would corrupt the parent's stream.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -48,15 +50,17 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Connects. **Blocks** until connected, or until `deadline` plus the time that the system takes to resolve a
-    /// host's name. Never call it on a poller's thread.
+    /// Connects. **Blocks** until connected, or until `deadline` plus the time that the system takes to
+    /// resolve a host's name. Never call it on a poller's thread.
     ///
-    /// If a host has several addresses, they are tried in the system's order. Each gets an equal share of the time that
-    /// is left, so an address that drops packets does not use it up. Without a deadline the kernel's time-outs apply:
-    /// about two minutes for each TCP address, and none for a Unix socket whose server does not accept.
+    /// If a host has several addresses, they are tried in the system's order. Each gets an equal share of the
+    /// time that is left, so an address that drops packets does not use it up. Without a deadline the
+    /// kernel's time-outs apply: about two minutes for each TCP address, and none for a Unix socket whose
+    /// server does not accept.
     ///
     /// # Errors
-    /// Returns [`ConnectError`] for a bad address, a name that is not found, or with the error of each address.
+    /// Returns [`ConnectError`] for a bad address, a name that is not found, or with the error of each
+    /// address.
     pub fn connect(address: &Address, deadline: Option<Instant>) -> Result<Socket, ConnectError> {
         dial::connect(address, deadline)
     }
@@ -66,26 +70,26 @@ impl Socket {
     /// 0 means the end of the stream, unless `segments` had no room. At most 1,024 segments are used.
     ///
     /// # Errors
-    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing has arrived. Any other error means that the
-    /// connection has failed.
+    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if nothing has arrived. Any other error means that
+    /// the connection has failed.
     pub fn read_vectored(&self, segments: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.check_process()?;
         sys::read_vectored(self.fd.as_fd(), segments)
     }
 
-    /// Writes from `segments`, in order. Returns how many bytes the socket took. At most 1,024 segments are used. Never
-    /// raises `SIGPIPE`.
+    /// Writes from `segments`, in order. Returns how many bytes the socket took. At most 1,024 segments are
+    /// used. Never raises `SIGPIPE`.
     ///
     /// # Errors
-    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if the socket is full. Any other error means that the
-    /// connection has failed.
+    /// Returns [`WouldBlock`](io::ErrorKind::WouldBlock) if the socket is full. Any other error means that
+    /// the connection has failed.
     pub fn write_vectored(&self, segments: &[IoSlice<'_>]) -> io::Result<usize> {
         self.check_process()?;
         sys::write_vectored(self.fd.as_fd(), segments)
     }
 
-    /// Limits the bytes that the kernel holds unsent for a TCP socket. The socket becomes writable when half of them
-    /// are sent. Does nothing for a Unix socket, whose send buffer is the limit.
+    /// Limits the bytes that the kernel holds unsent for a TCP socket. The socket becomes writable when half
+    /// of them are sent. Does nothing for a Unix socket, whose send buffer is the limit.
     ///
     /// # Errors
     /// Returns the system's error.
@@ -93,7 +97,8 @@ impl Socket {
         if self.is_unix { Ok(()) } else { sys::set_tcp_not_sent_low(self.fd.as_fd(), bytes) }
     }
 
-    /// Shuts down both directions. The peer reads the end of the stream; readers and writers of this side wake up.
+    /// Shuts down both directions. The peer reads the end of the stream; readers and writers of this side
+    /// wake up.
     ///
     /// # Errors
     /// Returns [`NotConnected`](io::ErrorKind::NotConnected) if the connection is already gone.
@@ -115,7 +120,8 @@ impl Socket {
         if self.fork_guard.is_current() { Ok(()) } else { Err(wrong_process()) }
     }
 
-    /// Returns a description of the peer for logs: `tcp://10.0.0.7:40112`, or `ipc:///run/x.sock (pid 71, uid 1000)`.
+    /// Returns a description of the peer for logs: `tcp://10.0.0.7:40112`, or `ipc:///run/x.sock (pid 71, uid
+    /// 1000)`.
     pub fn peer(&self) -> &str {
         &self.peer
     }

@@ -1,7 +1,7 @@
 //! Rows between a thread that reads and one that arranges them, in all orders in which the two may go on.
 //!
-//! Loom runs each model again and again; it fails where an assertion does, where two threads use a row's bytes and nothing
-//! keeps them apart, and where none can go on.
+//! Loom runs each model again and again; it fails where an assertion does, where two threads use a row's
+//! bytes and nothing keeps them apart, and where none can go on.
 
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
