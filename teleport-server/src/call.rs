@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use teleport_transport::protocol::UnsentBytes;
 use teleport_transport::wire::{Message, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::caller::Caller;
-use crate::exec::fair_queue::{Seat, Waiting};
+use crate::exec::fair_queue::{QueueMark, Queueable};
 use crate::refusal::late;
 use crate::route::{MethodInfo, Route};
 use crate::runtime::counters::Counter;
@@ -55,12 +56,26 @@ impl ReplyTo {
         self.with_link(|link| self.caller.slow_reader.is_slow(link, now)).unwrap_or(true)
     }
 
-    /// Returns true if the client has left too many results unfetched for another call to start.
+    /// Returns the key of the client's link if the client has left too many results unfetched for another call to start.
+    /// `Dispatcher::release` is called with this link once the client has fetched enough, or when the link ends.
     ///
     /// A client without a connection fetches nothing, and answers that are kept for it have their own bound.
-    pub(crate) fn is_past_quota(&self) -> bool {
-        let unsent = self.with_link(|link| link.unsent_bytes());
-        self.caller.shared.is_past_quota(unsent.unwrap_or_default())
+    pub(crate) fn throttled_by(&self) -> Option<usize> {
+        self.throttle_if(|unsent| self.caller.shared.is_past_quota(unsent))
+    }
+
+    /// As [`throttled_by`](ReplyTo::throttled_by), for a client for whose unfetched results `must_wait` returns true.
+    pub(crate) fn throttle_if(&self, must_wait: impl FnOnce(UnsentBytes) -> bool) -> Option<usize> {
+        let throttled_by = self.with_link(|link| {
+            let unsent = link.unsent_bytes();
+            if !must_wait(unsent) {
+                return None;
+            }
+            // Half of the quota, so that not each sent chunk starts one call.
+            link.await_drain(self.caller.shared.quota(unsent).half());
+            link.closed().is_none().then(|| link.key())
+        });
+        throttled_by.flatten()
     }
 }
 
@@ -75,8 +90,8 @@ pub(crate) struct OpenCall {
     cancellation: AtomicU8,
     /// Present until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
-    /// Where the call stands in its pool's queue.
-    seat: Seat,
+    /// Set while the call stands in its pool's queue.
+    queue_mark: QueueMark,
     /// The call's number in its batcher; written before another thread can find the call there.
     key: AtomicU64,
 }
@@ -102,7 +117,7 @@ impl OpenCall {
             deadline,
             cancellation: AtomicU8::new(0),
             arguments: Mutex::new(Some(arguments)),
-            seat: Seat::default(),
+            queue_mark: QueueMark::default(),
             key: AtomicU64::new(0),
         }
     }
@@ -194,12 +209,12 @@ impl OpenCall {
     }
 }
 
-impl Waiting for OpenCall {
+impl Queueable for OpenCall {
     fn connection(&self) -> usize {
         self.reply.link.key()
     }
 
-    fn needs_place(&self) -> bool {
+    fn needs_slot(&self) -> bool {
         self.method.done.is_some()
     }
 
@@ -211,7 +226,11 @@ impl Waiting for OpenCall {
         self.deadline
     }
 
-    fn seat(&self) -> &Seat {
-        &self.seat
+    fn throttled_by(&self) -> Option<usize> {
+        self.reply.throttled_by()
+    }
+
+    fn mark(&self) -> &QueueMark {
+        &self.queue_mark
     }
 }

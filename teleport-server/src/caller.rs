@@ -26,7 +26,7 @@ pub(crate) struct Caller {
     /// How many calls the client has open at most; 0 if it did not say.
     pub(crate) max_inflight: u32,
     pub(crate) slow_reader: SlowReader,
-    /// Some of its calls are throttled, and later ones wait behind them.
+    /// Some of its inline calls are throttled, and later ones wait behind them.
     pub(crate) is_throttled: AtomicBool,
     /// Calls without an answer, except inline calls and those of a session.
     open: Mutex<IdMap<Weak<OpenCall>>>,

@@ -8,7 +8,6 @@
 //! everything that holds calls weakly: [`Queues`] belongs to the supervisor, and each worker has its own
 //! queue. Never waits.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::batch::batcher::{Batcher, BatcherEnv};
 use crate::batch::timeouts::Expired;
 use crate::call::OpenCall;
 use crate::connection::list::ConnectionList;
-use crate::connection::throttled::Throttled;
+use crate::connection::throttled::{Closing, Throttled};
 use crate::exec::done::LogOrder;
 use crate::exec::queue::Queue;
 use crate::exec::run::run_inline;
@@ -120,17 +119,14 @@ impl Dispatcher {
     }
 
     fn start_inline(&self, call: &Arc<OpenCall>) {
-        if (call.reply.caller.is_throttled() || call.reply.is_past_quota()) && self.throttle(call) {
-            return;
+        // Most calls are not throttled, and take no lock of the server.
+        let may_wait = call.reply.caller.is_throttled() || call.reply.throttled_by().is_some();
+        if !may_wait || !self.throttle_inline(call, || call.reply.throttled_by()) {
+            run_inline(self.registry.function(&call.method), call);
         }
-        run_inline(self.registry.function(&call.method), call);
     }
 
     fn enqueue(&self, pool: usize, call: Arc<OpenCall>) {
-        // Earlier calls of the connection go first.
-        if call.reply.caller.is_throttled() && self.throttle(&call) {
-            return;
-        }
         let deadline = call.deadline;
         let pushed = self.pools[pool].upgrade().ok_or_else(|| call.clone());
         match pushed.and_then(|queue| queue.push(call)) {
@@ -141,49 +137,25 @@ impl Dispatcher {
 
     fn start_batched(&self, batcher: usize, call: &Arc<OpenCall>, row: Option<u64>) {
         let Some(batcher) = self.batcher(batcher) else { return self.refuse_all([call.clone()]) };
-        // Earlier calls of the connection go first.
-        let is_held = call.reply.caller.is_throttled();
-        match batcher.arrive(call, row, is_held) {
+        match batcher.arrive(call, row) {
             Ok(look_at) => self.shared.waits_until(look_at),
             Err(error) => {
                 // No worker can find the call without its row.
                 drop(call.claim());
-                return call.refuse(&error);
+                call.refuse(&error);
             }
-        }
-        if is_held && !self.throttle(call) {
-            self.shared.waits_until(batcher.resume(call));
         }
     }
 
     // ---- Calls whose clients fetch no results ----
 
-    /// Keeps a call that may not start now, until [`release`](Dispatcher::release). Returns false if it may
-    /// start.
-    ///
-    /// A throttled client starts again when half of its quota is free, so that not each sent chunk moves all
-    /// its calls.
-    pub(crate) fn throttle(&self, call: &Arc<OpenCall>) -> bool {
-        self.throttle_if(call, || call.reply.is_past_quota())
-    }
-
-    fn throttle_if(&self, call: &Arc<OpenCall>, must_wait: impl FnOnce() -> bool) -> bool {
+    /// Keeps an inline call that may not start now, until [`release`](Dispatcher::release). Returns false if it may start.
+    fn throttle_inline(&self, call: &Arc<OpenCall>, throttled_by: impl FnOnce() -> Option<usize>) -> bool {
         let Some(throttled) = self.throttled.upgrade() else { return false };
-        let added = call.reply.with_link(|link| {
-            let is_added = throttled.add(link.key(), call, must_wait);
-            if matches!(is_added, Ok(true)) {
-                link.await_drain(self.shared.quota(link.unsent_bytes()).half());
-                // The link ended before the call was added.
-                if link.closed().is_some() {
-                    self.release(link);
-                }
-            }
-            is_added
-        });
-        match added {
-            None | Some(Ok(false)) => return false,
-            Some(Ok(true)) => self.shared.waits_until(call.deadline),
-            Some(Err(_)) => self.refuse_all([call.clone()]),
+        match throttled.add(call, throttled_by) {
+            Ok(false) => return false,
+            Ok(true) => self.shared.waits_until(call.deadline),
+            Err(Closing) => self.refuse_all([call.clone()]),
         }
         true
     }
@@ -191,31 +163,22 @@ impl Dispatcher {
     /// Starts the calls that waited for the results of a link to be fetched, as far as they may start now.
     /// Withdraws those that do not survive the end of the link.
     pub(crate) fn release(&self, link: &Link) {
+        for queue in self.pools.iter().filter_map(Weak::upgrade) {
+            queue.release(link.key());
+        }
+        for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
+            self.shared.waits_until(batcher.release(link.key()));
+        }
         let Some(throttled) = self.throttled.upgrade() else { return };
-        let mut inline = Vec::new();
-        let mut pooled: HashMap<usize, Vec<Arc<OpenCall>>> = HashMap::new();
-        for call in throttled.take(link.key()) {
-            match call.method.route {
-                _ if call.reply.session.is_none() && link.closed().is_some() => drop(self.withdraw(&call)),
-                Route::Pool(pool) => pooled.entry(pool).or_default().push(call),
-                Route::Batch(batcher) => {
-                    let look_at = self.batcher(batcher).and_then(|batcher| batcher.resume(&call));
-                    self.shared.waits_until(look_at);
-                }
-                Route::Inline => inline.push(call),
-            }
-        }
-        for (pool, calls) in pooled {
-            let deadline = calls.iter().filter_map(|call| call.deadline).min();
-            match self.pools[pool].upgrade() {
-                Some(queue) => queue.push_first(calls).unwrap_or_else(|calls| self.refuse_all(calls)),
-                None => self.refuse_all(calls),
-            }
-            self.shared.waits_until(deadline);
-        }
         let start = Instant::now();
-        for call in inline {
-            if !self.throttle_if(&call, || start.elapsed() > MAX_TURN || call.reply.is_past_quota()) {
+        for call in throttled.take(link.key()) {
+            let throttled_by = || match start.elapsed() > MAX_TURN {
+                true => call.reply.throttle_if(|_| true),
+                false => call.reply.throttled_by(),
+            };
+            if call.reply.session.is_none() && link.closed().is_some() {
+                self.withdraw(&call);
+            } else if !self.throttle_inline(&call, throttled_by) {
                 run_inline(self.registry.function(&call.method), &call);
             }
         }

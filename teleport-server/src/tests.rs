@@ -112,7 +112,7 @@ fn queued_calls_and_open_connections_keep_no_server_alive() {
     let are_calls_alive: Vec<IsAlive> = taken.iter().map(watch).collect();
     let is_batcher_alive = watch(&queues.batchers[0]);
     let rest = [watch(&dispatcher), watch(&shared), watch(&server_link), watch(&session), watch(&token)];
-    pool.push_first(taken).unwrap();
+    taken.into_iter().for_each(|call| pool.push(call).unwrap());
     drop((server_link, session, token));
 
     // The connection stays open.

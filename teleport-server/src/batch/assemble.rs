@@ -38,8 +38,6 @@ pub(crate) struct Taken {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) batch: Option<Taken>,
-    /// Calls that must not run yet. Who has them sees to it that they are resumed.
-    pub(crate) held: Vec<Arc<OpenCall>>,
     /// Calls that are not here any more, and what they are told.
     pub(crate) refused: Vec<(Arc<OpenCall>, RemoteError)>,
 }
@@ -62,7 +60,7 @@ impl Batcher {
         let mut inner = self.inner.lock();
         // The queue has forgotten it.
         inner.posted = None;
-        let judge = |waiter: &Waiter| waiter.call.as_deref().map_or(CloseDecision::Held, &judge);
+        let judge = |waiter: &Waiter| judge(waiter.call.as_deref().expect("a call that is ready is whole"));
         let Some(selected) = inner.scheduler.select(now, judge) else {
             self.settle(inner);
             return Found::default();
@@ -70,14 +68,12 @@ impl Batcher {
         for waiter in &selected.late {
             inner.drop_row(waiter);
         }
-        let held =
-            selected.held.iter().filter_map(|key| inner.scheduler.value_mut(*key)?.call.clone()).collect();
         let late = selected.late.into_iter().filter_map(|waiter| waiter.call);
         let late = late.filter(|call| call.claim().is_some());
         let mut refused: Vec<_> = late.map(|call| (call, crate::refusal::late())).collect();
         let batch = selected.batch.map(|closing| self.prepare(&mut inner, closing, &mut refused));
         self.settle(inner);
-        Found { batch: batch.map(|prepared| self.gather(prepared)), held, refused }
+        Found { batch: batch.map(|prepared| self.gather(prepared)), refused }
     }
 
     /// What must be done under the lock: the calls start, and all memory that is needed is taken.

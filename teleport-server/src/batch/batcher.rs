@@ -167,8 +167,8 @@ impl Batcher {
         Ok(Some(Ticket::new(row?, placed.key, self.abandoned_rows.clone())))
     }
 
-    /// A call is whole, with the number that its ticket gave. It may run from now on unless it `is_held`. Gives when somebody must
-    /// look whether its time is over.
+    /// A call is whole, with the number that its ticket gave. It may run from now on. Returns when to look whether its time is
+    /// over.
     ///
     /// # Errors
     /// What its caller is told, if it is not to run.
@@ -176,7 +176,6 @@ impl Batcher {
         &self,
         call: &Arc<OpenCall>,
         key: Option<Key>,
-        is_held: bool,
     ) -> Result<Option<Instant>, RemoteError> {
         let mut inner = self.inner.lock();
         let key = match (key, inner.list) {
@@ -191,17 +190,17 @@ impl Batcher {
         let Some(waiter) = inner.scheduler.value_mut(key) else { return Err(self.given_up(&inner)) };
         waiter.call = Some(call.clone());
         call.set_key(key);
-        inner.scheduler.arrive(key, call.deadline, is_held, now);
+        inner.scheduler.arrive(key, call.deadline, now);
         let look_at = inner.scheduler.looked_at(call.deadline, now);
         self.settle(inner);
         Ok(look_at)
     }
 
-    /// A call that was held may run. Gives when somebody must look whether its time is over.
-    pub(crate) fn resume(&self, call: &OpenCall) -> Option<Instant> {
+    /// Lets the calls run that are throttled by `by`. Returns when to look whether their time is over.
+    pub(crate) fn release(&self, by: usize) -> Option<Instant> {
         let (mut inner, now) = (self.inner.lock(), Instant::now());
-        inner.scheduler.resume(call.key(), now);
-        let look_at = inner.scheduler.looked_at(call.deadline, now);
+        let any = inner.scheduler.release(by, now);
+        let look_at = any.then(|| inner.scheduler.looked_at(None, now)).flatten();
         self.settle(inner);
         look_at
     }
@@ -270,7 +269,7 @@ impl Batcher {
         if due != inner.posted {
             inner.posted = due;
             // Under the lock, so that the queue is told in the order of changes.
-            self.env.queue.post(self.env.number, due);
+            self.env.queue.set_batch_timer(self.env.number, due);
         }
         drop(inner);
         // Memory goes back without the lock.
@@ -282,9 +281,9 @@ impl Batcher {
         BatchStats { waiting: inner.scheduler.waiting(), ..inner.stats.clone() }
     }
 
-    /// Calls that wait and may run.
+    /// Returns how many calls wait, without those that are being received.
     pub(crate) fn queued(&self) -> usize {
-        self.inner.lock().scheduler.ready()
+        self.inner.lock().scheduler.whole()
     }
 }
 

@@ -34,23 +34,14 @@ pub(crate) fn run(
     current_job: &Mutex<Option<Job>>,
 ) {
     let now = Instant::now();
-    let Found { batch, held, refused } = batcher.take(|call| {
+    let Found { batch, refused } = batcher.take(|call| {
         if call.is_late(now) {
-            CloseDecision::Late
-        } else if call.reply.caller.is_throttled() || call.reply.is_past_quota() {
-            CloseDecision::Held
-        } else {
-            CloseDecision::Runs
+            return CloseDecision::Late;
         }
+        call.reply.throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled)
     });
     for (call, error) in refused {
         call.refuse(&error);
-    }
-    for call in held {
-        // Enough has been sent meanwhile.
-        if !dispatcher.throttle(&call) {
-            dispatcher.shared.waits_until(batcher.resume(&call));
-        }
     }
     let Some(Taken { group, calls, padded, input, leases }) = batch else { return };
     let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };

@@ -1,9 +1,10 @@
-//! Calls that may not start yet, since too many results of their client wait to be fetched.
+//! Inline calls that may not start yet, since too many results of their client wait to be fetched.
 //!
-//! Flow: `add` (a call's turn came too early) -> `take` (the link has sent enough, or is over), after which the calls go
-//! back to where they came from, in the order in which they were made. `expire` removes calls that are out of time, and
-//! `close` removes all. A withdrawn call gives its memory back at once, and its entry stays until then. Never runs or
-//! answers a call. Bound: the open calls of all connections.
+//! Other throttled calls stay in their queue or batcher; inline calls have none.
+//!
+//! Flow: `add` -> `take` (the link has sent enough, or is over), after which the calls run in the order in which they were
+//! made. `expire` removes calls that are out of time, and `close` removes all. A withdrawn call gives its memory back at
+//! once, and its entry stays until then. Never runs or answers a call. Bound: the open calls of all connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -31,20 +32,20 @@ struct Table {
 type Line = BTreeMap<(usize, u64), Arc<OpenCall>>;
 
 impl Throttled {
-    /// Adds a call if `must_wait`, or if earlier ones wait for the same link. Returns false if the call may start.
+    /// Adds a call if it is `throttled_by` a link, or if earlier ones wait for its link. Returns false if the call may start.
     ///
     /// # Errors
     /// The server is closing.
     pub(crate) fn add(
         &self,
-        link: usize,
         call: &Arc<OpenCall>,
-        must_wait: impl FnOnce() -> bool,
+        throttled_by: impl FnOnce() -> Option<usize>,
     ) -> Result<bool, Closing> {
         let mut table = self.table.lock();
-        if !table.lines.contains_key(&link) && !must_wait() {
-            return Ok(false);
-        }
+        // Earlier calls that wait for the same link go first.
+        let current = call.reply.with_link(|link| link.key());
+        let earlier = current.filter(|link| table.lines.contains_key(link));
+        let Some(link) = earlier.or_else(throttled_by) else { return Ok(false) };
         if table.is_closed {
             return Err(Closing);
         }

@@ -1,69 +1,67 @@
-//! When batches of a pool's methods are due.
+//! When the next batch of each batched method of a pool is due.
 //!
-//! Flow: `set` (a method's next batch is due then, or there is none) -> `take` once that has come. Who waits until the `next` is
-//! due sets the `alarm`. A batch that needs a place and finds none is passed over until `unblock`. Knows no calls. Bound: one
-//! entry for each batched method of the pool.
+//! Flow: `set` (the method's next batch is due at a time, or it has none) -> `take` once that time has come. A batch that
+//! needs a slot and finds none is blocked until `unblock`. Knows no calls. Bound: one entry for each batched method.
 
 use std::time::Instant;
 
 #[derive(Debug)]
 pub(crate) struct BatchTimers {
-    list: Vec<BatchTimer>,
-    /// The earliest time until which anybody sleeps.
-    pub(crate) alarm: Option<Instant>,
+    timers: Vec<BatchTimer>,
+    /// The earliest time at which a sleeping worker wakes up by itself.
+    pub(crate) next_wakeup: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct BatchTimer {
-    at: Option<Instant>,
-    needs_place: bool,
-    /// It found no place.
+    due: Option<Instant>,
+    needs_slot: bool,
+    /// True if it found no slot.
     is_blocked: bool,
 }
 
 impl BatchTimers {
-    /// For methods whose batches need a place or do not.
-    pub(crate) fn new(need_places: &[bool]) -> BatchTimers {
-        let due = |needs_place: &bool| BatchTimer { at: None, needs_place: *needs_place, is_blocked: false };
-        BatchTimers { list: need_places.iter().map(due).collect(), alarm: None }
+    /// Makes a timer for each method, which says whether its batches need a slot.
+    pub(crate) fn new(need_slots: &[bool]) -> BatchTimers {
+        let timer = |needs_slot: &bool| BatchTimer { due: None, needs_slot: *needs_slot, is_blocked: false };
+        BatchTimers { timers: need_slots.iter().map(timer).collect(), next_wakeup: None }
     }
 
-    /// The next batch of a method is due `at` that time. True if somebody must look earlier than all who wait would.
-    pub(crate) fn set(&mut self, method: usize, at: Option<Instant>) -> bool {
-        let due = &mut self.list[method];
-        let before = std::mem::replace(&mut due.at, at);
-        let is_earlier = |than: Option<Instant>| at.is_some_and(|at| than.is_none_or(|than| at < than));
-        !due.is_blocked && is_earlier(before) && is_earlier(self.alarm)
+    /// Sets when the next batch of a method is due. Returns true if no sleeping worker wakes up by then.
+    pub(crate) fn set(&mut self, method: usize, due: Option<Instant>) -> bool {
+        let timer = &mut self.timers[method];
+        let before = std::mem::replace(&mut timer.due, due);
+        let is_earlier = |than: Option<Instant>| due.is_some_and(|due| than.is_none_or(|than| due < than));
+        !timer.is_blocked && is_earlier(before) && is_earlier(self.next_wakeup)
     }
 
-    /// When the next batch is due; in the past if one was not taken.
+    /// Returns when the next batch is due, blocked ones left out.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.list.iter().filter(|due| !due.is_blocked).filter_map(|due| due.at).min()
+        self.timers.iter().filter(|timer| !timer.is_blocked).filter_map(|timer| timer.due).min()
     }
 
-    /// The method whose batch is due first, if that time has come, with its place if it needs one. Whoever takes it sets when
-    /// the next one is due.
+    /// Takes the method whose batch is due first, with a slot if it needs one. The caller sets when its next one is due.
     pub(crate) fn take<P>(&mut self, mut reserve: impl FnMut() -> Option<P>) -> Option<(usize, Option<P>)> {
-        // Without a look at the clock while there is none.
+        // Most often there is none, and the clock need not be read.
         self.next()?;
         let now = Instant::now();
-        while self.next()? <= now {
-            let ready =
-                self.list.iter_mut().enumerate().filter(|(_, due)| !due.is_blocked && due.at.is_some());
-            let (method, due) = ready.min_by_key(|(_, due)| due.at)?;
-            let place = if due.needs_place { reserve() } else { None };
-            due.is_blocked = due.needs_place && place.is_none();
-            if !due.is_blocked {
-                due.at = None;
-                return Some((method, place));
+        loop {
+            let timers = self.timers.iter_mut().enumerate().filter(|(_, timer)| !timer.is_blocked);
+            let is_due = |timer: &BatchTimer| timer.due.is_some_and(|due| due <= now);
+            let (method, timer) =
+                timers.filter(|(_, timer)| is_due(timer)).min_by_key(|(_, timer)| timer.due)?;
+            let slot = if timer.needs_slot { reserve() } else { None };
+            timer.is_blocked = timer.needs_slot && slot.is_none();
+            if !timer.is_blocked {
+                timer.due = None;
+                return Some((method, slot));
             }
         }
-        None
     }
 
-    /// There may be places again. True if anybody waited for one.
+    /// Lets blocked batches try again. Returns false if there are none.
     pub(crate) fn unblock(&mut self) -> bool {
-        let blocked = self.list.iter_mut().filter(|due| due.is_blocked);
-        blocked.map(|due| due.is_blocked = false).count() > 0
+        let blocked = self.timers.iter_mut().filter(|timer| timer.is_blocked);
+        blocked.map(|timer| timer.is_blocked = false).count() > 0
     }
 }

@@ -1,376 +1,387 @@
-//! Whose turn it is: calls in lines, one for each connection that has any, and the order of these lines.
+//! The order in which calls start: each connection has a line of its calls, and the lines take turns.
 //!
-//! Flow: `push` to the end of its connection's line -> the line's turn comes -> `next` gives its first call, and the line goes
-//! behind all others. A call that finds no place is set aside within its line, and later ones go past it. A line with such
-//! calls also stands among those that are `blocked`, which take every other turn while there are places: whatever else the
-//! line has or loses, it stays where it stands there until it gets a place.
-//! So whatever others send, a call waits for no more calls of each of them than stand before it in its own line, and where
-//! places are short for twice as many turns.
-//! Knows no locks and no clock. Bound: what was pushed; a line ends with its last call, but for one that is kept.
+//! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first call, and the
+//! line goes behind all others. `remove` marks a withdrawn call; its entry goes when it reaches the front of its line, or
+//! when more than half of the line's entries are of such calls.
+//!
+//! Some calls need a slot to start. A call that finds none is set aside within its line, and later calls pass it. A line
+//! with such calls also stands in `blocked`. Blocked lines take every other turn while slots are free, and a line keeps
+//! its place there until it gets a slot.
+//!
+//! A line whose first call is throttled has no turns until `release`.
+//!
+//! So a call waits for at most as many calls of each other connection as stand before it in its own line, and for twice
+//! as many where slots are short.
+//!
+//! Holds no locks and reads no clock. Bounds: two entries for each call, and two lines for each connection with calls or
+//! `MIN_LINES` in all.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::exec::lists::{List, Lists, NONE};
+use teleport_transport::wire::QuickHash;
 
-/// What the queue asks about a call.
-pub(crate) trait Waiting {
-    /// The connection that it came on, as a number of its own.
+/// Lines without calls are kept for their memory, until there are this many lines.
+const MIN_LINES: usize = 16;
+
+/// A line without calls keeps memory for at most this many.
+const MAX_KEPT_CAPACITY: usize = 256;
+
+/// A call that can stand in a queue.
+pub(crate) trait Queueable {
+    /// Returns a number of the connection that the call came on.
     fn connection(&self) -> usize;
-    /// Whether it needs a place to start.
-    fn needs_place(&self) -> bool;
-    /// Whether it still wants to run.
+    /// Returns true if the call needs a slot to start.
+    fn needs_slot(&self) -> bool;
+    /// Returns false once the call was withdrawn.
     fn is_alive(&self) -> bool;
-    /// When nobody waits for it any more.
+    /// Returns when the call's caller stops waiting.
     fn deadline(&self) -> Option<Instant>;
-    /// Where the queue keeps its place in line.
-    fn seat(&self) -> &Seat;
+    /// Returns a key if the call must not start before [`release`](FairQueue::release) is called with it. Asked when the
+    /// call's turn has come.
+    fn throttled_by(&self) -> Option<usize>;
+    /// Returns the call's mark.
+    fn mark(&self) -> &QueueMark;
 }
 
-/// Where in a queue a call stands, so that it can leave at once. Used under the queue's lock alone.
-#[derive(Debug)]
-pub(crate) struct Seat(AtomicU32);
+/// True while a call stands in a queue. Used under the queue's lock alone.
+#[derive(Debug, Default)]
+pub(crate) struct QueueMark(AtomicBool);
 
-impl Default for Seat {
-    fn default() -> Seat {
-        Seat(AtomicU32::new(NONE))
+impl QueueMark {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Returns false if it was not set.
+    fn clear(&self) -> bool {
+        let was_set = self.is_set();
+        self.0.store(false, Ordering::Relaxed);
+        was_set
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    calls: Lists<Seated<T>>,
-    lines: Lists<Line>,
-    by_connection: HashMap<usize, u32, BuildHasherDefault<KeyHasher>>,
-    /// The line that was pushed to last: it stays when it has no calls, so that one connection at work looks nothing up.
-    recent: u32,
-    /// Lines with calls that were not set aside, in the order of their turns.
-    turns: List,
-    /// Lines with calls that were set aside, in the order of their turns for places; numbers of lines, since one may
-    /// stand among `turns` too.
-    blocked: List,
-    blocked_lines: Lists<u32>,
-    /// Whether the next place is for a blocked line.
+    /// By connection. A line that stands in `turns` or `blocked` is never removed.
+    lines: HashMap<usize, Line<T>, QuickHash>,
+    /// Lines without calls are removed when there are more lines than this.
+    max_lines: usize,
+    /// Connections whose lines have `waiting` calls, in the order of their turns.
+    turns: VecDeque<usize>,
+    /// Connections whose lines have calls set `aside`, in the order of their turns for slots.
+    blocked: VecDeque<usize>,
+    /// True if the next slot is for a blocked line.
     is_turn_of_blocked: bool,
-    /// Calls that are here.
     count: usize,
-    /// Those of them that were set aside.
-    aside_count: usize,
+    /// Removed calls, for the caller to drop without its lock.
+    removed: Vec<Arc<T>>,
 }
 
+/// The calls of one connection.
+///
+/// Invariant: the first call of each deque is marked as queued, so a deque without queued calls is empty.
 #[derive(Debug)]
-struct Seated<T> {
-    call: Arc<T>,
-    line: u32,
-    is_aside: bool,
-}
-
-/// The calls of one connection. Invariant: it has at least one, unless it is the most recent line.
-#[derive(Debug)]
-struct Line {
-    connection: usize,
-    waiting: List,
-    /// Calls that found no place. Invariant: each starts before all in `waiting` that need one.
-    aside: List,
-    /// Whether it stands among `turns`.
+struct Line<T> {
+    waiting: VecDeque<Arc<T>>,
+    /// Calls that found no slot. Each starts before all in `waiting` that need one.
+    aside: VecDeque<Arc<T>>,
+    /// Calls of both that are still queued.
+    count: usize,
+    /// True while it stands in `turns`.
     has_turn: bool,
-    /// Where it stands among those that are `blocked`.
-    blocked_at: u32,
+    /// True while it stands in `blocked`.
+    is_blocked: bool,
+    throttled_by: Option<usize>,
 }
 
-impl Line {
-    fn new(connection: usize) -> Line {
-        let (waiting, aside) = (List::EMPTY, List::EMPTY);
-        Line { connection, waiting, aside, has_turn: false, blocked_at: NONE }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.aside.is_empty()
-    }
-}
-
-/// A call whose turn it is, with its place if it needs one.
+/// A call that may start.
 #[derive(Debug)]
 pub(crate) struct Taken<T, P> {
     pub(crate) call: Arc<T>,
-    pub(crate) place: Option<P>,
-    /// Whether it had been passed over before.
+    /// Its slot, if it needs one.
+    pub(crate) slot: Option<P>,
+    /// True if other calls had passed it.
     pub(crate) was_aside: bool,
 }
 
-impl<T: Waiting> FairQueue<T> {
+impl<T: Queueable> FairQueue<T> {
     pub(crate) fn new() -> FairQueue<T> {
         FairQueue {
-            calls: Lists::new(),
-            lines: Lists::new(),
-            by_connection: HashMap::default(),
-            recent: NONE,
-            turns: List::EMPTY,
-            blocked: List::EMPTY,
-            blocked_lines: Lists::new(),
+            lines: HashMap::default(),
+            max_lines: MIN_LINES,
+            turns: VecDeque::new(),
+            blocked: VecDeque::new(),
             is_turn_of_blocked: true,
             count: 0,
-            aside_count: 0,
+            removed: Vec::new(),
         }
     }
 
-    /// How many calls there are.
+    /// Returns how many calls are queued.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether any call but those that were set aside waits in a line.
+    /// Returns false if no line has a turn.
     pub(crate) fn has_turns(&self) -> bool {
         !self.turns.is_empty()
     }
 
-    /// Whether any call was set aside.
-    pub(crate) fn has_aside(&self) -> bool {
-        self.aside_count > 0
+    /// Returns false if no call waits for a slot.
+    pub(crate) fn has_blocked(&self) -> bool {
+        !self.blocked.is_empty()
     }
 
-    /// Adds a call behind all of its connection.
+    /// Appends a call to its connection's line.
     pub(crate) fn push(&mut self, call: Arc<T>) {
-        let at = self.line_of(call.connection());
-        // Where only such wait it is one of them; else it keeps its order among the others.
-        let line = self.lines.get(at);
-        let is_aside = line.waiting.is_empty() && !line.aside.is_empty() && call.needs_place();
-        let seat = self.seat(call, at, is_aside);
-        let line = self.lines.get_mut(at);
-        self.calls.link_last(if is_aside { &mut line.aside } else { &mut line.waiting }, seat);
-        self.settle(at);
+        let connection = call.connection();
+        if self.lines.len() >= self.max_lines && !self.lines.contains_key(&connection) {
+            self.remove_empty_lines();
+        }
+        let line = self.lines.entry(connection).or_default();
+        call.mark().set();
+        line.push(call);
+        self.count += 1;
+        line.join(connection, &mut self.turns, &mut self.blocked);
     }
 
-    /// Adds a call before all of its connection.
-    pub(crate) fn push_first(&mut self, call: Arc<T>) {
-        let at = self.line_of(call.connection());
-        let is_aside = !self.lines.get(at).aside.is_empty() && call.needs_place();
-        let seat = self.seat(call, at, is_aside);
-        let line = self.lines.get_mut(at);
-        self.calls.link_first(if is_aside { &mut line.aside } else { &mut line.waiting }, seat);
-        self.settle(at);
-    }
-
-    /// Takes out a call wherever it stands; false if it is not here.
+    /// Removes a call. Returns false if it is not queued.
     pub(crate) fn remove(&mut self, call: &T) -> bool {
-        let seat = call.seat().0.load(Ordering::Relaxed);
-        if seat == NONE {
-            return false;
+        let was_queued = call.mark().clear();
+        if was_queued && let Some(line) = self.lines.get_mut(&call.connection()) {
+            line.count -= 1;
+            self.count -= 1;
+            line.drop_removed(&mut self.removed);
         }
-        let (at, _) = self.leave(seat);
-        self.settle(at);
-        true
+        was_queued
     }
 
-    /// The next call that may start.
+    /// Returns the next call that may start. `reserve` returns a slot if one is free.
     pub(crate) fn next<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
-        // Asked once too often at most: who finds none finds none for all.
-        let mut are_places = true;
+        // Once there is no slot for one call, there is none for the others.
+        let mut has_slots = true;
         let mut reserve = || {
-            let place = if are_places { reserve() } else { None };
-            are_places = place.is_some();
-            place
+            let slot = if has_slots { reserve() } else { None };
+            has_slots = slot.is_some();
+            slot
         };
-        if let Some(first) = self.blocked.first()
-            && (self.is_turn_of_blocked || self.turns.is_empty())
-        {
-            let at = *self.blocked_lines.get(first);
-            if let Some(taken) = self.take_aside(at, &mut reserve) {
-                self.is_turn_of_blocked = false;
-                self.settle(at);
-                return Some(taken);
-            }
+        let blocked = if self.is_turn_of_blocked { self.next_blocked(&mut reserve) } else { None };
+        self.is_turn_of_blocked = blocked.is_none();
+        if let Some(taken) = blocked.or_else(|| self.next_turn(&mut reserve)) {
+            return Some(taken);
         }
-        self.is_turn_of_blocked = true;
-        while let Some(at) = self.turns.first() {
-            let taken = self.turn_of(at, &mut reserve);
-            // Behind all others, if there are any.
-            if !self.turns.is_short() {
-                self.leave_turns(at);
+        let taken = self.next_blocked(&mut reserve);
+        self.is_turn_of_blocked = taken.is_none();
+        taken
+    }
+
+    /// Gives the lines that are throttled by `key` their turns again. Returns false if there are none.
+    pub(crate) fn release(&mut self, key: usize) -> bool {
+        let mut any = false;
+        for (connection, line) in self.lines.iter_mut().filter(|(_, line)| line.throttled_by == Some(key)) {
+            line.throttled_by = None;
+            line.join(*connection, &mut self.turns, &mut self.blocked);
+            any = true;
+        }
+        any
+    }
+
+    /// Removes all calls for which `is_one` returns true, and returns them. Visits each call.
+    pub(crate) fn remove_if(&mut self, is_one: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        let mut found = Vec::new();
+        for line in self.lines.values_mut() {
+            let before = found.len();
+            found.extend(line.calls().filter(|call| is_one(call) && call.mark().clear()).cloned());
+            line.count -= found.len() - before;
+            line.drop_removed(&mut self.removed);
+        }
+        self.count -= found.len();
+        found
+    }
+
+    /// Returns all calls, in any order.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.lines.values().flat_map(Line::calls)
+    }
+
+    /// Removes all calls, and returns them in the order of each connection.
+    pub(crate) fn drain(&mut self) -> Vec<Arc<T>> {
+        self.remove_if(|_| true)
+    }
+
+    /// Returns the removed calls that the queue has let go since the last time.
+    pub(crate) fn take_removed(&mut self) -> Vec<Arc<T>> {
+        mem::take(&mut self.removed)
+    }
+
+    /// Returns the number of entries and of lines that there is memory for.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> (usize, usize) {
+        (self.lines.values().map(|line| line.waiting.len() + line.aside.len()).sum(), self.lines.len())
+    }
+
+    fn next_turn<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
+        while let Some(connection) = self.turns.pop_front() {
+            let line = self.lines.get_mut(&connection)?;
+            line.has_turn = false;
+            let taken = line.take(reserve, &mut self.removed);
+            if taken.as_ref().is_some_and(|taken| taken.was_aside) && mem::take(&mut line.is_blocked) {
+                // It had a slot: behind the others that wait for one.
+                self.blocked.retain(|other| *other != connection);
             }
-            self.settle(at);
+            line.join(connection, &mut self.turns, &mut self.blocked);
             if taken.is_some() {
+                self.count -= 1;
                 return taken;
             }
         }
         None
     }
 
-    /// Takes out all calls of which this is true. Looks at each.
-    pub(crate) fn remove_if(&mut self, is_one: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
-        let those = self.calls.all().filter(|(_, seated)| is_one(&seated.call));
-        let seats: Vec<u32> = those.map(|(seat, _)| seat).collect();
-        let mut removed = Vec::with_capacity(seats.len());
-        for seat in seats {
-            let (at, call) = self.leave(seat);
-            self.settle(at);
-            removed.push(call);
-        }
-        removed
-    }
-
-    /// All calls that are here, in no order.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
-        self.calls.all().map(|(_, seated)| &*seated.call)
-    }
-
-    /// Takes out all calls, in the order in which each connection made them.
-    pub(crate) fn drain(&mut self) -> Vec<Arc<T>> {
-        let mut drained = Vec::with_capacity(self.count);
-        while let Some(at) = self.turns.first().or(self.blocked.first().map(|at| *self.blocked_lines.get(at)))
-        {
-            let line = self.lines.get(at);
-            if let Some(seat) = line.aside.first().or(line.waiting.first()) {
-                drained.push(self.leave(seat).1);
+    fn next_blocked<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
+        while let Some(connection) = self.blocked.front().copied() {
+            let line = self.lines.get_mut(&connection)?;
+            let taken = line.take_aside(reserve, &mut self.removed);
+            if taken.is_none() && !line.aside.is_empty() && line.throttled_by.is_none() {
+                return None;
             }
-            self.settle(at);
-        }
-        drained
-    }
-
-    /// How many calls and lines there is memory for.
-    #[cfg(test)]
-    pub(crate) fn nodes(&self) -> (usize, usize) {
-        (self.calls.len(), self.lines.len())
-    }
-
-    // ---- One line ----
-
-    /// The first call of a line that may start; those without a place before it are set aside.
-    fn turn_of<P>(&mut self, at: u32, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
-        if let Some(taken) = self.take_aside(at, reserve) {
-            return Some(taken);
-        }
-        while let Some(seat) = self.lines.get(at).waiting.first() {
-            let needs_place = self.calls.get(seat).call.needs_place();
-            // Those set aside come first, and have just found no place.
-            let place = if needs_place { reserve() } else { None };
-            if !needs_place || place.is_some() {
-                let (_, call) = self.leave(seat);
-                return Some(Taken { call, place, was_aside: false });
+            self.blocked.pop_front();
+            line.is_blocked = false;
+            line.join(connection, &mut self.turns, &mut self.blocked);
+            if taken.is_some() {
+                self.count -= 1;
+                return taken;
             }
-            let line = self.lines.get_mut(at);
-            self.calls.unlink(&mut line.waiting, seat);
-            self.calls.link_last(&mut line.aside, seat);
-            self.calls.get_mut(seat).is_aside = true;
-            self.aside_count += 1;
         }
         None
     }
 
-    /// The first of those set aside in a line, if there is a place; the line goes behind all that are blocked.
-    fn take_aside<P>(&mut self, at: u32, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
-        let seat = self.lines.get(at).aside.first()?;
-        let place = Some(reserve()?);
-        let (_, call) = self.leave(seat);
-        self.leave_blocked(at);
-        Some(Taken { call, place, was_aside: true })
-    }
-
-    fn seat(&mut self, call: Arc<T>, line: u32, is_aside: bool) -> u32 {
-        self.count += 1;
-        self.aside_count += usize::from(is_aside);
-        let seat = self.calls.add(Seated { call, line, is_aside });
-        self.calls.get(seat).call.seat().0.store(seat, Ordering::Relaxed);
-        seat
-    }
-
-    /// Takes a call out of its line, whose turns the caller settles.
-    fn leave(&mut self, seat: u32) -> (u32, Arc<T>) {
-        let Seated { line: at, is_aside, .. } = *self.calls.get(seat);
-        let line = self.lines.get_mut(at);
-        self.calls.unlink(if is_aside { &mut line.aside } else { &mut line.waiting }, seat);
-        let call = self.calls.take(seat).call;
-        call.seat().0.store(NONE, Ordering::Relaxed);
-        self.count -= 1;
-        self.aside_count -= usize::from(is_aside);
-        (at, call)
-    }
-
-    // ---- The order of lines ----
-
-    /// The line of a connection: a new one, which the caller fills and settles, if it has none.
-    fn line_of(&mut self, connection: usize) -> u32 {
-        if self.recent != NONE && self.lines.get(self.recent).connection == connection {
-            return self.recent;
-        }
-        let new = || self.lines.add(Line::new(connection));
-        let at = *self.by_connection.entry(connection).or_insert_with(new);
-        let before = std::mem::replace(&mut self.recent, at);
-        if before != NONE && self.lines.get(before).is_empty() {
-            self.end_line(before);
-        }
-        at
-    }
-
-    fn end_line(&mut self, at: u32) {
-        let line = self.lines.take(at);
-        self.by_connection.remove(&line.connection);
-    }
-
-    /// Puts a line where it belongs, at the end where it does not stand there yet, and ends one that has no calls.
-    fn settle(&mut self, at: u32) {
-        let line = self.lines.get(at);
-        match (line.waiting.is_empty(), line.has_turn) {
-            (true, true) => self.leave_turns(at),
-            (false, false) => self.join_turns(at),
-            _ => {}
-        }
-        let line = self.lines.get(at);
-        match (line.aside.is_empty(), line.blocked_at) {
-            (true, NONE) => {}
-            (true, _) => self.leave_blocked(at),
-            (false, NONE) => self.join_blocked(at),
-            (false, _) => {}
-        }
-        if self.lines.get(at).is_empty() && at != self.recent {
-            self.end_line(at);
-        }
-    }
-
-    fn join_turns(&mut self, at: u32) {
-        self.lines.link_last(&mut self.turns, at);
-        self.lines.get_mut(at).has_turn = true;
-    }
-
-    fn leave_turns(&mut self, at: u32) {
-        if std::mem::take(&mut self.lines.get_mut(at).has_turn) {
-            self.lines.unlink(&mut self.turns, at);
-        }
-    }
-
-    fn join_blocked(&mut self, at: u32) {
-        let blocked_at = self.blocked_lines.add(at);
-        self.blocked_lines.link_last(&mut self.blocked, blocked_at);
-        self.lines.get_mut(at).blocked_at = blocked_at;
-    }
-
-    fn leave_blocked(&mut self, at: u32) {
-        let blocked_at = std::mem::replace(&mut self.lines.get_mut(at).blocked_at, NONE);
-        if blocked_at != NONE {
-            self.blocked_lines.unlink(&mut self.blocked, blocked_at);
-            self.blocked_lines.take(blocked_at);
-        }
+    fn remove_empty_lines(&mut self) {
+        self.lines.retain(|_, line| line.count > 0);
+        let has_line = |connection: &usize| self.lines.contains_key(connection);
+        self.turns.retain(has_line);
+        self.blocked.retain(has_line);
+        self.max_lines = MIN_LINES.max(2 * self.lines.len());
     }
 }
 
-/// Numbers of connections are this process's own and count up, so a multiplication spreads them well enough.
-#[derive(Debug, Default)]
-struct KeyHasher(u64);
+impl<T> Default for Line<T> {
+    fn default() -> Line<T> {
+        let (waiting, aside) = (VecDeque::new(), VecDeque::new());
+        Line { waiting, aside, count: 0, has_turn: false, is_blocked: false, throttled_by: None }
+    }
+}
 
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+impl<T: Queueable> Line<T> {
+    fn calls(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.aside.iter().chain(&self.waiting).filter(|call| call.mark().is_set())
     }
 
-    fn write_usize(&mut self, key: usize) {
-        self.0 = (self.0 ^ key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    fn push(&mut self, call: Arc<T>) {
+        // Where all others wait for a slot, it is one of them; else it keeps its order among the others.
+        let is_aside = self.waiting.is_empty() && !self.aside.is_empty() && call.needs_slot();
+        let calls = if is_aside { &mut self.aside } else { &mut self.waiting };
+        calls.push_back(call);
+        self.count += 1;
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    /// Appends the line to the queues where it belongs and does not stand yet.
+    fn join(&mut self, connection: usize, turns: &mut VecDeque<usize>, blocked: &mut VecDeque<usize>) {
+        if self.throttled_by.is_some() {
+            return;
+        }
+        if !self.waiting.is_empty() && !mem::replace(&mut self.has_turn, true) {
+            turns.push_back(connection);
+        }
+        if !self.aside.is_empty() && !mem::replace(&mut self.is_blocked, true) {
+            blocked.push_back(connection);
+        }
+    }
+
+    /// Takes the first call that may start, and sets aside those before it that find no slot.
+    fn take<P>(
+        &mut self,
+        reserve: &mut impl FnMut() -> Option<P>,
+        removed: &mut Vec<Arc<T>>,
+    ) -> Option<Taken<T, P>> {
+        // The calls that it had a turn for may have gone.
+        if !self.waiting.is_empty()
+            && let Some(taken) = self.take_aside(reserve, removed)
+        {
+            return Some(taken);
+        }
+        while !self.waiting.is_empty() && !self.check_throttled() {
+            let call = self.waiting.pop_front()?;
+            let needs_slot = call.needs_slot();
+            let slot = if needs_slot { reserve() } else { None };
+            if !needs_slot || slot.is_some() {
+                self.started(&call, removed);
+                return Some(Taken { call, slot, was_aside: false });
+            }
+            self.aside.push_back(call);
+            self.drop_removed(removed);
+        }
+        None
+    }
+
+    /// Takes the first call that was set aside, if there is a slot.
+    fn take_aside<P>(
+        &mut self,
+        reserve: &mut impl FnMut() -> Option<P>,
+        removed: &mut Vec<Arc<T>>,
+    ) -> Option<Taken<T, P>> {
+        if self.aside.is_empty() || self.check_throttled() {
+            return None;
+        }
+        let slot = Some(reserve()?);
+        let call = self.aside.pop_front()?;
+        self.started(&call, removed);
+        Some(Taken { call, slot, was_aside: true })
+    }
+
+    fn check_throttled(&mut self) -> bool {
+        if self.throttled_by.is_none() {
+            let first = self.aside.front().or(self.waiting.front());
+            self.throttled_by = first.and_then(|call| call.throttled_by());
+        }
+        self.throttled_by.is_some()
+    }
+
+    fn started(&mut self, call: &T, removed: &mut Vec<Arc<T>>) {
+        call.mark().clear();
+        self.count -= 1;
+        self.drop_removed(removed);
+    }
+
+    /// Lets go of entries whose calls were removed: those at the front, and all if they are more than the others.
+    fn drop_removed(&mut self, removed: &mut Vec<Arc<T>>) {
+        let is_sparse = self.waiting.len() + self.aside.len() > 2 * self.count;
+        for calls in [&mut self.waiting, &mut self.aside] {
+            if is_sparse {
+                calls.retain(|call| {
+                    let is_queued = call.mark().is_set();
+                    if !is_queued {
+                        removed.push(call.clone());
+                    }
+                    is_queued
+                });
+            }
+            while calls.front().is_some_and(|call| !call.mark().is_set()) {
+                removed.extend(calls.pop_front());
+            }
+        }
+        if self.count == 0 {
+            self.throttled_by = None;
+            self.waiting.shrink_to(MAX_KEPT_CAPACITY);
+            self.aside.shrink_to(MAX_KEPT_CAPACITY);
+        }
     }
 }

@@ -5,7 +5,6 @@ pub(crate) mod done;
 pub(crate) mod failures;
 pub(crate) mod fair_queue;
 pub(crate) mod job;
-pub(crate) mod lists;
 pub(crate) mod panic;
 pub(crate) mod queue;
 pub(crate) mod run;

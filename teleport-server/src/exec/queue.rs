@@ -1,13 +1,12 @@
-//! What waits for a worker of one pool: calls, those of each connection in the order in which they came, and the connections
-//! in turn, so that nobody's calls wait behind all that another has sent; and batches, which take turns with them.
+//! What waits for a worker of one pool: calls, in the order of [`FairQueue`], and batches that are due, which take turns
+//! with the calls.
 //!
-//! Flow: `push` (from pollers) -> `take` (workers, who wait here while there is nothing) -> the worker runs it. One of those who
-//! wait looks for a moment before it sleeps, since to be woken takes longer than most calls. Some calls
-//! need a place before they may start (logged ones); while there is none they are set aside, others of their connection go
-//! past them, and they start in their order. Calls that are withdrawn meanwhile leave at once, wherever they stand, and
-//! those whose time is over when the supervisor looks. Of batches only the time is known here at which the next one of each
-//! method is due: `post` says it, and who takes a batch asks the method for its calls.
-//! Bound: at most as many as all clients have open.
+//! Flow: `push` (from pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of the workers that
+//! wait spins for a moment before it sleeps, since waking a thread takes longer than most calls. Of batches only the times
+//! are known here: `set_batch_timer` says when a method's next batch is due, and the worker that takes it asks the method
+//! for its calls. Calls that were withdrawn leave at once, and late ones when the supervisor calls `expire`.
+//!
+//! Bound: the calls that all clients have open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,203 +16,213 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::Spin;
 
 use crate::exec::batch_timers::BatchTimers;
-use crate::exec::fair_queue::{FairQueue, Waiting};
+use crate::exec::fair_queue::{FairQueue, Queueable};
 
-/// What a worker is given to do, with its place in the order of logs if it needs one.
+/// What a worker has to do, with its slot in the order of logs if it needs one.
 #[derive(Debug)]
 pub(crate) enum Work<T, P> {
     Call(Arc<T>, Option<P>),
-    /// A batch of the method that has this number in the queue, if it still has one.
+    /// A batch of the method that has this number in the queue. There may be none any more.
     Batch(usize, Option<P>),
 }
 
-/// A queue of calls and batches.
+/// The calls and batches of one pool.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    pub(super) state: Mutex<State<T>>,
+    pub(super) inner: Mutex<Inner<T>>,
     /// Something may be taken, or the queue was closed.
     changed: Condvar,
     spin: Spin,
-    /// For the worker that looks: something may be taken. Written under the lock.
-    news: AtomicBool,
+    /// Tells the spinning worker that something may be taken. Written under the lock.
+    has_news: AtomicBool,
 }
 
 #[derive(Debug)]
-pub(super) struct State<T> {
-    pub(super) fair: FairQueue<T>,
+pub(super) struct Inner<T> {
+    pub(super) calls: FairQueue<T>,
     timers: BatchTimers,
-    /// Whether a batch that is due comes before a call.
+    /// True if a batch that is due comes before a call.
     is_turn_of_batches: bool,
-    /// A worker looks for news. It takes the lock again before it sleeps.
-    is_looked_at: bool,
+    /// True while a worker spins. It takes the lock again before it sleeps.
+    is_spinning: bool,
     closed: bool,
 }
 
-impl<T: Waiting> Queue<T> {
-    /// An empty queue, at which a worker looks for so long before it sleeps, for calls and for batches of as many methods as
-    /// there are in `batched`, each of which says whether they need a place.
+impl<T: Queueable> Queue<T> {
+    /// Creates an empty queue, for calls and for the batches of as many methods as `batched` has items, which say whether a
+    /// batch needs a slot. A worker spins for `spin` before it sleeps.
     pub(crate) fn new(spin: Duration, batched: &[bool]) -> Queue<T> {
-        let state = State {
-            fair: FairQueue::new(),
+        let inner = Inner {
+            calls: FairQueue::new(),
             timers: BatchTimers::new(batched),
             is_turn_of_batches: false,
-            is_looked_at: false,
+            is_spinning: false,
             closed: false,
         };
-        let (changed, spin, news) = (Condvar::new(), Spin::new(spin), AtomicBool::new(false));
-        Queue { state: Mutex::new(state), changed, spin, news }
+        let (changed, spin, has_news) = (Condvar::new(), Spin::new(spin), AtomicBool::new(false));
+        Queue { inner: Mutex::new(inner), changed, spin, has_news }
     }
 
-    /// Adds a call, unless it was withdrawn; gives it back if the queue is closed.
+    /// Appends a call to those of its connection, unless it was withdrawn.
+    ///
+    /// # Errors
+    /// Gives the call back if the queue is closed.
     pub(crate) fn push(&self, call: Arc<T>) -> Result<(), Arc<T>> {
-        let mut state = self.state.lock();
-        if state.closed {
+        let mut inner = self.inner.lock();
+        if inner.closed {
             return Err(call);
         }
-        // Asked under the lock: who withdraws it later finds it here.
+        // Checked under the lock: a call that is withdrawn after this is found here.
         if !call.is_alive() {
             return Ok(());
         }
-        state.fair.push(call);
-        self.tell_one(state);
+        inner.calls.push(call);
+        self.notify_one(inner);
         Ok(())
     }
 
-    /// The next batch of a method is due at that time; none if it has none. Told again after each batch that was taken.
-    pub(crate) fn post(&self, method: usize, due: Option<Instant>) {
-        let mut state = self.state.lock();
-        if state.timers.set(method, due) {
-            self.tell_one(state);
+    /// Sets when the next batch of a method is due, if it has one. To be set again after each batch that was taken.
+    pub(crate) fn set_batch_timer(&self, method: usize, due: Option<Instant>) {
+        let mut inner = self.inner.lock();
+        if inner.timers.set(method, due) {
+            self.notify_one(inner);
         }
     }
 
-    /// There is something that nobody looks for.
-    fn tell_one(&self, state: MutexGuard<'_, State<T>>) {
-        // Who looks takes one thing; the next one is another worker's.
-        let is_seen = state.is_looked_at && !self.news.swap(true, Ordering::Relaxed);
-        drop(state);
+    fn notify_one(&self, inner: MutexGuard<'_, Inner<T>>) {
+        // The spinning worker takes one thing; the next one is for another worker.
+        let is_seen = inner.is_spinning && !self.has_news.swap(true, Ordering::Relaxed);
+        drop(inner);
         if !is_seen {
             self.changed.notify_one();
         }
     }
 
-    /// Puts calls, in their order, before all that wait of their connection; gives them back if the queue is closed.
-    pub(crate) fn push_first(&self, calls: Vec<Arc<T>>) -> Result<(), Vec<Arc<T>>> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(calls);
-        }
-        let alive = calls.into_iter().rev().filter(|call| call.is_alive());
-        alive.for_each(|call| state.fair.push_first(call));
-        drop(state);
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    /// Waits for the next call that may start or batch that is due, and gives it with its place if it needs one; none once the
-    /// queue is closed. `reserve` runs under the queue's lock, so places are in the order in which work is taken.
+    /// Waits for the next call that may start or batch that is due. Returns `None` once the queue is closed. `reserve` runs
+    /// under the queue's lock, so slots are in the order in which work is taken.
     pub(crate) fn take<P>(&self, mut reserve: impl FnMut() -> Option<P>) -> Option<Work<T, P>> {
-        let mut state = self.state.lock();
-        let mut since = None;
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(work) = self.next(&mut state, &mut reserve) {
-                // Who leaves no longer waits for what is due later.
-                if state.timers.alarm.is_none() && state.timers.next().is_some() {
+        let mut inner = self.inner.lock();
+        let mut spun_since = None;
+        while !inner.closed {
+            if let Some(work) = self.next(&mut inner, &mut reserve) {
+                // Another worker has to wait for the next batch in place of this one.
+                if inner.timers.next_wakeup.is_none() && inner.timers.next().is_some() {
                     self.changed.notify_one();
                 }
-                if let Some(since) = since {
+                unlock(inner);
+                if let Some(since) = spun_since {
                     self.spin.woke(since);
                 }
                 return Some(work);
             }
-            if since.is_some() || state.is_looked_at {
-                self.sleep(&mut state);
+            if spun_since.is_some() || inner.is_spinning {
+                self.sleep(&mut inner);
             } else {
-                since = self.look(&mut state).err();
+                spun_since = self.spin(&mut inner).err();
             }
         }
+        None
     }
 
-    /// What is to be done now, if there is anything.
-    fn next<P>(&self, state: &mut State<T>, reserve: &mut impl FnMut() -> Option<P>) -> Option<Work<T, P>> {
-        let is_batch_first = std::mem::replace(&mut state.is_turn_of_batches, false);
-        if is_batch_first && let Some((method, place)) = state.timers.take(&mut *reserve) {
-            return Some(Work::Batch(method, place));
+    fn next<P>(&self, inner: &mut Inner<T>, reserve: &mut impl FnMut() -> Option<P>) -> Option<Work<T, P>> {
+        let is_batch_first = std::mem::replace(&mut inner.is_turn_of_batches, false);
+        if is_batch_first && let Some((method, slot)) = inner.timers.take(&mut *reserve) {
+            return Some(Work::Batch(method, slot));
         }
-        if let Some(taken) = state.fair.next(reserve) {
-            state.is_turn_of_batches = true;
-            // Whoever was woken for what waits has taken what was set aside instead.
-            if taken.was_aside && state.fair.has_turns() {
+        if let Some(taken) = inner.calls.next(reserve) {
+            inner.is_turn_of_batches = true;
+            // This worker was woken for a call that still waits.
+            if taken.was_aside && inner.calls.has_turns() {
                 self.changed.notify_one();
             }
-            return Some(Work::Call(taken.call, taken.place));
+            return Some(Work::Call(taken.call, taken.slot));
         }
-        let (method, place) = state.timers.take(reserve)?;
-        Some(Work::Batch(method, place))
+        let (method, slot) = inner.timers.take(reserve)?;
+        Some(Work::Batch(method, slot))
     }
 
-    /// Sleeps until there is something, or a batch is due that nobody else sleeps for.
-    fn sleep(&self, state: &mut MutexGuard<'_, State<T>>) {
-        match state.timers.next() {
-            Some(due) if state.timers.alarm.is_none_or(|alarm| due < alarm) => {
-                state.timers.alarm = Some(due);
-                self.changed.wait_until(state, due);
-                // Another may have set an earlier one.
-                if state.timers.alarm == Some(due) {
-                    state.timers.alarm = None;
+    /// Sleeps until something changes, or until the next batch is due if no other worker wakes up for it.
+    fn sleep(&self, inner: &mut MutexGuard<'_, Inner<T>>) {
+        match inner.timers.next() {
+            Some(due) if inner.timers.next_wakeup.is_none_or(|wakeup| due < wakeup) => {
+                inner.timers.next_wakeup = Some(due);
+                self.changed.wait_until(inner, due);
+                // Another worker may have set an earlier one.
+                if inner.timers.next_wakeup == Some(due) {
+                    inner.timers.next_wakeup = None;
                 }
             }
-            _ => self.changed.wait(state),
+            _ => self.changed.wait(inner),
         }
     }
 
-    /// Looks for news for a moment; gives when it began if there are none.
-    fn look(&self, state: &mut MutexGuard<'_, State<T>>) -> Result<(), Instant> {
-        state.is_looked_at = true;
-        self.news.store(false, Ordering::Relaxed);
-        let due = state.timers.next();
-        let has_come = |now| due.is_some_and(|due| due <= now) || self.news.load(Ordering::Relaxed);
-        let found = MutexGuard::unlocked(state, || self.spin.find(None, |now| has_come(now).then_some(())));
-        state.is_looked_at = false;
+    /// Spins until there is news.
+    ///
+    /// # Errors
+    /// Returns when it began if there is none for as long as it may spin.
+    fn spin(&self, inner: &mut MutexGuard<'_, Inner<T>>) -> Result<(), Instant> {
+        inner.is_spinning = true;
+        self.has_news.store(false, Ordering::Relaxed);
+        let due = inner.timers.next();
+        let has_news = |now| due.is_some_and(|due| due <= now) || self.has_news.load(Ordering::Relaxed);
+        let found = MutexGuard::unlocked(inner, || self.spin.find(None, |now| has_news(now).then_some(())));
+        inner.is_spinning = false;
         found
     }
 
-    /// There may be a place now.
-    pub(crate) fn try_again(&self) {
-        // Under the lock, so that workers which have just found none wait before they are woken.
-        let mut state = self.state.lock();
-        if state.timers.unblock() || state.fair.has_aside() {
+    /// Wakes workers if any call or batch waits for a slot: one may be free now.
+    pub(crate) fn slots_freed(&self) {
+        // Under the lock, so a worker that has just found no slot sleeps before it is woken.
+        let mut inner = self.inner.lock();
+        if inner.timers.unblock() || inner.calls.has_blocked() {
             self.changed.notify_all();
         }
     }
 
-    /// Takes out a call that was withdrawn, if it is here.
+    /// Lets the calls start that are throttled by `key`.
+    pub(crate) fn release(&self, key: usize) {
+        if self.inner.lock().calls.release(key) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Removes a call that was withdrawn. Returns false if it is not queued.
     pub(crate) fn remove(&self, call: &T) -> bool {
-        self.state.lock().fair.remove(call)
+        let mut inner = self.inner.lock();
+        let was_queued = inner.calls.remove(call);
+        unlock(inner);
+        was_queued
     }
 
-    /// Takes out the calls whose time is over at `now`, and gives the earliest deadline of the rest. Looks at every call.
+    /// Removes the calls whose deadline is `now` or earlier, and returns them with the earliest deadline of the others.
+    /// Visits every call.
     pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<T>>, Option<Instant>) {
-        let mut state = self.state.lock();
-        let late = state.fair.remove_if(|call| call.deadline().is_some_and(|deadline| deadline <= now));
-        (late, state.fair.all().filter_map(Waiting::deadline).min())
+        let mut inner = self.inner.lock();
+        let late = inner.calls.remove_if(|call| call.deadline().is_some_and(|deadline| deadline <= now));
+        let next = inner.calls.calls().filter_map(|call| call.deadline()).min();
+        unlock(inner);
+        (late, next)
     }
 
-    /// Lets all workers go, and gives what they did not take.
+    /// Ends all calls of `take`, and returns the calls that no worker took.
     pub(crate) fn close(&self) -> Vec<Arc<T>> {
-        let mut state = self.state.lock();
-        state.closed = true;
-        let left = state.fair.drain();
-        drop(state);
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        let left = inner.calls.drain();
+        unlock(inner);
         self.changed.notify_all();
         left
     }
 
-    /// How many wait.
+    /// Returns how many calls wait.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().fair.len()
+        self.inner.lock().calls.len()
     }
+}
+
+/// Drops removed calls without the lock: they may be the last to hold what they refer to.
+fn unlock<T: Queueable>(mut inner: MutexGuard<'_, Inner<T>>) {
+    let removed = inner.calls.take_removed();
+    drop(inner);
+    drop(removed);
 }

@@ -1,17 +1,17 @@
-//! How long an inline method usually takes: whether answers given before it should wait for its own.
+//! An estimate of how long an inline method runs: answers given before it wait for its own only if it is quick.
 //!
-//! Never measures by itself. Of one that has not run, nothing is expected. Races between pollers lose a run, which does no harm.
+//! Never measures by itself. Pollers may race and lose a run, which does no harm.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// One that takes longer holds up nobody's answer.
+/// A method that takes longer holds up no other answer.
 const QUICK: Duration = Duration::from_micros(30);
 
-/// More than this counts as this, so that a thread that was once kept from running is soon forgotten.
+/// A longer run counts as this, so that a thread that was once kept from running is soon forgotten.
 const MAX_COUNTED: Duration = Duration::from_millis(1);
 
-/// An average of the last few runs.
+/// A moving average of the last few runs, in nanoseconds; `u32::MAX` before the first.
 #[derive(Debug)]
 pub(crate) struct RunTime {
     nanos: AtomicU32,
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_quick_is_expected_to_be() {
+    fn a_method_that_was_quick_is_expected_to_be() {
         let run_time = RunTime::unknown();
         assert!(!run_time.is_quick());
         run_time.note(Duration::from_micros(1));
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sometimes_slow_is_not_quick() {
+    fn a_method_that_is_sometimes_slow_is_not_quick() {
         let run_time = RunTime::unknown();
         for run in 0..100 {
             run_time.note(Duration::from_micros(if run % 8 == 0 { 900 } else { 1 }));

@@ -1,11 +1,11 @@
 //! Turns, order within a connection, calls that need places, and leaving; then the same among threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::fair_queue::{Seat, Waiting};
+use super::fair_queue::{QueueMark, Queueable};
 use super::queue::{Queue, Work};
 
 /// Call `number` of a connection. Odd ones need a place.
@@ -15,15 +15,16 @@ struct Call {
     number: u32,
     is_withdrawn: AtomicBool,
     deadline: Option<Instant>,
-    seat: Seat,
+    throttled_by: Mutex<Option<usize>>,
+    mark: QueueMark,
 }
 
-impl Waiting for Call {
+impl Queueable for Call {
     fn connection(&self) -> usize {
         self.connection
     }
 
-    fn needs_place(&self) -> bool {
+    fn needs_slot(&self) -> bool {
         self.number % 2 == 1
     }
 
@@ -35,8 +36,12 @@ impl Waiting for Call {
         self.deadline
     }
 
-    fn seat(&self) -> &Seat {
-        &self.seat
+    fn throttled_by(&self) -> Option<usize> {
+        *self.throttled_by.lock().unwrap()
+    }
+
+    fn mark(&self) -> &QueueMark {
+        &self.mark
     }
 }
 
@@ -62,7 +67,7 @@ fn none() -> Option<()> {
 fn take(queue: &Queue<Call>, count: usize, mut reserve: impl FnMut() -> Option<()>) -> Vec<(usize, u32)> {
     let next = |_| {
         let Some(Work::Call(call, place)) = queue.take(&mut reserve) else { panic!("a call") };
-        assert_eq!(place.is_some(), call.needs_place());
+        assert_eq!(place.is_some(), call.needs_slot());
         (call.connection, call.number)
     };
     (0..count).map(next).collect()
@@ -76,10 +81,8 @@ fn numbers(calls: &[Arc<Call>]) -> Vec<u32> {
 fn the_first_of_a_connection_comes_first() {
     let queue = queue((0..4).map(|number| (0, number)));
     assert_eq!(take(&queue, 2, free), [(0, 0), (0, 1)]);
-    queue.push_first(vec![call(0, 4), call(0, 5)]).unwrap();
-    assert_eq!(numbers(&queue.close()), [4, 5, 2, 3]);
+    assert_eq!(numbers(&queue.close()), [2, 3]);
     assert!(queue.take(free).is_none());
-    assert_eq!(numbers(&queue.push_first(vec![call(0, 3)]).unwrap_err()), [3]);
     assert_eq!(queue.push(call(0, 3)).unwrap_err().number, 3);
 }
 
@@ -122,8 +125,7 @@ fn what_finds_no_place_is_set_aside() {
     let mut places = [None, Some(())].into_iter();
     queue.push(call(0, 8)).unwrap();
     assert_eq!(take(&queue, 1, || places.next().flatten()), [(0, 8)]);
-    queue.push_first(vec![call(0, 9), call(0, 11)]).unwrap();
-    assert_eq!(take(&queue, 6, free), [9, 11, 1, 3, 5, 7].map(|number| (0, number)));
+    assert_eq!(take(&queue, 4, free), [1, 3, 5, 7].map(|number| (0, number)));
     assert_eq!(queue.len(), 0);
 }
 
@@ -212,7 +214,7 @@ fn the_withdrawn_leave_at_once() {
     assert_eq!(queue.len(), 0);
     // One that was withdrawn on its way here.
     queue.push(calls[5].clone()).unwrap();
-    queue.push_first(vec![calls[5].clone(), call(1, 6)]).unwrap();
+    queue.push(call(1, 6)).unwrap();
     assert_eq!((queue.len(), take(&queue, 1, none)), (1, vec![(1, 6)]));
 }
 
@@ -234,15 +236,99 @@ fn those_without_time_leave_when_somebody_looks() {
     assert_eq!(queue.expire(at(9)).1, None);
 }
 
+/// Sets the key of the link that throttles each call.
+fn throttle<'a>(calls: impl IntoIterator<Item = &'a Arc<Call>>, by: Option<usize>) {
+    calls.into_iter().for_each(|call| *call.throttled_by.lock().unwrap() = by);
+}
+
 #[test]
-fn who_comes_and_leaves_again_takes_no_memory() {
+fn a_throttled_connection_has_no_turn_until_it_is_released() {
+    let queue = queue([]);
+    let calls: Vec<_> = (0..6).map(|number| call(number as usize % 2, 2 * number)).collect();
+    calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
+    throttle(calls.iter().step_by(2), Some(7));
+    assert_eq!(take(&queue, 2, free), [(1, 2), (1, 6)]);
+    // It is not asked again, and later calls stay behind the others.
+    throttle(&calls, None);
+    queue.push(call(0, 12)).unwrap();
+    assert_eq!(take(&queue, 1, free), [(1, 10)]);
+    assert_eq!(queue.len(), 4);
+    queue.release(8);
+    assert!(queue.remove(&calls[0]));
+    queue.push(call(1, 14)).unwrap();
+    assert_eq!(take(&queue, 1, free), [(1, 14)]);
+    queue.release(7);
+    assert_eq!(take(&queue, 3, free), [(0, 4), (0, 8), (0, 12)]);
+}
+
+#[test]
+fn a_throttled_connection_takes_no_slots() {
+    let queue = queue([]);
+    let calls: Vec<_> = (0..2).map(|connection| call(connection, 1)).collect();
+    calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
+    queue.push(call(2, 0)).unwrap();
+    // Both are set aside, then the first is throttled.
+    assert_eq!(take(&queue, 1, none), [(2, 0)]);
+    throttle(&calls[..1], Some(7));
+    assert_eq!(take(&queue, 1, one()), [(1, 1)]);
+    queue.release(7);
+    queue.push(call(2, 2)).unwrap();
+    assert_eq!(take(&queue, 1, free), [(2, 2)], "it is throttled again");
+    throttle(&calls, None);
+    queue.release(7);
+    assert_eq!(take(&queue, 1, free), [(0, 1)]);
+}
+
+#[test]
+fn a_connection_whose_throttled_calls_have_gone_has_its_turn_again() {
+    let queue = queue([]);
+    let (first, last) = (call(0, 0), call(1, 2));
+    throttle([&first], Some(7));
+    queue.push(first.clone()).unwrap();
+    queue.push(last).unwrap();
+    assert_eq!(take(&queue, 1, free), [(1, 2)]);
+    assert!(queue.remove(&first));
+    queue.push(call(0, 4)).unwrap();
+    assert_eq!(take(&queue, 1, free), [(0, 4)]);
+}
+
+#[test]
+fn workers_wake_when_a_connection_is_released() {
+    let (queue, first) = (queue([]), call(0, 0));
+    throttle([&first], Some(7));
+    queue.push(first.clone()).unwrap();
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| take(&queue, 1, free));
+        while queue.inner.lock().calls.has_turns() {
+            std::thread::yield_now();
+        }
+        throttle([&first], None);
+        queue.release(7);
+        assert_eq!(worker.join().unwrap(), [(0, 0)]);
+    });
+}
+
+#[test]
+fn withdrawn_calls_take_at_most_as_much_memory_as_the_others() {
+    let queue = queue((0..100).map(|number| (0, 2 * number)));
+    let calls: Vec<_> = (0..1_000).map(|number| call(0, 1_000 + number)).collect();
+    calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
+    assert!(calls.iter().all(|call| queue.remove(call)));
+    let weak: Vec<_> = calls.iter().map(Arc::downgrade).collect();
+    drop(calls);
+    assert!(weak.iter().filter(|call| call.strong_count() > 0).count() <= 100);
+    assert_eq!((queue.len(), take(&queue, 2, free)), (100, vec![(0, 0), (0, 2)]));
+}
+
+#[test]
+fn connections_that_come_and_leave_take_no_memory() {
     let queue = queue([]);
     for number in 0..10_000 {
         let call = call(number, 2 * number as u32);
         queue.push(call.clone()).unwrap();
         assert!(queue.remove(&call));
     }
-    assert_eq!(queue.state.lock().fair.nodes(), (1, 2));
+    assert_eq!(queue.inner.lock().calls.entries(), (0, 16));
 }
 
 #[test]
@@ -251,7 +337,7 @@ fn workers_wake_for_what_was_set_aside() {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| take(&queue, 1, || allowed.load(Ordering::SeqCst).then_some(())));
         allowed.store(true, Ordering::SeqCst);
-        queue.try_again();
+        queue.slots_freed();
         assert_eq!(worker.join().unwrap(), [(0, 7)]);
     });
 }
@@ -317,12 +403,12 @@ fn next(queue: &Queue<Call>, reserve: impl FnMut() -> Option<()>) -> u32 {
 fn calls_and_batches_take_turns() {
     let queue = queue([(0, 0), (0, 2), (0, 4)]);
     let past = Instant::now();
-    queue.post(0, Some(past));
-    queue.post(1, Some(past + Duration::from_nanos(1)));
+    queue.set_batch_timer(0, Some(past));
+    queue.set_batch_timer(1, Some(past + Duration::from_nanos(1)));
     let order: [u32; 5] = std::array::from_fn(|_| next(&queue, free));
     assert_eq!(order, [0, 1_000, 2, 1_001, 4]);
-    queue.post(0, Some(past));
-    queue.post(0, None);
+    queue.set_batch_timer(0, Some(past));
+    queue.set_batch_timer(0, None);
     queue.push(call(0, 6)).unwrap();
     assert_eq!(next(&queue, free), 6, "there is no batch any more");
 }
@@ -331,14 +417,14 @@ fn calls_and_batches_take_turns() {
 fn a_batch_without_a_place_is_passed_over_until_there_may_be_one() {
     let queue = queue([]);
     let past = Instant::now();
-    queue.post(1, Some(past));
+    queue.set_batch_timer(1, Some(past));
     queue.push(call(0, 0)).unwrap();
     assert_eq!(next(&queue, free), 0);
     queue.push(call(0, 2)).unwrap();
     assert_eq!(next(&queue, none), 2, "it was its turn");
     queue.push(call(0, 4)).unwrap();
     assert_eq!(next(&queue, || panic!("it is not asked for again")), 4);
-    queue.try_again();
+    queue.slots_freed();
     assert_eq!(next(&queue, free), 1_001);
 }
 
@@ -357,13 +443,13 @@ fn workers_wake_when_a_batch_is_due() {
                         queue.close();
                     }
                     let now = Instant::now();
-                    queue.post(1, Some(now + Duration::from_secs(3_600)));
-                    queue.post(0, Some(now + Duration::from_micros(count * 7 % 300)));
+                    queue.set_batch_timer(1, Some(now + Duration::from_secs(3_600)));
+                    queue.set_batch_timer(0, Some(now + Duration::from_micros(count * 7 % 300)));
                 }
             });
         }
-        queue.post(1, Some(Instant::now() + Duration::from_secs(3_600)));
-        queue.post(0, Some(Instant::now() + Duration::from_millis(1)));
+        queue.set_batch_timer(1, Some(Instant::now() + Duration::from_secs(3_600)));
+        queue.set_batch_timer(0, Some(Instant::now() + Duration::from_millis(1)));
     });
     assert!(taken.load(Ordering::SeqCst) > 200);
 }

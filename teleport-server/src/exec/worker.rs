@@ -105,10 +105,6 @@ impl Pool {
         while let Some(work) = self.queue.take(|| log_order.reserve()) {
             match work {
                 Work::Call(call, slot) => {
-                    let may_wait = call.reply.caller.is_throttled() || call.reply.is_past_quota();
-                    if may_wait && self.dispatcher.throttle(&call) {
-                        continue;
-                    }
                     *current_job.lock() = Some(Job::Call(call.clone()));
                     run(registry.function(&call.method), &call, slot);
                 }

@@ -116,7 +116,7 @@ fn start_done(
         let _running = running;
         let shared = &dispatcher.shared;
         shared.lifecycle.own_this_thread();
-        let freed = || queues.pools.iter().for_each(|pool| pool.try_again());
+        let freed = || queues.pools.iter().for_each(|pool| pool.slots_freed());
         while let Some(logs) = dispatcher.log_order.next(freed) {
             let DoneFunction { method, function } = &mut functions[logs.done];
             match catch(|| function(logs.tree)) {

@@ -27,8 +27,8 @@ const MAX_IDLE: usize = 16;
 pub(crate) enum Phase {
     /// Its payload is being received.
     Filling,
-    /// It is whole and must not run yet.
-    Held,
+    /// It is whole, and must not run before `release` is called with this key.
+    Throttled(usize),
     /// It may run, since then.
     Ready(Instant),
     /// It was removed while it was moved.
@@ -54,7 +54,9 @@ pub(crate) struct Scheduler<T> {
     pub(crate) rows: HashMap<Key, Row<T>, QuickHash>,
     pub(crate) slabs: HashMap<SlabId, Slab, QuickHash>,
     pub(crate) groups: HashMap<GroupId, Group, QuickHash>,
-    /// Buckets of which a batch is due, by when.
+    /// Rows that are throttled, by what releases them.
+    throttled: BTreeSet<(usize, Key)>,
+    /// Groups of which a batch is due, by when.
     pub(crate) due: BTreeSet<(Instant, GroupId)>,
     /// Buckets without slabs, the one that was used last at the end.
     idle: VecDeque<GroupId>,
@@ -84,6 +86,7 @@ impl<T: Default> Scheduler<T> {
             rows: HashMap::default(),
             slabs: HashMap::default(),
             groups: HashMap::default(),
+            throttled: BTreeSet::new(),
             due: BTreeSet::new(),
             idle: VecDeque::new(),
             in_progress: 0,
@@ -102,9 +105,9 @@ impl<T: Default> Scheduler<T> {
         self.rows.len()
     }
 
-    /// Of these, those that may run.
-    pub(crate) fn ready(&self) -> usize {
-        self.groups.values().map(|group| group.ready).sum()
+    /// Of these, those that are whole.
+    pub(crate) fn whole(&self) -> usize {
+        self.groups.values().map(|group| group.ready).sum::<usize>() + self.throttled.len()
     }
 
     pub(crate) fn value_mut(&mut self, key: Key) -> Option<&mut T> {
@@ -154,38 +157,42 @@ impl<T: Default> Scheduler<T> {
         Placed { key, seat, is_new_slab }
     }
 
-    /// A call is whole; it may run from now on unless it `is_held`. False if it was removed.
-    pub(crate) fn arrive(
-        &mut self,
-        key: Key,
-        deadline: Option<Instant>,
-        is_held: bool,
-        now: Instant,
-    ) -> bool {
+    /// Marks a call as whole: it may run from now on. Returns false if it was removed.
+    pub(crate) fn arrive(&mut self, key: Key, deadline: Option<Instant>, now: Instant) -> bool {
         let Some(row) = self.rows.get_mut(&key).filter(|row| row.phase == Phase::Filling) else {
             return false;
         };
         row.deadline = deadline;
-        row.phase = if is_held { Phase::Held } else { Phase::Ready(now) };
         let seat = row.seat;
-        let group = self.change(seat.slab, |slab| {
-            slab.arrived(now);
-            if !is_held {
-                slab.set_ready(now, key, seat.index);
-            }
-        });
-        let known = self.group(group);
-        known.estimate.arrived(now);
-        if let Some(deadline) = deadline.filter(|_| !is_held) {
-            known.deadlines.insert((deadline, key));
-        }
-        self.settle_due(group);
+        let group = self.change(seat.slab, |slab| slab.arrived(now));
+        self.group(group).estimate.arrived(now);
+        self.set_ready(key, now);
         true
     }
 
-    /// A call that was held may run.
-    pub(crate) fn resume(&mut self, key: Key, now: Instant) {
-        let Some(row) = self.rows.get_mut(&key).filter(|row| row.phase == Phase::Held) else { return };
+    /// Lets the calls run that are throttled by `by`. Returns false if there are none.
+    pub(crate) fn release(&mut self, by: usize, now: Instant) -> bool {
+        let rows = self.throttled.range((by, Key::MIN)..=(by, Key::MAX));
+        let keys: Vec<Key> = rows.map(|(_, key)| *key).collect();
+        for key in &keys {
+            self.throttled.remove(&(by, *key));
+            self.set_ready(*key, now);
+        }
+        !keys.is_empty()
+    }
+
+    /// Keeps a ready call from running until `release`.
+    pub(crate) fn throttle(&mut self, key: Key, by: usize) {
+        let Some(row) = self.rows.get_mut(&key) else { return };
+        if let Phase::Ready(since) = row.phase {
+            row.phase = Phase::Throttled(by);
+            self.throttled.insert((by, key));
+            self.unset_ready(key, since);
+        }
+    }
+
+    fn set_ready(&mut self, key: Key, now: Instant) {
+        let Some(row) = self.rows.get_mut(&key) else { return };
         row.phase = Phase::Ready(now);
         let (seat, deadline) = (row.seat, row.deadline);
         let group = self.change(seat.slab, |slab| slab.set_ready(now, key, seat.index));
@@ -195,15 +202,6 @@ impl<T: Default> Scheduler<T> {
         self.settle_due(group);
     }
 
-    /// A call that was ready must not run yet.
-    pub(crate) fn hold(&mut self, key: Key) {
-        let Some(row) = self.rows.get_mut(&key) else { return };
-        if let Phase::Ready(since) = row.phase {
-            row.phase = Phase::Held;
-            self.unset_ready(key, since);
-        }
-    }
-
     /// Takes out a call that has not started; none if it is not here.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let row = self.rows.get_mut(&key)?;
@@ -211,7 +209,8 @@ impl<T: Default> Scheduler<T> {
         match phase {
             Phase::Gone => return None,
             Phase::Ready(since) => self.unset_ready(key, since),
-            Phase::Filling | Phase::Held => {}
+            Phase::Throttled(by) => drop(self.throttled.remove(&(by, key))),
+            Phase::Filling => {}
         }
         let row = self.rows.get_mut(&key)?;
         if row.is_moving {

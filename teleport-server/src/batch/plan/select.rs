@@ -13,8 +13,8 @@ use crate::batch::plan::seats::Slab;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseDecision {
     Runs,
-    /// It must not run yet.
-    Held,
+    /// It must not run before `Scheduler::release` is called with this key.
+    Throttled(usize),
     /// Its time is over.
     Late,
 }
@@ -24,8 +24,6 @@ pub(crate) enum CloseDecision {
 pub(crate) struct Selected<T> {
     /// None where nobody is left of it, or too few for an exact one.
     pub(crate) batch: Option<SelectedBatch<T>>,
-    /// Calls that must not run yet.
-    pub(crate) held: Vec<Key>,
     /// Calls that are not here any more, since their time is over.
     pub(crate) late: Vec<T>,
 }
@@ -80,12 +78,11 @@ impl<T: Default> Scheduler<T> {
         for source in base.into_iter().chain(group.sources(base, is_exact)) {
             keys.extend(self.slabs.get(&source)?.ready_keys().take(capacity - keys.len()));
         }
-        let mut selected = Selected { batch: None, held: Vec::new(), late: Vec::new() };
+        let mut selected = Selected { batch: None, late: Vec::new() };
         keys.retain(|key| match self.rows.get(key).map_or(CloseDecision::Runs, |row| judge(&row.value)) {
             CloseDecision::Runs => true,
-            CloseDecision::Held => {
-                self.hold(*key);
-                selected.held.push(*key);
+            CloseDecision::Throttled(by) => {
+                self.throttle(*key, by);
                 false
             }
             CloseDecision::Late => {
@@ -194,7 +191,7 @@ impl<T: Default> Scheduler<T> {
         let mut outs = Vec::new();
         for (_, key) in seats {
             let Some(row) = self.rows.get(&key) else { continue };
-            let (phase, is_slow) = (row.phase, row.was_moved || row.phase == Phase::Held);
+            let (phase, is_slow) = (row.phase, row.was_moved || matches!(row.phase, Phase::Throttled(_)));
             let open = if is_slow { self.open_slow(group) } else { self.group(group).open.first().copied() };
             let (to, is_new_slab) = self.sit(group, open, is_slow, key, phase == Phase::Filling);
             self.unsettle(to.slab);

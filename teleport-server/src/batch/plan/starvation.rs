@@ -30,7 +30,7 @@ impl<T: Default> Scheduler<T> {
             Phase::Filling | Phase::Gone => None,
             _ if row.deadline.is_some_and(|deadline| deadline <= now) => Some(false),
             Phase::Ready(since) if timeout.is_some_and(|timeout| since + timeout <= now) => Some(true),
-            Phase::Ready(_) | Phase::Held => None,
+            Phase::Ready(_) | Phase::Throttled(_) => None,
         };
         self.rows.iter().filter_map(|(key, row)| Some((*key, is_late(row)?))).collect()
     }
@@ -57,7 +57,7 @@ impl<T: Default> Scheduler<T> {
         let timeout = self.plan.full_timeout();
         let of_row = |row: &Row<T>| match row.phase {
             Phase::Ready(since) => row.deadline.into_iter().chain(timeout.map(|time| since + time)).min(),
-            Phase::Held => row.deadline,
+            Phase::Throttled(_) => row.deadline,
             Phase::Filling | Phase::Gone => None,
         };
         let told = self.groups.values().filter(|group| timeout.is_some() && !group.was_told);

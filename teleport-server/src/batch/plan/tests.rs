@@ -15,11 +15,13 @@ const ROW_BYTES: u64 = 1 << 10;
 type Content = (u64, u32);
 const PARTS: u32 = 3;
 
+/// Links that throttle calls.
+const LINKS: usize = 4;
+
 /// A call of the simulation, by a number of its own.
 #[derive(Clone, Copy, Debug, Default)]
 struct Call {
     number: u64,
-    is_held: bool,
     deadline: Option<Instant>,
 }
 
@@ -40,7 +42,6 @@ struct World {
     places: BTreeMap<u64, (Key, Seat, u32)>,
     numbers: HashMap<Key, u64>,
     bucket_of: HashMap<u64, GroupId>,
-    held: Vec<Key>,
     pending: Vec<Pending>,
     running: Vec<(GroupId, usize)>,
     last_number: u64,
@@ -63,7 +64,6 @@ impl World {
             places: BTreeMap::new(),
             numbers: HashMap::new(),
             bucket_of: HashMap::new(),
-            held: Vec::new(),
             pending: Vec::new(),
             running: Vec::new(),
             last_number: 0,
@@ -89,7 +89,7 @@ impl World {
             0..=5 => self.place(),
             6..=12 => self.receive(),
             13 => self.remove(),
-            14 => self.resume(),
+            14 => self.release(),
             15..=16 => self.select(),
             17 => self.move_one(),
             18 => self.finish(),
@@ -106,8 +106,7 @@ impl World {
         let index = self.random(self.groups.len());
         let group = self.groups[index];
         let deadline = (self.random(8) == 0).then_some(self.now + 3 * MS);
-        let is_held = self.random(10) == 0;
-        let call = Call { number: self.last_number, is_held, deadline };
+        let call = Call { number: self.last_number, deadline };
         let placed = self.scheduler.place(group, call);
         assert!(placed.seat.index < self.plan.max_rows);
         let before = self.memory.insert((placed.seat.slab, placed.seat.index), (call.number, 0));
@@ -129,10 +128,7 @@ impl World {
         self.memory.insert((seat.slab, seat.index), (number, parts));
         if parts == PARTS {
             let call = *self.scheduler.value_mut(key).unwrap();
-            if call.is_held {
-                self.held.push(key);
-            }
-            assert!(self.scheduler.arrive(key, call.deadline, call.is_held, self.now));
+            assert!(self.scheduler.arrive(key, call.deadline, self.now));
         }
     }
 
@@ -141,7 +137,7 @@ impl World {
         let (key, seat, _) = self.places[&number];
         let removed = self.scheduler.remove(key).expect("it has not started");
         assert_eq!(removed.number, number);
-        assert!(self.scheduler.remove(key).is_none() && !self.scheduler.arrive(key, None, false, self.now));
+        assert!(self.scheduler.remove(key).is_none() && !self.scheduler.arrive(key, None, self.now));
         self.forget(number);
         // While it is moved its seat stays taken, and is free when that is done.
         if !self.pending.iter().any(|pending| pending.closing.outs.iter().any(|out| out.key == key)) {
@@ -150,29 +146,22 @@ impl World {
     }
 
     fn forget(&mut self, number: u64) {
-        let (key, ..) = self.places.remove(&number).unwrap();
-        self.held.retain(|held| *held != key);
+        self.places.remove(&number).unwrap();
         self.ended += 1;
     }
 
-    fn resume(&mut self) {
-        let index = self.random(self.held.len());
-        if let Some(key) = self.held.get(index).copied() {
-            self.held.remove(index);
-            if let Some(call) = self.scheduler.value_mut(key) {
-                call.is_held = false;
-            }
-            self.scheduler.resume(key, self.now);
-        }
+    fn release(&mut self) {
+        let by = self.random(LINKS);
+        self.scheduler.release(by, self.now);
     }
 
     fn select(&mut self) {
         let now = self.now;
-        // A few are found to be held only now.
-        let unlucky = self.random(30) as u64;
+        // A few are throttled.
+        let unlucky = self.random(10) as u64;
         let judge = |call: &Call| match call.deadline {
             Some(deadline) if deadline <= now => CloseDecision::Late,
-            _ if call.number % 30 == unlucky => CloseDecision::Held,
+            _ if call.number % 10 == unlucky => CloseDecision::Throttled(call.number as usize % LINKS),
             _ => CloseDecision::Runs,
         };
         let is_due = self.scheduler.next_due().is_some_and(|due| due <= now);
@@ -182,7 +171,6 @@ impl World {
             self.memory.remove(&(seat.slab, seat.index));
             self.forget(call.number);
         }
-        self.held.extend(selected.held);
         let Some(closing) = selected.batch else { return };
         let rows = closing.rows.len();
         assert!(
@@ -313,7 +301,7 @@ fn with_ready(batch: Batch, calls: usize) -> (Scheduler<u64>, GroupId, Instant, 
     let (group, now) = (scheduler.add_group(scheduler.plan.max_rows, ROW_BYTES), Instant::now());
     let keys = (0..calls).map(|number| {
         let key = scheduler.place(group, number as u64).key;
-        assert!(scheduler.arrive(key, None, false, now));
+        assert!(scheduler.arrive(key, None, now));
         key
     });
     let keys = keys.collect();
@@ -330,7 +318,7 @@ fn a_batch_is_due_when_it_is_full_or_its_first_call_has_waited() {
     assert_eq!(scheduler.next_due(), Some(now + 5 * MS));
     assert!(scheduler.select(now + 4 * MS, runs).is_none());
     let key = scheduler.place(group, 2).key;
-    scheduler.arrive(key, None, false, now + MS);
+    scheduler.arrive(key, None, now + MS);
     assert_eq!(scheduler.next_due(), Some(now), "it is full");
     let batch = scheduler.select(now + MS, runs).unwrap().batch.unwrap();
     assert_eq!((batch.rows, batch.waited), (vec![0, 1, 2], 2 * MS));
@@ -349,7 +337,7 @@ fn an_exact_batch_waits_until_it_is_full_or_its_time_is_over() {
     assert_eq!((starved[0].keys.len(), starved[0].rows), (2, 3));
     assert!(scheduler.starved(now + Duration::from_secs(2)).is_empty(), "it is told once");
     let key = scheduler.place(group, 2).key;
-    scheduler.arrive(key, None, false, now);
+    scheduler.arrive(key, None, now);
     assert_eq!(scheduler.select(now, runs).unwrap().batch.unwrap().rows.len(), 3);
 }
 
@@ -363,7 +351,7 @@ fn a_batch_waits_for_rows_that_are_being_received_but_not_for_long() {
     let batch = scheduler.select(due, runs).unwrap().batch.unwrap();
     assert_eq!((batch.rows, batch.outs.len()), (vec![0], 1), "what has not come by then goes to the next");
     scheduler.settled(&batch.outs, &batch.fills);
-    assert!(scheduler.arrive(key, None, false, due));
+    assert!(scheduler.arrive(key, None, due));
     assert_eq!(scheduler.select(due, runs).unwrap().batch.unwrap().rows, [1]);
 }
 
@@ -374,7 +362,7 @@ fn a_row_that_is_never_whole_is_moved_twice_and_then_left_alone() {
     let mut moves = 0;
     for number in 0..10 {
         let key = scheduler.place(group, number).key;
-        scheduler.arrive(key, None, false, now);
+        scheduler.arrive(key, None, now);
         let due = scheduler.next_due().unwrap();
         let batch = scheduler.select(due, runs).unwrap().batch.unwrap();
         assert_eq!(batch.rows, [number]);
@@ -383,7 +371,7 @@ fn a_row_that_is_never_whole_is_moved_twice_and_then_left_alone() {
         scheduler.finished(group, None);
     }
     assert_eq!(moves, 2);
-    scheduler.arrive(slow, None, false, now);
+    scheduler.arrive(slow, None, now);
     let batch = scheduler.select(now, runs).unwrap().batch.unwrap();
     assert_eq!((batch.rows, batch.fills.len(), batch.is_new_slab), (vec![99], 1, true));
 }
@@ -394,7 +382,7 @@ fn buckets_take_turns_by_who_waits_longest() {
     let second = scheduler.add_group(2, ROW_BYTES);
     for (group, after) in [(second, MS), (first, 2 * MS), (first, 3 * MS), (second, 4 * MS)] {
         let key = scheduler.place(group, 7).key;
-        scheduler.arrive(key, None, false, now + after);
+        scheduler.arrive(key, None, now + after);
     }
     let order: Vec<GroupId> =
         (0..3).map(|_| scheduler.select(now + 9 * MS, runs).unwrap().batch.unwrap().group).collect();
@@ -406,7 +394,7 @@ fn a_deadline_closes_a_batch_earlier() {
     let batch = Batch::up_to(8).max_wait(100 * MS);
     let (mut scheduler, group, now, _) = with_ready(batch, 1);
     let key = scheduler.place(group, 1).key;
-    scheduler.arrive(key, Some(now + 50 * MS), false, now);
+    scheduler.arrive(key, Some(now + 50 * MS), now);
     let unknown = scheduler.next_due().unwrap();
     assert!(unknown >= now + 40 * MS && unknown < now + 50 * MS, "{:?}", unknown - now);
     scheduler.in_progress = 1;
