@@ -1,11 +1,11 @@
 //! One call that a server owes an answer, from its arrival to that answer.
 //!
-//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by whoever withdraws the call ->
-//! `answer`. Only one thread can claim the arguments, and that thread decides whether the function runs. So a withdrawn
-//! call frees its memory at once, wherever it is queued.
+//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by whoever withdraws the
+//! call -> `answer`. Only one thread can claim the arguments, and that thread decides whether the function
+//! runs. So a withdrawn call frees its memory at once, wherever it is queued.
 //!
-//! A call holds what its answer needs, and nothing that holds calls: neither a queue nor the server. Never waits. Bound:
-//! the calls that a client may have open.
+//! A call holds what its answer needs, and nothing that holds calls: neither a queue nor the server. Never
+//! waits. Bound: the calls that a client may have open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -42,7 +42,8 @@ pub(crate) struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// Calls `function` with the link that the answer goes to. Returns `None` while the client has no connection.
+    /// Calls `function` with the link that the answer goes to. Returns `None` while the client has no
+    /// connection.
     pub(crate) fn with_link<T>(&self, function: impl FnOnce(&Arc<Link>) -> T) -> Option<T> {
         match &self.session {
             None => Some(function(&self.link)),
@@ -56,15 +57,17 @@ impl ReplyTo {
         self.with_link(|link| self.caller.slow_reader.is_slow(link, now)).unwrap_or(true)
     }
 
-    /// Returns the key of the client's link if the client has left too many results unfetched for another call to start.
-    /// `Dispatcher::release` is called with this link once the client has fetched enough, or when the link ends.
+    /// Returns the key of the client's link if the client has left too many results unfetched for another
+    /// call to start. `Dispatcher::release` is called with this link once the client has fetched enough, or
+    /// when the link ends.
     ///
     /// A client without a connection fetches nothing, and answers that are kept for it have their own bound.
     pub(crate) fn throttled_by(&self) -> Option<usize> {
         self.throttle_if(|unsent| self.caller.shared.is_past_quota(unsent))
     }
 
-    /// As [`throttled_by`](ReplyTo::throttled_by), for a client for whose unfetched results `must_wait` returns true.
+    /// As [`throttled_by`](ReplyTo::throttled_by), for a client for whose unfetched results `must_wait`
+    /// returns true.
     pub(crate) fn throttle_if(&self, must_wait: impl FnOnce(UnsentBytes) -> bool) -> Option<usize> {
         let throttled_by = self.with_link(|link| {
             let unsent = link.unsent_bytes();
@@ -136,7 +139,8 @@ impl OpenCall {
 
     /// Returns true if the connection keeps the call in its table of open calls.
     ///
-    /// An inline call is answered before anything else happens on its connection, and a session keeps its own calls.
+    /// An inline call is answered before anything else happens on its connection, and a session keeps its own
+    /// calls.
     pub(crate) fn is_in_table(&self) -> bool {
         self.reply.session.is_none() && self.method.route != Route::Inline
     }

@@ -1,7 +1,7 @@
 //! What calls know of the client that made them, and how a connection finds its calls.
 //!
-//! Each call holds its caller, so a caller holds no call: its table is weak. A call that has not started is held by its
-//! queue, and one that runs by its worker.
+//! Each call holds its caller, so a caller holds no call: its table is weak. A call that has not started is
+//! held by its queue, and one that runs by its worker.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -15,7 +15,7 @@ use teleport_transport::Link;
 
 use crate::api::options::Options;
 use crate::batch::batcher::{Batcher, BatcherEnv};
-use crate::batch::timeouts::Expired;
+use crate::batch::timeouts::{self, Expired, log_starved};
 use crate::call::OpenCall;
 use crate::connection::list::ConnectionList;
 use crate::connection::throttled::{Closing, Throttled};
@@ -149,7 +149,8 @@ impl Dispatcher {
 
     // ---- Calls whose clients fetch no results ----
 
-    /// Keeps an inline call that may not start now, until [`release`](Dispatcher::release). Returns false if it may start.
+    /// Keeps an inline call that may not start now, until [`release`](Dispatcher::release). Returns false if
+    /// it may start.
     fn throttle_inline(&self, call: &Arc<OpenCall>, throttled_by: impl FnOnce() -> Option<usize>) -> bool {
         let Some(throttled) = self.throttled.upgrade() else { return false };
         match throttled.add(call, throttled_by) {
@@ -245,13 +246,12 @@ impl Dispatcher {
         }
         let (mut late, mut next) = (Vec::new(), None);
         for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
-            let Expired { refused, starved, next: earliest } = batcher.expire(now);
+            let Expired { refused, starved, next: earliest } = timeouts::expire(&batcher, now);
             next = next.into_iter().chain(earliest).min();
             for (call, error) in refused {
                 call.refuse(&error);
             }
-            let told = starved.iter().filter(|_| self.shared.log_limit.allows());
-            told.for_each(|waiting| batcher.tell(waiting));
+            starved.iter().filter(|_| self.shared.log_limit.allows()).for_each(log_starved);
         }
         let queued = self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now));
         // After the pools: a worker that takes a call and throttles it notes its deadline again.

@@ -17,6 +17,11 @@ pub(crate) fn late() -> RemoteError {
     RemoteError::new(ErrorKind::Deadline, Ran::No, "the call's time was over before it could start")
 }
 
+/// What a call is answered with when a limit of the server leaves no room for it.
+pub(crate) fn overloaded(text: String) -> RemoteError {
+    RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
+}
+
 /// The function ran, but its caller does not accept the result.
 pub(crate) fn unsendable(error: &EncodeError) -> RemoteError {
     let kind = match error {

@@ -1,51 +1,54 @@
-//! Taking a batch: which calls it has, and their rows brought to where they belong.
+//! Taking a batch from the batcher: its calls start, and their rows are brought together.
 //!
-//! Flow: `take` decides under the lock, and has the calls start -> rows are moved without it -> [`Taken`], with the arguments ->
-//! the function runs -> `finished`. Never blocks, but for a row that is being read into at that moment.
+//! Flow: `take` selects the batch and claims its calls under the lock -> rows are moved without the lock ->
+//! [`Assembled`] holds the arguments -> the function runs -> `Batcher::finished`. Blocks only while a row
+//! that has to be moved is being read into.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError, Tree};
 use teleport_transport::{Lease, Row, RowMemory, Slab};
 
-use crate::batch::batcher::{Batcher, Inner, OpenSlab, Waiter, vacate};
+use crate::batch::batcher::{Batcher, Inner, Waiter};
+use crate::batch::memory::{OpenSlab, PlacedRow};
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::{CloseDecision, SelectedBatch};
 use crate::call::{Arguments, OpenCall};
+use crate::refusal::late;
 
-/// What a batch runs with.
+/// The arguments of a batch.
 #[derive(Debug)]
 pub(crate) enum Input {
     Stacked(Tree),
     Listed(Vec<Tree>),
 }
 
-/// A batch that a worker has taken. To be [`finished`](Batcher::finished).
+/// A batch whose calls have started. [`Batcher::finished`] must be called for it.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct Assembled {
     pub(crate) group: GroupId,
     pub(crate) calls: Vec<Arc<OpenCall>>,
-    /// With rows of zeros.
+    /// The number of rows, with rows of zeros.
     pub(crate) padded: usize,
-    /// What is wrong if there is no memory for it.
+    /// An error if there was no memory for the batch.
     pub(crate) input: Result<Input, RemoteError>,
     /// What pays for the memory until the function has it.
     pub(crate) leases: Vec<Lease>,
 }
 
-/// What a worker found when it was told that a batch is due.
+/// What a worker finds when a batch is due.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    pub(crate) batch: Option<Taken>,
-    /// Calls that are not here any more, and what they are told.
+    pub(crate) batch: Option<Assembled>,
+    /// Calls that were removed, and the errors for their callers.
     pub(crate) refused: Vec<(Arc<OpenCall>, RemoteError)>,
 }
 
-/// A batch whose calls have started and whose rows are not yet where they belong.
-struct Prepared {
-    closing: SelectedBatch<Waiter>,
-    /// None in list mode.
+/// A batch whose calls have started, and whose rows are not yet where they belong.
+struct Started {
+    selected: SelectedBatch<Waiter>,
+    /// `None` in list mode.
     slab: Option<Result<OpenSlab, RemoteError>>,
     moves: Vec<(Arc<Row>, RowMemory)>,
     calls: Vec<Arc<OpenCall>>,
@@ -54,123 +57,118 @@ struct Prepared {
 }
 
 impl Batcher {
-    /// The batch that is due, if one is still. Moves rows where it must.
+    /// Takes the batch that is due, if one still is, of the calls that `judge` lets run.
     pub(crate) fn take(&self, judge: impl Fn(&OpenCall) -> CloseDecision) -> Found {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         // The queue has forgotten it.
-        inner.posted = None;
-        let judge = |waiter: &Waiter| judge(waiter.call.as_deref().expect("a call that is ready is whole"));
+        inner.timer = None;
+        let judge = |waiter: &Waiter| judge(waiter.call.as_deref().expect("a ready call is complete"));
         let Some(selected) = inner.scheduler.select(now, judge) else {
             self.settle(inner);
             return Found::default();
         };
-        for waiter in &selected.late {
-            inner.drop_row(waiter);
+        let mut refused = Vec::new();
+        for waiter in selected.late {
+            inner.free(&waiter);
+            refused.extend(waiter.claimed().map(|call| (call, late())));
         }
-        let late = selected.late.into_iter().filter_map(|waiter| waiter.call);
-        let late = late.filter(|call| call.claim().is_some());
-        let mut refused: Vec<_> = late.map(|call| (call, crate::refusal::late())).collect();
-        let batch = selected.batch.map(|closing| self.prepare(&mut inner, closing, &mut refused));
+        let batch = selected.batch.map(|selected| self.start(&mut inner, selected, &mut refused));
         self.settle(inner);
-        Found { batch: batch.map(|prepared| self.gather(prepared)), refused }
+        Found { batch: batch.map(|started| self.assemble(started)), refused }
     }
 
-    /// What must be done under the lock: the calls start, and all memory that is needed is taken.
-    fn prepare(
+    /// Does what must be done under the lock: claims the calls, and takes all memory that is needed.
+    fn start(
         &self,
         inner: &mut Inner,
-        closing: SelectedBatch<Waiter>,
+        selected: SelectedBatch<Waiter>,
         refused: &mut Vec<(Arc<OpenCall>, RemoteError)>,
-    ) -> Prepared {
-        // First, so that those who leave it find the room that it took.
-        let base = inner.close_slab(closing.base);
-        let mut moves = Vec::with_capacity(closing.outs.len());
-        for out in &closing.outs {
-            // In list mode there is nothing to move.
-            let Some(row) = inner.scheduler.value_mut(out.key).and_then(|waiter| waiter.row.clone()) else {
-                continue;
-            };
-            match self.seat(inner, out.to, closing.group, out.is_new_slab) {
-                Ok(memory) => {
-                    if let Some(waiter) = inner.scheduler.value_mut(out.key) {
-                        waiter.slab = Some(out.to.slab);
-                    }
-                    moves.push((row, memory));
-                }
-                // It is told so when it is whole, if it is not yet.
-                Err(_) => {
-                    let Some(waiter) = inner.scheduler.remove(out.key) else { continue };
-                    inner.drop_row(&waiter);
-                    let call = waiter.call.filter(|call| call.claim().is_some());
-                    refused.extend(call.map(|call| (call, self.given_up(inner))));
-                }
-            }
-        }
-        let slab = match (self.is_listed, closing.is_new_slab) {
+    ) -> Started {
+        // First, so that its charge is free for the calls that leave it.
+        let base = inner.memory.close_slab(selected.base);
+        let moves = self.move_out(inner, &selected, refused);
+        let slab = match (self.is_listed, selected.is_new_slab) {
             (true, _) => None,
-            (false, true) => Some(self.open_slab(inner, closing.group).inspect(|opened| {
-                // It goes with the batch, and is not closed like others.
-                inner.surplus -= opened.overhead.surplus();
-            })),
+            (false, true) => Some(inner.memory.open_batch(selected.group)),
             (false, false) => base.map(Ok),
         };
-        let calls: Vec<_> = closing.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();
-        // All of them: who withdraws one does so under this lock, and does not find it any more.
+        let calls: Vec<_> = selected.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();
+        // No call is missing: a call is withdrawn under this lock, and is not found here then.
         let arguments = calls.iter().filter_map(|call| call.claim());
         let (trees, leases) = arguments.map(|Arguments { tree, lease }| (tree, lease)).unzip();
-        let moved = moves.len() + if self.is_listed { 0 } else { closing.fills.len() };
-        inner.stats.started(calls.len(), closing.padded, closing.waited, moved);
+        let moved = moves.len() + if self.is_listed { 0 } else { selected.fills.len() };
+        inner.stats.started(calls.len(), selected.padded, selected.waited, moved);
         inner.stats.running += 1;
-        Prepared { closing, slab, moves, calls, trees, leases }
+        Started { selected, slab, moves, calls, trees, leases }
     }
 
-    /// Moves what must be moved, and makes the arguments of the memory.
-    fn gather(&self, prepared: Prepared) -> Taken {
-        let Prepared { closing, slab, moves, calls, trees, leases } = prepared;
+    /// Takes memory elsewhere for the calls that lie in the batch's slab and take no part in it.
+    fn move_out(
+        &self,
+        inner: &mut Inner,
+        selected: &SelectedBatch<Waiter>,
+        refused: &mut Vec<(Arc<OpenCall>, RemoteError)>,
+    ) -> Vec<(Arc<Row>, RowMemory)> {
+        let mut moves = Vec::with_capacity(selected.outs.len());
+        for out in &selected.outs {
+            let Inner { scheduler, memory, .. } = inner;
+            let placed = scheduler.value_mut(out.key).and_then(|waiter| waiter.placed.as_mut());
+            // In list mode there is nothing to move.
+            let Some(placed) = placed else { continue };
+            if let Ok(memory) = memory.take_row(out.to, selected.group, out.is_new_slab) {
+                placed.slab = out.to.slab;
+                moves.push((placed.row.clone(), memory));
+            } else if let Some(waiter) = scheduler.remove(out.key) {
+                // A call that is not complete is refused when it is.
+                inner.free(&waiter);
+                refused.extend(waiter.claimed().map(|call| (call, self.row_lost(inner))));
+            }
+        }
+        moves
+    }
+
+    /// Moves rows, and makes the arguments.
+    fn assemble(&self, started: Started) -> Assembled {
+        let Started { selected, slab, moves, calls, trees, leases } = started;
         move_all(moves);
         let input = match slab {
             None => Ok(Input::Listed(trees)),
             Some(Err(error)) => Err(error),
-            Some(Ok(OpenSlab { slab, .. })) => self.stack(&closing, slab),
+            // Its charge ends here, without the lock.
+            Some(Ok(OpenSlab { slab, .. })) => self.stack(&selected, slab),
         };
         if input.is_err() {
-            closing.rows.iter().for_each(vacate);
+            placed_rows(&selected).for_each(|placed| drop(placed.row.vacate()));
         }
-        if !closing.outs.is_empty() || !closing.fills.is_empty() {
+        if !selected.outs.is_empty() || !selected.fills.is_empty() {
             let mut inner = self.inner.lock();
-            inner.scheduler.settled(&closing.outs, &closing.fills);
-            closing.fills.iter().for_each(|fill| inner.left(fill.from.slab));
+            inner.scheduler.moved(&selected.outs, &selected.fills);
+            selected.fills.iter().for_each(|fill| inner.memory.left(fill.from.slab));
             self.settle(inner);
         }
-        Taken { group: closing.group, calls, padded: closing.padded, input, leases }
+        Assembled { group: selected.group, calls, padded: selected.padded, input, leases }
     }
 
-    fn stack(&self, closing: &SelectedBatch<Waiter>, mut slab: Slab) -> Result<Input, RemoteError> {
-        let rows = || closing.rows.iter().filter_map(|waiter| waiter.row.as_ref());
-        for fill in &closing.fills {
-            let (row, memory) = (closing.rows[fill.to].row.as_ref(), slab.claim(fill.to));
-            let (Some(row), Some(memory)) = (row, memory) else { return Err(in_use()) };
-            row.move_to(memory);
+    fn stack(&self, selected: &SelectedBatch<Waiter>, mut slab: Slab) -> Result<Input, RemoteError> {
+        for fill in &selected.fills {
+            let (placed, memory) = (selected.rows[fill.to].placed.as_ref(), slab.claim(fill.to));
+            let (Some(placed), Some(memory)) = (placed, memory) else { return Err(row_in_use()) };
+            placed.row.move_to(memory);
         }
-        rows().for_each(|row| drop(row.vacate()));
-        slab.zero(closing.rows.len()..closing.padded);
-        let order = closing.rows.first().and_then(|waiter| waiter.order.clone()).unwrap_or_default();
-        let tree = slab.into_tree(&order, closing.padded, self.env.lent.as_ref());
-        tree.map(Input::Stacked).map_err(|_| in_use())
-    }
-
-    /// The function has returned for a batch of so many rows, after so long; none if that tells nothing of how long others take.
-    pub(crate) fn finished(&self, group: GroupId, padded: usize, ran: Option<Duration>) {
-        let mut inner = self.inner.lock();
-        inner.scheduler.finished(group, ran.map(|time| (padded, time)));
-        inner.stats.running -= 1;
-        inner.stats.ran += ran.unwrap_or_default();
-        self.settle(inner);
+        placed_rows(selected).for_each(|placed| drop(placed.row.vacate()));
+        slab.zero(selected.rows.len()..selected.padded);
+        let order = selected.rows.first().and_then(|waiter| waiter.order.clone()).unwrap_or_default();
+        let tree = slab.into_tree(&order, selected.padded, self.env.lent.as_ref());
+        tree.map(Input::Stacked).map_err(|_| row_in_use())
     }
 }
 
-/// Moves rows that are not being read into at this moment, then the others.
+fn placed_rows(selected: &SelectedBatch<Waiter>) -> impl Iterator<Item = &PlacedRow> {
+    selected.rows.iter().filter_map(|waiter| waiter.placed.as_ref())
+}
+
+/// Moves the rows that are not being read into at this moment, then the others.
 fn move_all(moves: Vec<(Arc<Row>, RowMemory)>) {
     let mut busy = Vec::new();
     for (row, memory) in moves {
@@ -183,8 +181,8 @@ fn move_all(moves: Vec<(Arc<Row>, RowMemory)>) {
     }
 }
 
-/// What no order of events leads to, and what must not be taken for a batch.
-fn in_use() -> RemoteError {
+/// No order of events leads here.
+fn row_in_use() -> RemoteError {
     let text = "a row of the batch was still in use, which is an error of the server's own";
     RemoteError::new(ErrorKind::Failed, Ran::No, text)
 }

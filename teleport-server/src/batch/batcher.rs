@@ -1,29 +1,32 @@
-//! The calls of one batched method: their rows in memory, as the scheduler says.
+//! The calls of one batched method that have not started.
 //!
-//! Flow: `place` (from the link that receives a call, before the first byte of its payload) -> the payload goes into the row ->
-//! `arrive` -> `take` (a worker that was told by its queue that a batch is due) -> rows are moved as far as they must be ->
-//! the function runs -> `finished`. Calls in list mode have no rows: they arrive whole.
+//! Flow: `place` (by the link that receives a call, before the first byte of its payload) -> the payload is
+//! received into the row -> `arrive` -> `take` (by a worker, when a batch is due) -> rows are moved where
+//! necessary -> the function runs -> `finished`. Calls in list mode have no rows: they arrive complete.
 //!
-//! Locks: a link's inbound half, then this, then that of a session or of a link's sending half, or the queue's. Never blocks.
-//! Bounds: what the clients may have open, `max_queue`, and those of `memory`.
+//! Removing a call from the batcher and claiming its arguments happen under one lock, so only one thread
+//! decides what happens to it. Locks: a link's inbound half, then this one, then a session's or a link's
+//! outbound half, or the queue's. Never blocks. Bounds: the calls that clients may have open, `max_queue`,
+//! and the budget.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use teleport_transport::wire::{BatchLayout, ErrorKind, Order, QuickHash, Ran, RemoteError, Signature};
-use teleport_transport::{Budget, Charge, Lent, Row, Rows, Slab, Ticket};
+use teleport_transport::wire::{ErrorKind, Order, Ran, RemoteError, Signature};
+use teleport_transport::{Budget, Lent, Row, Rows, Ticket};
 
 use crate::api::batch_options::Plan;
 use crate::api::stats::BatchStats;
-use crate::batch::overhead::Overhead;
-use crate::batch::plan::ids::{GroupId, Key, SlabId};
+use crate::batch::memory::{BatchMemory, PlacedRow, slab_rows};
+use crate::batch::plan::ids::{GroupId, Key};
 use crate::batch::plan::scheduler::Scheduler;
+use crate::batch::plan::starvation::expiry_of;
 use crate::call::{Arguments, OpenCall};
 use crate::exec::queue::Queue;
+use crate::refusal::{closing, overloaded};
 
-/// What batches have to do with the rest of their server.
+/// What a batcher uses of its server.
 #[derive(Debug)]
 pub(crate) struct BatcherEnv {
     pub(crate) queue: Arc<Queue<OpenCall>>,
@@ -40,93 +43,52 @@ pub(crate) struct Batcher {
     pub(crate) plan: Plan,
     pub(crate) is_listed: bool,
     pub(crate) env: BatcherEnv,
-    /// For tickets.
-    abandoned_rows: Arc<AbandonedRows>,
     pub(crate) inner: Mutex<Inner>,
 }
-
-/// Told by a connection when a call whose row it has does not come whole.
-///
-/// Weak, since the batcher holds calls, each of which holds its connection.
-#[derive(Debug)]
-struct AbandonedRows(Weak<Batcher>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) scheduler: Scheduler<Waiter>,
-    pub(crate) kinds: HashMap<Arc<Signature>, Kind, QuickHash>,
-    pub(crate) signatures: HashMap<GroupId, Arc<Signature>, QuickHash>,
-    /// The group of list mode.
-    pub(crate) list: Option<GroupId>,
-    pub(crate) slabs: HashMap<SlabId, OpenSlab, QuickHash>,
-    /// What slabs hold of the budget past its bound.
-    pub(crate) surplus: u64,
-    /// Given back when the lock is.
-    pub(crate) returned: Vec<Charge>,
-    /// What the queue was told last.
-    pub(crate) posted: Option<Instant>,
+    pub(crate) memory: BatchMemory,
+    /// The only group in list mode.
+    list: Option<GroupId>,
+    /// When the queue expects the next batch.
+    pub(crate) timer: Option<Instant>,
     pub(crate) stats: BatchStats,
-    pub(crate) closed: bool,
-}
-
-/// Calls of one signature.
-#[derive(Clone, Debug)]
-pub(crate) struct Kind {
-    pub(crate) group: GroupId,
-    pub(crate) stacked: Arc<BatchLayout>,
-}
-
-#[derive(Debug)]
-pub(crate) struct OpenSlab {
-    pub(crate) slab: Slab,
-    pub(crate) overhead: Overhead,
+    is_closed: bool,
 }
 
 /// A call that has not started.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
-    /// Where it is received; none in list mode.
-    pub(crate) row: Option<Arc<Row>>,
-    /// The slab of that.
-    pub(crate) slab: Option<SlabId>,
+    /// `None` in list mode.
+    pub(crate) placed: Option<PlacedRow>,
     pub(crate) order: Option<Order>,
-    /// Once it is whole.
+    /// `None` while the call is being received.
     pub(crate) call: Option<Arc<OpenCall>>,
 }
 
 impl Batcher {
     pub(crate) fn new(method: &Arc<str>, plan: &Plan, is_listed: bool, env: BatcherEnv) -> Arc<Batcher> {
         let mut scheduler = Scheduler::new(plan.clone());
-        let list = is_listed.then(|| scheduler.add_group(plan.max_rows, 0));
         let inner = Inner {
+            list: is_listed.then(|| scheduler.groups.add(plan.max_rows, 0)),
             scheduler,
-            kinds: HashMap::default(),
-            signatures: HashMap::default(),
-            list,
-            slabs: HashMap::default(),
-            surplus: 0,
-            returned: Vec::new(),
-            posted: None,
+            memory: BatchMemory::new(method, plan, &env.budget),
+            timer: None,
             stats: BatchStats::default(),
-            closed: false,
+            is_closed: false,
         };
         let (method, plan) = (method.clone(), plan.clone());
-        Arc::new_cyclic(|batcher| Batcher {
-            method,
-            plan,
-            is_listed,
-            env,
-            abandoned_rows: Arc::new(AbandonedRows(batcher.clone())),
-            inner: Mutex::new(inner),
-        })
+        Arc::new(Batcher { method, plan, is_listed, env, inner: Mutex::new(inner) })
     }
 
-    // ---- Calls that come and go ----
+    // ---- Calls that arrive and leave ----
 
-    /// Whether calls of this signature can be batched at all.
+    /// Checks that calls of this signature can be batched.
     ///
     /// # Errors
-    /// What their callers are told.
+    /// The error for their callers.
     pub(crate) fn admit(&self, signature: &Arc<Signature>) -> Result<(), RemoteError> {
         if self.is_listed {
             return Ok(());
@@ -134,15 +96,15 @@ impl Batcher {
         if let Err(error) = signature.check_stackable() {
             return Err(RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string()));
         }
-        self.rows_of(signature).map(drop)
+        slab_rows(&self.method, &self.plan, &self.env.budget, signature).map(drop)
     }
 
-    /// Where a call's payload is to be received; nothing in list mode, where it comes whole.
+    /// Returns the row into which a call's payload is received. Returns `None` in list mode.
     ///
     /// # Errors
-    /// What its caller is told.
+    /// The error for its caller.
     pub(crate) fn place(
-        &self,
+        self: &Arc<Self>,
         signature: &Arc<Signature>,
         order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
@@ -150,28 +112,29 @@ impl Batcher {
             return Ok(None);
         }
         let mut inner = self.inner.lock();
-        self.check_room(&inner)?;
-        let Kind { group, .. } = self.kind(&mut inner, signature)?;
+        let Inner { scheduler, memory, is_closed, .. } = &mut *inner;
+        self.check_room(scheduler.waiting(), *is_closed)?;
+        let group = memory.group(&mut scheduler.groups, signature)?;
         let waiter = Waiter { order: Some(order.clone()), ..Waiter::default() };
-        let placed = inner.scheduler.place(group, waiter);
-        let memory = self.seat(&mut inner, placed.seat, group, placed.is_new_slab);
-        let row = memory.map(|memory| Arc::new(Row::new(Some(memory))));
+        let placed = scheduler.place(group, waiter);
+        let row = memory.take_row(placed.seat, group, placed.is_new_slab);
+        let row = row.map(|memory| Arc::new(Row::new(Some(memory))));
         match &row {
             Ok(row) => {
-                let waiter = inner.scheduler.value_mut(placed.key).expect("it was placed under this lock");
-                (waiter.row, waiter.slab) = (Some(row.clone()), Some(placed.seat.slab));
+                let waiter = scheduler.value_mut(placed.key).expect("it was placed under this lock");
+                waiter.placed = Some(PlacedRow { row: row.clone(), slab: placed.seat.slab });
             }
-            Err(_) => drop(inner.scheduler.remove(placed.key)),
+            Err(_) => drop(scheduler.remove(placed.key)),
         }
         self.settle(inner);
-        Ok(Some(Ticket::new(row?, placed.key, self.abandoned_rows.clone())))
+        Ok(Some(Ticket::new(row?, placed.key, self.clone())))
     }
 
-    /// A call is whole, with the number that its ticket gave. It may run from now on. Returns when to look whether its time is
-    /// over.
+    /// Takes a complete call, with the key of its ticket. Returns when to check whether it has waited for too
+    /// long.
     ///
     /// # Errors
-    /// What its caller is told, if it is not to run.
+    /// The error for its caller, if it cannot run.
     pub(crate) fn arrive(
         &self,
         call: &Arc<OpenCall>,
@@ -181,71 +144,90 @@ impl Batcher {
         let key = match (key, inner.list) {
             (Some(key), _) => key,
             (None, Some(list)) => {
-                self.check_room(&inner)?;
+                self.check_room(inner.scheduler.waiting(), inner.is_closed)?;
                 inner.scheduler.place(list, Waiter::default()).key
             }
-            (None, None) => return Err(self.given_up(&inner)),
+            (None, None) => return Err(self.row_lost(&inner)),
         };
         let now = Instant::now();
-        let Some(waiter) = inner.scheduler.value_mut(key) else { return Err(self.given_up(&inner)) };
+        let Some(waiter) = inner.scheduler.value_mut(key) else { return Err(self.row_lost(&inner)) };
         waiter.call = Some(call.clone());
         call.set_key(key);
         inner.scheduler.arrive(key, call.deadline, now);
-        let look_at = inner.scheduler.looked_at(call.deadline, now);
         self.settle(inner);
-        Ok(look_at)
+        Ok(expiry_of(&self.plan, call.deadline, now))
     }
 
-    /// Lets the calls run that are throttled by `by`. Returns when to look whether their time is over.
+    /// Lets the calls run that are throttled by `by`. Returns when to check whether they have waited for too
+    /// long.
     pub(crate) fn release(&self, by: usize) -> Option<Instant> {
         let (mut inner, now) = (self.inner.lock(), Instant::now());
-        let any = inner.scheduler.release(by, now);
-        let look_at = any.then(|| inner.scheduler.looked_at(None, now)).flatten();
+        let was_throttled = inner.scheduler.release(by, now);
         self.settle(inner);
-        look_at
+        if was_throttled { expiry_of(&self.plan, None, now) } else { None }
     }
 
-    /// Takes a call out, with its arguments; nothing if it has started or was taken out before.
+    /// Removes a call and claims its arguments. Returns `None` if it has started or was removed before.
     pub(crate) fn withdraw(&self, call: &OpenCall) -> Option<Arguments> {
         let mut inner = self.inner.lock();
         let waiter = inner.scheduler.remove(call.key())?;
-        inner.drop_row(&waiter);
-        // Under the lock: who finds it gone finds it claimed.
+        inner.free(&waiter);
         let arguments = call.claim();
         self.settle(inner);
         arguments
     }
 
-    /// Takes no more calls, and gives those that wait, which are the caller's to answer.
+    /// The function of a batch has returned. `ran` is how long it took, if other batches will take about as
+    /// long.
+    pub(crate) fn finished(&self, group: GroupId, padded: usize, ran: Option<Duration>) {
+        let mut inner = self.inner.lock();
+        inner.scheduler.finished(group, ran.map(|time| (padded, time)));
+        inner.stats.running -= 1;
+        inner.stats.ran += ran.unwrap_or_default();
+        self.settle(inner);
+    }
+
+    /// Takes no more calls. Returns those that waited, for the caller to answer.
     pub(crate) fn close(&self) -> Vec<Arc<OpenCall>> {
         let mut inner = self.inner.lock();
-        inner.closed = true;
+        inner.is_closed = true;
         let waiters = inner.scheduler.drain();
-        waiters.iter().for_each(|waiter| inner.drop_row(waiter));
+        waiters.iter().for_each(|waiter| inner.free(waiter));
         self.settle(inner);
-        let calls = waiters.into_iter().filter_map(|waiter| waiter.call);
-        calls.filter(|call| call.claim().is_some()).collect()
+        waiters.into_iter().filter_map(Waiter::claimed).collect()
     }
 
-    fn check_room(&self, inner: &Inner) -> Result<(), RemoteError> {
-        if inner.closed {
-            return Err(self.given_up(inner));
+    /// Ends a change under the lock: frees unused memory, and tells the queue when the next batch is due.
+    pub(crate) fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
+        let unused = inner.scheduler.take_unused();
+        let freed = inner.memory.release(&unused);
+        let due = inner.scheduler.next_due();
+        if due != inner.timer {
+            inner.timer = due;
+            // Under the lock, so that the queue hears of changes in their order.
+            self.env.queue.set_batch_timer(self.env.number, due);
         }
-        let (waiting, max_queue) = (inner.scheduler.waiting(), self.plan.max_queue);
-        if waiting < max_queue {
+        drop(inner);
+        drop(freed);
+    }
+
+    fn check_room(&self, waiting: usize, is_closed: bool) -> Result<(), RemoteError> {
+        if is_closed {
+            return Err(closing());
+        }
+        if waiting < self.plan.max_queue {
             return Ok(());
         }
-        let text = format!(
+        Err(overloaded(format!(
             "method {:?} has {waiting} calls that wait for their batch, as many as may (`max_queue`): try later",
             self.method
-        );
-        Err(overloaded(text))
+        )))
     }
 
-    /// What a call is told whose row is gone.
-    pub(crate) fn given_up(&self, inner: &Inner) -> RemoteError {
-        if inner.closed {
-            return crate::refusal::closing();
+    /// Returns the error for a call whose row was taken away while it was being received.
+    pub(crate) fn row_lost(&self, inner: &Inner) -> RemoteError {
+        if inner.is_closed {
+            return closing();
         }
         overloaded(format!(
             "method {:?} had no memory left to move the call to another batch: try later",
@@ -253,28 +235,7 @@ impl Batcher {
         ))
     }
 
-    // ---- Looking, and the end of each change ----
-
-    /// Ends a change: lets go what nobody needs, and tells the queue when the next batch is due.
-    pub(crate) fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
-        let (slabs, groups) = inner.scheduler.take_unused();
-        let returned = std::mem::take(&mut inner.returned);
-        let closed: Vec<OpenSlab> = slabs.iter().filter_map(|slab| inner.close_slab(*slab)).collect();
-        for group in groups {
-            if let Some(signature) = inner.signatures.remove(&group) {
-                inner.kinds.remove(&signature);
-            }
-        }
-        let due = inner.scheduler.next_due();
-        if due != inner.posted {
-            inner.posted = due;
-            // Under the lock, so that the queue is told in the order of changes.
-            self.env.queue.set_batch_timer(self.env.number, due);
-        }
-        drop(inner);
-        // Memory goes back without the lock.
-        drop((closed, returned));
-    }
+    // ---- Queries ----
 
     pub(crate) fn stats(&self) -> BatchStats {
         let inner = self.inner.lock();
@@ -283,61 +244,33 @@ impl Batcher {
 
     /// Returns how many calls wait, without those that are being received.
     pub(crate) fn queued(&self) -> usize {
-        self.inner.lock().scheduler.whole()
+        self.inner.lock().scheduler.complete()
     }
 }
 
-impl Rows for AbandonedRows {
+impl Rows for Batcher {
     fn abandoned(&self, key: Key) {
-        let Some(batcher) = self.0.upgrade() else { return };
-        let mut inner = batcher.inner.lock();
+        let mut inner = self.inner.lock();
         if let Some(waiter) = inner.scheduler.remove(key) {
-            inner.drop_row(&waiter);
+            inner.free(&waiter);
         }
-        batcher.settle(inner);
+        self.settle(inner);
     }
 }
 
 impl Inner {
-    /// A call does not run: its memory is taken away, and what still comes of it is dropped. Under the lock, so that who gets its
-    /// seat finds the memory free.
-    pub(crate) fn drop_row(&mut self, waiter: &Waiter) {
+    /// Frees the row of a call that does not run.
+    pub(crate) fn free(&mut self, waiter: &Waiter) {
         self.stats.dropped += 1;
-        vacate(waiter);
-        if let Some(slab) = waiter.slab {
-            self.left(slab);
+        if let Some(placed) = &waiter.placed {
+            self.memory.free_row(placed);
         }
-    }
-
-    /// A call that has paid for its row has a seat in a slab.
-    pub(crate) fn sat(&mut self, id: SlabId) {
-        if let Some(opened) = self.slabs.get_mut(&id)
-            && let Some(charge) = opened.overhead.sat()
-        {
-            self.surplus -= opened.overhead.settle_surplus();
-            self.returned.push(charge);
-        }
-    }
-
-    /// A call leaves a slab that goes on.
-    pub(crate) fn left(&mut self, id: SlabId) {
-        let opened = self.slabs.get_mut(&id);
-        self.returned.extend(opened.and_then(|opened| opened.overhead.left()));
-    }
-
-    pub(crate) fn close_slab(&mut self, id: SlabId) -> Option<OpenSlab> {
-        let opened = self.slabs.remove(&id)?;
-        self.surplus -= opened.overhead.surplus();
-        Some(opened)
     }
 }
 
-pub(crate) fn vacate(waiter: &Waiter) {
-    if let Some(row) = &waiter.row {
-        drop(row.vacate());
+impl Waiter {
+    /// Claims the call's arguments. Returns `None` if the call was withdrawn, or is not complete.
+    pub(crate) fn claimed(self) -> Option<Arc<OpenCall>> {
+        self.call.filter(|call| call.claim().is_some())
     }
-}
-
-pub(crate) fn overloaded(text: String) -> RemoteError {
-    RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
 }

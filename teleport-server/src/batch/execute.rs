@@ -1,7 +1,7 @@
 //! One batch, from the worker that takes it to the answers of its calls.
 //!
-//! Flow: a batch is due -> [`Batcher::take`](crate::batch::batcher::Batcher::take) -> its memory is given to the function -> it runs, with
-//! its panic caught -> the result is cut into a row for each call, which for a slow reader is copied -> answers -> logs. Never waits for a client.
+//! Flow: [`Batcher::take`] -> the memory is given to the function -> it runs, with panics caught -> each call
+//! gets its row of the result, as a copy if its client reads slowly -> logs. Never waits for a client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::api::context::Context;
 use crate::api::error::failed;
 use crate::api::list::{ErasedList, NoReplies, Replies};
 use crate::api::method::{Body, NoOutput, Output};
-use crate::batch::assemble::{Found, Input, Taken};
+use crate::batch::assemble::{Assembled, Found, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
@@ -26,7 +26,7 @@ use crate::exec::job::{BatchCalls, Job};
 use crate::exec::panic::{Panic, catch};
 use crate::refusal::unsendable;
 
-/// Runs the batch that is due, if one is still, which stands on the `current_job` then.
+/// Runs the batch that is due, if one still is. It is the `current_job` while it runs.
 pub(crate) fn run(
     dispatcher: &Dispatcher,
     batcher: &Batcher,
@@ -43,12 +43,12 @@ pub(crate) fn run(
     for (call, error) in refused {
         call.refuse(&error);
     }
-    let Some(Taken { group, calls, padded, input, leases }) = batch else { return };
+    let Some(Assembled { group, calls, padded, input, leases }) = batch else { return };
     let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
     let method = first.method.clone();
     let calls = Arc::new(BatchCalls { calls, padded });
     *current_job.lock() = Some(Job::Batch(calls.clone()));
-    // From here on the memory is the function's: its callers may send more.
+    // From here on the memory is the function's, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };
     let logs = match (input, dispatcher.registry.function(&method)) {
@@ -62,7 +62,7 @@ pub(crate) fn run(
             run.answer_rows(ran)
         }
         (Ok(Input::Listed(trees)), Body::List(function)) => run.run_list(group, function, trees),
-        (Ok(_), _) => unreachable!("the table gives list functions to list mode alone"),
+        (Ok(_), _) => unreachable!("the registry gives list functions to list mode only"),
     };
     if let (Some(slot), Some(done), Some(tree)) = (slot, method.done, logs) {
         slot.fill(Logs { done, tree });
@@ -75,7 +75,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs a function; other batches may start when it has returned.
+    /// Runs a function. Other batches may start when it has returned.
     fn time<T>(&self, group: GroupId, function: impl FnOnce() -> T) -> Result<T, Panic> {
         let calls = self.calls.calls.len();
         let counters = &self.calls.calls[0].shared().counters;
@@ -88,7 +88,7 @@ impl Run<'_> {
         ran
     }
 
-    /// Sends each call its row of the result. Gives the logs.
+    /// Sends each call its row of the result. Returns the logs.
     fn answer_rows(&self, ran: Result<Result<Output, NoOutput>, Panic>) -> Option<Tree> {
         let Output { reply, logs } = match ran {
             Ok(Ok(output)) => output,
@@ -101,22 +101,22 @@ impl Run<'_> {
             Ok(result) => result,
             Err(error) => return self.fail(self.bad_result(&error)),
         };
-        // The rows keep what they need of it.
+        // The rows keep what they need of the reply.
         drop(reply);
         for_each_together(calls, |row, call| match result.row(row, &call.reply.caller.limits) {
-            Ok(message) => call.answer(self.released(message, call)),
+            Ok(message) => call.answer(self.detached(message, call)),
             Err(error) => function_failed(call, unsendable(&error)),
         });
         logs
     }
 
-    /// A row of the result; a copy of it, if it would keep the others' rows in memory for long.
-    fn released(&self, message: Message, call: &OpenCall) -> Message {
+    /// Returns a row of the result, as a copy if it would keep the others' rows in memory for long.
+    fn detached(&self, message: Message, call: &OpenCall) -> Message {
         let is_alone = self.calls.padded == 1;
         if is_alone || message.payload_bytes == 0 || !call.reply.is_slow(Instant::now()) {
             return message;
         }
-        // Without memory for it, it stays what it is.
+        // Without memory for a copy, the row itself is sent.
         let Ok(mut copy) = Pool::global().alloc(message.payload_bytes as usize) else { return message };
         let Some(mut rest) = copy.get_mut() else { return message };
         for part in &message.payload {
@@ -140,7 +140,7 @@ impl Run<'_> {
         RemoteError::new(ErrorKind::Failed, Ran::Yes, text)
     }
 
-    /// Runs a function in list mode. Gives the logs, of which it has none.
+    /// Runs a function in list mode, which has no logs.
     fn run_list(&self, group: GroupId, function: &ErasedList, trees: Vec<Tree>) -> Option<Tree> {
         let mut fitting = None;
         let ran = self.time(group, || {
@@ -184,14 +184,15 @@ impl Run<'_> {
         None
     }
 
-    /// All calls get the same error.
+    /// Sends all calls the same error.
     fn fail(&self, error: RemoteError) -> Option<Tree> {
         batch_failed(&self.calls.calls, error);
         None
     }
 }
 
-/// Calls `answer` for each row, for those of one connection right after each other, so that their answers leave together.
+/// Calls `answer` for each row. Rows of one connection follow each other, so that their answers are sent
+/// together.
 fn for_each_together(calls: &[Arc<OpenCall>], mut answer: impl FnMut(usize, &Arc<OpenCall>)) {
     let connection = |row: &usize| calls[*row].reply.link.key();
     let mut rows: Vec<usize> = (0..calls.len()).collect();

@@ -1,113 +1,220 @@
-//! The memory of batches: how large a slab is, what it is charged for, and which row of it a call gets.
+//! The memory of batches: the slabs of one method, their size, what they are charged for, and when a row is
+//! free again.
 //!
-//! Bounds: `MAX_KINDS` shapes at once. What each call brings, it has paid for; what slabs take beside that (`overhead`) is charged
-//! to the budget, within `SURPLUS_PART` of it past its bound where a slab is opened.
+//! A call pays for its own row. What a slab takes besides is charged to the budget (`overhead`). Where that
+//! has no room, a slab is opened all the same while such slabs take at most `SURPLUS_PART` of the budget.
+//! Bound: `MAX_SIGNATURES` at once.
 
+use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
-use teleport_transport::wire::{BatchLayout, ErrorKind, Ran, RemoteError, Signature};
-use teleport_transport::{Pages, Pool, RowMemory, Slab};
+use teleport_transport::wire::{BatchLayout, ErrorKind, QuickHash, Ran, RemoteError, Signature};
+use teleport_transport::{Budget, Charge, Pages, Pool, Row, RowMemory, Slab};
 
-use crate::batch::batcher::{Batcher, Inner, Kind, OpenSlab, overloaded};
+use crate::api::batch_options::Plan;
 use crate::batch::overhead::Overhead;
-use crate::batch::plan::ids::{GroupId, Seat};
+use crate::batch::plan::groups::{Groups, Unused};
+use crate::batch::plan::ids::{GroupId, Seat, SlabId};
+use crate::refusal::overloaded;
 
-/// Shapes whose calls wait at the same time: more than any program has, and each takes memory.
-const MAX_KINDS: usize = 1024;
+/// Signatures whose calls wait at the same time: more than any program has, and each takes memory.
+const MAX_SIGNATURES: usize = 1024;
 
-/// What slabs take beside the rows that were paid for may exceed the budget by one in so many parts of it.
+/// The part of the budget by which slabs may exceed it.
 const SURPLUS_PART: u64 = 4;
 
-/// A batch that need not be full has at most so many rows that its slab takes one in so many parts of the budget: so two that
-/// have few rows yet always find room.
+/// The part of the budget that a slab takes at most, if its batches need not be full. So two slabs with few
+/// rows always fit.
 const SLAB_PART: u64 = 8;
 
-impl Batcher {
-    /// How many rows a slab has, of which a batch is made.
-    pub(crate) fn rows_of(&self, signature: &Signature) -> Result<usize, RemoteError> {
-        let max_bytes = self.env.budget.max_bytes();
-        let row_bytes = (signature.memory_bytes() as u64).max(1);
-        let most = usize::try_from(max_bytes / row_bytes).unwrap_or(usize::MAX);
-        let run_time = usize::try_from(max_bytes / SLAB_PART / row_bytes).unwrap_or(usize::MAX);
-        self.plan.fitting(run_time.max(1)).or_else(|| self.plan.fitting(most)).ok_or_else(|| {
-            let text = format!(
-                "method {:?} takes batches of {} rows, and rows of {row_bytes} bytes make {} bytes: more than the {max_bytes} that the \
-                 server has for calls (three quarters of `max_memory`)",
-                self.method,
-                self.plan.least_rows(),
-                row_bytes.saturating_mul(self.plan.least_rows() as u64),
-            );
-            RemoteError::new(ErrorKind::TooLarge, Ran::No, text)
-        })
+/// The slabs of one method.
+#[derive(Debug)]
+pub(crate) struct BatchMemory {
+    method: Arc<str>,
+    plan: Plan,
+    budget: Budget,
+    groups: HashMap<Arc<Signature>, GroupId, QuickHash>,
+    layouts: HashMap<GroupId, Arc<BatchLayout>, QuickHash>,
+    slabs: HashMap<SlabId, OpenSlab, QuickHash>,
+    /// What open slabs hold of the budget beyond its bound.
+    surplus: u64,
+    /// For the caller to drop without its lock: another charge may be granted.
+    returned: Vec<Charge>,
+}
+
+#[derive(Debug)]
+pub(crate) struct OpenSlab {
+    pub(crate) slab: Slab,
+    overhead: Overhead,
+}
+
+/// The row of a call that has not started.
+#[derive(Clone, Debug)]
+pub(crate) struct PlacedRow {
+    pub(crate) row: Arc<Row>,
+    pub(crate) slab: SlabId,
+}
+
+/// Returns how many rows a slab has.
+///
+/// # Errors
+/// A batch does not fit into the budget.
+pub(crate) fn slab_rows(
+    method: &str,
+    plan: &Plan,
+    budget: &Budget,
+    signature: &Signature,
+) -> Result<usize, RemoteError> {
+    let max_bytes = budget.max_bytes();
+    let row_bytes = (signature.memory_bytes() as u64).max(1);
+    let most = usize::try_from(max_bytes / row_bytes).unwrap_or(usize::MAX);
+    let usual = usize::try_from(max_bytes / SLAB_PART / row_bytes).unwrap_or(usize::MAX);
+    plan.fitting(usual.max(1)).or_else(|| plan.fitting(most)).ok_or_else(|| {
+        let rows = plan.least_rows();
+        let bytes = row_bytes.saturating_mul(rows as u64);
+        let text = format!(
+            "method {method:?} takes batches of {rows} rows, and rows of {row_bytes} bytes make {bytes} bytes: more than \
+             the {max_bytes} that the server has for calls (three quarters of `max_memory`)"
+        );
+        RemoteError::new(ErrorKind::TooLarge, Ran::No, text)
+    })
+}
+
+/// Memory to be dropped without a lock.
+pub(crate) type Freed = (Vec<OpenSlab>, Vec<Charge>);
+
+impl BatchMemory {
+    pub(crate) fn new(method: &Arc<str>, plan: &Plan, budget: &Budget) -> BatchMemory {
+        BatchMemory {
+            method: method.clone(),
+            plan: plan.clone(),
+            budget: budget.clone(),
+            groups: HashMap::default(),
+            layouts: HashMap::default(),
+            slabs: HashMap::default(),
+            surplus: 0,
+            returned: Vec::new(),
+        }
     }
 
-    pub(crate) fn kind(&self, inner: &mut Inner, signature: &Arc<Signature>) -> Result<Kind, RemoteError> {
-        if let Some(kind) = inner.kinds.get(signature) {
-            return Ok(kind.clone());
+    /// Returns the group of a signature, which is added to `groups` if it is new.
+    ///
+    /// # Errors
+    /// There are too many signatures, or its rows are too large.
+    pub(crate) fn group(
+        &mut self,
+        groups: &mut Groups,
+        signature: &Arc<Signature>,
+    ) -> Result<GroupId, RemoteError> {
+        if let Some(group) = self.groups.get(signature) {
+            return Ok(*group);
         }
-        let kinds = inner.scheduler.busy_groups();
-        if kinds >= MAX_KINDS {
+        let busy = groups.busy();
+        if busy >= MAX_SIGNATURES {
             let text = format!(
-                "method {:?} has calls of {kinds} different shapes waiting, as many as may: try later",
+                "method {:?} has calls of {busy} different shapes waiting, as many as may: try later",
                 self.method
             );
             return Err(overloaded(text));
         }
-        let rows = self.rows_of(signature)?;
-        let stacked = BatchLayout::new(signature.clone(), rows).ok_or_else(|| {
+        let rows = slab_rows(&self.method, &self.plan, &self.budget, signature)?;
+        let layout = BatchLayout::new(signature.clone(), rows).ok_or_else(|| {
             let text = format!("{rows} rows of these arguments are more than any memory holds");
             RemoteError::new(ErrorKind::TooLarge, Ran::No, text)
         })?;
-        let seats = self.plan.max_rows.min(rows);
-        let group = inner.scheduler.add_group(seats, stacked.row_bytes());
-        let kind = Kind { group, stacked: Arc::new(stacked) };
-        inner.kinds.insert(signature.clone(), kind.clone());
-        inner.signatures.insert(group, signature.clone());
-        Ok(kind)
+        let group = groups.add(self.plan.max_rows.min(rows), layout.row_bytes());
+        self.groups.insert(signature.clone(), group);
+        self.layouts.insert(group, Arc::new(layout));
+        Ok(group)
     }
 
-    /// The memory of a seat.
-    pub(crate) fn seat(
-        &self,
-        inner: &mut Inner,
+    // ---- Slabs ----
+
+    /// Opens a slab, and charges what it takes besides the row that its first call has paid for.
+    pub(crate) fn open_slab(&mut self, group: GroupId) -> Result<OpenSlab, RemoteError> {
+        let layout = self.layouts[&group].clone();
+        let within = |pages| {
+            let charge = self.budget.try_charge(Overhead::first_charge(&layout, pages))?;
+            Some((pages, charge, 0))
+        };
+        let beyond = || {
+            let bytes = Overhead::first_charge(&layout, Pages::Small);
+            let is_allowed = self.surplus + bytes <= self.budget.max_bytes() / SURPLUS_PART;
+            is_allowed.then(|| (Pages::Small, self.budget.charge_anyway(bytes), bytes))
+        };
+        let found = within(Pages::Usual).or_else(|| within(Pages::Small)).or_else(beyond);
+        let (pages, charge, surplus) = found.ok_or_else(|| {
+            overloaded(format!(
+                "the server has no memory left for another batch of method {:?} (`max_memory`): try later",
+                self.method
+            ))
+        })?;
+        let overhead = Overhead::new(&layout, pages, &self.budget, charge, surplus);
+        let slab = Slab::new(layout, Pool::global(), pages).map_err(|error| overloaded(error.to_string()))?;
+        self.surplus += surplus;
+        Ok(OpenSlab { slab, overhead })
+    }
+
+    /// Opens the slab of a batch, which is not kept here.
+    pub(crate) fn open_batch(&mut self, group: GroupId) -> Result<OpenSlab, RemoteError> {
+        let opened = self.open_slab(group)?;
+        self.surplus -= opened.overhead.surplus();
+        Ok(opened)
+    }
+
+    /// Removes a slab.
+    pub(crate) fn close_slab(&mut self, id: SlabId) -> Option<OpenSlab> {
+        let opened = self.slabs.remove(&id)?;
+        self.surplus -= opened.overhead.surplus();
+        Some(opened)
+    }
+
+    /// Closes slabs and forgets groups that the scheduler has removed. Returns all memory that is free now.
+    pub(crate) fn release(&mut self, unused: &Unused) -> Freed {
+        for group in &unused.groups {
+            if let Some(layout) = self.layouts.remove(group) {
+                self.groups.remove(layout.signature());
+            }
+        }
+        let slabs = unused.slabs.iter().filter_map(|slab| self.close_slab(*slab)).collect();
+        (slabs, mem::take(&mut self.returned))
+    }
+
+    // ---- Rows ----
+
+    /// Returns the memory of a seat, for a call that has paid for its row.
+    pub(crate) fn take_row(
+        &mut self,
         seat: Seat,
         group: GroupId,
         is_new_slab: bool,
     ) -> Result<RowMemory, RemoteError> {
         if is_new_slab {
-            let opened = self.open_slab(inner, group)?;
-            inner.slabs.insert(seat.slab, opened);
+            let opened = self.open_slab(group)?;
+            self.slabs.insert(seat.slab, opened);
         }
-        let opened = inner.slabs.get(&seat.slab);
-        let memory = opened.and_then(|opened| opened.slab.claim(seat.index));
-        let memory = memory
+        let opened = self.slabs.get_mut(&seat.slab);
+        let row = opened.and_then(|opened| Some((opened.slab.claim(seat.index)?, opened)));
+        let (memory, opened) = row
             .ok_or_else(|| overloaded(format!("method {:?} had no memory left for the call", self.method)))?;
-        inner.sat(seat.slab);
+        if let Some(charge) = opened.overhead.sat() {
+            self.surplus -= opened.overhead.settle_surplus();
+            self.returned.push(charge);
+        }
         Ok(memory)
     }
 
-    pub(crate) fn open_slab(&self, inner: &mut Inner, group: GroupId) -> Result<OpenSlab, RemoteError> {
-        let signature = inner.signatures.get(&group).expect("a group with rows is known");
-        let stacked = inner.kinds[signature].stacked.clone();
-        let budget = &self.env.budget;
-        let free = |pages| Some((pages, budget.try_charge(Overhead::first_charge(&stacked, pages))?, 0));
-        let beyond = || {
-            let bytes = Overhead::first_charge(&stacked, Pages::Small);
-            let is_bearable = inner.surplus + bytes <= budget.max_bytes() / SURPLUS_PART;
-            is_bearable.then(|| (Pages::Small, budget.charge_anyway(bytes), bytes))
-        };
-        let found = free(Pages::Usual).or_else(|| free(Pages::Small)).or_else(beyond);
-        let (pages, charge, surplus) = found.ok_or_else(|| {
-            let text = format!(
-                "the server has no memory left for another batch of method {:?} (`max_memory`): try later",
-                self.method
-            );
-            overloaded(text)
-        })?;
-        let overhead = Overhead::new(&stacked, pages, budget, charge, surplus);
-        let slab =
-            Slab::new(stacked, Pool::global(), pages).map_err(|error| overloaded(error.to_string()))?;
-        inner.surplus += surplus;
-        Ok(OpenSlab { slab, overhead })
+    /// Frees the row of a call that does not run: what is still received for it is dropped. Called under the
+    /// batcher's lock, so that the next call on its seat finds the memory free.
+    pub(crate) fn free_row(&mut self, placed: &PlacedRow) {
+        drop(placed.row.vacate());
+        self.left(placed.slab);
+    }
+
+    /// A call has left a slab that is still open.
+    pub(crate) fn left(&mut self, id: SlabId) {
+        let opened = self.slabs.get_mut(&id);
+        self.returned.extend(opened.and_then(|opened| opened.overhead.left()));
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Other throttled calls stay in their queue or batcher; inline calls have none.
 //!
-//! Flow: `add` -> `take` (the link has sent enough, or is over), after which the calls run in the order in which they were
-//! made. `expire` removes calls that are out of time, and `close` removes all. A withdrawn call gives its memory back at
-//! once, and its entry stays until then. Never runs or answers a call. Bound: the open calls of all connections.
+//! Flow: `add` -> `take` (the link has sent enough, or is over), after which the calls run in the order in
+//! which they were made. `expire` removes calls that are out of time, and `close` removes all. A withdrawn
+//! call gives its memory back at once, and its entry stays until then. Never runs or answers a call. Bound:
+//! the open calls of all connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -32,7 +33,8 @@ struct Table {
 type Line = BTreeMap<(usize, u64), Arc<OpenCall>>;
 
 impl Throttled {
-    /// Adds a call if it is `throttled_by` a link, or if earlier ones wait for its link. Returns false if the call may start.
+    /// Adds a call if it is `throttled_by` a link, or if earlier ones wait for its link. Returns false if the
+    /// call may start.
     ///
     /// # Errors
     /// The server is closing.

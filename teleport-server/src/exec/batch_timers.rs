@@ -1,7 +1,8 @@
 //! When the next batch of each batched method of a pool is due.
 //!
-//! Flow: `set` (the method's next batch is due at a time, or it has none) -> `take` once that time has come. A batch that
-//! needs a slot and finds none is blocked until `unblock`. Knows no calls. Bound: one entry for each batched method.
+//! Flow: `set` (the method's next batch is due at a time, or it has none) -> `take` once that time has come.
+//! A batch that needs a slot and finds none is blocked until `unblock`. Knows no calls. Bound: one entry for
+//! each batched method.
 
 use std::time::Instant;
 
@@ -40,7 +41,8 @@ impl BatchTimers {
         self.timers.iter().filter(|timer| !timer.is_blocked).filter_map(|timer| timer.due).min()
     }
 
-    /// Takes the method whose batch is due first, with a slot if it needs one. The caller sets when its next one is due.
+    /// Takes the method whose batch is due first, with a slot if it needs one. The caller sets when its next
+    /// one is due.
     pub(crate) fn take<P>(&mut self, mut reserve: impl FnMut() -> Option<P>) -> Option<(usize, Option<P>)> {
         // Most often there is none, and the clock need not be read.
         self.next()?;

@@ -1,20 +1,20 @@
 //! The order in which calls start: each connection has a line of its calls, and the lines take turns.
 //!
-//! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first call, and the
-//! line goes behind all others. `remove` marks a withdrawn call; its entry goes when it reaches the front of its line, or
-//! when more than half of the line's entries are of such calls.
+//! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first
+//! call, and the line goes behind all others. `remove` marks a withdrawn call; its entry goes when it reaches
+//! the front of its line, or when more than half of the line's entries are of such calls.
 //!
-//! Some calls need a slot to start. A call that finds none is set aside within its line, and later calls pass it. A line
-//! with such calls also stands in `blocked`. Blocked lines take every other turn while slots are free, and a line keeps
-//! its place there until it gets a slot.
+//! Some calls need a slot to start. A call that finds none is set aside within its line, and later calls pass
+//! it. A line with such calls also stands in `blocked`. Blocked lines take every other turn while slots are
+//! free, and a line keeps its place there until it gets a slot.
 //!
 //! A line whose first call is throttled has no turns until `release`.
 //!
-//! So a call waits for at most as many calls of each other connection as stand before it in its own line, and for twice
-//! as many where slots are short.
+//! So a call waits for at most as many calls of each other connection as stand before it in its own line, and
+//! for twice as many where slots are short.
 //!
-//! Holds no locks and reads no clock. Bounds: two entries for each call, and two lines for each connection with calls or
-//! `MIN_LINES` in all.
+//! Holds no locks and reads no clock. Bounds: two entries for each call, and two lines for each connection
+//! with calls or `MIN_LINES` in all.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -40,8 +40,8 @@ pub(crate) trait Queueable {
     fn is_alive(&self) -> bool;
     /// Returns when the call's caller stops waiting.
     fn deadline(&self) -> Option<Instant>;
-    /// Returns a key if the call must not start before [`release`](FairQueue::release) is called with it. Asked when the
-    /// call's turn has come.
+    /// Returns a key if the call must not start before [`release`](FairQueue::release) is called with it.
+    /// Asked when the call's turn has come.
     fn throttled_by(&self) -> Option<usize>;
     /// Returns the call's mark.
     fn mark(&self) -> &QueueMark;
@@ -361,7 +361,8 @@ impl<T: Queueable> Line<T> {
         self.drop_removed(removed);
     }
 
-    /// Lets go of entries whose calls were removed: those at the front, and all if they are more than the others.
+    /// Lets go of entries whose calls were removed: those at the front, and all if they are more than the
+    /// others.
     fn drop_removed(&mut self, removed: &mut Vec<Arc<T>>) {
         let is_sparse = self.waiting.len() + self.aside.len() > 2 * self.count;
         for calls in [&mut self.waiting, &mut self.aside] {

@@ -1,10 +1,11 @@
-//! What waits for a worker of one pool: calls, in the order of [`FairQueue`], and batches that are due, which take turns
-//! with the calls.
+//! What waits for a worker of one pool: calls, in the order of [`FairQueue`], and batches that are due, which
+//! take turns with the calls.
 //!
-//! Flow: `push` (from pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of the workers that
-//! wait spins for a moment before it sleeps, since waking a thread takes longer than most calls. Of batches only the times
-//! are known here: `set_batch_timer` says when a method's next batch is due, and the worker that takes it asks the method
-//! for its calls. Calls that were withdrawn leave at once, and late ones when the supervisor calls `expire`.
+//! Flow: `push` (from pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of
+//! the workers that wait spins for a moment before it sleeps, since waking a thread takes longer than most
+//! calls. Of batches only the times are known here: `set_batch_timer` says when a method's next batch is due,
+//! and the worker that takes it asks the method for its calls. Calls that were withdrawn leave at once, and
+//! late ones when the supervisor calls `expire`.
 //!
 //! Bound: the calls that all clients have open.
 
@@ -49,8 +50,8 @@ pub(super) struct Inner<T> {
 }
 
 impl<T: Queueable> Queue<T> {
-    /// Creates an empty queue, for calls and for the batches of as many methods as `batched` has items, which say whether a
-    /// batch needs a slot. A worker spins for `spin` before it sleeps.
+    /// Creates an empty queue, for calls and for the batches of as many methods as `batched` has items, which
+    /// say whether a batch needs a slot. A worker spins for `spin` before it sleeps.
     pub(crate) fn new(spin: Duration, batched: &[bool]) -> Queue<T> {
         let inner = Inner {
             calls: FairQueue::new(),
@@ -81,7 +82,8 @@ impl<T: Queueable> Queue<T> {
         Ok(())
     }
 
-    /// Sets when the next batch of a method is due, if it has one. To be set again after each batch that was taken.
+    /// Sets when the next batch of a method is due, if it has one. To be set again after each batch that was
+    /// taken.
     pub(crate) fn set_batch_timer(&self, method: usize, due: Option<Instant>) {
         let mut inner = self.inner.lock();
         if inner.timers.set(method, due) {
@@ -98,8 +100,8 @@ impl<T: Queueable> Queue<T> {
         }
     }
 
-    /// Waits for the next call that may start or batch that is due. Returns `None` once the queue is closed. `reserve` runs
-    /// under the queue's lock, so slots are in the order in which work is taken.
+    /// Waits for the next call that may start or batch that is due. Returns `None` once the queue is closed.
+    /// `reserve` runs under the queue's lock, so slots are in the order in which work is taken.
     pub(crate) fn take<P>(&self, mut reserve: impl FnMut() -> Option<P>) -> Option<Work<T, P>> {
         let mut inner = self.inner.lock();
         let mut spun_since = None;
@@ -194,8 +196,8 @@ impl<T: Queueable> Queue<T> {
         was_queued
     }
 
-    /// Removes the calls whose deadline is `now` or earlier, and returns them with the earliest deadline of the others.
-    /// Visits every call.
+    /// Removes the calls whose deadline is `now` or earlier, and returns them with the earliest deadline of
+    /// the others. Visits every call.
     pub(crate) fn expire(&self, now: Instant) -> (Vec<Arc<T>>, Option<Instant>) {
         let mut inner = self.inner.lock();
         let late = inner.calls.remove_if(|call| call.deadline().is_some_and(|deadline| deadline <= now));

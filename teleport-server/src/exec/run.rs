@@ -1,8 +1,8 @@
 //! One run of a function: from its arguments to the answer and the logs.
 //!
-//! Flow: claim the arguments -> give their memory to the function -> run it, with panics caught -> encode the result ->
-//! answer -> leave the logs. Batches run in `batch::execute`. Never waits for a client: the poller sends what the socket
-//! does not take at once.
+//! Flow: claim the arguments -> give their memory to the function -> run it, with panics caught -> encode the
+//! result -> answer -> leave the logs. Batches run in `batch::execute`. Never waits for a client: the poller
+//! sends what the socket does not take at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
 /// Runs a call on the poller's thread.
 pub(crate) fn run_inline(function: &Body, call: &Arc<OpenCall>) {
     let method = &call.method;
-    // Earlier answers must not wait for a slow function. If a quick one is slow this time, they wait all the same: only
-    // another thread could send them, and inline methods must not block.
+    // Earlier answers must not wait for a slow function. If a quick one is slow this time, they wait all the
+    // same: only another thread could send them, and inline methods must not block.
     if !method.run_time.is_quick() {
         call.reply.link.release_answers();
     }

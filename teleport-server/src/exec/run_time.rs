@@ -1,4 +1,5 @@
-//! An estimate of how long an inline method runs: answers given before it wait for its own only if it is quick.
+//! An estimate of how long an inline method runs: answers given before it wait for its own only if it is
+//! quick.
 //!
 //! Never measures by itself. Pollers may race and lose a run, which does no harm.
 

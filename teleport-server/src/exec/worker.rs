@@ -1,7 +1,7 @@
 //! The threads of a pool, which run functions.
 //!
-//! Each takes a call or a batch from the pool's queue and runs it, until the queue is closed. Bound: the configured
-//! number of threads.
+//! Each takes a call or a batch from the pool's queue and runs it, until the queue is closed. Bound: the
+//! configured number of threads.
 
 use std::io;
 use std::sync::Arc;

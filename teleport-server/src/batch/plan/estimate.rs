@@ -1,24 +1,25 @@
-//! What is known of the calls of one group: how often they come, and how long the function takes for how many.
+//! Estimates for the calls of one group: how often they come, and how long a batch of them runs.
 //!
-//! Flow: `arrived` for each call that is whole, `ran` for each batch -> `wait` says until when one more call is worth waiting
-//! for, `running_time` when a batch must start to be in time. Pure; takes the time. Bound: one number a size, by powers of two.
+//! Flow: `arrived` for each complete call, `ran` for each batch -> `wait` returns until when one more call is
+//! worth waiting for, and `run_time` how long a batch will run. Bound: one average for each power of two of
+//! sizes.
 
 use std::time::{Duration, Instant};
 
-/// What a new observation counts against all before it.
+/// The weight of a new value against all before it.
 const WEIGHT: f64 = 0.2;
 
 /// Sizes of batches by powers of two: up to 2^16.
 const CLASSES: usize = 17;
 
-/// Who has waited so many times as long as calls usually need to come waits in vain.
+/// A call that has not come after this many average gaps is not worth waiting for.
 const MAX_GAPS: f64 = 2.0;
 
-/// An average that forgets.
+/// An exponentially weighted moving average.
 #[derive(Clone, Copy, Debug, Default)]
-struct Average(Option<f64>);
+struct Ewma(Option<f64>);
 
-impl Average {
+impl Ewma {
     fn note(&mut self, value: f64) {
         self.0 = Some(self.0.map_or(value, |average| average + WEIGHT * (value - average)));
     }
@@ -28,34 +29,34 @@ impl Average {
 pub(crate) struct Estimate {
     last_arrival: Option<Instant>,
     /// Seconds between two calls.
-    gap: Average,
-    /// Seconds and rows of batches, by the logarithm of their rows.
-    runs: [(Average, Average); CLASSES],
+    gap: Ewma,
+    /// Seconds and rows of batches, by the binary logarithm of their rows.
+    runs: [(Ewma, Ewma); CLASSES],
 }
 
 impl Estimate {
-    /// A call is there whole.
+    /// A call is complete.
     pub(crate) fn arrived(&mut self, now: Instant) {
         if let Some(before) = self.last_arrival.replace(now) {
             self.gap.note(now.saturating_duration_since(before).as_secs_f64());
         }
     }
 
-    /// A batch of so many rows, padding included, ran for so long.
+    /// A batch of `rows` rows, padding included, ran for `time`.
     pub(crate) fn ran(&mut self, rows: usize, time: Duration) {
         let (seconds, sizes) = &mut self.runs[class(rows)];
         seconds.note(time.as_secs_f64());
         sizes.note(rows as f64);
     }
 
-    /// How long a batch of so many rows will run; nothing before any has.
-    pub(crate) fn running_time(&self, rows: usize) -> Option<Duration> {
+    /// Returns how long a batch will run. Returns `None` before any batch has run.
+    pub(crate) fn run_time(&self, rows: usize) -> Option<Duration> {
         let (fixed, each) = self.line()?;
         Duration::try_from_secs_f64(fixed + each * rows as f64).ok()
     }
 
-    /// Until when to wait for one more call where so many are ready: while the time that they all wait for it is less than
-    /// what it costs to run it in a batch of its own.
+    /// Returns until when to wait for one more call: as long as the time that the `ready` calls wait together
+    /// is less than what the call would cost in a batch of its own.
     pub(crate) fn wait(&self, ready: usize) -> Option<Instant> {
         let (fixed, _) = self.line()?;
         let (gap, last) = (self.gap.0?, self.last_arrival?);
@@ -65,8 +66,8 @@ impl Estimate {
         last.checked_add(Duration::try_from_secs_f64(gap * MAX_GAPS).ok()?)
     }
 
-    /// What a batch takes whatever its size, and each of its rows, in seconds: from the smallest and the largest that ran. Where
-    /// all had about one size, rows are taken to cost nothing, as on accelerators.
+    /// Returns the fixed time of a batch and the time for each row, in seconds, from the smallest and the
+    /// largest sizes that ran. If all had about one size, rows count as free, as they are on accelerators.
     fn line(&self) -> Option<(f64, f64)> {
         let mut known = self.runs.iter().filter_map(|(seconds, rows)| Some((seconds.0?, rows.0?)));
         let (least, fewest) = known.next()?;
@@ -98,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn running_time_grows_with_rows_as_was_seen() {
+    fn run_time_grows_with_rows_as_measured() {
         let (estimate, _) = estimate(MS, &[(2, 12 * MS), (32, 42 * MS)]);
-        let ms = |rows| estimate.running_time(rows).unwrap().as_secs_f64() * 1e3;
+        let ms = |rows| estimate.run_time(rows).unwrap().as_secs_f64() * 1e3;
         assert!((ms(2) - 12.0).abs() < 0.01 && (ms(17) - 27.0).abs() < 0.01 && (ms(32) - 42.0).abs() < 0.01);
-        assert_eq!(Estimate::default().running_time(1), None);
+        assert_eq!(Estimate::default().run_time(1), None);
     }
 
     #[test]
-    fn one_more_is_waited_for_while_that_costs_less_than_it_saves() {
+    fn one_more_call_is_worth_waiting_for_while_that_costs_less_than_it_saves() {
         let (estimate, last) = estimate(MS, &[(2, 12 * MS), (32, 42 * MS)]);
         // A batch costs 10 ms beside its rows: ten rows may wait a millisecond each.
         assert_eq!(estimate.wait(1), Some(last + 2 * MS));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_before_anything_is_known() {
+    fn no_call_is_worth_waiting_for_before_anything_is_known() {
         assert_eq!(Estimate::default().wait(1), None);
         let (rare, _) = estimate(100 * MS, &[(1, MS)]);
         assert_eq!(rare.wait(1), None, "the next comes too late to be worth it");

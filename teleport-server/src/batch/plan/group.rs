@@ -1,54 +1,48 @@
-//! The calls of one signature: in which slabs they lie, and when a batch of them is due.
+//! The calls of one signature: the slabs in which they lie, and which of these have calls that may run.
 //!
-//! Knows no memory and reads no clock. Bound: the slabs of its rows.
+//! Bound: the slabs of its calls.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::api::batch_options::{Close, Plan};
 use crate::batch::plan::estimate::Estimate;
 use crate::batch::plan::ids::{Key, SlabId};
 use crate::batch::plan::seats::Slab;
 
-/// What starting a batch and sending its results takes beside the function, generously: one in so many parts of what the call
-/// may take in all, within bounds.
-const MARGIN_PART: u32 = 8;
-const LEAST_MARGIN: Duration = Duration::from_millis(1);
-const MAX_MARGIN: Duration = Duration::from_millis(20);
+/// A call is received at this rate at least, in bytes per second, plus `MIN_RECEIVE_TIME`; batches do not
+/// wait for slower ones.
+const MIN_RATE: u64 = 1 << 30;
+const MIN_RECEIVE_TIME: Duration = Duration::from_micros(100);
 
-/// A call that is being received comes at least as fast as this, in bytes per second, and after this long at the latest, or a
-/// batch that is due does not wait for it.
-const LEAST_RATE: u64 = 1 << 30;
-const LEAST_TIME: Duration = Duration::from_micros(100);
-
-/// Nobody waits longer for others that are being received.
-const MAX_FILLING: Duration = Duration::from_millis(20);
+/// A batch that is due waits at most this long for calls that are being received.
+pub(crate) const MAX_RECEIVE_TIME: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Group {
     /// Rows of a slab.
     pub(crate) capacity: usize,
-    /// How long the next call may take to come once one has, if it is being received.
-    grace: Duration,
+    /// How long the next call takes to arrive after the one before, if it is being received.
+    pub(crate) receive_time: Duration,
     pub(crate) slabs: BTreeSet<SlabId>,
-    /// Those of them, slow ones apart, that have a seat for a new call: the first is filled first.
+    /// Slabs with a seat for a new call, which gets the first. Slow slabs are never among them.
     pub(crate) open: BTreeSet<SlabId>,
-    /// Those that are settled and have ready calls, by when the first was ready.
+    /// Slabs with ready calls and no pending moves, by when their first call was ready.
     ready_slabs: BTreeSet<(Instant, SlabId)>,
+    /// The same for slow slabs.
     ready_slow: BTreeSet<(Instant, SlabId)>,
-    /// Invariant: the ready calls of both.
+    /// The ready calls of both.
     pub(crate) ready: usize,
-    /// Deadlines of calls that are ready.
+    /// Deadlines of ready calls.
     pub(crate) deadlines: BTreeSet<(Instant, Key)>,
     pub(crate) estimate: Estimate,
-    /// When its next batch is due, as it stands among all groups.
+    /// When its next batch is due.
     pub(crate) due: Option<Instant>,
-    /// The log was told that an exact batch waits.
-    pub(crate) was_told: bool,
+    /// True if the log says already that an exact batch waits.
+    pub(crate) was_logged: bool,
 }
 
-/// What of a slab counts for its group.
-#[derive(Clone, Copy, Debug)]
+/// What a group knows of a slab.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlabSummary {
     oldest: Option<Instant>,
     ready: usize,
@@ -57,19 +51,18 @@ pub(crate) struct SlabSummary {
 
 impl SlabSummary {
     pub(crate) fn of(slab: &Slab) -> SlabSummary {
-        let oldest = slab.oldest().filter(|_| slab.unsettled == 0);
+        let oldest = slab.oldest().filter(|_| slab.pending_moves == 0);
         let ready = if oldest.is_some() { slab.ready() } else { 0 };
         SlabSummary { oldest, ready, is_open: !slab.is_slow && slab.has_room() }
     }
 }
 
 impl Group {
-    /// With so many rows in a slab, of so many bytes each.
     pub(crate) fn new(capacity: usize, row_bytes: u64) -> Group {
-        let grace = Duration::from_nanos(row_bytes.saturating_mul(1_000_000_000) / LEAST_RATE);
+        let time = Duration::from_nanos(row_bytes.saturating_mul(1_000_000_000) / MIN_RATE);
         Group {
             capacity,
-            grace: (grace + LEAST_TIME).min(MAX_FILLING),
+            receive_time: (time + MIN_RECEIVE_TIME).min(MAX_RECEIVE_TIME),
             slabs: BTreeSet::new(),
             open: BTreeSet::new(),
             ready_slabs: BTreeSet::new(),
@@ -78,23 +71,26 @@ impl Group {
             deadlines: BTreeSet::new(),
             estimate: Estimate::default(),
             due: None,
-            was_told: false,
+            was_logged: false,
         }
     }
 
-    /// A slab is new: it has changed from this.
-    pub(crate) fn add(&mut self, id: SlabId) -> SlabSummary {
+    pub(crate) fn add(&mut self, id: SlabId, slab: &Slab) {
         self.slabs.insert(id);
-        SlabSummary { oldest: None, ready: 0, is_open: false }
+        self.update(id, slab.is_slow, SlabSummary::default(), SlabSummary::of(slab));
     }
 
-    /// A slab has changed from what it was `before`.
-    pub(crate) fn slab_changed(&mut self, id: SlabId, before: SlabSummary, slab: &Slab) {
-        let now = SlabSummary::of(slab);
-        let those = if slab.is_slow { &mut self.ready_slow } else { &mut self.ready_slabs };
+    pub(crate) fn remove(&mut self, id: SlabId, slab: &Slab) {
+        self.slabs.remove(&id);
+        self.update(id, slab.is_slow, SlabSummary::of(slab), SlabSummary::default());
+    }
+
+    /// A slab has changed.
+    pub(crate) fn update(&mut self, id: SlabId, is_slow: bool, before: SlabSummary, now: SlabSummary) {
+        let slabs = if is_slow { &mut self.ready_slow } else { &mut self.ready_slabs };
         if before.oldest != now.oldest {
-            before.oldest.map(|oldest| those.remove(&(oldest, id)));
-            now.oldest.map(|oldest| those.insert((oldest, id)));
+            before.oldest.map(|oldest| slabs.remove(&(oldest, id)));
+            now.oldest.map(|oldest| slabs.insert((oldest, id)));
         }
         self.ready = self.ready + now.ready - before.ready;
         match (before.is_open, now.is_open) {
@@ -104,60 +100,21 @@ impl Group {
         }
     }
 
-    pub(crate) fn forget(&mut self, id: SlabId, slab: &Slab) {
-        let before = SlabSummary::of(slab);
-        let those = if slab.is_slow { &mut self.ready_slow } else { &mut self.ready_slabs };
-        before.oldest.map(|oldest| those.remove(&(oldest, id)));
-        self.ready -= before.ready;
-        self.open.remove(&id);
-        self.slabs.remove(&id);
-    }
-
-    /// Since when its first ready call waits.
+    /// Returns since when the first ready call has waited.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        let first = |those: &BTreeSet<(Instant, SlabId)>| those.first().map(|(oldest, _)| *oldest);
+        let first = |slabs: &BTreeSet<(Instant, SlabId)>| slabs.first().map(|(oldest, _)| *oldest);
         first(&self.ready_slabs).into_iter().chain(first(&self.ready_slow)).min()
     }
 
-    /// The slab that the next batch is made of; none if all that are ready lie in slow ones.
+    /// Returns the slab that the next batch is made of, unless all ready calls lie in slow slabs.
     pub(crate) fn base(&self) -> Option<SlabId> {
         self.ready_slabs.first().map(|(_, id)| *id)
     }
 
-    /// Where calls are ready that must be copied to a batch: those that were moved before, the oldest first, and, for a batch
-    /// that must be full, those of other slabs.
+    /// Returns the slabs with ready calls that have to be copied to a batch: slow ones, the oldest first, and
+    /// for an exact batch also the others.
     pub(crate) fn sources(&self, base: Option<SlabId>, is_exact: bool) -> impl Iterator<Item = SlabId> + '_ {
         let others = self.ready_slabs.iter().filter(move |(_, id)| is_exact && Some(*id) != base);
         self.ready_slow.iter().chain(others).map(|(_, id)| *id)
-    }
-
-    /// When its next batch is due, which would be made of the slab `base`; in the past if it was before.
-    pub(crate) fn next_due(&self, plan: &Plan, base: Option<&Slab>) -> Option<Instant> {
-        let oldest = self.oldest()?;
-        let is_full = self.ready >= self.capacity;
-        let due = match plan.close {
-            _ if is_full => oldest,
-            Close::Full { .. } => return None,
-            Close::Soon { max_wait, is_adaptive } => {
-                let latest = oldest + max_wait;
-                let wait =
-                    if is_adaptive { self.estimate.wait(self.ready).unwrap_or(oldest) } else { latest };
-                wait.min(latest).max(oldest)
-            }
-        };
-        // To wait for those on their way takes less than to move what has come of them.
-        let filled = base.and_then(Slab::filling_since).map(|since| since + self.grace);
-        let due = due.max(filled.unwrap_or(due).min(due + MAX_FILLING));
-        // A full batch that comes too late for its first call is still due.
-        Some(due.min(self.start_in_time(plan, oldest).unwrap_or(due)).max(oldest))
-    }
-
-    /// When a batch must start to be done by the earliest of its deadlines, as far as it is known how long it takes.
-    fn start_in_time(&self, plan: &Plan, oldest: Instant) -> Option<Instant> {
-        let (earliest, _) = self.deadlines.first()?;
-        let rows = plan.padded(self.ready.min(self.capacity));
-        let whole = earliest.saturating_duration_since(oldest);
-        let margin = (whole / MARGIN_PART).clamp(LEAST_MARGIN, MAX_MARGIN);
-        earliest.checked_sub(self.estimate.running_time(rows).unwrap_or(Duration::ZERO) + margin)
     }
 }

@@ -1,17 +1,17 @@
-//! Names of what a batch consists of.
+//! Ids of calls, slabs and groups. Each is unique within its method for as long as the server runs.
 
-/// Names a call of a method that has not started. Never used again.
+/// A call that has not started.
 pub(crate) type Key = u64;
 
-/// Names a group of a method, for as long as the server runs.
+/// Calls of one signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GroupId(pub(crate) u64);
 
-/// Names a slab of a method, for as long as the server runs.
+/// Memory for the rows of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SlabId(pub(crate) u64);
 
-/// Where a row lies.
+/// The place of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
     pub(crate) slab: SlabId,

@@ -1,7 +1,7 @@
-//! Making a batch: which calls take part, who leaves its slab, and what fills the holes.
+//! Making a batch: which calls run, which leave its slab, and which fill the holes.
 //!
-//! Flow: `select` (a batch is due) -> the caller moves the `outs`, then the `fills` -> `settled` -> the function runs ->
-//! `finished`. Decides only; the memory is the caller's.
+//! Flow: `select` (a batch is due) -> the caller moves the `outs`, then the `fills` -> `moved` -> the
+//! function runs -> `finished`.
 
 use std::time::{Duration, Instant};
 
@@ -9,26 +9,26 @@ use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
 use crate::batch::plan::scheduler::{Phase, Scheduler};
 use crate::batch::plan::seats::Slab;
 
-/// What is to become of a call whose turn it is.
+/// What happens to a call when a batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseDecision {
     Runs,
     /// It must not run before `Scheduler::release` is called with this key.
     Throttled(usize),
-    /// Its time is over.
+    /// Its deadline has passed.
     Late,
 }
 
-/// What came of a batch that was due.
+/// A batch that was due.
 #[derive(Debug)]
 pub(crate) struct Selected<T> {
-    /// None where nobody is left of it, or too few for an exact one.
+    /// `None` if too few calls were left for a batch.
     pub(crate) batch: Option<SelectedBatch<T>>,
-    /// Calls that are not here any more, since their time is over.
+    /// Calls that were removed because they are late.
     pub(crate) late: Vec<T>,
 }
 
-/// A call that leaves the slab of a batch, to go on elsewhere.
+/// The move of a call that takes no part in the batch of its slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Out {
     pub(crate) key: Key,
@@ -36,23 +36,23 @@ pub(crate) struct Out {
     pub(crate) is_new_slab: bool,
 }
 
-/// A row that fills a hole of a batch.
+/// The move of a row into a hole of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fill {
-    /// Which row of `SelectedBatch::rows` it is: the index in the slab where it is to lie.
+    /// The index of the row in `SelectedBatch::rows`, and in the slab.
     pub(crate) to: usize,
     pub(crate) from: Seat,
 }
 
-/// A batch: the rows of the slab `base` from the first to the last of `rows`.
+/// A batch: the first rows of the slab `base`, once all moves are done.
 #[derive(Debug)]
 pub(crate) struct SelectedBatch<T> {
     pub(crate) group: GroupId,
     pub(crate) base: SlabId,
-    /// Whether `base` is new: its memory has to be taken.
+    /// True if `base` has no memory yet.
     pub(crate) is_new_slab: bool,
     pub(crate) rows: Vec<T>,
-    /// With rows of zeros.
+    /// The number of rows, with rows of zeros.
     pub(crate) padded: usize,
     /// To be done before the fills.
     pub(crate) outs: Vec<Out>,
@@ -62,7 +62,7 @@ pub(crate) struct SelectedBatch<T> {
 }
 
 impl<T: Default> Scheduler<T> {
-    /// The batch that is due first, if one is, of those calls that `judge` lets run.
+    /// Makes the batch that is due first, if one is due, of the calls that `judge` lets run.
     pub(crate) fn select(
         &mut self,
         now: Instant,
@@ -71,12 +71,12 @@ impl<T: Default> Scheduler<T> {
         if self.next_due()? > now {
             return None;
         }
-        let (_, id) = *self.due.first()?;
-        let group = self.groups.get(&id)?;
+        let (_, id) = self.groups.first_due()?;
+        let group = self.groups.get(id)?;
         let (base, capacity, is_exact) = (group.base(), group.capacity, self.plan.is_exact());
         let mut keys: Vec<Key> = Vec::with_capacity(capacity.min(group.ready));
         for source in base.into_iter().chain(group.sources(base, is_exact)) {
-            keys.extend(self.slabs.get(&source)?.ready_keys().take(capacity - keys.len()));
+            keys.extend(self.groups.slab(source)?.ready_keys().take(capacity - keys.len()));
         }
         let mut selected = Selected { batch: None, late: Vec::new() };
         keys.retain(|key| match self.rows.get(key).map_or(CloseDecision::Runs, |row| judge(&row.value)) {
@@ -97,35 +97,36 @@ impl<T: Default> Scheduler<T> {
     }
 
     /// The moves of a batch are done.
-    pub(crate) fn settled(&mut self, outs: &[Out], fills: &[Fill]) {
+    pub(crate) fn moved(&mut self, outs: &[Out], fills: &[Fill]) {
         for out in outs {
             if let Some(row) = self.rows.get_mut(&out.key) {
                 row.is_moving = false;
                 if row.phase == Phase::Gone {
                     self.rows.remove(&out.key);
-                    self.leave(out.to, false);
+                    self.groups.leave(out.to, false);
                 }
             }
-            self.settle(out.to.slab);
+            self.groups.end_move(out.to.slab);
         }
-        // The slab of the batch itself is gone.
+        // The slab of the batch itself was removed.
         for fill in fills {
-            if self.slabs.contains_key(&fill.from.slab) {
-                self.leave(fill.from, false);
-                self.settle(fill.from.slab);
+            if self.groups.slab(fill.from.slab).is_some() {
+                self.groups.leave(fill.from, false);
+                self.groups.end_move(fill.from.slab);
             }
         }
     }
 
-    /// The function has returned. `rows` of which size ran for how long, if it is worth knowing.
+    /// The function has returned. `ran` is the number of rows and how long they ran, if others will take
+    /// about as long.
     pub(crate) fn finished(&mut self, group: GroupId, ran: Option<(usize, Duration)>) {
         self.in_progress -= 1;
         if let Some((rows, time)) = ran
-            && let Some(group) = self.groups.get_mut(&group)
+            && self.groups.get(group).is_some()
         {
-            group.estimate.ran(rows, time);
+            self.groups.group_mut(group).estimate.ran(rows, time);
         }
-        self.settle_due(group);
+        self.groups.update_due(group);
     }
 
     fn close(
@@ -136,31 +137,31 @@ impl<T: Default> Scheduler<T> {
         now: Instant,
     ) -> SelectedBatch<T> {
         let is_new_slab = base.is_none();
-        let base = base.unwrap_or_else(|| self.new_slab(group, false));
+        let base = base.unwrap_or_else(|| self.groups.add_slab(group, false));
         let mut waited = Duration::ZERO;
         for key in keys {
             let Some(row) = self.rows.get(key) else { continue };
             let Phase::Ready(since) = row.phase else { continue };
-            let (seat, deadline) = (row.seat, row.deadline);
             waited += now.saturating_duration_since(since);
-            // Those of the batch's own slab go with it.
-            if seat.slab != base {
-                self.unset_ready(*key, since);
-            } else if let Some(deadline) = deadline {
-                self.group(group).deadlines.remove(&(deadline, *key));
+            // Calls of the batch's own slab go with the slab.
+            if row.seat.slab != base {
+                self.unset_ready(*key);
+            } else if let Some(deadline) = row.deadline {
+                self.groups.group_mut(group).deadlines.remove(&(deadline, *key));
             }
         }
         let (order, fills) = self.arrange(base, keys);
         let rows = order.iter().filter_map(|key| self.rows.remove(key)).map(|row| row.value).collect();
         let outs = self.move_out(group, base);
-        self.group(group).was_told = false;
-        self.let_go(base);
+        self.groups.group_mut(group).was_logged = false;
+        self.groups.remove_slab(base);
         self.in_progress += 1;
         let padded = self.plan.padded(order.len());
         SelectedBatch { group, base, is_new_slab, rows, padded, outs, fills, waited }
     }
 
-    /// Puts the calls of a batch on its first seats: those that lie there stay, the others fill the holes.
+    /// Puts the calls of a batch on its first seats: those that lie there stay, and the others fill the
+    /// holes.
     fn arrange(&mut self, base: SlabId, keys: &[Key]) -> (Vec<Key>, Vec<Fill>) {
         let mut order: Vec<Option<Key>> = vec![None; keys.len()];
         let mut others = Vec::new();
@@ -178,33 +179,25 @@ impl<T: Default> Scheduler<T> {
             fills.push(Fill { to, from });
         }
         for fill in fills.iter().filter(|fill| fill.from.slab != base) {
-            self.unsettle(fill.from.slab);
+            self.groups.begin_move(fill.from.slab);
         }
         (order.into_iter().flatten().collect(), fills)
     }
 
-    /// Gives all in the slab of a batch that take no part in it a seat elsewhere.
+    /// Gives the calls in the slab of a batch that take no part in it a seat elsewhere.
     fn move_out(&mut self, group: GroupId, base: SlabId) -> Vec<Out> {
-        let seats: Vec<(usize, Key)> = self.slabs.get(&base).into_iter().flat_map(Slab::seats).collect();
-        // Nobody comes here any more.
-        self.group(group).open.remove(&base);
+        let keys: Vec<Key> = self.groups.slab(base).into_iter().flat_map(Slab::keys).collect();
+        self.groups.group_mut(group).open.remove(&base);
         let mut outs = Vec::new();
-        for (_, key) in seats {
-            let Some(row) = self.rows.get(&key) else { continue };
-            let (phase, is_slow) = (row.phase, row.was_moved || matches!(row.phase, Phase::Throttled(_)));
-            let open = if is_slow { self.open_slow(group) } else { self.group(group).open.first().copied() };
-            let (to, is_new_slab) = self.sit(group, open, is_slow, key, phase == Phase::Filling);
-            self.unsettle(to.slab);
-            if let Some(row) = self.rows.get_mut(&key) {
-                (row.seat, row.was_moved, row.is_moving) = (to, true, true);
-            }
+        for key in keys {
+            let Some(row) = self.rows.get_mut(&key) else { continue };
+            let is_receiving = row.phase == Phase::Receiving;
+            let is_slow = row.was_moved || matches!(row.phase, Phase::Throttled(_));
+            let (to, is_new_slab) = self.groups.sit(group, is_slow, key, is_receiving);
+            self.groups.begin_move(to.slab);
+            (row.seat, row.was_moved, row.is_moving) = (to, true, true);
             outs.push(Out { key, to, is_new_slab });
         }
         outs
-    }
-
-    fn open_slow(&self, group: GroupId) -> Option<SlabId> {
-        let slabs = self.groups.get(&group)?.slabs.iter();
-        slabs.copied().find(|id| self.slabs.get(id).is_some_and(|slab| slab.is_slow && slab.has_room()))
     }
 }

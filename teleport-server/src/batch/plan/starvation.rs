@@ -1,73 +1,80 @@
-//! Who has waited for too long, and when that is to be looked at.
-//!
-//! Decides only: what becomes of those calls is the caller's. Looks at every call, so it is asked now and then.
+//! Calls that have waited for too long, and when to check for them. Visits every call, so it is called now
+//! and then.
 
 use std::time::{Duration, Instant};
 
+use crate::api::batch_options::Plan;
 use crate::batch::plan::group::Group;
 use crate::batch::plan::ids::Key;
 use crate::batch::plan::scheduler::{Phase, Row, Scheduler};
 use crate::batch::plan::seats::Slab;
 
-/// An exact batch that has waited so long is told of in the log.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The log says so when an exact batch has waited this long.
+const MAX_SILENCE: Duration = Duration::from_secs(1);
 
 /// An exact batch that does not become full.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Starved {
     /// Calls that are ready.
     pub(crate) keys: Vec<Key>,
-    /// How many it takes.
+    /// How many calls the batch takes.
     pub(crate) rows: usize,
 }
 
-impl<T: Default> Scheduler<T> {
-    /// Calls that are whole and whose time is over: their own, or that for their batch to become full. Looks at each. The
-    /// second of each pair says whether it was the latter.
-    pub(crate) fn late(&self, now: Instant) -> Vec<(Key, bool)> {
-        let timeout = self.plan.full_timeout();
-        let is_late = |row: &Row<T>| match row.phase {
-            Phase::Filling | Phase::Gone => None,
-            _ if row.deadline.is_some_and(|deadline| deadline <= now) => Some(false),
-            Phase::Ready(since) if timeout.is_some_and(|timeout| since + timeout <= now) => Some(true),
-            Phase::Ready(_) | Phase::Throttled(_) => None,
-        };
-        self.rows.iter().filter_map(|(key, row)| Some((*key, is_late(row)?))).collect()
-    }
+/// Why a call has waited for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LateBy {
+    Deadline,
+    /// Its batch did not become full in time.
+    FullTimeout,
+}
 
-    /// Exact batches that have waited long enough for the log to be told, each once.
-    pub(crate) fn starved(&mut self, now: Instant) -> Vec<Starved> {
-        if !self.plan.is_exact() {
-            return Vec::new();
+/// Returns the complete calls that have waited for too long.
+pub(crate) fn late<T>(scheduler: &Scheduler<T>, now: Instant) -> Vec<(Key, LateBy)> {
+    let timeout = scheduler.plan.full_timeout();
+    let late_by = |row: &Row<T>| match row.phase {
+        Phase::Receiving | Phase::Gone => None,
+        _ if row.deadline.is_some_and(|deadline| deadline <= now) => Some(LateBy::Deadline),
+        Phase::Ready(since) if timeout.is_some_and(|timeout| since + timeout <= now) => {
+            Some(LateBy::FullTimeout)
         }
-        let mut starved = Vec::new();
-        for group in self.groups.values_mut().filter(|group| !group.was_told) {
-            if group.ready < group.capacity && group.oldest().is_some_and(|oldest| oldest + PATIENCE <= now) {
-                group.was_told = true;
-                let slabs = group.slabs.iter().filter_map(|id| self.slabs.get(id));
-                let keys = slabs.flat_map(Slab::ready_keys).collect();
-                starved.push(Starved { keys, rows: group.capacity });
-            }
+        Phase::Ready(_) | Phase::Throttled(_) => None,
+    };
+    scheduler.rows.iter().filter_map(|(key, row)| Some((*key, late_by(row)?))).collect()
+}
+
+/// Returns the exact batches that the log should mention, each once.
+pub(crate) fn starved<T>(scheduler: &mut Scheduler<T>, now: Instant) -> Vec<Starved> {
+    if !scheduler.plan.is_exact() {
+        return Vec::new();
+    }
+    let mut starved = Vec::new();
+    for (group, slabs) in scheduler.groups.all_mut().filter(|(group, _)| !group.was_logged) {
+        let has_waited = group.oldest().is_some_and(|oldest| oldest + MAX_SILENCE <= now);
+        if has_waited && group.ready < group.capacity {
+            group.was_logged = true;
+            let keys = group.slabs.iter().filter_map(|id| slabs.get(id)).flat_map(Slab::ready_keys);
+            starved.push(Starved { keys: keys.collect(), rows: group.capacity });
         }
-        starved
     }
+    starved
+}
 
-    /// When `late` or `starved` has something to tell next, at the earliest.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let timeout = self.plan.full_timeout();
-        let of_row = |row: &Row<T>| match row.phase {
-            Phase::Ready(since) => row.deadline.into_iter().chain(timeout.map(|time| since + time)).min(),
-            Phase::Throttled(_) => row.deadline,
-            Phase::Filling | Phase::Gone => None,
-        };
-        let told = self.groups.values().filter(|group| timeout.is_some() && !group.was_told);
-        let told = told.filter_map(Group::oldest).map(|oldest| oldest + PATIENCE);
-        self.rows.values().filter_map(of_row).chain(told).min()
-    }
+/// Returns when `late` or `starved` finds something at the earliest.
+pub(crate) fn next_expiry<T>(scheduler: &Scheduler<T>) -> Option<Instant> {
+    let timeout = scheduler.plan.full_timeout();
+    let of_row = |row: &Row<T>| match row.phase {
+        Phase::Ready(since) => row.deadline.into_iter().chain(timeout.map(|time| since + time)).min(),
+        Phase::Throttled(_) => row.deadline,
+        Phase::Receiving | Phase::Gone => None,
+    };
+    let silent = scheduler.groups.all().filter(|group| timeout.is_some() && !group.was_logged);
+    let silent = silent.filter_map(Group::oldest).map(|oldest| oldest + MAX_SILENCE);
+    scheduler.rows.values().filter_map(of_row).chain(silent).min()
+}
 
-    /// When a call that has just become ready is to be looked at, at the latest.
-    pub(crate) fn looked_at(&self, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
-        let timeout = self.plan.full_timeout().map(|timeout| now + timeout.min(PATIENCE));
-        deadline.into_iter().chain(timeout).min()
-    }
+/// Returns when to check for a call that became ready `now`, at the latest.
+pub(crate) fn expiry_of(plan: &Plan, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
+    let timeout = plan.full_timeout().map(|timeout| now + timeout.min(MAX_SILENCE));
+    deadline.into_iter().chain(timeout).min()
 }

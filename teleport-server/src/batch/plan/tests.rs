@@ -1,4 +1,4 @@
-//! The decisions of batching, against a memory that is only written down: in random orders, by seeds.
+//! Random sequences of events against a model of the memory, and single decisions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -7,18 +7,19 @@ use crate::api::batch_options::{Batch, Plan};
 use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
 use crate::batch::plan::scheduler::Scheduler;
 use crate::batch::plan::select::{CloseDecision, SelectedBatch};
+use crate::batch::plan::starvation::{LateBy, late, next_expiry, starved};
 
 const MS: Duration = Duration::from_millis(1);
 const ROW_BYTES: u64 = 1 << 10;
 
-/// What a row holds: whose it is, and how many of its parts have come.
+/// The content of a row: the number of its call, and how many of its parts have come.
 type Content = (u64, u32);
 const PARTS: u32 = 3;
 
 /// Links that throttle calls.
 const LINKS: usize = 4;
 
-/// A call of the simulation, by a number of its own.
+/// A call of the simulation, by its own number.
 #[derive(Clone, Copy, Debug, Default)]
 struct Call {
     number: u64,
@@ -38,10 +39,10 @@ struct World {
     scheduler: Scheduler<Call>,
     groups: Vec<GroupId>,
     memory: HashMap<(SlabId, usize), Content>,
-    /// Where each call that has not ended writes, and how much it has.
+    /// The seat of each call that has not ended, and how many of its parts have come.
     places: BTreeMap<u64, (Key, Seat, u32)>,
     numbers: HashMap<Key, u64>,
-    bucket_of: HashMap<u64, GroupId>,
+    group_of: HashMap<u64, GroupId>,
     pending: Vec<Pending>,
     running: Vec<(GroupId, usize)>,
     last_number: u64,
@@ -53,7 +54,7 @@ impl World {
     fn new(seed: u64, batch: Batch) -> World {
         let plan = batch.check().unwrap();
         let mut scheduler = Scheduler::new(plan.clone());
-        let groups = (0..3).map(|_| scheduler.add_group(plan.max_rows, ROW_BYTES)).collect();
+        let groups = (0..3).map(|_| scheduler.groups.add(plan.max_rows, ROW_BYTES)).collect();
         World {
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             now: Instant::now(),
@@ -63,7 +64,7 @@ impl World {
             memory: HashMap::new(),
             places: BTreeMap::new(),
             numbers: HashMap::new(),
-            bucket_of: HashMap::new(),
+            group_of: HashMap::new(),
             pending: Vec::new(),
             running: Vec::new(),
             last_number: 0,
@@ -113,10 +114,10 @@ impl World {
         assert_eq!(before, None, "the seat was free");
         self.places.insert(call.number, (placed.key, placed.seat, 0));
         self.numbers.insert(placed.key, call.number);
-        self.bucket_of.insert(call.number, group);
+        self.group_of.insert(call.number, group);
     }
 
-    /// The next part of a call comes, into wherever its memory is now.
+    /// Receives the next part of a call into the memory where it lies now.
     fn receive(&mut self) {
         let Some(number) = self.some_call() else { return };
         let Some((key, seat, parts)) = self.places.get_mut(&number) else { return };
@@ -139,7 +140,7 @@ impl World {
         assert_eq!(removed.number, number);
         assert!(self.scheduler.remove(key).is_none() && !self.scheduler.arrive(key, None, self.now));
         self.forget(number);
-        // While it is moved its seat stays taken, and is free when that is done.
+        // While it is being moved its seat stays taken.
         if !self.pending.iter().any(|pending| pending.closing.outs.iter().any(|out| out.key == key)) {
             self.memory.remove(&(seat.slab, seat.index));
         }
@@ -178,14 +179,14 @@ impl World {
         );
         assert!(closing.padded >= rows);
         for call in &closing.rows {
-            assert_eq!(self.bucket_of[&call.number], closing.group, "other shapes never meet");
+            assert_eq!(self.group_of[&call.number], closing.group, "other shapes never meet");
             assert_eq!(self.places[&call.number].2, PARTS, "all of it has come");
             self.forget(call.number);
         }
         self.pending.push(Pending { closing, moved: 0 });
     }
 
-    /// One move of a batch that was closed, or its start if all are done.
+    /// Does one move of a closed batch, or starts the batch if all are done.
     fn move_one(&mut self) {
         let index = self.random(self.pending.len());
         let Some(pending) = self.pending.get_mut(index) else { return };
@@ -212,7 +213,7 @@ impl World {
             return;
         }
         let closing = self.pending.remove(index).closing;
-        self.scheduler.settled(&closing.outs, &closing.fills);
+        self.scheduler.moved(&closing.outs, &closing.fills);
         for out in closing.outs.iter().filter(|out| !self.places.contains_key(&self.numbers[&out.key])) {
             self.memory.remove(&(out.to.slab, out.to.index));
         }
@@ -234,15 +235,15 @@ impl World {
     fn check(&mut self) {
         assert_eq!(self.pending.len() + self.running.len(), self.scheduler.in_progress);
         assert!(self.scheduler.in_progress <= self.plan.max_in_progress);
-        let (released, forgotten) = self.scheduler.take_unused();
-        for slab in released {
+        let unused = self.scheduler.take_unused();
+        for slab in unused.slabs {
             self.memory.retain(|(at, _), (number, _)| *at != slab || self.places.contains_key(number));
             assert!(self.places.values().all(|(_, seat, _)| seat.slab != slab), "nobody lies there");
         }
-        assert!(forgotten.is_empty(), "three groups are few");
+        assert!(unused.groups.is_empty(), "three groups are few");
     }
 
-    /// Lets all that is left come to its end.
+    /// Ends all calls.
     fn end(&mut self) {
         while self.pending.iter().any(|pending| !pending.closing.rows.is_empty()) {
             self.move_one();
@@ -254,14 +255,10 @@ impl World {
             self.forget(call.number);
         }
         assert_eq!(
-            (self.scheduler.waiting(), self.scheduler.busy_groups(), self.scheduler.in_progress),
+            (self.scheduler.waiting(), self.scheduler.groups.busy(), self.scheduler.in_progress),
             (0, 0, 0)
         );
-        assert!(
-            self.scheduler.slabs.is_empty()
-                && self.scheduler.due.is_empty()
-                && self.scheduler.next_due().is_none()
-        );
+        assert!(self.scheduler.groups.is_empty() && self.scheduler.next_due().is_none());
         assert_eq!(self.ended, self.last_number, "each ended once");
     }
 }
@@ -295,10 +292,10 @@ fn each_row_lies_where_its_batch_is_read() {
     }
 }
 
-/// A scheduler with one group, and calls that are whole.
+/// A scheduler with one group and `calls` complete calls.
 fn with_ready(batch: Batch, calls: usize) -> (Scheduler<u64>, GroupId, Instant, Vec<Key>) {
     let mut scheduler = Scheduler::new(batch.check().unwrap());
-    let (group, now) = (scheduler.add_group(scheduler.plan.max_rows, ROW_BYTES), Instant::now());
+    let (group, now) = (scheduler.groups.add(scheduler.plan.max_rows, ROW_BYTES), Instant::now());
     let keys = (0..calls).map(|number| {
         let key = scheduler.place(group, number as u64).key;
         assert!(scheduler.arrive(key, None, now));
@@ -328,14 +325,14 @@ fn a_batch_is_due_when_it_is_full_or_its_first_call_has_waited() {
 fn an_exact_batch_waits_until_it_is_full_or_its_time_is_over() {
     let (mut scheduler, group, now, keys) = with_ready(Batch::exact(3).full_timeout(10 * MS), 2);
     assert_eq!(scheduler.next_due(), None);
-    assert_eq!(scheduler.next_expiry(), Some(now + 10 * MS));
-    assert!(scheduler.late(now + 9 * MS).is_empty());
-    let mut late = scheduler.late(now + 10 * MS);
+    assert_eq!(next_expiry(&scheduler), Some(now + 10 * MS));
+    assert!(late(&scheduler, now + 9 * MS).is_empty());
+    let mut late = late(&scheduler, now + 10 * MS);
     late.sort_unstable();
-    assert_eq!(late, [(keys[0], true), (keys[1], true)]);
-    let starved = scheduler.starved(now + Duration::from_secs(1));
-    assert_eq!((starved[0].keys.len(), starved[0].rows), (2, 3));
-    assert!(scheduler.starved(now + Duration::from_secs(2)).is_empty(), "it is told once");
+    assert_eq!(late, [(keys[0], LateBy::FullTimeout), (keys[1], LateBy::FullTimeout)]);
+    let found = starved(&mut scheduler, now + Duration::from_secs(1));
+    assert_eq!((found[0].keys.len(), found[0].rows), (2, 3));
+    assert!(starved(&mut scheduler, now + Duration::from_secs(2)).is_empty(), "it is logged once");
     let key = scheduler.place(group, 2).key;
     scheduler.arrive(key, None, now);
     assert_eq!(scheduler.select(now, runs).unwrap().batch.unwrap().rows.len(), 3);
@@ -349,14 +346,18 @@ fn a_batch_waits_for_rows_that_are_being_received_but_not_for_long() {
     let due = scheduler.next_due().unwrap();
     assert!(due > now && due < now + MS, "{:?}", due - now);
     let batch = scheduler.select(due, runs).unwrap().batch.unwrap();
-    assert_eq!((batch.rows, batch.outs.len()), (vec![0], 1), "what has not come by then goes to the next");
-    scheduler.settled(&batch.outs, &batch.fills);
+    assert_eq!(
+        (batch.rows, batch.outs.len()),
+        (vec![0], 1),
+        "the call that has not come by then goes to the next"
+    );
+    scheduler.moved(&batch.outs, &batch.fills);
     assert!(scheduler.arrive(key, None, due));
     assert_eq!(scheduler.select(due, runs).unwrap().batch.unwrap().rows, [1]);
 }
 
 #[test]
-fn a_row_that_is_never_whole_is_moved_twice_and_then_left_alone() {
+fn a_row_that_is_never_complete_is_moved_twice_and_then_left_alone() {
     let (mut scheduler, group, now, _) = with_ready(Batch::up_to(2), 0);
     let slow = scheduler.place(group, 99).key;
     let mut moves = 0;
@@ -367,7 +368,7 @@ fn a_row_that_is_never_whole_is_moved_twice_and_then_left_alone() {
         let batch = scheduler.select(due, runs).unwrap().batch.unwrap();
         assert_eq!(batch.rows, [number]);
         moves += batch.outs.len();
-        scheduler.settled(&batch.outs, &batch.fills);
+        scheduler.moved(&batch.outs, &batch.fills);
         scheduler.finished(group, None);
     }
     assert_eq!(moves, 2);
@@ -377,9 +378,9 @@ fn a_row_that_is_never_whole_is_moved_twice_and_then_left_alone() {
 }
 
 #[test]
-fn buckets_take_turns_by_who_waits_longest() {
+fn groups_take_turns_by_their_oldest_call() {
     let (mut scheduler, first, now, _) = with_ready(Batch::up_to(2), 1);
-    let second = scheduler.add_group(2, ROW_BYTES);
+    let second = scheduler.groups.add(2, ROW_BYTES);
     for (group, after) in [(second, MS), (first, 2 * MS), (first, 3 * MS), (second, 4 * MS)] {
         let key = scheduler.place(group, 7).key;
         scheduler.arrive(key, None, now + after);
@@ -413,15 +414,15 @@ fn as_many_batches_run_as_may() {
 }
 
 #[test]
-fn buckets_without_calls_are_forgotten_but_for_a_few() {
+fn all_but_a_few_groups_without_calls_are_removed() {
     let mut scheduler: Scheduler<u64> = Scheduler::new(Batch::up_to(4).check().unwrap());
     let mut forgotten = 0;
     for number in 0..1_000 {
-        let group = scheduler.add_group(4, ROW_BYTES);
+        let group = scheduler.groups.add(4, ROW_BYTES);
         let key = scheduler.place(group, number).key;
-        assert_eq!(scheduler.busy_groups(), 1);
+        assert_eq!(scheduler.groups.busy(), 1);
         scheduler.remove(key);
-        forgotten += scheduler.take_unused().1.len();
+        forgotten += scheduler.take_unused().groups.len();
     }
-    assert_eq!((scheduler.groups.len(), forgotten), (16, 984));
+    assert_eq!((scheduler.groups.all().count(), forgotten), (16, 984));
 }

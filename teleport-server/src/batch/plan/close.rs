@@ -1,0 +1,45 @@
+//! When a batch closes: at which time the calls of a group that are ready start to run.
+//!
+//! A batch that is full is due at once. An exact batch is due only then. Others are due when their first call
+//! has waited for `max_wait`, or, if they are adaptive, when one more call is no longer worth waiting for. A
+//! batch waits a little for calls that are being received, and closes early enough for the earliest deadline.
+
+use std::time::{Duration, Instant};
+
+use crate::api::batch_options::{Close, Plan};
+use crate::batch::plan::group::{Group, MAX_RECEIVE_TIME};
+use crate::batch::plan::seats::Slab;
+
+/// Starting a batch and sending its results takes at most this part of the time that a call may take, within
+/// the two bounds.
+const MARGIN_PART: u32 = 8;
+const MIN_MARGIN: Duration = Duration::from_millis(1);
+const MAX_MARGIN: Duration = Duration::from_millis(20);
+
+/// Returns when the next batch of `group` is due, which may be in the past. It would be made of the slab
+/// `base`.
+pub(crate) fn closes_at(plan: &Plan, group: &Group, base: Option<&Slab>) -> Option<Instant> {
+    let oldest = group.oldest()?;
+    let due = match plan.close {
+        _ if group.ready >= group.capacity => oldest,
+        Close::Full { .. } => return None,
+        Close::Soon { max_wait, is_adaptive } => {
+            let latest = oldest + max_wait;
+            let due = if is_adaptive { group.estimate.wait(group.ready).unwrap_or(oldest) } else { latest };
+            due.min(latest).max(oldest)
+        }
+    };
+    // To wait for calls that are being received takes less time than to move what has come of them.
+    let received = base.and_then(Slab::receiving_since).map(|since| since + group.receive_time);
+    let due = due.max(received.unwrap_or(due).min(due + MAX_RECEIVE_TIME));
+    Some(due.min(latest_start(plan, group, oldest).unwrap_or(due)).max(oldest))
+}
+
+/// Returns when a batch must start to be done by its earliest deadline, as far as its run time is known.
+fn latest_start(plan: &Plan, group: &Group, oldest: Instant) -> Option<Instant> {
+    let (earliest, _) = group.deadlines.first()?;
+    let rows = plan.padded(group.ready.min(group.capacity));
+    let whole = earliest.saturating_duration_since(oldest);
+    let margin = (whole / MARGIN_PART).clamp(MIN_MARGIN, MAX_MARGIN);
+    earliest.checked_sub(group.estimate.run_time(rows).unwrap_or(Duration::ZERO) + margin)
+}
