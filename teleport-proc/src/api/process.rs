@@ -30,31 +30,12 @@ use crate::sys::Exit;
 /// - when this process ends, in whatever way, SIGKILL included: at once.
 ///
 /// Two helper processes of this crate see to that, and it also holds if one of them is killed together with
-/// this process. Only killing all of them at the same time leaves the rest running.
+/// this process. Only killing all of them at the same time leaves the rest running. With a cgroup, the rest
+/// ends before the next program in the same place starts a process: see the documentation of the crate,
+/// which also has an example.
 ///
-/// On Linux 5.14 or later, a process has a cgroup of its own if this program was delegated one (version 2):
-/// with `Delegate=yes` of systemd, or in a container that may write its cgroups. Then one write kills all of
-/// it. What was left running ends before the next program in the same place starts a process.
-///
-/// `R` is the type that the function returns. The result, error or panic of the function is returned each
-/// time that [`join`](Process::join) is called.
-///
-/// # Examples
-/// ```no_run
-/// use teleport_proc::{BoxError, Process};
-///
-/// fn count(text: String) -> Result<u64, BoxError> {
-///     Ok(text.len() as u64)
-/// }
-///
-/// fn main() -> Result<(), BoxError> {
-///     teleport_proc::init(); // first line: the process starts its function here and never returns
-///     let process = Process::new("counter", count, "hello".to_owned());
-///     process.start()?;
-///     assert_eq!(process.join()?, 5);
-///     Ok(())
-/// }
-/// ```
+/// `R` is the type that the function returns. Its result, error or panic is returned each time that
+/// [`join`](Process::join) is called.
 pub struct Process<R = ()> {
     inner: Arc<Inner>,
     value: fn(Vec<u8>) -> Result<R, BoxError>,
@@ -76,14 +57,12 @@ enum Body {
 impl<R> Process<R> {
     /// Makes a process that executes this program again and calls `function` with `argument`.
     ///
-    /// The process has a memory of its own. It has the environment and directory that this process has when
-    /// it is started, and the same standard output and error. Its standard input is empty. Ctrl-C in a
-    /// terminal does not reach it, so that this process can end it in order.
-    ///
     /// The function is one of the program, or a closure without captures. The argument can be anything that
-    /// converts to bytes and back: see [`Message`].
+    /// converts to bytes and back: see [`Message`]. Nothing happens before [`start`](Process::start).
     ///
-    /// Nothing happens before [`start`](Process::start).
+    /// The process has the environment and directory that this process has when it is started, and the same
+    /// standard output and error. Its standard input is empty. Ctrl-C in a terminal does not reach it, so
+    /// that this process can end it in order.
     pub fn new<A, M, T, N>(name: impl Into<String>, function: fn(A) -> T, argument: A) -> Process<R>
     where
         A: Message<M>,
@@ -129,14 +108,11 @@ impl<R> Process<R> {
     }
 
     /// Makes a process that is a fork of this one and runs `closure`. It starts with a copy of this
-    /// process's memory, and shares the files and sockets that this process has open.
+    /// process's memory, and shares its open files and sockets. Clients and servers of Teleport refuse to
+    /// work there; other libraries may not notice that they were forked.
     ///
     /// A fork is sound only while this process has one thread. Otherwise [`start`](Process::start) fails and
-    /// names the threads. While the fork runs, both processes copy each page of memory before they first
-    /// write to it.
-    ///
-    /// The connections of this process are not meant for the fork. Clients and servers of Teleport refuse to
-    /// work there; other libraries may not notice.
+    /// names the threads. While the fork runs, both copy each page of memory before they first write to it.
     pub fn fork<T, N>(
         name: impl Into<String>,
         closure: impl FnOnce(&Stop) -> T + Send + 'static,

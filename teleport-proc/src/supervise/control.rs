@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use crate::sys::{self, Exit, MESSAGE_BYTES, Received};
+use crate::sys::{self, Exit, Message, Received};
 
 /// A message. The sender and receiver of each are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,52 +47,50 @@ impl Step {
     }
 }
 
+/// The kind of the first step of [`Control::Failed`]. Those of the other steps follow.
+const FAILED: u64 = 8;
+
 impl Control {
-    fn encode(self) -> [u8; MESSAGE_BYTES] {
-        let (kind, a, b): (u32, i32, u64) = match self {
-            Control::Ready => (1, 0, 0),
-            Control::Start => (2, 0, 0),
-            Control::Started { pid } => (3, pid, 0),
-            Control::Failed { step, errno } => (4, errno, step as u64),
-            Control::End { grace } => (5, 0, grace.as_millis().try_into().unwrap_or(u64::MAX)),
-            Control::Ended { exit: Exit::Code(code) } => (6, code, 0),
-            Control::Ended { exit: Exit::Signal(signal) } => (7, signal, 0),
-            Control::Threads { count } => (8, 0, count.into()),
-        };
-        let mut message = [0; MESSAGE_BYTES];
-        message[..4].copy_from_slice(&kind.to_le_bytes());
-        message[4..8].copy_from_slice(&a.to_le_bytes());
-        message[8..].copy_from_slice(&b.to_le_bytes());
-        message
+    fn encode(self) -> Message {
+        match self {
+            Control::Ready => [1, 0],
+            Control::Start => [2, 0],
+            Control::Started { pid } => [3, pid as u64],
+            Control::End { grace } => [4, grace.as_millis().try_into().unwrap_or(u64::MAX)],
+            Control::Ended { exit: Exit::Code(code) } => [5, code as u64],
+            Control::Ended { exit: Exit::Signal(signal) } => [6, signal as u64],
+            Control::Threads { count } => [7, count.into()],
+            Control::Failed { step, errno } => [FAILED + step as u64, errno as u64],
+        }
     }
 
-    fn decode(message: [u8; MESSAGE_BYTES]) -> Option<Control> {
-        let part = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| message[at + i]));
-        let (a, b) = (part(4) as i32, u64::from(part(8)) | u64::from(part(12)) << 32);
-        Some(match part(0) {
+    fn decode([kind, value]: Message) -> Option<Control> {
+        Some(match kind {
             1 => Control::Ready,
             2 => Control::Start,
-            3 => Control::Started { pid: a },
-            4 => Control::Failed { step: *Step::ALL.get(usize::try_from(b).ok()?)?, errno: a },
-            5 => Control::End { grace: Duration::from_millis(b) },
-            6 => Control::Ended { exit: Exit::Code(a) },
-            7 => Control::Ended { exit: Exit::Signal(a) },
-            8 => Control::Threads { count: u32::try_from(b).ok()? },
-            _ => return None,
+            3 => Control::Started { pid: value as i32 },
+            4 => Control::End { grace: Duration::from_millis(value) },
+            5 => Control::Ended { exit: Exit::Code(value as i32) },
+            6 => Control::Ended { exit: Exit::Signal(value as i32) },
+            7 => Control::Threads { count: u32::try_from(value).ok()? },
+            kind => {
+                let step = usize::try_from(kind.checked_sub(FAILED)?).ok()?;
+                Control::Failed { step: *Step::ALL.get(step)?, errno: value as i32 }
+            }
         })
     }
 }
 
 /// Sends a message, without waiting.
 pub(crate) fn send(socket: &OwnedFd, message: Control, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    sys::send(socket, &message.encode(), fds)
+    sys::send(socket, message.encode(), fds)
 }
 
 /// Takes the next message, without waiting.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<Control>> {
     Ok(match sys::receive(socket)? {
-        Received::Message(bytes, fds) => {
-            Received::Message(Control::decode(bytes).ok_or(io::ErrorKind::InvalidData)?, fds)
+        Received::Message(message, fds) => {
+            Received::Message(Control::decode(message).ok_or(io::ErrorKind::InvalidData)?, fds)
         }
         Received::Nothing => Received::Nothing,
         Received::Closed => Received::Closed,

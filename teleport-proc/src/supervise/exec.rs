@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::supervise::control::Step;
+use crate::supervise::ids;
 use crate::supervise::request::Head;
-use crate::supervise::{ids, program};
 use crate::sys::{self, Fork};
 use crate::tree::cgroup::Cgroup;
 
@@ -63,7 +63,7 @@ fn fork(cgroup: Option<&Cgroup>) -> io::Result<Fork> {
 /// Executes the program again in this process. Returns only if that fails. Then this process has to leave.
 fn become_process(head: &Head, folder: &OwnedFd, descriptors: &[OwnedFd]) -> io::Error {
     let result = (|| -> io::Result<Infallible> {
-        let path = CString::new(program::path()?.as_os_str().as_bytes())?;
+        let path = CString::new(sys::program_path()?.as_os_str().as_bytes())?;
         let mut environment = head.environment.clone();
         environment.push(CString::new(format!("{}={}", ids::MARK_VARIABLE, ids::own_process_mark()))?);
         let arguments = [head.program.clone(), CString::new(format!("teleport: {}", head.name))?];

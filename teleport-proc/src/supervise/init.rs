@@ -13,15 +13,6 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 /// Runs the function of this process and never returns, if [`Process`](crate::Process) started it. Otherwise
 /// returns at once. **Call it first in `main`**: what stands before it also runs in every such process.
 ///
-/// ```no_run
-/// use teleport_proc::BoxError;
-///
-/// fn main() -> Result<(), BoxError> {
-///     teleport_proc::init();
-///     Ok(()) // only the program itself arrives here
-/// }
-/// ```
-///
 /// Call it before the program starts threads. So an asynchronous program needs a plain `main`:
 ///
 /// ```no_run

@@ -10,18 +10,7 @@ use std::mem;
 
 use crate::cancel::stop::Stop;
 use crate::codec::{BoxError, Message, Return};
-
-/// Returns the path at which another process finds this program.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn path() -> io::Result<std::path::PathBuf> {
-    Ok("/proc/self/exe".into())
-}
-
-/// Returns the path at which another process finds this program.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn path() -> io::Result<std::path::PathBuf> {
-    std::env::current_exe()
-}
+use crate::sys;
 
 /// Identifies a file and its content: device, inode, length and time of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +20,7 @@ impl Identity {
     /// Returns that of the file that this process executes.
     pub(crate) fn of_this() -> io::Result<Identity> {
         use std::os::unix::fs::MetadataExt;
-        let file = std::fs::metadata(path()?)?;
+        let file = std::fs::metadata(sys::program_path()?)?;
         Ok(Identity([file.dev(), file.ino(), file.len(), file.mtime() as u64]))
     }
 }
@@ -93,7 +82,9 @@ impl Function {
     /// Returns the file of the shared library to which the function belongs, if it does not belong to the
     /// program itself.
     pub(crate) fn library(self) -> io::Result<Option<String>> {
-        library(self.function.address())
+        let Identity([_, program, ..]) = Identity::of_this()?;
+        let file = sys::mapped_file(self.function.address())?;
+        Ok(file.filter(|(inode, _)| *inode != program).map(|(_, path)| path))
     }
 
     /// Runs the function.
@@ -127,32 +118,6 @@ fn run_with_stop<A: Message<M>, M, R: Return<N>, N>(
     function(A::from_message(argument)?, stop).into_bytes()
 }
 
-/// Returns the file that is mapped at an address of this process, unless it is the program itself.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn library(address: usize) -> io::Result<Option<String>> {
-    let Identity([_, program, ..]) = Identity::of_this()?;
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    // `start-end rights offset device inode path`
-    let line = maps.lines().find(|line| {
-        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-        range.is_some_and(|(start, end)| {
-            let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-            (number(start)..number(end)).contains(&address)
-        })
-    });
-    let mut fields = line.unwrap_or_default().split_ascii_whitespace().skip(4);
-    let inode = fields.next().and_then(|inode| inode.parse::<u64>().ok()).unwrap_or(0);
-    let path = fields.collect::<Vec<_>>().join(" ");
-    Ok((inode != 0 && inode != program).then_some(path))
-}
-
-/// Returns `None`: this system does not say. The author of the program has to pass no functions of shared
-/// libraries.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn library(_address: usize) -> io::Result<Option<String>> {
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,9 +140,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_function_of_a_library_is_recognised() {
-        let address = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let libc = address.lines().find(|line| line.contains("/libc.so") || line.contains("/libc-")).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = maps.lines().find(|line| line.contains("/libc.so") || line.contains("/libc-")).unwrap();
         let start = usize::from_str_radix(libc.split('-').next().unwrap(), 16).unwrap();
-        assert!(library(start).unwrap().unwrap().contains("libc"));
+        let function = Function { runner: Distance(0), function: Distance::to(start) };
+        assert!(function.library().unwrap().unwrap().contains("libc"));
     }
 }

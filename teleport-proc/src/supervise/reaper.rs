@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::cancel::deadline::moment;
 use crate::supervise::control::{self, Control, Step};
 use crate::supervise::{exec, ids, request};
-use crate::sys::{self, Exit, Fork, ProcessFd, Reaped, Received, Watch};
+use crate::sys::{self, Exit, Fork, ProcessFd, Received, Watch};
 use crate::tree::cgroup::{Cgroup, Place};
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
@@ -172,16 +172,13 @@ impl Reaper {
         }
     }
 
-    /// Waits for all children that have ended. Returns whether there are others.
+    /// Waits for all children that have ended. Returns whether others are left.
     fn reap(&mut self) -> bool {
-        loop {
-            match sys::reap_any() {
-                Ok(Reaped::Ended(pid, exit)) if pid == self.child => self.exit = Some(exit),
-                Ok(Reaped::Ended(..)) => {}
-                Ok(Reaped::None) => return true,
-                Ok(Reaped::NoChildren) | Err(_) => return false,
+        sys::reap_ended(|pid, exit| {
+            if pid == self.child {
+                self.exit = Some(exit);
             }
-        }
+        })
     }
 
     fn listen(&mut self) {

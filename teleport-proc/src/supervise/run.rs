@@ -5,7 +5,7 @@
 //! wait.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,7 +93,7 @@ impl Run {
     fn result(&self, exit: Option<Exit>) -> Result<Vec<u8>, ProcError> {
         let name = || self.name.clone();
         let failed = |failure| Err(ProcError::failed(&self.name, failure));
-        // Acquire: pairs with the stores in `terminate` and `stop`.
+        // Acquire: pairs with the store in `ask`.
         let asked = self.asked.load(Ordering::Acquire);
         match (self.result.read(), exit) {
             // Without success, an exit handler failed after the function.
@@ -122,21 +122,21 @@ impl Run {
 
     /// As [`kill`](Run::kill), without waiting for the end.
     pub(crate) fn terminate(&self, grace: Duration) -> Result<(), ProcError> {
-        if self.poll()?.is_none() {
-            // Release: pairs with the load in `result`.
-            self.asked.store(true, Ordering::Release);
-            // This fails if it has ended meanwhile.
-            let _ = control::send(&self.control, Control::End { grace }, &[]);
-        }
-        Ok(())
+        self.ask(|| control::send(&self.control, Control::End { grace }, &[]))
     }
 
     /// Asks the function to stop, without waiting for it.
     pub(crate) fn stop(&self) -> Result<(), ProcError> {
+        // Nobody reads the byte.
+        self.ask(|| (&self.stop).write_all(&[1]))
+    }
+
+    fn ask(&self, send: impl FnOnce() -> io::Result<()>) -> Result<(), ProcError> {
         if self.poll()?.is_none() {
+            // Release: pairs with the load in `result`.
             self.asked.store(true, Ordering::Release);
-            // This fails if it has ended meanwhile. Nobody reads the byte.
-            let _ = (&self.stop).write(&[1]);
+            // This fails if it has ended meanwhile.
+            let _ = send();
         }
         Ok(())
     }

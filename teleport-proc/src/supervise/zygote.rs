@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::supervise::control::{self, Control, Step};
 use crate::supervise::reaper;
-use crate::sys::{self, Fork, ProcessFd, Reaped, Received, Watch};
+use crate::sys::{self, Fork, ProcessFd, Received, Watch};
 use crate::tree::cgroup::Place;
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
@@ -123,10 +123,7 @@ impl Zygote {
     /// Waits for all children that have ended. Returns whether one was a reaper that was killed.
     fn reap_reapers(&mut self) -> bool {
         let mut was_killed = false;
-        while let Ok(Reaped::Ended(pid, exit)) = sys::reap_any() {
-            let was_reaper = self.reapers.remove(&pid);
-            was_killed |= was_reaper && !exit.success();
-        }
+        sys::reap_ended(|pid, exit| was_killed |= self.reapers.remove(&pid) && !exit.success());
         was_killed
     }
 
@@ -135,15 +132,9 @@ impl Zygote {
         let mut tree = KillTree::below_supervisor();
         loop {
             let has_killed = tree.kill_and_wait(KILL_TIME);
-            loop {
-                match sys::reap_any() {
-                    Ok(Reaped::Ended(..)) => {}
-                    Ok(Reaped::None) => break,
-                    Ok(Reaped::NoChildren) | Err(_) => {
-                        self.place.iter().for_each(Place::sweep);
-                        sys::leave(0)
-                    }
-                }
+            if !sys::reap_ended(|_, _| ()) {
+                self.place.iter().for_each(Place::sweep);
+                sys::leave(0)
             }
             if !has_killed {
                 // There are children, but none could be killed. A child that ends may have left others

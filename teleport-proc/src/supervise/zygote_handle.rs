@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::error::ProcError;
 use crate::supervise::control::{self, Control};
 use crate::supervise::ids::{MARK_VARIABLE, ZYGOTE_MARK};
-use crate::supervise::program;
 use crate::sys::{self, Received};
 use crate::tree::snapshot::SUPERVISOR_NAME;
 
@@ -56,7 +55,7 @@ impl ZygoteHandle {
     fn new(name: &str) -> Result<ZygoteHandle, ProcError> {
         let failed = |what| ProcError::start(name, what);
         let (ours, theirs) = sys::pair().map_err(failed("no sockets to the zygote process can be made"))?;
-        let path = program::path().map_err(failed("the path of this program is not known"))?;
+        let path = sys::program_path().map_err(failed("the path of this program is not known"))?;
         let child = Command::new(path)
             .arg0(SUPERVISOR_NAME)
             .env(MARK_VARIABLE, ZYGOTE_MARK)

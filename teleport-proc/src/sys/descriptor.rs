@@ -8,23 +8,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
-/// Makes a file in memory. It grows as it is written, can be given to another process, and leaves nothing
-/// behind.
-pub(crate) fn memory() -> io::Result<File> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use nix::sys::memfd::{MFdFlags, memfd_create};
-        Ok(memfd_create(c"teleport-proc", MFdFlags::MFD_CLOEXEC)?.into())
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let template = std::env::temp_dir().join("teleport-proc-XXXXXX");
-        let (file, path) = nix::unistd::mkstemp(&template)?;
-        nix::unistd::unlink(&path)?;
-        close_on_exec(&file)?;
-        Ok(file.into())
-    }
-}
+use super::platform;
 
 /// Reads a range of a file, up to its end.
 pub(crate) fn read_range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
@@ -44,25 +28,24 @@ pub(crate) fn current_folder() -> io::Result<File> {
     File::open(".")
 }
 
-/// Makes a pipe and returns its ends, first the one to read from. Both are closed on exec.
-pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let (read, write) = nix::unistd::pipe()?;
-        close_on_exec(&read)?;
-        close_on_exec(&write)?;
-        Ok((read, write))
-    }
-}
-
-/// As [`pipe`]. Reading and writing fail instead of waiting.
+/// Makes a pipe whose ends never wait: reading and writing fail instead.
 pub(crate) fn nonblocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe()?;
+    let (read, write) = platform::pipe()?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((read, write))
+}
+
+/// Locks an open file, unless another open file description has locked it. Returns whether it is locked now.
+///
+/// The lock lasts until this process and all that were forked from it have closed the file.
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and no memory is touched.
+    match Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Has a descriptor closed when this process executes another program.
@@ -115,15 +98,10 @@ pub(crate) unsafe fn close(number: RawFd) {
 /// # Safety
 /// As for [`close_all_but`].
 unsafe fn close_range(first: RawFd, last: RawFd) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        // SAFETY: this closes descriptors, and touches no memory.
-        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if result == 0 {
-            return;
-        }
+    // SAFETY: the caller's promise.
+    if unsafe { platform::close_range(first, last) }.is_ok() {
+        return;
     }
-    // Only Linux 5.9 and later have the call.
     // SAFETY: this only reads a limit.
     let open = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(0, 1 << 20) as RawFd;
     for number in first..=last.min(open) {

@@ -13,7 +13,8 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::descriptor;
 use super::exit::Exit;
-use super::this_process::{leave_group, reset_signals, restore_signals, threads};
+use super::platform;
+use super::this_process::{leave_group, reset_signals, restore_signals};
 
 /// A reaper that has reported the end of its process ends, and is waited for, well within ten of these.
 const FORK_PAUSE: Duration = Duration::from_millis(10);
@@ -40,7 +41,7 @@ pub(crate) fn fork() -> io::Result<Fork> {
 }
 
 fn check_threads() -> io::Result<()> {
-    if threads()?.len() > 1 {
+    if platform::threads()?.len() > 1 {
         return Err(io::Error::other("this process has more than one thread"));
     }
     Ok(())
@@ -56,43 +57,10 @@ fn check_threads() -> io::Result<()> {
 /// The copy executes another program or leaves, since the C library does not know that it is a copy.
 pub(crate) unsafe fn fork_into(cgroup: &impl AsFd) -> io::Result<Fork> {
     check_threads()?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        use std::os::fd::AsRawFd;
-
-        /// The arguments of `clone3`, up to the last one that is needed.
-        #[repr(C)]
-        #[derive(Default)]
-        struct CloneArguments {
-            flags: u64,
-            pidfd: u64,
-            child_tid: u64,
-            parent_tid: u64,
-            exit_signal: u64,
-            stack: u64,
-            stack_size: u64,
-            tls: u64,
-            set_tid: u64,
-            set_tid_size: u64,
-            cgroup: u64,
-        }
-        const CLONE_INTO_CGROUP: u64 = 1 << 33;
-        let arguments = CloneArguments {
-            flags: CLONE_INTO_CGROUP,
-            exit_signal: libc::SIGCHLD as u64,
-            cgroup: cgroup.as_fd().as_raw_fd() as u64,
-            ..CloneArguments::default()
-        };
-        let size = std::mem::size_of_val(&arguments);
-        // SAFETY: the arguments are what the kernel expects. Without a stack and without shared memory the
-        // call copies this process as `fork` does, and this thread is the only one.
-        let result = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) })?;
-        Ok(if result == 0 { Fork::Child } else { Fork::Parent { child: result as i32 } })
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let _ = cgroup;
-        Err(io::ErrorKind::Unsupported.into())
+    // SAFETY: the caller's promise, and this thread is the only one.
+    match unsafe { platform::clone_into(cgroup) }? {
+        0 => Ok(Fork::Child),
+        child => Ok(Fork::Parent { child }),
     }
 }
 
@@ -136,30 +104,17 @@ pub(crate) unsafe fn execute(
     Ok(nix::unistd::execve(path, arguments, environment)?)
 }
 
-/// The state of the children of this process.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Reaped {
-    /// This child had ended, and was waited for.
-    Ended(i32, Exit),
-    /// There are children, and none has ended.
-    None,
-    NoChildren,
-}
-
-/// Waits for any child that has ended, if there is one. So all children of this process have to belong to
-/// the caller.
-pub(crate) fn reap_any() -> io::Result<Reaped> {
+/// Waits for all children that have ended, and calls `ended` for each. Returns whether others are left. All
+/// children of this process have to belong to the caller.
+pub(crate) fn reap_ended(mut ended: impl FnMut(i32, Exit)) -> bool {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Ok(Reaped::Ended(pid.as_raw(), Exit::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Ok(Reaped::Ended(pid.as_raw(), Exit::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) => return Ok(Reaped::None),
-            Err(Errno::ECHILD) => return Ok(Reaped::NoChildren),
+            Ok(WaitStatus::Exited(pid, code)) => ended(pid.as_raw(), Exit::Code(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => ended(pid.as_raw(), Exit::Signal(signal as i32)),
+            Ok(WaitStatus::StillAlive) => return true,
             // Stops and continuations are not asked for.
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(_) => return false,
         }
     }
 }

@@ -1,17 +1,14 @@
 //! The only module that calls the kernel through nix and libc.
 //!
-//! Each function wraps one or two system calls. The modules that call them decide what they are for. Linux
-//! and other Unix systems differ in this module and nowhere else.
+//! Each function wraps one or two system calls. The modules that call them decide what they are for. Linux and
+//! other Unix systems differ in the modules `linux` and `elsewhere`, and nowhere else.
 
-mod cgroup;
 mod descriptor;
 mod exit;
 mod fork;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod pidfd;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-#[path = "pid_elsewhere.rs"]
-mod pidfd;
+#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "linux/mod.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "elsewhere/mod.rs")]
+mod platform;
 mod poll;
 mod process_table;
 mod signals;
@@ -19,25 +16,27 @@ mod socket;
 mod this_process;
 mod watch;
 
-pub(crate) use cgroup::{has_mark, mark, try_lock};
 pub(crate) use descriptor::{
-    close, close_all_but, copy_high, current_folder, forget_standard, inherited, memory, nonblocking_pipe,
-    null, pipe, read_range,
+    close, close_all_but, copy_high, current_folder, forget_standard, inherited, nonblocking_pipe, null,
+    read_range, try_lock,
 };
 pub use exit::Exit;
 pub(crate) use exit::PANIC_CODE;
 pub(crate) use fork::{
-    Fork, Reaped, execute, fork, fork_into, fork_patiently, reap, reap_any, reap_if_ended, signal_child,
+    Fork, execute, fork, fork_into, fork_patiently, reap, reap_ended, reap_if_ended, signal_child,
 };
 pub(crate) use nix::sys::signal::Signal;
-pub(crate) use pidfd::ProcessFd;
+pub(crate) use platform::{
+    ProcessFd, become_subreaper, children, has_mark, mapped_file, mark, memory, pipe, process, processes,
+    program_path, set_name, threads,
+};
 pub(crate) use poll::{any_readable, has_changed, readable};
-pub(crate) use process_table::{Entry, Id, children, process, processes};
+pub(crate) use process_table::{Entry, Id};
 pub(crate) use signals::{Signals, forget_signals};
-pub(crate) use socket::{MESSAGE_BYTES, Received, pair, receive, send};
+pub(crate) use socket::{Message, Received, pair, receive, send};
 pub(crate) use this_process::{
-    become_subreaper, block_signals, ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group,
-    leave_terminal, open_parent, parent, remove_variable, restore_signals, set_name, threads,
+    block_signals, ignore_broken_pipes, ignore_signals, kill_this, leave, leave_group, leave_terminal,
+    open_parent, parent, remove_variable, restore_signals,
 };
 pub(crate) use watch::Watch;
 

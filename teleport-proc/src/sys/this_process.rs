@@ -1,51 +1,11 @@
-//! This process: its name, threads, signals and group, and its end.
+//! This process: its signals, its group, its parent and its end.
 
 use std::io;
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 
-use super::pidfd::ProcessFd;
-
-/// Returns the names of the threads of this process.
-pub(crate) fn threads() -> io::Result<Vec<String>> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let name = |task: io::Result<std::fs::DirEntry>| {
-            let name = task?.path().join("comm");
-            // A thread may end meanwhile.
-            io::Result::Ok(std::fs::read_to_string(name).ok().map(|name| name.trim_end().to_owned()))
-        };
-        let names = std::fs::read_dir("/proc/self/task")?.map(name).collect::<io::Result<Vec<_>>>()?;
-        Ok(names.into_iter().flatten().collect())
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let pid = std::process::id().to_string();
-        let output = std::process::Command::new("ps").args(["-M", "-p", &pid]).output()?;
-        let lines = String::from_utf8_lossy(&output.stdout).lines().count();
-        Ok(vec!["a thread".to_owned(); lines.saturating_sub(1)])
-    }
-}
-
-/// Becomes a subreaper: adopts the children of every process below this one that ends. Only Linux has
-/// subreapers; elsewhere the first process of the system adopts them.
-pub(crate) fn become_subreaper() -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    nix::sys::prctl::set_child_subreaper(true)?;
-    Ok(())
-}
-
-/// Gives this process a name, of which the system keeps 15 bytes.
-pub(crate) fn set_name(name: &str) {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Ok(name) = std::ffi::CString::new(name) {
-        // This fails for no name.
-        let _ = nix::sys::prctl::set_name(&name);
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = name;
-}
+use super::platform::{self, ProcessFd};
 
 /// Leaves the terminal, whose Ctrl-C is for the owner alone.
 pub(crate) fn leave_terminal() {
@@ -107,7 +67,7 @@ pub(crate) fn open_parent(pid: i32) -> io::Result<ProcessFd> {
 
 /// Removes a variable from the environment, unless another thread might be reading it.
 pub(crate) fn remove_variable(name: &str) {
-    if threads().is_ok_and(|threads| threads.len() == 1) {
+    if platform::threads().is_ok_and(|threads| threads.len() == 1) {
         // SAFETY: this is the only thread.
         unsafe { std::env::remove_var(name) };
     }

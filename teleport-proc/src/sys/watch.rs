@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::pidfd::ProcessFd;
+use super::platform::{Children, ProcessFd};
 use super::poll::{poll_until, readable};
 
 /// The events that [`Watch::wait`] saw. There may be several.
@@ -22,12 +22,12 @@ pub(crate) struct Events {
 #[derive(Debug)]
 pub(crate) struct Watch {
     owner: ProcessFd,
-    children: children::Children,
+    children: Children,
 }
 
 impl Watch {
     pub(crate) fn new(owner: ProcessFd) -> io::Result<Watch> {
-        Ok(Watch { owner, children: children::Children::new()? })
+        Ok(Watch { owner, children: Children::new()? })
     }
 
     /// **Blocks** until there is an event, or until `deadline`.
@@ -57,73 +57,5 @@ impl Watch {
     /// Returns the descriptors that this uses.
     pub(crate) fn descriptors(&self) -> [RawFd; 2] {
         [self.owner.as_fd().as_raw_fd(), self.children.as_fd().as_raw_fd()]
-    }
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod children {
-    use std::io;
-    use std::os::fd::{AsFd, BorrowedFd};
-
-    use nix::sys::signal::{SigSet, Signal};
-    use nix::sys::signalfd::{SfdFlags, SignalFd};
-
-    /// Is readable when a child has ended.
-    #[derive(Debug)]
-    pub(super) struct Children(SignalFd);
-
-    impl Children {
-        pub(super) fn new() -> io::Result<Children> {
-            let mut mask = SigSet::empty();
-            mask.add(Signal::SIGCHLD);
-            Ok(Children(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
-        }
-
-        pub(super) fn clear(&self) {
-            // One signal stands for any number of children, so one read is enough.
-            let _ = self.0.read_signal();
-        }
-    }
-
-    impl AsFd for Children {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod children {
-    use std::io;
-    use std::os::fd::{AsFd, BorrowedFd};
-
-    use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
-
-    /// Is readable when a child has ended.
-    #[derive(Debug)]
-    pub(super) struct Children(Kqueue);
-
-    impl Children {
-        pub(super) fn new() -> io::Result<Children> {
-            let queue = Kqueue::new()?;
-            queue.kevent(&[event()], &mut [], None)?;
-            Ok(Children(queue))
-        }
-
-        pub(super) fn clear(&self) {
-            let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            let _ = self.0.kevent(&[], &mut [event()], Some(time));
-        }
-    }
-
-    fn event() -> KEvent {
-        let signal = libc::SIGCHLD as usize;
-        KEvent::new(signal, EventFilter::EVFILT_SIGNAL, EvFlags::EV_ADD, FilterFlag::empty(), 0, 0)
-    }
-
-    impl AsFd for Children {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Handles of processes where there are no pidfds: macOS and the BSDs.
+//! Handles of processes, and of the children of this one, by queues of the kernel.
 //!
 //! These systems reuse a process id once its process has ended and was waited for. A signal may then reach
 //! another process.
@@ -11,7 +11,7 @@ use nix::sys::event::{EvFlags, EventFilter, FilterFlag, KEvent, Kqueue};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::poll::readable;
+use crate::sys::poll::readable;
 
 /// A process, as long as no other process has its id.
 #[derive(Debug)]
@@ -51,5 +51,33 @@ impl ProcessFd {
 impl AsFd for ProcessFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
+    }
+}
+
+/// Is readable when a child has ended.
+#[derive(Debug)]
+pub(crate) struct Children(Kqueue);
+
+impl Children {
+    pub(crate) fn new() -> io::Result<Children> {
+        let queue = Kqueue::new()?;
+        queue.kevent(&[event()], &mut [], None)?;
+        Ok(Children(queue))
+    }
+
+    pub(crate) fn clear(&self) {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = self.0.kevent(&[], &mut [event()], Some(time));
+    }
+}
+
+fn event() -> KEvent {
+    let signal = libc::SIGCHLD as usize;
+    KEvent::new(signal, EventFilter::EVFILT_SIGNAL, EvFlags::EV_ADD, FilterFlag::empty(), 0, 0)
+}
+
+impl AsFd for Children {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::poll::readable;
+use crate::sys::poll::readable;
 
 /// A process, which may have ended.
 #[derive(Debug)]
