@@ -1,7 +1,7 @@
 //! The type that a derive stands on, parsed and checked.
 //!
-//! Both derives check everything, so that a type that one of them takes has a meaning for the other as well. All
-//! errors of a type are reported together.
+//! Both derives check everything, so that a type that one of them takes has a meaning for the other as well.
+//! All errors of a type are reported together.
 
 use std::collections::HashSet;
 

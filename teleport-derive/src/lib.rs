@@ -1,17 +1,17 @@
 //! The macros behind `#[derive(IntoTree, FromTree)]`.
 //!
-//! Not for direct use: the feature `derive` of `teleport` and of each crate beneath it exports them beside the traits
-//! of the same names. Examples are in `teleport-wire`, which has the traits.
+//! Not for direct use: the feature `derive` of `teleport` and of each crate beneath it exports them beside
+//! the traits of the same names. Examples are in `teleport-wire`, which has the traits.
 //!
 //! Flow: `input` parses and checks a type -> `bounds` adds what its generics must satisfy -> `into_tree` or
-//! `from_tree` writes the implementation. What could go wrong when the generated code runs is in `teleport-wire`, as
-//! functions that it calls. Nothing here knows more of that crate than names.
+//! `from_tree` writes the implementation. What could go wrong when the generated code runs is in
+//! `teleport-wire`, as functions that it calls. Nothing here knows more of that crate than names.
 //!
 //! # One pair of derives for each crate
-//! Generated code must name the traits by a path, and a macro cannot see through which crate it was called: who depends
-//! on `teleport` alone knows no crate `teleport_wire`. So there is a pair for each crate that exports them, which
-//! differ in their path only, and each crate exports its own under the plain names. The attribute
-//! `#[teleport(crate = "…")]` gives another path, for crates that were renamed or are wrapped.
+//! Generated code must name the traits by a path, and a macro cannot see through which crate it was called:
+//! who depends on `teleport` alone knows no crate `teleport_wire`. So there is a pair for each crate that
+//! exports them, which differ in their path only, and each crate exports its own under the plain names. The
+//! attribute `#[teleport(crate = "…")]` gives another path, for crates that were renamed or are wrapped.
 #![forbid(unsafe_code)]
 
 mod bounds;

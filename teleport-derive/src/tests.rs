@@ -1,4 +1,5 @@
-//! What is refused, and with which words. What derived code does is tested in `teleport-wire`, which has the traits.
+//! What is refused, and with which words. What derived code does is tested in `teleport-wire`, which has the
+//! traits.
 
 use super::*;
 

@@ -1,18 +1,20 @@
 //! Arrays, trees of arrays, and the bytes that carry them between processes.
 //!
-//! The data model: a [`Tree`] is null, an [`Array`], a string, bytes, or a list or dict of trees. An array is a
-//! [`DType`], a [`Shape`] and a [`Buffer`] of counted bytes, so that views, rows and received messages share memory.
-//! [`IntoTree`] and [`FromTree`] convert Rust values, and [`tree!`] creates trees.
+//! The data model: a [`Tree`] is null, an [`Array`], a string, bytes, or a list or dict of trees. An array is
+//! a [`DType`], a [`Shape`] and a [`Buffer`] of counted bytes, so that views, rows and received messages
+//! share memory. [`IntoTree`] and [`FromTree`] convert Rust values, and [`tree!`] creates trees.
 //!
-//! The wire format is described in `FORMAT.md` of this crate. A tree becomes a [`Message`]: metadata and shared payload
-//! behind frame [`Header`]s. Received metadata becomes a [`Signature`], which tells how much memory the payload takes
-//! and where each part goes, and builds the tree on that memory. [`BatchLayout`] places many messages of one signature
-//! in one memory, as arrays with one more axis. [`BatchResult`] sends a tree of such arrays row by row.
+//! The wire format is described in `FORMAT.md` of this crate. A tree becomes a [`Message`]: metadata and
+//! shared payload behind frame [`Header`]s. Received metadata becomes a [`Signature`], which tells how much
+//! memory the payload takes and where each part goes, and builds the tree on that memory. [`BatchLayout`]
+//! places many messages of one signature in one memory, as arrays with one more axis. [`BatchResult`] sends a
+//! tree of such arrays row by row.
 //!
 //! This crate opens no socket, reads no clock and starts no thread.
 //!
-//! Features, none of them on by default: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums), `half` (`f16`
-//! and `bf16` as element types), `ndarray` (conversion from its arrays and views for it, without a copy).
+//! Features, none of them on by default: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums),
+//! `half` (`f16` and `bf16` as element types), `ndarray` (conversion from its arrays and views for it,
+//! without a copy).
 //!
 //! ```
 //! use teleport_wire::{tree, Array, Tree};

@@ -1,7 +1,7 @@
 //! CRC32C of headers, metadata and, on request, payload.
 //!
-//! The crate `crc32c` is made for long inputs. For the 28 bytes of a header it takes several times as long as the
-//! processor's own instruction. So short inputs are computed here, if the processor has the instruction.
+//! The crate `crc32c` is made for long inputs. For the 28 bytes of a header it takes several times as long as
+//! the processor's own instruction. So short inputs are computed here, if the processor has the instruction.
 
 /// Up to this length, a single chain of the instruction is faster than several in parallel.
 const MAX_SHORT_BYTES: usize = 256;

@@ -1,14 +1,14 @@
 //! The errors of decoding bytes from a peer.
 //!
-//! Each variant is a rule of `FORMAT.md` that the bytes break. Messages contain numbers and names of fields, but no text
-//! of the peer.
+//! Each variant is a rule of `FORMAT.md` that the bytes break. Messages contain numbers and names of fields,
+//! but no text of the peer.
 
 use crate::format::preface::PrefaceError;
 
 /// Bytes from a peer that the format does not allow.
 ///
-/// Refused bytes have had no effect. If the header of a frame cannot be decoded, the connection is lost, since the start
-/// of the next frame is unknown.
+/// Refused bytes have had no effect. If the header of a frame cannot be decoded, the connection is lost,
+/// since the start of the next frame is unknown.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {

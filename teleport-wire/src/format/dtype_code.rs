@@ -41,8 +41,7 @@ pub(crate) fn encode_parameters(dtype: DType, bytes: &mut Vec<u8>) {
     match dtype {
         DType::Bytes(width) | DType::Unicode(width) => bytes.extend_from_slice(&width.to_le_bytes()),
         DType::DateTime(unit) | DType::TimeDelta(unit) => {
-            let base = TimeBase::ALL.iter().take_while(|base| **base != unit.base()).count();
-            bytes.push(base as u8);
+            bytes.push(unit.base() as u8);
             bytes.extend_from_slice(&unit.multiple().to_le_bytes());
         }
         _ => {}

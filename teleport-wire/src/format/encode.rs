@@ -1,7 +1,7 @@
 //! Encoding a tree: signature and order as metadata, and leaves as shared memory.
 //!
-//! A first pass finds out whether an order must be written. A second pass writes the signature and checks the receiver's
-//! limits. No payload is copied. The receiver's limit of depth bounds the recursion.
+//! A first pass finds out whether an order must be written. A second pass writes the signature and checks the
+//! receiver's limits. No payload is copied. The receiver's limit of depth bounds the recursion.
 
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
 use crate::format::signature::{Placement, padded_bytes, tag};
@@ -36,7 +36,8 @@ pub(crate) fn encode(tree: &Tree, metadata: Vec<u8>, limits: &Limits) -> Result<
     Ok(Encoded { metadata, signature_bytes, order_bytes: order.len() as u32, payload, placement })
 }
 
-/// Returns true if the entries of every dict are in the order of their keys. Nodes that are too deep are ignored.
+/// Returns true if the entries of every dict are in the order of their keys. Nodes that are too deep are
+/// ignored.
 fn is_sorted(tree: &Tree, depth_left: u32) -> bool {
     let Some(inner) = depth_left.checked_sub(1) else { return true };
     match tree {

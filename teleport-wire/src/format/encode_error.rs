@@ -9,8 +9,8 @@ pub enum EncodeError {
         "the message takes {bytes} bytes and its receiver accepts {max_bytes}: split it, or raise `max_message_bytes` there"
     )]
     TooLarge {
-        /// The size of the payload in the receiver's memory, with each leaf at a multiple of 64. It is `u64::MAX` if it
-        /// does not fit 64 bits.
+        /// The size of the payload in the receiver's memory, with each leaf at a multiple of 64. It is
+        /// `u64::MAX` if it does not fit 64 bits.
         bytes: u64,
         /// The receiver's limit.
         max_bytes: u64,

@@ -1,7 +1,7 @@
 //! The kinds of errors, their numbers, and the error that ends a call.
 //!
-//! The numbers are part of the format and never change their meaning. Unknown numbers are kept, so that an older client
-//! can show the error of a newer server.
+//! The numbers are part of the format and never change their meaning. Unknown numbers are kept, so that an
+//! older client can show the error of a newer server.
 
 use std::fmt;
 
@@ -103,12 +103,9 @@ pub enum Ran {
 
 impl Ran {
     fn from_number(number: u8) -> Result<Ran, DecodeError> {
-        match number {
-            0 => Ok(Ran::No),
-            1 => Ok(Ran::Maybe),
-            2 => Ok(Ran::Yes),
-            other => Err(DecodeError::UnknownValue { field: "error ran", value: u64::from(other) }),
-        }
+        let known = [Ran::No, Ran::Maybe, Ran::Yes];
+        let unknown = DecodeError::UnknownValue { field: "error ran", value: u64::from(number) };
+        known.get(usize::from(number)).copied().ok_or(unknown)
     }
 }
 
@@ -155,8 +152,8 @@ impl RemoteError {
         self
     }
 
-    /// Encodes the body of an error frame. Texts above their limit are cut between two characters. An empty backtrace is
-    /// decoded as `None`.
+    /// Encodes the body of an error frame. Texts above their limit are cut between two characters. An empty
+    /// backtrace is decoded as `None`.
     pub fn encode(&self) -> Vec<u8> {
         let code = truncate(&self.code, MAX_CODE_BYTES);
         let message = truncate(&self.message, MAX_ERROR_BYTES);

@@ -98,7 +98,8 @@ impl Resume {
     /// Encodes the body of a resume frame.
     ///
     /// # Panics
-    /// Panics if the ids do not ascend strictly, if one is zero, or if there are more than [`MAX_OPEN_CALLS`].
+    /// Panics if the ids do not ascend strictly, if one is zero, or if there are more than
+    /// [`MAX_OPEN_CALLS`].
     pub fn encode(&self) -> Vec<u8> {
         let records = self.calls.iter().map(|(id, state)| (*id, *state as u64));
         encode_records(&self.server.0, records)
@@ -177,8 +178,8 @@ fn decode_records<T: Copy>(
     Ok(records)
 }
 
-/// A block of shared memory, announced by the side that created it. Its id is the frame's id. Its descriptor travels
-/// with the frame.
+/// A block of shared memory, announced by the side that created it. Its id is the frame's id. Its descriptor
+/// travels with the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The size of the block. It is never zero.
@@ -268,7 +269,8 @@ impl Goodbye {
     /// Decodes a goodbye.
     ///
     /// # Errors
-    /// Returns [`DecodeError`] if the body is not UTF-8 or is too long, or if `header` is not that of a goodbye.
+    /// Returns [`DecodeError`] if the body is not UTF-8 or is too long, or if `header` is not that of a
+    /// goodbye.
     pub fn decode(header: &Header, body: &[u8]) -> Result<Goodbye, DecodeError> {
         at_most(body.len() as u64, MAX_REASON_BYTES as u64, "goodbye reason bytes")?;
         let number = u16::try_from(header.arg).map_err(|_| DecodeError::UnknownValue {

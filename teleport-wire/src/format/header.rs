@@ -1,7 +1,8 @@
 //! The 32 bytes before each frame's body: its kind, its message and its length.
 //!
-//! [`Header::decode`] checks everything that the header alone can tell: its checksum, its kind, and for that kind the
-//! flags, the id, the argument and the length. The connection checks who may send which kind, and when.
+//! [`Header::decode`] checks everything that the header alone can tell: its checksum, its kind, and for that
+//! kind the flags, the id, the argument and the length. The connection checks who may send which kind, and
+//! when.
 
 use std::fmt;
 
@@ -154,7 +155,8 @@ pub struct Header {
     pub flags: u8,
     /// CRC32C of the body. It is 0 for an empty body, and for data without `CHECKSUM`.
     pub body_crc: u32,
-    /// The id of the message, the token of a ping, the bytes of credit, or the id of a block, depending on the kind.
+    /// The id of the message, the token of a ping, the bytes of credit, or the id of a block, depending on
+    /// the kind.
     pub id: u64,
     /// The length of the body, which follows the header.
     pub length: u64,
@@ -195,7 +197,8 @@ impl Header {
         Header { kind, flags: 0, body_crc: 0, id, length: 0, arg: 0 }
     }
 
-    /// Creates the header of a frame with this body, and computes its checksum. Use [`data`](Header::data) for data.
+    /// Creates the header of a frame with this body, and computes its checksum. Use [`data`](Header::data)
+    /// for data.
     pub fn of_body(kind: Kind, id: u64, body: &[u8]) -> Header {
         Header { body_crc: checksum(0, body), length: body.len() as u64, ..Header::empty(kind, id) }
     }
@@ -241,8 +244,8 @@ impl Header {
     /// Decodes a header and checks each field against the rules of its kind.
     ///
     /// # Errors
-    /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is unreadable
-    /// then.
+    /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is
+    /// unreadable then.
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
         let (found, computed) = (u32_at(bytes, 28), checksum(0, &bytes[..28]));
         if found != computed {

@@ -1,7 +1,7 @@
 //! The first frame in both directions: a side's identity, features and limits.
 //!
-//! Both sides send it at once, without waiting for the other's. The limits bound what the peer may send. Features that
-//! both sides have may be used.
+//! Both sides send it at once, without waiting for the other's. The limits bound what the peer may send.
+//! Features that both sides have may be used.
 
 use crate::format::decode_error::DecodeError;
 use crate::format::limits::{Limits, MAX_AUTH_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS};
@@ -30,13 +30,13 @@ pub struct Hello {
     pub limits: Limits,
     /// Bytes of payload memory that may be in flight to this side without a grant.
     pub eager_credit_bytes: u64,
-    /// From a server, the maximum of open calls on this connection, at most [`MAX_OPEN_CALLS`]. From a client, the most
-    /// calls that it will have open, or 0 if it does not say.
+    /// From a server, the maximum of open calls on this connection, at most [`MAX_OPEN_CALLS`]. From a
+    /// client, the most calls that it will have open, or 0 if it does not say.
     pub max_open_calls: u32,
     /// Changes with each start of this side. A new instance has lost the state of the old one.
     pub instance: Id128,
-    /// A client's session, the same on all its connections. [`Id128::NONE`] from a server, and from a client that never
-    /// resumes.
+    /// A client's session, the same on all its connections. [`Id128::NONE`] from a server, and from a client
+    /// that never resumes.
     pub session: Id128,
     /// A name for logs, at most [`MAX_NAME_BYTES`] long.
     pub name: String,
@@ -57,7 +57,8 @@ impl Hello {
     pub(crate) const MIN_BYTES: usize = 80;
     pub(crate) const MAX_BYTES: usize = Self::MIN_BYTES + MAX_NAME_BYTES + MAX_AUTH_BYTES;
 
-    /// Encodes the body of a hello frame. A name, authentication or `max_open_calls` above its limit is cut to it.
+    /// Encodes the body of a hello frame. A name, authentication or `max_open_calls` above its limit is cut
+    /// to it.
     pub fn encode(&self) -> Vec<u8> {
         let name = truncate(&self.name, MAX_NAME_BYTES);
         let auth = &self.auth[..self.auth.len().min(MAX_AUTH_BYTES)];

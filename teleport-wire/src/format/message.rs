@@ -1,8 +1,8 @@
 //! Calls, results and errors that are ready to send, and received metadata.
 //!
-//! Sending: tree -> [`Message`] (metadata and shared payload) -> [`Message::header`], metadata, payload in chunks.
-//! Receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from it -> [`Signature`](crate::Signature) and
-//! [`Order`](crate::Order). No payload is copied.
+//! Sending: tree -> [`Message`] (metadata and shared payload) -> [`Message::header`], metadata, payload in
+//! chunks. Receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from it ->
+//! [`Signature`](crate::Signature) and [`Order`](crate::Order). No payload is copied.
 
 use std::time::Duration;
 
@@ -82,13 +82,16 @@ impl Message {
         if bytes == 0 || bytes > MAX_METHOD_BYTES {
             return Err(EncodeError::MethodName { bytes, max_bytes: MAX_METHOD_BYTES });
         }
+        let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
+        // Zero would mean that there is no deadline.
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         let mut metadata = with_room(CALL_BYTES + bytes);
-        metadata.resize(CALL_BYTES, 0);
+        metadata.extend_from_slice(&(bytes as u16).to_le_bytes());
+        metadata.extend_from_slice(&flags.to_le_bytes());
+        metadata.extend_from_slice(&[0; 12]);
+        metadata.extend_from_slice(&head.deadline.map_or(0, micros).to_le_bytes());
         metadata.extend_from_slice(head.method.as_bytes());
-        let mut encoded = encode(tree, metadata, limits)?;
-        let head = encode_head(head, &encoded);
-        encoded.metadata[..CALL_BYTES].copy_from_slice(&head);
-        Ok(Message::new(Kind::Call, encoded))
+        Message::encode(Kind::Call, tree, metadata, 4, limits)
     }
 
     /// Encodes a result for a receiver with these limits.
@@ -98,10 +101,7 @@ impl Message {
     pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
         let mut metadata = with_room(RESULT_BYTES);
         metadata.resize(RESULT_BYTES, 0);
-        let mut encoded = encode(tree, metadata, limits)?;
-        let lengths = [encoded.signature_bytes.to_le_bytes(), encoded.order_bytes.to_le_bytes()];
-        encoded.metadata[..RESULT_BYTES].copy_from_slice(lengths.as_flattened());
-        Ok(Message::new(Kind::Result, encoded))
+        Message::encode(Kind::Result, tree, metadata, 0, limits)
     }
 
     /// Encodes the error that ends a call. Long texts are cut.
@@ -112,15 +112,25 @@ impl Message {
         Message { kind: Kind::Error, metadata, metadata_crc, payload, payload_bytes: 0, memory_bytes: 0 }
     }
 
-    fn new(kind: Kind, encoded: Encoded) -> Message {
-        let Encoded { metadata, payload, placement, .. } = encoded;
+    /// Appends the tree to `metadata`, and writes the lengths of its signature and order at `lengths_at`.
+    fn encode(
+        kind: Kind,
+        tree: &Tree,
+        metadata: Vec<u8>,
+        lengths_at: usize,
+        limits: &Limits,
+    ) -> Result<Message, EncodeError> {
+        let Encoded { mut metadata, signature_bytes, order_bytes, payload, placement } =
+            encode(tree, metadata, limits)?;
+        let lengths = [signature_bytes.to_le_bytes(), order_bytes.to_le_bytes()];
+        metadata[lengths_at..][..8].copy_from_slice(lengths.as_flattened());
         let metadata_crc = checksum(0, &metadata);
         let (payload_bytes, memory_bytes) = (placement.payload_bytes, placement.memory_bytes);
-        Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes }
+        Ok(Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes })
     }
 
-    /// Encodes the header of the frame with the metadata. With `eager`, the payload follows without a grant. This is
-    /// ignored for a message without payload.
+    /// Encodes the header of the frame with the metadata. With `eager`, the payload follows without a grant.
+    /// This is ignored for a message without payload.
     pub fn header(&self, id: u64, eager: bool) -> [u8; Header::BYTES] {
         let flags = if eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
         let (body_crc, length) = (self.metadata_crc, self.metadata.len() as u64);
@@ -131,19 +141,6 @@ impl Message {
 /// Allocates metadata with room for a tree of a few leaves, so that a small message allocates once.
 fn with_room(bytes: usize) -> Vec<u8> {
     Vec::with_capacity(bytes + 104)
-}
-
-fn encode_head(head: &CallHead<'_>, encoded: &Encoded) -> [u8; CALL_BYTES] {
-    let mut bytes = [0; CALL_BYTES];
-    let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
-    // Zero would mean that there is no deadline.
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-    bytes[0..2].copy_from_slice(&(head.method.len() as u16).to_le_bytes());
-    bytes[2..4].copy_from_slice(&flags.to_le_bytes());
-    bytes[4..8].copy_from_slice(&encoded.signature_bytes.to_le_bytes());
-    bytes[8..12].copy_from_slice(&encoded.order_bytes.to_le_bytes());
-    bytes[16..24].copy_from_slice(&head.deadline.map_or(0, micros).to_le_bytes());
-    bytes
 }
 
 /// The received metadata of a call. Lengths are checked, but signature and order are not yet decoded.

@@ -9,8 +9,8 @@ use crate::format::{decode_error::DecodeError, reader::Reader, signature::Signat
 /// The order of the dict entries of one message, decoded for its [`Signature`]. Clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// For each dict with two or more entries, in preorder: the indices of the sorted entries in the sender's order.
-    /// `None` if all dicts are sorted.
+    /// For each dict with two or more entries, in preorder: the indices of the sorted entries in the sender's
+    /// order. `None` if all dicts are sorted.
     indices: Option<Arc<[u32]>>,
 }
 
@@ -23,8 +23,8 @@ impl Order {
     /// Decodes an order and checks it against the dicts of `signature`.
     ///
     /// # Errors
-    /// Returns [`DecodeError`] if the bytes are not one permutation for each dict. If all dicts are sorted, the bytes must
-    /// be empty.
+    /// Returns [`DecodeError`] if the bytes are not one permutation for each dict. If all dicts are sorted,
+    /// the bytes must be empty.
     pub fn decode(bytes: &[u8], signature: &Signature) -> Result<Order, DecodeError> {
         if bytes.is_empty() {
             return Ok(Order::sorted());

@@ -1,7 +1,8 @@
 //! The first 16 bytes that each side sends. They identify a Teleport peer.
 //!
-//! The magic number has a byte above 127, a carriage return with a line feed, an end of file and a single line feed, so
-//! that anything that converts text damages it. A peer of another protocol is recognized at its first wrong byte.
+//! The magic number has a byte above 127, a carriage return with a line feed, an end of file and a single
+//! line feed, so that anything that converts text damages it. A peer of another protocol is recognized at its
+//! first wrong byte.
 
 use std::fmt;
 
@@ -45,7 +46,8 @@ impl Preface {
     /// Checks the bytes that have arrived so far. Bytes after the preface are ignored.
     ///
     /// # Errors
-    /// Returns [`PrefaceError`] if the bytes cannot become a preface, with the peer's protocol if it is known.
+    /// Returns [`PrefaceError`] if the bytes cannot become a preface, with the peer's protocol if it is
+    /// known.
     pub fn check_prefix(bytes: &[u8]) -> Result<(), PrefaceError> {
         let preface = &bytes[..bytes.len().min(Preface::LENGTH)];
         let magic = preface.len().min(MAGIC.len());

@@ -1,7 +1,7 @@
 //! The one place that slices bytes from a peer.
 //!
-//! A [`Reader`] moves forward over a borrowed slice, checks each length against the remaining bytes, and refuses bytes
-//! after the last field. It never allocates and never panics.
+//! A [`Reader`] moves forward over a borrowed slice, checks each length against the remaining bytes, and
+//! refuses bytes after the last field. It never allocates and never panics.
 
 use crate::format::decode_error::DecodeError;
 

@@ -1,10 +1,11 @@
 //! The memory layout of a batch: many messages of one signature, as arrays with one more axis.
 //!
-//! Flow: [`Signature::check_stackable`] -> [`BatchLayout::new`] -> payload is received to [`place`](BatchLayout::place)
-//! -> [`BatchLayout::build`] makes a tree on that memory. So a batch of calls becomes arrays without a copy.
+//! Flow: [`Signature::check_stackable`] -> [`BatchLayout::new`] -> payload is received to
+//! [`place`](BatchLayout::place) -> [`BatchLayout::build`] makes a tree on that memory. So a batch of calls
+//! becomes arrays without a copy.
 //!
-//! Each leaf has a region, which starts at a multiple of [`LEAF_ALIGNMENT`]. Its rows follow each other without gaps, as
-//! in any array.
+//! Each leaf has a region, which starts at a multiple of [`LEAF_ALIGNMENT`]. Its rows follow each other
+//! without gaps, as in any array.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub struct BatchLayout {
     /// Invariant: all its leaves are arrays.
     signature: Arc<Signature>,
     capacity: usize,
-    /// The start of each leaf's region. Invariant: regions ascend, do not overlap, and end within `memory_bytes`.
+    /// The start of each leaf's region. Invariant: regions ascend, do not overlap, and end within
+    /// `memory_bytes`.
     starts: Box<[usize]>,
     /// Invariant: fits an `isize`.
     memory_bytes: usize,
@@ -83,8 +85,8 @@ impl BatchLayout {
         self.starts.len()
     }
 
-    /// Returns the place in memory of the bytes of `leaf` in `row`. Leaves are counted in the order of the payload. No
-    /// two places overlap.
+    /// Returns the place in memory of the bytes of `leaf` in `row`. Leaves are counted in the order of the
+    /// payload. No two places overlap.
     ///
     /// # Panics
     /// Panics if there is no such leaf or row.
@@ -96,12 +98,13 @@ impl BatchLayout {
         start..start + bytes
     }
 
-    /// Builds the tree of the first `rows` rows on parts of `memory`: arrays of shape `[rows, …]`, and scalars of shape
-    /// `[rows]`. If `memory` has one owner, each array has one owner too, and is writable in place.
+    /// Builds the tree of the first `rows` rows on parts of `memory`: arrays of shape `[rows, …]`, and
+    /// scalars of shape `[rows]`. If `memory` has one owner, each array has one owner too, and is writable in
+    /// place.
     ///
     /// # Panics
-    /// Panics if `memory` is not [`memory_bytes`](BatchLayout::memory_bytes) long, if `rows` exceeds the capacity, or if
-    /// `order` belongs to another signature.
+    /// Panics if `memory` is not [`memory_bytes`](BatchLayout::memory_bytes) long, if `rows` exceeds the
+    /// capacity, or if `order` belongs to another signature.
     pub fn build(&self, order: &Order, memory: Buffer, rows: usize) -> Tree {
         assert!(rows <= self.capacity, "{rows} rows of {}", self.capacity);
         assert_eq!(memory.len(), self.memory_bytes, "bytes of the memory");

@@ -1,8 +1,8 @@
 //! One result for many calls, split into a message for each row.
 //!
-//! Flow: the tree that a function returned for a batch -> [`BatchResult::new`] checks that every array has a row for each
-//! call -> [`BatchResult::row`] makes the message of one call. Payload is shared with the arrays. Metadata is the same for
-//! all rows, and is encoded once for each set of limits.
+//! Flow: the tree that a function returned for a batch -> [`BatchResult::new`] checks that every array has a
+//! row for each call -> [`BatchResult::row`] makes the message of one call. Payload is shared with the
+//! arrays. Metadata is the same for all rows, and is encoded once for each set of limits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,8 +33,8 @@ pub struct BatchResult {
     rows: usize,
     /// The first row, from which the metadata is encoded. `Null` if there are no rows.
     first: Tree,
-    /// The memory of the arrays that have bytes, in the order of the payload. Invariant: each is `rows` times as long as
-    /// its row.
+    /// The memory of the arrays that have bytes, in the order of the payload. Invariant: each is `rows` times
+    /// as long as its row.
     stacks: Box<[Buffer]>,
     encoded: Mutex<Vec<(Limits, Encoded)>>,
 }
@@ -46,8 +46,8 @@ impl BatchResult {
     /// Takes `tree` as the results of `rows` calls. It shares the memory of the arrays.
     ///
     /// # Errors
-    /// Returns [`TreeError::Rows`] if the first axis of an array is not `rows` long, [`TreeError::Scalar`] if an array has
-    /// no axis, and [`TreeError::NoRows`] for strings and bytes.
+    /// Returns [`TreeError::Rows`] if the first axis of an array is not `rows` long, [`TreeError::Scalar`] if
+    /// an array has no axis, and [`TreeError::NoRows`] for strings and bytes.
     pub fn new(tree: &Tree, rows: usize) -> Result<BatchResult, TreeError> {
         check_rows(tree, rows)?;
         let mut stacks = Vec::new();

@@ -1,7 +1,7 @@
 //! The derive macros, and the functions that derived code calls.
 //!
-//! Values are moved out of their tree and a null is left. So arrays keep having one owner, and all keys are still
-//! there when an error lists them.
+//! Values are moved out of their tree and a null is left. So arrays keep having one owner, and all keys are
+//! still there when an error lists them.
 
 use crate::model::convert;
 use crate::model::tree::{Dict, error::TreeError};

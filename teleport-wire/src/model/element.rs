@@ -1,8 +1,8 @@
 //! Rust types that an array's items can be, and the reading of scalars across dtypes.
 //!
 //! An [`Element`] ties a Rust type to the one [`DType`] with the same bytes. Whole arrays are cast without
-//! conversion. A single item may also be read as a wider type, through [`Value`]. Casts are bytemuck's: they check
-//! lengths, alignment and the values of `bool`, since a peer may have written them.
+//! conversion. A single item may also be read as a wider type, through [`Value`]. Casts are bytemuck's: they
+//! check lengths, alignment and the values of `bool`, since a peer may have written them.
 
 use bytemuck::checked::{self, CheckedCastError};
 
@@ -10,8 +10,8 @@ use crate::model::dtype::DType;
 
 /// A Rust type that array items can be read and written as.
 ///
-/// Implemented for `bool`, `i8` to `i64`, `u8` to `u64`, `f32`, `f64`, [`Complex<f32>`](Complex), `Complex<f64>`,
-/// and with the feature `half` for `half::f16` and `half::bf16`. This trait is sealed.
+/// Implemented for `bool`, `i8` to `i64`, `u8` to `u64`, `f32`, `f64`, [`Complex<f32>`](Complex),
+/// `Complex<f64>`, and with the feature `half` for `half::f16` and `half::bf16`. This trait is sealed.
 pub trait Element: Cast + Copy + Send + Sync + 'static {
     /// The dtype with the same bytes.
     const DTYPE: DType;
@@ -86,35 +86,25 @@ impl Value {
     /// Reads one item. Returns `None` if the dtype has no numbers, or if `bytes` is not an item of it.
     pub(crate) fn read(dtype: DType, bytes: &[u8]) -> Option<Value> {
         use Precision::*;
-        let half = |bytes| Some(u16::from_le_bytes(fixed(bytes)?));
         Some(match dtype {
-            DType::Bool => Value::Bool(match fixed::<1>(bytes)? {
-                [0] => false,
-                [1] => true,
-                _ => return None,
-            }),
-            DType::I8 => Value::Int(i8::from_le_bytes(fixed(bytes)?).into()),
-            DType::I16 => Value::Int(i16::from_le_bytes(fixed(bytes)?).into()),
-            DType::I32 => Value::Int(i32::from_le_bytes(fixed(bytes)?).into()),
-            DType::I64 => Value::Int(i64::from_le_bytes(fixed(bytes)?).into()),
-            DType::U8 => Value::Int(u8::from_le_bytes(fixed(bytes)?).into()),
-            DType::U16 => Value::Int(u16::from_le_bytes(fixed(bytes)?).into()),
-            DType::U32 => Value::Int(u32::from_le_bytes(fixed(bytes)?).into()),
-            DType::U64 => Value::Int(u64::from_le_bytes(fixed(bytes)?).into()),
-            DType::F16 => Value::Float(f16_to_f64(half(bytes)?), Half),
-            DType::BF16 => Value::Float(bf16_to_f64(half(bytes)?), Brain),
-            DType::F32 => Value::Float(f32::from_le_bytes(fixed(bytes)?).into(), Single),
-            DType::F64 => Value::Float(f64::from_le_bytes(fixed(bytes)?), Double),
+            DType::Bool => Value::Bool(checked::try_pod_read_unaligned(bytes).ok()?),
+            DType::I8 => Value::Int(read::<i8>(bytes)?.into()),
+            DType::I16 => Value::Int(read::<i16>(bytes)?.into()),
+            DType::I32 => Value::Int(read::<i32>(bytes)?.into()),
+            DType::I64 => Value::Int(read::<i64>(bytes)?.into()),
+            DType::U8 => Value::Int(read::<u8>(bytes)?.into()),
+            DType::U16 => Value::Int(read::<u16>(bytes)?.into()),
+            DType::U32 => Value::Int(read::<u32>(bytes)?.into()),
+            DType::U64 => Value::Int(read::<u64>(bytes)?.into()),
+            DType::F16 => Value::Float(f16_to_f64(read(bytes)?), Half),
+            DType::BF16 => Value::Float(bf16_to_f64(read(bytes)?), Brain),
+            DType::F32 => Value::Float(read::<f32>(bytes)?.into(), Single),
+            DType::F64 => Value::Float(read(bytes)?, Double),
             DType::C64 => {
-                let (re, im) = bytes.split_at_checked(4)?;
-                let [re, im] = [f32::from_le_bytes(fixed(re)?), f32::from_le_bytes(fixed(im)?)];
+                let Complex { re, im } = read::<Complex<f32>>(bytes)?;
                 Value::Complex(Complex { re: re.into(), im: im.into() }, Single)
             }
-            DType::C128 => {
-                let (re, im) = bytes.split_at_checked(8)?;
-                let [re, im] = [f64::from_le_bytes(fixed(re)?), f64::from_le_bytes(fixed(im)?)];
-                Value::Complex(Complex { re, im }, Double)
-            }
+            DType::C128 => Value::Complex(read(bytes)?, Double),
             DType::Bytes(_) | DType::Unicode(_) | DType::DateTime(_) | DType::TimeDelta(_) => return None,
         })
     }
@@ -126,8 +116,8 @@ impl Value {
         }
     }
 
-    /// Returns a float, or an integer that a float of this precision holds exactly. A double is rounded to single
-    /// precision if it is in range, since literals and Python's numbers are doubles.
+    /// Returns a float, or an integer that a float of this precision holds exactly. A double is rounded to
+    /// single precision if it is in range, since literals and Python's numbers are doubles.
     fn as_float(self, max: Precision) -> Option<f64> {
         match self {
             Value::Float(value, precision) if precision <= max => Some(value),
@@ -144,8 +134,8 @@ impl Value {
     }
 }
 
-fn fixed<const LEN: usize>(bytes: &[u8]) -> Option<[u8; LEN]> {
-    bytes.try_into().ok()
+fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Option<T> {
+    bytemuck::try_pod_read_unaligned(bytes).ok()
 }
 
 /// A `bf16` is the upper half of an `f32`.

@@ -1,18 +1,18 @@
 //! The macro `tree!`, and what it expands to.
 //!
-//! `tree!` passes the inside of a dict or list to `__tree_fill`, which takes one entry at a time: first the key, then
-//! by `__tree_value` the value and the comma. Literals are matched apart from other expressions, so that integers
-//! become `i64`. A minus sign has rules of its own, since the fragment `literal` accepts it and then fails on anything
-//! but a digit.
+//! `tree!` passes the inside of a dict or list to `__tree_fill`, which takes one entry at a time: first the
+//! key, then by `__tree_value` the value and the comma. A value of one token goes to `tree!` again. Literals
+//! are matched apart from other expressions, so that integers become `i64`. A minus sign has rules of its
+//! own, since the fragment `literal` accepts it and then fails on anything but a digit.
 
 use crate::model::{convert::IntoTree, tree::Tree};
 
 /// Creates a [`Tree`], written as it prints.
 ///
-/// `null`, `{"key": value, …}` and `[value, …]` can be nested. Literals of integers are `i64` and those of floats
-/// `f64`, as in NumPy, unless they have a suffix (`1u8`). Any other value is an expression that implements
-/// [`IntoTree`]. A key is a literal, or an expression in parentheses that is a string. The last of equal keys wins.
-/// A dict or list can have about 40 entries with the default `#![recursion_limit]`.
+/// `null`, `{"key": value, …}` and `[value, …]` can be nested. Literals of integers are `i64` and those of
+/// floats `f64`, as in NumPy, unless they have a suffix (`1u8`). Any other value is an expression that
+/// implements [`IntoTree`]. A key is a literal, or an expression in parentheses that is a string. The last of
+/// equal keys wins. A dict or list can have about 40 entries with the default `#![recursion_limit]`.
 ///
 /// ```
 /// use teleport_wire::{tree, Array, Tree};
@@ -74,27 +74,12 @@ macro_rules! __tree_value {
         $crate::__tree_put!($into $key $crate::IntoTree::into_tree($value));
         $crate::__tree_fill!($into $kind; $($($rest)*)?);
     };
-    ($into:ident $kind:ident $key:tt; null $(, $($rest:tt)*)?) => {
-        $crate::__tree_put!($into $key $crate::Tree::Null);
+    ($into:ident $kind:ident $key:tt; $value:tt $(, $($rest:tt)*)?) => {
+        $crate::__tree_put!($into $key $crate::tree!($value));
         $crate::__tree_fill!($into $kind; $($($rest)*)?);
     };
-    ($into:ident $kind:ident $key:tt; { $($inner:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::__tree_put!($into $key $crate::tree!({ $($inner)* }));
-        $crate::__tree_fill!($into $kind; $($($rest)*)?);
-    };
-    ($into:ident $kind:ident $key:tt; [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
-        $crate::__tree_put!($into $key $crate::tree!([ $($inner)* ]));
-        $crate::__tree_fill!($into $kind; $($($rest)*)?);
-    };
-    ($into:ident $kind:ident $key:tt; - $literal:literal $(, $($rest:tt)*)?) => {
-        $crate::__tree_put!($into $key $crate::__tree_literal!(- $literal));
-        $crate::__tree_fill!($into $kind; $($($rest)*)?);
-    };
-    ($into:ident $kind:ident $key:tt; - $($rest:tt)*) => {
-        $crate::__tree_value!(@expr $into $kind $key; - $($rest)*);
-    };
-    ($into:ident $kind:ident $key:tt; $literal:literal $(, $($rest:tt)*)?) => {
-        $crate::__tree_put!($into $key $crate::__tree_literal!($literal));
+    ($into:ident $kind:ident $key:tt; - $value:tt $(, $($rest:tt)*)?) => {
+        $crate::__tree_put!($into $key $crate::tree!(- $value));
         $crate::__tree_fill!($into $kind; $($($rest)*)?);
     };
     ($into:ident $kind:ident $key:tt; $($rest:tt)+) => {
@@ -124,8 +109,8 @@ pub fn empty_list() -> Vec<Tree> {
 
 /// A literal in [`tree!`](crate::tree!).
 ///
-/// The inherent method takes precedence over the one of the trait, and makes an integer without a suffix an `i64`. A
-/// literal of any other type has only the method of the trait.
+/// The inherent method takes precedence over the one of the trait, and makes an integer without a suffix an
+/// `i64`. A literal of any other type has only the method of the trait.
 #[derive(Debug)]
 pub struct Literal<T>(pub T);
 

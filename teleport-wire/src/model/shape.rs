@@ -21,16 +21,15 @@ const INLINE_RANK: usize = 4;
 /// assert_eq!(shape.iter().product::<usize>(), 12288);
 /// assert_eq!(Shape::from(()).len(), 0); // a scalar
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Shape(Sizes);
 
-#[derive(Clone)]
+/// Invariant: equal shapes have equal values, so that comparisons can be derived.
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Sizes {
-    /// Invariant: `rank <= INLINE_RANK`.
-    Inline {
-        rank: u8,
-        sizes: [usize; INLINE_RANK],
-    },
+    /// Invariant: `rank <= INLINE_RANK`, and all sizes from `rank` on are 0.
+    Inline { rank: u8, sizes: [usize; INLINE_RANK] },
+    /// Invariant: more than `INLINE_RANK` sizes.
     Heap(Box<[usize]>),
 }
 
@@ -69,20 +68,6 @@ impl AsRef<[usize]> for Shape {
 impl Default for Shape {
     fn default() -> Shape {
         Shape::SCALAR
-    }
-}
-
-impl PartialEq for Shape {
-    fn eq(&self, other: &Shape) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for Shape {}
-
-impl std::hash::Hash for Shape {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.as_slice().hash(state);
     }
 }
 

@@ -1,7 +1,7 @@
 //! UTF-8 text on counted bytes.
 //!
-//! A received string is not copied: [`Text`] checks its bytes once and reads them in place. It never lends its buffer
-//! for writing, so the bytes stay valid.
+//! A received string is not copied: [`Text`] checks its bytes once and reads them in place. It never lends
+//! its buffer for writing, so the bytes stay valid.
 
 use std::fmt;
 use std::ops::Deref;
@@ -37,8 +37,8 @@ impl Text {
 
     /// Returns the text as a string slice.
     pub fn as_str(&self) -> &str {
-        // SAFETY: the bytes were checked when this was made. They cannot have changed: a buffer is written only
-        // through a unique borrow of its one owner, and this type never lends its buffer uniquely.
+        // SAFETY: the bytes were checked when this was made. They cannot have changed: a buffer is written
+        // only through a unique borrow of its one owner, and this type never lends its buffer uniquely.
         unsafe { std::str::from_utf8_unchecked(&self.utf8) }
     }
 

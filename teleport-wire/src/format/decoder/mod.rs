@@ -1,11 +1,12 @@
 //! Cuts a stream of bytes into frames.
 //!
-//! [`Decoder::feed`] takes bytes in pieces of any length, and passes whole frames and parts of data chunks to a [`Sink`].
-//! While a chunk is open, the caller may read the next [`Decoder::chunk_remaining`] bytes directly into their final
-//! memory, and report them with [`Decoder::advance`].
+//! [`Decoder::feed`] takes bytes in pieces of any length, and passes whole frames and parts of data chunks to
+//! a [`Sink`]. While a chunk is open, the caller may read the next [`Decoder::chunk_remaining`] bytes
+//! directly into their final memory, and report them with [`Decoder::advance`].
 //!
-//! The decoder does not know which frames are allowed now, and copies no payload. Between two calls it keeps at most the
-//! part of one frame's body that has arrived, up to `max_metadata_bytes`. A refused stream stays refused.
+//! The decoder does not know which frames are allowed now, and copies no payload. Between two calls it keeps
+//! at most the part of one frame's body that has arrived, up to `max_metadata_bytes`. A refused stream stays
+//! refused.
 
 use crate::format::header::{FrameHeader, Header, Kind};
 use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};
@@ -87,7 +88,8 @@ pub struct Decoder {
     body: Vec<u8>,
 }
 
-/// A buffer up to this size is kept for the body of the next frame. So an idle connection holds little memory.
+/// A buffer up to this size is kept for the body of the next frame. So an idle connection holds little
+/// memory.
 const KEPT_BODY_BYTES: usize = 1024;
 
 impl Decoder {

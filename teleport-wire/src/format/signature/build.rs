@@ -1,7 +1,7 @@
 //! Building a tree on the memory that its payload was received into.
 //!
-//! Each array gets a part of the memory with one owner, so that a function can write it in place. Keys are shared with
-//! the signature. The depth that decoding allowed bounds the recursion.
+//! Each array gets a part of the memory with one owner, so that a function can write it in place. Keys are
+//! shared with the signature. The depth that decoding allowed bounds the recursion.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ impl Signature {
     /// Otherwise leaves share it. Strings are checked here.
     ///
     /// # Errors
-    /// Returns [`DecodeError::NotUtf8`] for a string that is not UTF-8, and [`DecodeError::MemoryLength`] if `memory`
-    /// is not [`memory_bytes`](Signature::memory_bytes) long.
+    /// Returns [`DecodeError::NotUtf8`] for a string that is not UTF-8, and [`DecodeError::MemoryLength`] if
+    /// `memory` is not [`memory_bytes`](Signature::memory_bytes) long.
     ///
     /// # Panics
     /// Panics if `order` was decoded for another signature.
@@ -31,8 +31,8 @@ impl Signature {
         self.build_at(&self.ranges, order, memory, None)
     }
 
-    /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a first axis
-    /// of that size before their own.
+    /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a
+    /// first axis of that size before their own.
     pub(crate) fn build_at(
         &self,
         ranges: &[Range<usize>],

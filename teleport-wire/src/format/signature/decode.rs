@@ -1,7 +1,7 @@
 //! Decoding a signature, in one pass over its bytes.
 //!
-//! Every count and size is checked before it is used. Counts are compared with the remaining bytes, so that allocations
-//! stay within a fixed multiple of the metadata. The limit of depth bounds the recursion.
+//! Every count and size is checked before it is used. Counts are compared with the remaining bytes, so that
+//! allocations stay within a fixed multiple of the metadata. The limit of depth bounds the recursion.
 
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
 use crate::format::reader::{Reader, at_most, utf8};
@@ -46,8 +46,8 @@ struct Decoder<'a> {
     reader: Reader<'a>,
     limits: &'a Limits,
     max_depth: u32,
-    /// The root and the children of all lists and dicts so far, including those not yet read. This bounds the memory
-    /// that is allocated for children before they are read.
+    /// The root and the children of all lists and dicts so far, including those not yet read. This bounds the
+    /// memory that is allocated for children before they are read.
     announced: u64,
     /// Invariant: `memory_bytes` fits `isize` and the limits.
     placement: Placement,

@@ -1,11 +1,11 @@
 //! The structure of a message's tree without its contents: keys, dtypes, shapes and lengths.
 //!
-//! Flow: metadata -> [`Signature::decode`] -> memory of [`memory_bytes`](Signature::memory_bytes), into which the
-//! payload is received by [`runs`](Signature::runs) -> [`Signature::build`] makes the tree on that memory. `encode`
-//! writes signatures.
+//! Flow: metadata -> [`Signature::decode`] -> memory of [`memory_bytes`](Signature::memory_bytes), into which
+//! the payload is received by [`runs`](Signature::runs) -> [`Signature::build`] makes the tree on that
+//! memory. `encode` writes signatures.
 //!
-//! Equal structures have equal bytes, since a dict's keys are sorted and nothing can be written in two ways. So the
-//! bytes can be compared, hashed and cached instead of the structure.
+//! Equal structures have equal bytes, since a dict's keys are sorted and nothing can be written in two ways.
+//! So the bytes can be compared, hashed and cached instead of the structure.
 
 mod build;
 mod decode;
@@ -128,16 +128,17 @@ impl Signature {
         self.payload_bytes
     }
 
-    /// Returns the size of the memory that holds the payload, with each leaf at a multiple of [`LEAF_ALIGNMENT`]. It
-    /// is zero exactly if there is no payload.
+    /// Returns the size of the memory that holds the payload, with each leaf at a multiple of
+    /// [`LEAF_ALIGNMENT`]. It is zero exactly if there is no payload.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
-    /// Returns an upper bound of the memory that this signature, and a tree built from it, take besides the payload:
-    /// for names, shapes and nodes.
+    /// Returns an upper bound of the memory that this signature, and a tree built from it, take besides the
+    /// payload: for names, shapes and nodes.
     pub fn structure_bytes(&self) -> u64 {
-        /// The key, its hash, and its places in the index, of which up to half are empty and at least four exist.
+        /// The key, its hash, and its places in the index, of which up to half are empty and at least four
+        /// exist.
         const MAP_ENTRY_BYTES: usize = size_of::<Key>() + size_of::<[usize; 8]>();
         let lists = self.nodes.capacity() * size_of::<Node>()
             + self.keys.capacity() * size_of::<Key>()
@@ -211,8 +212,8 @@ impl Placement {
     }
 }
 
-/// Returns the size of an array for `max_message_bytes`: its bytes, with sizes and widths of 0 taken as 1. Returns
-/// `None` if it exceeds 64 bits.
+/// Returns the size of an array for `max_message_bytes`: its bytes, with sizes and widths of 0 taken as 1.
+/// Returns `None` if it exceeds 64 bits.
 pub(crate) fn padded_bytes(dtype: DType, shape: &[usize]) -> Option<u64> {
     let mut sizes = shape.iter().map(|size| (*size as u64).max(1));
     sizes.try_fold(dtype.item_bytes().max(1), u64::checked_mul)

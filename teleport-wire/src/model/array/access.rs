@@ -1,7 +1,8 @@
 //! Reading and writing the items of an array.
 //!
-//! Slices cast the memory in place, after a check of dtype and alignment. A single item may be read as a wider
-//! type. `bool` is the one element type with invalid bits. They are checked, since a peer may have written them.
+//! Slices cast the memory in place, after a check of dtype and alignment. A single item may be read as a
+//! wider type. `bool` is the one element type with invalid bits. They are checked, since a peer may have
+//! written them.
 
 use bytemuck::checked::CheckedCastError;
 
@@ -13,8 +14,9 @@ impl Array {
     /// Returns the items in C order, in place.
     ///
     /// # Errors
-    /// Returns [`DType`](ArrayError::DType) if the items have another type, [`Unaligned`](ArrayError::Unaligned) if
-    /// the memory is not aligned for them, and [`BadItem`](ArrayError::BadItem) if a `bool` is neither 0 nor 1.
+    /// Returns [`DType`](ArrayError::DType) if the items have another type,
+    /// [`Unaligned`](ArrayError::Unaligned) if the memory is not aligned for them, and
+    /// [`BadItem`](ArrayError::BadItem) if a `bool` is neither 0 nor 1.
     pub fn as_slice<T: Element>(&self) -> Result<&[T], ArrayError> {
         check_dtype::<T>(self.dtype)?;
         if self.is_empty() {
@@ -30,8 +32,8 @@ impl Array {
     /// aligned.
     ///
     /// # Errors
-    /// Returns [`DType`](ArrayError::DType) if the items have another type, and [`BadItem`](ArrayError::BadItem) if
-    /// a `bool` is neither 0 nor 1.
+    /// Returns [`DType`](ArrayError::DType) if the items have another type, and
+    /// [`BadItem`](ArrayError::BadItem) if a `bool` is neither 0 nor 1.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T], ArrayError> {
         check_dtype::<T>(self.dtype)?;
         if self.is_empty() {
@@ -59,14 +61,14 @@ impl Array {
     /// Returns the one item of a scalar.
     ///
     /// - An integer is read as any integer type that it fits, and as a float where that is exact.
-    /// - A float is read as any float type at least as wide. An `f64` in the range of `f32` is also read as `f32`,
-    ///   rounded.
+    /// - A float is read as any float type at least as wide. An `f64` in the range of `f32` is also read as
+    ///   `f32`, rounded.
     /// - Both are read as complex numbers too. A `bool` is read as `bool` only.
     ///
     /// # Errors
-    /// Returns [`Rank`](ArrayError::Rank) if this is no scalar, [`OutOfRange`](ArrayError::OutOfRange) if the value
-    /// does not fit, [`DType`](ArrayError::DType) if its type never does, and [`BadItem`](ArrayError::BadItem) for a
-    /// `bool` that is neither 0 nor 1.
+    /// Returns [`Rank`](ArrayError::Rank) if this is no scalar, [`OutOfRange`](ArrayError::OutOfRange) if the
+    /// value does not fit, [`DType`](ArrayError::DType) if its type never does, and
+    /// [`BadItem`](ArrayError::BadItem) for a `bool` that is neither 0 nor 1.
     ///
     /// ```
     /// use teleport_wire::Array;
@@ -88,7 +90,8 @@ impl Array {
         T::from_value(value).ok_or_else(|| misfit(value, dtype, T::DTYPE))
     }
 
-    /// Copies strings into an array of one axis of fixed-width Unicode strings, as wide as the longest of them.
+    /// Copies strings into an array of one axis of fixed-width Unicode strings, as wide as the longest of
+    /// them.
     ///
     /// Zeros at the end of a string are lost, as in NumPy.
     ///
@@ -116,8 +119,8 @@ impl Array {
     /// [`byte_strings`](Array::byte_strings) reads any bytes.
     ///
     /// # Errors
-    /// Returns [`NoStrings`](ArrayError::NoStrings) for another dtype, and [`BadItem`](ArrayError::BadItem) for an
-    /// invalid code point or a byte that is not ASCII.
+    /// Returns [`NoStrings`](ArrayError::NoStrings) for another dtype, and [`BadItem`](ArrayError::BadItem)
+    /// for an invalid code point or a byte that is not ASCII.
     ///
     /// ```
     /// use teleport_wire::Array;
@@ -139,7 +142,8 @@ impl Array {
         items.map(|(index, item)| decode(item).map_err(|bits| bad_item(index, bits))).collect()
     }
 
-    /// Returns the items of an array of [`DType::Bytes`], in C order, in place, without the zeros that pad them.
+    /// Returns the items of an array of [`DType::Bytes`], in C order, in place, without the zeros that pad
+    /// them.
     ///
     /// # Errors
     /// Returns [`NoStrings`](ArrayError::NoStrings) for another dtype.

@@ -1,7 +1,8 @@
 //! Arrays as text: small ones in full, large ones abbreviated, on one line inside a tree.
 //!
-//! As in NumPy, arrays of more than [`MAX_FULL_ITEMS`] items show the first and last [`EDGE_ITEMS`] of each axis.
-//! If that is still too much, only dtype and shape are shown. So the text stays short whatever a peer sends.
+//! As in NumPy, arrays of more than [`MAX_FULL_ITEMS`] items show the first and last [`EDGE_ITEMS`] of each
+//! axis. If that is still too much, only dtype and shape are shown. So the text stays short whatever a peer
+//! sends.
 
 use crate::model::array::{Array, strings};
 use crate::model::dtype::DType;
@@ -17,7 +18,8 @@ const MAX_SHOWN_ITEMS: usize = 4096;
 /// Larger arrays within a line show only dtype and shape, so that the rest of the line stays readable.
 const MAX_INLINE_ITEMS: usize = 16;
 
-/// Formats like NumPy's `str`: a scalar is its value, rows have lines of their own, large arrays are abbreviated.
+/// Formats like NumPy's `str`: a scalar is its value, rows have lines of their own, large arrays are
+/// abbreviated.
 impl fmt::Display for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let printer = Printer::new(self, extent(self) > MAX_FULL_ITEMS, true);
@@ -94,8 +96,8 @@ impl<'a> Printer<'a> {
         self.write_axis(f, 0, 0, width)
     }
 
-    /// Calls `show` with the index of every shown item, in C order. `first` is the index in C order along the axes
-    /// before `axis`.
+    /// Calls `show` with the index of every shown item, in C order. `first` is the index in C order along the
+    /// axes before `axis`.
     fn each_shown(&self, axis: usize, first: usize, show: &mut impl FnMut(usize)) {
         let Some(&size) = self.array.shape().get(axis) else { return show(first) };
         for index in self.visible(size).flatten() {

@@ -1,7 +1,7 @@
 //! Arrays: a dtype, a shape, and counted bytes in C order.
 //!
-//! An [`Array`] is made from a vector, a slice, or the memory of a pool or connection. Rows are views of the same
-//! memory. Nothing is ever broadcast or converted.
+//! An [`Array`] is made from a vector, a slice, or the memory of a pool or connection. Rows are views of the
+//! same memory. Nothing is ever broadcast or converted.
 
 pub(crate) mod access;
 pub(crate) mod display;
@@ -43,8 +43,8 @@ impl Array {
     /// Creates an array on `buffer`, which must hold exactly the bytes of its items in C order.
     ///
     /// # Errors
-    /// Returns [`ArrayError::Length`] if the buffer has another length, and [`ArrayError::TooLarge`] if no memory
-    /// could hold such an array.
+    /// Returns [`ArrayError::Length`] if the buffer has another length, and [`ArrayError::TooLarge`] if no
+    /// memory could hold such an array.
     pub fn from_buffer(dtype: DType, shape: impl Into<Shape>, buffer: Buffer) -> Result<Array, ArrayError> {
         let shape = shape.into();
         match dtype.array_bytes(&shape) {

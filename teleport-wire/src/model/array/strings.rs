@@ -1,7 +1,7 @@
 //! The items of arrays of fixed-width strings: NumPy's `S` and `U`.
 //!
-//! Items are padded with zeros, which are not part of the string. A peer may have written any bits, so each code
-//! point is checked when it is read.
+//! Items are padded with zeros, which are not part of the string. A peer may have written any bits, so each
+//! code point is checked when it is read.
 
 use crate::model::{array::Array, buffer::Buffer};
 

@@ -24,8 +24,8 @@ pub(super) trait Memory: Send + Sync {
 /// from it, while the reference count shares it.
 pub(super) struct Owner<T, const WRITABLE: bool>(pub(super) UnsafeCell<T>);
 
-// SAFETY: the cell is opened once, uniquely, when its buffer is made. After that `&Owner` gives no access to it,
-// and a `T: Send` may be dropped on any thread.
+// SAFETY: the cell is opened once, uniquely, when its buffer is made. After that `&Owner` gives no access to
+// it, and a `T: Send` may be dropped on any thread.
 unsafe impl<T: Send + Sync, const WRITABLE: bool> Sync for Owner<T, WRITABLE> {}
 
 impl<T: Send + Sync, const WRITABLE: bool> Memory for Owner<T, WRITABLE> {
@@ -43,44 +43,24 @@ impl Memory for Part {
     }
 }
 
-/// Memory for up to one aligned line, such as a scalar. It lies beside its reference count, which saves an
-/// allocation, and has room for alignment, since allocators are several times slower when asked to align.
+/// The length of small memory, which has room for one aligned line such as a scalar. With the reference count
+/// beside it, it takes two lines.
+pub(super) const SMALL_BYTES: usize = 2 * ALIGNMENT - 16;
+
+/// Longer memory is allocated with its alignment. Allocators are several times slower then, so shorter memory
+/// has room to be aligned in place.
+pub(super) const MAX_PADDED_BYTES: usize = 4 << 10;
+
+/// Zeros with room for alignment: an array lies beside the reference count, which saves an allocation.
 #[repr(align(16))]
-pub(super) struct Small([u8; 2 * ALIGNMENT - 16]);
+pub(super) struct Padded<T>(pub(super) T);
 
-impl Small {
-    pub(super) fn zeroed() -> Small {
-        Small([0; 2 * ALIGNMENT - 16])
-    }
-}
-
-impl AsMut<[u8]> for Small {
+impl<T: AsMut<[u8]>> AsMut<[u8]> for Padded<T> {
     fn as_mut(&mut self) -> &mut [u8] {
-        aligned(&mut self.0)
+        let bytes = self.0.as_mut();
+        let skip = bytes.as_ptr().addr().wrapping_neg() % ALIGNMENT;
+        &mut bytes[skip..]
     }
-}
-
-/// Memory for a small message, with room for alignment.
-pub(super) struct Padded(Vec<u8>);
-
-impl Padded {
-    pub(super) const MAX_BYTES: usize = 4 << 10;
-
-    pub(super) fn zeroed(len: usize) -> Padded {
-        Padded(vec![0; len + ALIGNMENT - 1])
-    }
-}
-
-impl AsMut<[u8]> for Padded {
-    fn as_mut(&mut self) -> &mut [u8] {
-        aligned(&mut self.0)
-    }
-}
-
-/// Returns the part of `bytes` that begins at the first aligned address.
-fn aligned(bytes: &mut [u8]) -> &mut [u8] {
-    let skip = bytes.as_ptr().addr().wrapping_neg() % ALIGNMENT;
-    &mut bytes[skip..]
 }
 
 /// Aligned memory from the global allocator.

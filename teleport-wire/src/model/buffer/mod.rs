@@ -1,8 +1,8 @@
 //! Reference-counted bytes: the memory behind arrays, strings and messages.
 //!
-//! A [`Buffer`] is a pointer, a length and a counted owner that keeps the memory alive: an allocation, a `Vec`,
-//! a block of a pool, a mapped file. Clones and slices count the same owner and share its bytes. Bytes are
-//! written only through `&mut Buffer` while the count is one, so a shared buffer never changes.
+//! A [`Buffer`] is a pointer, a length and a counted owner that keeps the memory alive: an allocation, a
+//! `Vec`, a block of a pool, a mapped file. Clones and slices count the same owner and share its bytes. Bytes
+//! are written only through `&mut Buffer` while the count is one, so a shared buffer never changes.
 
 mod memory;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::model::element::Element;
-use memory::{Allocation, Line, Memory, Owner, Padded, Part, Small};
+use memory::{Allocation, Line, MAX_PADDED_BYTES, Memory, Owner, Padded, Part, SMALL_BYTES};
 
 /// Reference-counted bytes that are cheap to clone and to slice, and writable in place while they have one
 /// owner.
@@ -58,9 +58,9 @@ impl Buffer {
         if len == 0 {
             Buffer::empty()
         } else if len <= Buffer::ALIGNMENT {
-            Buffer::from_owner_mut(Small::zeroed()).narrowed(0..len)
-        } else if len <= Padded::MAX_BYTES {
-            Buffer::from_owner_mut(Padded::zeroed(len)).narrowed(0..len)
+            Buffer::from_owner_mut(Padded([0; SMALL_BYTES])).narrowed(0..len)
+        } else if len <= MAX_PADDED_BYTES {
+            Buffer::from_owner_mut(Padded(vec![0; len + Buffer::ALIGNMENT - 1])).narrowed(0..len)
         } else {
             Buffer::from_owner_mut(Allocation::zeroed(len))
         }
@@ -81,7 +81,8 @@ impl Buffer {
         })
     }
 
-    /// Shares the bytes of `owner` without a copy, for reading only: [`get_mut`](Buffer::get_mut) returns `None`.
+    /// Shares the bytes of `owner` without a copy, for reading only: [`get_mut`](Buffer::get_mut) returns
+    /// `None`.
     ///
     /// Calls `as_ref` once. The owner is dropped with the last buffer that shares it, on any thread.
     pub fn from_owner<T: AsRef<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
@@ -90,8 +91,8 @@ impl Buffer {
 
     /// Shares the bytes of `owner` without a copy, writable while there is one owner.
     ///
-    /// Calls `as_mut` once. The owner is dropped with the last buffer that shares it, on any thread; this is how
-    /// a pool gets its memory back.
+    /// Calls `as_mut` once. The owner is dropped with the last buffer that shares it, on any thread; this is
+    /// how a pool gets its memory back.
     pub fn from_owner_mut<T: AsMut<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
         Buffer::with_owner::<_, true>(owner, |owner| NonNull::from(owner.as_mut()))
     }
@@ -163,10 +164,11 @@ impl Buffer {
         self.get_mut().expect("it has one owner, or was copied")
     }
 
-    /// Splits a buffer that has one owner into buffers that each have one owner, and so are writable in place.
+    /// Splits a buffer that has one owner into buffers that each have one owner, and so are writable in
+    /// place.
     ///
-    /// The ranges must be disjoint and ascending. Gaps and empty ranges are allowed. Each part keeps the whole
-    /// memory alive. Allocates once for each part, or not at all for a single range.
+    /// The ranges must be disjoint and ascending. Gaps and empty ranges are allowed. Each part keeps the
+    /// whole memory alive. Allocates once for each part, or not at all for a single range.
     ///
     /// ```
     /// use teleport_wire::Buffer;
@@ -198,8 +200,8 @@ impl Buffer {
         Ok(ranges.iter().map(|range| self.part(range.clone())).collect())
     }
 
-    /// Returns one part of a split, with an owner of its own. The caller drops `self` afterwards, and parts do
-    /// not overlap: so no two buffers with different owners cover the same bytes.
+    /// Returns one part of a split, with an owner of its own. The caller drops `self` afterwards, and parts
+    /// do not overlap: so no two buffers with different owners cover the same bytes.
     fn part(&self, range: Range<usize>) -> Buffer {
         let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return Buffer::empty() };
         let part = Buffer { bytes: self.bytes, len: self.len, owner: Some(Arc::new(Part(whole.clone()))) };

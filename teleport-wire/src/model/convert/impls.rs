@@ -1,6 +1,7 @@
 //! Conversions of the types of this crate and of the standard library.
 //!
-//! Arrays, vectors of numbers and strings move. On the way back, each level adds its step to the path of an error.
+//! Arrays, vectors of numbers and strings move. On the way back, each level adds its step to the path of an
+//! error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;

@@ -1,7 +1,7 @@
 //! Rust values as trees, and trees as Rust values.
 //!
-//! Functions and calls are generic over these two traits, so that a call takes and gives plain Rust types. Errors
-//! carry the path to what does not fit.
+//! Functions and calls are generic over these two traits, so that a call takes and gives plain Rust types.
+//! Errors carry the path to what does not fit.
 
 mod impls;
 
@@ -48,9 +48,9 @@ pub trait IntoTree: Sized {
 
 /// A value that a call can receive: it converts from a [`Tree`].
 ///
-/// This is the reverse of the table at [`IntoTree`]. A scalar is read as any number type that it fits without loss
-/// (see [`Array::item`](crate::Array::item)). Arrays are strict: a vector of `f32` needs an array of `f32`, or a list
-/// of scalars. Dicts and lists must be complete, and a map takes any keys.
+/// This is the reverse of the table at [`IntoTree`]. A scalar is read as any number type that it fits without
+/// loss (see [`Array::item`](crate::Array::item)). Arrays are strict: a vector of `f32` needs an array of
+/// `f32`, or a list of scalars. Dicts and lists must be complete, and a map takes any keys.
 ///
 /// With the feature `derive`, structs and enums implement it by `#[derive(FromTree)]`.
 ///

@@ -1,7 +1,7 @@
 //! The types that an array's items can have.
 //!
-//! A [`DType`] says how many bytes an item takes. Its names and NumPy's type strings are in [`mod@numpy`]. Items are
-//! read by [`Element`](crate::Element) and [`Array`](crate::Array).
+//! A [`DType`] says how many bytes an item takes. Its names and NumPy's type strings are in [`mod@numpy`].
+//! Items are read by [`Element`](crate::Element) and [`Array`](crate::Array).
 
 pub(crate) mod numpy;
 
@@ -77,8 +77,8 @@ impl DType {
 
     /// Returns the size in bytes of an array of this type and shape, or `None` if no memory could hold it.
     ///
-    /// The product of all sizes other than 0 must fit an `isize` too, so that the product of any part of the shape
-    /// is safe to compute later.
+    /// The product of all sizes other than 0 must fit an `isize` too, so that the product of any part of the
+    /// shape is safe to compute later.
     ///
     /// ```
     /// use teleport_wire::DType;
@@ -127,8 +127,8 @@ pub struct TimeUnit {
 impl TimeUnit {
     /// Creates a unit of `multiple` times `base`.
     ///
-    /// Returns `None` if NumPy has no such unit: if the multiple is 0 or above `i32::MAX`, or if the base is generic
-    /// and the multiple is not 1.
+    /// Returns `None` if NumPy has no such unit: if the multiple is 0 or above `i32::MAX`, or if the base is
+    /// generic and the multiple is not 1.
     pub const fn new(multiple: u32, base: TimeBase) -> Option<TimeUnit> {
         let generic = matches!(base, TimeBase::Generic);
         if multiple == 0 || multiple > i32::MAX as u32 || (generic && multiple != 1) {

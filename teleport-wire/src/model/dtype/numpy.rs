@@ -45,8 +45,8 @@ impl DType {
     }
 }
 
-/// Writes a readable name, as NumPy's `dtype.name` does: `float32`, `datetime64[ns]`. Fixed-width strings are `S5`
-/// and `U3`.
+/// Writes a readable name, as NumPy's `dtype.name` does: `float32`, `datetime64[ns]`. Fixed-width strings are
+/// `S5` and `U3`.
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,22 +113,9 @@ fn parse_unit(text: &str) -> Option<TimeUnit> {
 impl TimeBase {
     /// Returns NumPy's symbol: `Y`, `M`, `W`, `D`, `h`, `m`, `s`, `ms` … `as`, or `generic`.
     pub const fn symbol(self) -> &'static str {
-        match self {
-            TimeBase::Generic => "generic",
-            TimeBase::Year => "Y",
-            TimeBase::Month => "M",
-            TimeBase::Week => "W",
-            TimeBase::Day => "D",
-            TimeBase::Hour => "h",
-            TimeBase::Minute => "m",
-            TimeBase::Second => "s",
-            TimeBase::Millisecond => "ms",
-            TimeBase::Microsecond => "us",
-            TimeBase::Nanosecond => "ns",
-            TimeBase::Picosecond => "ps",
-            TimeBase::Femtosecond => "fs",
-            TimeBase::Attosecond => "as",
-        }
+        const SYMBOLS: [&str; TimeBase::ALL.len()] =
+            ["generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"];
+        SYMBOLS[self as usize]
     }
 }
 

@@ -1,14 +1,14 @@
 //! Trees as text, much like JSON.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use crate::model::{array::display::Inline, tree::Tree};
 
 /// Longer bytes are shown by their length.
 const MAX_INLINE_BYTES: usize = 32;
 
-/// Writes one line, much like JSON: `{"result": 2, "image": uint8[64, 64, 3]}`. Arrays of few items show them,
-/// separated by spaces: `[1 2 3]`.
+/// Writes one line, much like JSON: `{"result": 2, "image": uint8[64, 64, 3]}`. Arrays of few items show
+/// them, separated by spaces: `[1 2 3]`.
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -19,22 +19,8 @@ impl fmt::Display for Tree {
                 write!(f, "b\"{}\"", bytes.escape_ascii())
             }
             Tree::Bytes(bytes) => write!(f, "bytes[{}]", bytes.len()),
-            Tree::List(list) => {
-                f.write_char('[')?;
-                for (index, tree) in list.iter().enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{tree}")?;
-                }
-                f.write_char(']')
-            }
-            Tree::Dict(dict) => {
-                f.write_char('{')?;
-                for (index, (key, tree)) in dict.iter().enumerate() {
-                    let comma = if index > 0 { ", " } else { "" };
-                    write!(f, "{comma}{key:?}: {tree}")?;
-                }
-                f.write_char('}')
-            }
+            Tree::List(list) => f.debug_list().entries(list).finish(),
+            Tree::Dict(dict) => f.debug_map().entries(dict.iter()).finish(),
         }
     }
 }

@@ -53,7 +53,8 @@ pub enum TreeError {
         /// The names of the enum's variants.
         known: &'static [&'static str],
     },
-    /// A list has another length than the tuple or array that it is read as, or than the list that it is joined with.
+    /// A list has another length than the tuple or array that it is read as, or than the list that it is
+    /// joined with.
     #[error("{path}expected a list of {expected} items, found {found}")]
     Length {
         /// Where the list is.
@@ -251,10 +252,8 @@ impl<T: fmt::Debug> fmt::Display for Names<'_, T> {
         if self.0.is_empty() {
             return f.write_str("no keys");
         }
-        for (index, key) in self.0.iter().take(MAX_NAMES).enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{key:?}")?;
-        }
+        let shown: Vec<_> = self.0.iter().take(MAX_NAMES).map(|name| format!("{name:?}")).collect();
+        f.write_str(&shown.join(", "))?;
         match self.0.len().saturating_sub(MAX_NAMES) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::model::text::impl_str;
 
-/// A name in a [`Dict`](crate::Dict). It is cheap to clone: dicts decoded from the same signature share their keys.
+/// A name in a [`Dict`](crate::Dict). It is cheap to clone: dicts decoded from the same signature share their
+/// keys.
 ///
 /// ```
 /// use teleport_wire::Key;
@@ -116,21 +117,9 @@ pub enum Step<'a> {
     Index(usize),
 }
 
-impl<'a> From<&'a str> for Step<'a> {
-    fn from(key: &'a str) -> Step<'a> {
-        Step::Key(key)
-    }
-}
-
-impl<'a> From<&'a String> for Step<'a> {
-    fn from(key: &'a String) -> Step<'a> {
-        Step::Key(key)
-    }
-}
-
-impl<'a> From<&'a Key> for Step<'a> {
-    fn from(key: &'a Key) -> Step<'a> {
-        Step::Key(key)
+impl<'a, T: AsRef<str> + ?Sized> From<&'a T> for Step<'a> {
+    fn from(key: &'a T) -> Step<'a> {
+        Step::Key(key.as_ref())
     }
 }
 

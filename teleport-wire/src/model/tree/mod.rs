@@ -1,8 +1,8 @@
 //! Trees: what a call takes and gives.
 //!
-//! A [`Tree`] is built by [`tree!`](crate::tree!) or [`IntoTree`], taken apart by `field` and `take`, and processed
-//! as a whole by the operations in `ops`. Leaves share their memory: cloning a tree copies no array. Functions here
-//! recurse as deep as the tree. The decoder bounds the depth of what a peer sends.
+//! A [`Tree`] is built by [`tree!`](crate::tree!) or [`IntoTree`], taken apart by `field` and `take`, and
+//! processed as a whole by the operations in `ops`. Leaves share their memory: cloning a tree copies no
+//! array. Functions here recurse as deep as the tree. The decoder bounds the depth of what a peer sends.
 
 mod display;
 pub(crate) mod error;
@@ -116,14 +116,15 @@ impl Tree {
     /// A dot in a key has no meaning. Deeper subtrees are reached step by step.
     ///
     /// # Errors
-    /// Returns [`TreeError::Missing`] or [`TreeError::NoIndex`] if there is none, and [`TreeError::Kind`] if this is
-    /// not a dict, or not a list.
+    /// Returns [`TreeError::Missing`] or [`TreeError::NoIndex`] if there is none, and [`TreeError::Kind`] if
+    /// this is not a dict, or not a list.
     pub fn at<'a>(&self, step: impl Into<Step<'a>>) -> Result<&Tree, TreeError> {
         let step = step.into();
         self.get(step).ok_or_else(|| no_step(self, step))
     }
 
-    /// Converts the subtree at a key of a dict or an index of a list. Arrays share their memory with the tree.
+    /// Converts the subtree at a key of a dict or an index of a list. Arrays share their memory with the
+    /// tree.
     ///
     /// # Errors
     /// As [`at`](Tree::at), or the error of the conversion.
@@ -134,8 +135,8 @@ impl Tree {
 
     /// Moves the subtree at a key of a dict or an index of a list out of the tree, and converts it.
     ///
-    /// If the tree was the only owner of an array, the result is, and can write it in place. A dict loses the key. In
-    /// a list a null is left, so that the other items keep their index.
+    /// If the tree was the only owner of an array, the result is, and can write it in place. A dict loses the
+    /// key. In a list a null is left, so that the other items keep their index.
     ///
     /// # Errors
     /// As [`field`](Tree::field). A subtree that cannot be converted is lost.
@@ -246,7 +247,8 @@ impl Dict {
         self.0.is_empty()
     }
 
-    /// Inserts a tree, and returns the one that it replaces. A new name comes last; an old one keeps its position.
+    /// Inserts a tree, and returns the one that it replaces. A new name comes last; an old one keeps its
+    /// position.
     pub fn insert(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> Option<Tree> {
         self.0.insert(key.into(), tree.into_tree())
     }

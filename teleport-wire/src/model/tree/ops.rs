@@ -1,15 +1,15 @@
 //! Operations on whole trees: flatten, map, zip, stack and their opposites.
 //!
-//! Leaves are arrays, strings and bytes. Nulls belong to the structure, as in JAX. Only `stack` copies the bytes of
-//! arrays. The rows of `unstack` are views. Errors have the path to what does not fit.
+//! Leaves are arrays, strings and bytes. Nulls belong to the structure, as in JAX. Only `stack` copies the
+//! bytes of arrays. The rows of `unstack` are views. Errors have the path to what does not fit.
 
 use crate::model::tree::error::{TreeError, TreePath};
 use crate::model::tree::{Dict, Tree, key::Key};
 use crate::model::{array::Array, buffer::Buffer, shape::Shape};
 
 impl Tree {
-    /// Splits the tree into its leaves, depth first in the order of lists and dicts, and its structure, from which a
-    /// tree of these or other leaves can be made.
+    /// Splits the tree into its leaves, depth first in the order of lists and dicts, and its structure, from
+    /// which a tree of these or other leaves can be made.
     ///
     /// ```
     /// use teleport_wire::tree;
@@ -37,17 +37,20 @@ impl Tree {
     /// });
     /// assert_eq!(tree, tree!({"a": 1u8, "b": null}));
     /// ```
-    pub fn map(self, mut change: impl FnMut(Tree) -> Tree) -> Tree {
-        map_with(self, &mut change)
+    pub fn map(self, change: impl FnMut(Tree) -> Tree) -> Tree {
+        let (leaves, structure) = self.flatten();
+        let tree = structure.unflatten(leaves.into_iter().map(change));
+        tree.expect("there are as many leaves as before")
     }
 
     /// Joins two trees of the same structure, leaf by leaf.
     ///
-    /// Dicts need the same keys, in any order. The result has the order of this tree. Leaves may be of different kinds
-    /// or dtypes.
+    /// Dicts need the same keys, in any order. The result has the order of this tree. Leaves may be of
+    /// different kinds or dtypes.
     ///
     /// # Errors
-    /// Returns [`TreeError::Mismatch`], [`TreeError::Missing`] or [`TreeError::Length`] if the structures differ.
+    /// Returns [`TreeError::Mismatch`], [`TreeError::Missing`] or [`TreeError::Length`] if the structures
+    /// differ.
     ///
     /// ```
     /// use teleport_wire::tree;
@@ -64,12 +67,13 @@ impl Tree {
 
     /// Copies the arrays of trees into arrays with a new first axis.
     ///
-    /// The trees need the same structure, dtypes and shapes. Dicts need the same keys, in any order. The result has
-    /// the order of the first tree. Nulls stay null.
+    /// The trees need the same structure, dtypes and shapes. Dicts need the same keys, in any order. The
+    /// result has the order of the first tree. Nulls stay null.
     ///
     /// # Errors
-    /// Returns [`TreeError::Empty`] if there are no trees, [`TreeError::Stack`] if arrays differ in dtype or shape,
-    /// [`TreeError::NoRows`] for strings and bytes, and the errors of [`zip`](Tree::zip) if structures differ.
+    /// Returns [`TreeError::Empty`] if there are no trees, [`TreeError::Stack`] if arrays differ in dtype or
+    /// shape, [`TreeError::NoRows`] for strings and bytes, and the errors of [`zip`](Tree::zip) if structures
+    /// differ.
     ///
     /// ```
     /// use teleport_wire::{tree, Tree};
@@ -86,8 +90,8 @@ impl Tree {
     /// Splits a tree into one for each row of its arrays, as views. The opposite of [`stack`](Tree::stack).
     ///
     /// # Errors
-    /// Returns [`TreeError::Empty`] if there is no array, [`TreeError::Rows`] if their first axes differ in size,
-    /// [`TreeError::Scalar`] for scalars, and [`TreeError::NoRows`] for strings and bytes.
+    /// Returns [`TreeError::Empty`] if there is no array, [`TreeError::Rows`] if their first axes differ in
+    /// size, [`TreeError::Scalar`] for scalars, and [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack(&self) -> Result<Vec<Tree>, TreeError> {
         let mut leaves = self.leaves().peekable();
         leaves.peek().ok_or(TreeError::Empty)?;
@@ -99,8 +103,8 @@ impl Tree {
     /// Splits a tree into one for each of `rows` rows, as views. A tree without arrays gives `rows` copies.
     ///
     /// # Errors
-    /// Returns [`TreeError::Rows`] if an array has another number of rows, [`TreeError::Scalar`] for scalars, and
-    /// [`TreeError::NoRows`] for strings and bytes.
+    /// Returns [`TreeError::Rows`] if an array has another number of rows, [`TreeError::Scalar`] for scalars,
+    /// and [`TreeError::NoRows`] for strings and bytes.
     pub fn unstack_rows(&self, rows: usize) -> Result<Vec<Tree>, TreeError> {
         check_rows(self, rows)?;
         Ok((0..rows).map(|index| row(self, index)).collect())
@@ -176,17 +180,6 @@ fn unflatten_from(node: &Node, next: &mut impl FnMut() -> Option<Tree>) -> Optio
             Tree::Dict(entries.iter().map(entry).collect::<Option<_>>()?)
         }
     })
-}
-
-fn map_with(tree: Tree, change: &mut impl FnMut(Tree) -> Tree) -> Tree {
-    match tree {
-        Tree::Null => Tree::Null,
-        Tree::List(list) => Tree::List(list.into_iter().map(|tree| map_with(tree, change)).collect()),
-        Tree::Dict(dict) => {
-            Tree::Dict(dict.into_iter().map(|(key, tree)| (key, map_with(tree, change))).collect())
-        }
-        leaf => change(leaf),
-    }
 }
 
 fn zip_with(left: Tree, right: Tree, join: &mut impl FnMut(Tree, Tree) -> Tree) -> Result<Tree, TreeError> {
