@@ -28,7 +28,8 @@ pub(super) fn check(folders: Folders, sources: &Sources, arrows: &[Arrow], src: 
         // The root declares and re-exports all modules.
         let Some(from) = parts[arrow.from] else { continue };
         let may_use = folders.iter().find(|(name, _)| *name == from).map_or("", |(_, may_use)| *may_use);
-        let to = parts[arrow.to].unwrap_or("lib");
+        let is_root = sources.files[arrow.to].path == Path::new("lib.rs");
+        let Some(to) = parts[arrow.to].or(is_root.then_some("lib")) else { continue };
         if from != to && !may_use.split(' ').any(|name| name == to) {
             broken.push(format!(
                 "{}: `{from}` may not use `{to}` (`{}`, in {}): move what both need to a part that both may \

@@ -85,10 +85,45 @@ pub(super) const CRATES: [Crate; 7] = [
 
 /// The rows of one crate: a folder or file of `src`, and the others that its code may use.
 ///
-/// A file belongs to the row with the longest path that holds it. Nothing but `lib.rs` may use everything.
+/// A file belongs to the row with the longest path that holds it. Nothing may use `lib.rs`, which may use everything.
 pub(super) type Folders = &'static [(&'static str, &'static str)];
 
-pub(super) const FOLDERS: &[(&str, Folders)] = &[("teleport-derive", DERIVE)];
+pub(super) const FOLDERS: &[(&str, Folders)] = &[
+    ("teleport-derive", DERIVE),
+    ("teleport-wire", WIRE),
+    ("teleport-transport", TRANSPORT),
+    ("teleport-proc", PROC),
+];
 
-const DERIVE: Folders =
-    &[("into_tree", "input bounds"), ("from_tree", "input bounds"), ("bounds", "input"), ("input", "")];
+const DERIVE: Folders = &[
+    ("into_tree", "expand bounds input"),
+    ("from_tree", "expand bounds input"),
+    ("expand", "input"),
+    ("bounds", "input"),
+    ("input", ""),
+];
+
+const WIRE: Folders = &[("layout", "format model"), ("format", "model"), ("model", "")];
+
+const TRANSPORT: Folders = &[
+    ("link", "reactor protocol net memory config role sys"),
+    ("reactor", "protocol net memory fork_guard sys"),
+    ("protocol", "memory config role"),
+    ("net", "fork_guard sys"),
+    ("config", "memory role"),
+    ("memory", "sys"),
+    ("fork_guard", "sys"),
+    ("role", ""),
+    ("sys", ""),
+];
+
+const PROC: Folders = &[
+    ("api", "supervise tree cancel error codec sys"),
+    ("supervise", "tree cancel error failure codec sys"),
+    ("tree", "sys"),
+    ("cancel", "sys"),
+    ("error", "failure codec sys"),
+    ("failure", "codec"),
+    ("codec", ""),
+    ("sys", ""),
+];
