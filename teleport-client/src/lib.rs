@@ -1,75 +1,36 @@
 //! A client that calls functions of a server with trees of arrays, and gets futures.
 //!
-//! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] gives a [`Call`], which
-//! does nothing until it is waited for, sent or awaited; sending it gives a [`CallFuture`]. Arguments are counted, not
-//! copied, on their way to the socket; results are received in memory of their own, which is the caller's once the
-//! future is read.
+//! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] creates a [`Call`], which
+//! does nothing until it is waited for, sent or awaited. Sending it returns a [`CallFuture`]. Arguments are counted, not
+//! copied, on their way to the socket. Results are received in memory of their own, which is the caller's once the future is
+//! read.
 //!
 //! ```text
-//! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> call in flight -> CallFuture
+//! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> pending call -> CallFuture
 //! ```
 //!
-//! Of each call that was accepted, exactly one result or error comes out: from its future or, where that was dropped,
-//! from [`Client::check`]. [`CallError::ran`] says whether the function ran.
+//! Each call that was accepted has exactly one result or error. It comes out of its future or, if that was dropped, out of
+//! [`Client::check`]. [`CallError::ran`] tells whether the function ran.
 //!
 //! # Threads and blocking
-//! All clients of a process share one polling thread and one thread for deadlines; while a client has no connection,
-//! one more looks for its server. `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`], [`as_completed`], `close` and
-//! dropping the last clone can block, each for a time that its documentation tells. Nothing else does. With the feature
-//! `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them, and where it awaits a call on an executor that it
-//! runs itself.
+//! All clients of a process share one polling thread and one thread for deadlines. While a client has no connection, one more
+//! thread connects. Only `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`], [`as_completed`], `close` and dropping the
+//! last clone can block, each for a time that its documentation states. With the feature `threads`, a `Thread` of
+//! `teleport-proc` that is killed ends in any of them, and where it awaits a call on an executor that it runs itself.
 //!
 //! # Example
-//! ```
+//! ```no_run
 //! use teleport_client::wire::{Rpc, tree};
-//! use teleport_client::{CallError, Client};
+//! use teleport_client::{CallError, Client, wait_all};
 //!
 //! const ADD: Rpc<(i64, i64), i64> = Rpc::new("add");
 //!
-//! # mod server {
-//! #     //! As `teleport-server` would, one method on the bare transport.
-//! #     use std::sync::Arc;
-//! #     use teleport_client::transport::protocol::{Closed, Gate, Role};
-//! #     use teleport_client::transport::*;
-//! #     use teleport_client::wire::*;
-//! #     pub struct Add;
-//! #     impl Gate for Add {
-//! #         fn admit(&self, name: &str, _: u64) -> Result<u32, RemoteError> {
-//! #             let unknown = || RemoteError::new(ErrorKind::UnknownMethod, Ran::No, format!("no method {name:?}"));
-//! #             if name == "add" { Ok(0) } else { Err(unknown()) }
-//! #         }
-//! #     }
-//! #     impl Handler for Add {
-//! #         fn opened(&self, _: &Arc<Link>, _: &Hello) {}
-//! #         fn called(&self, link: &Arc<Link>, call: Call) {
-//! #             let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
-//! #             let _ = link.answer(call.id, Message::result(&tree!(a + b), &Limits::default()).unwrap());
-//! #         }
-//! #         fn closed(&self, _: &Arc<Link>, _: &Arc<Closed>, _: &mut Wakers) {}
-//! #     }
-//! #     pub struct Accept(pub Poller);
-//! #     impl Acceptor for Accept {
-//! #         fn accepted(&self, socket: Socket) {
-//! #             let _ = self.0.attach(socket, Role::Server, &Arc::default(), None, Arc::new(Add));
-//! #         }
-//! #         fn failed(&self, error: &AcceptError) { panic!("{error}") }
-//! #     }
-//! #     pub fn start() -> (PollerThread, Listening, String) {
-//! #         let thread = PollerThread::start("server").unwrap();
-//! #         let listener = Listener::bind(&"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
-//! #         let address = listener.address().to_string();
-//! #         let accept = Arc::new(Accept(thread.poller().clone()));
-//! #         let listening = thread.poller().listen(listener, accept).unwrap();
-//! #         (thread, listening, address)
-//! #     }
-//! # }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (_thread, _listening, address) = server::start();
-//! let client = Client::builder(&address).name("example").connect()?;
+//! let client = Client::builder("tcp://localhost:2222").name("example").connect()?;
 //! assert_eq!(client.call(ADD, (1, 2)).wait()?, 3);
 //!
 //! let futures = (0..8).map(|i| client.call(ADD, (i, i)).send()).collect::<Result<Vec<_>, _>>()?;
-//! assert_eq!(teleport_client::wait_all(futures)?, [0, 2, 4, 6, 8, 10, 12, 14]);
+//! assert_eq!(wait_all(futures)?, [0, 2, 4, 6, 8, 10, 12, 14]);
 //!
 //! match client.call("subtract", tree!([1, 2])).wait() {
 //!     Err(CallError::Remote(failure)) => assert_eq!(failure.message(), r#"no method "subtract""#),
@@ -79,6 +40,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Layers
+//! The folders use each other in one direction: `api` > `engine` > `calls` > `connect` > `error`.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -96,16 +60,13 @@ pub use api::method::ToMethod;
 pub use api::on_disconnect::OnDisconnect;
 pub use api::stats::ClientStats;
 pub use error::call::{CallError, RemoteFailure};
-pub use error::connect::{AttemptError, ClientError, ResolveError};
+pub use error::connect::{AttemptError, BoxError, ClientError, ResolveError};
 pub use teleport_transport as transport;
-
-/// Any error, as resolvers return them.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
-/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the traits through
+/// this crate, so users need no `teleport-wire` in their manifest.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

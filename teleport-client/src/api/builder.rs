@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use teleport_transport::{Config, Lent, machine_memory_bytes, on_poller_thread, random_id};
 
-use crate::BoxError;
 use crate::api::client::Client;
 use crate::api::on_disconnect::OnDisconnect;
 use crate::connect::resolver::Resolver;
 use crate::engine::dialing;
 use crate::engine::shared::{Engine, Settings};
-use crate::error::connect::ClientError;
+use crate::error::connect::{BoxError, ClientError};
 
 /// With less memory most results would wait.
 const MIN_MEMORY: u64 = 1 << 20;

@@ -128,7 +128,7 @@ impl Client {
                 server: None,
                 futures: engine.futures.load(Ordering::Relaxed),
                 in_flight: client.in_flight(),
-                waiting: client.slots.line.len(),
+                waiting: client.slots.line().len(),
                 held_bytes: engine.budget.used_bytes(),
                 lent_bytes: engine.settings.config.lent.as_ref().map_or(0, Lent::bytes),
                 awaiting_memory: engine.budget.waiting(),

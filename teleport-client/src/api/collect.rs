@@ -1,4 +1,4 @@
-//! Many futures at once: all of them, or each as it comes.
+//! Waiting for many futures: for all of them, or for each as it comes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,10 +12,10 @@ use teleport_transport::{block_on_or_unwind, on_poller_thread};
 use crate::api::future::CallFuture;
 use crate::error::call::CallError;
 
-/// **Blocks** until all calls have ended, and gives their results in the order of the futures.
+/// **Blocks** until all calls have ended. Returns their results in the order of the futures.
 ///
 /// # Errors
-/// That of the first future, in their order, whose call failed. Other failures go where those of dropped futures go.
+/// The error of the first future whose call failed. Other failures are reported as those of dropped futures are.
 pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -> Result<Vec<R>, CallError> {
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
@@ -26,9 +26,9 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
     futures.into_iter().map(CallFuture::wait).collect()
 }
 
-/// The results of many calls as they come, each with the index of its future.
+/// Returns the results of many calls as they come, each with the index of its future.
 ///
-/// Each step of the iterator **blocks** until the next result. Dropping it detaches from the calls that are left.
+/// Each step of the iterator **blocks** until the next result. Dropping the iterator detaches from the calls that are left.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,7 +62,7 @@ impl<R> fmt::Debug for AsCompleted<R> {
     }
 }
 
-/// Futures that may be done, and who waits for one of them.
+/// The futures that may be done, and the waker of the thread that waits for one.
 #[derive(Debug)]
 struct Ready {
     indices: VecDeque<usize>,
@@ -102,7 +102,7 @@ impl<R: FromTree> AsCompleted<R> {
                     }
                 }
             };
-            // A future may have rung more often than it was asked.
+            // A future may have woken this more often than it was polled.
             let Some(future) = &self.futures[index] else { continue };
             let waker = Waker::from(Arc::new(Bell { index, shared: self.shared.clone() }));
             if future.poll_done(&Context::from_waker(&waker)).is_ready() {
@@ -128,9 +128,9 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
         let until = on_poller_thread().then(std::time::Instant::now);
         let mut driver = self.futures.iter().flatten().find_map(CallFuture::driver);
         let next = block_on_or_unwind(&mut driver, until, |cx| self.poll_next(cx));
-        // Converting runs code of the user's, which may take long or call: others read meanwhile.
+        // Converting runs code of the user, which may take long or call. Others read meanwhile.
         drop(driver);
-        // On a poller's thread, which must not wait, what is not there fails.
+        // A poller's thread must not wait: a call without an outcome fails.
         let index = next.or_else(|| self.futures.iter().position(Option::is_some))?;
         Some(self.take(index))
     }

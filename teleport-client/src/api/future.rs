@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{FromTree, Ran, Tree};
 use teleport_transport::{Driver, Interrupted, block_on_or_unwind, on_poller_thread};
 
-use crate::calls::pending::{Asked, Outcome, PendingCall};
+use crate::calls::pending::{Outcome, PendingCall};
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
@@ -102,14 +102,7 @@ impl<R: FromTree> CallFuture<R> {
         if self.is_read || self.is_elsewhere() {
             return true;
         }
-        match self.call.ask() {
-            Asked::Ready(()) => true,
-            Asked::Pending { deferred } => {
-                self.engine.fetch(deferred);
-                self.engine.expect_answers();
-                false
-            }
-        }
+        self.engine.asked(self.call.ask(), false).is_ready()
     }
 
     /// The method that was called.
@@ -159,19 +152,9 @@ impl<R: FromTree> CallFuture<R> {
             self.is_read = true;
             return Poll::Ready(Err(error));
         }
-        match self.call.poll(&self.engine.waiters, cx) {
-            Asked::Ready(outcome) => {
-                self.is_read = true;
-                Poll::Ready(outcome)
-            }
-            Asked::Pending { deferred } => {
-                self.engine.fetch(deferred);
-                if !reads {
-                    self.engine.expect_answers();
-                }
-                Poll::Pending
-            }
-        }
+        let polled = self.engine.asked(self.call.poll(&self.engine.waiters, cx), reads);
+        self.is_read = polled.is_ready();
+        polled
     }
 
     /// The result as `R`. Its memory is the user's from here on, and no longer counts for the connection.
@@ -198,14 +181,7 @@ impl<R: FromTree> CallFuture<R> {
         if self.is_read || self.is_elsewhere() {
             return Poll::Ready(());
         }
-        match self.call.poll_done(&self.engine.waiters, cx) {
-            Asked::Ready(()) => Poll::Ready(()),
-            Asked::Pending { deferred } => {
-                self.engine.fetch(deferred);
-                self.engine.expect_answers();
-                Poll::Pending
-            }
-        }
+        self.engine.asked(self.call.poll_done(&self.engine.waiters, cx), false)
     }
 }
 

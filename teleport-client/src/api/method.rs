@@ -1,13 +1,13 @@
-//! What can be called: a name, or a name with types.
+//! Methods as callers name them: by a name, or by a name with types.
 
 use teleport_transport::wire::{FromTree, IntoTree, Key, Rpc, Tree};
 
-/// A method that takes `A`: a name, whose result is a [`Tree`], or an [`Rpc`], whose result has its type.
+/// A method that takes `A`: a name, which returns a [`Tree`], or an [`Rpc`], which returns its own type.
 pub trait ToMethod<A> {
-    /// What the call gives.
+    /// The type of the result.
     type Reply: FromTree;
 
-    /// The method's name.
+    /// Returns the method's name.
     fn into_name(self) -> Key;
 }
 

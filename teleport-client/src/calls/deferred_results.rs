@@ -8,11 +8,7 @@
 //! are fetched too when somebody has waited for a later call for one to two times `PATIENCE` ([`DeferredResults`]).
 
 use std::mem;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crate::calls::pending::PendingCall;
-use crate::calls::table::CallTable;
 
 /// How long a call may be waited for before deferred results of earlier calls are fetched.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,16 +94,5 @@ impl DeferredResults {
     /// Returns true the first time.
     pub(crate) fn warns(&mut self) -> bool {
         !mem::replace(&mut self.has_warned, true)
-    }
-}
-
-impl CallTable {
-    /// The calls whose results are deferred, and that were sent before a call that is waited for since the last check.
-    pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
-        // Checks all of them, since each check counts for the next one.
-        let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
-        let older =
-            self.sent().filter(|(id, call)| newest.is_some_and(|newest| *id < newest) && call.is_deferred());
-        older.map(|(_, call)| call.clone()).collect()
     }
 }

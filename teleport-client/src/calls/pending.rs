@@ -48,19 +48,6 @@ pub(crate) struct Request {
     pub(crate) resumes: bool,
 }
 
-#[cfg(test)]
-impl Request {
-    /// A call that does not survive its connection.
-    pub(crate) fn plain() -> Request {
-        let method = Key::from_static("act");
-        Request { method, tree: Tree::Null, time: None, is_idempotent: false, resumes: false }
-    }
-
-    pub(crate) fn surviving(is_idempotent: bool) -> Request {
-        Request { resumes: true, is_idempotent, ..Request::plain() }
-    }
-}
-
 /// What a sent call and its future share.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
@@ -118,10 +105,6 @@ impl PendingCall {
         let (idempotent, resume) = (self.is_idempotent, self.resumes);
         let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&self.method) };
         Message::call(&head, tree, limits).map_err(|error| CallError::encode(self.method.clone(), error))
-    }
-
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline.at <= now)
     }
 
     /// The id under which it is on its way, or was last.
@@ -245,10 +228,13 @@ impl Cell {
     }
 
     fn wait<T>(&mut self, waiters: &Waiters, cx: &Context<'_>) -> Asked<T> {
-        if self.waker.is_none() {
-            waiters.join();
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => {
+                waiters.join();
+                self.waker = Some(cx.waker().clone());
+            }
         }
-        keep_waker(&mut self.waker, cx);
         self.ask()
     }
 }
@@ -272,17 +258,21 @@ impl Waiters {
     }
 }
 
-/// Has `cx` woken through `slot`. Clones no waker that is there already.
-pub(crate) fn keep_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Request {
+        /// A call that does not survive its connection.
+        pub(crate) fn plain() -> Request {
+            let method = Key::from_static("act");
+            Request { method, tree: Tree::Null, time: None, is_idempotent: false, resumes: false }
+        }
+
+        pub(crate) fn surviving(is_idempotent: bool) -> Request {
+            Request { resumes: true, is_idempotent, ..Request::plain() }
+        }
+    }
 
     fn pending() -> PendingCall {
         PendingCall::new(&Request::plain(), None)

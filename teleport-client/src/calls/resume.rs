@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_transport::protocol::Closed;
-use teleport_transport::wire::{CallAnswer, CallState, ErrorKind, Ran, RemoteError, Resume};
+use teleport_transport::wire::{CallAnswer, CallState, Limits, Ran, Resume};
 
 use crate::calls::in_doubt::InDoubtCall;
 use crate::calls::pending::PendingCall;
 use crate::calls::state::ClientState;
 use crate::calls::table::Entry;
 use crate::connect::status::OpenConnection;
-use crate::error::call::CallError;
 
 /// What to do with a new connection.
 #[derive(Debug)]
@@ -28,20 +27,21 @@ pub(crate) enum Opening {
     Resume(Resume),
 }
 
-/// What became of the calls of earlier connections.
-#[derive(Debug, Default)]
-pub(crate) struct Resumed {
-    /// The server has these, with their arguments.
-    pub(crate) arrived: Vec<Arc<PendingCall>>,
-    /// To send again, under these ids and in this order.
-    pub(crate) again: Vec<(u64, Arc<PendingCall>)>,
-    /// To send as new calls, and the ids that they had. Each has a slot.
-    pub(crate) anew: Vec<(u64, InDoubtCall)>,
-    pub(crate) failed: Vec<(Arc<PendingCall>, CallError)>,
-    /// No answer will come to these. The server learns that this side knows.
-    pub(crate) expired: Vec<u64>,
-    /// Withdrawn since the server was asked.
-    pub(crate) unwanted: Vec<u64>,
+/// What to do about a call of an earlier connection.
+#[derive(Debug)]
+pub(crate) enum Resumed {
+    /// The server has it, with its arguments.
+    Arrived(Arc<PendingCall>),
+    /// To send again, under its id.
+    Again(Arc<PendingCall>),
+    /// To send as a new call. It has a slot.
+    Anew(InDoubtCall),
+    /// The server knows nothing of it, and it may not run twice.
+    Lost(InDoubtCall),
+    /// The server dropped its result, and has to learn that this side knows. `None` if it was withdrawn meanwhile.
+    Expired(Option<Arc<PendingCall>>),
+    /// It was withdrawn since the server was asked.
+    Unwanted,
 }
 
 impl<L: Clone> ClientState<L> {
@@ -98,53 +98,48 @@ impl<L: Clone> ClientState<L> {
         Opening::Open
     }
 
-    /// The server told what became of earlier calls. Returns `None` if the connection is over.
+    /// The server told what became of earlier calls. Returns the limits of the server, or `None` if the
+    /// connection is over.
     pub(crate) fn resumed(
         &mut self,
         connection: usize,
         answers: &[(u64, CallAnswer)],
-    ) -> Option<(OpenConnection<L>, Resumed)> {
+    ) -> Option<(Limits, Vec<(u64, Resumed)>)> {
         let connection = self.resuming(connection)?;
-        let mut resumed = Resumed::default();
-        for (id, answer) in answers {
-            match self.table.take_in_doubt(*id) {
-                Some(in_doubt) => self.resume_one(*id, in_doubt, *answer, &mut resumed),
-                None if matches!(answer, CallAnswer::Done | CallAnswer::Running) => {
-                    self.table.put(*id, Entry::Withdrawn { is_kept: true });
-                    resumed.unwanted.push(*id);
-                }
-                None if *answer == CallAnswer::Expired => resumed.expired.push(*id),
-                None => {}
-            }
-        }
+        let resume = |(id, answer): &(u64, CallAnswer)| Some((*id, self.resume_one(*id, *answer)?));
+        let resumed = answers.iter().filter_map(resume).collect();
         self.table.server = connection.server;
-        Some((connection, resumed))
+        Some((connection.limits, resumed))
     }
 
-    fn resume_one(&mut self, id: u64, in_doubt: InDoubtCall, answer: CallAnswer, resumed: &mut Resumed) {
+    fn resume_one(&mut self, id: u64, answer: CallAnswer) -> Option<Resumed> {
+        let Some(in_doubt) = self.table.take_in_doubt(id) else {
+            return match answer {
+                CallAnswer::Done | CallAnswer::Running => {
+                    self.table.put(id, Entry::Withdrawn { is_kept: true });
+                    Some(Resumed::Unwanted)
+                }
+                CallAnswer::Expired => Some(Resumed::Expired(None)),
+                CallAnswer::Missing | CallAnswer::UnknownSession => None,
+            };
+        };
         let call = in_doubt.call.clone();
-        match answer {
+        Some(match answer {
             CallAnswer::Done | CallAnswer::Running => {
                 self.table.put(id, Entry::Sent(call.clone()));
-                resumed.arrived.push(call);
+                Resumed::Arrived(call)
             }
             CallAnswer::Missing => {
                 self.table.put(id, Entry::Sent(call.clone()));
-                resumed.again.push((id, call));
+                Resumed::Again(call)
             }
-            CallAnswer::Expired => {
-                resumed.expired.push(id);
-                let text = "the server dropped the result before it could be delivered";
-                let error = RemoteError::new(ErrorKind::Expired, Ran::Yes, text);
-                let error = CallError::remote(call.method.clone(), error);
-                resumed.failed.push((call, error));
-            }
+            CallAnswer::Expired => Resumed::Expired(Some(call)),
             CallAnswer::UnknownSession if call.is_idempotent || in_doubt.ran() == Ran::No => {
                 self.slots.given += 1;
-                resumed.anew.push((id, in_doubt));
+                Resumed::Anew(in_doubt)
             }
-            CallAnswer::UnknownSession => resumed.failed.push((call, in_doubt.error())),
-        }
+            CallAnswer::UnknownSession => Resumed::Lost(in_doubt),
+        })
     }
 
     /// A call was to be sent anew, and this connection has ended too: it waits for the next one. Returns the call if the

@@ -1,75 +1,94 @@
 //! Slots: the calls that may be in flight at once, and the line for them.
 //!
-//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter: queued in
-//! [`Slots`] -> `settle` (when a slot is free, or its time is over) -> `poll` (by the call). Never runs a waker under its
-//! lock. Bound: `max_inflight` slots. The line is as long as the callers make it.
+//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter: `join` ->
+//! `settle` (a slot is free, or its time is over) -> `poll` (by the call). Bound: `max_inflight` slots. The line is as long
+//! as the callers make it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use teleport_transport::Wakers;
 use teleport_transport::wire::Key;
 
-use crate::calls::pending::{Deadline, keep_waker};
-use crate::connect::status::OpenConnection;
+use crate::calls::pending::Deadline;
 use crate::error::call::CallError;
-
-#[derive(Debug)]
-pub(crate) struct Slots<L> {
-    pub(crate) max_inflight: usize,
-    /// Slots of calls that have not been sent.
-    pub(crate) given: usize,
-    pub(crate) line: VecDeque<Arc<SlotWaiter<L>>>,
-}
-
-/// What a waiter gets: a slot on this connection, or the reason why it gets none.
-pub(crate) type Admitted<L> = Result<OpenConnection<L>, CallError>;
 
 /// A call in the line for a slot.
 #[derive(Debug)]
-pub(crate) struct SlotWaiter<L> {
+pub(crate) struct Waiter {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) since: Instant,
-    cell: Mutex<Admission<L>>,
+    waker: Waker,
 }
 
 #[derive(Debug)]
-struct Admission<L> {
-    admitted: Option<Admitted<L>>,
-    waker: Option<Waker>,
+pub(crate) struct Slots {
+    pub(crate) max_inflight: usize,
+    /// Slots of calls that have not been sent.
+    pub(crate) given: usize,
+    /// By ticket. Tickets count up, so the first in the line comes first.
+    line: BTreeMap<u64, Waiter>,
+    last_ticket: u64,
+    /// Waiters that have left the line: with a slot, or an error.
+    settled: BTreeMap<u64, Result<(), CallError>>,
 }
 
-impl<L> SlotWaiter<L> {
-    pub(crate) fn new(method: Key, deadline: Option<Deadline>, since: Instant) -> SlotWaiter<L> {
-        SlotWaiter { method, deadline, since, cell: Mutex::new(Admission { admitted: None, waker: None }) }
+impl Slots {
+    pub(crate) fn new(max_inflight: usize) -> Slots {
+        Slots { max_inflight, given: 0, line: BTreeMap::new(), last_ticket: 0, settled: BTreeMap::new() }
     }
 
-    /// Ends the wait. Called once, by the thread that takes the waiter out of the line.
-    pub(crate) fn settle(&self, admitted: Admitted<L>, wakers: &mut Wakers) {
-        let mut cell = self.cell.lock();
-        cell.admitted = Some(admitted);
-        if let Some(waker) = cell.waker.take() {
-            wakers.push(waker);
+    /// The waiters in the line, by ticket.
+    pub(crate) fn line(&self) -> &BTreeMap<u64, Waiter> {
+        &self.line
+    }
+
+    /// Puts a call at the end of the line. Returns its ticket.
+    pub(crate) fn join(
+        &mut self,
+        method: Key,
+        deadline: Option<Deadline>,
+        since: Instant,
+        cx: &Context<'_>,
+    ) -> u64 {
+        self.last_ticket += 1;
+        self.line.insert(self.last_ticket, Waiter { method, deadline, since, waker: cx.waker().clone() });
+        self.last_ticket
+    }
+
+    pub(crate) fn poll(&mut self, ticket: u64, cx: &Context<'_>) -> Poll<Result<(), CallError>> {
+        if let Some(waiter) = self.line.get_mut(&ticket) {
+            waiter.waker.clone_from(cx.waker());
+        }
+        self.settled.remove(&ticket).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Gives the first in the line a slot.
+    pub(crate) fn admit_first(&mut self, wakers: &mut Wakers) {
+        if let Some((ticket, _)) = self.line.first_key_value() {
+            self.given += 1;
+            self.settle(*ticket, |_| Ok(()), wakers);
         }
     }
 
-    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Admitted<L>> {
-        let mut cell = self.cell.lock();
-        match cell.admitted.take() {
-            Some(admitted) => Poll::Ready(admitted),
-            None => {
-                keep_waker(&mut cell.waker, cx);
-                Poll::Pending
-            }
+    /// Takes a waiter out of the line.
+    pub(crate) fn settle(
+        &mut self,
+        ticket: u64,
+        result: impl FnOnce(&Waiter) -> Result<(), CallError>,
+        wakers: &mut Wakers,
+    ) {
+        if let Some(waiter) = self.line.remove(&ticket) {
+            self.settled.insert(ticket, result(&waiter));
+            wakers.push(waiter.waker);
         }
     }
 
-    /// Takes a slot back that the call has not taken. Returns true if there was one.
-    pub(crate) fn revoke(&self) -> bool {
-        matches!(self.cell.lock().admitted.take(), Some(Ok(_)))
+    /// A call no longer waits. Returns true if it was given a slot, which it has not taken.
+    pub(crate) fn leave(&mut self, ticket: u64) -> bool {
+        self.line.remove(&ticket);
+        matches!(self.settled.remove(&ticket), Some(Ok(())))
     }
 }

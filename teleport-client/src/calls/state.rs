@@ -5,8 +5,8 @@
 //!
 //! Pure: no socket, no thread, no clock. A connection is whatever `L` is.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use teleport_transport::Wakers;
@@ -15,45 +15,28 @@ use teleport_transport::wire::{Key, Ran};
 use crate::calls::counters::Counters;
 use crate::calls::deferred_results::DeferredResults;
 use crate::calls::failures::Failures;
-use crate::calls::in_doubt::InDoubtCall;
 use crate::calls::pending::{Deadline, PendingCall};
-use crate::calls::slot::{SlotWaiter, Slots};
-use crate::calls::table::{CallTable, Entry};
+use crate::calls::slot::{Slots, Waiter};
+use crate::calls::table::{CallTable, Entry, GivenUp};
 use crate::connect::status::{OpenConnection, Status};
 use crate::error::call::CallError;
 
 /// The outcome of asking for a slot.
-#[derive(Debug)]
-pub(crate) enum Acquired<L> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acquired {
     /// A slot on the open connection.
     Slot,
-    /// A place in the line.
-    Waiter(Arc<SlotWaiter<L>>),
-}
-
-/// Where a call was that is given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GivenUp {
-    /// It was sent on the current connection, which has to withdraw it.
-    Sent,
-    /// It waited for a connection.
-    InDoubt(Ran),
-}
-
-/// A call whose time is over.
-#[derive(Debug)]
-pub(crate) enum Overdue {
-    /// It was sent under this id, and has to be withdrawn.
-    Sent(u64, Arc<PendingCall>),
-    /// It waited for a connection.
-    Failed(Arc<PendingCall>, CallError),
+    /// A place in the line, where its time is over at a time.
+    Place(Option<Instant>),
+    /// The call stands in the line already.
+    Pending,
 }
 
 #[derive(Debug)]
 pub(crate) struct ClientState<L> {
     pub(crate) connection: Status<L>,
     pub(crate) table: CallTable,
-    pub(crate) slots: Slots<L>,
+    pub(crate) slots: Slots,
     pub(crate) deferred: DeferredResults,
     pub(crate) failures: Failures,
     pub(crate) counters: Counters,
@@ -71,7 +54,7 @@ impl<L: Clone> ClientState<L> {
         ClientState {
             connection: Status::new(address, connect_timeout, now),
             table: CallTable::default(),
-            slots: Slots { max_inflight, given: 0, line: VecDeque::new() },
+            slots: Slots::new(max_inflight),
             deferred: DeferredResults::default(),
             failures: Failures::default(),
             counters: Counters::new(now),
@@ -103,59 +86,54 @@ impl<L: Clone> ClientState<L> {
         self.connection.open().filter(has_room)
     }
 
-    fn take_slot(&mut self) -> bool {
-        let is_free = self.slots.line.is_empty() && self.room().is_some();
-        self.slots.given += usize::from(is_free);
-        is_free
-    }
-
-    /// Gives a slot, or a place in the line for one.
+    /// Gives a slot, or a place in the line for one. The ticket is of that place.
     ///
     /// # Errors
-    /// If the client is closed.
+    /// If the client is closed, or the time is over.
     pub(crate) fn acquire(
         &mut self,
+        ticket: &mut Option<u64>,
         method: &Key,
         deadline: Option<Deadline>,
         now: impl FnOnce() -> Instant,
-    ) -> Result<Acquired<L>, CallError> {
+        cx: &Context<'_>,
+    ) -> Result<Acquired, CallError> {
+        if let Some(place) = *ticket {
+            return match self.slots.poll(place, cx) {
+                Poll::Pending => Ok(Acquired::Pending),
+                Poll::Ready(settled) => {
+                    *ticket = None;
+                    settled.map(|()| Acquired::Slot)
+                }
+            };
+        }
         if self.is_closing {
             return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
         }
-        if self.take_slot() {
+        if self.slots.line().is_empty() && self.room().is_some() {
+            self.slots.given += 1;
             return Ok(Acquired::Slot);
         }
-        let waiter = Arc::new(SlotWaiter::new(method.clone(), deadline, now()));
-        self.slots.line.push_back(waiter.clone());
-        Ok(Acquired::Waiter(waiter))
+        let now = now();
+        *ticket = Some(self.slots.join(method.clone(), deadline, now, cx));
+        Ok(Acquired::Place(self.waiter_expiry(now, deadline)))
     }
 
-    /// Gives a slot that is free now.
-    ///
-    /// # Errors
-    /// If none is, or there is no connection.
-    pub(crate) fn try_acquire(&mut self, method: &Key) -> Result<(), CallError> {
-        if self.is_closing {
-            return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
+    /// The error of a call that does not wait for a slot.
+    pub(crate) fn no_slot(&self, method: &Key) -> CallError {
+        match self.connection.open() {
+            None => self.connection.not_connected(method, Duration::ZERO),
+            Some(connection) => {
+                let max_inflight = self.slots.max_inflight.min(connection.max_open_calls);
+                CallError::Full { method: method.clone(), max_inflight }
+            }
         }
-        if self.take_slot() {
-            return Ok(());
-        }
-        let Some(connection) = self.connection.open() else {
-            return Err(self.connection.not_connected(method, Duration::ZERO));
-        };
-        let max_inflight = self.slots.max_inflight.min(connection.max_open_calls);
-        Err(CallError::Full { method: method.clone(), max_inflight })
     }
 
     /// Gives free slots to the first in the line.
     pub(crate) fn admit(&mut self, wakers: &mut Wakers) {
-        while !self.slots.line.is_empty()
-            && let Some(connection) = self.room().cloned()
-            && let Some(waiter) = self.slots.line.pop_front()
-        {
-            self.slots.given += 1;
-            waiter.settle(Ok(connection), wakers);
+        while !self.slots.line().is_empty() && self.room().is_some() {
+            self.slots.admit_first(wakers);
         }
     }
 
@@ -166,9 +144,8 @@ impl<L: Clone> ClientState<L> {
     }
 
     /// A call no longer waits. It may have been given a slot meanwhile.
-    pub(crate) fn leave(&mut self, waiter: &Arc<SlotWaiter<L>>, wakers: &mut Wakers) {
-        self.slots.line.retain(|other| !Arc::ptr_eq(other, waiter));
-        if waiter.revoke() {
+    pub(crate) fn leave(&mut self, ticket: u64, wakers: &mut Wakers) {
+        if self.slots.leave(ticket) {
             self.give_back(wakers);
         }
     }
@@ -214,10 +191,7 @@ impl<L: Clone> ClientState<L> {
 
     /// Gives up a call, and its slot with it. Returns `None` if it has ended. Its answer may still come.
     pub(crate) fn withdraw(&mut self, id: u64, wakers: &mut Wakers) -> Option<GivenUp> {
-        let given_up = match self.table.take_in_doubt(id) {
-            Some(in_doubt) => GivenUp::InDoubt(in_doubt.ran()),
-            None => self.table.withdraw(id).map(|_| GivenUp::Sent)?,
-        };
+        let given_up = self.table.give_up(id)?;
         self.admit(wakers);
         Some(given_up)
     }
@@ -237,57 +211,53 @@ impl<L: Clone> ClientState<L> {
     // ---- Time ----
 
     /// When the time of a call in the line is over.
-    pub(crate) fn waiter_expiry(&self, waiter: &SlotWaiter<L>) -> Option<Instant> {
-        let deadline = waiter.deadline.map(|deadline| deadline.at);
+    fn waiter_expiry(&self, since: Instant, deadline: Option<Deadline>) -> Option<Instant> {
         let is_open = self.connection.open().is_some();
-        earliest(deadline, if is_open { None } else { self.connection.gives_up_at(waiter.since) })
+        let gives_up = if is_open { None } else { self.connection.gives_up_at(since) };
+        earliest(deadline.map(|deadline| deadline.at), gives_up)
     }
 
-    /// When the time of a call in doubt is over. If a connection is open, its server is closing and soon says goodbye.
-    fn in_doubt_expiry(&self, in_doubt: &InDoubtCall) -> Option<Instant> {
-        let deadline = in_doubt.call.deadline.map(|deadline| deadline.at);
-        earliest(deadline, self.connection.gives_up_at(in_doubt.since))
+    /// When the time of a call that was sent is over. If it is in doubt while a connection is open, its server is closing and
+    /// soon says goodbye.
+    fn entry_expiry(&self, entry: &Entry) -> Option<Instant> {
+        let (call, gives_up) = match entry {
+            Entry::Sent(call) => (call, None),
+            Entry::InDoubt(in_doubt) => (&in_doubt.call, self.connection.gives_up_at(in_doubt.since)),
+            Entry::Withdrawn { .. } => return None,
+        };
+        earliest(call.deadline.map(|deadline| deadline.at), gives_up)
     }
 
     /// When `expire` next has something to do.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        let waiters = self.slots.line.iter().filter_map(|waiter| self.waiter_expiry(waiter));
-        let sent = self.table.sent().filter_map(|(_, call)| Some(call.deadline?.at));
-        let in_doubt = self.table.in_doubt().filter_map(|(_, in_doubt)| self.in_doubt_expiry(in_doubt));
-        waiters.chain(sent).chain(in_doubt).min()
+        let waiters = self.slots.line().values();
+        let waiters = waiters.filter_map(|waiter| self.waiter_expiry(waiter.since, waiter.deadline));
+        waiters.chain(self.table.entries().filter_map(|(_, entry)| self.entry_expiry(entry))).min()
     }
 
-    /// Ends the wait of calls whose time is over. Returns those that were sent.
-    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<Overdue> {
-        for waiter in std::mem::take(&mut self.slots.line) {
-            if self.waiter_expiry(&waiter).is_none_or(|at| at > now) {
-                self.slots.line.push_back(waiter);
-                continue;
-            }
-            let error = match waiter.deadline.filter(|deadline| deadline.at <= now) {
-                Some(deadline) => deadline.error(&waiter.method, Ran::No),
+    /// Gives up the calls whose time is over. Those in the line fail, the others are returned.
+    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<GivenUp> {
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let line = self.slots.line().iter();
+        let waiters: Vec<_> = line
+            .filter(|(_, waiter)| is_over(self.waiter_expiry(waiter.since, waiter.deadline)))
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in waiters {
+            let connection = &self.connection;
+            let error = |waiter: &Waiter| match waiter.deadline.filter(|deadline| deadline.at <= now) {
+                Some(deadline) => Err(deadline.error(&waiter.method, Ran::No)),
                 None => {
-                    self.connection.not_connected(&waiter.method, now.saturating_duration_since(waiter.since))
+                    Err(connection.not_connected(&waiter.method, now.saturating_duration_since(waiter.since)))
                 }
             };
-            waiter.settle(Err(error), wakers);
+            self.slots.settle(ticket, error, wakers);
         }
-        let is_due = |in_doubt| self.in_doubt_expiry(in_doubt).is_some_and(|at| at <= now);
-        let in_doubt: Vec<_> =
-            self.table.in_doubt().filter(|(_, in_doubt)| is_due(in_doubt)).map(|(id, _)| id).collect();
-        let sent: Vec<_> =
-            self.table.sent().filter(|(_, call)| call.is_late(now)).map(|(id, _)| id).collect();
-        let in_doubt = in_doubt.into_iter().filter_map(|id| self.table.take_in_doubt(id)).map(|in_doubt| {
-            let error = match in_doubt.call.deadline.filter(|deadline| deadline.at <= now) {
-                Some(deadline) => deadline.error(&in_doubt.call.method, in_doubt.ran()),
-                None => in_doubt.error(),
-            };
-            Overdue::Failed(in_doubt.call, error)
-        });
-        let mut overdue: Vec<_> = in_doubt.collect();
-        overdue.extend(sent.into_iter().filter_map(|id| Some(Overdue::Sent(id, self.table.withdraw(id)?))));
+        let entries = self.table.entries().filter(|(_, entry)| is_over(self.entry_expiry(entry)));
+        let ids: Vec<_> = entries.map(|(id, _)| id).collect();
+        let given_up = ids.into_iter().filter_map(|id| self.table.give_up(id)).collect();
         self.admit(wakers);
-        overdue
+        given_up
     }
 
     // ---- The end ----
@@ -295,8 +265,10 @@ impl<L: Clone> ClientState<L> {
     /// Takes no more calls. Those that wait for a slot fail.
     pub(crate) fn begin_close(&mut self, wakers: &mut Wakers) {
         self.is_closing = true;
-        for waiter in self.slots.line.drain(..) {
-            waiter.settle(Err(CallError::Closed { method: waiter.method.clone(), ran: Ran::No }), wakers);
+        while let Some((ticket, _)) = self.slots.line().first_key_value() {
+            let closed =
+                |waiter: &Waiter| Err(CallError::Closed { method: waiter.method.clone(), ran: Ran::No });
+            self.slots.settle(*ticket, closed, wakers);
         }
     }
 

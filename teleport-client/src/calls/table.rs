@@ -24,6 +24,14 @@ pub(crate) enum Entry {
     InDoubt(Box<InDoubtCall>),
 }
 
+/// Where a call was that is given up.
+#[derive(Debug)]
+pub(crate) enum GivenUp {
+    /// It was sent under this id on the current connection, which has to withdraw it.
+    Sent(u64, Arc<PendingCall>),
+    InDoubt(InDoubtCall),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct CallTable {
     entries: IdMap<Entry>,
@@ -78,11 +86,17 @@ impl CallTable {
         }
     }
 
-    /// Gives a sent call up.
-    pub(crate) fn withdraw(&mut self, id: u64) -> Option<Arc<PendingCall>> {
-        let call = self.get(id)?.clone();
-        self.put(id, Entry::Withdrawn { is_kept: call.resumes });
-        Some(call)
+    /// Gives up a call that somebody may wait for.
+    pub(crate) fn give_up(&mut self, id: u64) -> Option<GivenUp> {
+        match self.entries.get(&id)? {
+            Entry::Sent(call) => {
+                let call = call.clone();
+                self.put(id, Entry::Withdrawn { is_kept: call.resumes });
+                Some(GivenUp::Sent(id, call))
+            }
+            Entry::InDoubt(_) => self.take_in_doubt(id).map(GivenUp::InDoubt),
+            Entry::Withdrawn { .. } => None,
+        }
     }
 
     /// No answer will come to a withdrawn call. Returns true if `id` is one.
@@ -100,63 +114,63 @@ impl CallTable {
 
     /// Takes a call that is in doubt.
     pub(crate) fn take_in_doubt(&mut self, id: u64) -> Option<InDoubtCall> {
-        if !matches!(self.entries.get(&id), Some(Entry::InDoubt(_))) {
-            return None;
-        }
-        match self.remove(id) {
-            Some(Entry::InDoubt(call)) => Some(*call),
+        match self.entries.get(&id)? {
+            Entry::InDoubt(_) => match self.remove(id)? {
+                Entry::InDoubt(call) => Some(*call),
+                _ => None,
+            },
             _ => None,
         }
     }
 
     /// The connection is over: no answers come any more. Returns the calls that had been sent on it.
     pub(crate) fn take_sent(&mut self) -> Vec<(u64, Arc<PendingCall>)> {
-        let ids: Vec<u64> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| !matches!(entry, Entry::InDoubt(_)))
-            .map(|(id, _)| *id)
-            .collect();
-        let sent = |id| match self.remove(id) {
-            Some(Entry::Sent(call)) => Some((id, call)),
-            _ => None,
-        };
-        ids.into_iter().filter_map(sent).collect()
+        self.withdrawn = 0;
+        let sent = self.entries.extract_if(|_, entry| !matches!(entry, Entry::InDoubt(_)));
+        sent.filter_map(|(id, entry)| if let Entry::Sent(call) = entry { Some((id, call)) } else { None })
+            .collect()
     }
 
     /// Takes all calls that somebody may wait for.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<PendingCall>> {
-        (self.withdrawn, self.in_doubt) = (0, 0);
-        let wanted = |entry| match entry {
-            Entry::Sent(call) => Some(call),
+        let mut calls: Vec<_> = self.take_sent().into_iter().map(|(_, call)| call).collect();
+        self.in_doubt = 0;
+        calls.extend(self.entries.drain().filter_map(|(_, entry)| match entry {
             Entry::InDoubt(in_doubt) => Some(in_doubt.call),
-            Entry::Withdrawn { .. } => None,
-        };
-        std::mem::take(&mut self.entries).into_values().filter_map(wanted).collect()
+            _ => None,
+        }));
+        calls
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// The sent calls whose outcome somebody wants.
     pub(crate) fn sent(&self) -> impl Iterator<Item = (u64, &Arc<PendingCall>)> {
-        self.entries.iter().filter_map(|(id, entry)| match entry {
-            Entry::Sent(call) => Some((*id, call)),
+        self.entries().filter_map(|(id, entry)| match entry {
+            Entry::Sent(call) => Some((id, call)),
             _ => None,
         })
     }
 
-    /// The calls in doubt, by id.
-    pub(crate) fn in_doubt(&self) -> impl Iterator<Item = (u64, &InDoubtCall)> {
-        self.entries.iter().filter_map(|(id, entry)| match entry {
-            Entry::InDoubt(call) => Some((*id, &**call)),
-            _ => None,
-        })
+    /// The calls whose results are deferred, and that were sent before a call that is waited for since the last check.
+    pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
+        // Checks all of them, since each check counts for the next one.
+        let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
+        let is_older = |id| newest.is_some_and(|newest| id < newest);
+        let older = self.sent().filter(|(id, call)| is_older(*id) && call.is_deferred());
+        older.map(|(_, call)| call.clone()).collect()
     }
 
     /// The number of calls that a future waits for.
     pub(crate) fn futures(&self) -> usize {
-        let sent = self.sent().map(|(_, call)| call);
-        sent.chain(self.in_doubt().map(|(_, in_doubt)| &in_doubt.call))
-            .filter(|call| call.has_future())
-            .count()
+        let has_future = |entry: &&Entry| match entry {
+            Entry::Sent(call) => call.has_future(),
+            Entry::InDoubt(in_doubt) => in_doubt.call.has_future(),
+            Entry::Withdrawn { .. } => false,
+        };
+        self.entries.values().filter(has_future).count()
     }
 
     /// The number of calls that hold a slot.
@@ -179,7 +193,11 @@ impl CallTable {
 
     /// What the next connection has to ask the server first, if anything.
     pub(crate) fn resume(&self) -> Option<Resume> {
-        let mut calls: Vec<_> = self.in_doubt().map(|(id, in_doubt)| (id, in_doubt.state)).collect();
+        let in_doubt = |(id, entry): (u64, &Entry)| match entry {
+            Entry::InDoubt(in_doubt) => Some((id, in_doubt.state)),
+            _ => None,
+        };
+        let mut calls: Vec<_> = self.entries().filter_map(in_doubt).collect();
         calls.sort_unstable_by_key(|(id, _)| *id);
         self.has_session.then_some(Resume { server: self.server, calls })
     }

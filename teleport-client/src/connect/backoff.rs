@@ -1,6 +1,6 @@
-//! How long to wait before the next attempt to connect: longer after each failure, and never the same for two clients.
+//! The time before the next attempt to connect: longer after each failure, and different for each client.
 //!
-//! Pure: knows no clock, and its randomness comes in. Bounds: `FIRST_WAIT` and `MAX_WAIT`.
+//! Pure: time and randomness come in. Bounds: `FIRST_WAIT` and `MAX_WAIT`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -8,12 +8,11 @@ use std::time::Duration;
 /// A server that restarts is back within a few of these.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
-/// A server that is found this late was not waited for long in comparison; a thousand clients that wait for one server
-/// cost it a thousand refused connections a second, which is little.
+/// A thousand clients that wait for one server cost it a thousand refused connections a second, which is little.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// A connection that lived shorter than this counts as a failure, so that a server which accepts and closes is not
-/// connected to in a hot loop. One on which calls were answered got something done: the next one is not far behind it.
+/// A shorter connection counts as a failure, so that clients do not connect in a hot loop to a server that accepts and
+/// closes. If calls were answered on it, it counts as one failure at most.
 const MIN_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// A connection ended after `life`, in which calls were answered or not.
+    /// A connection ended after `life`.
     pub(crate) fn ended(&mut self, life: Duration, has_answered: bool) {
         if life >= MIN_LIFE {
             self.failures = 0;
@@ -38,8 +37,10 @@ impl Backoff {
         }
     }
 
-    /// How long to wait before the next attempt: nothing before the first, then between a half and the whole of a time
-    /// that doubles up to `MAX_WAIT`. Where in between, `random` decides, so that clients do not come in step.
+    /// Returns how long to wait before the next attempt.
+    ///
+    /// Nothing before the first attempt. Then between a half and the whole of a time that doubles up to `MAX_WAIT`.
+    /// `random` decides where in between, so that clients do not connect in step.
     pub(crate) fn wait(&self, random: u32) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else { return Duration::ZERO };
         let whole = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(MAX_WAIT);
@@ -47,7 +48,7 @@ impl Backoff {
     }
 }
 
-/// A number that differs from process to process and from call to call.
+/// Returns a number that differs from process to process and from call to call.
 pub(crate) fn random() -> u32 {
     // Each `RandomState` is keyed by the system's randomness.
     RandomState::new().build_hasher().finish() as u32
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_lived_starts_anew() {
+    fn a_connection_that_lived_ends_the_failures() {
         let mut backoff = Backoff::default();
         backoff.ended(10 * MS, false);
         assert_eq!(backoff.wait(u32::MAX), 20 * MS);

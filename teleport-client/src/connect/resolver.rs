@@ -1,17 +1,15 @@
 //! Names that stand for addresses: `slurm://trainer` -> `tcp://10.0.0.7:2222`.
 //!
-//! Flow: an address -> the first resolver whose pattern fits -> its function -> what that gives, which may be a name
-//! again. Asked anew at each connect, on the thread that dials, so a function may block. Bound: `MAX_STEPS` names one
-//! behind another.
+//! Flow: an address -> the first resolver whose pattern matches -> its function -> an address, which may be a name again.
+//! Runs at each attempt, on the thread that connects, so a function may block. Bound: `MAX_STEPS` names in a row.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::BoxError;
-use crate::error::connect::ResolveError;
+use crate::error::connect::{BoxError, ResolveError};
 
-/// A name may stand for a name; a chain longer than this is a mistake.
+/// A name may stand for a name. A longer chain is a mistake.
 const MAX_STEPS: usize = 8;
 
 type Function = dyn Fn(&str) -> Result<String, BoxError> + Send + Sync;
@@ -34,8 +32,8 @@ impl Resolver {
         Resolver { pattern: pattern.to_owned(), function }
     }
 
-    /// What the `*` of the pattern stands for in `address`, or the whole of it if the pattern has none; nothing if the
-    /// pattern does not fit.
+    /// Returns the text that the `*` of the pattern stands for, or the whole address if the pattern has none. `None` if the
+    /// pattern does not match.
     fn name<'a>(&self, address: &'a str) -> Option<&'a str> {
         match self.pattern.split_once('*') {
             None => (self.pattern == address).then_some(address),
@@ -48,24 +46,24 @@ impl Resolver {
         match catch_unwind(AssertUnwindSafe(|| (self.function)(name))) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(failed(error)),
-            // What it panicked with was printed by the panic hook.
+            // The panic hook has printed the panic.
             Err(_) => Err(failed("the resolver panicked".into())),
         }
     }
 }
 
-/// Whether any resolver fits `address`.
+/// Returns true if any resolver matches `address`.
 pub(crate) fn is_name(resolvers: &[Resolver], address: &str) -> bool {
     resolvers.iter().any(|resolver| resolver.name(address).is_some())
 }
 
-/// The address that `address` stands for: itself if no resolver fits.
+/// Returns the address that `address` stands for: itself, if no resolver matches.
 pub(crate) fn resolve(resolvers: &[Resolver], address: &str) -> Result<String, ResolveError> {
     let mut chain = vec![address.to_owned()];
     loop {
         let current = &chain[chain.len() - 1];
-        let fits = |resolver: &Resolver| resolver.name(current).map(|name| resolver.ask(current, name));
-        let Some(answer) = resolvers.iter().find_map(fits) else { return Ok(current.clone()) };
+        let answer = |resolver: &Resolver| resolver.name(current).map(|name| resolver.ask(current, name));
+        let Some(answer) = resolvers.iter().find_map(answer) else { return Ok(current.clone()) };
         let answer = answer?;
         let looped = chain.contains(&answer) || chain.len() > MAX_STEPS;
         chain.push(answer);
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_fits_is_asked() {
+    fn the_first_resolver_that_matches_is_asked() {
         let resolvers = [
             resolver("slurm://*", |name| Ok(format!("tcp://{name}.cluster:2222"))),
             resolver("slurm://gpu*", |_| Ok("never".into())),

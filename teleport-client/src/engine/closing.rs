@@ -3,14 +3,12 @@
 //! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls up to a time, and
 //! then ends what is left.
 
-use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::Ran;
-use teleport_transport::{Interrupted, Link, Wakers, block_on_interruptible, release_held};
+use teleport_transport::{Interrupted, Wakers, block_on_interruptible, release_held};
 
-use crate::calls::state::ClientState;
-use crate::engine::shared::{Engine, Locked};
+use crate::engine::shared::{Engine, Locked, State};
 use crate::error::call::CallError;
 
 /// How long a goodbye may take to reach the server, once nothing waits for an answer.
@@ -53,45 +51,37 @@ impl Engine {
         sent.iter().for_each(|call| self.fetch_now(call));
     }
 
-    /// Waits up to `within` for the calls that `waits` tells of. Ends early in a thread that is interrupted.
-    fn wait_while(
-        &self,
-        within: Duration,
-        waits: fn(&ClientState<Weak<Link>>) -> bool,
-    ) -> Result<(), Interrupted> {
+    /// Waits up to `within` while there are calls to wait for. Ends early in a thread that is interrupted.
+    fn wait_while(&self, within: Duration, waits: fn(&State) -> bool) -> Result<(), Interrupted> {
         let until = Instant::now().checked_add(within);
         let is_done =
             |state: &mut Locked| (state.client.connection.is_over() || !waits(&state.client)).then_some(());
         block_on_interruptible(&mut None, until, |cx| self.poll_state(cx, is_done)).map(drop)
     }
 
-    fn end_unless(&self, spares: fn(&ClientState<Weak<Link>>) -> bool) {
-        let ends = {
-            let client = &self.state.lock().client;
-            !client.connection.is_over() && !spares(client)
-        };
+    fn end_unless(&self, spares: fn(&State) -> bool) {
+        let mut wakers = Wakers::default();
+        let ends = !spares(&self.state.lock().client);
         if ends {
-            let mut wakers = Wakers::default();
             self.end(&mut wakers);
-            wakers.wake_all();
         }
+        wakers.wake_all();
     }
 
     /// Ends a closing client if its last call has ended.
     pub(crate) fn end_if_idle(&self, wakers: &mut Wakers) {
-        let (is_closing, ends) = {
+        let (is_closing, is_idle) = {
             let client = &self.state.lock().client;
-            let ends = client.is_closing && client.in_flight() == 0 && !client.connection.is_over();
-            (client.is_closing, ends)
+            (client.is_closing, client.in_flight() == 0)
         };
-        if ends {
-            self.end(wakers);
-        } else if is_closing {
-            self.notify();
+        match (is_closing, is_idle) {
+            (true, true) => self.end(wakers),
+            (true, false) => self.notify(),
+            (false, _) => {}
         }
     }
 
-    /// Says goodbye. Calls that are still in flight fail.
+    /// Says goodbye, once. Calls that are still in flight fail.
     fn end(&self, wakers: &mut Wakers) {
         let (connection, calls) = self.state.lock().client.end(wakers);
         self.notify();

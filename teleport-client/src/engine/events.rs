@@ -11,7 +11,8 @@ use teleport_transport::{Handler, Link, Reply, Wakers};
 
 use crate::calls::counters::answer_bytes;
 use crate::calls::resume::Opening;
-use crate::calls::state::{Overdue, earliest};
+use crate::calls::state::earliest;
+use crate::calls::table::GivenUp;
 use crate::connect::status::OpenConnection;
 use crate::engine::closing::GOODBYE_TIME;
 use crate::engine::resume::Resuming;
@@ -132,37 +133,32 @@ impl Alarm for Engine {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
         let has_deferred = self.budget.waiting() > 0;
-        let (overdue, deferred, dials, link) = {
+        let (overdue, deferred, dials) = {
             let mut state = self.state.lock();
             let client = &mut state.client;
             let overdue = client.expire(now, &mut wakers);
             let deferred = if has_deferred { client.table.deferred_before_awaited() } else { Vec::new() };
-            if has_deferred && !client.slots.line.is_empty() && client.deferred.warns() {
+            if has_deferred && !client.slots.line().is_empty() && client.deferred.warns() {
                 warn_of_slots(&self.settings.address, self.settings.max_memory);
             }
             client.deferred.checked(now, has_deferred);
-            let next = earliest(client.next_expiry(), client.deferred.check_at());
-            let (dials, link) =
-                (client.needs_dial(), client.connection.current().map(|current| current.link.clone()));
+            let (next, dials) =
+                (earliest(client.next_expiry(), client.deferred.check_at()), client.needs_dial());
             state.alarm.set(next);
-            (overdue, deferred, dials, link)
+            (overdue, deferred, dials)
         };
         if dials {
             self.dial();
         }
         deferred.iter().for_each(|call| self.fetch_now(call));
-        let link = link.and_then(|link| link.upgrade());
-        for overdue in overdue {
-            let (call, error) = match overdue {
-                Overdue::Failed(call, error) => (call, Some(error)),
-                Overdue::Sent(id, call) => {
-                    let ran =
-                        link.as_ref().map_or(Ran::Maybe, |link| self.withdraw_from(link, id, &mut wakers));
-                    let error = call.deadline.map(|deadline| deadline.error(&call.method, ran));
-                    (call, error)
-                }
+        for given_up in overdue {
+            let ran = self.give_up(&given_up, &mut wakers);
+            let (call, lost) = match given_up {
+                GivenUp::Sent(_, call) => (call, None),
+                GivenUp::InDoubt(in_doubt) => (in_doubt.call.clone(), Some(in_doubt.error())),
             };
-            if let Some(error) = error {
+            let deadline = call.deadline.filter(|deadline| deadline.at <= now);
+            if let Some(error) = deadline.map(|deadline| deadline.error(&call.method, ran)).or(lost) {
                 self.complete(&call, Err(error), &mut wakers);
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError, Withdrawn};
-use teleport_transport::wire::{CallAnswer, Limits, Message, Ran, Resume};
+use teleport_transport::wire::{CallAnswer, ErrorKind, Limits, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Wakers};
 
 use crate::calls::in_doubt::InDoubtCall;
@@ -46,36 +46,37 @@ impl<'a> Resuming<'a> {
         wakers: &'a mut Wakers,
     ) {
         let resumed = engine.state.lock().client.resumed(link.key(), answers);
-        let Some((connection, resumed)) = resumed else { return };
-        Resuming { engine, link, limits: connection.limits, wakers }.run(resumed);
+        let Some((limits, resumed)) = resumed else { return };
+        tracing::info!(
+            server = link.peer_address(),
+            calls = resumed.len(),
+            "calls of earlier connections go on"
+        );
+        let mut resuming = Resuming { engine, link, limits, wakers };
+        for (id, call) in resumed {
+            resuming.resume(id, call);
+        }
+        engine.state.lock().client.opened(link.key(), Instant::now());
+        engine.notify();
+        engine.end_if_idle(resuming.wakers);
     }
 
-    fn run(mut self, resumed: Resumed) {
-        let Resumed { arrived, again, anew, failed, expired, unwanted } = resumed;
-        tracing::info!(
-            server = self.link.peer_address(),
-            arrived = arrived.len(),
-            sent_again = again.len() + anew.len(),
-            failed = failed.len(),
-            "calls of the connection before go on"
-        );
-        arrived.iter().for_each(|call| call.arrived());
-        expired.iter().for_each(|id| self.link.acknowledge(*id));
-        for (id, call) in again {
-            self.send_again(id, &call);
+    fn resume(&mut self, id: u64, resumed: Resumed) {
+        match resumed {
+            Resumed::Arrived(call) => call.arrived(),
+            Resumed::Again(call) => self.send_again(id, &call),
+            Resumed::Anew(in_doubt) => self.send_anew(id, in_doubt),
+            Resumed::Lost(in_doubt) => self.fail(&in_doubt.call, in_doubt.error()),
+            Resumed::Expired(call) => {
+                self.link.acknowledge(id);
+                if let Some(call) = call {
+                    let text = "the server dropped the result before it could be delivered";
+                    let error = RemoteError::new(ErrorKind::Expired, Ran::Yes, text);
+                    self.fail(&call, CallError::remote(call.method.clone(), error));
+                }
+            }
+            Resumed::Unwanted => _ = self.engine.withdraw_from(self.link, id, self.wakers),
         }
-        for (id, in_doubt) in anew {
-            self.send_anew(id, in_doubt);
-        }
-        for id in unwanted {
-            self.engine.withdraw_from(self.link, id, self.wakers);
-        }
-        for (call, error) in failed {
-            self.fail(&call, error);
-        }
-        self.engine.state.lock().client.opened(self.link.key(), Instant::now());
-        self.engine.notify();
-        self.engine.end_if_idle(self.wakers);
     }
 
     fn fail(&mut self, call: &PendingCall, error: CallError) {

@@ -5,14 +5,13 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{Limits, Ran};
 use teleport_transport::{Driver, Link, Wakers, block_on_or_unwind, on_poller_thread};
 
 use crate::calls::pending::{Deadline, PendingCall, Request};
-use crate::calls::slot::SlotWaiter;
 use crate::calls::state::Acquired;
 use crate::connect::status::OpenConnection;
 use crate::engine::shared::{Engine, Locked};
@@ -44,19 +43,20 @@ pub(crate) struct Submission {
     request: Request,
     /// Set once the time of the call has begun to count.
     deadline: Option<Option<Deadline>>,
-    waiter: Option<Arc<SlotWaiter<Weak<Link>>>>,
+    /// Of its place in the line for slots.
+    ticket: Option<u64>,
 }
 
 impl fmt::Debug for Submission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waits = self.waiter.is_some();
+        let waits = self.ticket.is_some();
         f.debug_struct("Submission").field("method", &self.request.method).field("waits", &waits).finish()
     }
 }
 
 impl Submission {
     pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Submission {
-        Submission { engine, request, deadline: None, waiter: None }
+        Submission { engine, request, deadline: None, ticket: None }
     }
 
     /// **Blocks** until the call is sent. If `reads`, takes the right to read the connection before that, so that the poller
@@ -84,20 +84,9 @@ impl Submission {
 
     /// Sends the call if a slot is free.
     pub(crate) fn try_send(&mut self) -> Result<Arc<PendingCall>, CallError> {
-        self.engine.check_process(&self.request.method, Ran::No)?;
-        let slot = {
-            let mut state = self.engine.state.lock();
-            self.check_earlier_failure(&mut state)?;
-            state.client.try_acquire(&self.request.method)?;
-            state.client.connection.open().and_then(Slot::new)
-        };
-        match self.send_with(slot) {
-            Ok(call) => Ok(call),
-            Err(Unsent::Failed(error)) => Err(error),
-            Err(Unsent::Again) => {
-                let client = &self.engine.state.lock().client;
-                Err(client.connection.not_connected(&self.request.method, Duration::ZERO))
-            }
+        match self.poll(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Err(self.engine.state.lock().client.no_slot(&self.request.method)),
         }
     }
 
@@ -127,41 +116,39 @@ impl Submission {
 
     /// Gives a slot, or `None` for one whose link is gone.
     fn poll_slot(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Slot>, CallError>> {
-        if self.waiter.is_none() {
-            let deadline = self.deadline();
-            let (waiter, dials) = {
-                let mut state = self.engine.state.lock();
+        let (deadline, waited) = (self.deadline(), self.ticket.is_some());
+        let (mut slot, mut dials) = (None, false);
+        let acquired = {
+            let mut state = self.engine.state.lock();
+            if !waited {
                 self.check_earlier_failure(&mut state)?;
-                match state.client.acquire(&self.request.method, deadline, Instant::now)? {
-                    Acquired::Slot => {
-                        return Poll::Ready(Ok(state.client.connection.open().and_then(Slot::new)));
-                    }
-                    Acquired::Waiter(waiter) => {
-                        if let Some(at) = state.client.waiter_expiry(&waiter) {
-                            state.alarm.ring_by(at);
-                        }
-                        (waiter, state.client.needs_dial())
-                    }
+            }
+            let Locked { client, alarm, .. } = &mut *state;
+            let acquired = client.acquire(&mut self.ticket, &self.request.method, deadline, Instant::now, cx);
+            match acquired {
+                Ok(Acquired::Slot) => slot = client.connection.open().and_then(Slot::new),
+                Ok(Acquired::Place(expiry)) => {
+                    expiry.into_iter().for_each(|at| alarm.ring_by(at));
+                    dials = client.needs_dial();
                 }
-            };
+                Ok(Acquired::Pending) | Err(_) => {}
+            }
+            acquired
+        };
+        match (waited, self.ticket.is_some()) {
             // Answers free slots: a call in the line waits for them.
-            self.engine.waiters.join();
-            self.waiter = Some(waiter);
-            if dials {
-                self.engine.dial();
-            }
+            (false, true) => self.engine.waiters.join(),
+            (true, false) => self.engine.waiters.leave(),
+            _ => {}
         }
-        let Some(waiter) = &self.waiter else { return Poll::Pending };
-        match waiter.poll(cx) {
-            Poll::Pending => {
-                self.engine.expect_answers();
-                Poll::Pending
-            }
-            Poll::Ready(admitted) => {
-                self.leave_line();
-                Poll::Ready(admitted.map(|connection| Slot::new(&connection)))
-            }
+        if dials {
+            self.engine.dial();
         }
+        if acquired? == Acquired::Slot {
+            return Poll::Ready(Ok(slot));
+        }
+        self.engine.expect_answers();
+        Poll::Pending
     }
 
     /// The deadline of the call, whose time counts from the first time that this is called.
@@ -235,20 +222,14 @@ impl Submission {
             }
         }
     }
-
-    fn leave_line(&mut self) -> Option<Arc<SlotWaiter<Weak<Link>>>> {
-        let waiter = self.waiter.take()?;
-        self.engine.waiters.leave();
-        Some(waiter)
-    }
 }
 
 impl Drop for Submission {
     fn drop(&mut self) {
-        if let Some(waiter) = self.leave_line()
-            && self.engine.process.is_current()
-        {
-            self.engine.update(|client, wakers| client.leave(&waiter, wakers));
+        let Some(ticket) = self.ticket else { return };
+        self.engine.waiters.leave();
+        if self.engine.process.is_current() {
+            self.engine.update(|client, wakers| client.leave(ticket, wakers));
         }
     }
 }

@@ -26,10 +26,11 @@ use teleport_transport::{
 };
 
 use crate::calls::pending::{Asked, Outcome, PendingCall, Waiters};
-use crate::calls::state::{ClientState, GivenUp};
+use crate::calls::state::ClientState;
+use crate::calls::table::GivenUp;
 use crate::connect::backoff;
 use crate::connect::resolver::Resolver;
-use crate::engine::timer::{AlarmClock, Timer};
+use crate::engine::timer::{self, AlarmClock};
 use crate::error::call::CallError;
 use crate::error::connect::AttemptError;
 
@@ -48,9 +49,11 @@ pub(crate) struct Settings {
     pub(crate) dialer: fn(Arc<Engine>) -> io::Result<()>,
 }
 
+pub(crate) type State = ClientState<Weak<Link>>;
+
 /// What the engine's lock protects.
 pub(crate) struct Locked {
-    pub(crate) client: ClientState<Weak<Link>>,
+    pub(crate) client: State,
     /// Rings when the time of a call may be over, or deferred results are to be checked.
     pub(crate) alarm: AlarmClock,
     /// Threads that wait for a change of the state, to connect or to close. Bound: one entry a thread.
@@ -78,7 +81,8 @@ impl Engine {
         let Settings { max_inflight, connect_timeout, .. } = settings;
         let client =
             ClientState::new(max_inflight, connect_timeout, settings.address.clone(), Instant::now());
-        let (poller, timer) = (Poller::shared()?.clone(), Timer::shared()?);
+        let poller = Poller::shared()?.clone();
+        timer::start()?;
         Ok(Arc::new_cyclic(|me: &Weak<Engine>| Engine {
             me: me.clone(),
             process: ForkGuard::current(),
@@ -87,7 +91,7 @@ impl Engine {
             poller,
             state: Mutex::new(Locked {
                 client,
-                alarm: AlarmClock::new(timer, me.clone()),
+                alarm: AlarmClock::new(me.clone()),
                 watchers: Wakers::default(),
             }),
             futures: AtomicUsize::new(0),
@@ -105,7 +109,7 @@ impl Engine {
     }
 
     /// Changes the state and wakes whom that concerns. Ends the client if it is closing and the last call has ended.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ClientState<Weak<Link>>, &mut Wakers)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut State, &mut Wakers)) {
         let mut wakers = Wakers::default();
         let is_closing = {
             let client = &mut self.state.lock().client;
@@ -181,7 +185,21 @@ impl Engine {
         }
     }
 
-    /// Somebody waits for the call: fetches its result if it was deferred.
+    /// Somebody asked for an outcome, and may wait for it now. If it does not read the connection, others have to.
+    pub(crate) fn asked<T>(&self, asked: Asked<T>, reads: bool) -> Poll<T> {
+        match asked {
+            Asked::Ready(outcome) => Poll::Ready(outcome),
+            Asked::Pending { deferred } => {
+                self.fetch(deferred);
+                if !reads {
+                    self.expect_answers();
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Fetches the result of a call if it was deferred.
     pub(crate) fn fetch_now(&self, call: &PendingCall) {
         if let Asked::Pending { deferred } = call.ask() {
             self.fetch(deferred);
@@ -209,19 +227,21 @@ impl Engine {
     /// Withdraws a call that was sent. Returns whether it may have run, or `None` if it has ended already.
     pub(crate) fn withdraw(&self, call: &PendingCall) -> Option<Ran> {
         let (id, mut wakers) = (call.id(), Wakers::default());
-        let (given_up, link) = {
-            let mut state = self.state.lock();
-            let given_up = state.client.withdraw(id, &mut wakers)?;
-            (given_up, state.client.connection.current().and_then(|current| current.link.upgrade()))
-        };
-        let ran = match (given_up, link) {
-            (GivenUp::InDoubt(ran), _) => ran,
-            (GivenUp::Sent, Some(link)) => self.withdraw_from(&link, id, &mut wakers),
-            (GivenUp::Sent, None) => Ran::Maybe,
-        };
+        let given_up = self.state.lock().client.withdraw(id, &mut wakers)?;
+        let ran = self.give_up(&given_up, &mut wakers);
         self.end_if_idle(&mut wakers);
         wakers.wake_all();
         Some(ran)
+    }
+
+    /// Withdraws a call that the state has given up from its connection. Returns whether it may have run.
+    pub(crate) fn give_up(&self, given_up: &GivenUp, wakers: &mut Wakers) -> Ran {
+        match given_up {
+            GivenUp::InDoubt(in_doubt) => in_doubt.ran(),
+            GivenUp::Sent(id, _) => {
+                self.link().map_or(Ran::Maybe, |link| self.withdraw_from(&link, *id, wakers))
+            }
+        }
     }
 
     /// Has the link withdraw a call that the state has given up.

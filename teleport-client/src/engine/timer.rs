@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{OnceLock, Weak};
+use std::sync::Weak;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::ForkGuard;
 
 /// Runs on the timer's thread when its time has come. Must not block.
@@ -19,9 +18,21 @@ pub(crate) trait Alarm: Send + Sync {
     fn ring(&self, now: Instant);
 }
 
+/// Starts the timer's thread, if it does not run yet.
+///
+/// # Errors
+/// If the system has no thread left.
+pub(crate) fn start() -> io::Result<()> {
+    let mut schedule = TIMER.schedule.lock();
+    if !schedule.is_running {
+        std::thread::Builder::new().name("teleport-timer".into()).spawn(|| TIMER.run())?;
+        schedule.is_running = true;
+    }
+    Ok(())
+}
+
 /// When the alarm of one client rings. Dropping it stops the alarm.
 pub(crate) struct AlarmClock {
-    timer: &'static Timer,
     /// Never reused.
     id: u64,
     alarm: Weak<dyn Alarm>,
@@ -30,10 +41,10 @@ pub(crate) struct AlarmClock {
 }
 
 impl AlarmClock {
-    pub(crate) fn new(timer: &'static Timer, alarm: Weak<dyn Alarm>) -> AlarmClock {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        AlarmClock { timer, id, alarm, at: None, process: ForkGuard::current() }
+    pub(crate) fn new(alarm: Weak<dyn Alarm>) -> AlarmClock {
+        let mut schedule = TIMER.schedule.lock();
+        schedule.last_id += 1;
+        AlarmClock { id: schedule.last_id, alarm, at: None, process: ForkGuard::current() }
     }
 
     /// Rings at `at`, or earlier.
@@ -46,20 +57,20 @@ impl AlarmClock {
     /// Rings at `at`, and not at the time that was set before.
     pub(crate) fn set(&mut self, at: Option<Instant>) {
         let before = std::mem::replace(&mut self.at, at);
-        let mut entries = self.timer.entries.lock();
+        let entries = &mut TIMER.schedule.lock().entries;
         if let Some(before) = before {
             entries.remove(&(before, self.id));
         }
         let Some(at) = at else { return };
         entries.insert((at, self.id), self.alarm.clone());
         if entries.first_key_value().is_some_and(|(first, _)| *first == (at, self.id)) {
-            self.timer.changed.notify_one();
+            TIMER.changed.notify_one();
         }
     }
 
     #[cfg(test)]
     pub(crate) fn is_set(&self) -> bool {
-        self.timer.entries.lock().keys().any(|(_, set)| *set == self.id)
+        TIMER.schedule.lock().entries.keys().any(|(_, id)| *id == self.id)
     }
 }
 
@@ -72,47 +83,39 @@ impl Drop for AlarmClock {
     }
 }
 
-type Entries = BTreeMap<(Instant, u64), Weak<dyn Alarm>>;
-
-#[derive(Default)]
-pub(crate) struct Timer {
-    entries: Mutex<Entries>,
+struct Timer {
+    schedule: Mutex<Schedule>,
     /// The earliest entry has changed.
     changed: Condvar,
 }
 
-impl Timer {
-    /// The timer of this process.
-    ///
-    /// # Errors
-    /// If the system has no thread left.
-    pub(crate) fn shared() -> io::Result<&'static Timer> {
-        static SHARED: OnceLock<Timer> = OnceLock::new();
-        static STARTING: Mutex<bool> = Mutex::new(false);
-        let timer = SHARED.get_or_init(Timer::default);
-        let mut started = STARTING.lock();
-        if !*started {
-            std::thread::Builder::new().name("teleport-timer".into()).spawn(|| timer.run())?;
-            *started = true;
-        }
-        Ok(timer)
-    }
+struct Schedule {
+    entries: BTreeMap<(Instant, u64), Weak<dyn Alarm>>,
+    last_id: u64,
+    is_running: bool,
+}
 
+static TIMER: Timer = Timer {
+    schedule: Mutex::new(Schedule { entries: BTreeMap::new(), last_id: 0, is_running: false }),
+    changed: Condvar::new(),
+};
+
+impl Timer {
     fn run(&self) {
-        let mut entries = self.entries.lock();
+        let mut schedule = self.schedule.lock();
         loop {
             let now = Instant::now();
-            let Some(entry) = entries.first_entry() else {
-                self.changed.wait(&mut entries);
+            let Some(entry) = schedule.entries.first_entry() else {
+                self.changed.wait(&mut schedule);
                 continue;
             };
             let at = entry.key().0;
             if at > now {
-                self.changed.wait_until(&mut entries, at);
+                self.changed.wait_until(&mut schedule, at);
                 continue;
             }
             let alarm = entry.remove();
-            parking_lot::MutexGuard::unlocked(&mut entries, || ring(&alarm, now));
+            MutexGuard::unlocked(&mut schedule, || ring(&alarm, now));
         }
     }
 }
@@ -147,8 +150,9 @@ mod tests {
     }
 
     fn clock<A: Alarm + 'static>(alarm: &Arc<A>) -> AlarmClock {
+        start().unwrap();
         let alarm: Weak<A> = Arc::downgrade(alarm);
-        AlarmClock::new(Timer::shared().unwrap(), alarm)
+        AlarmClock::new(alarm)
     }
 
     #[test]
@@ -195,7 +199,7 @@ mod tests {
         assert!(clock.is_set());
         let id = clock.id;
         drop(clock);
-        assert!(Timer::shared().unwrap().entries.lock().keys().all(|(_, set)| *set != id));
+        assert!(TIMER.schedule.lock().entries.keys().all(|(_, set)| *set != id));
         assert_eq!(Arc::weak_count(&bell), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Why a call failed, grouped by what the caller can do next.
 //!
-//! Facts only; the texts name the value, the limit and the remedy. What came from the server stays as it was said there.
+//! The texts name the value, the limit and the remedy. Texts of the server stay as they came.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use std::time::Duration;
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{DecodeError, EncodeError, ErrorKind, Key, Ran, RemoteError, TreeError};
 
-use crate::error::connect::AttemptError;
+use crate::error::connect::{AttemptError, last_attempt};
 
 /// Why a call has no result.
 ///
-/// [`ran`](CallError::ran) says whether its function ran, and so whether calling again is safe.
+/// [`ran`](CallError::ran) tells whether its function ran, and so whether calling again is safe.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// The server answered with an error: the function failed or panicked, there is no such method, the arguments do
-    /// not fit it, or the server is overloaded. [`RemoteFailure::kind`] says which.
+    /// not fit it, or the server is overloaded. [`RemoteFailure::kind`] tells which.
     #[error(transparent)]
     Remote(Box<RemoteFailure>),
-    /// The server is closing or has closed. Another one, or the same after its restart, can be called.
+    /// The server is closing or has closed. Call another server, or the same one after its restart.
     #[error("{method}: the server is closing{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Closing {
         /// The method.
         method: Key,
-        /// What the server said; may be empty.
+        /// The server's text, which may be empty.
         reason: String,
-        /// No where the server refused the call; maybe where it closed before it answered.
+        /// `No` if the server refused the call, `Maybe` if it closed before it answered.
         ran: Ran,
     },
     /// Nothing came from the server for too long: it hangs, was stopped, or is cut off.
@@ -42,7 +42,7 @@ pub enum CallError {
         silence: Duration,
         /// The client's limit.
         max_silence: Duration,
-        /// No if not a byte of the call had left, else maybe.
+        /// `No` if not a byte of the call had left, `Maybe` otherwise.
         ran: Ran,
     },
     /// The connection broke before the answer came. The client connects again by itself.
@@ -52,30 +52,34 @@ pub enum CallError {
         method: Key,
         /// What happened to the connection.
         reason: Arc<Closed>,
-        /// No if not a byte of the call had left, else maybe.
+        /// `No` if not a byte of the call had left, `Maybe` otherwise.
         ran: Ran,
     },
-    /// One side did not keep to the protocol, and the connection ended: a mistake in one of the two programs.
+    /// One side broke the protocol, and the connection ended. One of the two programs has a bug.
     #[error("{method}: {reason}")]
     Protocol {
         /// The method.
         method: Key,
         /// The rule that was broken.
         reason: Arc<Closed>,
-        /// No if not a byte of the call had left, else maybe.
+        /// `No` if not a byte of the call had left, `Maybe` otherwise.
         ran: Ran,
     },
-    /// The call's time was over before its result came: that of its deadline, or that which the server gives a batch to become
-    /// full.
-    #[error("{method}: no result in time{}{}{reason}", Time(time), if reason.is_empty() { "" } else { ": " })]
+    /// The time of the call was over before its result came. It is the time of its deadline, or the time that the server
+    /// gives a batch to fill.
+    #[error(
+        "{method}: no result in time{}{}{reason}",
+        time.map_or(String::new(), |time| format!(" ({time:?})")),
+        if reason.is_empty() { "" } else { ": " }
+    )]
     Deadline {
         /// The method.
         method: Key,
         /// The time that the call was given, if this side knows it.
         time: Option<Duration>,
-        /// What the server said; empty where this side gave up.
+        /// The server's text. Empty if this side gave up.
         reason: String,
-        /// No if it was never sent whole or the server dropped it before it started, else maybe.
+        /// `No` if the call was never sent whole, or if the server dropped it before it started. `Maybe` otherwise.
         ran: Ran,
     },
     /// The call was withdrawn.
@@ -83,10 +87,10 @@ pub enum CallError {
     Cancelled {
         /// The method.
         method: Key,
-        /// Whether it had started.
+        /// `No` if it had not started.
         ran: Ran,
     },
-    /// The server would never take so large a message. Nothing was sent.
+    /// The arguments are larger than the server accepts. Nothing was sent.
     #[error(
         "{method}: the arguments take {bytes} bytes and the server accepts {max_bytes} in one message: split them, or \
         raise the server's `max_message_bytes` (at most three quarters of its `max_memory`)"
@@ -104,15 +108,15 @@ pub enum CallError {
     Encode {
         /// The method.
         method: Key,
-        /// Which limit.
+        /// The limit.
         source: EncodeError,
     },
-    /// The function returned something else than this call expects.
+    /// The function did not return what this call expects.
     #[error("{method}: the result does not fit: {source}")]
     Reply {
         /// The method.
         method: Key,
-        /// What was found and what was expected.
+        /// The value that was found, and the expected one.
         source: Box<TreeError>,
     },
     /// The function returned a string that is not UTF-8.
@@ -120,7 +124,7 @@ pub enum CallError {
     Garbled {
         /// The method.
         method: Key,
-        /// What is wrong with it.
+        /// The string, and its first wrong byte.
         source: Box<DecodeError>,
     },
     /// [`try_send`](crate::Call::try_send) found no free slot.
@@ -128,18 +132,18 @@ pub enum CallError {
     Full {
         /// The method.
         method: Key,
-        /// The client's limit, or the server's where that is lower.
+        /// The lower of the client's limit and the server's.
         max_inflight: usize,
     },
-    /// There is no connection, and there was none for as long as a call waits for one.
+    /// There was no connection for the time that a call waits for one.
     #[error(
         "{method}: no connection to {address} within {waited:.1?} (`connect_timeout`){}",
-        LastAttempt(last)
+        last_attempt(last.as_deref())
     )]
     Connect {
         /// The method.
         method: Key,
-        /// Where the client connects to.
+        /// The address of the client.
         address: Arc<str>,
         /// How long the call waited.
         waited: Duration,
@@ -151,33 +155,34 @@ pub enum CallError {
     Closed {
         /// The method.
         method: Key,
-        /// No if the call was not sent before.
+        /// `No` if the call was not sent before.
         ran: Ran,
     },
-    /// A thread that moves the bytes of connections would have waited for itself: call from another thread, or use
-    /// `try_send` or `.await`.
+    /// A poller's thread, which moves the bytes of connections, would have waited for itself. Call from another thread, or
+    /// use `try_send` or `.await`.
     #[error(
         "{method}: waiting on a poller's thread would wait for itself: wait on another thread, or `.await`"
     )]
     OnPoller {
         /// The method.
         method: Key,
-        /// No if the call was not sent; else maybe, since it goes on.
+        /// `No` if the call was not sent. `Maybe` otherwise, since it goes on.
         ran: Ran,
     },
-    /// This process was forked from the one that has the client. Execute a program instead, as `std::process::Command` and the
-    /// crate `teleport-proc` do, and connect there.
+    /// This process was forked from the one that has the client. Execute a program instead, as `std::process::Command` and
+    /// the crate `teleport-proc` do, and connect there.
     #[error(
-        "{method}: the client belongs to the process that this one was forked from: execute a program instead, and connect there"
+        "{method}: the client belongs to the process that this one was forked from: execute a program instead, and \
+        connect there"
     )]
     Forked {
         /// The method.
         method: Key,
-        /// No if the call was made here; else maybe, since it goes on over there.
+        /// `No` if the call was made here. `Maybe` otherwise, since it goes on in the other process.
         ran: Ran,
     },
-    /// A call whose future was dropped failed, and this call reports it, as
-    /// [`errors_from_next_call`](crate::ClientBuilder::errors_from_next_call) asks. This call was not sent.
+    /// An earlier call whose future was dropped failed. This call was not sent. See
+    /// [`errors_from_next_call`](crate::ClientBuilder::errors_from_next_call).
     #[error("an earlier call failed: {source}")]
     Earlier {
         /// Why that call failed.
@@ -186,7 +191,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the function of this call ran: what to know before calling again.
+    /// Returns whether the function of this call ran, which matters before calling again.
     ///
     /// ```
     /// use teleport_client::{CallError, wire::Ran};
@@ -237,7 +242,7 @@ impl CallError {
         }
     }
 
-    /// What an error frame means for its call.
+    /// Returns the error of a call that the server answered with one.
     pub(crate) fn remote(method: Key, error: RemoteError) -> CallError {
         let ran = error.ran;
         match error.kind {
@@ -248,7 +253,7 @@ impl CallError {
         }
     }
 
-    /// What the end of a connection means for a call that it was given.
+    /// Returns the error of a call whose connection ended.
     pub(crate) fn lost(method: Key, reason: &Arc<Closed>, ran: Ran) -> CallError {
         match &**reason {
             Closed::NotAlive { silence, max_silence } => {
@@ -272,25 +277,7 @@ impl CallError {
     }
 }
 
-/// ` (20ms)`
-struct Time<'a>(&'a Option<Duration>);
-
-impl fmt::Display for Time<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |time| write!(f, " ({time:?})"))
-    }
-}
-
-/// `: cannot connect to …`
-pub(crate) struct LastAttempt<'a>(pub(crate) &'a Option<Arc<AttemptError>>);
-
-impl fmt::Display for LastAttempt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |last| write!(f, ": {last}"))
-    }
-}
-
-/// What a server answered instead of a result.
+/// An error that the server answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFailure {
     method: Key,
@@ -303,12 +290,12 @@ impl RemoteFailure {
         &self.method
     }
 
-    /// What went wrong: the function failed, it panicked, there is no such method, …
+    /// The kind of failure: the function failed, it panicked, there is no such method, …
     pub fn kind(&self) -> ErrorKind {
         self.error.kind
     }
 
-    /// The application's own code for it; empty if it gave none.
+    /// The application's own code. Empty if it gave none.
     pub fn code(&self) -> &str {
         &self.error.code
     }
@@ -318,12 +305,12 @@ impl RemoteFailure {
         &self.error.message
     }
 
-    /// Where in the server's program it happened, if the server says so.
+    /// The place in the server's program, if the server sends it.
     pub fn backtrace(&self) -> Option<&str> {
         self.error.backtrace.as_deref()
     }
 
-    /// Whether the function ran.
+    /// Returns whether the function ran.
     pub fn ran(&self) -> Ran {
         self.error.ran
     }
@@ -348,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variant_says_whether_it_ran() {
+    fn every_variant_tells_whether_it_ran() {
         let silence = Duration::from_secs(121);
         let reason = Arc::new(Closed::Lost { error: None });
         let remote = |kind, ran| CallError::remote(method(), RemoteError::new(kind, ran, "why"));
@@ -411,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_says_whose_time_was_over() {
+    fn the_text_of_a_server_tells_whose_time_was_over() {
         let error = RemoteError::new(ErrorKind::Deadline, Ran::No, "only 3 of 4 calls have come");
         let error = CallError::remote(method(), error);
         assert!(matches!(error, CallError::Deadline { time: None, ran: Ran::No, .. }));

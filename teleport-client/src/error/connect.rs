@@ -1,4 +1,4 @@
-//! Why a client could not connect: as a whole, in one attempt, or in asking a resolver.
+//! Why a client could not connect: as a whole, in one attempt, or when it asked a resolver.
 
 use std::io;
 use std::sync::Arc;
@@ -8,20 +8,21 @@ use teleport_transport::protocol::Closed;
 use teleport_transport::wire::ErrorKind;
 use teleport_transport::{AddressError, ConnectError};
 
-use crate::error::call::LastAttempt;
+/// Any error, as resolvers return them.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a client was not made.
+/// Why a client was not created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The address is wrong: trying again does not help.
+    /// The address is wrong. Trying again does not help.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No server answered in time. Start it, correct the address, or wait longer.
     #[error(
         "no server at {address} within {waited:.1?} ({attempts} attempt{}; `connect_timeout` sets how long){}",
         if *attempts == 1 { "" } else { "s" },
-        LastAttempt(last)
+        last_attempt(last.as_deref())
     )]
     TimedOut {
         /// The address as it was given.
@@ -30,12 +31,11 @@ pub enum ClientError {
         waited: Duration,
         /// How often it tried.
         attempts: u64,
-        /// Why the last attempt failed; none if it is still under way.
+        /// Why the last attempt failed. `None` if the first one is still under way.
         last: Option<Arc<AttemptError>>,
     },
-    /// Something answered that will not serve this client however long it waits: it speaks another protocol, or
-    /// refuses.
-    #[error("the server at {address} does not take this client: {reason}")]
+    /// The server speaks another protocol, or refuses this client. Waiting longer does not help.
+    #[error("the server at {address} does not accept this client: {reason}")]
     Refused {
         /// The address as it was given.
         address: Arc<str>,
@@ -43,9 +43,9 @@ pub enum ClientError {
         reason: Arc<AttemptError>,
     },
     /// The system has no descriptor or thread left for a client.
-    #[error("the system gives no thread or descriptor for a client: {0}")]
+    #[error("the system has no thread or descriptor left for a client: {0}")]
     System(#[source] io::Error),
-    /// Connecting blocks, and a poller's thread must not.
+    /// Connecting blocks, which a poller's thread must not.
     #[error("connecting on a poller's thread would wait for itself: connect on another thread")]
     OnPoller,
 }
@@ -54,22 +54,22 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttemptError {
-    /// A resolver gave no address.
+    /// A resolver returned no address.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// A resolver gave something that is no address.
+    /// A resolver returned something that is not an address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nobody accepted the connection.
+    /// No server accepted the connection.
     #[error(transparent)]
     Socket(#[from] ConnectError),
     /// The system cannot watch the socket.
     #[error("cannot watch the socket: {0}")]
     System(#[source] io::Error),
-    /// The connection ended before both sides had introduced themselves.
+    /// The connection ended before the handshake was complete.
     #[error("{peer}: {reason}")]
     Handshake {
-        /// Who was at the other end.
+        /// The address of the peer.
         peer: String,
         /// Why the connection ended.
         reason: Arc<Closed>,
@@ -80,7 +80,7 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
-    /// Whether trying again cannot help a client that has never been connected.
+    /// Returns true if trying again cannot help a client that has never been connected.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             AttemptError::Address(_) | AttemptError::Closed => true,
@@ -94,22 +94,27 @@ impl AttemptError {
     }
 }
 
-/// Why a resolver gave no address.
+/// `: cannot connect to …`
+pub(crate) fn last_attempt(last: Option<&AttemptError>) -> String {
+    last.map_or(String::new(), |last| format!(": {last}"))
+}
+
+/// Why a resolver returned no address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
     /// Its function returned an error or panicked.
     #[error("the resolver of {address} failed: {source}")]
     Failed {
-        /// What it was asked for.
+        /// The address that it was asked for.
         address: String,
-        /// What it said.
-        source: crate::BoxError,
+        /// The error that it returned.
+        source: BoxError,
     },
-    /// Names stand for each other, or too many for one another.
+    /// Names stand for each other, or too many names stand for one another.
     #[error("names lead to each other without end: {}", chain.join(" -> "))]
     Loop {
-        /// Each name and what it stands for.
+        /// Each name, followed by the name that it stands for.
         chain: Vec<String>,
     },
 }

@@ -41,20 +41,33 @@ impl Fixture {
         self.state.admit(&mut self.wakers);
     }
 
-    fn acquire(&mut self, time: Option<Duration>) -> Acquired<()> {
+    fn acquire(&mut self, ticket: &mut Option<u64>, time: Option<Duration>) -> Acquired {
         let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        self.state.acquire(&"act".into(), deadline, || self.now).unwrap()
+        let cx = Context::from_waker(Waker::noop());
+        self.state.acquire(ticket, &"act".into(), deadline, || self.now, &cx).unwrap()
     }
 
     fn has_slot(&mut self) -> bool {
-        matches!(self.acquire(None), Acquired::Slot)
+        self.acquire(&mut None, None) == Acquired::Slot
     }
 
-    fn wait(&mut self, time: Option<Duration>) -> Arc<SlotWaiter<()>> {
-        match self.acquire(time) {
-            Acquired::Waiter(waiter) => waiter,
-            Acquired::Slot => panic!("there was a slot"),
+    /// Joins the line. Returns the ticket.
+    fn wait(&mut self, time: Option<Duration>) -> u64 {
+        let mut ticket = None;
+        assert!(matches!(self.acquire(&mut ticket, time), Acquired::Place(_)));
+        ticket.expect("it stands in the line")
+    }
+
+    /// What the call with this ticket got, if it has left the line.
+    fn polled(&mut self, ticket: u64) -> Option<Result<(), CallError>> {
+        match self.state.slots.poll(ticket, &Context::from_waker(Waker::noop())) {
+            Poll::Ready(settled) => Some(settled),
+            Poll::Pending => None,
         }
+    }
+
+    fn has_been_admitted(&mut self, ticket: u64) -> bool {
+        matches!(self.polled(ticket), Some(Ok(())))
     }
 
     /// Takes a slot and sends a call with it.
@@ -100,41 +113,35 @@ fn connection(key: usize, max_open_calls: usize) -> OpenConnection<()> {
     OpenConnection { link: (), key, limits, max_open_calls, server }
 }
 
-fn polled(waiter: &SlotWaiter<()>) -> Option<Result<usize, CallError>> {
-    match waiter.poll(&Context::from_waker(Waker::noop())) {
-        Poll::Ready(admitted) => Some(admitted.map(|connection| connection.key)),
-        Poll::Pending => None,
-    }
-}
-
 #[test]
 fn slots_go_to_the_first_in_line() {
     let mut x = Fixture::connected(2, 100);
     x.send(1, 1, None);
     x.send(1, 2, None);
     let (first, second) = (x.wait(None), x.wait(None));
-    assert_eq!((x.state.in_flight(), x.state.slots.line.len()), (2, 2));
+    assert_eq!((x.state.in_flight(), x.state.slots.line().len()), (2, 2));
     assert!(x.answer(1, 2).0.is_some());
-    assert!(polled(&second).is_none());
-    assert!(matches!(polled(&first), Some(Ok(1))));
+    assert!(x.polled(second).is_none());
+    assert!(x.has_been_admitted(first));
     // A newcomer does not overtake.
     let third = x.wait(None);
     x.state.give_back(&mut x.wakers);
-    assert!(matches!(polled(&second), Some(Ok(1))) && polled(&third).is_none());
+    assert!(x.has_been_admitted(second) && x.polled(third).is_none());
     // A call that leaves makes room for the next one, whether it waited or had a slot that it never took.
-    x.state.leave(&third, &mut x.wakers);
+    x.state.leave(third, &mut x.wakers);
     let (fourth, fifth) = (x.wait(None), x.wait(None));
     x.state.give_back(&mut x.wakers);
-    x.state.leave(&fourth, &mut x.wakers);
-    assert!(matches!(polled(&fifth), Some(Ok(1))));
-    assert_eq!((x.state.in_flight(), x.state.slots.line.len()), (2, 0));
+    x.state.leave(fourth, &mut x.wakers);
+    assert!(x.has_been_admitted(fifth));
+    assert_eq!((x.state.in_flight(), x.state.slots.line().len()), (2, 0));
 }
 
 #[test]
 fn the_server_may_allow_fewer() {
     let mut x = Fixture::connected(16, 2);
     assert!(x.has_slot() && x.has_slot());
-    let error = x.state.try_acquire(&"act".into()).unwrap_err();
+    assert!(!x.has_slot());
+    let error = x.state.no_slot(&"act".into());
     assert!(matches!(error, CallError::Full { max_inflight: 2, .. }));
 }
 
@@ -142,15 +149,15 @@ fn the_server_may_allow_fewer() {
 fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
     let mut x = Fixture::connected(1, 2);
     x.send(1, 1, None);
-    assert_eq!(x.withdraw(1), Some(GivenUp::Sent));
-    assert_eq!(x.withdraw(1), None);
+    assert!(matches!(x.withdraw(1), Some(GivenUp::Sent(1, _))));
+    assert!(x.withdraw(1).is_none());
     assert_eq!(x.state.in_flight(), 0);
     x.send(1, 2, None);
-    assert_eq!(x.withdraw(2), Some(GivenUp::Sent));
+    assert!(matches!(x.withdraw(2), Some(GivenUp::Sent(2, _))));
     // Two are open at the server, which allows no more, though none counts here.
     let waiter = x.wait(None);
     assert!(x.answer(1, 1).0.is_none());
-    assert!(matches!(polled(&waiter), Some(Ok(1))));
+    assert!(x.has_been_admitted(waiter));
     x.state.forget(1, 2, &mut x.wakers);
     x.state.forget(1, 2, &mut x.wakers);
     assert_eq!(x.state.in_flight(), 1);
@@ -169,10 +176,10 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
     assert_eq!(failed.iter().map(|(_, ran)| *ran).collect::<Vec<_>>(), [Ran::Maybe, Ran::No]);
     assert!(x.state.needs_dial() && !x.state.needs_dial());
     assert!(x.lose(1, &[]).is_none());
-    assert!(matches!(x.state.try_acquire(&"act".into()), Err(CallError::Connect { .. })));
+    assert!(matches!(x.state.no_slot(&"act".into()), CallError::Connect { .. }));
     assert!(x.answer(1, 1).0.is_none());
     x.open(2, 100);
-    assert!(matches!(polled(&waiter), Some(Ok(2))));
+    assert!(x.has_been_admitted(waiter));
     // Its first connection is over: a call that took long to encode learns that.
     let call = Arc::new(PendingCall::new(&Request::plain(), None));
     assert!(!x.state.sent(1, 2, &call));
@@ -188,12 +195,12 @@ fn time_ends_calls_in_line_and_in_flight() {
     let (soon, later, never) = (x.wait(Some(10 * MS)), x.wait(Some(50 * MS)), x.wait(None));
     assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
     assert!(x.state.expire(x.now + 10 * MS, &mut x.wakers).is_empty());
-    assert!(matches!(polled(&soon), Some(Err(CallError::Deadline { ran: Ran::No, .. }))));
+    assert!(matches!(x.polled(soon), Some(Err(CallError::Deadline { ran: Ran::No, .. }))));
     assert_eq!(x.state.next_expiry(), Some(x.now + 30 * MS));
     let overdue = x.state.expire(x.now + 30 * MS, &mut x.wakers);
-    assert!(matches!(&overdue[..], [Overdue::Sent(1, late)] if Arc::ptr_eq(late, &call)));
+    assert!(matches!(&overdue[..], [GivenUp::Sent(1, late)] if Arc::ptr_eq(late, &call)));
     // The slot of the call whose time was over is free.
-    assert!(matches!(polled(&later), Some(Ok(1))) && polled(&never).is_none());
+    assert!(x.has_been_admitted(later) && x.polled(never).is_none());
     assert_eq!(x.state.next_expiry(), None);
 }
 
@@ -203,8 +210,8 @@ fn calls_wait_for_a_connection_only_until_their_time_is_over() {
     let (waiter, hurried) = (x.wait(None), x.wait(Some(10 * MS)));
     assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
     x.state.expire(x.now + 1000 * MS, &mut x.wakers);
-    assert!(matches!(polled(&hurried), Some(Err(CallError::Deadline { .. }))));
-    let Some(Err(CallError::Connect { waited, .. })) = polled(&waiter) else { panic!("it waits on") };
+    assert!(matches!(x.polled(hurried), Some(Err(CallError::Deadline { .. }))));
+    let Some(Err(CallError::Connect { waited, .. })) = x.polled(waiter) else { panic!("it waits on") };
     assert_eq!(waited, 1000 * MS);
     // The time counts from when the connection was lost, not from when the call began to wait for a slot.
     x.open(1, 100);
@@ -214,7 +221,7 @@ fn calls_wait_for_a_connection_only_until_their_time_is_over() {
     x.now += 5000 * MS;
     assert!(x.lose(1, &[]).is_some());
     assert_eq!(x.state.next_expiry(), Some(x.now + 1000 * MS));
-    assert!(polled(&patient).is_none());
+    assert!(x.polled(patient).is_none());
 }
 
 #[test]
@@ -223,9 +230,9 @@ fn closing_refuses_what_was_not_sent() {
     let call = x.send(1, 1, None);
     let waiter = x.wait(None);
     x.state.begin_close(&mut x.wakers);
-    assert!(matches!(polled(&waiter), Some(Err(CallError::Closed { ran: Ran::No, .. }))));
-    assert!(x.state.acquire(&"act".into(), None, || x.now).is_err());
-    assert!(x.state.try_acquire(&"act".into()).is_err());
+    assert!(matches!(x.polled(waiter), Some(Err(CallError::Closed { ran: Ran::No, .. }))));
+    let cx = Context::from_waker(Waker::noop());
+    assert!(x.state.acquire(&mut None, &"act".into(), None, || x.now, &cx).is_err());
     assert_eq!((x.state.in_flight(), x.state.table.futures()), (1, 1));
     drop(call.release(&Waiters::default()));
     assert_eq!((x.state.in_flight(), x.state.table.futures()), (1, 0));

@@ -18,7 +18,7 @@ impl Fixture {
         }
     }
 
-    fn resume(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Resumed {
+    fn resume(&mut self, connection: usize, answers: &[(u64, CallAnswer)]) -> Vec<(u64, Resumed)> {
         self.state.resumed(connection, answers).expect("it was asked").1
     }
 }
@@ -47,14 +47,20 @@ fn each_call_goes_on_as_the_server_says() {
     let (done, running, missing, expired) =
         (CallAnswer::Done, CallAnswer::Running, CallAnswer::Missing, CallAnswer::Expired);
     let resumed = x.resume(2, &[(1, done), (2, running), (3, missing), (4, expired), (5, missing)]);
-    assert_eq!(ids(&resumed.arrived), [1, 2]);
-    assert_eq!(resumed.again.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 5]);
-    assert_eq!(resumed.expired, [4]);
-    let [(call, error)] = &resumed.failed[..] else { panic!("{resumed:?}") };
-    assert!(Arc::ptr_eq(call, &calls[3]) && error.ran() == Ran::Yes);
-    assert!(polled(&waiter).is_none());
+    let [
+        (1, Resumed::Arrived(_)),
+        (2, Resumed::Arrived(_)),
+        (3, Resumed::Again(_)),
+        (4, Resumed::Expired(Some(call))),
+        (5, Resumed::Again(_)),
+    ] = &resumed[..]
+    else {
+        panic!("{resumed:?}")
+    };
+    assert!(Arc::ptr_eq(call, &calls[3]));
+    assert!(x.polled(waiter).is_none());
     x.open(2, 100);
-    assert!(matches!(polled(&waiter), Some(Ok(2))));
+    assert!(x.has_been_admitted(waiter));
     let (call, is_kept) = x.answer(2, 2);
     assert!(call.is_some_and(|call| Arc::ptr_eq(&call, &calls[1])) && is_kept);
 }
@@ -69,10 +75,13 @@ fn a_server_without_the_session_gets_only_idempotent_calls_and_those_that_never_
     assert_eq!(x.begin(2).len(), 3);
     let unknown = CallAnswer::UnknownSession;
     let resumed = x.resume(2, &[(1, unknown), (2, unknown), (3, unknown)]);
-    assert_eq!(resumed.anew.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
-    assert!(matches!(&resumed.failed[..], [(_, CallError::Disconnected { ran: Ran::Maybe, .. })]));
+    let [(1, Resumed::Anew(first)), (2, Resumed::Lost(lost)), (3, Resumed::Anew(third))] = &resumed[..]
+    else {
+        panic!("{resumed:?}")
+    };
+    assert!(matches!(lost.error(), CallError::Disconnected { ran: Ran::Maybe, .. }));
     assert_eq!(x.state.in_flight(), 2, "what is sent anew keeps its slot");
-    for (id, (_, in_doubt)) in (4..).zip(&resumed.anew) {
+    for (id, in_doubt) in (4..).zip([first, third]) {
         assert!(x.state.sent(2, id, &in_doubt.call));
     }
     x.open(2, 100);
@@ -90,7 +99,7 @@ fn a_connection_that_breaks_before_it_answered_loses_nothing() {
     assert_eq!(x.begin(3), asked);
     // One was sent again, and that connection breaks too.
     let answers = [(1, CallAnswer::Running), (2, CallAnswer::Missing)];
-    assert_eq!(x.resume(3, &answers).again.len(), 1);
+    assert!(matches!(x.resume(3, &answers)[..], [(1, Resumed::Arrived(_)), (2, Resumed::Again(_))]));
     assert!(x.state.resumed(2, &answers).is_none(), "that one is over");
     x.open(3, 100);
     x.lose(3, &[(1, CallState::Acknowledged), (2, CallState::Sent)]);
@@ -102,14 +111,14 @@ fn a_call_can_be_given_up_at_any_moment() {
     let mut x = Fixture::connected(10, 100);
     let calls: Vec<_> = (1..=4).map(|id| x.send_surviving(1, id, false)).collect();
     assert_eq!(ids(&calls), [1, 2, 3, 4]);
-    assert_eq!(x.withdraw(1), Some(GivenUp::Sent));
+    assert!(matches!(x.withdraw(1), Some(GivenUp::Sent(1, _))));
     assert!(matches!(x.answer(1, 1), (None, true)), "its answer is kept until it is acknowledged");
     x.lose(1, &[(2, CallState::Unsent)]);
-    assert_eq!(x.withdraw(2), Some(GivenUp::InDoubt(Ran::No)));
+    assert!(matches!(x.withdraw(2), Some(GivenUp::InDoubt(in_doubt)) if in_doubt.ran() == Ran::No));
     assert_eq!(x.begin(2).len(), 2);
-    assert_eq!(x.withdraw(3), Some(GivenUp::InDoubt(Ran::Maybe)));
+    assert!(matches!(x.withdraw(3), Some(GivenUp::InDoubt(in_doubt)) if in_doubt.ran() == Ran::Maybe));
     let resumed = x.resume(2, &[(3, CallAnswer::Running), (4, CallAnswer::Done)]);
-    assert_eq!(resumed.unwanted, [3]);
+    assert!(matches!(resumed[..], [(3, Resumed::Unwanted), (4, Resumed::Arrived(_))]));
     x.open(2, 100);
     assert!(matches!(x.answer(2, 3), (None, true)));
     assert!(matches!(x.answer(2, 4), (Some(_), true)));
@@ -124,16 +133,12 @@ fn in_doubt_they_wait_only_until_their_time_is_over() {
     x.lose(1, &[(1, CallState::Unsent)]);
     assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
     let overdue = x.state.expire(x.now + 10 * MS, &mut x.wakers);
-    let [Overdue::Failed(call, CallError::Deadline { ran: Ran::No, .. })] = &overdue[..] else {
-        panic!("{overdue:?}")
-    };
-    assert!(Arc::ptr_eq(call, &late));
+    let [GivenUp::InDoubt(in_doubt)] = &overdue[..] else { panic!("{overdue:?}") };
+    assert!(Arc::ptr_eq(&in_doubt.call, &late) && in_doubt.ran() == Ran::No);
     assert_eq!(x.state.next_expiry(), Some(x.now + 1000 * MS), "the client's connect_timeout");
     let overdue = x.state.expire(x.now + 1000 * MS, &mut x.wakers);
-    let [Overdue::Failed(call, CallError::Disconnected { ran: Ran::Maybe, .. })] = &overdue[..] else {
-        panic!("{overdue:?}")
-    };
-    assert!(Arc::ptr_eq(call, &lost));
+    let [GivenUp::InDoubt(in_doubt)] = &overdue[..] else { panic!("{overdue:?}") };
+    assert!(Arc::ptr_eq(&in_doubt.call, &lost) && in_doubt.ran() == Ran::Maybe);
     assert_eq!(x.state.in_flight(), 0);
 }
 
@@ -159,7 +164,7 @@ fn a_call_that_a_closing_server_did_not_start_waits_for_the_next_server() {
     assert_eq!(x.state.in_flight(), 1);
     x.lose(1, &[]);
     assert_eq!(x.begin(2), [(1, CallState::Unsent)]);
-    assert_eq!(x.resume(2, &[(1, CallAnswer::UnknownSession)]).anew.len(), 1);
+    assert!(matches!(x.resume(2, &[(1, CallAnswer::UnknownSession)])[..], [(1, Resumed::Anew(_))]));
 }
 
 #[test]
@@ -172,8 +177,8 @@ fn a_connection_that_ends_while_calls_go_on_does_not_count_as_open() {
     let mut resumed = x.resume(2, &[(1, CallAnswer::UnknownSession), (2, CallAnswer::Missing)]);
     assert!(x.lose(2, &[]).is_some_and(|failed| failed.is_empty()));
     // A call that was about to be sent on it waits for the next one, and so does one that had been.
-    let (id, in_doubt) = resumed.anew.pop().expect("one may run twice");
-    assert!(x.state.hold_again(id, in_doubt).is_none());
+    let Resumed::Anew(in_doubt) = resumed.remove(0).1 else { panic!("it may run twice") };
+    assert!(x.state.hold_again(1, in_doubt).is_none());
     x.state.opened(2, x.now);
     assert!(x.state.connection.open().is_none() && x.state.needs_dial());
     assert_eq!(x.begin(3), [(1, CallState::Sent), (2, CallState::Sent)]);
