@@ -1,7 +1,7 @@
-//! The type that a derive stands on, parsed and checked.
+//! The input of a derive, parsed and checked.
 //!
-//! Both derives check everything, so that a type that one of them takes has a meaning for the other as well.
-//! All errors of a type are reported together.
+//! Both derives check the same rules, so that a type accepted by one is accepted by the other. All errors of
+//! a type are reported together.
 
 use std::collections::HashSet;
 
@@ -22,11 +22,11 @@ pub(crate) struct Input {
     pub(crate) form: Form,
 }
 
-/// What stands for the type in a tree.
+/// The representation of the type in a tree.
 pub(crate) enum Form {
     /// A unit struct: null.
     Null,
-    /// A tuple struct of one field: whatever stands for the field.
+    /// A tuple struct of one field: the representation of the field.
     Transparent(Box<Type>),
     /// A tuple struct of several fields, or of none: a list.
     List(Vec<Type>),
@@ -41,7 +41,7 @@ pub(crate) struct Field {
     pub(crate) name: Ident,
     pub(crate) key: String,
     pub(crate) ty: Type,
-    /// Whether a missing key gives the default of the field's type.
+    /// True if a missing key gives the default of the field's type.
     pub(crate) default: bool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Variant {
 }
 
 impl Input {
-    /// Checks a parsed type. `root` is used unless the type names another path.
+    /// Checks a parsed type. `root` is the path of the traits, unless the type names another.
     pub(crate) fn check(input: DeriveInput, root: &str) -> Result<Input, Error> {
         let options = Options::read(&input.attrs, Place::Type);
         let (options, form) = both(options, Form::check(input.data, &input.ident))?;
@@ -63,7 +63,7 @@ impl Input {
         Ok(Input { name: input.ident, generics: input.generics, root: root.into_token_stream(), form })
     }
 
-    /// The types of all fields.
+    /// Returns the types of all fields.
     pub(crate) fn types(&self) -> Vec<&Type> {
         match &self.form {
             Form::Null | Form::Names(_) => Vec::new(),
@@ -81,7 +81,7 @@ impl Form {
             Data::Enum(data) => Form::of_enum(data, name),
             Data::Union(data) => {
                 let text =
-                    "a union does not know which of its fields holds: only structs and enums can be sent";
+                    "a union does not tell which of its fields is set: only structs and enums can be sent";
                 Err(Error::new(data.union_token.span, text))
             }
         }
@@ -132,8 +132,8 @@ impl Variant {
         let options = Options::read(&variant.attrs, Place::Variant)?;
         if !matches!(variant.fields, Fields::Unit) {
             let text = format!(
-                "the variant `{}` has fields: only enums without fields can be sent, each variant as the string of its \
-                 name; send a struct with an `Option` for each alternative instead",
+                "the variant `{}` has fields: only enums without fields can be sent, each variant as the string of \
+                 its name; send a struct with an `Option` for each alternative instead",
                 variant.ident
             );
             return Err(Error::new_spanned(&variant, text));
@@ -143,7 +143,7 @@ impl Variant {
     }
 }
 
-/// Where an attribute stands, which decides what it may say.
+/// The place of an attribute, which decides its options.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
     Type,
@@ -158,13 +158,13 @@ impl Place {
         match self {
             Place::Type => "a type takes `crate = \"…\"`",
             Place::Field => "a field takes `rename = \"…\"` and `default`",
-            Place::Unnamed => "a field without a name takes none, for it is known by its place",
+            Place::Unnamed => "a field without a name takes none, since its position identifies it",
             Place::Variant => "a variant takes `rename = \"…\"`",
         }
     }
 }
 
-/// What `#[teleport(…)]` says.
+/// The options of `#[teleport(…)]`.
 #[derive(Default)]
 struct Options {
     root: Option<Path>,
@@ -192,7 +192,7 @@ impl Options {
                 self.rename.replace(key).is_some()
             }
             Place::Field if is("default") && meta.input.peek(Token![=]) => {
-                return Err(meta.error("`default` takes no value: it is that of the field's type"));
+                return Err(meta.error("`default` takes no value: it uses the default of the field's type"));
             }
             Place::Field if is("default") => std::mem::replace(&mut self.default, true),
             _ => return Err(meta.error(format!("there is no such option here: {}", place.options()))),
@@ -201,16 +201,15 @@ impl Options {
     }
 }
 
-/// Refuses two fields or variants that would be the same in a tree.
+/// Refuses two fields or variants with the same key.
 fn distinct<'a>(keys: impl Iterator<Item = (&'a Ident, &'a str)>) -> Result<(), Error> {
     let mut known = HashSet::new();
     let mut again = keys.filter(|(_, key)| !known.insert(*key));
-    let text =
-        |key| format!("{key:?} stands for another one already: give this one another name by `rename`");
+    let text = |key| format!("another one already has the key {key:?}: give this one another by `rename`");
     again.next().map_or(Ok(()), |(name, key)| Err(Error::new(name.span(), text(key))))
 }
 
-/// All values, or all errors.
+/// Returns all values, or all errors.
 fn all<T>(results: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
     let mut values = Ok(Vec::new());
     for result in results {
@@ -222,7 +221,7 @@ fn all<T>(results: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Err
     values
 }
 
-/// Both values, or all errors.
+/// Returns both values, or all errors.
 fn both<A, B>(left: Result<A, Error>, right: Result<B, Error>) -> Result<(A, B), Error> {
     match (left, right) {
         (Ok(left), Ok(right)) => Ok((left, right)),

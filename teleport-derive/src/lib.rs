@@ -1,17 +1,16 @@
 //! The macros behind `#[derive(IntoTree, FromTree)]`.
 //!
-//! Not for direct use: the feature `derive` of `teleport` and of each crate beneath it exports them beside
-//! the traits of the same names. Examples are in `teleport-wire`, which has the traits.
+//! Do not use this crate directly. With the feature `derive`, `teleport` and each crate beneath it export the
+//! macros beside the traits of the same names. `teleport-wire` has the traits and examples.
 //!
-//! Flow: `input` parses and checks a type -> `bounds` adds what its generics must satisfy -> `into_tree` or
-//! `from_tree` writes the implementation. What could go wrong when the generated code runs is in
-//! `teleport-wire`, as functions that it calls. Nothing here knows more of that crate than names.
+//! Flow: `input` parses and checks a type -> `bounds` adds the bounds on its generics -> `into_tree` or
+//! `from_tree` writes the implementation. The generated code calls functions of `teleport-wire` by name.
 //!
 //! # One pair of derives for each crate
-//! Generated code must name the traits by a path, and a macro cannot see through which crate it was called:
-//! who depends on `teleport` alone knows no crate `teleport_wire`. So there is a pair for each crate that
-//! exports them, which differ in their path only, and each crate exports its own under the plain names. The
-//! attribute `#[teleport(crate = "…")]` gives another path, for crates that were renamed or are wrapped.
+//! Generated code names the traits by a path, and a macro cannot tell through which crate it was called: a
+//! program that depends on `teleport` alone has no crate `teleport_wire`. So there is a pair of derives for
+//! each crate that exports them. The pairs differ only in their path. `#[teleport(crate = "…")]` gives
+//! another path, for crates that were renamed or are wrapped.
 #![forbid(unsafe_code)]
 
 mod bounds;
@@ -54,7 +53,7 @@ derives! {
         FacadeIntoTree by facade_into_tree, FacadeFromTree by facade_from_tree;
 }
 
-/// The implementation, or the errors in its place. `root` is the path of what `teleport-wire` exports.
+/// Writes the implementation, or the errors. `root` is the path of the items that `teleport-wire` exports.
 fn derive(input: TokenStream, root: &str, expand: fn(Input) -> TokenStream) -> TokenStream {
     let input = syn::parse2(input).and_then(|input| Input::check(input, root));
     input.map_or_else(syn::Error::into_compile_error, expand)

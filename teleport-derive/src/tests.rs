@@ -1,9 +1,8 @@
-//! What is refused, and with which words. What derived code does is tested in `teleport-wire`, which has the
-//! traits.
+//! Tests of what is refused, and of the error texts. The tests of `teleport-wire` run derived code.
 
 use super::*;
 
-/// The errors that both derives have for a type, in order.
+/// Returns the errors of a type, in order.
 fn errors(code: &str) -> Vec<String> {
     let input = syn::parse_str(code).unwrap();
     let error = Input::check(input, "::teleport_wire").err().expect("it is refused");
@@ -14,7 +13,7 @@ fn check_error(code: &str, text: &str) {
     assert_eq!(errors(code), [text], "{code}");
 }
 
-/// What stands in the header of the implementation, without spaces.
+/// Returns the header of the implementation, without spaces.
 fn header(code: &str, expand: fn(Input) -> TokenStream) -> String {
     let text = derive(code.parse().unwrap(), "::teleport_wire", expand).to_string().replace(' ', "");
     let start = text.find("impl").unwrap();
@@ -23,7 +22,7 @@ fn header(code: &str, expand: fn(Input) -> TokenStream) -> String {
 }
 
 #[test]
-fn what_cannot_be_sent() {
+fn types_that_cannot_be_sent_are_refused() {
     check_error("enum Move { Stay, Walk { meters: f32 } }", {
         "the variant `Walk` has fields: only enums without fields can be sent, each variant as the string of its name; \
          send a struct with an `Option` for each alternative instead"
@@ -31,7 +30,7 @@ fn what_cannot_be_sent() {
     check_error("enum Never {}", "an enum without variants has no values to send");
     check_error(
         "union Bits { float: f32, int: u32 }",
-        "a union does not know which of its fields holds: only structs and enums can be sent",
+        "a union does not tell which of its fields is set: only structs and enums can be sent",
     );
 }
 
@@ -39,11 +38,11 @@ fn what_cannot_be_sent() {
 fn keys_are_distinct() {
     check_error(
         r#"struct Obs { image: u8, #[teleport(rename = "image")] other: u8 }"#,
-        r#""image" stands for another one already: give this one another name by `rename`"#,
+        r#"another one already has the key "image": give this one another by `rename`"#,
     );
     check_error(
         r#"enum Move { Left, #[teleport(rename = "Left")] Right }"#,
-        r#""Left" stands for another one already: give this one another name by `rename`"#,
+        r#"another one already has the key "Left": give this one another by `rename`"#,
     );
 }
 
@@ -56,7 +55,7 @@ fn options_have_their_places() {
     );
     check_error(
         r#"struct Meters(#[teleport(rename = "m")] f32);"#,
-        &no_option("a field without a name takes none, for it is known by its place"),
+        &no_option("a field without a name takes none, since its position identifies it"),
     );
     check_error(r#"enum Move { #[teleport(default)] Left }"#, &no_option("a variant takes `rename = \"…\"`"));
     check_error(r#"#[teleport(rename = "obs")] struct Obs;"#, &no_option("a type takes `crate = \"…\"`"));
@@ -66,13 +65,13 @@ fn options_have_their_places() {
     );
     check_error(
         r#"struct Obs { #[teleport(default = "new")] image: u8 }"#,
-        "`default` takes no value: it is that of the field's type",
+        "`default` takes no value: it uses the default of the field's type",
     );
     check_error(r#"struct Obs { #[teleport(rename)] image: u8 }"#, "expected `=`");
 }
 
 #[test]
-fn all_errors_are_told_at_once() {
+fn all_errors_are_reported_together() {
     let errors = errors("#[teleport(x)] struct Obs { #[teleport(y)] a: u8, b: u8, #[teleport(z)] c: u8 }");
     assert_eq!(errors.len(), 3, "{errors:?}");
 }
