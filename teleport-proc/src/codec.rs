@@ -1,8 +1,7 @@
 //! Arguments and results as bytes.
 //!
-//! A type implements [`Message`] in one of two ways, and the compiler tells them apart by a marker type:
-//! types of any crate through the conversions of the standard library, and small values through the code
-//! here.
+//! Types of any crate implement [`Message`] through the conversions of the standard library, and small values
+//! do in this module. The compiler tells the two apart by a marker type.
 
 use std::error::Error;
 
@@ -29,7 +28,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// impl TryFrom<Vec<u8>> for Seed {
 ///     type Error = BoxError;
 ///     fn try_from(bytes: Vec<u8>) -> Result<Seed, BoxError> {
-///         bytes.try_into().map(Seed).map_err(|bytes| format!("a seed has 4 bytes, not {}", bytes.len()).into())
+///         bytes.try_into().map(Seed).map_err(|_| "a seed has 4 bytes".into())
 ///     }
 /// }
 ///

@@ -44,8 +44,7 @@ pub enum ProcError {
         /// The name of the process.
         name: String,
     },
-    /// This program does not call [`init`](crate::init) first in `main`, so it cannot be executed again.
-    /// Nothing was started.
+    /// This program does not call [`init`](crate::init) first in `main`. Nothing was started.
     #[error(
         "{name}: this program cannot be executed again: call `init()` first in `main`, or put \
         `init_before_main!()` into a file of tests"
@@ -90,8 +89,7 @@ pub enum ProcError {
         /// The number of threads.
         count: u32,
     },
-    /// The function belongs to a shared library, which may lie at another address in a new process. Nothing
-    /// was started.
+    /// The function belongs to a shared library, not to the program. Nothing was started.
     #[error(
         "{name}: the function belongs to {library}, which may lie at another address in a new process: pass a \
         function of the program itself"
@@ -112,8 +110,7 @@ pub enum ProcError {
         /// The error of the system.
         source: Arc<io::Error>,
     },
-    /// A thread that was killed has not reached a cancellation point within its grace. It ends if it reaches
-    /// one.
+    /// A thread that was killed has not reached a cancellation point within its grace.
     #[error(
         "{name}: the thread has not reached a cancellation point within {waited:?} after it was killed: call \
         `checkpoint()` where it computes for long"

@@ -1,11 +1,12 @@
-//! Processes and threads of a program whose panics abort. It is built by the test, since all of a program is built one way.
+//! Processes and threads of a program whose panics abort. The test builds it, since the setting holds for a
+//! whole program.
 
 use std::process::Command;
 
 use teleport_tests::{Program, until_none_left, watched};
 
 #[test]
-fn panics_of_processes_are_told_and_threads_refuse_to_start() {
+fn panics_of_processes_are_returned_and_threads_do_not_start() {
     watched(|| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/aborting");
         let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/aborting");

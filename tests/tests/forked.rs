@@ -1,7 +1,7 @@
-//! What a process that was forked from one with clients and servers can do with them: nothing, and it is told so at once. The
-//! parent's go on as if it were not there.
+//! Clients and servers in a forked process: every use is an error at once, and those of the parent go on
+//! undisturbed.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(unsafe_code, reason = "to fork is what is tested")]
+#![allow(unsafe_code, reason = "the test forks")]
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use teleport_tests::{abstract_address, until, watched};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// What `checks` gives in a forked process is true, each of it. Gives back what it holds, which the parent still has.
+/// Runs `checks` in a forked process, where all have to be true. Returns the closure, whose values the
+/// parent keeps.
 #[must_use]
 fn in_a_copy<F: FnOnce() -> Vec<bool>>(checks: F) -> F {
-    // SAFETY: the copy has one thread. It allocates, which the C library provides for, and leaves without destructors.
+    // SAFETY: the copy has one thread. The C library lets it allocate, and it leaves without destructors.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             nix::unistd::alarm::set(20);
-            // Which of them failed: the first is 1.
+            // The exit code is the number of the first check that failed, counted from 1.
             let failed = checks().iter().position(|is_so| !is_so).map_or(0, |index| index as i32 + 1);
-            // SAFETY: ends the process, and nothing else.
+            // SAFETY: this only ends the process.
             unsafe { nix::libc::_exit(failed) }
         }
         ForkResult::Parent { child } => {
@@ -30,7 +31,11 @@ fn in_a_copy<F: FnOnce() -> Vec<bool>>(checks: F) -> F {
                 ended = waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap();
                 ended != WaitStatus::StillAlive
             });
-            assert_eq!(ended, WaitStatus::Exited(child, 0), "the exit code is the first check that failed");
+            assert_eq!(
+                ended,
+                WaitStatus::Exited(child, 0),
+                "the exit code is the number of the first check that failed"
+            );
             checks
         }
     }
@@ -55,7 +60,7 @@ fn is_forked(error: Result<Tree, CallError>, ran: Ran) -> bool {
 }
 
 #[test]
-fn a_copy_of_a_client_says_what_it_is_and_leaves_the_connection_alone() {
+fn a_forked_client_returns_errors_and_leaves_the_connection_alone() {
     for_each_address(|address| {
         let (_server, client) = serve(address);
         let pending = client.call("echo", tree!(2)).send().unwrap();
@@ -71,7 +76,7 @@ fn a_copy_of_a_client_says_what_it_is_and_leaves_the_connection_alone() {
                 pending.is_done(),
                 is_forked(pending.wait(), Ran::Maybe),
                 copy.check().is_ok() && copy.close().is_ok() && copy.stats().server.is_none(),
-                // One of its own finds no poller, and says so at once.
+                // A new client fails at once: the fork has no reactor.
                 Client::builder(&address).connect_timeout(SOON).connect().is_err(),
             ];
             drop((dropped, copy));
@@ -83,7 +88,7 @@ fn a_copy_of_a_client_says_what_it_is_and_leaves_the_connection_alone() {
 }
 
 #[test]
-fn a_copy_of_a_server_says_what_it_is_and_closes_nothing() {
+fn a_forked_server_returns_errors_and_closes_nothing() {
     for_each_address(|address| {
         let (server, client) = serve(address);
         let address = server.address().to_string();

@@ -1,4 +1,5 @@
-//! Ending all that a process has started. One test, in a program of its own: it ends what others would have started.
+//! Ends all that a process has started. This test has its own program, since it would end processes of other
+//! tests.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use teleport::kill_subprocs;
 use teleport_tests::{marked, new_mark, until_marked, until_none_left, watched};
 
 #[test]
-fn every_child_and_what_it_started_ends() {
+fn every_child_and_all_that_it_started_ends() {
     watched(|| {
         let mark = new_mark();
         let start =

@@ -1,4 +1,4 @@
-//! Threads that are killed while they wait for what a server does, for the server itself, or for one of their own.
+//! Threads that are killed while they wait for a call, for a client or for a server.
 
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use teleport_tests::{abstract_address, until, watched};
 
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// A server whose function `hold` returns once it is let go.
+/// A server whose function `hold` returns when the test says so.
 struct Holding {
     server: ServerHandle,
     address: String,
-    /// A call of it runs.
+    /// Receives a value when a call has started.
     started: mpsc::Receiver<()>,
-    /// Whether a call that ended had been cancelled.
+    /// Receives whether a call was cancelled when it ended.
     ended: mpsc::Receiver<bool>,
     is_let_go: Arc<AtomicBool>,
 }
@@ -31,7 +31,7 @@ impl Holding {
         let is_let_go = Arc::new(AtomicBool::new(false));
         let may_end = is_let_go.clone();
         let methods = Methods::new().register("hold", move |(): (), cx: Context| {
-            // Not all are waited for.
+            // The test does not wait for every call.
             let _ = sender.send(());
             until("it is let go", || may_end.load(Ordering::SeqCst));
             let _ = end.send(cx.is_cancelled());
@@ -50,7 +50,7 @@ impl Holding {
     }
 }
 
-/// A thread that runs `body`, and is waited for as long as it takes to end.
+/// Starts a thread that runs `body`, with an endless grace.
 fn start(body: impl FnOnce() + Send + 'static) -> Thread {
     let mut body = Some(body);
     let thread = Thread::new("killed", move |_stop| body.take().expect("it is started once")());
@@ -68,7 +68,7 @@ fn connect(address: &str) -> Client {
     Client::connect(address).expect("it listens")
 }
 
-/// Kills a thread that waits by `wait` for a call that ends only afterwards.
+/// Kills a thread that waits, by `wait`, for a call that ends only later.
 fn is_killed_from(wait: impl Fn(&Client) + Send + 'static) {
     watched(move || {
         let holding = Holding::start();
@@ -80,7 +80,7 @@ fn is_killed_from(wait: impl Fn(&Client) + Send + 'static) {
     });
 }
 
-/// Withdrawn as the thread unwinds.
+/// Sends a call that is cancelled when the thread unwinds.
 fn held(client: &Client) -> CallFuture<Tree> {
     client.call("hold", tree!(null)).send().expect("it is sent").cancel_on_drop()
 }
@@ -126,10 +126,10 @@ fn connecting_to_nobody() {
             Ok::<_, BoxError>(nobody.clone())
         });
         let thread = start(move || drop(builder.connect()));
-        // It waits by the time that an attempt failed.
-        (0..2).for_each(|_| asked.recv().expect("it is tried again"));
+        // It waits between attempts.
+        (0..2).for_each(|_| asked.recv().expect("it tries again"));
         kill(&thread);
-        // Until the client is gone, and its resolver with it.
+        // This ends when the client has dropped its resolver.
         asked.iter().for_each(drop);
     });
 }
@@ -148,7 +148,7 @@ fn connecting_while_a_resolver_blocks() {
         asked.recv().expect("it is asked");
         kill(&thread);
         drop(let_go);
-        assert!(asked.recv().is_err(), "it is not asked again, and gone");
+        assert!(asked.recv().is_err(), "the resolver is dropped and not asked again");
     });
 }
 
@@ -164,9 +164,9 @@ fn closing_a_client() {
         let is_closed = || client.call("hold", tree!(null)).try_send();
         until("it closes", || matches!(is_closed(), Err(CallError::Closed { .. })));
         kill(&thread);
-        // As when the time to close is over.
+        // The call fails as at the end of the close timeout.
         assert!(matches!(future.wait(), Err(CallError::Closed { .. })));
-        until("it says goodbye", || holding.server.clients() == 0);
+        until("it has disconnected", || holding.server.clients() == 0);
         holding.let_go();
     });
 }
@@ -182,28 +182,28 @@ fn dropping_the_last_client() {
             let client = client.expect("it listens");
             drop(client.call("hold", tree!(null)).send().expect("it is sent"));
             sender.send(client.call("hold", tree!(null))).expect("the test waits");
-            // Waits, and does not unwind.
+            // This waits, and does not unwind.
             drop(client);
             tell.send(()).expect("the test waits");
             checkpoint();
         });
         holding.has_started();
         let second = calls.recv().expect("it is made");
-        // It stands in line until the client closes.
+        // It waits for a slot until the client closes.
         assert!(matches!(second.wait(), Err(CallError::Closed { .. })));
         kill(&thread);
-        told.recv().expect("it went on");
-        // The call without a future goes on.
+        told.recv().expect("it goes on");
+        // The call whose future was dropped goes on.
         holding.let_go();
         assert!(!holding.ended.recv().expect("it ends"), "it is cancelled");
-        until("it says goodbye", || holding.server.clients() == 0);
+        until("it has disconnected", || holding.server.clients() == 0);
     });
 }
 
-/// Tells, as it is dropped, whether somebody could listen at an address by then.
-struct Tell(String, mpsc::Sender<bool>);
+/// Reports, when it is dropped, whether an address is free.
+struct Report(String, mpsc::Sender<bool>);
 
-impl Drop for Tell {
+impl Drop for Report {
     fn drop(&mut self) {
         self.1.send(Server::bind(&self.0).is_ok()).expect("the test waits");
     }
@@ -214,23 +214,23 @@ fn running_a_server() {
     watched(|| {
         let server = Server::bind("tcp://127.0.0.1:0").expect("there are ports");
         let (address, closer) = (server.address().to_string(), server.closer());
-        let ((sender, started), (tell, told)) = (mpsc::channel(), mpsc::channel());
+        let ((sender, started), (report, reported)) = (mpsc::channel(), mpsc::channel());
         let methods = Methods::new().register("hold", move |(): ()| {
             sender.send(()).expect("the test waits");
             until("the server closes", || closer.is_closing());
             7i64
         });
-        let tell = Tell(address.clone(), tell);
+        let report = Report(address.clone(), report);
         let thread = start(move || {
-            let _tell = tell;
+            let _report = report;
             server.run(methods).expect("it does not return");
         });
         let client = connect(&address);
         let future = client.call("hold", tree!(null)).send().expect("it is sent");
         started.recv().expect("the call comes");
         kill(&thread);
-        assert!(told.recv().expect("it unwound"), "the server is closed before what is older is dropped");
-        assert_eq!(future.wait().expect("what runs when it closes is answered"), tree!(7i64));
+        assert!(reported.recv().expect("it unwound"), "the server closes before older values are dropped");
+        assert_eq!(future.wait().expect("a running call is answered when it closes"), tree!(7i64));
     });
 }
 
@@ -262,12 +262,12 @@ fn dropping_a_server() {
         let server = server.start(methods).expect("it starts");
         let thread = start(move || {
             until("it is killed", is_killed);
-            // Waits, and does not unwind.
+            // This waits, and does not unwind.
             drop(server);
             tell.send(Server::bind(&address).is_ok()).expect("the test waits");
             checkpoint();
         });
         kill(&thread);
-        assert!(closer.is_closing() && told.recv().expect("it went on"), "the server is closed");
+        assert!(closer.is_closing() && told.recv().expect("it goes on"), "the server is closed");
     });
 }

@@ -26,13 +26,11 @@ pub fn proc_alive(pid: u32) -> bool {
     })
 }
 
-/// Ends a process and all that it has started: with SIGTERM, and with SIGKILL what is left after `grace`. If
-/// the grace is zero, it uses SIGKILL at once. **Blocks** until all have ended, for up to 10 s after the
-/// grace.
+/// Ends a process and all that it has started: with SIGTERM, and with SIGKILL what is left after `grace`.
+/// With a grace of zero it uses only SIGKILL. **Blocks** until all have ended, for up to 10 s after it.
 ///
 /// Processes whose parents have ended are found only if another process of the tree has adopted them. A
-/// child of this process stays a zombie until this process waits for it. It is no error if there is no such
-/// process.
+/// child of this process stays a zombie until it is waited for. If there is no such process, it succeeds.
 ///
 /// If this process belongs to the tree, it ends last, with SIGKILL, and this does not return.
 ///

@@ -8,9 +8,8 @@ use crate::error::ProcError;
 
 /// Processes and threads that start and end together.
 ///
-/// [`run`](Group::run) starts them in the order in which they were added, and ends them in the reverse
-/// order, so add those first that others need. Each member is asked to end, has its grace, and has ended
-/// before the next one is asked.
+/// [`run`](Group::run) starts them in the order in which they were added, and ends them one by one in the
+/// reverse order. So add those first that others need.
 ///
 /// # Examples
 /// ```no_run
@@ -55,8 +54,7 @@ impl Group {
         self
     }
 
-    /// Ends all members, in order, after this time. By default the group runs until they have ended by
-    /// themselves.
+    /// Ends all members, in order, after this time. By default the group runs until all have ended.
     #[must_use]
     pub fn duration(self, duration: Duration) -> Group {
         Group { duration: Some(duration), ..self }
@@ -67,12 +65,10 @@ impl Group {
     /// It ends them, in order, when
     /// - one has failed and is not [restarted](crate::Restart),
     /// - the [duration](Group::duration) is over, or
-    /// - SIGINT or SIGTERM arrives. While this runs, the signals have no other effect. A second signal kills
-    ///   all members at once.
+    /// - SIGINT or SIGTERM arrives, which has no other effect. A second signal kills all members at once.
     ///
-    /// A process whose function takes a [`Stop`](crate::Stop) is asked to end by that, and any other with
-    /// SIGTERM. It is killed after its grace. A thread is asked by its `Stop`. After its grace it is killed,
-    /// and has the same time once more to end.
+    /// Members are asked to end by their [`Stop`](crate::Stop), and processes without one by SIGTERM. After
+    /// its grace a member is killed. A thread has the same time once more to end.
     ///
     /// # Errors
     /// Returns the error of the first member that failed or could not be started, once the others have

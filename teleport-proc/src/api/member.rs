@@ -21,9 +21,7 @@ impl fmt::Debug for Member {
 /// A process or thread without the type of its result.
 pub(crate) trait Task: Send + Sync {
     fn settings(&self) -> &Settings;
-
     fn start(&self) -> Result<(), ProcError>;
-
     fn is_running(&self) -> bool;
 
     /// Returns the error with which it has failed, if it has ended and was not killed.
@@ -35,13 +33,12 @@ pub(crate) trait Task: Send + Sync {
     /// Ends it by force, without waiting. Does nothing if it is not running.
     fn kill_now(&self);
 
-    /// The time that it has to end by force.
+    /// Returns the time that it has to end by force.
     fn max_dying(&self) -> Duration;
 
-    /// The error for a task that has not ended in that time.
+    /// Returns the error for a task that has not ended in that time.
     fn still_running(&self) -> ProcError;
 
-    /// Arranges to be woken when it has ended: returns a run whose descriptor becomes readable, or keeps the
-    /// waker.
+    /// Returns a run whose descriptor is readable when it has ended, or wakes the waker then.
     fn watch(&self, waker: &Waker) -> Option<Arc<Run>>;
 }

@@ -129,25 +129,22 @@ impl<R> Process<R> {
         Process { inner: Arc::new(Inner { settings, variables, body, run: Mutex::new(None) }), value }
     }
 
-    /// Runs `function` in the process before its own function: to set up logging, a panic hook or a device.
-    /// May be called several times.
+    /// Runs `function` in the process before its own function. May be called several times.
     ///
-    /// A panic hook that the process's own function sets should call the previous one. Otherwise errors have
-    /// neither the place nor the backtrace of a panic.
+    /// It may set a panic hook. A hook that the process's own function sets should call the previous one.
+    /// Otherwise errors have neither the place nor the backtrace of a panic.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Process<R> {
         self.changed(|inner| inner.settings.initializers.push(function))
     }
 
-    /// Sets an environment variable of the process. A [fork](Process::fork) has the environment of this
-    /// process instead.
+    /// Sets an environment variable of the process. A [fork](Process::fork) ignores it.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Process<R> {
         self.changed(|inner| inner.variables.push((name.into(), value.into())))
     }
 
-    /// Sets the time from SIGTERM to SIGKILL on [`kill`](Process::kill) and when this is dropped. The
-    /// default is 5 s.
+    /// Sets the time from SIGTERM to SIGKILL on [`kill`](Process::kill) and on drop. The default is 5 s.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Process<R> {
         self.changed(|inner| inner.settings.grace = grace)
@@ -159,8 +156,7 @@ impl<R> Process<R> {
         self.changed(|inner| inner.settings.restart = restart)
     }
 
-    /// Sets the pauses before restarts: `first` before the first one, and then twice as long each time, up
-    /// to `max`. The defaults are 100 ms and 10 s.
+    /// Sets the pauses before restarts, which double from `first` up to `max`. By default 100 ms and 10 s.
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Process<R> {
         self.changed(|inner| inner.settings.backoff = Backoff { first, max })
@@ -218,8 +214,7 @@ impl<R> Process<R> {
     /// **Blocks** until the process and all that it started have ended, and returns the result.
     ///
     /// # Errors
-    /// Returns the error with which it failed, or [`Killed`](ProcError::Killed) if it was ended before its
-    /// function was.
+    /// Returns the error with which it failed, or [`Killed`](ProcError::Killed).
     pub fn join(&self) -> Result<R, ProcError> {
         loop {
             if let Some(value) = self.join_timeout(Duration::MAX)? {
@@ -244,8 +239,7 @@ impl<R> Process<R> {
     /// Ends the process and all that it started: with SIGTERM, and with SIGKILL what is left after the
     /// [`grace`](Process::grace). **Blocks** until nothing is left, for up to 10 s after the grace.
     ///
-    /// It may be called again and by several threads at once. It does nothing if the process has ended or
-    /// was not started.
+    /// Several threads may call it at once. It does nothing if the process has ended or was not started.
     ///
     /// # Errors
     /// Returns [`StillRunning`](ProcError::StillRunning) if something does not end.

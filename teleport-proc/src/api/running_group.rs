@@ -155,7 +155,7 @@ impl RunningGroup {
     ) -> Result<(), ProcError> {
         self.pipe.clear();
         // If a task has ended since it was looked at, its descriptor is readable or the waker was woken.
-        let runs: Vec<_> = tasks.into_iter().filter_map(|task| task.watch(self.pipe.waker())).collect();
+        let runs: Vec<_> = tasks.into_iter().filter_map(|task| task.watch(&self.pipe.waker)).collect();
         let mut fds = vec![self.signals.descriptor(), self.pipe.descriptor()];
         fds.extend(runs.iter().map(|run| run.descriptor()));
         let waited = interrupt::readable(&fds, deadline);

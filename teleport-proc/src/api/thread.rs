@@ -1,7 +1,6 @@
 //! Closures in threads of their own, which can be killed.
 //!
-//! Flow: [`Thread::new`] -> `start` -> a thread, whose panics are caught -> `join`, `check`. The module
-//! `interrupt` says how a thread is killed.
+//! Flow: [`Thread::new`] -> `start` -> a thread, whose panics are caught -> `join`, `check`.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,8 +52,7 @@ struct Inner {
     run: Mutex<Option<Arc<Run>>>,
 }
 
-/// A closure that returns its result as bytes. These can be converted each time that the thread is joined,
-/// also if the result cannot be cloned.
+/// A closure that returns its result as bytes, from which each `join` makes a value without `Clone`.
 type Body = Box<dyn FnMut(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 
 /// How a thread ended.
@@ -72,8 +70,7 @@ struct Run {
 impl<R> Thread<R> {
     /// Makes a thread that runs `closure`. Nothing happens before [`start`](Thread::start).
     ///
-    /// The closure may return what a function of a [`Process`](crate::Process) may return, so that one can
-    /// replace the other.
+    /// The closure may return what a function of a [`Process`](crate::Process) may return.
     pub fn new<T, N>(
         name: impl Into<String>,
         mut closure: impl FnMut(&Stop) -> T + Send + 'static,
@@ -88,16 +85,14 @@ impl<R> Thread<R> {
 
     /// Runs `function` in the thread before its closure. May be called several times.
     ///
-    /// All threads share the panic hook of their process. A hook that is set after the first of them was
-    /// started should call the previous one. Otherwise errors have neither the place nor the backtrace of a
-    /// panic.
+    /// All threads share the panic hook of their process. A hook that is set after one was started should
+    /// call the previous one. Otherwise errors have neither the place nor the backtrace of a panic.
     #[must_use]
     pub fn initializer(self, function: fn()) -> Thread<R> {
         self.changed(|settings| settings.initializers.push(function))
     }
 
-    /// Sets the time that the thread has to end on [`kill`](Thread::kill) and when this is dropped. The
-    /// default is 5 s.
+    /// Sets the time to end on [`kill`](Thread::kill) and on drop. The default is 5 s.
     #[must_use]
     pub fn grace(self, grace: Duration) -> Thread<R> {
         self.changed(|settings| settings.grace = grace)
@@ -109,8 +104,7 @@ impl<R> Thread<R> {
         self.changed(|settings| settings.restart = restart)
     }
 
-    /// Sets the pauses before restarts: `first` before the first one, and then twice as long each time, up
-    /// to `max`. The defaults are 100 ms and 10 s.
+    /// Sets the pauses before restarts, which double from `first` up to `max`. By default 100 ms and 10 s.
     #[must_use]
     pub fn backoff(self, first: Duration, max: Duration) -> Thread<R> {
         self.changed(|settings| settings.backoff = Backoff { first, max })
@@ -127,9 +121,8 @@ impl<R> Thread<R> {
     /// Starts the thread. A thread that has ended can be started again.
     ///
     /// # Errors
-    /// Returns [`AlreadyStarted`](ProcError::AlreadyStarted) if it is running, [`Start`](ProcError::Start)
-    /// if the system refuses, and [`NeedsUnwind`](ProcError::NeedsUnwind) if the program is built with
-    /// `panic = "abort"`.
+    /// Returns [`AlreadyStarted`](ProcError::AlreadyStarted), [`Start`](ProcError::Start) if the system
+    /// refuses, and [`NeedsUnwind`](ProcError::NeedsUnwind) in a program with `panic = "abort"`.
     pub fn start(&self) -> Result<(), ProcError> {
         self.inner.start()
     }
@@ -181,14 +174,13 @@ impl<R> Thread<R> {
     /// **Blocks** until it has ended, for at most the [`grace`](Thread::grace).
     ///
     /// # Errors
-    /// Returns [`ThreadRuns`](ProcError::ThreadRuns) if it has not reached such a point by then. It still
-    /// ends at the next.
+    /// Returns [`ThreadRuns`](ProcError::ThreadRuns) if it has not ended by then. It still ends later.
     pub fn kill(&self) -> Result<(), ProcError> {
         self.inner.kill()
     }
 
-    /// Asks the closure to return, by its [`Stop`]. **Blocks** until it has. After `grace` the thread is
-    /// [killed](Thread::kill).
+    /// Asks the closure to return, by its [`Stop`], and [kills](Thread::kill) the thread after `grace`.
+    /// **Blocks** until it has ended.
     ///
     /// # Errors
     /// As for [`kill`](Thread::kill).
@@ -252,8 +244,7 @@ impl Task for Inner {
             let stop = Stop::of_thread(its_run.flag.clone());
             let result = catch(|| {
                 initializers.iter().for_each(|initializer| initializer());
-                // A panic of an earlier run may have left the closure's state half changed, which is its own
-                // business.
+                // After a panic in an earlier run, the closure itself has to deal with its state.
                 (lock(&body))(&stop)
             });
             its_run.interrupt.leave();

@@ -71,12 +71,11 @@ impl Interrupt {
 
     /// Kills the thread: it unwinds at its next cancellation point.
     pub(crate) fn kill(&self) {
-        // Sequentially consistent: the thread stores its waker and then loads this; here the order is
-        // reversed.
+        // SeqCst: the thread stores its waker and then loads this; here the order is reversed.
         if self.killed.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.pipe.waker().wake_by_ref();
+        self.pipe.waker.wake_by_ref();
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -104,8 +103,7 @@ pub fn is_killed() -> bool {
         && !thread::panicking()
 }
 
-/// Unwinds this thread if it is a [`Thread`](crate::Thread) that was killed. Does nothing in any other
-/// thread, and while a thread unwinds.
+/// Unwinds this thread if it is a [`Thread`](crate::Thread) that was killed and is not unwinding already.
 ///
 /// Call it now and then in a thread that computes for long. Everything that waits in Teleport does so by
 /// itself: [`sleep`], joins and channels, and clients and servers, if their feature `threads` is on.
@@ -130,9 +128,8 @@ pub fn checkpoint() {
     }
 }
 
-/// Lets other crates wait in a way that a kill ends. Returns `Ready` once this thread was killed; otherwise
-/// a kill wakes the waker of `cx`. Always returns `Pending` in threads that are no
-/// [`Thread`](crate::Thread).
+/// Lets other crates wait in a way that a kill ends. Returns `Ready` once this [`Thread`](crate::Thread) was
+/// killed, and otherwise has a kill wake the waker of `cx`. Returns `Pending` in all other threads.
 ///
 /// When it returns `Ready`, end the wait and call [`checkpoint`]. In a destructor, return instead.
 pub fn poll_killed(cx: &mut Context<'_>) -> Poll<()> {
@@ -165,8 +162,7 @@ pub fn sleep(time: Duration) {
     park_until(deadline(time), || None::<()>);
 }
 
-/// **Blocks** until `poll` returns something, or until `deadline`. Each change that makes a difference to
-/// `poll` has to unpark this thread.
+/// **Blocks** until `poll` returns something, or until `deadline`. Polls whenever this thread is unparked.
 pub(crate) fn park_until<T>(deadline: Option<Instant>, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
         if let Some(found) = poll() {

@@ -85,8 +85,7 @@ impl Stop {
             }
             Source::Thread(flag) => {
                 let is_set = || flag.is_set().then_some(());
-                // A kill sets the flag, too. The function learns of it here, and unwinds at its next
-                // cancellation point.
+                // A kill sets the flag, too. The thread then unwinds at its next cancellation point.
                 uninterrupted(|| flag.waiters.wait(deadline(time), is_set)).is_none()
             }
         }

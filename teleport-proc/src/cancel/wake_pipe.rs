@@ -8,11 +8,12 @@ use std::task::{Wake, Waker};
 
 use crate::sys;
 
-/// The reading end of the pipe, and its waker.
+/// A pipe and its waker.
 #[derive(Debug)]
 pub(crate) struct WakePipe {
     read: File,
-    waker: Waker,
+    /// Makes the [`descriptor`](WakePipe::descriptor) readable.
+    pub(crate) waker: Waker,
 }
 
 struct WriteEnd(File);
@@ -32,11 +33,6 @@ impl WakePipe {
     pub(crate) fn new() -> io::Result<WakePipe> {
         let (read, write) = sys::nonblocking_pipe()?;
         Ok(WakePipe { read: read.into(), waker: Waker::from(Arc::new(WriteEnd(write.into()))) })
-    }
-
-    /// Returns the waker, which makes the [`descriptor`](WakePipe::descriptor) readable.
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
     }
 
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {

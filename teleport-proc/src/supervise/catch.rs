@@ -17,17 +17,11 @@ use crate::codec::BoxError;
 use crate::failure::Failure;
 use crate::supervise::outcome::ResultFile;
 
-/// The last panic of a thread.
-struct Noted {
-    /// The message, by which [`catch`] recognises the panic: another panic may not have passed the hook.
-    text: String,
-    failure: Failure,
-}
-
 thread_local! {
     /// Whether this thread is inside [`catch`].
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    static NOTED: RefCell<Option<Noted>> = const { RefCell::new(None) };
+    /// The last panic of this thread that the hook has seen.
+    static NOTED: RefCell<Option<Failure>> = const { RefCell::new(None) };
     static RESULT_FILE: RefCell<Option<ResultFile>> = const { RefCell::new(None) };
 }
 
@@ -46,9 +40,10 @@ pub(crate) fn catch<T>(function: impl FnOnce() -> Result<T, BoxError>) -> Result
         Ok(result) => result.map_err(|error| Some(Failure::of_error(&error))),
         Err(payload) if payload.is::<Killed>() => Err(None),
         Err(payload) => {
-            let text = text_of(&*payload);
-            let noted = noted.filter(|noted| noted.text == text).map(|noted| noted.failure);
-            Err(Some(noted.unwrap_or_else(|| Failure::of_panic(text, None, None))))
+            // This panic may not have passed the hook: compare the texts.
+            let failure = Failure::of_panic(text_of(&*payload), None, None);
+            let text = format!("{} (at ", failure.message);
+            Err(Some(noted.filter(|noted| noted.message.starts_with(&text)).unwrap_or(failure)))
         }
     }
 }
@@ -83,10 +78,10 @@ fn note(info: &PanicHookInfo<'_>) {
     }
     let wants_backtrace = std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0");
     let backtrace = wants_backtrace.then(|| Backtrace::force_capture().to_string());
-    let text = text_of(info.payload());
-    let failure = Failure::of_panic(text.clone(), info.location().map(ToString::to_string), backtrace);
+    let location = info.location().map(ToString::to_string);
+    let failure = Failure::of_panic(text_of(info.payload()), location, backtrace);
     write(|file| file.write(&Err(failure.clone())));
-    NOTED.set(Some(Noted { text, failure }));
+    NOTED.set(Some(failure));
 }
 
 fn write(write: impl FnOnce(&ResultFile) -> io::Result<()>) {

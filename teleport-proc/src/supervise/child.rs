@@ -12,7 +12,7 @@ use crate::supervise::ids::{MARK_VARIABLE, REQUEST, RESULT, STOP};
 use crate::supervise::outcome::ResultFile;
 use crate::supervise::program::Identity;
 use crate::supervise::request::{self, Head};
-use crate::sys::{self, PANIC_CODE};
+use crate::sys::{self, Exit};
 
 /// The exit code of a process whose function returned an error.
 const FAILURE_CODE: i32 = 1;
@@ -60,8 +60,7 @@ fn received() -> Result<(Head, Vec<u8>, ResultFile, Stop), BoxError> {
     Ok((head, argument, file, stop))
 }
 
-/// Runs a closure in a process that was forked for it, and ends the process. Exit handlers of the parent do
-/// not run.
+/// Runs a closure in a process that was forked for it, and ends the process without its exit handlers.
 pub(crate) fn run_closure(name: &str, work: Work, stop: &Stop, file: ResultFile) -> ! {
     sys::set_name(name);
     let code = run_and_write(work, stop, file);
@@ -85,7 +84,7 @@ fn run_and_write(work: Work, stop: &Stop, file: ResultFile) -> i32 {
     }
     match result {
         Ok(_) => 0,
-        Err(failure) if failure.panicked => PANIC_CODE,
+        Err(failure) if failure.panicked => Exit::PANIC_CODE,
         Err(_) => FAILURE_CODE,
     }
 }

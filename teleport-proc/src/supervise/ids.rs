@@ -3,8 +3,7 @@
 /// The environment variable that marks a zygote, or a process that runs a function.
 pub(crate) const MARK_VARIABLE: &str = "TELEPORT_PROC";
 
-/// The mark of a zygote. The processes below a zygote get an environment of their own, so none of them
-/// inherits it.
+/// The mark of a zygote. The processes below it do not inherit it: they get an environment of their own.
 pub(crate) const ZYGOTE_MARK: &str = "zygote";
 
 /// The descriptors of a process that runs a function, after the three standard ones: the request, the memory

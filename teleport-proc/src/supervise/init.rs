@@ -37,10 +37,9 @@ pub fn init() {
 /// Calls [`init`] before `main`. Put it once into a program whose `main` is not yours: into each file of
 /// `tests`, and at the top of a crate with unit tests.
 ///
-/// It adds a function to those that the system calls when it has loaded the program (`.init_array`), so that
-/// a process runs its function before `main`. This is sound, since Rust's standard library needs nothing
-/// that `main` sets up. Static objects of C++ code in the program itself may not exist yet. Where you can,
-/// call [`init`].
+/// The system calls it when it has loaded the program (`.init_array`), so that a process runs its function
+/// before `main`. This is sound, since Rust's standard library needs nothing that `main` sets up. Static
+/// objects of C++ code in the program itself may not exist yet.
 ///
 /// ```
 /// teleport_proc::init_before_main!();

@@ -23,8 +23,7 @@ pub(crate) enum Outcome {
     Nothing,
     /// The process ended while the function ran.
     Running,
-    /// The process ended while the function ran, after this panic. Either the panic has ended it, or the
-    /// function caught the panic.
+    /// The same, after this panic, which has ended the process or was caught by the function.
     Panicking(Failure),
     Value(Vec<u8>),
     Failure(Failure),

@@ -79,8 +79,7 @@ impl Function {
         Function { runner: Distance::to(runner as usize), function: Distance::to(function as usize) }
     }
 
-    /// Returns the file of the shared library to which the function belongs, if it does not belong to the
-    /// program itself.
+    /// Returns the file of the function, if that is a shared library and not the program itself.
     pub(crate) fn library(self) -> io::Result<Option<String>> {
         let Identity([_, program, ..]) = Identity::of_this()?;
         let file = sys::mapped_file(self.function.address())?;

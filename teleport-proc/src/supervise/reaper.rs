@@ -10,6 +10,7 @@
 //! All that is left of the tree is a child of the reaper. So when the reaper has no children, it reports how
 //! the process ended, and ends itself. It has one thread, holds no lock, and has no descriptors but its own.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io;
@@ -30,8 +31,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Killed processes have ended by then. If not, they are killed again.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
-/// Becomes the reaper of a process that executes the program again, in a process that the zygote has just
-/// forked. `fds` came with the request.
+/// Becomes the reaper of a process that executes the program again. `fds` came with the request.
 pub(crate) fn run_for_request(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
@@ -90,8 +90,7 @@ pub(crate) fn run_for_fork(
 
 /// Becomes a reaper, in a process that has just been forked.
 ///
-/// `start` starts the process, in the given cgroup if there is one, and returns its id. It is called once
-/// everything else is ready.
+/// `start` starts the process in the given cgroup, and returns its id. All else is ready when it is called.
 fn run(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
@@ -117,7 +116,7 @@ fn run(
     used.extend(cgroup.iter().map(Cgroup::descriptor));
     // SAFETY: this process leaves without destructors, and uses only these descriptors from here on.
     unsafe { sys::close_all_but(&used) };
-    let tree = KillTree::below_supervisor();
+    let tree = KillTree::below_supervisor(BTreeSet::new());
     Reaper { control: Some(control), watch, child, grace, exit: None, deadline: None, tree, cgroup }.run()
 }
 
@@ -134,7 +133,7 @@ struct LeaveOnUnwind;
 
 impl Drop for LeaveOnUnwind {
     fn drop(&mut self) {
-        sys::leave(101)
+        sys::leave(Exit::PANIC_CODE)
     }
 }
 
@@ -207,8 +206,7 @@ impl Reaper {
             // This ends all that is in the cgroup at once. The tree finds what has left it.
             self.cgroup.iter().for_each(Cgroup::kill);
             if !self.tree.kill_and_wait(KILL_TIME) && self.reap() {
-                // There are children, but none could be killed. A child that ends may have left others
-                // behind.
+                // None of the children could be killed. When one ends, there may be others.
                 let _ = self.watch.wait_for_child(Instant::now() + RETRY);
             }
         }

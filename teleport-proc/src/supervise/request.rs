@@ -1,5 +1,4 @@
-//! The request for a process, in memory that its owner writes. The reaper reads the head, and the process
-//! reads all.
+//! The request for a process, in memory that its owner writes. The reaper reads only the head.
 //!
 //! ```text
 //! length of the head | head | argument

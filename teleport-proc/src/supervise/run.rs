@@ -1,8 +1,7 @@
 //! One run of a process, from its start to its end, as its owner sees it.
 //!
-//! The reaper of the process reports its end on a socket. The owner reads the socket only when somebody
-//! asks; no thread waits in the background. The closed socket stays readable, so it wakes all threads that
-//! wait.
+//! The reaper of the process reports its end on a socket. The owner reads the socket when it is asked; no
+//! thread waits in the background. The closed socket stays readable, so it wakes all threads that wait.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -69,7 +68,7 @@ impl Run {
 
     /// Returns the end of the process, if it has ended.
     pub(crate) fn poll(&self) -> Result<Option<Arc<End>>, ProcError> {
-        if self.is_foreign() {
+        if self.owner != std::process::id() {
             return Err(ProcError::Forked { name: self.name.clone() });
         }
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,8 +109,7 @@ impl Run {
         }
     }
 
-    /// Ends the process with SIGTERM, and with SIGKILL after `grace`. **Blocks** until it has ended, for up
-    /// to 10 s after the grace.
+    /// Ends the process with SIGTERM, and with SIGKILL after `grace`. **Blocks** for up to 10 s after it.
     pub(crate) fn kill(&self, grace: Duration) -> Result<(), ProcError> {
         self.terminate(grace)?;
         match self.wait(deadline(grace.saturating_add(MAX_DYING)))? {
@@ -145,20 +143,12 @@ impl Run {
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
     }
-
-    /// Returns whether this process was forked from the owner.
-    fn is_foreign(&self) -> bool {
-        self.owner != std::process::id()
-    }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // If it cannot be asked any more, it has ended.
-        if !self.is_foreign()
-            && self.terminate(self.grace).is_ok()
-            && self.poll().is_ok_and(|end| end.is_none())
-        {
+        // In a fork of the owner, this fails.
+        if self.terminate(self.grace).is_ok() && self.poll().is_ok_and(|end| end.is_none()) {
             reap_abandoned(self.reaper);
         }
     }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 /// When a [`Group`](crate::Group) starts a member again that has ended.
 ///
-/// Once the `limit` is used up, a failure of the member is that of the group, and a member that ends well
-/// has ended.
+/// Once the `limit` is used up, a failure of the member ends the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {
     /// Never.

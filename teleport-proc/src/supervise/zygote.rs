@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::supervise::control::{self, Control, Step};
 use crate::supervise::reaper;
-use crate::sys::{self, Fork, ProcessFd, Received, Watch};
+use crate::sys::{self, Exit, Fork, ProcessFd, Received, Watch};
 use crate::tree::cgroup::Place;
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
@@ -23,7 +23,7 @@ const KILL_TIME: Duration = Duration::from_millis(100);
 /// Makes this process a zygote.
 pub(crate) fn run() -> ! {
     // It has no output, and must not unwind into the program that it was made of.
-    std::panic::set_hook(Box::new(|_| sys::leave(101)));
+    std::panic::set_hook(Box::new(|_| sys::leave(Exit::PANIC_CODE)));
     match Zygote::new() {
         Ok(zygote) => zygote.run(),
         // The owner sees the end.
@@ -114,7 +114,7 @@ impl Zygote {
     fn reap(&mut self) {
         // Another reaper may be killed meanwhile.
         while self.reap_reapers() {
-            let mut tree = KillTree::below_supervisor().sparing(self.reapers.clone());
+            let mut tree = KillTree::below_supervisor(self.reapers.clone());
             while tree.kill_and_wait(KILL_TIME) {}
             self.place.iter().for_each(Place::sweep);
         }
@@ -129,7 +129,7 @@ impl Zygote {
 
     /// Kills everything below this process until nothing is left, and ends.
     fn end_all(&self) -> ! {
-        let mut tree = KillTree::below_supervisor();
+        let mut tree = KillTree::below_supervisor(BTreeSet::new());
         loop {
             let has_killed = tree.kill_and_wait(KILL_TIME);
             if !sys::reap_ended(|_, _| ()) {
@@ -137,8 +137,7 @@ impl Zygote {
                 sys::leave(0)
             }
             if !has_killed {
-                // There are children, but none could be killed. A child that ends may have left others
-                // behind.
+                // None of the children could be killed. When one ends, there may be others.
                 let _ = self.watch.wait_for_child(Instant::now() + KILL_TIME);
             }
         }

@@ -1,6 +1,5 @@
 //! The owner's end of the zygote.
 
-use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -67,7 +66,9 @@ impl ZygoteHandle {
             .map_err(failed("the zygote process cannot be started"))?;
         let zygote = ZygoteHandle { owner: std::process::id(), socket: ours, child };
         let name = name.to_owned();
-        let error = match zygote.first_message() {
+        // Silence until then is `Received::Nothing`.
+        let waited = sys::readable(&zygote.socket, Some(Instant::now() + MAX_START));
+        let error = match waited.and_then(|_| control::receive(&zygote.socket)) {
             Ok(Received::Message(Control::Ready, _)) => return Ok(zygote),
             Ok(Received::Message(Control::Threads { count }, _)) => ProcError::EarlyThreads { name, count },
             Ok(Received::Nothing) => ProcError::InitNotReached { name, waited: Some(MAX_START) },
@@ -75,11 +76,6 @@ impl ZygoteHandle {
         };
         zygote.end();
         Err(error)
-    }
-
-    fn first_message(&self) -> io::Result<Received<Control>> {
-        sys::readable(&self.socket, Some(Instant::now() + MAX_START))?;
-        control::receive(&self.socket)
     }
 
     /// Kills a zygote that does not answer.

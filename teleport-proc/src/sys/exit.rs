@@ -4,9 +4,6 @@ use std::fmt::{self, Display, Formatter};
 
 use nix::sys::signal::Signal;
 
-/// The exit code of every Rust program that ends with a panic.
-pub(crate) const PANIC_CODE: i32 = 101;
-
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
@@ -17,6 +14,9 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The exit code of every Rust program that ends with a panic.
+    pub(crate) const PANIC_CODE: i32 = 101;
+
     /// Returns whether the process exited with code 0.
     pub fn success(self) -> bool {
         self == Exit::Code(0)
@@ -24,7 +24,7 @@ impl Exit {
 
     /// Returns whether a panic ends a process in this way.
     pub(crate) fn is_of_panic(self) -> bool {
-        [Exit::Code(PANIC_CODE), Exit::Signal(Signal::SIGABRT as i32)].contains(&self)
+        [Exit::Code(Exit::PANIC_CODE), Exit::Signal(Signal::SIGABRT as i32)].contains(&self)
     }
 }
 

@@ -47,11 +47,9 @@ fn check_threads() -> io::Result<()> {
     Ok(())
 }
 
-/// As [`fork`], with the copy in the cgroup whose folder is given. Moving it there later would take
-/// milliseconds.
+/// As [`fork`], with the copy in the cgroup whose folder is given. Moving it there later takes milliseconds.
 ///
-/// Fails if the cgroup does not accept the process or the system lacks the call: Linux has it since 5.7, and
-/// some containers forbid it.
+/// Fails before Linux 5.7, where a container forbids the call, and if the cgroup refuses the process.
 ///
 /// # Safety
 /// The copy executes another program or leaves, since the C library does not know that it is a copy.
@@ -80,8 +78,8 @@ pub(crate) fn fork_patiently(mut meanwhile: impl FnMut()) -> io::Result<Fork> {
     fork()
 }
 
-/// Becomes another program, with default signal handling. `descriptors` become 0, 1, 2 and so on, and it gets
-/// no others. Returns only if that fails.
+/// Becomes another program, with default signal handling and `descriptors` as 0, 1, 2 and so on. Returns only
+/// if that fails.
 ///
 /// # Safety
 /// If it returns, this process leaves without destructors: its descriptors are no longer what they were.
@@ -119,8 +117,7 @@ pub(crate) fn reap_ended(mut ended: impl FnMut(i32, Exit)) -> bool {
     }
 }
 
-/// **Blocks** until a child of this process has ended. It is fine if another part of the program has waited
-/// for it.
+/// **Blocks** until a child of this process has ended. Another part of the program may have waited for it.
 pub(crate) fn reap(pid: i32) {
     while let Err(Errno::EINTR) = waitpid(Pid::from_raw(pid), None) {}
 }

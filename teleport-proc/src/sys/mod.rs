@@ -1,7 +1,7 @@
 //! The only module that calls the kernel through nix and libc.
 //!
-//! Each function wraps one or two system calls. The modules that call them decide what they are for. Linux and
-//! other Unix systems differ in the modules `linux` and `elsewhere`, and nowhere else.
+//! Each function wraps one or two system calls. The modules that call them decide what they are for.
+//! Linux and other Unix systems differ in the modules `linux` and `elsewhere`, and nowhere else.
 
 mod descriptor;
 mod exit;
@@ -21,7 +21,6 @@ pub(crate) use descriptor::{
     read_range, try_lock,
 };
 pub use exit::Exit;
-pub(crate) use exit::PANIC_CODE;
 pub(crate) use fork::{
     Fork, execute, fork, fork_into, fork_patiently, reap, reap_ended, reap_if_ended, signal_child,
 };

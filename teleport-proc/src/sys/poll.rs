@@ -28,8 +28,7 @@ fn timeout(deadline: Option<Instant>) -> PollTimeout {
     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
 }
 
-/// **Blocks** until `fd` is readable or its other end is closed, or until `deadline`. Returns false at the
-/// deadline.
+/// **Blocks** until `fd` is readable or its other end is closed. Returns false at the deadline.
 pub(crate) fn readable(fd: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
     any_readable(&[fd.as_fd()], deadline)
 }
@@ -40,8 +39,7 @@ pub(crate) fn any_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) ->
     poll_until(&mut fds, deadline)
 }
 
-/// **Blocks** until a file of a cgroup has changed since it was read, or until `deadline`. Returns whether
-/// it has.
+/// **Blocks** until a file of a cgroup has changed since it was read. Returns false at the deadline.
 pub(crate) fn has_changed(file: &File, deadline: Instant) -> io::Result<bool> {
     poll_until(&mut [PollFd::new(file.as_fd(), PollFlags::POLLPRI)], Some(deadline))
 }

@@ -83,8 +83,7 @@ impl Signals {
     }
 }
 
-/// Stops listening in a process that was forked from one that listened. The parent keeps its pipes and
-/// handlers.
+/// Stops listening in a process that was forked from one that listened.
 pub(crate) fn forget_signals() {
     // A process that forks has one thread, so no other thread can hold the lock.
     let Ok(mut state) = STATE.try_lock() else { return };

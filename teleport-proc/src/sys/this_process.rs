@@ -28,8 +28,7 @@ pub(super) fn reset_signals() {
     Signal::iterator().for_each(|signal| set_ignored(signal, false));
 }
 
-/// Lets a write fail whose other end is closed, instead of ending the process. Rust programs do so before
-/// `main`.
+/// Ignores SIGPIPE, as Rust programs do before `main`: a write to a closed pipe fails instead.
 pub(crate) fn ignore_broken_pipes() {
     set_ignored(Signal::SIGPIPE, true);
 }

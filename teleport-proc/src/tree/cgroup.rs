@@ -21,8 +21,7 @@ use crate::sys::{self, Fork};
 /// The start of a cgroup's name. The process id of the reaper follows.
 const PREFIX: &str = "teleport-proc-";
 
-/// The marks of systemd for a cgroup that it delegates. The second one says that only the superuser may use
-/// it.
+/// The marks of systemd for a cgroup that it delegates: to a user, or to the superuser only.
 const DELEGATED: [&CStr; 2] = [c"user.delegate", c"trusted.delegate"];
 
 /// Tells a cgroup of this crate from another's with such a name.
@@ -31,8 +30,7 @@ const OURS: &CStr = c"user.teleport-proc";
 /// Reapers in different PID namespaces may have the same process id.
 const MAX_NAMES: usize = 8;
 
-/// Killed processes end much sooner. Until then their cgroup cannot be removed, and is left to the next
-/// sweep.
+/// Killed processes end much sooner. If not, their cgroup is left to the next sweep.
 const MAX_SWEEP: Duration = Duration::from_secs(1);
 
 /// A cgroup below which this program may make others.
@@ -63,8 +61,7 @@ impl Place {
         None
     }
 
-    /// Kills the processes of cgroups that have no reaper any more, and removes the cgroups. **Blocks** for
-    /// up to 1 s.
+    /// Kills the processes of cgroups without a reaper, and removes the cgroups. **Blocks** for up to 1 s.
     pub(crate) fn sweep(&self) {
         let deadline = Instant::now() + MAX_SWEEP;
         for folder in folders(&self.0) {

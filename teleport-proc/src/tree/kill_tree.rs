@@ -14,11 +14,9 @@
 //! with a reused id; or to children that nobody else could have waited for. Processes below an id count only
 //! if the id still means the same process.
 //!
-//! This process may be in the tree. Then it gets no signal and has to end itself: see
-//! [`KillTree::contains_this`].
+//! If this process is in the tree, it gets no signal and has to end itself: see [`KillTree::contains_this`].
 //!
-//! Bounds: [`KillTree::kill`] stops processes for at most [`MAX_STOPPING`]. Callers repeat it until nothing
-//! is left.
+//! Bound: [`KillTree::kill`] takes at most [`MAX_STOPPING`]. Callers repeat it until nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -64,9 +62,9 @@ impl KillTree {
         KillTree::new(Root::This)
     }
 
-    /// As [`below_this`](KillTree::below_this), for a zygote or reaper.
-    pub(crate) fn below_supervisor() -> KillTree {
-        KillTree { is_supervisor: true, ..KillTree::below_this() }
+    /// As [`below_this`](KillTree::below_this), for a zygote or reaper, and without the children `spared`.
+    pub(crate) fn below_supervisor(spared: BTreeSet<i32>) -> KillTree {
+        KillTree { is_supervisor: true, spared, ..KillTree::below_this() }
     }
 
     /// Makes the tree of the process that has this id now, and of all below it.
@@ -83,11 +81,6 @@ impl KillTree {
     /// Returns whether this process was found in the tree.
     pub(crate) fn contains_this(&self) -> bool {
         self.contains_this
-    }
-
-    /// Leaves out these children of the root and all below them.
-    pub(crate) fn sparing(self, spared: BTreeSet<i32>) -> KillTree {
-        KillTree { spared, ..self }
     }
 
     /// Sends SIGTERM to the processes that [`Snapshot::to_terminate`] names.
@@ -232,8 +225,7 @@ impl KillTree {
 
 /// Sends a signal to a process. Returns whether the process was there to get it.
 fn signal(id: Id, signal: Signal) -> bool {
-    // If this process may not look at it or send signals to it, it is another user's, and nothing can be
-    // done.
+    // This fails for a process of another user, and then nothing can be done.
     open(id).ok().flatten().is_some_and(|process| is_alive(&process) && process.signal(signal).is_ok())
 }
 

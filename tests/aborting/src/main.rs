@@ -1,4 +1,4 @@
-//! A program that is built with `panic = "abort"`, and prints what it can and cannot do.
+//! A program that is built with `panic = "abort"`, and prints the results of processes and a thread.
 
 use teleport_proc::{BoxError, Process, Thread};
 

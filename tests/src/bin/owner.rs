@@ -1,19 +1,21 @@
-//! A program that owns processes, for tests that take their owner away, or the means to start them.
+//! A program that owns processes, for tests that kill the owner or limit what the system gives it.
 //!
-//! - `owner idle N`: starts so many processes that wait for ever, prints `ready`, and waits for ever.
-//! - `owner stubborn`: starts one whose tree ignores SIGTERM, has daemons and forks without end; `ready`; waits.
-//! - `owner endless`: starts one after the other and lets go of none, without end.
-//! - `owner fork`: forks a process with a closure, which starts one that waits for ever; `ready`; waits.
-//! - `owner forked`: uses forks in all ways; prints what came of each.
-//! - `owner descriptors`, `owner processes`: takes all that it may have, and prints what starting fails with; gives them back,
-//!   and starts a process.
-//! - `owner group`: three members that print when they start and when they end; then the group's result.
-//! - `owner deaf-group`: members that print `ready` and do not end by themselves; then the group's result.
-//! - `owner exec`: starts one, and executes another program in its own place.
-//! - `owner brief`: waits for a line, starts one, and ends without waiting for it.
-//! - `owner suicide`: starts one that does not want to end, and ends its own tree.
-//! - `owner forked-group`: a group whose member is a fork, which prints `ready`, and then a line when SIGTERM has ended it.
-//! - `owner subprocs`: starts processes in several ways, ends all, and prints how many are left.
+//! - `owner idle N`: starts N processes that wait forever, prints `ready`, and waits.
+//! - `owner stubborn`: starts a process whose tree ignores SIGTERM, has daemons and forks forever; prints
+//!   `ready`; waits.
+//! - `owner endless`: starts one process after the other and drops none.
+//! - `owner fork`: starts a fork that starts a process, prints `ready`, and waits.
+//! - `owner forked`: uses forks in several ways, and prints the result of each.
+//! - `owner descriptors`, `owner processes`: takes all that the system allows, prints the error of starting
+//!   a process, releases some, and starts a process.
+//! - `owner group`: runs three members that print when they start and when they end, and prints the result.
+//! - `owner deaf-group`: runs members that print `ready` and do not end by themselves, and prints the result.
+//! - `owner exec`: starts a process, and executes another program in its own place.
+//! - `owner brief`: waits for a line, starts a process, and ends without waiting for it.
+//! - `owner suicide`: starts a process that does not want to end, and ends its own tree.
+//! - `owner forked-group`: runs a fork that prints `ready` and its id, and prints the result once SIGTERM
+//!   has ended it.
+//! - `owner subprocs`: starts processes in several ways, ends all, and prints which are left.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -139,7 +141,7 @@ fn forked() -> Result<(), BoxError> {
         "{}",
         process.join().is_err_and(|error| error.to_string() == "idle: was killed, so there is no result")
     );
-    // The parent's processes are not the child's to ask, and stay when the child lets go of them.
+    // A fork cannot end the processes of its parent, and dropping them there does nothing.
     let other = started("other")?;
     let pid = other.pid();
     let process = Process::fork("asking", move |_stop| {
@@ -153,7 +155,7 @@ fn forked() -> Result<(), BoxError> {
     let process = Process::fork("late", |_stop| ());
     let (has_started, started) = std::sync::mpsc::channel();
     let busy = move || {
-        // By now it has its name.
+        // The thread has its name now.
         let _ = has_started.send(());
         wait_for_ever()
     };
@@ -164,7 +166,7 @@ fn forked() -> Result<(), BoxError> {
 }
 
 fn without_descriptors() -> Result<(), BoxError> {
-    // The first start needs more than later ones.
+    // The first start needs more descriptors than later ones.
     for _ in 0..2 {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(256), hard)?;
@@ -172,14 +174,14 @@ fn without_descriptors() -> Result<(), BoxError> {
         while let Ok(file) = File::open("/dev/null") {
             taken.push(file);
         }
-        // With one more descriptor each time it gets further, until it works.
+        // Each time it gets one descriptor more and comes further, until it works.
         let mut failures = 0;
         let process = loop {
             match started("idle") {
                 Ok(process) => break process,
                 Err(_) => failures += 1,
             }
-            taken.pop().ok_or("it fails with all of them, too")?;
+            taken.pop().ok_or("it fails with all descriptors, too")?;
         };
         println!("{}", failures > 3);
         process.kill()?;
@@ -190,10 +192,10 @@ fn without_descriptors() -> Result<(), BoxError> {
 fn without_processes() -> Result<(), BoxError> {
     // The limit does not hold for root.
     if Uid::effective().is_root() {
-        setuid(Uid::from_raw(1_000_000 + std::process::id()))?; // nobody else's
+        setuid(Uid::from_raw(1_000_000 + std::process::id()))?; // no other process has it
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NPROC)?;
-    // Itself, a zygote, and five with their reapers.
+    // This process, its zygote, and five processes with their reapers.
     setrlimit(Resource::RLIMIT_NPROC, 12, hard)?;
     let mut processes = Vec::new();
     let error = loop {
@@ -206,7 +208,7 @@ fn without_processes() -> Result<(), BoxError> {
     for process in &processes {
         process.check()?;
     }
-    processes.pop().ok_or("none was started")?.kill()?;
+    processes.pop().ok_or("no process was started")?.kill()?;
     started("again")?.kill()?;
     println!("again");
     Ok(())
@@ -229,7 +231,7 @@ fn deaf_group() -> Result<(), BoxError> {
     fn deaf(_: (), stop: &Stop) {
         println!("ready");
         while stop.sleep(FOREVER) {}
-        println!("is asked to end, and does not");
+        println!("goes on");
         wait_for_ever()
     }
     let member = |name: &str| Process::stoppable(name, deaf, ()).grace(FOREVER);

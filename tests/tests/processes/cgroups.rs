@@ -1,7 +1,7 @@
-//! Processes in cgroups of their own, where one was delegated, and what is left of them when everybody is killed at once.
+//! Processes with a cgroup of their own, where one was delegated, also if all are killed at the same time.
 //!
-//! To delegate one takes the superuser and cgroups of version 2 that may be written. Elsewhere nothing can be shown, and
-//! these tests say so and pass.
+//! Delegating a cgroup takes the superuser and writable cgroups of version 2. Elsewhere these tests say so
+//! and pass.
 #![allow(unsafe_code, reason = "no crate here reads and writes attributes of files")]
 
 use std::ffi::CString;
@@ -16,13 +16,13 @@ use teleport_tests::{Program, count_marked, new_mark, until, until_none_left, wa
 
 use crate::owners::{children, kill, signal};
 
-/// A cgroup for a test, below the one that it runs in.
+/// A cgroup for a test, below that of the test program.
 struct Own {
     folder: PathBuf,
 }
 
 impl Own {
-    /// None where there can be none.
+    /// Returns `None` if no cgroup can be made.
     fn new() -> Option<Own> {
         let cgroups = fs::read_to_string("/proc/self/cgroup").expect("this is Linux");
         let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
@@ -37,7 +37,7 @@ impl Own {
             Some(Ok(own)) => Some(own),
             other => {
                 eprintln!(
-                    "no cgroup can be made here, so nothing is shown: {:?}",
+                    "no cgroup can be made here, so the test checks nothing: {:?}",
                     other.and_then(Result::err)
                 );
                 None
@@ -45,18 +45,18 @@ impl Own {
         }
     }
 
-    /// As [`new`](Own::new), marked as what systemd delegates is.
+    /// As [`new`](Own::new), with the mark of systemd for a delegated cgroup.
     fn delegated() -> Option<Own> {
         let own = Own::new()?;
         let folder = CString::new(own.folder.to_str().expect("it is text")).expect("it has no zeros");
-        // SAFETY: both are strings with an end, and the value is one byte long.
+        // SAFETY: both strings end with a zero byte, and the value is one byte long.
         let result =
             unsafe { libc::setxattr(folder.as_ptr(), c"user.delegate".as_ptr(), c"1".as_ptr().cast(), 1, 0) };
         Errno::result(result).expect("Linux has these since 5.7");
         Some(own)
     }
 
-    /// Starts a program in it.
+    /// Starts a program in the cgroup.
     fn start(&self, program: &str, arguments: &str) -> Program {
         let enter = format!("echo 0 > '{}/cgroup.procs'", self.folder.display());
         let mut command = Command::new("bash");
@@ -64,14 +64,14 @@ impl Own {
         Program::spawn(command)
     }
 
-    /// Starts an owner in it, and waits until it is ready.
+    /// Starts an owner in the cgroup, and waits until it is ready.
     fn owner(&self, arguments: &str) -> Program {
         let mut owner = self.start(env!("CARGO_BIN_EXE_owner"), arguments);
         assert_eq!(owner.line(), "ready");
         owner
     }
 
-    /// How many there are below it.
+    /// Returns how many cgroups are below this one.
     fn below(&self) -> usize {
         let entries = fs::read_dir(&self.folder).expect("it is there");
         entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
@@ -80,7 +80,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Refused if anything is left in it or below, which a test has then failed for.
+        // This fails if anything is left in the cgroup. Then the test has failed already.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -91,7 +91,7 @@ fn ends_killed(program: &Program) {
     until_none_left(&program.mark());
 }
 
-/// Runs a test in a cgroup, which it must leave empty.
+/// Runs a test in a cgroup, and checks that it is empty afterwards.
 fn leaves_none(own: fn() -> Option<Own>, test: impl FnOnce(&Own) + Send + 'static) {
     watched(move || {
         if let Some(own) = own() {
@@ -103,7 +103,7 @@ fn leaves_none(own: fn() -> Option<Own>, test: impl FnOnce(&Own) + Send + 'stati
 }
 
 #[test]
-fn each_process_has_one_that_goes_with_it() {
+fn each_process_has_a_cgroup_for_as_long_as_it_runs() {
     leaves_none(Own::delegated, |own| {
         let owner = own.owner("idle 3");
         assert_eq!(own.below(), 3);
@@ -112,7 +112,7 @@ fn each_process_has_one_that_goes_with_it() {
 }
 
 #[test]
-fn there_is_none_where_none_was_delegated() {
+fn without_delegation_there_are_no_cgroups() {
     leaves_none(Own::new, |own| {
         let owner = own.owner("idle 3");
         assert_eq!(own.below(), 0);
@@ -121,7 +121,7 @@ fn there_is_none_where_none_was_delegated() {
 }
 
 #[test]
-fn all_that_is_said_of_trees_and_owners_holds_with_and_without() {
+fn tests_of_trees_and_owners_pass_with_and_without_cgroups() {
     for own in [Own::delegated, Own::new] {
         leaves_none(own, |own| {
             let this = std::env::current_exe().expect("it has a path");
@@ -135,9 +135,9 @@ fn all_that_is_said_of_trees_and_owners_holds_with_and_without() {
 }
 
 #[test]
-fn forks_have_them_too_and_what_is_in_one_may_divide_it() {
+fn forks_have_cgroups_and_their_processes_have_some_below() {
     leaves_none(Own::delegated, |own| {
-        // A process that was forked, which has started another: that one's is below its own.
+        // The fork has started another process, whose cgroup is below that of the fork.
         let owner = own.owner("fork");
         assert_eq!(own.below(), 1);
         ends_killed(&owner);
@@ -145,7 +145,7 @@ fn forks_have_them_too_and_what_is_in_one_may_divide_it() {
 }
 
 #[test]
-fn a_reaper_that_is_killed_leaves_none() {
+fn a_killed_reaper_leaves_no_cgroup() {
     leaves_none(Own::delegated, |own| {
         let owner = own.owner("idle 3");
         let zygote = children(owner.id()).pop().expect("it has a zygote");
@@ -156,7 +156,7 @@ fn a_reaper_that_is_killed_leaves_none() {
 }
 
 #[test]
-fn a_stranger_s_that_is_called_alike_is_left_alone() {
+fn a_cgroup_of_others_with_such_a_name_is_left_alone() {
     leaves_none(Own::delegated, |own| {
         let other = Own { folder: own.folder.join("teleport-proc-1-0") };
         fs::create_dir(&other.folder).expect("it can be made");
@@ -173,18 +173,18 @@ fn a_stranger_s_that_is_called_alike_is_left_alone() {
 }
 
 #[test]
-fn what_is_left_when_all_are_killed_at_once_ends_before_the_next_starts() {
+fn leftovers_of_an_owner_end_before_the_next_starts_a_process() {
     leaves_none(Own::delegated, |own| {
         let owner = own.owner("idle 3");
         let mark = owner.mark();
         let zygote = children(owner.id()).pop().expect("it has a zygote");
         let reapers = children(zygote);
         let all = || reapers.iter().copied().chain([zygote]);
-        // Stopped before, they do nothing about it.
+        // They are stopped first, so that none of them reacts.
         all().for_each(|process| signal(process, Signal::SIGSTOP));
         all().for_each(kill);
         owner.signal(Signal::SIGKILL);
-        until("the three that were kept are left", || count_marked(&mark) == 3);
+        until("only the three processes are left", || count_marked(&mark) == 3);
         let next = own.owner("idle 1");
         assert_eq!(count_marked(&mark), 0);
         assert_eq!(own.below(), 1);

@@ -1,4 +1,4 @@
-//! Ends in every order: twice, by many, and by letting go.
+//! Ending processes twice, from several threads, and by dropping them.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::{carrying, idle, nothing_stays};
 fn kill_twice_and_join_after_it() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
-        process.kill().unwrap(); // it was not started, so there is nothing to do
+        process.kill().unwrap(); // it was not started
         process.start().unwrap();
         process.kill().unwrap();
         process.kill().unwrap();
@@ -43,7 +43,7 @@ fn several_threads_kill_and_join_at_once() {
 }
 
 #[test]
-fn letting_go_ends_it() {
+fn dropping_a_process_ends_it() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
         process.start().unwrap();

@@ -1,5 +1,5 @@
-//! Groups: they end when all have ended, when one fails, when their time is over, and on signals; and start again what they
-//! are told to.
+//! Groups end when all members have ended, when one fails, when their time is over, and on signals. They
+//! restart members.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ fn fail(reason: String) -> Result<(), BoxError> {
     Err(reason.into())
 }
 
-/// Fails until so many runs have left a file in the folder.
+/// Leaves a file in the folder, and fails until there are as many as `runs`.
 fn fail_until(argument: (String, u32)) -> Result<(), BoxError> {
     let (folder, runs) = argument;
     let count = std::fs::read_dir(&folder)?.count() as u32;
@@ -42,14 +42,14 @@ fn a_group_ends_well_when_all_have() {
 }
 
 #[test]
-fn the_longest_times_of_a_group_are_for_ever() {
+fn the_longest_times_of_a_group_never_end() {
     nothing_stays(|mark| {
         let idle = || carrying(mark, Process::new("idle", idle, ())).grace(Duration::MAX);
         let thread =
             || Thread::new("sleeping", |stop| while stop.sleep(Duration::MAX) {}).grace(Duration::MAX);
         let done = carrying(mark, Process::new("done", done, ()));
         Group::new().add(done).duration(Duration::MAX).run().unwrap();
-        // While one waits for ever to be started again, another has to be able to fail.
+        // While one member waits forever to be restarted, another can fail.
         let again = carrying(mark, Process::new("again", fail, "at first".to_owned()))
             .restart(Restart::OnFailure { limit: 1 })
             .backoff(Duration::MAX, Duration::MAX);
@@ -60,7 +60,7 @@ fn the_longest_times_of_a_group_are_for_ever() {
 }
 
 #[test]
-fn one_that_fails_ends_the_others_and_is_told() {
+fn a_failure_ends_the_others_and_is_returned() {
     nothing_stays(|mark| {
         let group = || {
             Group::new()
@@ -97,7 +97,7 @@ fn a_group_ends_when_its_time_is_over() {
 }
 
 #[test]
-fn what_fails_is_started_again_as_often_as_allowed() {
+fn a_failure_is_restarted_up_to_the_limit() {
     nothing_stays(|mark| {
         let folder = Scratch::new();
         let process = |limit| {
@@ -113,7 +113,7 @@ fn what_fails_is_started_again_as_often_as_allowed() {
 }
 
 #[test]
-fn what_ends_well_is_started_again_if_it_always_is() {
+fn success_is_restarted_only_by_always() {
     nothing_stays(|_mark| {
         for (policy, expected) in
             [(Restart::Never, 1), (Restart::OnFailure { limit: 3 }, 1), (Restart::Always { limit: 3 }, 4)]
@@ -130,7 +130,7 @@ fn what_ends_well_is_started_again_if_it_always_is() {
 }
 
 #[test]
-fn a_thread_that_does_not_end_is_told_of() {
+fn a_thread_that_does_not_end_is_an_error() {
     nothing_stays(|_mark| {
         let (sender, receiver) = std::sync::mpsc::channel::<()>();
         let deaf = Thread::new("deaf", move |_stop| assert!(receiver.recv().is_err())).grace(2 * MS);
@@ -141,7 +141,7 @@ fn a_thread_that_does_not_end_is_told_of() {
 }
 
 #[test]
-fn a_signal_ends_all_in_the_reverse_order() {
+fn a_signal_ends_all_in_reverse_order() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         nothing_stays(move |_mark| {
             let mut owner = owner(&["group"]);
@@ -165,7 +165,7 @@ fn a_second_signal_ends_all_at_once() {
         let mut owner = owner(&["deaf-group"]);
         assert_eq!([owner.line(), owner.line()], ["ready", "ready"]);
         owner.signal(Signal::SIGINT);
-        assert_eq!(owner.line(), "is asked to end, and does not");
+        assert_eq!(owner.line(), "goes on");
         owner.signal(Signal::SIGINT);
         let mark = owner.mark();
         let ended = owner.wait();

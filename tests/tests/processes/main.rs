@@ -1,7 +1,8 @@
-//! Functions in processes of their own, and that nothing of them is left, whatever they do and whoever is killed.
+//! Functions in processes of their own. Nothing of them is left, whatever they do and whichever process is
+//! killed.
 //!
-//! Every process of a test carries its mark; at its end none may have it. `owner` is the program whose processes lose
-//! their owner.
+//! Every process of a test carries the mark of the test. At its end no process may have it. The program
+//! `owner` starts processes in tests that kill their owner.
 
 mod cgroups;
 mod ending;
@@ -19,7 +20,7 @@ use teleport_tests::{marked, new_mark, until_none_left, watched};
 
 teleport::init_before_main!();
 
-/// Longer than the watchdog waits: who waits it out hangs.
+/// Longer than the watchdog waits, so that a test that waits for it fails.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Runs a test whose processes carry a mark, and waits until none of them is left.
@@ -31,12 +32,12 @@ fn nothing_stays(test: impl FnOnce(&str) + Send + 'static) {
     });
 }
 
-/// A process that carries a mark.
+/// Gives a process a mark.
 fn carrying<R>(mark: &str, process: Process<R>) -> Process<R> {
     marked(mark).into_iter().fold(process, |process, (name, value)| process.env(name, value))
 }
 
-/// Waits for ever.
+/// Waits forever.
 fn idle(_: ()) {
     loop {
         std::thread::park();

@@ -1,5 +1,5 @@
-//! What becomes of processes whose owner ends, by itself or by SIGKILL, at whatever moment; and of an owner that has nothing
-//! left to start them with.
+//! Processes whose owner ends by itself or by SIGKILL, at any moment, and owners whose system refuses to
+//! start them.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -9,7 +9,7 @@ use teleport_tests::{Program, Random, count_marked, new_mark, until, until_none_
 
 use crate::traced;
 
-/// Of so many stops at system calls, one is looked at; which, says the seed.
+/// One of this many system calls is tested. The seed says which.
 const STRIDE: usize = 32;
 
 pub(crate) fn owner(arguments: &[&str]) -> Program {
@@ -18,7 +18,7 @@ pub(crate) fn owner(arguments: &[&str]) -> Program {
     Program::spawn(command)
 }
 
-/// Starts an owner, waits until it is ready, kills it, and sees that nothing is left.
+/// Starts an owner, waits until it is ready, kills it, and checks that nothing is left.
 fn killed_owner(arguments: &'static [&'static str]) {
     watched(|| {
         let mut owner = owner(arguments);
@@ -28,7 +28,7 @@ fn killed_owner(arguments: &'static [&'static str]) {
     });
 }
 
-/// Runs an owner to its end and gives what it printed.
+/// Runs an owner to its end, and checks its output.
 fn printed(arguments: &'static [&'static str], check: impl FnOnce(&str) + Send + 'static) {
     watched(move || {
         let owner = owner(arguments);
@@ -41,27 +41,27 @@ fn printed(arguments: &'static [&'static str], check: impl FnOnce(&str) + Send +
 }
 
 #[test]
-fn a_killed_owner_takes_its_processes_along() {
+fn processes_of_a_killed_owner_end() {
     killed_owner(&["idle", "20"]);
 }
 
 #[test]
-fn a_killed_owner_takes_along_who_does_not_want_to() {
+fn stubborn_processes_of_a_killed_owner_end() {
     killed_owner(&["stubborn"]);
 }
 
 #[test]
-fn a_killed_owner_takes_along_what_was_forked() {
+fn forks_of_a_killed_owner_end() {
     killed_owner(&["fork"]);
 }
 
 #[test]
-fn an_owner_that_executes_another_program_leaves_none() {
+fn processes_end_when_their_owner_executes_another_program() {
     watched(|| {
         let mut owner = owner(&["exec"]);
         assert_eq!(owner.line(), "ready");
         let mark = owner.mark();
-        // Only what it has become is left.
+        // Only the other program is left.
         until("one is left", || count_marked(&mark) == 1);
         drop(owner);
         until_none_left(&mark);
@@ -69,14 +69,14 @@ fn an_owner_that_executes_another_program_leaves_none() {
 }
 
 #[test]
-fn an_owner_killed_while_it_starts_leaves_none() {
+fn an_owner_killed_while_it_starts_processes_leaves_none() {
     watched(|| {
         let mut random = Random::from_environment();
         for _ in 0..10 {
             let mut owner = owner(&["endless"]);
             assert_eq!(owner.line(), "ready");
             let mark = owner.mark();
-            // At whatever step it is when so many are there.
+            // The owner may be at any step by now.
             let count = random.below(12);
             until("some have started", || count_marked(&mark) > count);
             owner.signal(Signal::SIGKILL);
@@ -86,7 +86,7 @@ fn an_owner_killed_while_it_starts_leaves_none() {
 }
 
 #[test]
-fn an_owner_killed_at_any_call_leaves_none() {
+fn an_owner_killed_at_any_system_call_leaves_none() {
     watched(|| {
         let mut random = Random::from_environment();
         let mut stop = random.below(STRIDE);
@@ -98,7 +98,7 @@ fn an_owner_killed_at_any_call_leaves_none() {
 }
 
 #[test]
-fn killed_zygotes_leave_nothing_either() {
+fn killed_zygotes_and_reapers_leave_nothing() {
     watched(|| {
         for victims in [&["zygote"][..], &["reapers"], &["zygote", "owner"], &["reapers", "owner"]] {
             let mut owner = owner(&["idle", "3"]);
@@ -115,7 +115,7 @@ fn killed_zygotes_leave_nothing_either() {
                 }
             }
             if victims == ["reapers"] {
-                // Their processes came to the zygote, which ended them.
+                // The zygote has adopted and ended their processes.
                 until("the owner and its zygote are left", || count_marked(&mark) == 2);
             }
             owner.signal(Signal::SIGKILL);
@@ -125,7 +125,7 @@ fn killed_zygotes_leave_nothing_either() {
 }
 
 #[test]
-fn forks_do_as_they_should() {
+fn forks_behave_like_processes() {
     printed(&["forked"], |output| {
         let lines: Vec<_> = output.lines().collect();
         let expected = [
@@ -158,7 +158,7 @@ fn without_processes_starting_fails_and_leaves_nothing() {
 }
 
 #[test]
-fn who_ends_its_own_tree_ends_last() {
+fn an_owner_that_ends_its_own_tree_ends_last() {
     watched(|| {
         let owner = owner(&["suicide"]);
         let mark = owner.mark();
@@ -169,7 +169,7 @@ fn who_ends_its_own_tree_ends_last() {
 }
 
 #[test]
-fn a_program_with_early_threads_is_told_what_to_do() {
+fn early_threads_are_an_error_with_a_remedy() {
     watched(|| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_owner"));
         command.args(["idle", "1"]).env("EARLY_THREAD", "1");
@@ -184,12 +184,13 @@ fn a_program_with_early_threads_is_told_what_to_do() {
 }
 
 #[test]
-fn a_fork_does_not_hear_the_signals_of_its_parents_group() {
+fn signals_for_the_parent_s_group_do_not_reach_a_fork() {
     watched(|| {
         let mut owner = owner(&["forked-group"]);
         let mark = owner.mark();
         let ready = owner.line();
-        let pid = ready.strip_prefix("ready ").and_then(|pid| pid.parse().ok()).expect("it tells its number");
+        let pid =
+            ready.strip_prefix("ready ").and_then(|pid| pid.parse().ok()).expect("it prints its process id");
         signal(pid, Signal::SIGTERM);
         assert_eq!(owner.line(), "Err(Exited { name: \"forked\", exit: Signal(15) })");
         assert!(owner.wait().status.success());

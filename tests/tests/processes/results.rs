@@ -13,7 +13,7 @@ fn reversed(text: String) -> String {
 }
 
 #[test]
-fn a_result_comes_back_as_often_as_it_is_asked_for() {
+fn a_result_is_returned_each_time() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("reversed", reversed, "abc".to_owned()));
         process.start().unwrap();
@@ -30,7 +30,7 @@ fn a_result_comes_back_as_often_as_it_is_asked_for() {
 }
 
 #[test]
-fn large_arguments_and_results_come_whole() {
+fn large_arguments_and_results_arrive_whole() {
     fn more(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.extend_from_within(..);
         bytes
@@ -45,7 +45,7 @@ fn large_arguments_and_results_come_whole() {
 }
 
 #[test]
-fn an_error_comes_again_and_again() {
+fn an_error_is_returned_each_time() {
     fn fail(code: u8) -> Result<(), BoxError> {
         Err(format!("no such thing: {code}").into())
     }
@@ -57,7 +57,7 @@ fn an_error_comes_again_and_again() {
             assert_eq!(error.to_string(), "failing: no such thing: 7");
             assert!(!error.failure().unwrap().panicked());
             assert_eq!(process.check().unwrap_err().to_string(), error.to_string());
-            process.kill().unwrap(); // neither hangs nor hides it
+            process.kill().unwrap(); // does not change the error
         }
         assert_eq!(process.exit(), Some(Exit::Code(1)));
     });
@@ -85,7 +85,7 @@ fn a_panic_comes_with_its_place_and_backtrace() {
 }
 
 #[test]
-fn a_panic_that_aborts_comes_all_the_same() {
+fn a_panic_that_aborts_is_returned_too() {
     struct Again;
     impl Drop for Again {
         fn drop(&mut self) {
@@ -105,16 +105,16 @@ fn a_panic_that_aborts_comes_all_the_same() {
     });
 }
 
-/// A panic that its function takes care of.
+/// Panics, and catches the panic.
 fn handled() {
     assert!(std::panic::catch_unwind(|| panic!("handled here")).is_err());
 }
 
 #[test]
 fn a_panic_that_was_caught_is_no_failure() {
-    fn tell_and_idle(address: String) -> Result<(), BoxError> {
+    fn connect_and_idle(address: String) -> Result<(), BoxError> {
         handled();
-        let _told = TcpStream::connect(address)?;
+        let _connection = TcpStream::connect(address)?;
         idle(());
         Ok(())
     }
@@ -125,7 +125,7 @@ fn a_panic_that_was_caught_is_no_failure() {
     nothing_stays(|mark| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let idling = carrying(mark, Process::new("idling", tell_and_idle, address));
+        let idling = carrying(mark, Process::new("idling", connect_and_idle, address));
         idling.start().unwrap();
         listener.accept().unwrap();
         idling.kill().unwrap();
@@ -139,7 +139,7 @@ fn a_panic_that_was_caught_is_no_failure() {
 }
 
 #[test]
-fn who_exits_in_the_middle_has_no_result() {
+fn a_function_that_exits_has_no_result() {
     fn exit(code: i32) {
         std::process::exit(code);
     }
@@ -158,7 +158,7 @@ fn who_exits_in_the_middle_has_no_result() {
 }
 
 #[test]
-fn a_signal_from_elsewhere_is_told_by_number() {
+fn a_signal_from_elsewhere_is_named_in_the_error() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
         process.start().unwrap();
@@ -174,7 +174,7 @@ fn a_signal_from_elsewhere_is_told_by_number() {
 }
 
 #[test]
-fn a_process_can_be_started_again_once_it_has_ended() {
+fn a_process_that_has_ended_can_be_started_again() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("reversed", reversed, "abc".to_owned()));
         assert!(matches!(process.join(), Err(ProcError::NotStarted { .. })));
@@ -202,7 +202,7 @@ fn initializers_run_first_and_in_order() {
         let process = process.initializer(|| push(1)).initializer(|| push(2));
         process.start().unwrap();
         assert_eq!(process.join().unwrap(), [1, 2]);
-        assert!(SEEN.lock().unwrap().is_empty(), "it is another memory");
+        assert!(SEEN.lock().unwrap().is_empty(), "the process has another memory");
     });
 }
 
@@ -246,7 +246,7 @@ fn a_process_has_the_folder_and_environment_of_its_owner() {
 }
 
 #[test]
-fn stop_turns_false_and_gives_time_to_return() {
+fn a_function_that_stops_returns_its_result() {
     fn count(start: u64, stop: &Stop) -> u64 {
         while stop.sleep(FOREVER) {}
         assert!(!stop.running());
@@ -262,7 +262,7 @@ fn stop_turns_false_and_gives_time_to_return() {
 }
 
 #[test]
-fn the_longest_times_are_for_ever() {
+fn the_longest_times_never_end() {
     fn wait(_: (), stop: &Stop) {
         while stop.sleep(Duration::MAX) {}
     }
@@ -284,11 +284,11 @@ fn the_longest_times_are_for_ever() {
 }
 
 #[test]
-fn who_has_no_stop_is_asked_by_signal() {
+fn a_function_without_a_stop_gets_a_signal() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("idle", idle, ()));
         process.start().unwrap();
-        // It does not have to wait for the grace to be over, in which case it would hang.
+        // This would hang if it waited for the grace.
         process.stop(FOREVER).unwrap();
         assert!(matches!(process.join(), Err(ProcError::Killed { .. })));
         let named = Process::new("a\0b", idle, ());
@@ -297,7 +297,7 @@ fn who_has_no_stop_is_asked_by_signal() {
 }
 
 #[test]
-fn who_does_not_stop_is_killed() {
+fn a_function_that_does_not_stop_is_killed() {
     fn deaf(_: (), _stop: &Stop) {
         idle(());
     }

@@ -1,4 +1,4 @@
-//! Processes of a program whose threads are tokio's.
+//! Processes in programs that use tokio.
 
 use teleport::{ProcError, Process};
 use teleport_tests::count_marked;
@@ -22,7 +22,7 @@ fn tasks_on_many_threads_start_join_and_kill() {
             async move {
                 let process = carrying(&mark, Process::new("idle", idle, ()));
                 process.start().unwrap();
-                // Whichever thread drives the task here is not the one that started it.
+                // Another thread may drive the task from here on.
                 tokio::task::yield_now().await;
                 process.kill().unwrap();
                 assert!(matches!(process.join(), Err(ProcError::Killed { .. })));
@@ -40,7 +40,7 @@ fn tasks_on_many_threads_start_join_and_kill() {
 }
 
 #[test]
-fn a_runtime_inside_of_a_process_works() {
+fn a_process_can_use_a_runtime() {
     fn sum(numbers: u32) -> u32 {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("there are threads");

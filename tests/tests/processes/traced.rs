@@ -1,7 +1,7 @@
-//! An owner that is killed at a system call of one of its processes, of which there are some hundreds.
+//! Kills an owner at a given system call of any of its processes.
 //!
-//! The owner and everything that it starts is traced from its first word on, so that it stops before and after each system
-//! call; those stops are counted, whoever makes them.
+//! The owner and all that it starts is traced with ptrace, and stops before and after each system call. All
+//! stops are counted together.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -13,19 +13,19 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use teleport_tests::{marked, until_none_left};
 
-/// Runs an owner that starts a process and ends, kills it at stop number `stop`, and waits until nothing is left. Says
-/// whether it had ended before.
+/// Runs an owner that starts a process and ends, kills it at stop number `stop`, and waits until nothing is
+/// left. Returns whether it had ended before.
 pub(crate) fn killed_at(stop: usize, mark: &str) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_owner"));
     command.arg("brief").envs(marked(mark)).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Tracing belongs to a thread, and what it traces goes on when it ends.
+    // Tracing belongs to a thread. When the thread ends, the traced processes go on.
     let tracer = thread::spawn(move || {
         let mut owner = command.spawn().expect("it can be started");
         let has_ended = trace(&mut owner, stop).expect("a child can be traced");
         (owner, has_ended)
     });
     let (mut owner, has_ended) = tracer.join().expect("it does not panic");
-    // The tracer may have done so.
+    // The tracer may have waited for it already.
     let _ = owner.wait();
     until_none_left(mark);
     has_ended
@@ -39,7 +39,7 @@ fn trace(owner: &mut Child, stop: usize) -> nix::Result<bool> {
     let mut word = owner.stdin.take();
     let mut stops = 0;
     loop {
-        // This thread's children only: others run tests of their own.
+        // Only children of this thread: other threads run other tests.
         let pid = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD))? {
             WaitStatus::PtraceSyscall(pid) => {
                 stops += 1;

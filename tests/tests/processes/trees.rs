@@ -1,4 +1,4 @@
-//! Whole trees of processes end with the one that started them.
+//! A whole tree of processes ends with the one that started it.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn shell(script: String) -> Result<(), BoxError> {
     if status.success() { Ok(()) } else { Err(format!("the script ended with {status}").into()) }
 }
 
-/// Starts a script, waits until so many processes run, itself included, kills the process and sees that none is left.
+/// Starts a script, waits until this many processes run, kills the first, and checks that none is left.
 fn kill_ends(script: &'static str, processes: usize, grace: Duration) {
     nothing_stays(move |mark| {
         let process = carrying(mark, Process::new("shell", shell, script.to_owned())).grace(grace);
@@ -32,7 +32,7 @@ fn children_and_grandchildren() {
 }
 
 #[test]
-fn who_ignores_sigterm() {
+fn processes_that_ignore_sigterm() {
     kill_ends(
         "trap '' TERM; (while true; do sleep 600; done) & sleep 600; true",
         5,
@@ -41,7 +41,7 @@ fn who_ignores_sigterm() {
 }
 
 #[test]
-fn who_left_the_session_or_the_group() {
+fn processes_with_their_own_session_or_group() {
     kill_ends("setsid sleep 600 & set -m; sleep 600 & wait", 4, FOREVER);
 }
 
@@ -52,8 +52,8 @@ fn daemons_whose_parents_have_ended() {
 }
 
 #[test]
-fn who_forks_without_end() {
-    // Eight chains, each of whose links starts the next and ends: there is no moment at which all hold still.
+fn processes_that_fork_forever() {
+    // In each of eight chains, a process starts the next one and ends. At no moment are all of them there.
     let script =
         "chain() { chain & }; trap '' TERM; for i in 1 2 3 4 5 6 7 8; do chain & done; sleep 600; true";
     nothing_stays(move |mark| {
@@ -66,7 +66,7 @@ fn who_forks_without_end() {
 }
 
 #[test]
-fn what_is_left_when_the_function_has_returned() {
+fn processes_left_by_a_function_that_returned() {
     nothing_stays(|mark| {
         let script =
             "setsid -f sleep 600; sleep 600 & trap '' TERM; (while true; do sleep 600; done) & exit 0";
@@ -77,7 +77,7 @@ fn what_is_left_when_the_function_has_returned() {
     });
 }
 
-/// Starts a process like itself, so deep, and waits for it.
+/// Starts a process that does the same, down to this depth, and waits for it.
 fn nested(depth: u32) -> Result<u32, BoxError> {
     if depth == 0 {
         idle(());
@@ -92,7 +92,7 @@ fn processes_of_processes() {
     nothing_stays(|mark| {
         let process = carrying(mark, Process::new("top", nested, 4));
         process.start().unwrap();
-        // Each of the four has a zygote and a reaper, which have its environment.
+        // Each of the four has a zygote and a reaper, which inherit the mark.
         until_marked(mark, 5 + 4 * 2);
         process.kill().unwrap();
         assert_eq!(teleport_tests::count_marked(mark), 0);
@@ -100,7 +100,7 @@ fn processes_of_processes() {
 }
 
 #[test]
-fn a_failure_comes_up_through_all_of_them() {
+fn a_failure_passes_through_nested_processes() {
     fn failing(depth: u32) -> Result<(), BoxError> {
         if depth == 0 {
             return Err("at the bottom".into());
@@ -120,7 +120,7 @@ fn a_failure_comes_up_through_all_of_them() {
 }
 
 #[test]
-fn children_of_the_program_itself_are_left_alone() {
+fn other_children_of_the_owner_are_left_alone() {
     nothing_stays(|mark| {
         let mut child = Command::new("sleep").arg("600").envs(teleport_tests::marked(mark)).spawn().unwrap();
         let process = carrying(mark, Process::new("idle", idle, ()));

@@ -117,7 +117,7 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
         thread::sleep(Duration::from_millis(20));
         left = scripts(&mark)?;
     }
-    // An owner that has ended by itself has failed.
+    // If the owner has ended by itself, it got an error.
     let nothing_left = left.is_empty() && (end != End::KillTwice || owner.try_wait()?.is_none());
     while !marked(&mark)?.is_empty() {
         for (pid, _) in marked(&mark)? {
@@ -160,7 +160,7 @@ fn run(script: String) {
     let _ = bash(&script).status();
 }
 
-/// The tree, as its owner has it.
+/// The owner's handle of a tree.
 enum Tree {
     Teleport(teleport_proc::Process),
     Std(Child),

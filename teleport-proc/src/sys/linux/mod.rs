@@ -26,8 +26,7 @@ pub(super) const SOCKET_FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC;
 pub(super) const SEND_FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 pub(super) const RECEIVE_FLAGS: MsgFlags = MsgFlags::MSG_CMSG_CLOEXEC;
 
-/// Makes a file in memory. It grows as it is written, can be given to another process, and leaves nothing
-/// behind.
+/// Makes a file in memory, which can be given to another process.
 pub(crate) fn memory() -> io::Result<File> {
     Ok(memfd_create(c"teleport-proc", MFdFlags::MFD_CLOEXEC)?.into())
 }
