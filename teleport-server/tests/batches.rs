@@ -176,7 +176,7 @@ fn strings_are_an_error_that_suggests_a_list() {
 }
 
 #[test]
-fn a_failure_goes_to_all_callers_and_is_noted_once() {
+fn a_failure_goes_to_all_callers_and_once_to_the_owner() {
     let stop = Stop::new();
     let fail = {
         let stop = stop.clone();
@@ -284,7 +284,7 @@ fn calls_beyond_max_queue_are_refused_at_once() {
 }
 
 #[test]
-fn an_exact_batch_that_stays_short_fails_when_its_time_is_over() {
+fn an_exact_batch_that_does_not_become_full_fails_after_full_timeout() {
     let batch = Batch::exact(4).full_timeout(S / 10);
     let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
     let client = Client::connect(&server);
@@ -298,7 +298,7 @@ fn an_exact_batch_that_stays_short_fails_when_its_time_is_over() {
 }
 
 #[test]
-fn an_exact_batch_that_memory_can_never_hold_is_refused() {
+fn an_exact_batch_that_never_fits_into_memory_is_refused() {
     let methods = Methods::new()
         .register("exact", Method::batched(Batch::exact(64), |x: Tree| x))
         .register("some", Method::batched(Batch::up_to(64), |x: Tree| x));
@@ -388,7 +388,7 @@ fn a_list_function_gets_calls_of_any_shape() {
 }
 
 #[test]
-fn no_more_batches_run_than_may() {
+fn at_most_max_in_progress_batches_run() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let run = {
         let (running, most) = (running.clone(), most.clone());
@@ -478,7 +478,7 @@ fn large_rows_of_many_clients_arrive_in_place() {
 }
 
 #[test]
-fn a_client_announces_how_many_calls_it_will_have() {
+fn calls_of_a_client_with_few_calls_in_flight_wait_for_an_exact_batch() {
     let server = start(Methods::new().register("act", Method::batched(Batch::exact(4), |x: Tree| x)));
     let config = Config { name: "actor".into(), max_open_calls: 2, ..Config::default() };
     let client = Client::with(&server, config);
@@ -519,7 +519,7 @@ fn an_adaptive_batch_does_not_wait_for_calls_that_do_not_come() {
     let batch = Batch::up_to(8).adaptive(3600 * S);
     let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
     let client = Client::connect(&server);
-    // One at a time: each is alone, whatever was learned from the calls before.
+    // One call at a time, so each is alone in its batch whatever the estimate says.
     for number in 0..100 {
         assert_eq!(client.call("act", observation(number)).unwrap(), observation(number));
     }

@@ -57,12 +57,12 @@ impl Connection {
         match session.as_ref().map(|session| session.arrived(link, call.id, call)) {
             None => {}
             Some(Ok(())) => link.acknowledge(call.id),
-            Some(Err(rule)) => {
+            Some(Err(breach)) => {
                 if self.dispatcher.shared.log_limit.allows() {
                     let (name, peer) = (&caller.name, link.peer_address());
-                    tracing::warn!(name, peer, "a connection ended: its client broke the protocol: {rule}");
+                    tracing::warn!(name, peer, "a connection ended: its client broke the protocol: {breach}");
                 }
-                link.close(Some(ErrorKind::Protocol), rule, GOODBYE_TIME);
+                link.close(Some(ErrorKind::Protocol), &breach.to_string(), GOODBYE_TIME);
                 return false;
             }
         }

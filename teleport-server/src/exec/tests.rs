@@ -1,4 +1,4 @@
-//! Turns, order within a connection, calls that need places, and leaving; then the same among threads.
+//! The queue of a pool: turns, order, slots, throttling and removal. Then the same among threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::fair_queue::{QueueMark, Queueable};
 use super::queue::{Queue, Work};
 
-/// Call `number` of a connection. Odd ones need a place.
+/// Call `number` of a connection. Odd calls need a slot.
 #[derive(Debug, Default)]
 struct Call {
     connection: usize,
@@ -63,11 +63,11 @@ fn none() -> Option<()> {
     None
 }
 
-/// Takes the next `count`: their connections and numbers.
+/// Takes the next `count` calls. Returns their connections and numbers.
 fn take(queue: &Queue<Call>, count: usize, mut reserve: impl FnMut() -> Option<()>) -> Vec<(usize, u32)> {
     let next = |_| {
-        let Some(Work::Call(call, place)) = queue.take(&mut reserve) else { panic!("a call") };
-        assert_eq!(place.is_some(), call.needs_slot());
+        let Some(Work::Call(call, slot)) = queue.take(&mut reserve) else { panic!("a call") };
+        assert_eq!(slot.is_some(), call.needs_slot());
         (call.connection, call.number)
     };
     (0..count).map(next).collect()
@@ -78,7 +78,7 @@ fn numbers(calls: &[Arc<Call>]) -> Vec<u32> {
 }
 
 #[test]
-fn the_first_of_a_connection_comes_first() {
+fn calls_of_a_connection_keep_their_order() {
     let queue = queue((0..4).map(|number| (0, number)));
     assert_eq!(take(&queue, 2, free), [(0, 0), (0, 1)]);
     assert_eq!(numbers(&queue.close()), [2, 3]);
@@ -90,11 +90,11 @@ fn the_first_of_a_connection_comes_first() {
 fn connections_take_turns() {
     let queue = queue((0..9).map(|number| (usize::from(number >= 6), number)));
     assert_eq!(take(&queue, 3, free), [(0, 0), (1, 6), (0, 1)]);
-    // Whoever comes now is behind those that wait, once.
+    // A new connection is behind those that wait, once.
     queue.push(call(7, 10)).unwrap();
     queue.push(call(7, 12)).unwrap();
     assert_eq!(take(&queue, 7, free), [(1, 7), (0, 2), (7, 10), (1, 8), (0, 3), (7, 12), (0, 4)]);
-    // A connection whose line has ended begins a new one.
+    // The line of a connection had ended, and begins again.
     queue.push(call(1, 14)).unwrap();
     assert_eq!(take(&queue, 2, free), [(0, 5), (1, 14)]);
     assert_eq!(queue.len(), 0);
@@ -103,14 +103,14 @@ fn connections_take_turns() {
 #[test]
 fn a_polite_call_waits_for_one_of_each_other() {
     const FLOODING: usize = 100;
-    // All plain, all in want of places, or each its own mixture.
+    // No call needs a slot, all do, or some do.
     for parity in [|_| 0, |_| 1, |number: u32| number % 3 % 2] {
         let flood = (0..1000).flat_map(|number| {
             (0..FLOODING).map(move |connection| (connection, 2 * number + parity(number)))
         });
         let queue = queue(flood);
-        let mut places = 0..50;
-        take(&queue, 50, || places.next().map(drop));
+        let mut slots = 0..50;
+        take(&queue, 50, || slots.next().map(drop));
         queue.push(call(FLOODING, 0)).unwrap();
         let before = (0..).find(|_| take(&queue, 1, free)[0].0 == FLOODING).unwrap();
         assert!(before <= FLOODING, "{before}");
@@ -118,19 +118,19 @@ fn a_polite_call_waits_for_one_of_each_other() {
 }
 
 #[test]
-fn what_finds_no_place_is_set_aside() {
+fn a_call_that_finds_no_slot_is_set_aside() {
     let queue = queue([1, 3, 4, 5, 6, 7].map(|number| (0, number)));
     assert_eq!(take(&queue, 2, none), [(0, 4), (0, 6)]);
-    // Those set aside keep their order, also before a later one that would find a place.
-    let mut places = [None, Some(())].into_iter();
+    // Calls that were set aside keep their order, also before a later call that would find a slot.
+    let mut slots = [None, Some(())].into_iter();
     queue.push(call(0, 8)).unwrap();
-    assert_eq!(take(&queue, 1, || places.next().flatten()), [(0, 8)]);
+    assert_eq!(take(&queue, 1, || slots.next().flatten()), [(0, 8)]);
     assert_eq!(take(&queue, 4, free), [1, 3, 5, 7].map(|number| (0, number)));
     assert_eq!(queue.len(), 0);
 }
 
 #[test]
-fn blocked_connections_share_places_and_take_every_other_turn() {
+fn blocked_connections_share_slots_and_take_every_other_turn() {
     let queue = queue([(0, 1), (0, 3), (0, 5), (1, 1), (1, 3), (2, 0)]);
     assert_eq!(take(&queue, 1, none), [(2, 0)]);
     (1..4).for_each(|number| queue.push(call(2, 2 * number)).unwrap());
@@ -148,7 +148,7 @@ fn a_blocked_connection_has_its_turn_again_for_other_calls() {
     assert_eq!(take(&queue, 1, free), [(0, 1)]);
 }
 
-/// Three connections with calls for which there was no place.
+/// Three connections whose calls found no slot.
 fn blocked() -> Queue<Call> {
     let queue =
         queue([0, 1, 2].into_iter().flat_map(|connection| (0..20).map(move |n| (connection, 2 * n + 1))));
@@ -157,18 +157,18 @@ fn blocked() -> Queue<Call> {
     queue
 }
 
-/// Places that come one at a time.
+/// One slot.
 fn one() -> impl FnMut() -> Option<()> {
-    let mut places = 0..1;
-    move || places.next().map(drop)
+    let mut slots = 0..1;
+    move || slots.next().map(drop)
 }
 
 #[test]
-fn a_blocked_connection_keeps_its_turn_for_a_place_whatever_else_it_calls() {
+fn a_blocked_connection_keeps_its_turn_for_a_slot_whatever_else_it_calls() {
     let queue = blocked();
     for round in 0..10 {
         for connection in 0..3 {
-            // Before each place, so that it goes behind others if its turn is lost.
+            // Before each slot, so that the connection would go behind the others if it lost its turn.
             queue.push(call(0, 2)).unwrap();
             assert_eq!(take(&queue, 1, none), [(0, 2)]);
             assert_eq!(take(&queue, 1, one()), [(connection, 2 * round + 1)]);
@@ -177,7 +177,7 @@ fn a_blocked_connection_keeps_its_turn_for_a_place_whatever_else_it_calls() {
 }
 
 #[test]
-fn a_blocked_connection_keeps_its_turn_for_a_place_when_it_withdraws_another_call() {
+fn a_blocked_connection_keeps_its_turn_for_a_slot_when_it_withdraws_another_call() {
     let queue = blocked();
     for connection in [0, 1, 2, 0] {
         (0..3).for_each(|connection| {
@@ -190,17 +190,17 @@ fn a_blocked_connection_keeps_its_turn_for_a_place_when_it_withdraws_another_cal
 }
 
 #[test]
-fn a_place_that_comes_with_another_call_counts_as_a_turn() {
+fn a_slot_in_a_turn_among_all_counts_as_a_turn_for_slots() {
     let queue = blocked();
     assert_eq!(take(&queue, 1, one()), [(0, 1)]);
-    // The next place is for whose turn it is among all: the second and its first call, which was set aside.
+    // The second connection has its turn among all, which its first call takes.
     queue.push(call(1, 2)).unwrap();
     assert_eq!(take(&queue, 1, one()), [(1, 1)]);
     assert_eq!(take(&queue, 2, one()), [(2, 1), (1, 2)]);
 }
 
 #[test]
-fn the_withdrawn_leave_at_once() {
+fn withdrawn_calls_leave_at_once() {
     let queue = queue([]);
     let calls: Vec<_> = (0..6).map(|number| call(number as usize / 4, number)).collect();
     calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
@@ -212,14 +212,14 @@ fn the_withdrawn_leave_at_once() {
         assert_eq!(queue.remove(&calls[number]), is_there, "{number}");
     }
     assert_eq!(queue.len(), 0);
-    // One that was withdrawn on its way here.
+    // A call that was withdrawn before it came here.
     queue.push(calls[5].clone()).unwrap();
     queue.push(call(1, 6)).unwrap();
     assert_eq!((queue.len(), take(&queue, 1, none)), (1, vec![(1, 6)]));
 }
 
 #[test]
-fn those_without_time_leave_when_somebody_looks() {
+fn late_calls_are_removed_by_expire() {
     let now = Instant::now();
     let at = |seconds: u64| now + Duration::from_secs(seconds);
     let queue = queue([(0, 2), (1, 4)]);
@@ -228,7 +228,7 @@ fn those_without_time_leave_when_somebody_looks() {
         let late = Call { connection: number as usize % 2, number, deadline, ..Call::default() };
         queue.push(Arc::new(late)).unwrap();
     }
-    // The odd ones are set aside.
+    // The odd calls are set aside.
     assert_eq!(take(&queue, 3, none), [(0, 2), (1, 4), (0, 6)]);
     let (late, next) = queue.expire(at(2));
     assert_eq!((numbers(&late), next), (vec![1, 5], Some(at(5))));
@@ -332,7 +332,7 @@ fn connections_that_come_and_leave_take_no_memory() {
 }
 
 #[test]
-fn workers_wake_for_what_was_set_aside() {
+fn workers_wake_for_calls_that_were_set_aside() {
     let (queue, allowed) = (queue([(0, 7)]), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| take(&queue, 1, || allowed.load(Ordering::SeqCst).then_some(())));
@@ -343,7 +343,7 @@ fn workers_wake_for_what_was_set_aside() {
 }
 
 #[test]
-fn each_is_taken_once() {
+fn each_call_is_taken_once() {
     const CALLS: usize = 10_000;
     let (queue, taken) = (queue([]), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -362,7 +362,7 @@ fn each_is_taken_once() {
 }
 
 #[test]
-fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
+fn the_spinning_worker_takes_one_call_and_others_are_woken_for_the_rest() {
     let queue = Queue::new(Duration::from_millis(1), &[]);
     let taken = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -374,7 +374,7 @@ fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
             });
         }
         for round in 0..500 {
-            // Bursts of one to four, each of which finds the workers looking, asleep, or on the way.
+            // Bursts of one to four calls, which find the workers spinning, asleep, or in between.
             for number in 0..=round % 4 {
                 queue.push(call(0, 2 * number)).unwrap();
             }
@@ -387,15 +387,15 @@ fn who_looks_takes_one_call_and_others_are_woken_for_the_rest() {
     assert_eq!(taken.into_inner(), 125 * (1 + 2 + 3 + 4));
 }
 
-/// What is taken next: the number of a call, or of a batched method after 1,000.
+/// Takes what is next. Returns the number of a call, or 1,000 and the number of a batched method.
 fn next(queue: &Queue<Call>, reserve: impl FnMut() -> Option<()>) -> u32 {
     match queue.take(reserve) {
         Some(Work::Call(call, _)) => call.number,
-        Some(Work::Batch(method, place)) => {
-            assert_eq!(place.is_some(), method == 1);
+        Some(Work::Batch(method, slot)) => {
+            assert_eq!(slot.is_some(), method == 1);
             1_000 + method as u32
         }
-        None => panic!("it was closed"),
+        None => panic!("the queue was closed"),
     }
 }
 
@@ -414,7 +414,7 @@ fn calls_and_batches_take_turns() {
 }
 
 #[test]
-fn a_batch_without_a_place_is_passed_over_until_there_may_be_one() {
+fn a_batch_without_a_slot_is_passed_over_until_slots_are_freed() {
     let queue = queue([]);
     let past = Instant::now();
     queue.set_batch_timer(1, Some(past));
@@ -437,7 +437,7 @@ fn workers_wake_when_a_batch_is_due() {
             scope.spawn(|| {
                 while let Some(Work::Batch(method, _)) = queue.take(free) {
                     assert_eq!(method, 0);
-                    // Each time before some that wait already, and after others.
+                    // Earlier than some batches that are due, and later than others.
                     let count = taken.fetch_add(1, Ordering::SeqCst) as u64;
                     if count == 200 {
                         queue.close();

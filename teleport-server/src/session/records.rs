@@ -1,51 +1,54 @@
-//! What a session knows of its calls, without links, threads or clocks.
+//! What a session knows of its calls. Pure: without links, threads or clocks.
 //!
-//! Flow: `arrived` -> `ended`, with what is kept of the answer -> `acknowledged`. On the client's next connection `resume`
-//! says what became of each call that it lists; what it does not list is forgotten. A session that was forgotten as a whole
-//! and comes back knows how far it had come: of calls up to there it cannot tell what became of them.
-//! Bound: open calls by the connection's `max_open_calls`, ended ones by as many as [`Records::arrived`] is told.
+//! Flow: `arrived` -> `ended`, with the answer if it is kept -> `acknowledged`. On the client's next
+//! connection `resume` returns the outcome of each call that the client lists, and forgets all others. If a
+//! whole session was forgotten and its client comes back, the outcome of its calls is unknown up to the
+//! newest that had arrived. Bounds: `max_open_calls` of the connection, and `max_ended` of
+//! [`Records::arrived`].
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use teleport_transport::wire::{CallAnswer, CallState};
 
-/// One call: open, ended with its answer kept, or ended without.
+/// One call.
 #[derive(Debug)]
 enum Record<C, A> {
     Open(C),
+    /// It ended, and its answer is kept.
     Kept(A),
+    /// It ended, and its answer is not kept any more.
     Expired,
 }
 
-/// The calls of a session that its client has no answer to, as far as the server knows.
+/// The calls of a session whose answers its client has not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Records<C, A> {
     /// By id, so the oldest come first.
     calls: BTreeMap<u64, Record<C, A>>,
-    /// Invariant: those of `calls` that are not open.
+    /// How many of `calls` are not open.
     ended: usize,
     /// The newest call that ever arrived.
     newest_id: u64,
-    /// Of calls up to this one that are not in `calls`, nobody knows what became of them: they may have run.
+    /// Calls up to this one that are not in `calls` may have run.
     forgotten_id: u64,
-    /// Whether it may have been forgotten, and how far it came with it. The first call or resume tells: who has made calls
-    /// resumes before any other.
+    /// True if the session may have been forgotten without its newest id. Its first call or resume decides: a
+    /// client that has made calls resumes before it makes others.
     is_unsure: bool,
 }
 
-/// What came of a resume.
+/// The outcome of a resume.
 #[derive(Debug)]
 pub(crate) struct Resumed<C, A> {
     /// One for each call that was listed.
     pub(crate) answers: Vec<(u64, CallAnswer)>,
     /// Answers to send now.
     pub(crate) kept: Vec<(u64, A)>,
-    /// What the client has given up, or has.
+    /// Calls that the client did not list.
     pub(crate) forgotten: Forgotten<C, A>,
 }
 
-/// What is no longer known. Whoever gets it drops it, outside of all locks: it may hold memory of users.
+/// Calls that were forgotten. To be dropped without a lock: answers may hold memory of users.
 #[derive(Debug)]
 #[must_use = "open calls are to be withdrawn"]
 pub(crate) struct Forgotten<C, A> {
@@ -59,12 +62,14 @@ impl<C, A> Default for Forgotten<C, A> {
     }
 }
 
-/// Why a call must not run: its client does not keep to the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a call must not run: its client broke the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Breach {
-    /// Its id is that of a call which is known.
+    #[error("a call that can be resumed came before the resume of the earlier ones")]
+    BeforeResume,
+    #[error("a call came again that had arrived")]
     Repeated,
-    /// Too many answers were not acknowledged.
+    #[error("more than twice `max_open_calls` answers were not acknowledged")]
     Unacknowledged,
 }
 
@@ -75,28 +80,28 @@ impl<C, A> Default for Records<C, A> {
 }
 
 impl<C, A> Records<C, A> {
-    /// Of a session of which it is only known that calls up to `forgotten_id` have arrived.
+    /// Creates the records of a session that was forgotten after the call `forgotten_id` had arrived.
     pub(crate) fn after(forgotten_id: u64) -> Self {
         let (calls, ended) = (BTreeMap::new(), 0);
         Records { calls, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
     }
 
-    /// Of a session that may have been forgotten.
+    /// Creates the records of a session that may have been forgotten.
     pub(crate) fn unsure() -> Self {
         Records { is_unsure: true, ..Records::after(0) }
     }
 
-    /// The newest call that ever arrived; 0 if none did.
+    /// Returns the id of the newest call that ever arrived, or 0.
     pub(crate) fn newest_id(&self) -> u64 {
         self.newest_id
     }
 }
 
 impl<C: Clone, A: Clone> Records<C, A> {
-    /// A call arrived whole. At most `max_ended` answers may wait to be acknowledged.
+    /// Adds a call that is complete.
     ///
     /// # Errors
-    /// Why it must not run; nothing is noted then.
+    /// The call is known already, or more than `max_ended` answers wait to be acknowledged.
     pub(crate) fn arrived(&mut self, id: u64, call: C, max_ended: usize) -> Result<(), Breach> {
         if self.ended > max_ended {
             return Err(Breach::Unacknowledged);
@@ -112,8 +117,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// A call ended, with an answer that is kept, or that there is no room for. False if it had ended before, or is not
-    /// known any more.
+    /// Ends a call, and keeps its answer if there is one to keep. Returns false if the call is not open.
     pub(crate) fn ended(&mut self, id: u64, kept: Option<A>) -> bool {
         let Some(record @ Record::Open(_)) = self.calls.get_mut(&id) else { return false };
         *record = kept.map_or(Record::Expired, Record::Kept);
@@ -121,7 +125,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         true
     }
 
-    /// Gives up the answer that is kept for longest; none if none is.
+    /// Removes the oldest answer that is kept.
     pub(crate) fn expire_oldest(&mut self) -> Option<A> {
         let oldest = self.calls.values_mut().find(|record| matches!(record, Record::Kept(_)))?;
         match std::mem::replace(oldest, Record::Expired) {
@@ -130,7 +134,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// The client has the answer, or knows that it has expired. Gives what was kept.
+    /// Removes a call whose answer the client has, or knows to be lost. Returns the answer if it was kept.
     pub(crate) fn acknowledged(&mut self, id: u64) -> Option<A> {
         if self.open(id).is_some() {
             return None;
@@ -140,7 +144,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         if let Record::Kept(answer) = record { Some(answer) } else { None }
     }
 
-    /// A call that has not ended.
+    /// Returns a call that has not ended.
     pub(crate) fn open(&self, id: u64) -> Option<&C> {
         match self.calls.get(&id) {
             Some(Record::Open(call)) => Some(call),
@@ -148,12 +152,12 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// Whether there is nothing to resume.
+    /// Returns true if there is nothing to resume.
     pub(crate) fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
 
-    /// Says what became of the listed calls, and forgets all others.
+    /// Returns the outcome of the listed calls, and forgets all others.
     pub(crate) fn resume(&mut self, listed: &[(u64, CallState)]) -> Resumed<C, A> {
         if std::mem::take(&mut self.is_unsure) {
             self.forgotten_id = listed.last().map_or(0, |(id, _)| *id);
@@ -186,7 +190,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// Everything that is known, to be dropped.
+    /// Forgets all calls.
     pub(crate) fn forget(self) -> Forgotten<C, A> {
         let mut forgotten = Forgotten::default();
         for record in self.calls.into_values() {
@@ -216,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_resume_tells_what_became_of_each_call_and_forgets_the_others() {
+    fn a_resume_returns_the_outcome_of_each_call_and_forgets_the_others() {
         let mut records = records();
         let resumed = records.resume(&[(1, SENT), (2, SENT), (3, SENT), (7, SENT)]);
         let (running, done, expired, missing) =
             (CallAnswer::Running, CallAnswer::Done, CallAnswer::Expired, CallAnswer::Missing);
         assert_eq!(resumed.answers, [(1, running), (2, done), (3, expired), (7, missing)]);
         assert_eq!((resumed.kept, resumed.forgotten.open), (vec![(2, "two's answer")], vec!["four"]));
-        // Nothing was acknowledged: the next connection is told the same.
+        // Nothing was acknowledged, so the next connection gets the same.
         let again = records.resume(&[(1, SENT), (2, SENT), (3, SENT)]);
         assert_eq!(again.answers, [(1, running), (2, done), (3, expired)]);
         assert_eq!((records.acknowledged(2), records.acknowledged(3)), (Some("two's answer"), None));
@@ -232,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_is_not_missing() {
+    fn forgotten_calls_are_not_missing() {
         let records = records();
         assert_eq!(records.newest_id(), 4);
         let mut later: Records<&str, &str> = Records::after(records.newest_id());
         let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
         for _ in 0..2 {
-            // Asked again, since the answer may be lost with its connection.
+            // A client asks again if the answer was lost with its connection.
             assert_eq!(later.resume(&[(3, SENT), (5, SENT)]).answers, [(3, unknown), (5, missing)]);
         }
         assert_eq!(later.arrived(5, "five", 0), Ok(()));
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_knows_whether_it_was_forgotten_the_client_tells() {
+    fn the_client_decides_whether_its_session_was_forgotten() {
         let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
         let mut asked: Records<&str, &str> = Records::unsure();
         for _ in 0..2 {
@@ -269,18 +273,18 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_nobody_acknowledges_are_bounded() {
+    fn unacknowledged_answers_are_bounded() {
         let mut records = records();
         assert_eq!(records.arrived(5, "five", 2), Ok(()));
         assert_eq!(records.arrived(6, "six", 1), Err(Breach::Unacknowledged));
         records.acknowledged(3);
-        records.acknowledged(4); // still open: a client that lies
+        records.acknowledged(4); // It is still open: the client lies.
         assert_eq!(records.arrived(6, "six", 1), Ok(()));
         assert!(records.open(4).is_some());
     }
 
     #[test]
-    fn what_is_kept_for_longest_goes_first() {
+    fn the_oldest_answer_expires_first() {
         let mut records = records();
         records.ended(1, Some("one's answer"));
         assert_eq!(records.expire_oldest(), Some("one's answer"));

@@ -1,13 +1,13 @@
-//! A client's calls that survive its connections.
+//! The calls of one client that survive its connections.
 //!
-//! Flow: a client with a session connects -> [`Sessions::opened`] finds its session, and ends the connection that it had
-//! before -> calls `arrived` and `ended` here instead of at the connection -> it is lost: calls run on and answers are
-//! kept -> the next connection asks, is answered once the one before is no longer read, and gets what it has missed.
+//! Flow: a client with a session connects -> `Sessions::opened` finds its session and ends the connection
+//! before -> calls `arrived` and `ended` here -> the connection is lost: calls run on, and answers are kept
+//! -> the client's next connection resumes, is answered once the one before is no longer read, and gets the
+//! answers that it has missed.
 //!
-//! So a call runs at most once: whatever arrived whole is known here before the client can ask for it again.
-//! Locks: that of all sessions, then a session's own, then that of a link's sending half. Never waits. Bounds:
-//! `max_kept_bytes` of answers, `resume_timeout` without a connection, as many sessions without one as connections are
-//! allowed.
+//! A call runs at most once: a call that is complete is known here before its client can ask for it. Locks:
+//! that of all sessions, then a session's own, then that of a link's outbound half. Never waits. Bounds:
+//! `max_kept_bytes` of answers, `resume_timeout` without a connection, and `max_lost` such sessions.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -19,14 +19,14 @@ use teleport_transport::{Budget, Charge, Link};
 
 use crate::session::records::{Breach, Records};
 
-/// What pays for answers that are kept: a budget of their own, and that of the whole server.
+/// What pays for kept answers: a budget of their own, and that of the whole server.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptBudget {
     pub(crate) kept: Budget,
     pub(crate) all: Budget,
 }
 
-/// What pays for one answer that is kept.
+/// What pays for one kept answer.
 #[derive(Debug)]
 struct Room {
     _kept: Charge,
@@ -34,51 +34,50 @@ struct Room {
 }
 
 impl KeptBudget {
-    /// Returns room to keep an answer, if there is any.
+    /// Returns room for an answer, if there is any.
     fn room(&self, bytes: u64) -> Option<Room> {
         Some(Room { _kept: self.kept.try_charge(bytes)?, _all: self.all.charge_anyway(bytes) })
     }
 }
 
-/// An answer that is kept until its client says that it has it.
+/// An answer that is kept until its client acknowledges it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     message: Message,
     _room: Arc<Room>,
 }
 
-/// Calls that nobody waits for any more and that are to be withdrawn, and answers that go with them.
+/// Calls to be withdrawn, since their client has given them up, and answers to be dropped.
 pub(crate) type Forgotten<C> = crate::session::records::Forgotten<Weak<C>, Kept>;
 
-/// The calls of one client that survive its connections.
+/// One session.
 ///
-/// A call holds its session, so the session holds its calls weakly, and its links too, which hold it. A queue or a worker
-/// holds the calls.
+/// Calls and links hold their session, so a session holds them weakly. A queue or a worker holds the calls.
 #[derive(Debug)]
 pub(crate) struct Session<C> {
     pub(crate) id: Id128,
-    /// Answers that may wait to be acknowledged.
+    /// How many answers may wait to be acknowledged.
     max_ended: usize,
     budget: KeptBudget,
-    state: Mutex<State<C>>,
+    inner: Mutex<SessionState<C>>,
 }
 
 #[derive(Debug)]
-struct State<C> {
+struct SessionState<C> {
     records: Records<Weak<C>, Kept>,
-    /// Connections that have not ended: one, or two while the older one is being ended.
+    /// How many connections have not ended: one, or two while the older one is being ended.
     connections: usize,
-    /// The key of the newest one: hellos may be read in another order than that in which the client connected.
+    /// The key of the newest link. Hellos may be read in another order than that of the connections.
     newest: usize,
-    /// Where answers go; none from when a connection has ended until the next one has resumed.
+    /// The link that answers go to. `None` from the end of a connection until the next one has resumed.
     link: Option<WeakLink>,
-    /// A connection that asked while the one before it had not ended.
+    /// A resume that came before the connection before had ended.
     waiting: Option<(WeakLink, Resume)>,
     /// Since when there is no connection.
     lost: Option<Instant>,
 }
 
-/// A link and its key, which stays known when the link is gone.
+/// A link and its key, which stays known when the link is dropped.
 #[derive(Clone, Debug)]
 struct WeakLink {
     key: usize,
@@ -98,18 +97,19 @@ impl<C> Session<C> {
         budget: KeptBudget,
         records: Records<Weak<C>, Kept>,
     ) -> Session<C> {
-        let state = State { records, connections: 0, newest: 0, link: None, waiting: None, lost: None };
-        Session { id, max_ended: 2 * max_open_calls as usize, budget, state: Mutex::new(state) }
+        let state =
+            SessionState { records, connections: 0, newest: 0, link: None, waiting: None, lost: None };
+        Session { id, max_ended: 2 * max_open_calls as usize, budget, inner: Mutex::new(state) }
     }
 
-    /// A connection of this session is open. The one before it, if it has not ended, is ended: only then is a resume
-    /// answered, so that nothing arrives unseen. Gives since when there was none, if so.
+    /// Adds a connection, and ends the one before: a resume is answered only then, so that no call arrives
+    /// unseen. Returns since when there was no connection.
     pub(crate) fn opened(&self, link: &Arc<Link>) -> Option<Instant> {
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         state.connections += 1;
         let lost = state.lost.take();
         let ended = if link.key() < state.newest {
-            // The client has given it up already.
+            // The client has given up this one already.
             Some(link.clone())
         } else {
             state.newest = link.key();
@@ -127,31 +127,28 @@ impl<C> Session<C> {
         lost
     }
 
-    /// A call arrived whole.
+    /// Adds a call that is complete.
     ///
     /// # Errors
-    /// Why it must not run: the rule that its client broke.
-    pub(crate) fn arrived(&self, link: &Arc<Link>, id: u64, call: &Arc<C>) -> Result<(), &'static str> {
-        let mut state = self.state.lock();
+    /// The client broke the protocol, and the call must not run.
+    pub(crate) fn arrived(&self, link: &Arc<Link>, id: u64, call: &Arc<C>) -> Result<(), Breach> {
+        let mut state = self.inner.lock();
         if !state.takes_calls_of(link) {
-            return Err("a call that can be resumed came before the resume of the earlier ones");
+            return Err(Breach::BeforeResume);
         }
-        state.records.arrived(id, Arc::downgrade(call), self.max_ended).map_err(|breach| match breach {
-            Breach::Repeated => "a call came again that had arrived",
-            Breach::Unacknowledged => "more than twice `max_open_calls` answers were not acknowledged",
-        })
+        state.records.arrived(id, Arc::downgrade(call), self.max_ended)
     }
 
-    /// A call has its answer. It is kept if there is room for it, and sent if there is a connection. Returns false if the
-    /// call was answered before, or its client has given it up.
+    /// Ends a call. The answer is kept if there is room for it, and sent if there is a connection. Returns
+    /// false if the call was answered before, or its client has given it up.
     pub(crate) fn ended(&self, id: u64, message: Message) -> bool {
         let bytes = message.memory_bytes + message.metadata.len() as u64;
         let (mut room, mut expired) = (self.budget.room(bytes), Vec::new());
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         if state.records.open(id).is_none() {
             return false;
         }
-        // A client that does not say what it has loses its own oldest answers first.
+        // A client that does not acknowledge answers loses its own oldest ones.
         while room.is_none()
             && let Some(answer) = state.records.expire_oldest()
         {
@@ -162,32 +159,32 @@ impl<C> Session<C> {
         state.records.ended(id, kept);
         let link = state.link.as_ref().and_then(|current| current.link.upgrade());
         drop(state);
-        // Fails when the connection has just ended: the next one gets the answer.
+        // Fails if the connection has just ended: the next one gets the answer.
         let _ = link.map(|link| link.answer(id, message));
         true
     }
 
     /// Returns the open call with this id.
     pub(crate) fn find(&self, id: u64) -> Option<Arc<C>> {
-        self.state.lock().records.open(id)?.upgrade()
+        self.inner.lock().records.open(id)?.upgrade()
     }
 
     /// Returns the link that answers go to now.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.state.lock().link.as_ref()?.link.upgrade()
+        self.inner.lock().link.as_ref()?.link.upgrade()
     }
 
-    /// The client has these answers.
+    /// Drops answers that the client has.
     pub(crate) fn acknowledged(&self, ids: &[u64]) {
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         let answers: Vec<Kept> = ids.iter().filter_map(|id| state.records.acknowledged(*id)).collect();
         drop(state);
         drop(answers);
     }
 
-    /// A connection asks for its calls of earlier ones.
+    /// Answers a resume now, or once the connection before has ended.
     pub(crate) fn resuming(&self, link: &Arc<Link>, resume: Resume) -> Forgotten<C> {
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         if link.key() != state.newest {
             return Forgotten::default();
         }
@@ -198,10 +195,10 @@ impl<C> Session<C> {
         state.resume(link, &resume)
     }
 
-    /// A connection is no longer read. Gives what the next one has given up, if it has asked already, and whether none is
-    /// left.
+    /// Removes a connection that is no longer read, and answers the resume of the next one if it waits.
+    /// Returns true if no connection is left.
     pub(crate) fn closed(&self, link: &Link, now: Instant) -> (Forgotten<C>, bool) {
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         state.connections = state.connections.saturating_sub(1);
         if state.waiting.as_ref().is_some_and(|(waiting, _)| waiting.key == link.key()) {
             state.waiting = None;
@@ -221,9 +218,9 @@ impl<C> Session<C> {
         (forgotten, is_lost)
     }
 
-    /// Forgets everything but how far it came, which it gives.
+    /// Forgets all calls. Returns them and the id of the newest call.
     pub(crate) fn end(&self) -> (Forgotten<C>, u64) {
-        let mut state = self.state.lock();
+        let mut state = self.inner.lock();
         let records = mem::take(&mut state.records);
         (state.link, state.waiting) = (None, None);
         drop(state);
@@ -232,8 +229,9 @@ impl<C> Session<C> {
     }
 }
 
-impl<C> State<C> {
-    /// Whether calls may come on `link`: it is the current one, or the first that has anything to keep.
+impl<C> SessionState<C> {
+    /// Returns true if calls may arrive on `link`: it is the current link, or the newest while there is
+    /// nothing to resume.
     pub(crate) fn takes_calls_of(&mut self, link: &Arc<Link>) -> bool {
         if self.records.is_empty() && self.waiting.is_none() && link.key() == self.newest {
             self.link = Some(WeakLink::new(link));
@@ -241,19 +239,19 @@ impl<C> State<C> {
         self.link.as_ref().is_some_and(|current| current.key == link.key())
     }
 
-    /// Answers a resume, and sends what the client has missed. Under the lock, so that an answer which comes now finds
-    /// its call open on the new link.
+    /// Answers a resume, and sends the answers that the client has missed. Under the lock, so that a call
+    /// that ends now finds its id open on the new link.
     pub(crate) fn resume(&mut self, link: &Arc<Link>, resume: &Resume) -> Forgotten<C> {
         self.link = Some(WeakLink::new(link));
         let resumed = self.records.resume(&resume.calls);
-        // Fails when this connection has ended too: the next one asks again.
+        // Fails if this connection has ended too: the next one resumes again.
         let done = resumed.kept.into_iter().map(|(id, kept)| (id, kept.message)).collect();
         let _ = link.answer_resume(resumed.answers, done);
         resumed.forgotten
     }
 }
 
-/// What a client is told of calls that this server never had.
+/// Returns the outcome of calls that this server never had.
 pub(crate) fn unknown(resume: &Resume) -> Vec<(u64, CallAnswer)> {
     resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect()
 }

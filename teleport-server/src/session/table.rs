@@ -1,10 +1,9 @@
-//! All sessions of a server: who has one, and which have been without a connection for too long.
+//! All sessions of a server.
 //!
-//! Flow: `opened` with each connection that names a session -> `closed` -> `expire` when its time is over. A client that
-//! says goodbye leaves nothing. Of one that did not come back in time it is remembered how far it had come, so that none of
-//! its calls is taken for one that never arrived.
-//! Knows no clock: `now` comes in. Bounds: `max_lost` sessions without a connection, the newest of them, and
-//! `MAX_REMEMBERED` that were forgotten.
+//! Flow: `opened` for each connection that names a session -> `closed` -> `expire` when the session has been
+//! without a connection for too long. A session whose client says goodbye is forgotten at once. Of an expired
+//! session the id of its newest call is remembered, so that none of its calls counts as never arrived. Reads
+//! no clock. Bounds: the newest `max_lost` sessions without a connection, and `MAX_REMEMBERED` expired ones.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,20 +27,20 @@ pub(crate) struct Sessions<C> {
     table: Mutex<Table<C>>,
 }
 
-/// Forgotten sessions of which it is remembered how far they came: some 64 bytes each. Past that, nobody can tell a session
-/// that was forgotten from a new one, and calls that such a one asks for are not taken for ones that never arrived.
+/// Expired sessions whose newest ids are remembered, in some 64 bytes each. When there are more, a new
+/// session may be an expired one, and calls that it resumes do not count as never arrived.
 const MAX_REMEMBERED: usize = 65_536;
 
 #[derive(Debug)]
 struct Table<C> {
     sessions: HashMap<Id128, Arc<Session<C>>>,
-    /// The newest call of each session that was forgotten.
+    /// The newest id of each expired session.
     remembered: HashMap<Id128, u64>,
-    /// The order in which they were forgotten.
+    /// Expired sessions, the oldest first.
     forgotten: VecDeque<Id128>,
-    /// Whether any was forgotten without a trace.
+    /// True if the newest id of any session was forgotten.
     is_unsure: bool,
-    /// Since when which sessions have no connection, the earliest first.
+    /// Sessions without a connection, by when they lost it.
     lost: BTreeSet<(Instant, [u8; 16])>,
 }
 
@@ -58,7 +57,8 @@ impl<C> Default for Table<C> {
 }
 
 impl<C> Sessions<C> {
-    /// No sessions. Each is kept for `timeout` without a connection, `max_lost` of them at most.
+    /// Creates an empty table. A session is kept for `timeout` without a connection, at most `max_lost` of
+    /// them.
     pub(crate) fn new(
         timeout: Duration,
         max_lost: usize,
@@ -70,7 +70,7 @@ impl<C> Sessions<C> {
         Sessions { timeout, max_lost: max_lost.max(1), max_open_calls, budget, table: Mutex::default() }
     }
 
-    /// A connection of session `id` is open.
+    /// Returns the session of a new connection.
     pub(crate) fn opened(&self, id: Id128, link: &Arc<Link>) -> Arc<Session<C>> {
         let mut table = self.table.lock();
         let records = match table.remembered.get(&id) {
@@ -80,14 +80,14 @@ impl<C> Sessions<C> {
         };
         let new = || Arc::new(Session::new(id, self.max_open_calls, self.budget.clone(), records));
         let session = table.sessions.entry(id).or_insert_with(new).clone();
-        // Under the lock, so that it is not found expired meanwhile.
+        // Under the lock, so that the session does not expire meanwhile.
         if let Some(lost) = session.opened(link) {
             table.lost.remove(&(lost, id.0));
         }
         session
     }
 
-    /// A connection has ended, with a goodbye if its client will not come back.
+    /// Ends a connection, with a goodbye if its client will not come back.
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn closed(
         &self,
@@ -96,7 +96,7 @@ impl<C> Sessions<C> {
         is_goodbye: bool,
         now: Instant,
     ) -> Vec<Forgotten<C>> {
-        // Under the lock, so that a connection which comes now is not taken for lost.
+        // Under the lock, so that a session with a new connection does not count as lost.
         let mut table = self.table.lock();
         let (forgotten, is_lost) = session.closed(link, now);
         let mut all = vec![forgotten];
@@ -115,7 +115,7 @@ impl<C> Sessions<C> {
         all
     }
 
-    /// Forgets the sessions whose time is over.
+    /// Forgets the sessions that have been without a connection for too long.
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn expire(&self, now: Instant) -> Vec<Forgotten<C>> {
         let mut table = self.table.lock();
@@ -127,19 +127,19 @@ impl<C> Sessions<C> {
         all
     }
 
-    /// When `expire` has something to do.
+    /// Returns when to call `expire`.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.table.lock().lost.first().and_then(|(lost, _)| lost.checked_add(self.timeout))
     }
 
-    /// Forgets everything: the server has ended.
+    /// Forgets all sessions: the server has ended.
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn end(&self) -> Vec<Forgotten<C>> {
         let Table { sessions, .. } = std::mem::take(&mut *self.table.lock());
         sessions.into_values().map(|session| session.end().0).collect()
     }
 
-    /// Bytes of answers that are kept.
+    /// Returns the bytes of kept answers.
     pub(crate) fn kept_bytes(&self) -> u64 {
         self.budget.kept.used_bytes()
     }
