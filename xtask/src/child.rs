@@ -77,7 +77,7 @@ impl Child {
     }
 
     /// Sends a line to the child.
-    pub(crate) fn tell(&mut self, line: &str) -> Result<(), Failure> {
+    pub(crate) fn send_line(&mut self, line: &str) -> Result<(), Failure> {
         let ended = |_| Failure::Ended { process: self.name.clone() };
         self.input.write_all(format!("{line}\n").as_bytes()).map_err(ended)
     }
@@ -122,7 +122,7 @@ pub(crate) fn commands() -> impl Iterator<Item = String> {
 }
 
 /// Prints a line for the parent and flushes it.
-pub(crate) fn say(line: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     writeln!(output, "{line}").and_then(|()| output.flush()).map_err(Failure::bench)
 }

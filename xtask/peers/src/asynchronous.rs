@@ -29,13 +29,13 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Serves on this thread. Another thread waits for the end of standard input, and then ends the process.
-pub(crate) fn serve_until_told(
+pub(crate) fn serve_until_input_ends(
     place: String,
     serve: impl Future<Output = Result<(), Failure>>,
     runtime: &Runtime,
 ) -> Result<(), Failure> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || sender.send(crate::protocol::serve_until_told(&place)));
+    std::thread::spawn(move || sender.send(crate::protocol::serve_until_input_ends(&place)));
     runtime.block_on(async {
         match select(pin!(serve), receiver).await {
             Either::Left((ended, _)) => ended,

@@ -67,7 +67,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
         Some((host, _)) => format!("tcp://{host}:{}", listener.get_opt::<BoundPort>()?),
         None => address.to_owned(),
     };
-    Ok(protocol::serve_until_told(&place)?)
+    Ok(protocol::serve_until_input_ends(&place)?)
 }
 
 /// Serves one request at a time, in a loop.

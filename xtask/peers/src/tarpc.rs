@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Failure;
 use crate::asynchronous::{
-    Listener, connect_unix, exchange, plain, runtime, serve_until_told, tuned_tcp, tuned_unix,
+    Listener, connect_unix, exchange, plain, runtime, serve_until_input_ends, tuned_tcp, tuned_unix,
 };
 use crate::protocol::{Answer, DICT_ARRAYS, Round, Workload};
 use crate::rounds::{answer_rounds, no_calls_beside};
@@ -83,7 +83,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
             }
         }
     };
-    serve_until_told(place, serve, &runtime)
+    serve_until_input_ends(place, serve, &runtime)
 }
 
 /// Serves one client until it disconnects.

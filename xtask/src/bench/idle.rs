@@ -111,7 +111,7 @@ fn measure(options: &IdleOptions, over: &str, address: &str, interval: Duration)
 
 /// Moves a process on to `state`, and waits until it is there.
 fn expect(party: &mut Child, state: &str) -> Result<(), Failure> {
-    party.tell(state)?;
+    party.send_line(state)?;
     match party.line()? {
         line if line == state => Ok(()),
         line => Err(Failure::bench(line)),
@@ -132,7 +132,7 @@ fn serve(address: &str, interval: Duration) -> Result<(), Failure> {
     let server = Server::bind(address).map_err(Failure::bench)?.ping_interval(interval);
     let methods = Methods::new().register("echo", Method::inline(|x: Tree| x));
     let server = server.start(methods).map_err(Failure::bench)?;
-    child::say(&server.address().to_string())?;
+    child::print_line(&server.address().to_string())?;
     server.join().map_err(Failure::bench)
 }
 
@@ -159,7 +159,7 @@ fn idle(options: &PartyOptions, interval: Duration) -> Result<(), Failure> {
         {
             return Err(Failure::bench(format!("a client lost its connection: {:?}", client.stats())));
         }
-        child::say(&command)?;
+        child::print_line(&command)?;
     }
     Ok(())
 }

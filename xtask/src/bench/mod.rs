@@ -136,7 +136,7 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
 
 fn show(options: &Options, about: &About, outcomes: &[Outcome]) -> Result<(), Failure> {
     let report = Report::new(about, outcomes);
-    // The files come first: whoever prints the table may stop reading early.
+    // The files come first: a pipe that reads the table may be closed early.
     let page = report.write(&shell::target().join("bench"))?;
     if let Some(path) = &options.json {
         std::fs::write(path, report.json()).map_err(Failure::file(path))?;

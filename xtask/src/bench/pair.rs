@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::contender::Who;
+use super::contender::Contender;
 use super::peers::Peer;
 use super::placement::{Placement, Side};
 use super::protocol::{self, Answer, Round};
@@ -42,13 +42,13 @@ pub(super) struct Program {
 
 impl Program {
     /// Returns the commands of a contender in this program.
-    pub(super) fn own(who: Who) -> Result<Program, Failure> {
+    pub(super) fn own(contender: Contender) -> Result<Program, Failure> {
         let program: PathBuf = std::env::current_exe().map_err(Failure::bench)?;
         let words = |command: &str| {
-            vec![program.to_string_lossy().into_owned(), command.to_owned(), who.name().to_owned()]
+            vec![program.to_string_lossy().into_owned(), command.to_owned(), contender.name().to_owned()]
         };
         Ok(Program {
-            name: who.name().to_owned(),
+            name: contender.name().to_owned(),
             server: words("bench-serve"),
             client: words("bench-client"),
             placement: None,
@@ -228,7 +228,7 @@ impl Pair {
     fn run(&mut self, round: &Round) -> Result<Result<Sample, String>, Failure> {
         let line = round.to_string();
         let start = Instant::now();
-        self.clients.iter_mut().try_for_each(|client| client.child.tell(&line))?;
+        self.clients.iter_mut().try_for_each(|client| client.child.send_line(&line))?;
         let mut sample = Sample { elapsed: Duration::ZERO, latencies: Vec::new() };
         let mut without = None;
         for client in &self.clients {

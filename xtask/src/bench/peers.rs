@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Builds with these features broken, and gives who is ready, what is said, and what was built.
+    /// Builds with these features broken. Returns the ready peers, the messages, and the builds.
     fn build_without(broken: &[&str], tools: &[&str]) -> (Vec<&'static str>, Vec<String>, Vec<String>) {
         let (mut peers, builds) = (Peers::default(), RefCell::new(Vec::new()));
         let build = |features: &str| {

@@ -234,7 +234,7 @@ pub(crate) fn answer_rounds(settings: &str, mut run: impl FnMut(&Round) -> Answe
 }
 
 /// Prints the address of a server whose threads already serve, and waits until standard input ends.
-pub(crate) fn serve_until_told(address: &str) -> io::Result<()> {
+pub(crate) fn serve_until_input_ends(address: &str) -> io::Result<()> {
     say(&format!("ready {address}"))?;
     io::stdin().lock().lines().try_for_each(|line| line.map(drop))
 }

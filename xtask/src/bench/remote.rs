@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use super::contender::Who;
+use super::contender::Contender;
 use super::pair::{Process, Program};
 use super::placement::Placement;
 use crate::failure::Failure;
@@ -18,7 +18,7 @@ use crate::failure::Failure;
 pub(super) fn serve(address: &str, peers: Vec<Program>) -> Result<(), Failure> {
     let listener = TcpListener::bind(plain(address)).map_err(Failure::bench)?;
     let address = listener.local_addr().map_err(Failure::bench)?;
-    let own: Result<Vec<Program>, Failure> = Who::ALL.into_iter().map(Program::own).collect();
+    let own: Result<Vec<Program>, Failure> = Contender::ALL.into_iter().map(Program::own).collect();
     let programs: Arc<Vec<Program>> = Arc::new(own?.into_iter().chain(peers).collect());
     println!("serving; measure from elsewhere with `cargo xtask bench --connect {address}`");
     for stream in listener.incoming() {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn only_contenders_are_served() {
-        let programs = [Program::own(Who::Raw).unwrap()];
+        let programs = [Program::own(Contender::Raw).unwrap()];
         let (program, placement) = asked_for("serve raw two-cores", &programs).unwrap();
         assert_eq!((program.name.as_str(), placement), ("raw", Placement::TwoCores));
         for line in ["", "serve", "serve sh two-cores", "serve raw", "serve raw moon"] {

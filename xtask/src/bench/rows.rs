@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::contender::{MAX_CROWD, SMALL_MEMORY_BYTES, Who};
+use super::contender::{Contender, MAX_CROWD, SMALL_MEMORY_BYTES};
 use super::outcome::{Goal, Kind, Plot, Point};
 use super::placement::Placement;
 use super::protocol::{BATCH, CROWD_BATCH, Workload};
@@ -62,7 +62,7 @@ pub(super) struct Row {
 /// A contender of this program in a row.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) who: Who,
+    pub(super) contender: Contender,
     pub(super) kind: Kind,
     pub(super) workload: Workload,
     /// The name in the report.
@@ -89,7 +89,11 @@ impl Row {
             bytes,
             in_flight: 1,
             clients: 1,
-            entries: vec![raw(Who::Raw, workload), raw(Who::RawSpinning, workload), ours(workload)],
+            entries: vec![
+                raw(Contender::Raw, workload),
+                raw(Contender::RawSpinning, workload),
+                ours(workload),
+            ],
             peers: Some(workload),
             placement: Placement::TwoCores,
             goals: [None; 2],
@@ -175,14 +179,14 @@ impl Row {
 }
 
 /// Returns the entry of plain sockets. They wait in two ways; the better one of each row is its ceiling.
-fn raw(who: Who, workload: Workload) -> Entry {
+fn raw(contender: Contender, workload: Workload) -> Entry {
     // Plain sockets have no workers, so pools are compared with the plain round trip.
     let workload = if workload == Workload::Pool { Workload::Echo } else { workload };
-    Entry { who, kind: Kind::Ceiling, workload, label: "raw" }
+    Entry { contender, kind: Kind::Ceiling, workload, label: "raw" }
 }
 
 fn ours(workload: Workload) -> Entry {
-    Entry { who: Who::Teleport, kind: Kind::Teleport, workload, label: "teleport" }
+    Entry { contender: Contender::Teleport, kind: Kind::Teleport, workload, label: "teleport" }
 }
 
 /// Returns all rows of one transport, in the order of the report.
@@ -270,7 +274,8 @@ fn batch_rows() -> Vec<Row> {
 fn crowd_row() -> Row {
     let workload = Workload::CrowdPolicy;
     let name = format!("{MAX_CROWD} clients, batches of {CROWD_BATCH}, arguments of 64x64x3 u8");
-    let entries = vec![raw(Who::RawCrowd, workload), raw(Who::RawCrowdSpinning, workload), ours(workload)];
+    let entries =
+        vec![raw(Contender::RawCrowd, workload), raw(Contender::RawCrowdSpinning, workload), ours(workload)];
     let row = Row::new(name, Measure::CallsPerSecond, workload, 64 * 64 * 3).in_flight(MAX_CROWD).goal(0.7);
     Row { messages: Some(CROWD_MESSAGES), time: BATCH_ROW_TIME, ..row.between(entries).without_peers() }
 }
@@ -292,7 +297,7 @@ fn beside_rows(large_mib: u64) -> Vec<Row> {
 fn memory_row() -> Row {
     let budget_mib = SMALL_MEMORY_BYTES / MIB;
     let name = format!("16 x 256 MiB pipelined, server's peak memory (max_memory {budget_mib} MiB)");
-    let entry = Entry { who: Who::TeleportSmall, ..ours(Workload::Sink) };
+    let entry = Entry { contender: Contender::TeleportSmall, ..ours(Workload::Sink) };
     let row = Row::new(name, Measure::Memory, Workload::Sink, 256 * MIB).in_flight(16).without_peers();
     let goal = Goal::Most((budget_mib + MAX_MEMORY_ABOVE_MIB) as f64);
     let row = Row { goals: [Some(goal), None], messages: Some(16), ..row };
@@ -302,7 +307,7 @@ fn memory_row() -> Row {
 /// Compares calls with a checksum of the payload with calls without one.
 fn checksum_rows() -> Vec<Row> {
     let base = Entry { label: "without checksum", kind: Kind::Ceiling, ..ours(Workload::Sink) };
-    let checked = Entry { who: Who::TeleportChecked, ..ours(Workload::Sink) };
+    let checked = Entry { contender: Contender::TeleportChecked, ..ours(Workload::Sink) };
     let row = |name: &str, bytes| {
         Row::throughput(name, Workload::Sink, bytes)
             .without_peers()

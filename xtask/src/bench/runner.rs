@@ -54,7 +54,7 @@ struct Runs {
     values: [Vec<f64>; 2],
     latencies_us: Vec<f64>,
     /// The reason why it takes no further part.
-    why_out: Option<String>,
+    left_out: Option<String>,
 }
 
 impl Runner {
@@ -67,17 +67,17 @@ impl Runner {
             for place in 0..count {
                 // Each round starts with another contender, in case the order matters.
                 let runs = &mut all[(number + place) % count];
-                if runs.why_out.is_none() {
+                if runs.left_out.is_none() {
                     runs.round(row)?;
                 }
             }
         }
         for runs in &all {
-            if let Some(why) = &runs.why_out {
+            if let Some(why) = &runs.left_out {
                 self.notes.push(format!("{} over {transport}: {} {why}.", row.name, runs.label));
             }
         }
-        all.retain(|runs| runs.why_out.is_none());
+        all.retain(|runs| runs.left_out.is_none());
         keep_best_ceiling(row, &mut all);
         self.judge_noise(row, transport, &all);
         Ok(outcomes(row, transport, all))
@@ -86,7 +86,7 @@ impl Runner {
     fn start(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Runs>, Failure> {
         let mut all = Vec::new();
         for entry in &row.entries {
-            let program = Program::own(entry.who)?;
+            let program = Program::own(entry.contender)?;
             let pair = Pair::start(&program, &self.place, transport, row.placement, row.clients)?;
             all.push(Runs::new(entry.label.to_owned(), entry.kind, pair, row, entry.workload));
         }
@@ -118,7 +118,7 @@ impl Runner {
                 match runs.pair.round(&runs.round)? {
                     Ok(sample) => elapsed = sample.elapsed,
                     Err(why) => {
-                        runs.why_out = Some(why);
+                        runs.left_out = Some(why);
                         break;
                     }
                 }
@@ -207,7 +207,15 @@ impl Runs {
         let messages = if beside { MIN_LATENCIES } else { few.max(row.in_flight) };
         let messages = row.messages.unwrap_or(messages.next_multiple_of(row.batch));
         let round = Round { workload, bytes: row.bytes, messages, in_flight: row.in_flight };
-        Runs { label, kind, pair, round, values: Default::default(), latencies_us: Vec::new(), why_out: None }
+        Runs {
+            label,
+            kind,
+            pair,
+            round,
+            values: Default::default(),
+            latencies_us: Vec::new(),
+            left_out: None,
+        }
     }
 
     fn round(&mut self, row: &Row) -> Result<(), Failure> {
@@ -218,7 +226,7 @@ impl Runs {
         let sample = match self.pair.round(&self.round)? {
             Ok(sample) => sample,
             Err(why) => {
-                self.why_out = Some(why);
+                self.left_out = Some(why);
                 return Ok(());
             }
         };
@@ -231,7 +239,7 @@ impl Runs {
                 Some(server) => {
                     self.values[0].push(peak::peak_memory_bytes(server)? as f64 / f64::from(1 << 20));
                 }
-                None => self.why_out = Some("runs on another machine".to_owned()),
+                None => self.left_out = Some("runs on another machine".to_owned()),
             },
         }
         Ok(())
@@ -240,7 +248,7 @@ impl Runs {
     fn add_latencies(&mut self, sample: &Sample) {
         let mut times: Vec<f64> = sample.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
         if times.is_empty() {
-            self.why_out = Some("gave no time of any call".to_owned());
+            self.left_out = Some("gave no time of any call".to_owned());
             return;
         }
         times.sort_by(f64::total_cmp);

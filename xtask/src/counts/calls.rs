@@ -171,7 +171,7 @@ impl Pair {
     fn ask(&mut self, line: &str) -> Result<[BTreeMap<String, u64>; 2], Failure> {
         let mut counters = [BTreeMap::new(), BTreeMap::new()];
         for (side, counters) in self.sides.iter_mut().zip(&mut counters) {
-            side.tell(line)?;
+            side.send_line(line)?;
             *counters = parse(&side.line()?)?;
         }
         Ok(counters)

@@ -107,7 +107,7 @@ fn serve(address: &str) -> Result<(), BoxError> {
         .register(GIVE_ROW, Method::batched(Batch::exact(BATCH), give_rows));
     // How often a thread spins depends on time, which is not counted.
     let server = Server::bind(address)?.spin(Duration::ZERO).start(methods)?;
-    child::say(&server.address().to_string())?;
+    child::print_line(&server.address().to_string())?;
     for line in child::commands() {
         if line == PROBE {
             probe();
@@ -118,7 +118,7 @@ fn serve(address: &str) -> Result<(), BoxError> {
             0 => ARGUMENT_IN_PLACE.load(Ordering::Relaxed),
             _ => result_in_place(result_bytes),
         };
-        child::say(&format!("in_place {in_place} {}", counters()))?;
+        child::print_line(&format!("in_place {in_place} {}", counters()))?;
     }
     server.close()?;
     Ok(())
@@ -211,7 +211,7 @@ fn in_place(question: &str, at: usize, bytes: usize) -> Option<u64> {
 /// Makes the calls of lines `METHOD BYTES CALLS IN_FLIGHT`, and answers each line when they are done.
 fn call(address: &str) -> Result<(), BoxError> {
     let client = Client::builder(address).max_inflight(MAX_IN_FLIGHT).spin(Duration::ZERO).connect()?;
-    child::say("ready")?;
+    child::print_line("ready")?;
     for line in child::commands() {
         let words: Vec<&str> = line.split(' ').collect();
         let in_place = match words[..] {
@@ -223,7 +223,7 @@ fn call(address: &str) -> Result<(), BoxError> {
             [PROBE] => probe(),
             _ => 0,
         };
-        child::say(&format!("in_place {in_place} {}", counters()))?;
+        child::print_line(&format!("in_place {in_place} {}", counters()))?;
     }
     client.close()?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The layers between crates: who may depend on whom, and how many crates a user builds.
+//! The layers between crates: their dependencies, and how many crates a user builds.
 
 use std::collections::BTreeSet;
 

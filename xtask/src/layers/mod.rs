@@ -1,6 +1,6 @@
-//! The rules of who may use what, between crates and within them.
+//! Checks the layers between crates and within them.
 //!
-//! Five views are held against `table`: the manifests (`crates`: who depends on whom, and how many crates a
+//! Five views are compared with `table`: the manifests (`crates`: dependencies, and how many crates a
 //! user builds), the names in the code (`names`: operating system, clocks, threads), the folders of each
 //! crate (`folders`), circles of files that use each other (`arrows`), and the size of files and comments
 //! (`size`).

@@ -24,7 +24,7 @@ use tower::Service;
 use super::codec::{Item, Plain, arrays};
 use super::{DICT, ECHO, MAX_FRAME_BYTES, POOL, SINK, SOURCE, WINDOW_BYTES, announce, pieces, whole};
 use crate::Failure;
-use crate::asynchronous::{Listener, runtime, serve_until_told, tuned_tcp, tuned_unix};
+use crate::asynchronous::{Listener, runtime, serve_until_input_ends, tuned_tcp, tuned_unix};
 
 type Answering<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -45,7 +45,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
             }
         }
     };
-    serve_until_told(place, serve, &runtime)
+    serve_until_input_ends(place, serve, &runtime)
 }
 
 async fn attend<S>(streams: impl Stream<Item = io::Result<S>>) -> Result<(), Failure>

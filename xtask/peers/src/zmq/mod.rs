@@ -71,7 +71,7 @@ pub(crate) fn serve(address: &str) -> Result<(), Failure> {
             eprintln!("zmq: {failure}");
         }
     });
-    Ok(protocol::serve_until_told(&place)?)
+    Ok(protocol::serve_until_input_ends(&place)?)
 }
 
 struct Server {

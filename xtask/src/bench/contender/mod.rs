@@ -25,13 +25,13 @@ pub(super) const SMALL_MEMORY_BYTES: u64 = 1 << 30;
 /// A process of the benchmark; not for users.
 #[derive(Debug, Args)]
 pub(crate) struct ContenderOptions {
-    who: Who,
+    contender: Contender,
     address: String,
 }
 
 /// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Who {
+pub(super) enum Contender {
     /// Plain sockets.
     Raw,
     /// Plain sockets that spin for a while before they block.
@@ -48,47 +48,47 @@ pub(super) enum Who {
     TeleportSmall,
 }
 
-impl Who {
-    pub(super) const ALL: [Who; 7] = [
-        Who::Raw,
-        Who::RawSpinning,
-        Who::RawCrowd,
-        Who::RawCrowdSpinning,
-        Who::Teleport,
-        Who::TeleportChecked,
-        Who::TeleportSmall,
+impl Contender {
+    pub(super) const ALL: [Contender; 7] = [
+        Contender::Raw,
+        Contender::RawSpinning,
+        Contender::RawCrowd,
+        Contender::RawCrowdSpinning,
+        Contender::Teleport,
+        Contender::TeleportChecked,
+        Contender::TeleportSmall,
     ];
 
     /// Returns the name in the commands.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Who::Raw => "raw",
-            Who::RawSpinning => "raw-spinning",
-            Who::RawCrowd => "raw-crowd",
-            Who::RawCrowdSpinning => "raw-crowd-spinning",
-            Who::Teleport => "teleport",
-            Who::TeleportChecked => "teleport-checked",
-            Who::TeleportSmall => "teleport-small",
+            Contender::Raw => "raw",
+            Contender::RawSpinning => "raw-spinning",
+            Contender::RawCrowd => "raw-crowd",
+            Contender::RawCrowdSpinning => "raw-crowd-spinning",
+            Contender::Teleport => "teleport",
+            Contender::TeleportChecked => "teleport-checked",
+            Contender::TeleportSmall => "teleport-small",
         }
     }
 
     /// Returns how plain sockets wait, or `None` for other contenders.
     fn waiting(self) -> Option<raw::Waiting> {
         match self {
-            Who::Raw | Who::RawCrowd => Some(raw::Waiting::Blocking),
-            Who::RawSpinning | Who::RawCrowdSpinning => Some(raw::Waiting::Spinning),
+            Contender::Raw | Contender::RawCrowd => Some(raw::Waiting::Blocking),
+            Contender::RawSpinning | Contender::RawCrowdSpinning => Some(raw::Waiting::Spinning),
             _ => None,
         }
     }
 
     fn is_raw_crowd(self) -> bool {
-        matches!(self, Who::RawCrowd | Who::RawCrowdSpinning)
+        matches!(self, Contender::RawCrowd | Contender::RawCrowdSpinning)
     }
 
     fn variant(self) -> ours::Variant {
         ours::Variant {
-            checksum: self == Who::TeleportChecked,
-            max_memory: (self == Who::TeleportSmall).then_some(SMALL_MEMORY_BYTES),
+            checksum: self == Contender::TeleportChecked,
+            max_memory: (self == Contender::TeleportSmall).then_some(SMALL_MEMORY_BYTES),
         }
     }
 }
@@ -97,33 +97,34 @@ impl Who {
 pub(crate) fn run_server(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     usage::allow_descriptors_up_to(MAX_CROWD + OTHER_DESCRIPTORS)?;
-    let ContenderOptions { who, address } = options;
-    if let Some(waiting) = who.waiting().filter(|_| who.is_raw_crowd()) {
-        return protocol::serve_until_told(&raw::crowd::serve(address, waiting)?).map_err(Failure::bench);
+    let ContenderOptions { contender, address } = options;
+    if let Some(waiting) = contender.waiting().filter(|_| contender.is_raw_crowd()) {
+        return protocol::serve_until_input_ends(&raw::crowd::serve(address, waiting)?)
+            .map_err(Failure::bench);
     }
-    if let Some(waiting) = who.waiting() {
-        return protocol::serve_until_told(&raw::serve(address, waiting)?).map_err(Failure::bench);
+    if let Some(waiting) = contender.waiting() {
+        return protocol::serve_until_input_ends(&raw::serve(address, waiting)?).map_err(Failure::bench);
     }
-    let server = ours::serve(who.variant(), address).map_err(Failure::bench)?;
-    protocol::serve_until_told(&server.address().to_string()).map_err(Failure::bench)
+    let server = ours::serve(contender.variant(), address).map_err(Failure::bench)?;
+    protocol::serve_until_input_ends(&server.address().to_string()).map_err(Failure::bench)
 }
 
 /// Runs rounds until standard input ends.
 pub(crate) fn run_client(options: &ContenderOptions) -> Result<(), Failure> {
     child::follow_parent()?;
     usage::allow_descriptors_up_to(MAX_CROWD + OTHER_DESCRIPTORS)?;
-    let ContenderOptions { who, address } = options;
-    if let Some(waiting) = who.waiting().filter(|_| who.is_raw_crowd()) {
+    let ContenderOptions { contender, address } = options;
+    if let Some(waiting) = contender.waiting().filter(|_| contender.is_raw_crowd()) {
         let mut client = raw::crowd::Client::new(address, waiting);
         return protocol::answer_rounds(&waiting.settings_of_many(), |round| client.run(round))
             .map_err(Failure::bench);
     }
-    if let Some(waiting) = who.waiting() {
+    if let Some(waiting) = contender.waiting() {
         let mut client = raw::Client::connect(address, waiting)?;
         return protocol::answer_rounds(&waiting.settings(), |round| client.run(round))
             .map_err(Failure::bench);
     }
-    let variant = who.variant();
+    let variant = contender.variant();
     let mut client = ours::Party::connect(variant, address).map_err(Failure::bench)?;
     protocol::answer_rounds(&variant.settings(), |round| client.run(round)).map_err(Failure::bench)
 }

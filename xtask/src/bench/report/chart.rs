@@ -1,7 +1,7 @@
 //! Charts of lines, drawn as SVG by plotters: panels side by side, with one legend for all of them.
 //!
-//! Flow: `plot` says which points lie where, in coordinates that are linear already -> [`svg`]. Text is laid
-//! out by whoever shows the file, so no fonts are needed here.
+//! Flow: `plot` gives points in linear coordinates -> [`svg`]. The program that shows the file lays the text
+//! out, so no fonts are needed here.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
@@ -197,7 +197,7 @@ enum Mark {
 const TELEPORT: Look = Look { colour: RGBColor(217, 72, 15), mark: Mark::Circle, width: 3 };
 const CEILING: Look = Look { colour: RGBColor(107, 114, 128), mark: Mark::Circle, width: 2 };
 
-/// Colours that also those tell apart who do not see red, green or blue.
+/// Colors that differ for color-blind readers, too.
 const PEERS: [(&str, Look); 6] = [
     ("ZeroMQ", Look { colour: RGBColor(31, 51, 163), mark: Mark::Triangle, width: 1 }),
     ("nng", Look { colour: RGBColor(42, 140, 89), mark: Mark::Cross, width: 1 }),

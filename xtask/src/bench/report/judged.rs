@@ -239,7 +239,7 @@ mod tests {
         let judged = Judged::of(&calls);
         assert_eq!(judged.best_peer().unwrap().contended.contender, "fast");
         assert_eq!(judged.teleport().unwrap().to_best_peer.unwrap().median, 1.5);
-        assert_eq!(judged.standings.len(), 3, "who has no values was not run");
+        assert_eq!(judged.standings.len(), 3, "contenders without values are left out");
         let times = outcome("times", Unit::Micros, all());
         assert_eq!(Judged::of(&times).best_peer().unwrap().contended.contender, "slow");
     }

@@ -78,7 +78,7 @@ pub(crate) fn run_client(options: &ClientOptions) -> Result<(), Failure> {
                     gate.order(Order::Pause);
                     gate.until_all_pause();
                     rest(&client);
-                    child::say("paused")?;
+                    child::print_line("paused")?;
                 }
                 _ => break,
             }
@@ -170,7 +170,7 @@ impl Caller<'_> {
         let time = Duration::from_millis(draw.within(1, 20));
         match draw.within(0, 100) {
             0..10 => {
-                child::say("large").map_err(|error| error.to_string())?;
+                child::print_line("large").map_err(|error| error.to_string())?;
                 self.call("exchange", up)
             }
             10..20 => self.call("exchange", down),
@@ -236,6 +236,6 @@ impl Caller<'_> {
 /// Prints a problem and ends the process.
 fn give_up(problem: &str) -> ! {
     // The parent may have ended.
-    let _ = child::say(&format!("wrong: {problem}"));
+    let _ = child::print_line(&format!("wrong: {problem}"));
     std::process::exit(1);
 }

@@ -103,7 +103,7 @@ pub(super) fn run(time: Duration) -> Result<String, Failure> {
 
 /// Waits until the server has come to rest, and returns its report.
 fn settle(server: &mut Child) -> Result<serde_json::Value, Failure> {
-    server.tell("settle 2")?;
+    server.send_line("settle 2")?;
     let line = server.line()?;
     let report: serde_json::Value = serde_json::from_str(&line).map_err(Failure::bench)?;
     if report["settled"] == true && report["wrong"] == 0 {

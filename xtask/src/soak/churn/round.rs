@@ -56,7 +56,7 @@ impl Process {
 
     /// Asks the client to end, and waits until it has.
     fn end(mut self, news: &Receiver<News>) -> Result<(), Failure> {
-        self.child.tell("end")?;
+        self.child.send_line("end")?;
         loop {
             match news.recv_timeout(SETTLE_TIME) {
                 Ok((number, line)) if number == self.number && line.is_none() => break,
@@ -104,12 +104,12 @@ impl Steady {
     }
 
     pub(super) fn go(&mut self) -> Result<(), Failure> {
-        self.clients.iter_mut().try_for_each(|client| client.child.tell("go"))
+        self.clients.iter_mut().try_for_each(|client| client.child.send_line("go"))
     }
 
     /// Lets the clients finish their calls, and waits until they have.
     pub(super) fn pause(&mut self) -> Result<(), Failure> {
-        self.clients.iter_mut().try_for_each(|client| client.child.tell("pause"))?;
+        self.clients.iter_mut().try_for_each(|client| client.child.send_line("pause"))?;
         let mut left = self.clients.len();
         while left > 0 {
             match self.news.recv_timeout(SETTLE_TIME) {

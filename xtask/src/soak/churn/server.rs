@@ -49,11 +49,11 @@ pub(crate) fn run_server(options: &ServerOptions) -> Result<(), Failure> {
     let [tcp, ipc] = servers;
     let servers = [tcp.map_err(Failure::bench)?, ipc.map_err(Failure::bench)?];
     for server in &servers {
-        child::say(&server.address().to_string())?;
+        child::print_line(&server.address().to_string())?;
     }
     for command in child::commands() {
         let clients = command.strip_prefix("settle ").and_then(|number| number.parse().ok()).unwrap_or(0);
-        child::say(&settle(&servers, clients, &checked).to_string())?;
+        child::print_line(&settle(&servers, clients, &checked).to_string())?;
     }
     Ok(())
 }
