@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use teleport_transport::Interrupted;
 use teleport_transport::wire::{FromTree, Key, Tree};
+use teleport_transport::{Driver, Interrupted};
 
 use crate::api::future::CallFuture;
 use crate::api::on_disconnect::OnDisconnect;
@@ -106,9 +106,7 @@ impl<R: FromTree> Call<R> {
     /// Any [`CallError`] except `Full` and `Cancelled` by this side.
     pub fn wait(self) -> Result<R, CallError> {
         let mut driver = None;
-        let mut submission = Submission::new(self.engine, self.request);
-        let call = submission.send(true, &mut driver)?;
-        CallFuture::new(submission.engine.clone(), call).wait_with(&mut driver)
+        self.send_with(true, &mut driver)?.wait_with(&mut driver)
     }
 
     /// Sends the call and returns a future for its result.
@@ -126,8 +124,12 @@ impl<R: FromTree> Call<R> {
     /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Forked`,
     /// `Earlier`. Also `Disconnected`, `NotAlive` and `Closing` if the connection ends at this moment.
     pub fn send(self) -> Result<CallFuture<R>, CallError> {
+        self.send_with(false, &mut None)
+    }
+
+    fn send_with(self, reads: bool, driver: &mut Option<Driver>) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.engine, self.request);
-        let call = submission.send(false, &mut None)?;
+        let call = submission.send(reads, driver)?;
         Ok(CallFuture::new(submission.engine.clone(), call))
     }
 

@@ -65,7 +65,7 @@ impl<L: Clone> ClientState<L> {
             let state = states.get(&id).copied().unwrap_or(CallState::Sent);
             let in_doubt = InDoubtCall { call, state, since: now, reason: reason.clone() };
             if in_doubt.call.resumes {
-                self.table.hold(id, in_doubt);
+                self.table.put_in_doubt(id, in_doubt);
             } else {
                 let ran = in_doubt.ran();
                 failed.push((in_doubt.call, ran));
@@ -80,7 +80,7 @@ impl<L: Clone> ClientState<L> {
         let call = self.pending(connection, id).filter(|call| call.arguments().is_some()).cloned();
         let Some(call) = call else { return false };
         let (state, reason) = (CallState::Unsent, Arc::new(reason));
-        self.table.hold(id, InDoubtCall { call, state, since: now, reason });
+        self.table.put_in_doubt(id, InDoubtCall { call, state, since: now, reason });
         self.connection.answered();
         true
     }
@@ -149,7 +149,7 @@ impl<L: Clone> ClientState<L> {
         if self.connection.is_over() {
             return Some(in_doubt);
         }
-        self.table.hold(id, in_doubt);
+        self.table.put_in_doubt(id, in_doubt);
         None
     }
 

@@ -170,7 +170,8 @@ impl<L: Clone> ClientState<L> {
         id: u64,
         wakers: &mut Wakers,
     ) -> (Option<Arc<PendingCall>>, bool) {
-        let entry = if self.connection.is_current(connection) { self.table.remove(id) } else { None };
+        let is_current = self.connection.is_current(connection);
+        let entry = if is_current { self.table.take_answered(id) } else { None };
         let answered = match entry {
             None | Some(Entry::InDoubt(_)) => return (None, false),
             Some(Entry::Withdrawn { is_kept }) => (None, is_kept),

@@ -1,9 +1,10 @@
 //! The one table of a client's calls: every call that was sent and has no outcome, by its id.
 //!
-//! Flow of an entry: `insert` (sent) -> `remove` (answered), `withdraw` or `lose` (in doubt, if the call survives its
-//! connection). Ids are never used twice, also not on later connections of the client.
+//! Flow of an entry: `insert` (sent) -> `take_answered`, `give_up` (withdrawn) or `take_sent` and `put_in_doubt` (the
+//! connection is over). A client uses no id twice, not even on later connections.
 //! Bound: the client's slots, and withdrawn calls up to what the server accepts.
 
+use std::collections::hash_map;
 use std::sync::Arc;
 
 use teleport_transport::IdMap;
@@ -63,10 +64,16 @@ impl CallTable {
         }
     }
 
-    pub(crate) fn remove(&mut self, id: u64) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
+    fn take_if(&mut self, id: u64, takes: fn(&Entry) -> bool) -> Option<Entry> {
+        let hash_map::Entry::Occupied(entry) = self.entries.entry(id) else { return None };
+        let entry = takes(entry.get()).then(|| entry.remove())?;
         self.count(&entry, -1);
         Some(entry)
+    }
+
+    /// Takes a call that was answered.
+    pub(crate) fn take_answered(&mut self, id: u64) -> Option<Entry> {
+        self.take_if(id, |entry| !matches!(entry, Entry::InDoubt(_)))
     }
 
     fn count(&mut self, entry: &Entry, change: isize) {
@@ -101,24 +108,18 @@ impl CallTable {
 
     /// No answer will come to a withdrawn call. Returns true if `id` is one.
     pub(crate) fn forget(&mut self, id: u64) -> bool {
-        let is_withdrawn = matches!(self.entries.get(&id), Some(Entry::Withdrawn { .. }));
-        if is_withdrawn {
-            self.remove(id);
-        }
-        is_withdrawn
+        self.take_if(id, |entry| matches!(entry, Entry::Withdrawn { .. })).is_some()
     }
 
-    pub(crate) fn hold(&mut self, id: u64, call: InDoubtCall) {
+    /// Keeps a call until the next connection tells what became of it.
+    pub(crate) fn put_in_doubt(&mut self, id: u64, call: InDoubtCall) {
         self.put(id, Entry::InDoubt(Box::new(call)));
     }
 
     /// Takes a call that is in doubt.
     pub(crate) fn take_in_doubt(&mut self, id: u64) -> Option<InDoubtCall> {
-        match self.entries.get(&id)? {
-            Entry::InDoubt(_) => match self.remove(id)? {
-                Entry::InDoubt(call) => Some(*call),
-                _ => None,
-            },
+        match self.take_if(id, |entry| matches!(entry, Entry::InDoubt(_)))? {
+            Entry::InDoubt(call) => Some(*call),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ use crate::connect::status::OpenConnection;
 use crate::engine::shared::{Engine, Locked};
 use crate::error::call::CallError;
 
-/// A slot on a connection.
+/// A slot, and the connection to use it on.
 struct Slot {
     link: Arc<Link>,
     limits: Limits,
@@ -168,19 +168,18 @@ impl Submission {
 
     /// Sends the call with a slot that it was given. Gives the slot back if it cannot.
     fn send_with(&mut self, slot: Option<Slot>) -> Result<Arc<PendingCall>, Unsent> {
+        let sent = slot.map_or(Err(Unsent::Again), |slot| self.send_on(&slot.link, &slot.limits));
+        if sent.is_err() {
+            self.engine.update(|client, wakers| client.give_back(wakers));
+        }
+        sent
+    }
+
+    fn send_on(&mut self, link: &Arc<Link>, limits: &Limits) -> Result<Arc<PendingCall>, Unsent> {
         let deadline = self.deadline();
-        let (engine, request) = (&*self.engine, &self.request);
-        let Some(Slot { link, limits }) = slot else {
-            engine.update(|client, wakers| client.give_back(wakers));
-            return Err(Unsent::Again);
-        };
-        let failed = |error| {
-            engine.update(|client, wakers| client.give_back(wakers));
-            Unsent::Failed(error)
-        };
-        let call = PendingCall::new(request, deadline);
-        let message = call.encode(&request.tree, &limits).map_err(failed)?;
-        let bytes = message.payload_bytes;
+        let call = PendingCall::new(&self.request, deadline);
+        let message = call.encode(&self.request.tree, limits).map_err(Unsent::Failed)?;
+        let (engine, method, bytes) = (&self.engine, &self.request.method, message.payload_bytes);
         let mut on_its_way = None;
         let sent = link.call(message, |id| {
             let call = Arc::new(call.with_id(id));
@@ -190,35 +189,23 @@ impl Submission {
                 on_its_way = Some(call);
             }
         });
-        match (sent, on_its_way) {
-            (Ok(_), Some(call)) => Ok(call),
-            (Ok(id), None) => {
-                engine.update(|client, wakers| client.give_back(wakers));
-                Err(self.sent_too_late(&link, id))
+        let closed = || link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
+        match sent {
+            // None: the link had told of its end.
+            Ok(id) => on_its_way.ok_or_else(|| match link.withdraw(id) {
+                Withdrawn::NeverSent => Unsent::Again,
+                _ => Unsent::Failed(CallError::lost(method.clone(), &closed(), Ran::Maybe)),
+            }),
+            Err(SendError::TooManyCalls { max_open_calls }) => {
+                let (method, max_inflight) = (method.clone(), max_open_calls as usize);
+                Err(Unsent::Failed(CallError::Full { method, max_inflight }))
             }
-            (Err(SendError::TooManyCalls { max_open_calls }), _) => {
-                let (method, max_inflight) = (request.method.clone(), max_open_calls as usize);
-                Err(failed(CallError::Full { method, max_inflight }))
-            }
-            (Err(_), _) => {
-                engine.update(|client, wakers| client.give_back(wakers));
+            Err(_) => {
                 // The link takes nothing any more, though it has not told so yet.
                 let mut wakers = Wakers::default();
-                engine.lose(&link, link.closed().unwrap_or(&Arc::new(Closed::Here)), &mut wakers);
+                engine.lose(link, &closed(), &mut wakers);
                 wakers.wake_all();
                 Err(Unsent::Again)
-            }
-        }
-    }
-
-    /// The call went to a link that had told of its end.
-    fn sent_too_late(&self, link: &Arc<Link>, id: u64) -> Unsent {
-        match link.withdraw(id) {
-            Withdrawn::NeverSent => Unsent::Again,
-            _ => {
-                let here = Arc::new(Closed::Here);
-                let reason = link.closed().unwrap_or(&here);
-                Unsent::Failed(CallError::lost(self.request.method.clone(), reason, Ran::Maybe))
             }
         }
     }

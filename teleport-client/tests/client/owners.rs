@@ -100,6 +100,19 @@ fn arguments_of_every_size_are_let_go_of_when_they_were_sent() {
 }
 
 #[test]
+fn arguments_are_let_go_of_while_the_caller_waits() {
+    watched(|| {
+        let world = World::new(1 << 20);
+        let call = world.client.call("hold", world.array(SMALL));
+        let waiting = std::thread::spawn(move || call.wait().unwrap());
+        world.are_gone(1);
+        world.server.saw_held(1);
+        world.server.answer_newest();
+        waiting.join().unwrap();
+    });
+}
+
+#[test]
 fn arguments_that_were_not_sent_are_let_go_of_when_the_call_is_withdrawn() {
     watched(|| {
         let world = World::new(1 << 20);
