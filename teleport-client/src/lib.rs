@@ -40,9 +40,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! # Layers
-//! The folders use each other in one direction: `api` > `engine` > `calls` > `connect` > `error`.
 #![forbid(unsafe_code)]
 
 mod api;

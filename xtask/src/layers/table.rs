@@ -92,6 +92,7 @@ pub(super) const FOLDERS: &[(&str, Folders)] = &[
     ("teleport-derive", DERIVE),
     ("teleport-wire", WIRE),
     ("teleport-transport", TRANSPORT),
+    ("teleport-client", CLIENT),
     ("teleport-proc", PROC),
 ];
 
@@ -115,6 +116,14 @@ const TRANSPORT: Folders = &[
     ("fork_guard", "sys"),
     ("role", ""),
     ("sys", ""),
+];
+
+const CLIENT: Folders = &[
+    ("api", "engine calls connect error"),
+    ("engine", "calls connect error"),
+    ("calls", "connect error"),
+    ("connect", "error"),
+    ("error", ""),
 ];
 
 const PROC: Folders = &[
