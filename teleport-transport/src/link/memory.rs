@@ -16,10 +16,6 @@ use crate::protocol::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, Un
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
-/// The payload of larger results is charged to the budget while it waits. Smaller ones are bounded by the number of calls
-/// that a peer may have open.
-const MIN_CHARGED_BYTES: u64 = 4 << 10;
-
 impl Link {
     /// Queues an answer, and has it paid for if it is large.
     pub(super) fn queue_answer(
@@ -28,11 +24,9 @@ impl Link {
         id: u64,
         message: Message,
     ) -> Result<(), SendError> {
-        let charged_bytes = if message.payload_bytes > MIN_CHARGED_BYTES { message.memory_bytes } else { 0 };
-        outbound.push_answer(id, message)?;
-        self.settle_structure(outbound);
-        if let Some(budget) = self.budget.as_ref().filter(|_| charged_bytes > 0) {
-            outbound.hold_charge(id, budget.charge_anyway(charged_bytes));
+        let before = outbound.ledger().result_bytes();
+        outbound.send_answer(id, message)?;
+        if outbound.ledger().result_bytes() > before {
             self.watch_pace();
         }
         Ok(())
@@ -40,20 +34,20 @@ impl Link {
 
     /// What is left to be sent of large results.
     pub fn unsent_bytes(&self) -> UnsentBytes {
-        self.outbound.lock().unsent_bytes()
+        self.outbound.lock().ledger().unsent_bytes()
     }
 
     /// Bytes of arrays that were sent, or are about to be, since the link began.
     pub fn sent_payload_bytes(&self) -> u64 {
-        self.outbound.lock().staged_payload_bytes()
+        self.outbound.lock().ledger().staged_payload_bytes()
     }
 
     /// Has [`Handler::drained`](super::Handler::drained) called, once, when no more of large results is left to be sent than
     /// `until` allows, which may be at once. If several ask before that, the most that any of them allows counts.
     pub fn await_drain(self: &Arc<Self>, until: Quota) {
         let mut outbound = self.outbound.lock();
-        outbound.await_drain(until);
-        let drained = outbound.take_drained();
+        outbound.ledger_mut().await_drain(until);
+        let drained = outbound.ledger_mut().poll_drained();
         drop(outbound);
         self.tell_drained(drained);
     }
@@ -88,26 +82,17 @@ impl Link {
         self.paced.store(false, Ordering::SeqCst);
         let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
         let others_wait = || budget.others_wait(self.key as u64);
-        let again = inbound.handle_pace(now, unwritten, &self.outbound, others_wait)?;
-        let slow = inbound.take_slow();
+        let again = inbound.handle_rate_timeout(now, unwritten, &self.outbound, others_wait)?;
+        let slow = inbound.poll_slow_calls();
         if slow != SlowCalls::default() {
             self.handler.gave_up(self, slow);
             // Nothing may be written for long: those who wait for results to go hear of it here.
-            let drained = self.outbound.lock().take_drained();
+            let drained = self.outbound.lock().ledger_mut().poll_drained();
             self.tell_drained(drained);
         }
         if again.is_some() {
             self.paced.store(true, Ordering::SeqCst);
         }
         Ok(again)
-    }
-
-    /// Keeps what the structure of open calls takes in the budget, where that is large.
-    pub(super) fn settle_structure(self: &Arc<Self>, outbound: &mut Outbound) {
-        if let Some(budget) = &self.budget
-            && outbound.settle_structure(|bytes| budget.charge_anyway(bytes))
-        {
-            self.watch_pace();
-        }
     }
 }

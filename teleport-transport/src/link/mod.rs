@@ -166,8 +166,8 @@ impl Link {
                     link.flush();
                 }
             };
-            let (inbound, outbound) = protocol::halves(role, config, Instant::now(), wake);
-            let has_pace = inbound.has_pace() && budget.is_some();
+            let (inbound, outbound) = protocol::halves(role, config, budget.clone(), Instant::now(), wake);
+            let has_pace = inbound.has_min_rate();
             Link {
                 key: poller.next_key(),
                 peer_address: socket.peer().to_owned(),
@@ -216,7 +216,7 @@ impl Link {
 
     /// What messages to the peer must keep to; none before its hello came.
     pub fn peer_limits(&self) -> Option<Limits> {
-        self.outbound.lock().peer_limits()
+        self.outbound.lock().peer().map(|peer| peer.limits)
     }
 
     /// Why the link is over; none while it is open.
@@ -226,7 +226,7 @@ impl Link {
 
     /// Bytes that wait for the socket, or for the peer to grant them.
     pub fn queued_bytes(&self) -> u64 {
-        self.outbound.lock().queued_bytes()
+        self.outbound.lock().ledger().queued_bytes()
     }
 
     /// Sends a call, as far as the socket takes it now; the poller sends the rest. `register` learns the call's id before
@@ -243,9 +243,9 @@ impl Link {
         self.check_home()?;
         let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
-        let id = outbound.push_call(message, register)?;
+        let id = outbound.send_call(message, register)?;
         let open_calls = outbound.open_calls();
-        let may_wait = open_calls > 1 && outbound.queued_bytes() <= MAX_HELD_BYTES;
+        let may_wait = open_calls > 1 && outbound.ledger().queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
         // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save, and
         // the poller would find it left behind.
@@ -272,7 +272,7 @@ impl Link {
         let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
         self.queue_answer(&mut outbound, id, message)?;
-        let may_wait = outbound.queued_bytes() <= MAX_HELD_BYTES;
+        let may_wait = outbound.ledger().queued_bytes() <= MAX_HELD_BYTES;
         drop(outbound);
         if !(may_wait && self.is_corked()) {
             self.flush();
@@ -299,7 +299,7 @@ impl Link {
             // Charged before it leaves the line, so that what it takes is not given to others.
             let charge = budget.charge_anyway(bytes);
             budget.forget_message(self.key as u64, id);
-            inbound.grant(id, Some(charge), &self.outbound);
+            inbound.send_grant(id, Some(charge), &self.outbound);
         }
         self.flush();
     }
@@ -312,7 +312,7 @@ impl Link {
     /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped (for a
     /// grant it would wait as long as the peer likes), and the peer has another second to take the goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
-        self.outbound.lock().finish(kind, reason);
+        self.outbound.lock().send_goodbye(kind, reason);
         self.linger(within);
         self.flush();
     }
@@ -384,7 +384,7 @@ impl Link {
     fn hurry(&self, now: Instant) -> bool {
         let _bin = DropScope::enter();
         let mut linger = self.linger.lock();
-        let hurries = !linger.hurries && self.outbound.lock().hurry();
+        let hurries = !linger.hurries && self.outbound.lock().hurry_goodbye();
         if hurries {
             *linger = Linger { until: Some(now + LINGER), hurries };
         }
@@ -406,16 +406,11 @@ impl Link {
         if self.closed.get().is_some() {
             // Functions that still run may keep the link for long.
             inbound.discard();
-        } else if let Some(budget) = &self.budget
-            && inbound.settle_body(|bytes| budget.charge_anyway(bytes))
-        {
+        } else if inbound.poll_charged() {
             self.watch_pace();
         }
         drop(inbound);
-        let mut outbound = self.outbound.lock();
-        self.settle_structure(&mut outbound);
-        let has_work = outbound.has_work();
-        drop(outbound);
+        let has_work = self.outbound.lock().has_work();
         // One write answers all pings, grants and withdrawals of the turn.
         if turn != Turn::Gone && has_work {
             self.flush();
@@ -435,7 +430,7 @@ impl Link {
                 Some(socket) => socket.read_vectored(slices),
                 None => Err(io::ErrorKind::NotConnected.into()),
             };
-            let received = inbound.receive(
+            let received = inbound.on_readable(
                 now,
                 &mut scratch.ahead[..],
                 &self.outbound,
@@ -478,7 +473,7 @@ impl Link {
             match event {
                 Event::Open(peer) => {
                     // From now on silence counts, which may end earlier than the handshake's time.
-                    self.poller.send(Command::Timeout(self.key, inbound.next_timeout()));
+                    self.poller.send(Command::Timeout(self.key, inbound.poll_timeout()));
                     self.handler.opened(self, &peer);
                 }
                 Event::Wants { id, bytes } => self.request_memory(inbound, id, bytes),
@@ -503,7 +498,7 @@ impl Link {
 
     /// A message waits for its memory: from the budget where there is one.
     fn request_memory(self: &Arc<Self>, inbound: &mut Inbound, id: u64, bytes: u64) {
-        let Some(budget) = &self.budget else { return inbound.grant(id, None, &self.outbound) };
+        let Some(budget) = &self.budget else { return inbound.send_grant(id, None, &self.outbound) };
         let is_awaited = || self.handler.is_awaited(self, id);
         let on_grant = || -> OnGrant {
             let link = self.clone();
@@ -515,14 +510,14 @@ impl Link {
             .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
             .or_else(|| budget.request(self.key as u64, id, bytes, on_grant));
         if let Some(charge) = charge {
-            inbound.grant(id, Some(charge), &self.outbound);
+            inbound.send_grant(id, Some(charge), &self.outbound);
             self.watch_pace();
         }
     }
 
     /// The budget has room for a message that waited.
     pub(crate) fn grant(self: &Arc<Self>, id: u64, charge: Charge) {
-        self.inbound.lock().grant(id, Some(charge), &self.outbound);
+        self.inbound.lock().send_grant(id, Some(charge), &self.outbound);
         self.watch_pace();
         self.flush();
     }
@@ -564,12 +559,12 @@ impl Link {
             return None;
         }
         // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
-        if self.inbound.lock().next_timeout() <= now && self.read_for_a_turn(scratch, now) == Turn::Gone {
+        if self.inbound.lock().poll_timeout() <= now && self.read_for_a_turn(scratch, now) == Turn::Gone {
             return None;
         }
         let mut inbound = self.inbound.lock();
         let result = inbound.handle_timeout(now, &self.outbound);
-        let next = inbound.next_timeout();
+        let next = inbound.poll_timeout();
         let paced = self.handle_pace(&mut inbound, now);
         drop(inbound);
         if let Err(closed) = result {
@@ -587,7 +582,6 @@ impl Link {
                 next
             }
         };
-        self.settle_structure(&mut self.outbound.lock());
         self.flush();
         let next = self.linger.lock().until.map_or(next, |until| until.min(next));
         Some(self.watch_when_quiet(now).map_or(next, |again| again.min(next)))
@@ -617,7 +611,10 @@ impl Link {
             _ => None,
         };
         let Some((kind, text)) = kind_and_text else { return self.close_socket(closed, wakers) };
-        self.end(closed, wakers, |outbound| outbound.finish_now(Some(kind), &text));
+        self.end(closed, wakers, |outbound| {
+            outbound.discard();
+            outbound.send_goodbye(Some(kind), &text);
+        });
         self.linger(LINGER);
         self.flush();
         Turn::Drained

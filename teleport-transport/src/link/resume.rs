@@ -25,7 +25,7 @@ impl Link {
     /// # Errors
     /// Where one side cannot resume, or calls were made on this link already.
     pub fn resume(self: &Arc<Self>, resume: &Resume) -> Result<(), SendError> {
-        self.outbound.lock().resume(resume)?;
+        self.outbound.lock().send_resume(resume)?;
         self.flush();
         Ok(())
     }
@@ -42,7 +42,7 @@ impl Link {
     ) -> Result<(), SendError> {
         let _bin = DropScope::enter();
         let mut outbound = self.outbound.lock();
-        outbound.answer_resume(calls)?;
+        outbound.send_resume_answer(calls)?;
         // All before any is written, so that small ones go first.
         let mut done = done.into_iter();
         let queued = done.try_for_each(|(id, message)| self.queue_answer(&mut outbound, id, message));
@@ -58,7 +58,7 @@ impl Link {
     /// If the link is over.
     pub fn call_again(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
         let _bin = DropScope::enter();
-        self.outbound.lock().push_call_again(id, message)?;
+        self.outbound.lock().send_call_again(id, message)?;
         self.expect_answers();
         self.flush();
         Ok(())
@@ -78,6 +78,6 @@ impl Link {
     /// Tells the peer that a call (on a server) or an answer (on a client) has come whole. For handlers, while they are told
     /// of what arrived: it goes out when they return.
     pub fn acknowledge(&self, id: u64) {
-        self.outbound.lock().acknowledge(id);
+        self.outbound.lock().send_ack(id);
     }
 }

@@ -324,7 +324,7 @@ const CREDIT_BYTES: u64 = 64 << 10;
 
 impl Pair {
     fn credit_bytes(&self) -> u64 {
-        self.client.outbound.lock().credit_bytes()
+        self.client.outbound.lock().ledger().credit_bytes()
     }
 }
 

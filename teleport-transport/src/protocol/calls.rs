@@ -1,161 +1,252 @@
-//! Which calls are open on a connection: what may be answered, and what an answer or a withdrawal changes.
+//! The calls that are open on a connection: which may be answered, and what an answer or a withdrawal changes.
 //!
-//! [`OwnCalls`] are those that this side makes: `begin` -> `advance` as they are staged -> `withdrawn`, or `answered` by a
-//! frame of the peer, which is judged here. [`PeerCalls`] are those that this side answers: `arrived` -> `answered` ->
-//! `answer_sent`. One of the two stays empty, depending on the role.
+//! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or `withdraw`. On a
+//! server, these are the calls of its peer: `on_call` -> `answer` -> `on_staged`. Each entry also holds the message of
+//! this side that has not been staged whole: the call, or its answer.
 //!
-//! Knows no frames, messages or clocks. Bounds: both by `max_open_calls` of the side that answers; what is remembered of
-//! withdrawn calls by `MAX_REMEMBERED`; what the peer's calls take beside their payload by `max_structure_bytes`.
-
-use std::collections::BTreeSet;
+//! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` withdrawn calls more;
+//! the structure of the peer's calls by `max_structure_bytes`.
 
 use teleport_wire::CallState;
 
 use super::error::ProtocolError;
-use super::id_map::IdMap;
+use super::id_table::IdTable;
+use super::send::unsent::Unsent;
 use crate::config::Config;
+use crate::memory::budget::Charge;
 
-/// Withdrawn calls of which it is remembered that no answer to them has come. An error for an older one is ignored too,
-/// without the certainty that it is the first. Their answers are frames that crossed: few are ever on the way.
+/// Withdrawn calls that are remembered until the error that may cross their abort has come. An error for an older call is
+/// ignored too, but a second one is not noticed. Few such errors are ever on their way.
 const MAX_REMEMBERED: usize = 256;
 
-/// How far a call has been handed to the socket.
+/// Structure of more bytes than this counts as memory that others may wait for. Most calls have a few hundred bytes.
+pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
+
+/// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Not at all: the peer cannot know it.
+    /// On a client: nothing of it was staged, so the peer cannot know it.
     Queued,
-    /// Its head, and part of its payload or none.
+    /// On a client: its head was staged, and not all of its payload.
     Begun,
-    Whole,
+    /// On a client: it was staged whole.
+    Sent,
+    /// On a client: the head of its result has come, and not all of its payload.
+    Receiving,
+    /// On a client: it ended with an abort, and no answer to it has come.
+    Withdrawn,
+    /// On a server: it has no answer.
+    Unanswered,
+    /// On a server: its answer is queued, or staged in part.
+    Answered,
 }
 
+/// One call in the table.
 #[derive(Debug)]
-struct OwnCall {
+pub(super) struct Call {
     progress: Progress,
-    /// False once its caller was told of a failure: the answer that still comes is dropped.
+    /// False once its caller was told of a failure: an answer that still comes is dropped.
     is_awaited: bool,
-    /// The head of its result has come, and part of the payload or none.
-    is_receiving: bool,
     /// The peer said that it has the call whole.
     is_acknowledged: bool,
+    /// The call or its answer, if it was not staged whole.
+    pub(super) unsent: Option<Unsent>,
+    /// What its names, shapes and nodes take until it is answered.
+    structure_bytes: u64,
+    /// Pays for a large structure until the call is answered, then for a large result until that was staged whole.
+    pub(super) charge: Option<Charge>,
+    /// The window of the minimum rate in which the result was queued.
+    pub(super) window: u32,
 }
 
-impl OwnCall {
-    fn new(progress: Progress, is_awaited: bool) -> OwnCall {
-        OwnCall { progress, is_awaited, is_receiving: false, is_acknowledged: false }
+impl Call {
+    fn new(progress: Progress) -> Call {
+        Call {
+            progress,
+            is_awaited: true,
+            is_acknowledged: false,
+            unsent: None,
+            structure_bytes: 0,
+            charge: None,
+            window: 0,
+        }
+    }
+
+    /// Returns the bytes that are charged for its result.
+    pub(super) fn result_charge_bytes(&self) -> Option<u64> {
+        let charge = self.charge.as_ref().filter(|_| self.progress == Progress::Answered);
+        charge.map(Charge::bytes)
     }
 }
 
-/// The calls that this side has made and that have no answer, or one that is not whole.
+/// The structure of a call for which there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StructureOverrun {
+    /// What this call takes.
+    pub(super) bytes: u64,
+    /// What the others take.
+    pub(super) held_bytes: u64,
+    pub(super) max_bytes: u64,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct OwnCalls {
-    open: IdMap<OwnCall>,
-    /// Calls number from 1.
+pub(super) struct Calls {
+    table: IdTable<Call>,
+    /// Invariant: the entries that are [`Withdrawn`](Progress::Withdrawn) or [`Answered`](Progress::Answered).
+    closed: usize,
+    /// The newest call of this connection. Calls number from 1.
     last_id: u64,
-    /// The newest call that the peer may know of; ids below it count as known too.
-    last_sent_id: u64,
-    /// Calls that ended with an abort and to which no answer has come.
-    withdrawn: BTreeSet<u64>,
-    /// Of calls up to here that are neither open nor in `withdrawn`, it is not known whether they were withdrawn.
+    /// The newest call that the peer may name; it may also name older ones.
+    last_known_id: u64,
+    /// Of calls up to here that are not in the table, it is not known whether they were withdrawn.
     forgotten_id: u64,
+    /// Invariant: the sum over the table.
+    structure_bytes: u64,
 }
 
-impl OwnCalls {
-    pub(super) fn len(&self) -> usize {
-        self.open.len()
+impl Calls {
+    /// Calls without an answer, and those of a client whose result is not whole.
+    pub(super) fn open(&self) -> usize {
+        self.table.len() - self.closed
     }
 
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Call> {
+        self.table.get_mut(id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Call)> {
+        self.table.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Call> {
+        self.table.iter_mut().map(|(_, call)| call)
+    }
+
+    /// Returns what is charged for each result.
+    pub(super) fn result_charges(&self) -> impl Iterator<Item = u64> {
+        self.table.iter().filter_map(|(_, call)| call.result_charge_bytes())
+    }
+
+    /// Returns true if the peer may name the call: its frame may have crossed something of ours that ended the call.
+    pub(super) fn is_known(&self, id: u64) -> bool {
+        id <= self.last_known_id
+    }
+
+    /// Lets the peer name a call of an earlier connection.
+    pub(super) fn know(&mut self, id: u64) {
+        self.last_known_id = self.last_known_id.max(id);
+    }
+
+    /// Takes over a call of an earlier connection: it is answered on this one.
+    pub(super) fn adopt(&mut self, id: u64, progress: Progress) {
+        self.know(id);
+        self.table.insert(id, Call { is_acknowledged: true, ..Call::new(progress) });
+    }
+
+    /// The head of the message of call `id` was staged, or all that was left of it. Returns the call if that ends it.
+    pub(super) fn on_staged(&mut self, id: u64, is_whole: bool) -> Option<Call> {
+        let call = self.table.get_mut(id)?;
+        if call.progress == Progress::Answered {
+            self.closed -= usize::from(is_whole);
+            return if is_whole { self.table.remove(id) } else { None };
+        }
+        call.progress = if is_whole { Progress::Sent } else { Progress::Begun };
+        self.know(id);
+        None
+    }
+
+    // ---- The calls of a client ----
+
+    /// Begins a call and returns its id.
     pub(super) fn begin(&mut self) -> u64 {
         self.last_id += 1;
         self.begin_again(self.last_id);
         self.last_id
     }
 
-    /// A call of an earlier connection is made once more, under its id.
+    /// Begins a call of an earlier connection once more, under its id.
     pub(super) fn begin_again(&mut self, id: u64) {
-        self.open.insert(id, OwnCall::new(Progress::Queued, true));
+        self.table.insert(id, Call::new(Progress::Queued));
     }
 
-    /// Ids begin after `id`: those up to it belong to earlier connections.
+    /// Numbers new calls from above `id`: those up to it belong to earlier connections.
     pub(super) fn number_after(&mut self, id: u64) {
         self.last_id = self.last_id.max(id);
     }
 
-    /// The peer has a call of an earlier connection, and answers it on this one.
-    pub(super) fn adopt(&mut self, id: u64) {
-        self.open.insert(id, OwnCall { is_acknowledged: true, ..OwnCall::new(Progress::Whole, true) });
-        self.last_sent_id = self.last_sent_id.max(id);
-    }
-
-    /// The peer said that it has a call whole, which it can only have if it was sent.
-    pub(super) fn acknowledged(&mut self, id: u64) {
-        if let Some(call) = self.open.get_mut(&id) {
-            call.is_acknowledged |= call.progress == Progress::Whole;
-        }
-    }
-
-    /// What the peer can know of each call whose answer has not come whole.
+    /// Returns what the peer can know of each call whose answer has not come whole.
     pub(super) fn states(&self) -> Vec<(u64, CallState)> {
-        let state = |call: &OwnCall| match call.progress {
-            Progress::Queued => CallState::Unsent,
-            Progress::Begun => CallState::Part,
-            Progress::Whole if call.is_acknowledged => CallState::Acknowledged,
-            Progress::Whole => CallState::Sent,
+        let state = |(id, call): (u64, &Call)| {
+            let state = match call.progress {
+                Progress::Queued => CallState::Unsent,
+                Progress::Begun => CallState::Part,
+                Progress::Sent | Progress::Receiving if call.is_acknowledged => CallState::Acknowledged,
+                Progress::Sent | Progress::Receiving => CallState::Sent,
+                Progress::Withdrawn | Progress::Unanswered | Progress::Answered => return None,
+            };
+            Some((id, state))
         };
-        self.open.iter().map(|(id, call)| (*id, state(call))).collect()
+        self.table.iter().filter_map(state).collect()
     }
 
-    /// None for a call that has its answer, or the head of it.
-    pub(super) fn progress(&self, id: u64) -> Option<Progress> {
-        self.open.get(&id).filter(|call| !call.is_receiving).map(|call| call.progress)
-    }
-
-    /// A part of the message `id` was staged.
-    pub(super) fn advance(&mut self, id: u64, progress: Progress) {
-        if let Some(call) = self.open.get_mut(&id) {
-            call.progress = progress;
-            self.last_sent_id = self.last_sent_id.max(id);
-        }
-    }
-
-    /// Whether the peer may name the call in a frame that crossed something of ours.
-    pub(super) fn is_known(&self, id: u64) -> bool {
-        id <= self.last_sent_id
-    }
-
-    /// A call ends without an answer. One that was begun ends with an abort, which an error may cross.
-    pub(super) fn withdrawn(&mut self, id: u64) {
-        let Some(call) = self.open.remove(&id) else { return };
-        if call.progress == Progress::Queued {
-            return;
-        }
-        self.withdrawn.insert(id);
-        if self.withdrawn.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.withdrawn.pop_first()
-        {
-            self.forgotten_id = self.forgotten_id.max(oldest);
-        }
-    }
-
-    /// An error arrived: tells whether anybody waits for it, and how far the call was sent.
-    pub(super) fn error_arrived(&mut self, id: u64) -> Result<(bool, Progress), ProtocolError> {
-        match self.open.get(&id) {
-            Some(call) if call.progress != Progress::Queued && !call.is_receiving => {
-                let (is_awaited, progress) = (call.is_awaited, call.progress);
-                self.open.remove(&id);
-                Ok((is_awaited, progress))
+    /// Ends a call that the peer does not have whole. Returns how far it had come, and what was left of its message; none
+    /// if there is nothing to withdraw. A call that was sent whole stays open.
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<(Progress, Option<Unsent>)> {
+        let call = self.table.get_mut(id)?;
+        let progress = call.progress;
+        let unsent = match progress {
+            Progress::Queued => self.table.remove(id).and_then(|call| call.unsent),
+            Progress::Begun => {
+                call.progress = Progress::Withdrawn;
+                call.is_awaited = false;
+                let unsent = call.unsent.take();
+                self.closed += 1;
+                self.forget_withdrawn();
+                unsent
             }
-            None if self.withdrawn.remove(&id) || id <= self.forgotten_id => Ok((false, Progress::Whole)),
-            _ => Err(ProtocolError::UnexpectedAnswer { id }),
+            Progress::Sent => None,
+            _ => return None,
+        };
+        Some((progress, unsent))
+    }
+
+    /// Forgets the older half of the withdrawn calls if they are too many.
+    fn forget_withdrawn(&mut self) {
+        if self.closed > MAX_REMEMBERED {
+            let withdrawn = self.table.iter().filter(|(_, call)| call.progress == Progress::Withdrawn);
+            let oldest: Vec<u64> = withdrawn.take(MAX_REMEMBERED / 2).map(|(id, _)| id).collect();
+            self.closed -= oldest.len();
+            for id in oldest {
+                self.table.remove(id);
+                self.forgotten_id = self.forgotten_id.max(id);
+            }
         }
     }
 
-    /// The head of a result arrived: tells whether anybody waits for it.
-    pub(super) fn result_arrived(&mut self, id: u64) -> Result<bool, ProtocolError> {
-        match self.open.get_mut(&id) {
-            Some(call) if call.is_receiving => Err(ProtocolError::UnexpectedAnswer { id }),
-            Some(call) if call.progress == Progress::Whole => {
-                call.is_receiving = true;
+    /// The peer said that it has a call whole, which counts only if it was sent whole.
+    pub(super) fn on_ack(&mut self, id: u64) {
+        if let Some(call) = self.table.get_mut(id) {
+            call.is_acknowledged |= matches!(call.progress, Progress::Sent | Progress::Receiving);
+        }
+    }
+
+    /// An error arrived, which ends the call. Returns true if its caller waits for it, and what was left of its message.
+    pub(super) fn on_error(&mut self, id: u64) -> Result<(bool, Option<Unsent>), ProtocolError> {
+        match self.table.get(id).map(|call| call.progress) {
+            Some(Progress::Begun | Progress::Sent | Progress::Withdrawn) => {}
+            None if id <= self.forgotten_id => return Ok((false, None)),
+            _ => return Err(ProtocolError::UnexpectedAnswer { id }),
+        }
+        let Some(call) = self.table.remove(id) else { return Ok((false, None)) };
+        self.closed -= usize::from(call.progress == Progress::Withdrawn);
+        Ok((call.is_awaited, call.unsent))
+    }
+
+    /// The head of a result arrived. Returns true if its caller waits for it.
+    pub(super) fn on_result_head(&mut self, id: u64) -> Result<bool, ProtocolError> {
+        match self.table.get_mut(id) {
+            Some(call) if call.progress == Progress::Sent => {
+                call.progress = Progress::Receiving;
                 Ok(call.is_awaited)
             }
             Some(call) if call.progress == Progress::Begun => Err(ProtocolError::EarlyResult { id }),
@@ -163,138 +254,72 @@ impl OwnCalls {
         }
     }
 
-    /// A result is whole: the call is over.
-    pub(super) fn result_completed(&mut self, id: u64) {
-        self.open.remove(&id);
+    /// A result is whole, which ends the call.
+    pub(super) fn on_result_whole(&mut self, id: u64) {
+        self.table.remove(id);
     }
 
     /// The peer gave up a result that it had begun: another answer follows.
-    pub(super) fn result_aborted(&mut self, id: u64, is_awaited: bool) {
-        self.open.insert(id, OwnCall::new(Progress::Whole, is_awaited));
-    }
-}
-
-/// What a call takes beside its payload counts as memory that others may wait for if it is more than this. Most take a few
-/// hundred bytes.
-pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
-
-#[derive(Debug)]
-struct PeerCall {
-    /// Whether an answer is queued that was not staged whole.
-    is_answered: bool,
-    structure_bytes: u64,
-}
-
-/// The calls of the peer that have no answer, or one that was not staged whole.
-#[derive(Debug, Default)]
-pub(super) struct PeerCalls {
-    open: IdMap<PeerCall>,
-    /// Invariant: those of `open` that are not answered.
-    unanswered: usize,
-    last_id: u64,
-    /// The newest call of an earlier connection that this one knows of.
-    last_earlier_id: u64,
-    /// Invariant: the sum over `open`.
-    structure_bytes: u64,
-    /// Invariant: the same over those of more than `LARGE_STRUCTURE_BYTES`.
-    large_structure_bytes: u64,
-}
-
-/// What of it counts as memory that others may wait for.
-fn large(structure_bytes: u64) -> u64 {
-    if structure_bytes > LARGE_STRUCTURE_BYTES { structure_bytes } else { 0 }
-}
-
-/// What the structure of a connection's calls takes, and why there is no room for one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StructureOverrun {
-    /// What this call's takes.
-    pub(super) bytes: u64,
-    /// What those of the others take.
-    pub(super) held_bytes: u64,
-    pub(super) max_bytes: u64,
-}
-
-impl PeerCalls {
-    pub(super) fn unanswered(&self) -> usize {
-        self.unanswered
+    pub(super) fn on_result_abort(&mut self, id: u64, is_awaited: bool) {
+        self.table.insert(id, Call { is_awaited, ..Call::new(Progress::Sent) });
     }
 
-    /// What the structure of unanswered calls takes, but for that of small ones.
-    pub(super) fn large_structure_bytes(&self) -> u64 {
-        self.large_structure_bytes
-    }
+    // ---- The calls of a server's peer ----
 
-    /// Whether the peer may name the call in a frame that crossed something of ours.
-    pub(super) fn is_known(&self, id: u64) -> bool {
-        id <= self.last_id.max(self.last_earlier_id)
-    }
-
-    /// A call of an earlier connection is answered on this one.
-    pub(super) fn adopt(&mut self, id: u64) {
-        self.open.insert(id, PeerCall { is_answered: false, structure_bytes: 0 });
-        self.unanswered += 1;
-    }
-
-    /// The peer knows the call from an earlier connection, and may name it on this one.
-    pub(super) fn know(&mut self, id: u64) {
-        self.last_earlier_id = self.last_earlier_id.max(id);
-    }
-
-    /// The head of a call arrived. It is open from now on; with an overrun its structure must not be kept.
-    pub(super) fn arrived(
+    /// The head of a call arrived, which is open from now on. If there is no room for its structure, that must not be kept.
+    pub(super) fn on_call(
         &mut self,
         id: u64,
         structure_bytes: u64,
         config: &Config,
+        charge: impl FnOnce(u64) -> Option<Charge>,
     ) -> Result<Option<StructureOverrun>, ProtocolError> {
-        if id <= self.last_id || self.open.contains_key(&id) {
+        if id <= self.last_id || self.table.get(id).is_some() {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
         // Answers that wait for the socket count: a peer that does not read them cannot have any number queued.
         let max_open_calls = config.max_open_calls;
-        if self.open.len() >= max_open_calls as usize {
+        if self.table.len() >= max_open_calls as usize {
             return Err(ProtocolError::TooManyCalls { max_open_calls });
         }
-        let (held_bytes, max_bytes) = (self.structure_bytes, config.max_structure_bytes);
-        // One alone is taken whatever its size, which `max_metadata_bytes` and `max_nodes` bound.
-        let fits = held_bytes == 0 || structure_bytes <= max_bytes.saturating_sub(held_bytes);
-        let kept_bytes = if fits { structure_bytes } else { 0 };
         self.last_id = id;
-        self.open.insert(id, PeerCall { is_answered: false, structure_bytes: kept_bytes });
-        self.unanswered += 1;
-        self.structure_bytes += kept_bytes;
-        self.large_structure_bytes += large(kept_bytes);
+        self.know(id);
+        let mut call = Call::new(Progress::Unanswered);
+        let (held_bytes, max_bytes) = (self.structure_bytes, config.max_structure_bytes);
+        // One call alone always fits: `max_metadata_bytes` and `max_nodes` bound it.
+        let fits = held_bytes == 0 || structure_bytes <= max_bytes.saturating_sub(held_bytes);
+        if fits {
+            call.structure_bytes = structure_bytes;
+            self.structure_bytes += structure_bytes;
+            if structure_bytes > LARGE_STRUCTURE_BYTES {
+                call.charge = charge(structure_bytes);
+            }
+        }
+        self.table.insert(id, call);
         Ok((!fits).then_some(StructureOverrun { bytes: structure_bytes, held_bytes, max_bytes }))
     }
 
-    /// An answer is queued; false if the call has one, or is gone.
-    pub(super) fn answered(&mut self, id: u64) -> bool {
-        match self.open.get_mut(&id) {
-            Some(call) if !call.is_answered => {
-                call.is_answered = true;
-                let freed_bytes = std::mem::take(&mut call.structure_bytes);
-                self.structure_bytes -= freed_bytes;
-                self.large_structure_bytes -= large(freed_bytes);
-                self.unanswered -= 1;
-                true
-            }
-            _ => false,
-        }
+    /// Marks a call as answered; none if it has an answer, or is gone.
+    pub(super) fn answer(&mut self, id: u64) -> Option<&mut Call> {
+        let call = self.table.get_mut(id).filter(|call| call.progress == Progress::Unanswered)?;
+        call.progress = Progress::Answered;
+        call.charge = None;
+        self.structure_bytes -= std::mem::take(&mut call.structure_bytes);
+        self.closed += 1;
+        Some(call)
     }
 
-    /// An answer was staged whole: the call is over.
-    pub(super) fn answer_sent(&mut self, id: u64) {
-        if self.open.get(&id).is_some_and(|call| call.is_answered) {
-            self.open.remove(&id);
-        }
+    /// Returns a call whose answer was not staged whole.
+    pub(super) fn answered_mut(&mut self, id: u64) -> Option<&mut Call> {
+        self.table.get_mut(id).filter(|call| call.progress == Progress::Answered)
     }
 
-    /// The peer gave the call up before it was whole. True if an answer to it is queued, which nobody wants.
-    pub(super) fn aborted(&mut self, id: u64) -> bool {
-        let is_answered = !self.answered(id) && self.open.contains_key(&id);
-        self.open.remove(&id);
-        is_answered
+    /// The peer gave a call up before it was whole, which ends it. Nobody wants an answer that is queued.
+    pub(super) fn on_call_abort(&mut self, id: u64) -> Option<Call> {
+        let call = self.table.remove(id)?;
+        self.structure_bytes -= call.structure_bytes;
+        self.closed -= usize::from(call.progress == Progress::Answered);
+        Some(call)
     }
 }
 
@@ -302,85 +327,101 @@ impl PeerCalls {
 mod tests {
     use super::*;
 
+    impl Calls {
+        fn arrive(&mut self, id: u64, structure_bytes: u64, config: &Config) -> Option<StructureOverrun> {
+            self.on_call(id, structure_bytes, config, |_| None).expect("the call is legal")
+        }
+
+        fn sent(&mut self) -> u64 {
+            let id = self.begin();
+            assert!(self.on_staged(id, true).is_none());
+            id
+        }
+    }
+
     #[test]
     fn errors_for_withdrawn_calls_are_ignored_however_many_there_are() {
-        let mut calls = OwnCalls::default();
-        let long = calls.begin();
-        calls.advance(long, Progress::Whole);
+        let mut calls = Calls::default();
+        let long = calls.sent();
         let count = 4 * MAX_REMEMBERED as u64;
         for _ in 0..count {
             let id = calls.begin();
-            calls.advance(id, Progress::Begun);
-            calls.withdrawn(id);
+            calls.on_staged(id, false);
+            assert!(matches!(calls.withdraw(id), Some((Progress::Begun, _))));
+            assert!(calls.withdraw(id).is_none() && calls.on_result_head(id).is_err());
         }
-        assert_eq!((calls.len(), calls.withdrawn.len()), (1, MAX_REMEMBERED));
+        assert_eq!((calls.open(), calls.states().len()), (1, 1));
+        assert!((MAX_REMEMBERED / 2..=MAX_REMEMBERED).contains(&calls.closed));
         let newest = long + count;
         for id in long + 1..=newest {
-            assert!(matches!(calls.error_arrived(id), Ok((false, _))), "{id}");
+            assert!(matches!(calls.on_error(id), Ok((false, _))), "{id}");
         }
-        assert!(calls.error_arrived(newest).is_err(), "it was answered");
-        assert!(calls.error_arrived(newest + 1).is_err(), "it was never used");
-        assert!(matches!(calls.error_arrived(long), Ok((true, Progress::Whole))), "it is older and waits");
+        assert!(calls.on_error(newest).is_err(), "it was answered");
+        assert!(calls.on_error(newest + 1).is_err(), "it was never used");
+        assert!(matches!(calls.on_error(long), Ok((true, _))), "it is older and waits");
+        assert_eq!((calls.table.len(), calls.closed), (0, 0));
     }
 
     #[test]
     fn a_call_that_was_never_sent_leaves_no_trace() {
-        let mut calls = OwnCalls::default();
+        let mut calls = Calls::default();
         let id = calls.begin();
-        assert!(calls.error_arrived(id).is_err());
-        assert!(calls.result_arrived(id).is_err());
-        calls.withdrawn(id);
-        assert!(calls.error_arrived(id).is_err());
+        assert!(calls.on_error(id).is_err());
+        assert!(calls.on_result_head(id).is_err());
+        assert!(matches!(calls.withdraw(id), Some((Progress::Queued, _))));
+        assert!(calls.on_error(id).is_err());
         assert!(!calls.is_known(id));
     }
 
     #[test]
     fn structure_is_bounded_and_one_call_alone_always_fits() {
         let config = Config { max_structure_bytes: 100, ..Config::default() };
-        let mut calls = PeerCalls::default();
+        let mut calls = Calls::default();
+        let mut charged_bytes = 0;
+        let charge = |bytes| {
+            charged_bytes = bytes;
+            None
+        };
         let huge = LARGE_STRUCTURE_BYTES + 1;
-        assert!(matches!(calls.arrived(1, huge, &config), Ok(None)));
-        assert_eq!(calls.large_structure_bytes(), huge);
+        assert!(matches!(calls.on_call(1, huge, &config, charge), Ok(None)));
+        assert_eq!(charged_bytes, huge);
         let overrun = StructureOverrun { bytes: 1, held_bytes: huge, max_bytes: 100 };
-        assert!(matches!(calls.arrived(2, 1, &config), Ok(Some(found)) if found == overrun));
-        assert!(calls.answered(2) && calls.answered(1) && !calls.answered(1));
-        assert!(matches!(calls.arrived(3, 60, &config), Ok(None)));
-        assert!(matches!(calls.arrived(4, 40, &config), Ok(None)));
-        assert!(matches!(calls.arrived(5, 1, &config), Ok(Some(_))));
-        assert!(!calls.aborted(4));
-        assert!(matches!(calls.arrived(6, 40, &config), Ok(None)));
-        assert_eq!((calls.structure_bytes, calls.large_structure_bytes(), calls.unanswered()), (100, 0, 3));
+        assert_eq!(calls.arrive(2, 1, &config), Some(overrun));
+        assert!(calls.answer(2).is_some() && calls.answer(1).is_some() && calls.answer(1).is_none());
+        assert!(calls.arrive(3, 60, &config).is_none() && calls.arrive(4, 40, &config).is_none());
+        assert!(calls.arrive(5, 1, &config).is_some());
+        assert!(calls.on_call_abort(4).is_some());
+        assert!(calls.arrive(6, 40, &config).is_none());
+        assert_eq!((calls.structure_bytes, calls.open()), (100, 3));
     }
 
     #[test]
     fn answers_that_wait_for_the_socket_count_as_open_calls() {
         let config = Config { max_open_calls: 2, ..Config::default() };
-        let mut calls = PeerCalls::default();
+        let mut calls = Calls::default();
         for id in 1..=2 {
-            calls.arrived(id, 1, &config).expect("two are allowed");
-            assert!(calls.answered(id));
+            calls.arrive(id, 1, &config);
+            assert!(calls.answer(id).is_some());
         }
-        assert!(matches!(calls.arrived(3, 1, &config), Err(ProtocolError::TooManyCalls { .. })));
-        calls.answer_sent(1);
-        assert!(calls.aborted(2), "its answer is still queued");
-        assert!(calls.arrived(3, 1, &config).is_ok());
-        assert_eq!(calls.unanswered(), 1);
+        let refused = calls.on_call(3, 1, &config, |_| None);
+        assert!(matches!(refused, Err(ProtocolError::TooManyCalls { .. })));
+        assert!(calls.on_staged(1, true).is_some());
+        calls.on_call_abort(2);
+        calls.arrive(3, 1, &config);
+        assert_eq!(calls.open(), 1);
     }
 
     #[test]
     fn a_call_is_open_until_its_result_is_whole() {
-        let mut calls = OwnCalls::default();
-        let id = calls.begin();
-        calls.advance(id, Progress::Whole);
-        assert!(matches!(calls.result_arrived(id), Ok(true)));
-        assert_eq!((calls.len(), calls.progress(id)), (1, None));
-        assert!(
-            calls.result_arrived(id).is_err() && calls.error_arrived(id).is_err(),
-            "one answer is enough"
-        );
-        calls.result_aborted(id, true);
-        assert!(matches!(calls.result_arrived(id), Ok(true)), "unless it was given up");
-        calls.result_completed(id);
-        assert_eq!(calls.len(), 0);
+        let mut calls = Calls::default();
+        let id = calls.sent();
+        assert!(matches!(calls.on_result_head(id), Ok(true)));
+        assert_eq!(calls.open(), 1);
+        assert!(calls.withdraw(id).is_none());
+        assert!(calls.on_result_head(id).is_err() && calls.on_error(id).is_err(), "one answer is enough");
+        calls.on_result_abort(id, true);
+        assert!(matches!(calls.on_result_head(id), Ok(true)), "unless it was given up");
+        calls.on_result_whole(id);
+        assert_eq!(calls.open(), 0);
     }
 }

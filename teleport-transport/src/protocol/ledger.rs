@@ -2,14 +2,21 @@
 //!
 //! A received message holds a [`Lease`], paid either from the eager credit that this side gave its peer, or by a charge to
 //! a budget. Dropping the lease gives the bytes back. Returned credit is added up in [`ReturnedCredit`]; one frame then
-//! gives back what many messages took. Never blocks. Bound: the connection's eager credit and the budget.
+//! gives back what many messages took. The [`Ledger`] of the sending half counts everything else: credit of both sides,
+//! queued bytes, and large results that are charged to the budget until they have gone. Never blocks. Bound: the
+//! connection's eager credit and the budget.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::memory::budget::Charge;
+use super::error::ProtocolError;
+use crate::memory::budget::{Budget, Charge};
 use crate::memory::user_held::Loan;
+
+/// Larger results are charged to the budget while they wait. The number of calls that a peer may have open bounds the
+/// others.
+const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
 /// Pays for the memory of a received message. Drop it when the memory belongs to the user: the peer may then send more.
 ///
@@ -105,5 +112,315 @@ impl ReturnedCredit {
 
     pub(super) fn take(&self) -> u64 {
         self.bytes.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// What is left to be sent of large results, in bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnsentBytes {
+    /// All of them.
+    pub all: u64,
+    /// All but the largest result, which may be larger than any quota.
+    pub but_largest: u64,
+}
+
+/// How much of large results may be left to be sent. Both bounds hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// For all results; `u64::MAX` for no bound.
+    pub max_bytes: u64,
+    /// For all but the largest result.
+    pub max_bytes_but_largest: u64,
+}
+
+impl Quota {
+    /// Returns true if no more than this is left.
+    pub fn allows(&self, unsent: UnsentBytes) -> bool {
+        unsent.all <= self.max_bytes && unsent.but_largest <= self.max_bytes_but_largest
+    }
+
+    /// Returns half of it.
+    pub fn half(self) -> Quota {
+        let half = |bytes| if bytes == u64::MAX { bytes } else { bytes / 2 };
+        Quota { max_bytes: half(self.max_bytes), max_bytes_but_largest: half(self.max_bytes_but_largest) }
+    }
+
+    fn or(self, other: Quota) -> Quota {
+        Quota {
+            max_bytes: self.max_bytes.max(other.max_bytes),
+            max_bytes_but_largest: self.max_bytes_but_largest.max(other.max_bytes_but_largest),
+        }
+    }
+}
+
+/// What the sending half counts of a connection's memory.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Eager memory that the peer still accepts, and all that it gave.
+    credit_bytes: u64,
+    max_credit_bytes: u64,
+    /// Eager memory that was received and not yet given back. Invariant: at most `max_eager_bytes`.
+    held_eager_bytes: u64,
+    max_eager_bytes: u64,
+    returned: Arc<ReturnedCredit>,
+    /// Metadata and payload that were not staged.
+    queued_bytes: u64,
+    /// Payload that was staged since the connection began.
+    staged_payload_bytes: u64,
+    budget: Option<Budget>,
+    /// Invariant: the sum, and the largest, of the charges for results.
+    result_bytes: u64,
+    largest_result_bytes: u64,
+    /// The quota that somebody waits for.
+    awaited: Option<Quota>,
+}
+
+impl Ledger {
+    pub(super) fn new(max_eager_bytes: u64, budget: Option<Budget>, returned: Arc<ReturnedCredit>) -> Ledger {
+        Ledger {
+            credit_bytes: 0,
+            max_credit_bytes: 0,
+            held_eager_bytes: 0,
+            max_eager_bytes,
+            returned,
+            queued_bytes: 0,
+            staged_payload_bytes: 0,
+            budget,
+            result_bytes: 0,
+            largest_result_bytes: 0,
+            awaited: None,
+        }
+    }
+
+    /// Bytes of memory that the peer still accepts without a grant.
+    pub fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
+    }
+
+    /// Bytes of payload and metadata that wait, for the socket or for a grant.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued_bytes
+    }
+
+    /// Bytes of payload that were staged since the connection began.
+    pub fn staged_payload_bytes(&self) -> u64 {
+        self.staged_payload_bytes
+    }
+
+    /// Bytes that are charged to the budget for large results.
+    pub fn result_bytes(&self) -> u64 {
+        self.result_bytes
+    }
+
+    /// What is left to be sent of large results. Small results do not count: waiting for them gains nothing.
+    pub fn unsent_bytes(&self) -> UnsentBytes {
+        UnsentBytes {
+            all: self.queued_bytes.min(self.result_bytes),
+            but_largest: self.queued_bytes.min(self.result_bytes - self.largest_result_bytes),
+        }
+    }
+
+    // ---- Eager credit ----
+
+    /// The peer's hello gave this much credit.
+    pub(super) fn on_hello(&mut self, credit_bytes: u64) {
+        (self.credit_bytes, self.max_credit_bytes) = (credit_bytes, credit_bytes);
+    }
+
+    /// The peer gave credit back.
+    pub(super) fn on_credit(&mut self, bytes: u64) -> Result<(), ProtocolError> {
+        let max_bytes = self.max_credit_bytes;
+        let credit_bytes = self.credit_bytes.saturating_add(bytes);
+        if credit_bytes > max_bytes {
+            return Err(ProtocolError::TooMuchCredit { bytes, max_bytes });
+        }
+        self.credit_bytes = credit_bytes;
+        Ok(())
+    }
+
+    /// An eager message of the peer arrived.
+    pub(super) fn on_eager(&mut self, bytes: u64) -> Result<(), ProtocolError> {
+        if bytes > self.max_eager_bytes - self.held_eager_bytes {
+            return Err(ProtocolError::CreditOverrun { bytes, max_bytes: self.max_eager_bytes });
+        }
+        self.held_eager_bytes += bytes;
+        Ok(())
+    }
+
+    pub(super) fn is_credit_due(&self) -> bool {
+        self.returned.is_due()
+    }
+
+    pub(super) fn is_credit_worth_frame(&self) -> bool {
+        self.returned.is_worth_frame()
+    }
+
+    /// Takes what is to be given back to the peer.
+    pub(super) fn take_returned(&mut self) -> u64 {
+        let bytes = self.returned.take();
+        self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
+        bytes
+    }
+
+    // ---- Queued messages ----
+
+    /// A message is queued. Returns true if the peer's credit pays for its payload.
+    pub(super) fn queue(&mut self, queued_bytes: u64, memory_bytes: u64) -> bool {
+        self.queued_bytes += queued_bytes;
+        let is_eager = memory_bytes > 0 && memory_bytes <= self.credit_bytes;
+        if is_eager {
+            self.credit_bytes -= memory_bytes;
+        }
+        is_eager
+    }
+
+    /// Metadata was staged, or something that was queued is not sent any more.
+    pub(super) fn unqueue(&mut self, bytes: u64) {
+        self.queued_bytes -= bytes;
+    }
+
+    /// The peer never learns of an eager message.
+    pub(super) fn refund(&mut self, memory_bytes: u64) {
+        self.credit_bytes += memory_bytes;
+    }
+
+    /// Payload was staged.
+    pub(super) fn on_payload_staged(&mut self, bytes: u64) {
+        self.staged_payload_bytes += bytes;
+        self.queued_bytes -= bytes;
+    }
+
+    // ---- The budget ----
+
+    /// Charges memory that is taken whether or not there is room for it.
+    pub(super) fn charge(&self, bytes: u64) -> Option<Charge> {
+        self.budget.as_ref().map(|budget| budget.charge_anyway(bytes))
+    }
+
+    /// Charges a result, if it is large.
+    pub(super) fn charge_result(&mut self, payload_bytes: u64, memory_bytes: u64) -> Option<Charge> {
+        let charge = if payload_bytes > MIN_CHARGED_BYTES { self.charge(memory_bytes) } else { None };
+        if let Some(charge) = &charge {
+            self.result_bytes += charge.bytes();
+            self.largest_result_bytes = self.largest_result_bytes.max(charge.bytes());
+        }
+        charge
+    }
+
+    /// A result has gone whole, or is not sent any more. `others` are the charges that are left.
+    pub(super) fn release_result(&mut self, charge: Charge, others: impl Iterator<Item = u64>) {
+        self.result_bytes -= charge.bytes();
+        if charge.bytes() == self.largest_result_bytes {
+            self.largest_result_bytes = 0;
+            for bytes in others {
+                self.largest_result_bytes = self.largest_result_bytes.max(bytes);
+                if self.largest_result_bytes == charge.bytes() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Nothing is queued or charged any more.
+    pub(super) fn clear(&mut self) {
+        (self.queued_bytes, self.result_bytes, self.largest_result_bytes) = (0, 0, 0);
+    }
+
+    /// Lets [`poll_drained`](Ledger::poll_drained) tell once no more than `until` allows is unsent, which may be now. If
+    /// several wait, the most that any of them allows counts: whoever looks too early asks again.
+    pub fn await_drain(&mut self, until: Quota) {
+        self.awaited = Some(self.awaited.map_or(until, |awaited| awaited.or(until)));
+    }
+
+    /// Returns true, once, when no more is unsent than [`await_drain`](Ledger::await_drain) asked for.
+    pub fn poll_drained(&mut self) -> bool {
+        let is_drained = self.is_drained();
+        if is_drained {
+            self.awaited = None;
+        }
+        is_drained
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.awaited.is_some_and(|until| until.allows(self.unsent_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let returned = Arc::new(ReturnedCredit::new(0, Box::new(|| {})));
+        let mut ledger = Ledger::new(0, Some(Budget::new(100)), returned);
+        ledger.queued_bytes = 1 << 20;
+        ledger
+    }
+
+    fn quota(max_bytes: u64, max_bytes_but_largest: u64) -> Quota {
+        Quota { max_bytes, max_bytes_but_largest }
+    }
+
+    #[test]
+    fn the_largest_result_is_counted_apart() {
+        let mut ledger = ledger();
+        let mut charges: Vec<Option<Charge>> = (0..5).map(|_| None).collect();
+        let mut bytes = |index: usize, bytes: u64| {
+            match bytes {
+                0 => {
+                    let charge = charges[index].take().expect("it is charged");
+                    ledger.release_result(charge, charges.iter().flatten().map(Charge::bytes));
+                }
+                bytes => charges[index] = ledger.charge_result(MIN_CHARGED_BYTES + 1, bytes),
+            }
+            let UnsentBytes { all, but_largest } = ledger.unsent_bytes();
+            (all, but_largest)
+        };
+        assert_eq!(bytes(1, 10), (10, 0));
+        assert_eq!(bytes(2, 500), (510, 10));
+        assert_eq!(bytes(3, 20), (530, 30));
+        assert_eq!(bytes(2, 0), (30, 10));
+        assert_eq!(bytes(3, 0), (10, 0));
+        assert_eq!(bytes(4, 10), (20, 10));
+        assert_eq!(bytes(1, 0), (10, 0));
+        ledger.queued_bytes = 7;
+        assert_eq!(ledger.unsent_bytes(), UnsentBytes { all: 7, but_largest: 0 }, "the rest has gone");
+        ledger.clear();
+        assert_eq!(ledger.unsent_bytes(), UnsentBytes::default());
+    }
+
+    #[test]
+    fn small_results_are_not_charged() {
+        let mut ledger = ledger();
+        assert!(ledger.charge_result(MIN_CHARGED_BYTES, MIN_CHARGED_BYTES).is_none());
+        assert!(ledger.charge_result(MIN_CHARGED_BYTES + 1, 5000).is_some());
+        assert_eq!(ledger.result_bytes(), 5000);
+    }
+
+    #[test]
+    fn a_quota_may_let_the_largest_pass() {
+        let unsent = UnsentBytes { all: 500, but_largest: 10 };
+        assert!(quota(u64::MAX, 10).allows(unsent) && !quota(u64::MAX, 9).allows(unsent));
+        assert!(quota(500, 500).allows(unsent) && !quota(499, 499).allows(unsent));
+        assert_eq!(quota(u64::MAX, 10).half(), quota(u64::MAX, 5));
+        assert_eq!(quota(8, 10).half(), quota(4, 5));
+    }
+
+    #[test]
+    fn a_drain_is_reported_once() {
+        let mut ledger = ledger();
+        assert!(!ledger.poll_drained(), "nobody waits");
+        let charge = ledger.charge_result(5000, 20);
+        assert!(charge.is_some());
+        [3, 10, 5].into_iter().for_each(|max_bytes| ledger.await_drain(quota(max_bytes, max_bytes)));
+        ledger.queued_bytes = 11;
+        assert!(!ledger.poll_drained());
+        ledger.queued_bytes = 10;
+        assert!(ledger.poll_drained());
+        ledger.queued_bytes = 0;
+        assert!(!ledger.poll_drained());
+        ledger.queued_bytes = 100;
+        [quota(9, 9), quota(u64::MAX, 7)].into_iter().for_each(|until| ledger.await_drain(until));
+        assert!(ledger.poll_drained(), "the second quota is met, and the first asks again");
     }
 }

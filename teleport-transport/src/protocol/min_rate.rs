@@ -1,8 +1,8 @@
-//! Whether a peer moves the memory that it holds, while others wait for it.
+//! Whether a peer moves the memory that it holds fast enough while others wait for it.
 //!
-//! Flow: `look` once a window, for as long as the connection holds memory -> which direction crawls. Judged is only a window
-//! at both ends of which others waited, and in which this process could look in time. Knows no clock, messages or
-//! budget: `now` and what was seen come in. Bound: what one look saw.
+//! Flow: `end_window` once a window, for as long as the connection holds memory -> the directions that are too slow. A window
+//! is judged only if others waited at both of its ends, and if this process looked in time. Knows no clock, messages or
+//! budget: `now` and a sample come in. Bound: one sample.
 
 use std::time::{Duration, Instant};
 
@@ -14,18 +14,18 @@ use crate::role::Role;
 /// Shorter windows would only keep the poller busy.
 const MIN_WINDOW: Duration = Duration::from_millis(1);
 
-/// What is seen of a connection at one moment.
+/// What a connection had moved at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sight {
-    /// Payload, and metadata of unfinished frames, that has come so far.
+pub(super) struct Sample {
+    /// Payload, and metadata of unfinished frames, that has come.
     pub(super) received_bytes: u64,
-    /// Payload that the socket has taken so far.
+    /// Payload that the socket has taken.
     pub(super) sent_bytes: u64,
     /// Other connections wait for memory.
     pub(super) others_wait: bool,
 }
 
-/// How many calls of a connection were given up since its peer crawled with memory that others waited for.
+/// The number of calls of a connection that were given up because its peer was slow while others waited for memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlowCalls {
     /// Calls whose arguments came too slowly: they never ran.
@@ -34,7 +34,7 @@ pub struct SlowCalls {
     pub results: usize,
 }
 
-/// Which directions crawl.
+/// The directions that are too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Slow {
     pub(super) receiving: bool,
@@ -42,63 +42,64 @@ pub(super) struct Slow {
 }
 
 #[derive(Debug)]
-pub(super) struct Pace {
-    min_rate: u64,
+pub(super) struct MinRate {
+    bytes_per_second: u64,
     window: Duration,
-    /// When was looked last, and what was seen.
-    last: Option<(Instant, Sight)>,
+    /// The last sample, and when it was taken.
+    last: Option<(Instant, Sample)>,
 }
 
-impl Pace {
-    /// None if any pace will do. A client's own results are its own matter.
-    pub(super) fn new(role: Role, config: &Config) -> Option<Pace> {
+impl MinRate {
+    /// Returns none if the peer may be as slow as it likes. Clients never require a rate: their results are their own.
+    pub(super) fn new(role: Role, config: &Config) -> Option<MinRate> {
         let window = config.pace_window.clamp(MIN_WINDOW, MAX_TIME);
-        (role == Role::Server && config.min_rate > 0).then_some(Pace {
-            min_rate: config.min_rate,
+        let bytes_per_second = config.min_rate;
+        (role == Role::Server && bytes_per_second > 0).then_some(MinRate {
+            bytes_per_second,
             window,
             last: None,
         })
     }
 
-    /// When the window that runs now is over; none if none does.
-    pub(super) fn window_ends(&self) -> Option<Instant> {
+    /// Returns the end of the window that runs, if one does.
+    pub(super) fn window_end(&self) -> Option<Instant> {
         self.last.map(|(at, _)| at + self.window)
     }
 
-    /// Nothing is held any more: there is nothing to look at.
+    /// Ends the window without judging it: nothing is held any more.
     pub(super) fn rest(&mut self) {
         self.last = None;
     }
 
     /// Ends a window and begins the next one.
-    pub(super) fn look(&mut self, now: Instant, sight: Sight) -> Slow {
-        let Some((at, before)) = self.last.replace((now, sight)) else { return Slow::default() };
-        // A look that comes late tells that this process was held up, and perhaps what it would have moved.
+    pub(super) fn end_window(&mut self, now: Instant, sample: Sample) -> Slow {
+        let Some((at, before)) = self.last.replace((now, sample)) else { return Slow::default() };
+        // If this process is late, it was held up, and perhaps what it would have moved too.
         let is_late = now.saturating_duration_since(at) > self.window * 2;
-        if is_late || !before.others_wait || !sight.others_wait {
+        if is_late || !before.others_wait || !sample.others_wait {
             return Slow::default();
         }
-        let crawls = |before: u64, now: u64| u128::from(now.saturating_sub(before)) < self.min_bytes();
+        let is_slow = |before: u64, now: u64| u128::from(now.saturating_sub(before)) < self.min_bytes();
         Slow {
-            receiving: crawls(before.received_bytes, sight.received_bytes),
-            sending: crawls(before.sent_bytes, sight.sent_bytes),
+            receiving: is_slow(before.received_bytes, sample.received_bytes),
+            sending: is_slow(before.sent_bytes, sample.sent_bytes),
         }
     }
 
     /// What must move in a window.
     fn min_bytes(&self) -> u128 {
-        u128::from(self.min_rate) * self.window.as_micros() / 1_000_000
+        u128::from(self.bytes_per_second) * self.window.as_micros() / 1_000_000
     }
 
-    pub(super) fn min_rate(&self) -> u64 {
-        self.min_rate
+    pub(super) fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second
     }
 
-    /// What a call is answered with whose payload or result crawls.
+    /// Returns the answer to a call whose arguments or result move too slowly.
     pub(super) fn error(&self, what: &str, ran: Ran) -> RemoteError {
         let text = format!(
             "{what} slower than {} bytes per second (the server's `min_rate`) while others waited for its memory",
-            self.min_rate
+            self.bytes_per_second
         );
         RemoteError::new(ErrorKind::TooSlow, ran, text)
     }
@@ -112,64 +113,64 @@ mod tests {
     const RATE: u64 = 1000;
     const NEITHER: Slow = Slow { receiving: false, sending: false };
 
-    fn pace() -> Pace {
+    fn min_rate() -> MinRate {
         let config = Config { min_rate: RATE, pace_window: 5 * S, ..Config::default() };
-        Pace::new(Role::Server, &config).expect("a rate is set")
+        MinRate::new(Role::Server, &config).expect("a rate is set")
     }
 
-    fn sight(received_bytes: u64, sent_bytes: u64, others_wait: bool) -> Sight {
-        Sight { received_bytes, sent_bytes, others_wait }
+    fn sample(received_bytes: u64, sent_bytes: u64, others_wait: bool) -> Sample {
+        Sample { received_bytes, sent_bytes, others_wait }
     }
 
     #[test]
-    fn each_direction_is_judged_by_itself() {
-        let (mut pace, now) = (pace(), Instant::now());
-        assert_eq!(pace.window_ends(), None);
-        assert_eq!(pace.look(now, sight(0, 0, true)), NEITHER, "nothing was seen before");
-        assert_eq!(pace.window_ends(), Some(now + 5 * S));
+    fn each_direction_is_judged_alone() {
+        let (mut rate, now) = (min_rate(), Instant::now());
+        assert_eq!(rate.window_end(), None);
+        assert_eq!(rate.end_window(now, sample(0, 0, true)), NEITHER, "there is no sample before");
+        assert_eq!(rate.window_end(), Some(now + 5 * S));
         let mut at = now;
         for (received, sent, slow) in
             [(5000, 5000, (false, false)), (9999, 10_000, (true, false)), (14_999, 10_000, (false, true))]
         {
             at += 5 * S;
             let (receiving, sending) = slow;
-            assert_eq!(pace.look(at, sight(received, sent, true)), Slow { receiving, sending });
+            assert_eq!(rate.end_window(at, sample(received, sent, true)), Slow { receiving, sending });
         }
     }
 
     #[test]
-    fn nobody_is_judged_unless_others_wait_at_both_ends_of_a_window() {
-        let (mut pace, mut now) = (pace(), Instant::now());
+    fn a_window_is_judged_only_if_others_wait_at_both_ends() {
+        let (mut rate, mut now) = (min_rate(), Instant::now());
         for (others_wait, is_slow) in
             [(true, false), (false, false), (false, false), (true, false), (true, true), (false, false)]
         {
             now += 5 * S;
-            assert_eq!(pace.look(now, sight(0, 0, others_wait)).receiving, is_slow);
+            assert_eq!(rate.end_window(now, sample(0, 0, others_wait)).receiving, is_slow);
         }
-        pace.look(now, sight(0, 0, true));
-        pace.rest();
-        assert_eq!(pace.look(now + 5 * S, sight(0, 0, true)), NEITHER, "a window began anew");
+        rate.end_window(now, sample(0, 0, true));
+        rate.rest();
+        assert_eq!(rate.end_window(now + 5 * S, sample(0, 0, true)), NEITHER, "a new window began");
     }
 
     #[test]
-    fn a_look_that_comes_late_judges_nobody() {
-        let (mut pace, now) = (pace(), Instant::now());
-        pace.look(now, sight(0, 0, true));
-        assert_eq!(pace.look(now + 11 * S, sight(0, 0, true)), NEITHER);
-        assert!(pace.look(now + 17 * S, sight(0, 0, true)).sending);
+    fn a_window_that_ends_late_is_not_judged() {
+        let (mut rate, now) = (min_rate(), Instant::now());
+        rate.end_window(now, sample(0, 0, true));
+        assert_eq!(rate.end_window(now + 11 * S, sample(0, 0, true)), NEITHER);
+        assert!(rate.end_window(now + 17 * S, sample(0, 0, true)).sending);
     }
 
     #[test]
-    fn no_rate_and_every_rate_are_rates_too() {
+    fn any_rate_and_window_can_be_set() {
         let with = |role, min_rate, pace_window| {
-            Pace::new(role, &Config { min_rate, pace_window, ..Config::default() })
+            MinRate::new(role, &Config { min_rate, pace_window, ..Config::default() })
         };
         assert!(with(Role::Server, 0, S).is_none() && with(Role::Client, 1, S).is_none());
-        let mut pace = with(Role::Server, u64::MAX, Duration::MAX).expect("a rate is set");
+        let mut rate = with(Role::Server, u64::MAX, Duration::MAX).expect("a rate is set");
         let now = Instant::now();
-        pace.look(now, sight(0, 0, true));
-        assert!(pace.look(now + S, sight(u64::MAX - 1, 0, true)).receiving);
-        assert!(pace.window_ends().is_some_and(|end| end > now));
-        assert!(pace.error("it came", Ran::No).message.contains("min_rate"));
+        rate.end_window(now, sample(0, 0, true));
+        assert!(rate.end_window(now + S, sample(u64::MAX - 1, 0, true)).receiving);
+        assert!(rate.window_end().is_some_and(|end| end > now));
+        assert!(rate.error("it came", Ran::No).message.contains("min_rate"));
     }
 }

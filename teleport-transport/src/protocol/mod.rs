@@ -9,6 +9,7 @@ mod calls;
 mod error;
 mod event;
 pub(crate) mod id_map;
+mod id_table;
 mod keepalive;
 mod ledger;
 mod min_rate;
@@ -28,25 +29,30 @@ use std::time::Instant;
 
 pub use self::error::{Closed, ProtocolError, SendError};
 pub use self::event::{Call, Event, Gate, Reply};
-pub use self::ledger::Lease;
 use self::ledger::ReturnedCredit;
+pub use self::ledger::{Lease, Ledger, Quota, UnsentBytes};
 pub use self::min_rate::SlowCalls;
 pub use self::receive::{Inbound, Received};
-pub use self::send::unsent::{Quota, UnsentBytes};
 pub use self::send::write_buffer::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
 pub use self::send::{Outbound, SharedOutbound, Withdrawn, WriteProgress};
 use crate::config::Config;
+use crate::memory::budget::Budget;
 pub use crate::role::Role;
 
 /// Makes both halves of a new connection. Preface and hello are queued.
 ///
+/// `budget` pays for large results of a server, for unfinished frames, and for calls of many names and shapes.
 /// `wake` is called by the thread that drops a [`Lease`] when enough credit has come back for a write of its own.
 pub fn halves(
     role: Role,
     config: &Arc<Config>,
+    budget: Option<Budget>,
     now: Instant,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> (Inbound, Outbound) {
     let credit = Arc::new(ReturnedCredit::new(config.eager_credit_bytes, Box::new(wake)));
-    (Inbound::new(role, config.clone(), credit.clone(), now), Outbound::new(role, config, credit))
+    (
+        Inbound::new(role, config.clone(), budget.clone(), credit.clone(), now),
+        Outbound::new(role, config, budget, credit),
+    )
 }

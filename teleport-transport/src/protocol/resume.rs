@@ -1,69 +1,75 @@
-//! Where a connection stands with the calls of earlier connections of its session.
+//! The agreement of both sides on the calls of earlier connections of a session.
 //!
-//! Flow on a client: `ask` (the list is queued) -> `answered` (the server's list must fit it). On a server: `asked` (the
-//! list arrived) -> `answer`. On both, the list stands before all calls, and calls wait for its answer.
-//! Knows no frames, messages or clocks. Bound: one list of at most `MAX_OPEN_CALLS` ids a connection.
+//! Flow: the hellos agree -> `ask` (a client's list is sent, or has arrived) -> `answer` (the server's answer is sent, or
+//! has arrived). The list stands before all calls, which wait for its answer. Knows no messages and no clock. Bound: one
+//! list of at most `MAX_OPEN_CALLS` ids.
 
-use teleport_wire::{CallAnswer, CallState, Kind};
+use teleport_wire::{CallAnswer, CallState, Hello};
 
-use super::error::{ProtocolError, SendError};
+use crate::config::Config;
+use crate::role::Role;
 
-#[derive(Debug, Default)]
-pub(super) enum Resuming {
-    /// No call was made, and nothing resumed.
-    #[default]
-    Fresh,
-    /// The calls that are asked for, and not answered.
-    Asked(Vec<u64>),
-    /// Calls may be made.
-    Done,
+#[derive(Debug)]
+pub(super) struct Resumption {
+    /// This side can resume.
+    is_offered: bool,
+    /// This side is a client with a session.
+    has_session: bool,
+    /// Both sides can resume, and the client has a session.
+    is_agreed: bool,
+    turn: Turn,
 }
 
-impl Resuming {
-    /// A client asks for what became of `calls`.
-    pub(super) fn ask(&mut self, calls: &[(u64, CallState)]) -> Result<(), SendError> {
-        match self {
-            Resuming::Fresh => {
-                *self = Resuming::Asked(ids(calls));
-                Ok(())
-            }
-            _ => Err(SendError::NotReady),
+#[derive(Debug)]
+enum Turn {
+    /// No call was made, and no list was sent.
+    First,
+    /// These calls were asked for, and there is no answer.
+    Asked(Vec<u64>),
+    /// Calls may be made.
+    Calls,
+}
+
+impl Resumption {
+    pub(super) fn new(role: Role, config: &Config) -> Resumption {
+        let has_session = role == Role::Client && !config.session.is_none();
+        Resumption { is_offered: config.resume, has_session, is_agreed: false, turn: Turn::First }
+    }
+
+    pub(super) fn on_hello(&mut self, hello: &Hello) {
+        let has_session = self.has_session || !hello.session.is_none();
+        self.is_agreed = self.is_offered && has_session && hello.features & Hello::RESUME != 0;
+    }
+
+    pub(super) fn is_agreed(&self) -> bool {
+        self.is_agreed
+    }
+
+    /// The client asks for calls. Returns false if it is not its turn.
+    pub(super) fn ask(&mut self, calls: &[(u64, CallState)]) -> bool {
+        let is_turn = matches!(self.turn, Turn::First);
+        if is_turn {
+            self.turn = Turn::Asked(ids(calls));
         }
+        is_turn
     }
 
-    /// Whether calls have to wait for an answer.
-    pub(super) fn is_asked(&self) -> bool {
-        matches!(self, Resuming::Asked(_))
-    }
-
-    /// The server answered: with the same ids, or against the rules.
-    pub(super) fn answered(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), ProtocolError> {
-        match self {
-            Resuming::Asked(asked) if *asked == ids(calls) => {
-                *self = Resuming::Done;
-                Ok(())
-            }
-            _ => Err(ProtocolError::OutOfTurn { kind: Kind::ResumeAnswer }),
+    /// The server answers. Returns false unless it answers for the same ids.
+    pub(super) fn answer(&mut self, calls: &[(u64, CallAnswer)]) -> bool {
+        let fits = matches!(&self.turn, Turn::Asked(asked) if *asked == ids(calls));
+        if fits {
+            self.turn = Turn::Calls;
         }
+        fits
     }
 
-    /// A client's list arrived.
-    pub(super) fn asked(&mut self, calls: &[(u64, CallState)]) -> Result<(), ProtocolError> {
-        self.ask(calls).map_err(|_| ProtocolError::OutOfTurn { kind: Kind::Resume })
-    }
-
-    /// The server's answer goes out.
-    pub(super) fn answer(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), SendError> {
-        self.answered(calls).map_err(|_| SendError::NotReady)
-    }
-
-    /// A call is made, or arrives: from now on nothing can be resumed. False if it is too early.
-    pub(super) fn call(&mut self) -> bool {
-        let may = !self.is_asked();
-        if may {
-            *self = Resuming::Done;
+    /// A call is made, or arrives: nothing can be resumed any more. Returns false while calls wait for an answer.
+    pub(super) fn begin_call(&mut self) -> bool {
+        let is_turn = !matches!(self.turn, Turn::Asked(_));
+        if is_turn {
+            self.turn = Turn::Calls;
         }
-        may
+        is_turn
     }
 }
 

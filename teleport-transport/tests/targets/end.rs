@@ -41,7 +41,7 @@ pub(super) struct End {
 impl End {
     pub(super) fn new(role: Role, config: Arc<Config>) -> End {
         let now = Instant::now();
-        let (inbound, outbound) = halves(role, &config, now, || {});
+        let (inbound, outbound) = halves(role, &config, None, now, || {});
         End {
             inbound,
             outbound: RefCell::new(outbound),
@@ -96,13 +96,13 @@ impl End {
             }
             Ok(read)
         };
-        self.inbound.receive(self.now, &mut ahead, &self.outbound, &Refusing, &mut self.events, read)
+        self.inbound.on_readable(self.now, &mut ahead, &self.outbound, &Refusing, &mut self.events, read)
     }
 
     pub(super) fn grant(&mut self, index: usize) {
         if !self.wanted.is_empty() {
             let id = self.wanted.swap_remove(index % self.wanted.len());
-            self.inbound.grant(id, None, &self.outbound);
+            self.inbound.send_grant(id, None, &self.outbound);
         }
     }
 
@@ -117,14 +117,14 @@ impl End {
     pub(super) fn tick(&mut self, milliseconds: u64) {
         self.now += Duration::from_millis(milliseconds);
         self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes so long");
-        assert!(self.inbound.next_timeout() > self.now);
+        assert!(self.inbound.poll_timeout() > self.now);
     }
 
     /// Nothing comes for longer than a connection lives.
     pub(super) fn fall_silent(&mut self) -> Closed {
         // Looked at whenever it asks for it: a gap in between would count as a pause of this process.
         for _ in 0..2000 {
-            self.now = self.inbound.next_timeout();
+            self.now = self.inbound.poll_timeout();
             if let Err(closed) = self.inbound.handle_timeout(self.now, &self.outbound) {
                 return closed;
             }
@@ -138,7 +138,7 @@ impl End {
         assert!(held <= self.config.eager_credit_bytes, "{held} bytes of credit are held");
         let outbound = self.outbound.borrow();
         if let Some(peer) = outbound.peer() {
-            assert!(outbound.credit_bytes() <= peer.eager_credit_bytes);
+            assert!(outbound.ledger().credit_bytes() <= peer.eager_credit_bytes);
         }
     }
 }

@@ -64,9 +64,9 @@ impl Lone {
             7 => self.end.tick(u64::from(input.next()) * 10),
             8 => self.end.stage(),
             9 => self.resume(input),
-            10 => self.end.outbound.borrow_mut().acknowledge(id(input)),
+            10 => self.end.outbound.borrow_mut().send_ack(id(input)),
             11 if input.below(16) == 15 => {
-                self.end.outbound.borrow_mut().finish(None, "enough");
+                self.end.outbound.borrow_mut().send_goodbye(None, "enough");
                 self.said_goodbye = true;
             }
             _ => self.end.arriving.extend(frame(input)),
@@ -77,7 +77,7 @@ impl Lone {
         if self.role == Role::Client {
             let (_, message) = call_message(input);
             // Fails before the hello, and past the calls that the peer allows.
-            if let Ok(id) = self.end.outbound.borrow_mut().push_call(message, |_| {}) {
+            if let Ok(id) = self.end.outbound.borrow_mut().send_call(message, |_| {}) {
                 self.open.insert(id);
             }
         }
@@ -98,7 +98,7 @@ impl Lone {
             0 => Message::error(&failure()),
             _ => result_message(&tree(input)),
         };
-        let answered = self.end.outbound.borrow_mut().push_answer(id, message);
+        let answered = self.end.outbound.borrow_mut().send_answer(id, message);
         assert!(answered.is_ok() || self.said_goodbye, "whole calls stay open: {answered:?}");
     }
 
@@ -108,13 +108,13 @@ impl Lone {
         match self.role {
             Role::Client => {
                 outbound.number_after(8);
-                let _ = outbound.resume(&Resume { server: Id128::NONE, calls: states(input) });
+                let _ = outbound.send_resume(&Resume { server: Id128::NONE, calls: states(input) });
             }
             Role::Server => {
                 let Some(resume) = self.asked.take() else { return };
                 let answers = resume.calls.iter().map(|(id, _)| (*id, ANSWERS[input.below(ANSWERS.len())]));
                 let answers: Vec<_> = answers.collect();
-                if outbound.answer_resume(answers.clone()).is_err() {
+                if outbound.send_resume_answer(answers.clone()).is_err() {
                     return;
                 }
                 let held = answers.iter().filter(|(_, answer)| is_held(*answer)).map(|(id, _)| *id);
@@ -160,7 +160,7 @@ impl Lone {
             if answer == CallAnswer::Missing {
                 let message = Message::call(&CallHead::new("again"), &Tree::Null, &Limits::default());
                 let again = message.expect("null fits");
-                if self.end.outbound.borrow_mut().push_call_again(id, again).is_err() {
+                if self.end.outbound.borrow_mut().send_call_again(id, again).is_err() {
                     continue;
                 }
             }
@@ -190,8 +190,9 @@ impl Lone {
         assert!(self.end.read(usize::MAX).is_err());
         assert!(self.end.events.is_empty());
         let mut outbound = self.end.outbound.borrow_mut();
-        outbound.finish_now(None, "the peer broke a rule");
-        assert_eq!(outbound.queued_bytes(), 0);
+        outbound.discard();
+        outbound.send_goodbye(None, "the peer broke a rule");
+        assert_eq!(outbound.ledger().queued_bytes(), 0);
     }
 }
 

@@ -64,7 +64,7 @@ impl Pair {
             16 if input.below(32) == 31 => self.fall_silent(input.below(2)),
             _ if input.below(32) == 31 => {
                 let end = [&self.client, &self.server][input.below(2)];
-                end.outbound.borrow_mut().finish(None, "enough");
+                end.outbound.borrow_mut().send_goodbye(None, "enough");
                 self.said_goodbye = true;
             }
             _ => {}
@@ -78,7 +78,7 @@ impl Pair {
             *last_id = id;
             open.insert(id, tree);
         };
-        let called = self.client.outbound.borrow_mut().push_call(message, register);
+        let called = self.client.outbound.borrow_mut().send_call(message, register);
         match called {
             Ok(_) | Err(SendError::TooManyCalls { .. }) => {}
             Err(SendError::NotReady) => {
@@ -102,7 +102,7 @@ impl Pair {
             return;
         }
         // A call of an earlier connection is open again once its resume was answered.
-        let answered = self.server.outbound.borrow_mut().push_answer(call.id, message);
+        let answered = self.server.outbound.borrow_mut().send_answer(call.id, message);
         assert!(answered.is_ok() || self.said_goodbye || call.resume, "{answered:?}");
     }
 
@@ -145,7 +145,7 @@ impl Pair {
             match event {
                 Event::Answer { id, answer } => {
                     let sent = self.open.remove(&id).expect("each call ends once");
-                    self.client.outbound.borrow_mut().acknowledge(id);
+                    self.client.outbound.borrow_mut().send_ack(id);
                     match answer {
                         Ok(Reply { tree, lease }) => {
                             assert!(tree.expect("nothing was changed on the way") == sent);
@@ -231,9 +231,12 @@ impl Pair {
         assert!(self.session.is_settled(), "something is kept for ever");
         for end in [&self.client, &self.server] {
             let outbound = end.outbound.borrow();
-            assert_eq!((end.inbound.unfinished(), outbound.open_calls(), outbound.queued_bytes()), (0, 0, 0));
+            assert_eq!(
+                (end.inbound.unfinished(), outbound.open_calls(), outbound.ledger().queued_bytes()),
+                (0, 0, 0)
+            );
             let whole = outbound.peer().expect("everything was read").eager_credit_bytes;
-            assert_eq!(outbound.credit_bytes(), whole);
+            assert_eq!(outbound.ledger().credit_bytes(), whole);
         }
     }
 }

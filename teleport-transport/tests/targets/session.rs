@@ -35,7 +35,7 @@ impl Session {
         outbound.number_after(self.last_id);
         if std::mem::replace(&mut self.was_connected, true) && outbound.resumes() {
             let calls = self.kept.iter().map(|(id, (_, state))| (*id, *state)).collect();
-            let asked = outbound.resume(&Resume { server: Id128::NONE, calls });
+            let asked = outbound.send_resume(&Resume { server: Id128::NONE, calls });
             assert!(matches!(asked, Ok(()) | Err(SendError::Closed)), "nothing was sent yet: {asked:?}");
         }
     }
@@ -49,10 +49,10 @@ impl Session {
             CallAnswer::Missing => {
                 let message = super::call_of("echo", &tree, None);
                 // It takes nothing any more once goodbye was said.
-                outbound.push_call_again(id, message).ok()?;
+                outbound.send_call_again(id, message).ok()?;
             }
             CallAnswer::Expired => {
-                outbound.acknowledge(id);
+                outbound.send_ack(id);
                 return None;
             }
             CallAnswer::UnknownSession => panic!("the server forgets nothing"),
@@ -65,7 +65,7 @@ impl Session {
     /// A call arrived whole: only once, whatever was cut.
     pub(super) fn arrived(&mut self, id: u64, server: &End) {
         assert!(self.records.insert(id, Record::Open).is_none(), "call {id} arrived twice");
-        server.outbound.borrow_mut().acknowledge(id);
+        server.outbound.borrow_mut().send_ack(id);
     }
 
     /// A call has its answer, which is kept. False if its client has given it up.
@@ -97,10 +97,10 @@ impl Session {
         let answers = resume.calls.iter().map(|(id, _)| (*id, answer(id))).collect();
         let mut outbound = server.outbound.borrow_mut();
         // Fails once goodbye was said: nobody asks on this connection any more.
-        if outbound.answer_resume(answers).is_ok() {
+        if outbound.send_resume_answer(answers).is_ok() {
             for (id, record) in &self.records {
                 if let Record::Kept(message) = record {
-                    outbound.push_answer(*id, message.clone()).expect("it was said to be done");
+                    outbound.send_answer(*id, message.clone()).expect("it was said to be done");
                 }
             }
         }

@@ -131,7 +131,7 @@ struct End {
 
 impl End {
     fn new(role: Role, config: &Arc<Config>) -> End {
-        let (inbound, outbound) = halves(role, config, Instant::now(), || {});
+        let (inbound, outbound) = halves(role, config, None, Instant::now(), || {});
         End {
             inbound,
             outbound: RefCell::new(outbound),
@@ -171,7 +171,7 @@ impl End {
                 Ok::<_, io::Error>(bytes)
             };
             let End { inbound, outbound, ahead, events, .. } = self;
-            inbound.receive(now, ahead, outbound, &AllowAll, events, fill)?;
+            inbound.on_readable(now, ahead, outbound, &AllowAll, events, fill)?;
         }
         other.sent.clear();
         Ok(())
@@ -227,13 +227,13 @@ impl Pair {
     /// Makes one call, which is answered with its own argument.
     fn call(&mut self, tree: &Tree) -> Result<(), BoxError> {
         let call = encode(tree)?;
-        self.client.outbound.borrow_mut().push_call(call, |_| {})?;
+        self.client.outbound.borrow_mut().send_call(call, |_| {})?;
         self.client.send();
         self.server.receive(self.now, &mut self.client)?;
         for event in std::mem::take(&mut self.server.events) {
             if let Event::Call(call) = event {
                 let result = Message::result(&call.tree?, &Limits::default())?;
-                self.server.outbound.borrow_mut().push_answer(call.id, result)?;
+                self.server.outbound.borrow_mut().send_answer(call.id, result)?;
             }
         }
         self.server.send();

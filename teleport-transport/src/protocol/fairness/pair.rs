@@ -35,14 +35,14 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn new(role: Role, config: &Arc<Config>) -> Side {
         let now = Instant::now();
-        let (inbound, outbound) = halves(role, config, now, || {});
+        let (inbound, outbound) = halves(role, config, None, now, || {});
         let (outbound, staged) = (RefCell::new(outbound), WriteBuffer::default());
         Side { inbound, outbound, staged, ahead: vec![0; 16 << 10], events: Vec::new(), now }
     }
 
     pub(super) fn receive(&mut self, read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>) {
         self.inbound
-            .receive(self.now, &mut self.ahead, &self.outbound, &AllowAll, &mut self.events, read)
+            .on_readable(self.now, &mut self.ahead, &self.outbound, &AllowAll, &mut self.events, read)
             .expect("both keep the rules");
     }
 }
@@ -76,7 +76,7 @@ impl Pair {
         for event in std::mem::take(&mut self.server.events) {
             match event {
                 Event::Call(call) => self.arrived.push(call.id),
-                Event::Wants { id, .. } => self.server.inbound.grant(id, None, &self.server.outbound),
+                Event::Wants { id, .. } => self.server.inbound.send_grant(id, None, &self.server.outbound),
                 Event::Cancel { id } => self.cancelled.push(id),
                 Event::Open(_) => {}
                 other => panic!("{other:?}"),
@@ -94,7 +94,7 @@ impl Pair {
                     drop(answer.expect("nothing fails"));
                     self.answered.push(id);
                 }
-                Event::Wants { id, .. } => self.client.inbound.grant(id, None, &self.client.outbound),
+                Event::Wants { id, .. } => self.client.inbound.send_grant(id, None, &self.client.outbound),
                 Event::Open(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -115,12 +115,12 @@ impl Pair {
     pub(super) fn call(&mut self, tree: &Tree) -> u64 {
         let message =
             Message::call(&CallHead::new("m"), tree, &Limits::default()).expect("within the limits");
-        self.client.outbound.borrow_mut().push_call(message, |_| {}).expect("few are open")
+        self.client.outbound.borrow_mut().send_call(message, |_| {}).expect("few are open")
     }
 
     pub(super) fn answer(&mut self, id: u64, tree: &Tree) {
         let message = Message::result(tree, &Limits::default()).expect("within the limits");
-        self.server.outbound.borrow_mut().push_answer(id, message).expect("it is open");
+        self.server.outbound.borrow_mut().send_answer(id, message).expect("it is open");
     }
 
     /// A call of 1 KiB with an answer as large: what passed on either way from its push to its end.
@@ -141,7 +141,7 @@ impl Pair {
         self.last_token += 1;
         let token = self.last_token;
         let from = self.up.delivered;
-        self.client.outbound.borrow_mut().ping(token);
+        self.client.outbound.borrow_mut().queue.control.ping = Some(token);
         self.up.fill(&mut self.client);
         while self.up.end_of(token, &[Kind::Ping]).is_none_or(|end| end > self.up.delivered) {
             self.go_up(STEP);

@@ -1,13 +1,13 @@
 //! One message whose payload is arriving: which memory its next byte belongs to.
 //!
-//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `place`/`placed` (read in place) or
-//! `copy` (what the read-ahead caught) -> `finish` (the tree). Memory is taken from the pool when the first byte comes, unless
-//! the layer above has a row of a slab for the call: whoever arranges rows may move it meanwhile, so it is locked for each
-//! read. What comes of a message that was refused is only counted; neither memory nor structure is kept for it.
+//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `read_target` and `on_placed` (read in place)
+//! or `copy` (what was read ahead) -> `finish` (the tree). Memory is taken from the pool when the first byte comes, unless the
+//! layer above has a row of a slab for the call. A row may be moved by another thread, so it is locked for each read. The
+//! payload of a refused message is only counted; neither memory nor structure is kept for it.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use teleport_wire::{Buffer, DecodeError, Order, RemoteError, Run, Signature, Tree};
 
@@ -19,60 +19,52 @@ use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
 use crate::protocol::event::Gate;
 use crate::protocol::ledger::{Lease, ReturnedCredit};
 
-/// Segments of one message offered to one read; more arrive with the next.
+/// Segments of one message that one read is offered; more arrive with the next.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
 
-/// What a message is, as far as its head tells.
+/// What the head of a message says of it.
 #[derive(Debug)]
-pub(super) enum Subject {
-    Call { slot: u32, deadline: Option<Deadline>, idempotent: bool, resume: bool },
-    Answer,
-}
-
-/// A duration from the wire, counted from when the call's head arrived.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Deadline {
-    pub(super) arrived: Instant,
-    pub(super) time: Duration,
-}
-
-/// What a message's head told of it.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) subject: Subject,
+pub(super) struct Head {
+    pub(super) kind: HeadKind,
     pub(super) signature: Arc<Signature>,
     pub(super) order: Order,
 }
 
 #[derive(Debug)]
-enum Target {
-    /// The head came, and no byte of the payload did; or the message was refused, and what still comes of it is dropped.
+pub(super) enum HeadKind {
+    Call { slot: u32, deadline: Option<Instant>, idempotent: bool, resume: bool },
+    Result,
+}
+
+#[derive(Debug)]
+enum Storage {
+    /// No byte of the payload has come, or the message was refused and the rest of it is dropped.
     None,
     /// Invariant: the buffer has one owner and is `Signature::memory_bytes` long.
     Memory(Buffer),
-    /// A call that is received into the row of a slab.
+    /// A call is received into the row of a slab.
     Row(Ticket),
 }
 
 /// Where the next bytes of a message belong, for one read.
-pub(super) enum Place<'a> {
-    /// The runs from the one that holds the next byte on, and how much of the payload is there.
+pub(super) enum ReadTarget<'a> {
+    /// The runs from the one that holds the next byte on, the payload bytes that are there, and the memory.
     Memory(&'a [Run], u64, &'a mut [u8]),
     Row(RowGuard<'a>),
-    /// Nowhere: they are dropped.
+    /// They are dropped.
     None,
 }
 
 /// Why there is no place for a message's payload.
-pub(super) enum Unplaced {
+pub(super) enum PlaceError {
     Memory(MemoryError),
     Refused(RemoteError),
 }
 
 /// A message that came whole.
 #[derive(Debug)]
-pub(super) struct Whole {
-    pub(super) subject: Subject,
+pub(super) struct WholeMessage {
+    pub(super) kind: HeadKind,
     /// Null if it lies in a row.
     pub(super) tree: Result<Tree, DecodeError>,
     pub(super) lease: Lease,
@@ -81,11 +73,11 @@ pub(super) struct Whole {
 
 #[derive(Debug)]
 pub(super) struct Incoming {
-    /// None if it was refused. Invariant: then the target is none too.
-    plan: Option<Plan>,
-    target: Target,
+    /// None if it was refused. Invariant: then the storage is none too.
+    head: Option<Head>,
+    storage: Storage,
     payload_bytes: u64,
-    /// What the payload costs: its memory with each leaf at its alignment.
+    /// The memory of the payload, with each leaf at its alignment.
     memory_bytes: u64,
     /// Payload bytes that have come.
     received_bytes: u64,
@@ -93,20 +85,20 @@ pub(super) struct Incoming {
     run: usize,
     /// Payload bytes in chunks that were announced, received or not.
     announced_bytes: u64,
-    /// In which window of the connection's pace it was admitted.
+    /// The window of the minimum rate in which it was admitted.
     window: u32,
-    /// Pays for the memory; none until the message is granted. Invariant: dropped after `target`, so that memory which
+    /// Pays for the memory; none until the message is granted. Invariant: dropped after `storage`, so that memory which
     /// no user gets never counts as held by one.
     lease: Option<Lease>,
 }
 
 impl Incoming {
-    pub(super) fn new(plan: Plan) -> Incoming {
+    pub(super) fn new(head: Head) -> Incoming {
         Incoming {
-            payload_bytes: plan.signature.payload_bytes(),
-            memory_bytes: plan.signature.memory_bytes() as u64,
-            plan: Some(plan),
-            target: Target::None,
+            payload_bytes: head.signature.payload_bytes(),
+            memory_bytes: head.signature.memory_bytes() as u64,
+            head: Some(head),
+            storage: Storage::None,
             received_bytes: 0,
             run: 0,
             announced_bytes: 0,
@@ -115,9 +107,9 @@ impl Incoming {
         }
     }
 
-    /// A message that nobody wants, whose payload may still come.
-    pub(super) fn dropped(plan: Plan) -> Incoming {
-        let mut dropped = Incoming::new(plan);
+    /// Makes a message that nobody wants, and whose payload may still come.
+    pub(super) fn dropped(head: Head) -> Incoming {
+        let mut dropped = Incoming::new(head);
         dropped.drop_payload();
         dropped
     }
@@ -137,20 +129,20 @@ impl Incoming {
         self.lease = Some(Lease::eager(self.memory_bytes, credit));
     }
 
-    /// Takes note of the window in which it was admitted.
+    /// Notes the window in which it was admitted.
     pub(super) fn note_window(&mut self, window: u32) {
         self.window = window;
     }
 
-    /// Whether its payload may come and it holds memory of a budget, since before `window` began.
+    /// Returns true if it holds memory of a budget since before `window` began.
     pub(super) fn holds_charge_before(&self, window: u32) -> bool {
-        let Some(plan) = &self.plan else { return false };
+        let Some(head) = &self.head else { return false };
         let Some(lease) = &self.lease else { return false };
-        let is_charged = lease.is_charged() || plan.signature.structure_bytes() > LARGE_STRUCTURE_BYTES;
+        let is_charged = lease.is_charged() || head.signature.structure_bytes() > LARGE_STRUCTURE_BYTES;
         is_charged && self.window < window
     }
 
-    /// Gives its memory back, but for credit, which goes back with the last of it. What comes of it is dropped.
+    /// Drops its payload and gives its memory back. Eager credit goes back when the last byte has come.
     pub(super) fn give_up(&mut self) {
         self.drop_payload();
         self.lease = self.lease.take().map(|lease| if lease.is_charged() { Lease::default() } else { lease });
@@ -161,7 +153,7 @@ impl Incoming {
     }
 
     pub(super) fn is_dropped(&self) -> bool {
-        self.plan.is_none()
+        self.head.is_none()
     }
 
     pub(super) fn payload_bytes(&self) -> u64 {
@@ -176,36 +168,36 @@ impl Incoming {
         self.received_bytes == self.payload_bytes
     }
 
-    /// Takes note of a chunk's header; false if the chunk holds more than the message lacks.
+    /// A chunk begins. Returns false if it holds more than the message lacks.
     pub(super) fn announce(&mut self, bytes: u64) -> bool {
         let fits = bytes <= self.payload_bytes - self.announced_bytes;
         self.announced_bytes += if fits { bytes } else { 0 };
         fits
     }
 
-    /// Whether payload follows the chunk that was announced last.
+    /// Returns true if payload follows the chunk that came last.
     pub(super) fn has_more_chunks(&self) -> bool {
         self.announced_bytes < self.payload_bytes
     }
 
-    /// Finds the place for the payload, once: the row that the layer above has for a call, or memory from the pool.
-    pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), Unplaced> {
-        let (Some(plan), Target::None) = (&self.plan, &self.target) else { return Ok(()) };
-        if let Subject::Call { slot, .. } = plan.subject {
-            let row = gate.place(slot, &plan.signature, &plan.order).map_err(Unplaced::Refused)?;
+    /// Finds the place for the payload, once: a row that the layer above has for a call, or memory from the pool.
+    pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), PlaceError> {
+        let (Some(head), Storage::None) = (&self.head, &self.storage) else { return Ok(()) };
+        if let HeadKind::Call { slot, .. } = head.kind {
+            let row = gate.place(slot, &head.signature, &head.order).map_err(PlaceError::Refused)?;
             if let Some(ticket) = row {
-                self.target = Target::Row(ticket);
+                self.storage = Storage::Row(ticket);
                 return Ok(());
             }
         }
         if self.memory_bytes > 0 {
-            self.target = Target::Memory(self.memory(config)?);
+            self.storage = Storage::Memory(self.memory(config)?);
         }
         Ok(())
     }
 
-    fn memory(&mut self, config: &Config) -> Result<Buffer, Unplaced> {
-        let memory = config.pool.alloc(self.memory_bytes as usize).map_err(Unplaced::Memory)?;
+    fn memory(&mut self, config: &Config) -> Result<Buffer, PlaceError> {
+        let memory = config.pool.alloc(self.memory_bytes as usize).map_err(PlaceError::Memory)?;
         let Some(lent) = &config.lent else { return Ok(memory) };
         let (memory, handoff) = lent.watch(memory);
         if let Some(lease) = &mut self.lease {
@@ -214,31 +206,31 @@ impl Incoming {
         Ok(memory)
     }
 
-    /// From now on, what comes of the message is dropped.
+    /// Drops the payload that came, and what still comes.
     pub(super) fn drop_payload(&mut self) {
-        self.plan = None;
-        self.target = Target::None;
+        self.head = None;
+        self.storage = Storage::None;
     }
 
-    /// Where the next bytes belong. A row stays where it is for as long as this lives.
-    pub(super) fn place(&mut self) -> Place<'_> {
-        match (&mut self.target, &self.plan) {
-            (Target::Memory(memory), Some(plan)) => match memory.get_mut() {
+    /// Returns where the next bytes belong. A row does not move while this lives.
+    pub(super) fn read_target(&mut self) -> ReadTarget<'_> {
+        match (&mut self.storage, &self.head) {
+            (Storage::Memory(memory), Some(head)) => match memory.get_mut() {
                 Some(memory) => {
-                    Place::Memory(&plan.signature.runs()[self.run..], self.received_bytes, memory)
+                    ReadTarget::Memory(&head.signature.runs()[self.run..], self.received_bytes, memory)
                 }
-                None => Place::None,
+                None => ReadTarget::None,
             },
-            (Target::Row(ticket), _) => Place::Row(ticket.row().lock()),
-            _ => Place::None,
+            (Storage::Row(ticket), _) => ReadTarget::Row(ticket.row().lock()),
+            _ => ReadTarget::None,
         }
     }
 
-    /// Takes note of bytes that were read into their place.
-    pub(super) fn placed(&mut self, bytes: usize) {
+    /// Bytes were read into their place.
+    pub(super) fn on_placed(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
-        let (Target::Memory(_), Some(plan)) = (&self.target, &self.plan) else { return };
-        let runs = plan.signature.runs();
+        let (Storage::Memory(_), Some(head)) = (&self.storage, &self.head) else { return };
+        let runs = head.signature.runs();
         while runs
             .get(self.run)
             .is_some_and(|run| run.payload_start + run.bytes as u64 <= self.received_bytes)
@@ -249,29 +241,29 @@ impl Incoming {
 
     /// Copies bytes to where they belong.
     pub(super) fn copy(&mut self, bytes: &[u8]) {
-        match (&mut self.target, &self.plan) {
-            (Target::Memory(memory), Some(plan)) => {
-                let runs = &plan.signature.runs()[self.run..];
+        match (&mut self.storage, &self.head) {
+            (Storage::Memory(memory), Some(head)) => {
+                let runs = &head.signature.runs()[self.run..];
                 if let Some(memory) = memory.get_mut() {
                     copy_to_runs(runs, self.received_bytes, memory, bytes);
                 }
             }
-            (Target::Row(ticket), _) => ticket.row().push(bytes),
+            (Storage::Row(ticket), _) => ticket.row().push(bytes),
             _ => {}
         }
-        self.placed(bytes.len());
+        self.on_placed(bytes.len());
     }
 
-    /// The checksum of the `bytes` payload bytes that came last, computed where they lie; none if they were dropped.
+    /// Returns the checksum of the `bytes` payload bytes that came last; none if they were dropped.
     pub(super) fn checksum_of_last(&self, bytes: usize) -> Option<u32> {
         let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
-        let (plan, memory) = match (&self.plan, &self.target) {
-            (Some(plan), Target::Memory(memory)) => (plan, memory),
-            (_, Target::Row(ticket)) => return ticket.row().lock().checksum(start..end),
+        let (head, memory) = match (&self.head, &self.storage) {
+            (Some(head), Storage::Memory(memory)) => (head, memory),
+            (_, Storage::Row(ticket)) => return ticket.row().lock().checksum(start..end),
             _ => return None,
         };
         let mut crc = 0;
-        for run in plan.signature.runs() {
+        for run in head.signature.runs() {
             let run_end = run.payload_start + run.bytes as u64;
             if run_end <= start || run.payload_start >= end {
                 continue;
@@ -285,21 +277,21 @@ impl Incoming {
     }
 
     /// Returns the message, whole; none if it was dropped.
-    pub(super) fn finish(self) -> Option<Whole> {
+    pub(super) fn finish(self) -> Option<WholeMessage> {
         let lease = self.lease.unwrap_or_default();
-        let Plan { subject, signature, order } = self.plan?;
-        let memory = match self.target {
-            Target::None => Buffer::empty(),
-            Target::Memory(memory) => memory,
-            Target::Row(ticket) => {
-                return Some(Whole { subject, tree: Ok(Tree::Null), lease, row: Some(ticket) });
+        let Head { kind, signature, order } = self.head?;
+        let memory = match self.storage {
+            Storage::None => Buffer::empty(),
+            Storage::Memory(memory) => memory,
+            Storage::Row(ticket) => {
+                return Some(WholeMessage { kind, tree: Ok(Tree::Null), lease, row: Some(ticket) });
             }
         };
-        Some(Whole { subject, tree: signature.build(&order, memory), lease, row: None })
+        Some(WholeMessage { kind, tree: signature.build(&order, memory), lease, row: None })
     }
 }
 
-/// Copies the payload bytes from `at` on to where they belong; the first of `runs` holds that one.
+/// Copies the payload bytes from `at` on to where they belong. The first of `runs` holds the byte at `at`.
 fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
     let (mut at, mut rest) = (at, bytes);
     for run in runs {
@@ -315,17 +307,17 @@ fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
     debug_assert!(rest.is_empty(), "bytes past the end of a message were checked by `announce`");
 }
 
-impl Place<'_> {
-    /// Fills `slices` with the places of the next bytes, up to `bytes` of them, and says how many slices and bytes that are.
+impl ReadTarget<'_> {
+    /// Fills `slices` with the places of the next bytes, up to `bytes` of them. Returns the number of slices and of bytes.
     pub(super) fn slices<'a>(
         &'a mut self,
         bytes: usize,
         slices: &mut [IoSliceMut<'a>; MAX_SEGMENTS_PER_READ],
     ) -> (usize, usize) {
         let (runs, received_bytes, memory) = match self {
-            Place::Memory(runs, received_bytes, memory) => (*runs, *received_bytes, memory),
-            Place::Row(row) => return row.slices(bytes, slices),
-            Place::None => return (0, 0),
+            ReadTarget::Memory(runs, received_bytes, memory) => (*runs, *received_bytes, memory),
+            ReadTarget::Row(row) => return row.slices(bytes, slices),
+            ReadTarget::None => return (0, 0),
         };
         let mut rest = &mut **memory;
         let (mut filled, mut offered, mut rest_start) = (0, 0, 0);
@@ -348,9 +340,9 @@ impl Place<'_> {
         (filled, offered)
     }
 
-    /// Takes note, of a row, before others see it again: bytes were read into the slices.
-    pub(super) fn filled(mut self, bytes: usize) {
-        if let Place::Row(row) = &mut self {
+    /// Bytes were read into the slices. Notes it in a row before other threads see the row again.
+    pub(super) fn on_read(mut self, bytes: usize) {
+        if let ReadTarget::Row(row) = &mut self {
             row.placed(bytes);
         }
     }

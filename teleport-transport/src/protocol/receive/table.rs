@@ -1,16 +1,16 @@
-//! The messages whose payload has not come to its end, by id.
+//! The messages that are not whole, by id.
 //!
-//! The one that began last lies apart: of most small ones the payload follows at once, so they cost neither an allocation nor
-//! a look into a map. The others are boxed, since an idle connection keeps the map. Bound: the owner's.
+//! The message that began last lies apart: the payload of most small messages follows at once, so they cost neither an
+//! allocation nor a look-up. The others are boxed, since an idle connection keeps their table. Bound: the owner's.
 
 use super::message::Incoming;
-use crate::protocol::id_map::IdMap;
+use crate::protocol::id_table::IdTable;
 
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     last: Option<(u64, Incoming)>,
     /// Invariant: without the id of `last`.
-    others: IdMap<Box<Incoming>>,
+    others: IdTable<Box<Incoming>>,
 }
 
 impl Messages {
@@ -25,21 +25,20 @@ impl Messages {
     pub(super) fn get(&self, id: u64) -> Option<&Incoming> {
         match &self.last {
             Some((last, message)) if *last == id => Some(message),
-            _ => self.others.get(&id).map(|message| &**message),
+            _ => self.others.get(id).map(|message| &**message),
         }
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Incoming> {
         match &mut self.last {
             Some((last, message)) if *last == id => Some(message),
-            _ => self.others.get_mut(&id).map(|message| &mut **message),
+            _ => self.others.get_mut(id).map(|message| &mut **message),
         }
     }
 
     /// Adds a message, in the place of one with the same id.
     pub(super) fn insert(&mut self, id: u64, message: Incoming) {
-        // Drops the other where it is.
-        drop(self.remove(id));
+        self.remove(id);
         if let Some((before, message)) = self.last.replace((id, message)) {
             self.others.insert(before, Box::new(message));
         }
@@ -48,19 +47,17 @@ impl Messages {
     pub(super) fn remove(&mut self, id: u64) -> Option<Incoming> {
         match self.last.take_if(|(last, _)| *last == id) {
             Some((_, message)) => Some(message),
-            // Most connections have none: no hash is computed for them.
-            None if self.others.is_empty() => None,
-            None => self.others.remove(&id).map(|message| *message),
+            None => self.others.remove(id).map(|message| *message),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Incoming> {
-        self.last.iter().map(|(_, message)| message).chain(self.others.values().map(|message| &**message))
+        self.last.iter().map(|(_, message)| message).chain(self.others.iter().map(|(_, message)| &**message))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Incoming)> {
         let last = self.last.iter_mut().map(|(id, message)| (*id, message));
-        last.chain(self.others.iter_mut().map(|(id, message)| (*id, &mut **message)))
+        last.chain(self.others.iter_mut().map(|(id, message)| (id, &mut **message)))
     }
 }
 
@@ -71,14 +68,14 @@ mod tests {
     use teleport_wire::{Limits, Message, Order, ResultMetadata, Signature, tree};
 
     use super::*;
-    use crate::protocol::receive::message::{Plan, Subject};
+    use crate::protocol::receive::message::{Head, HeadKind};
 
-    /// A message of `bytes` bytes, to tell it from others.
+    /// Makes a message that is told from others by its size.
     fn message(bytes: usize) -> Incoming {
         let message = Message::result(&tree!(vec![0u8; bytes]), &Limits::default()).unwrap();
         let metadata = ResultMetadata::decode(&message.metadata).unwrap();
         let signature = Arc::new(Signature::decode(metadata.signature, &Limits::default()).unwrap());
-        Incoming::new(Plan { subject: Subject::Answer, signature, order: Order::sorted() })
+        Incoming::new(Head { kind: HeadKind::Result, signature, order: Order::sorted() })
     }
 
     fn sizes(messages: &Messages) -> Vec<u64> {
@@ -88,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_found_wherever_it_lies() {
+    fn every_message_is_found() {
         let mut messages = Messages::default();
         for id in [3, 1, 2] {
             messages.insert(id, message(id as usize));
@@ -109,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_there_once() {
+    fn an_id_is_in_the_table_once() {
         let mut messages = Messages::default();
         for bytes in [1, 2] {
             messages.insert(7, message(bytes));

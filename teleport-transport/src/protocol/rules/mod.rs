@@ -82,7 +82,7 @@ impl Sink for Frames {
 
 impl Side {
     fn new(role: Role, config: Config) -> Side {
-        let (inbound, outbound) = halves(role, &Arc::new(config), Instant::now(), || {});
+        let (inbound, outbound) = halves(role, &Arc::new(config), None, Instant::now(), || {});
         let (outbound, events) = (RefCell::new(outbound), Vec::new());
         let decoder = Decoder::new(&Limits::default());
         Side { gate: Box::new(Refusing), inbound, outbound, events, sent: Frames::default(), decoder }
@@ -104,7 +104,7 @@ impl Side {
     fn client(count: u64, bytes: usize) -> Side {
         let mut side = Side::open(Role::Client);
         for _ in 0..count {
-            side.outbound.borrow_mut().push_call(call_message("m", bytes), |_| {}).expect("few are open");
+            side.outbound.borrow_mut().send_call(call_message("m", bytes), |_| {}).expect("few are open");
         }
         side.sent();
         side
@@ -116,7 +116,7 @@ impl Side {
             let read = |slices: &mut [io::IoSliceMut<'_>]| io::Read::read_vectored(&mut bytes, slices);
             let events = &mut self.events;
             let now = Instant::now();
-            match self.inbound.receive(now, &mut ahead, &self.outbound, &*self.gate, events, read) {
+            match self.inbound.on_readable(now, &mut ahead, &self.outbound, &*self.gate, events, read) {
                 Ok(_) => {}
                 Err(Closed::Protocol(error)) => return Err(error),
                 Err(other) => panic!("{other}"),
@@ -143,7 +143,7 @@ impl Side {
     }
 
     fn grant(&mut self, id: u64) {
-        self.inbound.grant(id, None, &self.outbound);
+        self.inbound.send_grant(id, None, &self.outbound);
     }
 
     /// Takes the events, each as a short text. Drops their leases.
@@ -311,7 +311,7 @@ fn frames_about_messages_that_were_never_begun() {
     check(Side::client(2, 0), &[empty(Kind::Abort, 2), empty(Kind::Abort, 3)], &text("Abort", 3));
     check(Side::client(2, 0), &[ids(Kind::Grant, &[1, 2]), ids(Kind::Grant, &[3])], &text("Grant", 3));
     let client = Side::client(0, 0);
-    client.outbound.borrow_mut().push_call(call_message("m", 1), |_| {}).expect("none is open");
+    client.outbound.borrow_mut().send_call(call_message("m", 1), |_| {}).expect("none is open");
     check(client, &[ids(Kind::Grant, &[1])], &text("Grant", 1)); // it was not sent yet
 }
 
@@ -333,7 +333,7 @@ fn answers_to_calls_that_are_not_open() {
         // In the middle of a result that was not given up.
         check(Side::client(1, 0), &[result(1, 8, true), data(1, 4), answer.clone()], text);
         let client = Side::client(0, 0);
-        client.outbound.borrow_mut().push_call(call_message("m", 1), |_| {}).expect("none is open");
+        client.outbound.borrow_mut().send_call(call_message("m", 1), |_| {}).expect("none is open");
         check(client, &[answer], text); // it was not sent yet
     }
 }
@@ -494,7 +494,7 @@ fn frames_that_crossed_something_are_ignored() {
     assert_eq!(server.events(), ["call 9", "wants 10 5"]);
     server.feed(&empty(Kind::Cancel, 9)).expect("it is whole");
     assert_eq!(server.events(), ["cancel 9"]);
-    assert!(server.outbound.borrow_mut().push_answer(9, Message::error(&remote())).is_ok());
+    assert!(server.outbound.borrow_mut().send_answer(9, Message::error(&remote())).is_ok());
 }
 
 fn remote() -> RemoteError {
@@ -533,10 +533,10 @@ fn a_grant_that_was_meant_for_another_message_pays_for_none() {
     client.feed(&empty(Kind::Abort, 1)).expect("a server may give up");
     assert_eq!(client.events(), ["wants 1 100", "withdrawn 1"]);
     client.feed(&result(1, 900, false)).expect("another answer follows");
-    client.inbound.grant(1, charge(100), &client.outbound);
+    client.inbound.send_grant(1, charge(100), &client.outbound);
     assert!(client.sent().is_empty());
-    client.inbound.grant(1, charge(900), &client.outbound);
-    client.inbound.grant(1, None, &client.outbound);
+    client.inbound.send_grant(1, charge(900), &client.outbound);
+    client.inbound.send_grant(1, None, &client.outbound);
     assert_eq!(client.sent(), [(Kind::Grant, 1, 0)], "once");
     assert_eq!(budget.used_bytes(), 900);
 }
@@ -546,7 +546,7 @@ fn payload_has_a_checksum_where_either_side_asks_for_it() {
     for (own, peers) in [(false, 0), (true, 0), (false, Hello::CHECKSUM), (true, Hello::CHECKSUM)] {
         let mut client = Side::new(Role::Client, Config { checksum: own, ..config() });
         client.feed(&introduction(peers | 1 << 63)).expect("unknown features are ignored");
-        client.outbound.borrow_mut().push_call(call_message("m", 10), |_| {}).expect("it is open");
+        client.outbound.borrow_mut().send_call(call_message("m", 10), |_| {}).expect("it is open");
         let flags = if own || peers != 0 { Header::CHECKSUM } else { 0 };
         assert_eq!(client.sent(), [(Kind::Call, 1, Header::EAGER), (Kind::Data, 1, flags)]);
         // Data without one is taken all the same.
@@ -572,7 +572,7 @@ fn calls_of_too_much_structure_are_refused_one_by_one() {
     assert_eq!(server.sent(), [(Kind::Error, 2, 0)]);
     server.feed(&call(3, "m", 1, false)).expect("small ones still fit");
     assert_eq!(server.events(), ["wants 3 1"]);
-    server.outbound.borrow_mut().push_answer(1, Message::error(&remote())).expect("it is open");
+    server.outbound.borrow_mut().send_answer(1, Message::error(&remote())).expect("it is open");
     server.feed(&nulls(4)).expect("it is legal");
     assert_eq!(server.events(), ["call 4"]);
 }
@@ -580,14 +580,14 @@ fn calls_of_too_much_structure_are_refused_one_by_one() {
 #[test]
 fn nothing_follows_the_own_goodbye() {
     let mut client = Side::client(0, 0);
-    client.outbound.borrow_mut().finish(None, "enough");
+    client.outbound.borrow_mut().send_goodbye(None, "enough");
     assert_eq!(client.sent(), [(Kind::Goodbye, 0, 0)]);
     client.feed(&empty(Kind::Ping, 1)).expect("the server has not read it yet");
     for _ in 0..2 {
         assert!(client.sent().is_empty());
         client.outbound.borrow_mut().poll_write(&mut WriteBuffer::default());
         assert!(client.outbound.borrow().is_finished());
-        let refused = client.outbound.borrow_mut().push_call(call_message("m", 0), |_| {});
+        let refused = client.outbound.borrow_mut().send_call(call_message("m", 0), |_| {});
         assert_eq!(refused, Err(SendError::Closed));
     }
 }

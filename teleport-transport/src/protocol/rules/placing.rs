@@ -347,7 +347,7 @@ fn of_a_large_row_little_is_copied() {
             };
             let (now, gate, events) = (Instant::now(), &*side.gate, &mut side.events);
             side.inbound
-                .receive(now, &mut ahead, &side.outbound, gate, events, read)
+                .on_readable(now, &mut ahead, &side.outbound, gate, events, read)
                 .expect("the rules are kept");
         }
         copied.push(here.get());

@@ -38,7 +38,7 @@ fn asking_client() -> Side {
     let client = side(Role::Client);
     let calls = vec![(3, CallState::Sent), (5, CallState::Part), (6, CallState::Unsent)];
     let mut outbound = client.outbound.borrow_mut();
-    outbound.resume(&Resume { server: Id128([1; 16]), calls }).expect("nothing was sent yet");
+    outbound.send_resume(&Resume { server: Id128([1; 16]), calls }).expect("nothing was sent yet");
     outbound.number_after(6);
     drop(outbound);
     client
@@ -82,10 +82,10 @@ fn a_server_answers_on_the_new_connection_what_it_has() {
     assert_eq!(server.events(), ["resume [(3, Sent), (5, Part), (8, Acknowledged)]"]);
     let answers = vec![(3, CallAnswer::Done), (5, CallAnswer::Missing), (8, CallAnswer::Running)];
     let mut outbound = server.outbound.borrow_mut();
-    assert_eq!(outbound.answer_resume(vec![(3, CallAnswer::Done)]), Err(SendError::NotReady));
-    outbound.answer_resume(answers).expect("the same ids");
+    assert_eq!(outbound.send_resume_answer(vec![(3, CallAnswer::Done)]), Err(SendError::NotReady));
+    outbound.send_resume_answer(answers).expect("the same ids");
     outbound
-        .push_answer(3, Message::error(&RemoteError::new(ErrorKind::Failed, Ran::Yes, "why")))
+        .send_answer(3, Message::error(&RemoteError::new(ErrorKind::Failed, Ran::Yes, "why")))
         .expect("it is open");
     drop(outbound);
     assert_eq!(server.sent(), [(Kind::ResumeAnswer, 0, 0), (Kind::Error, 3, 0)]);
@@ -103,7 +103,7 @@ fn a_server_answers_on_the_new_connection_what_it_has() {
 fn a_client_takes_the_answers_of_what_the_server_has() {
     let mut client = asking_client();
     assert_eq!(
-        client.outbound.borrow_mut().push_call(call_message("m", 0), |_| {}),
+        client.outbound.borrow_mut().send_call(call_message("m", 0), |_| {}),
         Err(SendError::NotReady)
     );
     assert_eq!(client.sent(), [(Kind::Resume, 0, 0)]);
@@ -111,9 +111,9 @@ fn a_client_takes_the_answers_of_what_the_server_has() {
     client.feed(&answer(&answers)).expect("the ids fit");
     let mut outbound = client.outbound.borrow_mut();
     assert_eq!(outbound.call_states(), [(3, CallState::Acknowledged)]);
-    outbound.push_call_again(5, call_message("m", 0)).expect("it is missing");
-    outbound.push_call_again(6, call_message("m", 0)).expect("it is missing");
-    assert_eq!(outbound.push_call(call_message("m", 0), |_| {}), Ok(7));
+    outbound.send_call_again(5, call_message("m", 0)).expect("it is missing");
+    outbound.send_call_again(6, call_message("m", 0)).expect("it is missing");
+    assert_eq!(outbound.send_call(call_message("m", 0), |_| {}), Ok(7));
     drop(outbound);
     assert_eq!(client.sent(), [(Kind::Call, 5, 0), (Kind::Call, 6, 0), (Kind::Call, 7, 0)]);
     client.feed(&[result(3, 0, false), error(6)].concat()).expect("both are open");
@@ -125,7 +125,7 @@ fn acknowledgements_say_what_arrived() {
     let mut server = side(Role::Server);
     server.feed(&resumable_call(4)).expect("a plain call");
     assert!(matches!(&server.events[..], [Event::Call(call)] if call.resume));
-    server.outbound.borrow_mut().acknowledge(4);
+    server.outbound.borrow_mut().send_ack(4);
     assert_eq!(server.sent(), [(Kind::Ack, 0, 0)]);
     server.feed(&ids(Kind::Ack, &[4])).expect("it is known");
     assert_eq!(server.events()[1..], ["acknowledged [4]"]);
@@ -133,7 +133,7 @@ fn acknowledgements_say_what_arrived() {
 
     let mut client = side(Role::Client);
     for bytes in [0, 100_000] {
-        client.outbound.borrow_mut().push_call(call_message("m", bytes), |_| {}).expect("few are open");
+        client.outbound.borrow_mut().send_call(call_message("m", bytes), |_| {}).expect("few are open");
     }
     let states =
         |client: &Side| client.outbound.borrow().call_states().into_iter().collect::<BTreeMap<_, _>>();
@@ -149,7 +149,7 @@ fn a_client_acknowledges_that_an_answer_has_expired() {
     let mut server = side(Role::Server);
     server.feed(&resume(&[(3, CallState::Sent), (7, CallState::Sent)])).expect("it comes first");
     let answers = vec![(3, CallAnswer::Done), (7, CallAnswer::Expired)];
-    server.outbound.borrow_mut().answer_resume(answers).expect("the same ids");
+    server.outbound.borrow_mut().send_resume_answer(answers).expect("the same ids");
     server.feed(&ids(Kind::Ack, &[7])).expect("the server has just named it");
     check(server, &[ids(Kind::Ack, &[8])], "Ack names message 8, which is none that is open");
 }

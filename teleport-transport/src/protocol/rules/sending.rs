@@ -11,11 +11,11 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
     for id in 1..=40 {
         server.feed(&call(id, "m", 0, false)).expect("so many are allowed");
         let message = Message::result(&large, &Limits::default()).expect("it is within the limits");
-        server.outbound.borrow_mut().push_answer(id, message).expect("it is open");
+        server.outbound.borrow_mut().send_answer(id, message).expect("it is open");
         // The head of the result goes, and nobody grants it.
         assert!(server.sent().contains(&(Kind::Result, id, 0)));
     }
-    let overrun = server.outbound.borrow_mut().call_arrived(1000, 0, &config);
+    let overrun = server.outbound.borrow_mut().queue.on_call(1000, 0, &config);
     assert!(matches!(overrun, Err(ProtocolError::TooManyCalls { max_open_calls: 40 })), "{overrun:?}");
 }
 
@@ -23,7 +23,7 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
 fn a_call_that_was_queued_when_the_connection_ended_was_never_sent() {
     let client = Side::open(Role::Client);
     let mut outbound = client.outbound.borrow_mut();
-    let id = outbound.push_call(call_message("m", 10), |_| {}).expect("none is open");
+    let id = outbound.send_call(call_message("m", 10), |_| {}).expect("none is open");
     outbound.end();
     assert_eq!(outbound.withdraw(id), Withdrawn::NeverSent);
 }

@@ -36,9 +36,9 @@ impl World {
     fn new() -> World {
         let now = Instant::now();
         let config = Config { min_rate: 1000, pace_window: 5 * S, ..Config::default() };
-        let (inbound, outbound) = halves(Role::Server, &Arc::new(config), now, || {});
-        let mut world =
-            World { inbound, outbound: RefCell::new(outbound), budget: Budget::new(1 << 20), now };
+        let budget = Budget::new(1 << 20);
+        let (inbound, outbound) = halves(Role::Server, &Arc::new(config), Some(budget.clone()), now, || {});
+        let mut world = World { inbound, outbound: RefCell::new(outbound), budget, now };
         let hello: Hello = Config { eager_credit_bytes: 0, ..Config::default() }.hello(Role::Client);
         world.feed(&[&Preface::BYTES[..], &encode_frame(Kind::Hello, 0, &hello.encode())].concat());
         world
@@ -49,7 +49,7 @@ impl World {
         while !bytes.is_empty() {
             let read = |slices: &mut [io::IoSliceMut<'_>]| io::Read::read_vectored(&mut bytes, slices);
             self.inbound
-                .receive(self.now, &mut ahead, &self.outbound, &AllowAll, &mut Vec::new(), read)
+                .on_readable(self.now, &mut ahead, &self.outbound, &AllowAll, &mut Vec::new(), read)
                 .expect("the rules are kept");
         }
     }
@@ -60,7 +60,7 @@ impl World {
         let message = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
         self.feed(&[&message.header(id, false)[..], &message.metadata].concat());
         let charge = self.budget.charge_anyway(message.memory_bytes);
-        self.inbound.grant(id, Some(charge), &self.outbound);
+        self.inbound.send_grant(id, Some(charge), &self.outbound);
     }
 
     fn feed_chunk(&mut self, id: u64, bytes: usize) {
@@ -69,7 +69,7 @@ impl World {
     }
 
     fn look(&mut self) -> Result<Option<Instant>, Closed> {
-        self.inbound.handle_pace(self.now, 0, &self.outbound, || true)
+        self.inbound.handle_rate_timeout(self.now, 0, &self.outbound, || true)
     }
 
     /// Looks every 5 s, so often.
@@ -139,10 +139,7 @@ fn results_are_replaced_and_what_is_fetched_goes_on() {
         world.feed(&[&call.header(id, false)[..], &call.metadata].concat());
         let tree = Tree::Array(Array::from(vec![0u8; BYTES]));
         let result = Message::result(&tree, &Limits::default()).expect("it is small");
-        let charge = world.budget.charge_anyway(result.memory_bytes);
-        let outbound = world.outbound.get_mut();
-        outbound.push_answer(id, result).expect("it is open");
-        outbound.hold_charge(id, charge);
+        world.outbound.get_mut().send_answer(id, result).expect("it is open");
     }
     assert_eq!(world.sent(), [Kind::Hello, Kind::Result, Kind::Result]);
     assert!(matches!(world.look(), Ok(Some(_))));
@@ -150,9 +147,9 @@ fn results_are_replaced_and_what_is_fetched_goes_on() {
     world.feed(&encode_frame(Kind::Grant, 0, &encode_ids(&[1])));
     assert_eq!(world.sent(), [Kind::Data]);
     world.windows(1);
-    assert_eq!(world.outbound.borrow().unsent_bytes().all, BYTES as u64);
+    assert_eq!(world.outbound.borrow().ledger().unsent_bytes().all, BYTES as u64);
     world.windows(1);
-    assert_eq!((world.budget.used_bytes(), world.outbound.borrow().unsent_bytes().all), (0, 0));
+    assert_eq!((world.budget.used_bytes(), world.outbound.borrow().ledger().unsent_bytes().all), (0, 0));
     assert_eq!(world.sent(), [Kind::Abort, Kind::Error]);
 }
 
@@ -161,14 +158,10 @@ fn a_large_frame_that_crawls_ends_the_connection() {
     let mut world = World::new();
     world.feed(&Header { length: 1 << 20, ..Header::empty(Kind::Call, 1) }.encode());
     world.feed(&[0; 64 << 10]);
-    let charge = |budget: &Budget| {
-        let budget = budget.clone();
-        move |bytes| budget.charge_anyway(bytes)
-    };
-    assert!(!world.inbound.settle_body(charge(&world.budget)), "that is little");
+    assert!(!world.inbound.poll_charged(), "that is little");
     world.feed(&[0; 1000]);
-    assert!(world.inbound.settle_body(charge(&world.budget)));
-    assert!(!world.inbound.settle_body(charge(&world.budget)), "only the first time is new");
+    assert!(world.inbound.poll_charged());
+    assert!(!world.inbound.poll_charged(), "only the first time is new");
     assert_eq!(world.budget.used_bytes(), 128 << 10);
     assert!(matches!(world.look(), Ok(Some(_))));
     for _ in 0..4 {

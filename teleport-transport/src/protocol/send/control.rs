@@ -1,19 +1,18 @@
-//! Frames that say something about messages or the connection: coalesced, and ahead of all messages.
+//! Control frames: coalesced, and ahead of all messages.
 //!
-//! Flow: the outbox sets what is to be said -> `stage`. Bound: each slot holds one number, or an id for each message that
-//! is open.
+//! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each message that is open.
 
 use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
 
 use super::write_buffer::WriteBuffer;
 
-/// Frames that are slots: at most one of each kind waits, however often it was asked for.
+/// The control frames that wait. At most one ping, pong and credit waits, however often it was asked for.
 #[derive(Debug, Default)]
-pub(super) struct Control {
-    pub(super) ping: Option<u64>,
-    pub(super) pong: Option<u64>,
+pub(in crate::protocol) struct Control {
+    pub(in crate::protocol) ping: Option<u64>,
+    pub(in crate::protocol) pong: Option<u64>,
     pub(super) credit_bytes: u64,
-    pub(super) grants: Vec<u64>,
+    pub(in crate::protocol) grants: Vec<u64>,
     pub(super) acks: Vec<u64>,
     /// A resume or its answer, as a frame.
     pub(super) resume: Vec<u8>,
@@ -33,24 +32,30 @@ impl Control {
                 && self.cancels.is_empty())
     }
 
-    pub(super) fn stage(&mut self, staged: &mut WriteBuffer) {
+    /// Forgets a grant that was not sent, which is for nothing now. Kept, grants could pile up behind a peer that does not
+    /// read.
+    pub(super) fn forget_grant(&mut self, id: u64) {
+        self.grants.retain(|granted| *granted != id);
+    }
+
+    pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
         for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
             if let Some(token) = token {
-                staged.append(&Header::empty(kind, token).encode());
+                buffer.append(&Header::empty(kind, token).encode());
             }
         }
         if self.credit_bytes > 0 {
-            staged.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
+            buffer.append(&Header::empty(Kind::Credit, std::mem::take(&mut self.credit_bytes)).encode());
         }
-        staged.append(&std::mem::take(&mut self.resume));
+        buffer.append(&std::mem::take(&mut self.resume));
         for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
             for ids in std::mem::take(ids).chunks(MAX_IDS) {
-                staged.append(&encode_frame(kind, 0, &encode_ids(ids)));
+                buffer.append(&encode_frame(kind, 0, &encode_ids(ids)));
             }
         }
         for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
             for id in std::mem::take(ids) {
-                staged.append(&Header::empty(kind, id).encode());
+                buffer.append(&Header::empty(kind, id).encode());
             }
         }
     }

@@ -16,9 +16,6 @@ use crate::memory::budget::Budget;
 
 pub(super) type Links = BTreeMap<u64, Link>;
 
-/// Smaller results are not charged: calls are bounded.
-const MIN_CHARGED_BYTES: u64 = 4096;
-
 /// A connection with more that is unsent starts no further calls.
 const MAX_UNSENT_BYTES: u64 = 50_000;
 
@@ -115,12 +112,11 @@ impl Answerer {
     pub(super) fn grant(&mut self, links: &mut Links) {
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
             if let Some(end) = end_of(links, key) {
-                end.inbound.grant(id, Some(charge), &end.outbound);
+                end.inbound.send_grant(id, Some(charge), &end.outbound);
             }
         }
         // Results are charged when they are there, whether or not there is room.
-        let results =
-            |link: &Link| link.ends[1].as_ref().map(|end| end.outbound.borrow().result_charge_bytes());
+        let results = |link: &Link| link.ends[1].as_ref().map(|end| end.outbound.borrow().charged_bytes());
         let results: u64 = links.values().filter_map(results).sum();
         let (used, most) = (self.budget.used_bytes(), self.budget.max_bytes());
         Invariant::BudgetKept.require(used <= most + results, || {
@@ -176,7 +172,7 @@ impl Answerer {
             let before = session.records.insert(call.id, Record::Open);
             Invariant::RunsAtMostOnce.require(before.is_none(), || format!("call {number} arrived twice"));
             if let Some(end) = end_of(links, key) {
-                end.outbound.borrow_mut().acknowledge(call.id);
+                end.outbound.borrow_mut().send_ack(call.id);
             }
         }
         let serving = Serving { client, key, call, runs: false };
@@ -210,7 +206,10 @@ impl Answerer {
             // It cannot tell, whatever it has met since.
             if let Some(end) = end_of(links, key) {
                 let unknown = resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect();
-                end.outbound.borrow_mut().answer_resume(unknown).expect("the ids are those of the resume");
+                end.outbound
+                    .borrow_mut()
+                    .send_resume_answer(unknown)
+                    .expect("the ids are those of the resume");
             }
             return;
         }
@@ -227,11 +226,10 @@ impl Answerer {
         let answers: Vec<_> = resume.calls.iter().map(|(id, _)| (*id, answer(id))).collect();
         if let Some(end) = end_of(links, key) {
             let mut outbound = end.outbound.borrow_mut();
-            outbound.answer_resume(answers).expect("the ids are those of the resume");
+            outbound.send_resume_answer(answers).expect("the ids are those of the resume");
             for (id, record) in &session.records {
                 if let Record::Ended(Some(message)) = record {
-                    let answered = queue(&mut outbound, &self.budget, *id, message.clone());
-                    answered.expect("it was said to be done");
+                    outbound.send_answer(*id, message.clone()).expect("it was said to be done");
                 }
             }
         }
@@ -258,8 +256,8 @@ impl Answerer {
         let call = &mut self.serving[index].call;
         let number = call.slot as usize;
         if !self.serving[index].runs {
-            let unsent =
-                end_of(links, self.serving[index].key).map(|end| end.outbound.borrow().unsent_bytes().all);
+            let unsent = end_of(links, self.serving[index].key)
+                .map(|end| end.outbound.borrow().ledger().unsent_bytes().all);
             if unsent.is_some_and(|bytes| bytes > MAX_UNSENT_BYTES) {
                 return;
             }
@@ -294,7 +292,7 @@ impl Answerer {
             *record = Record::Ended(Some(message.clone()));
         }
         let Some(end) = key.and_then(|key| end_of(links, key)) else { return };
-        let answered = queue(&mut end.outbound.borrow_mut(), &self.budget, id, message);
+        let answered = end.outbound.borrow_mut().send_answer(id, message);
         // On a later connection it is not open before the resume is answered.
         Invariant::RulesKept.require(answered.is_ok() || ledger.calls[number].resume, || {
             format!("call {number} cannot be answered: {answered:?}")
@@ -319,7 +317,7 @@ impl Answerer {
         let Some(end) = end_of(links, key) else { return Ok(()) };
         let unwritten = end.staged.remaining_bytes() as u64;
         let others_wait = || self.budget.others_wait(key);
-        end.inbound.handle_pace(ledger.now, unwritten, &end.outbound, others_wait).map(drop)
+        end.inbound.handle_rate_timeout(ledger.now, unwritten, &end.outbound, others_wait).map(drop)
     }
 
     /// Drops an answer that is kept: memory is short.
@@ -352,16 +350,6 @@ impl Answerer {
         self.granted.lock().clear();
         self.instance.0[0] += 1;
     }
-}
-
-/// Queues an answer, and has it paid for if it is large.
-fn queue(outbound: &mut Outbound, budget: &Budget, id: u64, message: Message) -> Result<(), SendError> {
-    let bytes = if message.payload_bytes > MIN_CHARGED_BYTES { message.memory_bytes } else { 0 };
-    outbound.push_answer(id, message)?;
-    if bytes > 0 {
-        outbound.hold_charge(id, budget.charge_anyway(bytes));
-    }
-    Ok(())
 }
 
 fn is_result(message: &Message) -> bool {

@@ -83,7 +83,7 @@ impl Caller {
                 (message(ledger, number), number)
             }
         };
-        match outbound.push_call(message, |_| {}) {
+        match outbound.send_call(message, |_| {}) {
             Ok(id) => {
                 self.open.insert(id, probe);
                 self.numbers.insert(id, probe);
@@ -208,7 +208,7 @@ impl Caller {
         let Some(end) = &mut link.ends[0] else { return };
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
             if key == link.key {
-                end.inbound.grant(id, Some(charge), &end.outbound);
+                end.inbound.send_grant(id, Some(charge), &end.outbound);
             }
         }
     }
@@ -218,7 +218,7 @@ impl Caller {
         outbound.number_after(self.numbers.keys().last().copied().unwrap_or(0));
         if self.had_connection && outbound.resumes() {
             let calls = self.kept.iter().map(|(id, (_, state))| (*id, *state)).collect();
-            outbound.resume(&Resume { server: self.server, calls }).expect("it is the first thing");
+            outbound.send_resume(&Resume { server: self.server, calls }).expect("it is the first thing");
         }
         if !self.had_connection {
             self.server = hello.instance;
@@ -233,7 +233,7 @@ impl Caller {
                 // Given up while the question was on its way; what the server has of it still comes.
                 match answer {
                     CallAnswer::Done | CallAnswer::Running => drop(self.given_up.insert(id)),
-                    CallAnswer::Expired => end.outbound.borrow_mut().acknowledge(id),
+                    CallAnswer::Expired => end.outbound.borrow_mut().send_ack(id),
                     CallAnswer::Missing | CallAnswer::UnknownSession => {}
                 }
                 continue;
@@ -246,11 +246,11 @@ impl Caller {
                 CallAnswer::Missing => {
                     ledger.seen.sent_again += 1;
                     let message = message(ledger, number);
-                    end.outbound.borrow_mut().push_call_again(id, message).expect("it is missing");
+                    end.outbound.borrow_mut().send_call_again(id, message).expect("it is missing");
                     self.open.insert(id, number);
                 }
                 CallAnswer::Expired => {
-                    end.outbound.borrow_mut().acknowledge(id);
+                    end.outbound.borrow_mut().send_ack(id);
                     ledger.end(number, Outcome::Failed(ErrorKind::Expired, Ran::Yes));
                 }
                 CallAnswer::UnknownSession => {
@@ -278,7 +278,7 @@ impl Caller {
     fn answered(&mut self, ledger: &mut Ledger, id: u64, answer: Result<Reply, RemoteError>, end: &End) {
         let number = self.number(id).expect("it was made");
         if ledger.calls[number].resume {
-            end.outbound.borrow_mut().acknowledge(id);
+            end.outbound.borrow_mut().send_ack(id);
         }
         let is_open = self.open.remove(&id).is_some();
         Invariant::EndsOnce

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::super::*;
 use super::arranger::Arranger;
 use super::audit::{Audit, Way};
+use crate::memory::budget::Budget;
 
 pub(super) struct End {
     pub(super) inbound: Inbound,
@@ -19,8 +20,8 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(role: Role, config: &Arc<Config>, now: Instant) -> End {
-        let (inbound, outbound) = halves(role, config, now, || {});
+    fn new(role: Role, config: &Arc<Config>, budget: Option<Budget>, now: Instant) -> End {
+        let (inbound, outbound) = halves(role, config, budget, now, || {});
         let (staged, ahead) = (WriteBuffer::default(), vec![0; 4 << 10]);
         End { inbound, outbound: RefCell::new(outbound), staged, ahead, events: Vec::new() }
     }
@@ -135,6 +136,7 @@ impl Link {
         client: usize,
         configs: [&Arc<Config>; 2],
         gate: Arranger,
+        budget: &Budget,
         now: Instant,
     ) -> Link {
         let [own, peers] = configs;
@@ -142,7 +144,10 @@ impl Link {
             key,
             client,
             gate,
-            ends: [Some(End::new(Role::Client, own, now)), Some(End::new(Role::Server, peers, now))],
+            ends: [
+                Some(End::new(Role::Client, own, None, now)),
+                Some(End::new(Role::Server, peers, Some(budget.clone()), now)),
+            ],
             pipes: [Pipe::default(), Pipe::default()],
             audit: Audit::new(),
             was_disturbed: false,
@@ -178,7 +183,7 @@ impl Link {
         let (end, pipe) = (self.ends[way.back() as usize].as_mut()?, &mut self.pipes[way as usize]);
         let End { inbound, outbound, ahead, events, .. } = end;
         let read = |slices: &mut [IoSliceMut<'_>]| pipe.read(slices, now, at_most);
-        Some(inbound.receive(now, ahead, outbound, &self.gate, events, read))
+        Some(inbound.on_readable(now, ahead, outbound, &self.gate, events, read))
     }
 
     /// Whether the receiver of this way would find bytes, or the end.
@@ -194,8 +199,9 @@ impl Link {
     pub(super) fn state(&self) -> String {
         let of = |way: Way| {
             let (end, pipe) = (&self.ends[way as usize], &self.pipes[way as usize]);
-            let unwritten =
-                end.as_ref().map(|end| (end.staged.remaining_bytes(), end.outbound.borrow().queued_bytes()));
+            let unwritten = end
+                .as_ref()
+                .map(|end| (end.staged.remaining_bytes(), end.outbound.borrow().ledger().queued_bytes()));
             let unfinished = end.as_ref().map(|end| end.inbound.unfinished());
             let flags = (pipe.is_stalled, pipe.swallows, pipe.over.is_some());
             format!(

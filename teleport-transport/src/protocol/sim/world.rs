@@ -108,7 +108,8 @@ impl World {
             let server_config = Arc::new(Config { instance, ..(*self.server_config).clone() });
             let configs = [&client.config, &server_config];
             client.link = Some(self.last_key);
-            let link = Link::new(self.last_key, index, configs, self.server.rows.clone(), self.ledger.now);
+            let (rows, budget) = (self.server.rows.clone(), &self.server.budget);
+            let link = Link::new(self.last_key, index, configs, rows, budget, self.ledger.now);
             self.links.insert(self.last_key, link);
         }
     }
@@ -355,8 +356,8 @@ impl World {
                 let outbound = end.outbound.borrow();
                 let whole = outbound.peer().map(|peer| peer.eager_credit_bytes);
                 end.inbound.unfinished() == 0
-                    && (outbound.queued_bytes(), outbound.open_calls()) == (0, 0)
-                    && Some(outbound.credit_bytes()) == whole
+                    && (outbound.ledger().queued_bytes(), outbound.open_calls()) == (0, 0)
+                    && Some(outbound.ledger().credit_bytes()) == whole
             };
             let are_whole = link.ends.iter().flatten().all(is_whole) && link.audit.is_settled();
             Invariant::AllReturns.require(are_whole, || link.state());

@@ -1,0 +1,136 @@
+//! A table by id, for ids that mostly come in increasing order.
+//!
+//! The entries lie in a deque that is sorted by id: a new id is appended, and most ids are found where they are expected,
+//! at their distance from the first. Ids may come from peers, which gain nothing by choosing them: a look-up takes at
+//! most a binary search. A removed entry leaves a gap. Bound: as many gaps as entries, and `MIN_GAPS`.
+
+use std::collections::VecDeque;
+
+/// Gaps that are never worth a compaction.
+const MIN_GAPS: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct IdTable<V> {
+    /// Invariant: sorted by id, and the first slot is no gap.
+    slots: VecDeque<(u64, Option<V>)>,
+    /// Invariant: the slots that are no gaps.
+    len: usize,
+}
+
+impl<V> Default for IdTable<V> {
+    fn default() -> IdTable<V> {
+        IdTable { slots: VecDeque::new(), len: 0 }
+    }
+}
+
+impl<V> IdTable<V> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn index_of(&self, id: u64) -> Option<usize> {
+        let expected = id.checked_sub(self.slots.front()?.0)?;
+        let is_there = |index: &usize| self.slots.get(*index).is_some_and(|(found, _)| *found == id);
+        let index = usize::try_from(expected).ok().filter(is_there);
+        index.or_else(|| self.slots.binary_search_by_key(&id, |(id, _)| *id).ok())
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: u64) -> Option<&V> {
+        self.index_of(id).and_then(|index| self.slots[index].1.as_ref())
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut V> {
+        self.index_of(id).and_then(|index| self.slots[index].1.as_mut())
+    }
+
+    /// Adds an entry, in the place of one with the same id.
+    pub(super) fn insert(&mut self, id: u64, value: V) {
+        if self.slots.back().is_none_or(|(last, _)| *last < id) {
+            self.slots.push_back((id, Some(value)));
+            self.len += 1;
+            return;
+        }
+        match self.slots.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(index) => self.len += usize::from(self.slots[index].1.replace(value).is_none()),
+            Err(index) => {
+                self.slots.insert(index, (id, Some(value)));
+                self.len += 1;
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<V> {
+        let index = self.index_of(id)?;
+        let value = self.slots[index].1.take()?;
+        self.len -= 1;
+        while self.slots.front().is_some_and(|(_, value)| value.is_none()) {
+            self.slots.pop_front();
+        }
+        if self.slots.len() > 2 * self.len + MIN_GAPS {
+            self.slots.retain(|(_, value)| value.is_some());
+        }
+        Some(value)
+    }
+
+    /// Returns the entries in the order of their ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+        self.slots.iter().filter_map(|(id, value)| value.as_ref().map(|value| (*id, value)))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut V)> {
+        self.slots.iter_mut().filter_map(|(id, value)| value.as_mut().map(|value| (*id, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The same operations on a table and on a map of the standard library lead to the same entries.
+    #[test]
+    fn it_is_a_map() {
+        for spread in [1, 3, 1u64 << 40] {
+            let (mut table, mut map) = (IdTable::default(), BTreeMap::new());
+            let (mut state, mut newest) = (spread, 0u64);
+            for step in 0..20_000u64 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let random = state >> 33;
+                let id = (newest / spread).saturating_sub(random % 40) * spread;
+                match random % 16 {
+                    0..6 if map.len() < 60 => {
+                        newest += spread;
+                        table.insert(newest, step);
+                        map.insert(newest, step);
+                    }
+                    6 => {
+                        table.insert(id, step);
+                        map.insert(id, step);
+                    }
+                    7..14 => assert_eq!(table.remove(id), map.remove(&id)),
+                    _ => assert_eq!(table.get_mut(id), map.get_mut(&id)),
+                }
+                assert_eq!((table.get(id), table.len()), (map.get(&id), map.len()));
+                assert!(table.slots.len() <= 2 * table.len() + MIN_GAPS);
+            }
+            assert!(table.iter().eq(map.iter().map(|(id, value)| (*id, value))));
+            assert!(table.iter_mut().map(|(id, _)| id).eq(map.into_keys()));
+        }
+    }
+
+    #[test]
+    fn one_old_entry_does_not_keep_the_gaps_of_all_that_came_after_it() {
+        let mut table = IdTable::default();
+        table.insert(1, ());
+        for id in 2..10_000 {
+            table.insert(id, ());
+            assert_eq!(table.remove(id), Some(()));
+        }
+        assert!(table.slots.len() <= MIN_GAPS + 2);
+        assert_eq!((table.get(1), table.get(9_999), table.get(u64::MAX)), (Some(&()), None, None));
+    }
+}

@@ -1,0 +1,294 @@
+//! What waits to be sent: the messages with their calls, control frames, and what they all cost.
+//!
+//! Flow: `push` -> `stage` -> the write buffer. The queue applies the peer's answers, grants and aborts to both the calls
+//! and their messages. Never touches a socket, and copies no large array. Bound: the calls that are open.
+
+use teleport_wire::{Kind, Message, RemoteError};
+
+use super::Withdrawn;
+use super::control::Control;
+use super::schedule::Schedule;
+use super::unsent::{MAX_SMALL_BYTES, Payload, Unsent};
+use super::write_buffer::WriteBuffer;
+use crate::config::Config;
+use crate::protocol::calls::{Call, Calls, Progress, StructureOverrun};
+use crate::protocol::error::ProtocolError;
+use crate::protocol::ledger::Ledger;
+
+/// Small messages that are staged at once. With more, a later ping or grant would wait behind them.
+const MAX_STAGED_SMALL_BYTES: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(in crate::protocol) struct Queue {
+    pub(in crate::protocol) calls: Calls,
+    pub(in crate::protocol) control: Control,
+    pub(in crate::protocol) ledger: Ledger,
+    schedule: Schedule,
+    /// Payload is sent with a checksum, because this side or the peer wants it.
+    pub(super) checksum: bool,
+    /// Counts the windows of the minimum rate.
+    window: u32,
+}
+
+impl Queue {
+    pub(super) fn new(config: &Config, ledger: Ledger) -> Queue {
+        Queue {
+            calls: Calls::default(),
+            control: Control::default(),
+            ledger,
+            schedule: Schedule::default(),
+            checksum: config.checksum,
+            window: 0,
+        }
+    }
+
+    /// Returns true if `stage` would find anything.
+    pub(super) fn has_frames(&self) -> bool {
+        self.control.has_frames() || !self.schedule.is_empty()
+    }
+
+    /// Returns true if all messages were staged whole. Some may wait for a grant.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ledger.queued_bytes() == 0
+    }
+
+    // ---- Messages of this side ----
+
+    /// Queues the message of a call that has none.
+    pub(super) fn push(&mut self, id: u64, message: Message) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let queued_bytes = message.payload_bytes + message.metadata.len() as u64;
+        let is_eager = self.ledger.queue(queued_bytes, message.memory_bytes);
+        call.unsent = Some(Unsent::Head { message, is_eager });
+        self.schedule.push_small(id);
+    }
+
+    /// Queues the answer to a call, and charges it if it is large. Returns false if the call has one, or is gone.
+    pub(super) fn push_answer(&mut self, id: u64, message: Message) -> bool {
+        let Some(call) = self.calls.answer(id) else {
+            Unsent::Head { message, is_eager: false }.drop_later();
+            return false;
+        };
+        call.charge = self.ledger.charge_result(message.payload_bytes, message.memory_bytes);
+        call.window = self.window;
+        self.push(id, message);
+        true
+    }
+
+    /// Replaces an answer that was not staged whole. Returns false if there is none.
+    pub(super) fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
+        let Some(call) = self.calls.answered_mut(id) else { return false };
+        let (Some(unsent), charge) = (call.unsent.take(), call.charge.take()) else { return false };
+        if matches!(unsent, Unsent::Payload(_)) {
+            self.control.aborts.push(id);
+        }
+        self.unqueue(id, unsent);
+        if let Some(charge) = charge {
+            self.ledger.release_result(charge, self.calls.result_charges());
+        }
+        self.push(id, Message::error(error));
+        true
+    }
+
+    /// Withdraws a client's call, as far as that is still possible.
+    pub(super) fn withdraw(&mut self, id: u64) -> Withdrawn {
+        let Some((progress, unsent)) = self.calls.withdraw(id) else { return Withdrawn::NotOpen };
+        if let Some(unsent) = unsent {
+            self.unqueue(id, unsent);
+        }
+        match progress {
+            Progress::Queued => Withdrawn::NeverSent,
+            Progress::Begun => {
+                self.control.aborts.push(id);
+                Withdrawn::Aborted
+            }
+            _ => {
+                self.control.cancels.push(id);
+                Withdrawn::Requested
+            }
+        }
+    }
+
+    /// Drops what is left of a message.
+    fn unqueue(&mut self, id: u64, unsent: Unsent) {
+        if let Unsent::Head { message, is_eager: true } = &unsent {
+            self.ledger.refund(message.memory_bytes);
+        }
+        self.ledger.unqueue(unsent.queued_bytes());
+        self.schedule.remove(id);
+        unsent.drop_later();
+    }
+
+    /// Drops all messages and control frames.
+    pub(super) fn discard(&mut self) {
+        self.control = Control::default();
+        self.schedule.clear();
+        for call in self.calls.iter_mut() {
+            call.charge = None;
+            if let Some(unsent) = call.unsent.take() {
+                unsent.drop_later();
+            }
+        }
+        self.ledger.clear();
+    }
+
+    // ---- What the peer sent ----
+
+    /// The head of a call arrived. If there is no room for its structure, the call is to be refused.
+    pub(in crate::protocol) fn on_call(
+        &mut self,
+        id: u64,
+        structure_bytes: u64,
+        config: &Config,
+    ) -> Result<Option<StructureOverrun>, ProtocolError> {
+        let ledger = &self.ledger;
+        self.calls.on_call(id, structure_bytes, config, |bytes| ledger.charge(bytes))
+    }
+
+    /// The peer has these messages whole.
+    pub(in crate::protocol) fn on_ack(&mut self, ids: &[u64]) -> Result<(), ProtocolError> {
+        for id in ids {
+            self.check_known(Kind::Ack, *id)?;
+            self.calls.on_ack(*id);
+        }
+        Ok(())
+    }
+
+    /// An error arrived. What is left of the call's payload is not sent. Returns true if the caller waits for the error.
+    pub(in crate::protocol) fn on_error(&mut self, id: u64) -> Result<bool, ProtocolError> {
+        let (is_awaited, unsent) = self.calls.on_error(id)?;
+        if let Some(unsent) = unsent {
+            self.unqueue(id, unsent);
+            self.control.aborts.push(id);
+        }
+        Ok(is_awaited)
+    }
+
+    /// The peer gave up a result that it had begun.
+    pub(in crate::protocol) fn on_result_abort(&mut self, id: u64, is_awaited: bool) {
+        self.control.forget_grant(id);
+        self.calls.on_result_abort(id, is_awaited);
+    }
+
+    /// The peer gave up a call that it had not sent whole.
+    pub(in crate::protocol) fn on_call_abort(&mut self, id: u64) {
+        self.control.forget_grant(id);
+        if let Some(call) = self.calls.on_call_abort(id) {
+            self.end_call(id, call);
+        }
+    }
+
+    /// The payload of a message was granted. A grant may cross the end of its message.
+    pub(in crate::protocol) fn on_grant(&mut self, id: u64) -> Result<(), ProtocolError> {
+        self.check_known(Kind::Grant, id)?;
+        if let Some(call) = self.calls.get_mut(id)
+            && let Some(Unsent::Payload(payload)) = &mut call.unsent
+            && payload.grant()
+        {
+            if payload.remaining_bytes() <= MAX_SMALL_BYTES {
+                self.schedule.push_small(id);
+            } else {
+                self.schedule.push_large(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a frame about a call that was never made. One about a call that is gone may have crossed something of ours.
+    pub(in crate::protocol) fn check_known(&self, kind: Kind, id: u64) -> Result<(), ProtocolError> {
+        if self.calls.is_known(id) { Ok(()) } else { Err(ProtocolError::UnknownId { kind, id }) }
+    }
+
+    /// Ends a window of the minimum rate. With `error`, it replaces the results that were queued before the window began.
+    /// Returns the number of results that were replaced.
+    pub(in crate::protocol) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
+        let window = self.window;
+        self.window += 1;
+        let Some(error) = error else { return 0 };
+        let is_old = |call: &Call| call.result_charge_bytes().is_some() && call.window < window;
+        let old: Vec<u64> = self.calls.iter().filter(|(_, call)| is_old(call)).map(|(id, _)| id).collect();
+        old.into_iter().filter(|id| self.replace_answer(*id, error)).count()
+    }
+
+    // ---- Staging ----
+
+    /// Moves what goes next into `buffer`: control frames, then small messages, then at most one chunk.
+    pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
+        self.control.stage(buffer);
+        let start = buffer.remaining_bytes();
+        while buffer.remaining_bytes() - start < MAX_STAGED_SMALL_BYTES {
+            let Some(id) = self.schedule.next_small() else { break };
+            let before = buffer.remaining_bytes();
+            self.stage_small(id, buffer);
+            self.schedule.on_small(buffer.remaining_bytes() - before);
+        }
+        // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two chunks at most.
+        if buffer.remaining_bytes() < MAX_STAGED_SMALL_BYTES
+            && let Some(id) = self.schedule.next_large()
+        {
+            self.stage_chunk(id, buffer);
+        }
+    }
+
+    /// Stages the head of a message, and its payload if that is small and may go.
+    fn stage_small(&mut self, id: u64, buffer: &mut WriteBuffer) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let mut payload = match call.unsent.take() {
+            Some(Unsent::Head { message, is_eager }) => {
+                buffer.append(&message.header(id, is_eager));
+                buffer.append(&message.metadata);
+                self.ledger.unqueue(message.metadata.len() as u64);
+                if message.payload_bytes == 0 {
+                    return self.on_staged(id, true);
+                }
+                Payload::new(message, is_eager)
+            }
+            Some(Unsent::Payload(payload)) => payload,
+            None => return,
+        };
+        let is_small = payload.remaining_bytes() <= MAX_SMALL_BYTES;
+        let is_whole = payload.is_granted() && is_small;
+        if is_whole {
+            let bytes = payload.stage_chunk(id, self.checksum, buffer);
+            self.ledger.on_payload_staged(bytes);
+        } else {
+            if payload.is_granted() {
+                self.schedule.push_large(id);
+            }
+            call.unsent = Some(Unsent::Payload(payload));
+        }
+        self.on_staged(id, is_whole);
+    }
+
+    /// Stages a chunk of a large payload.
+    fn stage_chunk(&mut self, id: u64, buffer: &mut WriteBuffer) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let Some(Unsent::Payload(payload)) = &mut call.unsent else { return };
+        let bytes = payload.stage_chunk(id, self.checksum, buffer);
+        self.ledger.on_payload_staged(bytes);
+        if payload.remaining_bytes() > 0 {
+            self.schedule.push_large(id);
+        } else {
+            call.unsent = None;
+            self.on_staged(id, true);
+        }
+    }
+
+    /// The head of a message was staged, or all that was left of it.
+    fn on_staged(&mut self, id: u64, is_whole: bool) {
+        if let Some(call) = self.calls.on_staged(id, is_whole) {
+            self.end_call(id, call);
+        }
+    }
+
+    /// A call of the peer is over: its answer was staged whole, or nobody wants it.
+    fn end_call(&mut self, id: u64, call: Call) {
+        let is_charged = call.result_charge_bytes().is_some();
+        if let Some(unsent) = call.unsent {
+            self.unqueue(id, unsent);
+        }
+        if let Some(charge) = call.charge.filter(|_| is_charged) {
+            self.ledger.release_result(charge, self.calls.result_charges());
+        }
+    }
+}
