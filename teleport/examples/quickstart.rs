@@ -11,7 +11,7 @@ use teleport::{Array, BoxError, Client, FromTree, Methods, Process, Server, Stop
 
 const ARRAY_BYTES: usize = 256 << 20;
 
-/// The first time memory is used, the kernel must find and clear it; later times show what the transfer takes.
+/// The first transfer includes the time in which the kernel finds and clears memory.
 const TIMES: usize = 5;
 
 fn main() -> ExitCode {
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     common::exit(client())
 }
 
-/// What the server's process does.
+/// The function of the server's process.
 fn server(address: String, stop: &Stop) -> Result<(), BoxError> {
     let methods = Methods::new()
         .register("add", |x: Tree| -> Result<Tree, BoxError> {

@@ -1,4 +1,4 @@
-//! A tree of processes, each of which starts others and a program that leaves its session, and the end of all of them.
+//! A tree of processes. Each starts others, and a program that leaves its session. Killing the first one ends them all.
 //!
 //! `cargo run --release --example tree`
 
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use teleport::{BoxError, Client, Method, Methods, Process, Server, proc_alive};
 
-/// Each process starts so many like itself, ...
+/// Each process starts this many processes like itself, ...
 const CHILDREN: u32 = 2;
 
 /// ... down to this depth.
 const DEPTH: u32 = 3;
 
-/// How often the tree is asked whether all is well with it while it grows.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the tree is checked for a failure while it grows.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     teleport::init(); // first line: a process starts its function here and never returns
@@ -36,7 +36,7 @@ fn run() -> Result<(), BoxError> {
     process.start()?;
     let mut missing = size();
     while missing > 0 {
-        match grown.recv_timeout(LOOK_EVERY) {
+        match grown.recv_timeout(CHECK_EVERY) {
             Ok(()) => missing -= 1,
             Err(RecvTimeoutError::Timeout) => process.check()?,
             Err(RecvTimeoutError::Disconnected) => return Err("the server has ended".into()),
@@ -51,7 +51,7 @@ fn run() -> Result<(), BoxError> {
     if left == 0 { Ok(()) } else { Err("some are left".into()) }
 }
 
-/// What each process does: starts its children and a program that does not want to end, tells so, and waits.
+/// The function of each process: starts its children and a program that ignores SIGTERM, reports that, and waits.
 fn grow((depth, server): (u32, String)) -> Result<(), BoxError> {
     let script = "trap '' TERM; sleep 600 & echo grown; wait";
     let mut program = Command::new("setsid").args(["bash", "-c", script]).stdout(Stdio::piped()).spawn()?;
@@ -70,7 +70,7 @@ fn name(depth: u32) -> String {
     format!("depth-{depth}")
 }
 
-/// How many processes `grow` makes of itself, over all depths.
+/// The number of processes that run `grow`, over all depths.
 fn size() -> usize {
     (0..=DEPTH).map(|depth| CHILDREN.pow(depth) as usize).sum()
 }

@@ -1,7 +1,7 @@
 //! Send large arrays between processes and machines by remote calls, as fast as the machine moves bytes.
 //!
-//! A [`Server`] binds functions to names; a [`Client`] calls them and gets futures. Arguments and results are trees:
-//! dicts and lists, nested, of arrays, strings, bytes and nulls. Array bytes are never serialized.
+//! A [`Server`] binds functions to names. A [`Client`] calls them and gets futures. Arguments and results are trees: nested
+//! dicts and lists of arrays, strings, bytes and nulls. Array bytes are never serialized.
 //!
 //! ```
 //! use teleport::{BoxError, Client, Methods, Server, Tree, tree};
@@ -19,8 +19,8 @@
 //! # }
 //! ```
 //!
-//! # Typed
-//! With the feature `derive`, structs are arguments and results, and one constant is the contract of both sides:
+//! # Typed calls
+//! With the feature `derive`, structs are arguments and results. One constant is the contract of both sides:
 #![cfg_attr(feature = "derive", doc = "```")]
 #![cfg_attr(not(feature = "derive"), doc = "```ignore")]
 //! use teleport::{Array, BoxError, Client, Context, FromTree, IntoTree, Methods, Rpc, Server};
@@ -55,19 +55,18 @@
 //! # Ok(())
 //! # }
 //! ```
-//! The rules are in the documentation of the derives, which have the names of their traits, [`IntoTree`] and
-//! [`FromTree`].
+//! The documentation of the derives states the rules. They have the names of their traits, [`IntoTree`] and [`FromTree`].
 //!
-//! # What is where
-//! This crate holds nothing of its own: it gathers those beneath, each of which can be used alone.
+//! # Crates
+//! This crate re-exports the crates beneath it. Each of them can be used alone.
 //! - [`wire`]: arrays, trees and the format, without sockets
 //! - [`transport`]: addresses, connections, memory
 //! - [`client`] and [`server`]: the two sides
-//! - [`proc`]: processes that end when they should
+//! - [`proc`]: processes and threads that end when they should
 //!
 //! # Features
 //! - `derive`: `#[derive(IntoTree, FromTree)]` for structs and enums
-//! - `ndarray`: owned arrays in, views out, both without a copy
+//! - `ndarray`: owned `ndarray` arrays in, views out, both without a copy
 //! - `half`: `f16` and `bf16` as element types
 #![forbid(unsafe_code)]
 
@@ -94,8 +93,8 @@ pub use wire::{
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// A module instead of the crate itself, for the feature `derive`: what it derives leads to the traits by way of this
-/// crate, so that nobody needs `teleport-wire` in their manifest beside it.
+/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the traits through
+/// this crate, so users need no `teleport-wire` in their manifest.
 pub mod wire {
     #[doc(no_inline)]
     pub use teleport_server::transport::wire::*;

@@ -53,7 +53,7 @@ fn typed_calls_give_their_type() {
     });
 }
 
-/// A result whose conversion makes a call of its own, on the client that waits.
+/// A result whose conversion makes another call, on the client that waits.
 struct Nested;
 
 thread_local! {
@@ -72,7 +72,7 @@ impl FromTree for Nested {
 fn converting_a_result_may_call_again() {
     const NESTED: Rpc<Tree, Nested> = Rpc::new("echo");
     watched(|| {
-        // Nobody would read the inner answer if the outer call kept the right to; only a ping after this time would.
+        // If the outer call kept the right to read, nobody would read the inner answer until a ping after this time.
         let never = Duration::from_secs(1000);
         let server = Server::start(&address());
         let client =
@@ -107,7 +107,7 @@ fn errors_of_the_server_arrive() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_is_sent() {
+fn arguments_that_are_too_large_are_refused_before_they_are_sent() {
     watched(|| {
         let limits = Limits { max_message_bytes: 1 << 20, ..Limits::default() };
         let server = Server::with(&address(), Config { limits, ..Config::default() });
@@ -123,7 +123,7 @@ fn what_is_too_large_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn slots_bound_what_is_in_flight() {
+fn slots_bound_the_calls_in_flight() {
     watched(|| {
         let server = Server::start(&address());
         let client = Client::builder(&server.address).max_inflight(2).connect().unwrap();
@@ -171,7 +171,7 @@ fn results_are_awaited_on_any_executor() {
             assert_eq!(future.await.unwrap(), tree!(2));
             assert!(matches!(client.call("fail", ()).await, Err(CallError::Remote(_))));
         });
-        // One slot: the awaited call stands in line, and what is dropped there leaves it.
+        // There is one slot: the awaited call stands in line, and leaves it when it is dropped.
         let held = client.call("hold", ()).send().unwrap();
         server.saw_held(1);
         let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
@@ -326,7 +326,7 @@ fn cancelled_calls_are_withdrawn() {
         let done = client.call("echo", ()).send().unwrap();
         client.call("echo", ()).wait().unwrap();
         assert_eq!(done.cancel(), Ran::Yes);
-        // Nothing of all this is a failure to report.
+        // None of this is a failure to report.
         client.check().unwrap();
     });
 }

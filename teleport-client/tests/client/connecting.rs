@@ -37,7 +37,7 @@ fn a_client_waits_for_its_server() {
 }
 
 #[test]
-fn a_client_without_patience_tries_once() {
+fn a_client_with_no_time_tries_once() {
     watched(|| {
         let error = Client::builder(&address()).connect_timeout(Duration::ZERO).connect().unwrap_err();
         let text = error.to_string();
@@ -55,7 +55,7 @@ fn time_bounds_connecting() {
     watched(|| {
         let error = Client::builder(&address()).connect_timeout(50 * MS).connect().unwrap_err();
         assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
-        // A listener whose queue nobody takes from: the handshake never comes.
+        // Nobody accepts from this listener, so the handshake never comes.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
         let error = Client::builder(&address).connect_timeout(50 * MS).connect().unwrap_err();
@@ -147,7 +147,7 @@ fn a_server_may_restart() {
         let client = Client::connect(&address).unwrap();
         let (held, line) = (client.call("hold", ()).send().unwrap(), client.clone());
         server.saw_held(1);
-        // Else it connects again to this one before it has gone.
+        // Otherwise the client connects again to this server before it has gone.
         server.stop_listening();
         server.goodbye(Some(ErrorKind::Closing), "maintenance");
         let error = held.wait().unwrap_err();
@@ -162,7 +162,7 @@ fn a_server_may_restart() {
 }
 
 #[test]
-fn calls_wait_for_a_connection_only_so_long() {
+fn calls_wait_for_a_connection_only_for_connect_timeout() {
     watched(|| {
         let mut server = Server::start(&address());
         let client = Client::builder(&server.address).connect_timeout(200 * MS).connect().unwrap();
@@ -180,7 +180,7 @@ fn calls_wait_for_a_connection_only_so_long() {
 }
 
 #[test]
-fn a_server_that_falls_silent_is_found_out() {
+fn a_silent_server_is_given_up() {
     watched(|| {
         let server = Server::start(&address());
         let client =

@@ -10,7 +10,7 @@ use teleport_client::{CallError, Client, OnDisconnect};
 use crate::support::{Seen, Server, address, until, watched};
 
 #[test]
-fn closing_waits_for_what_is_in_flight() {
+fn closing_waits_for_calls_in_flight() {
     watched(|| {
         let server = Server::start(&address());
         let client = Client::connect(&server.address).unwrap();
@@ -116,7 +116,7 @@ fn a_client_without_a_connection_closes_at_once() {
     });
 }
 
-/// A client, and whether anything of it is left: its resolver keeps the first value alive.
+/// A client, and a witness that lives as long as the settings of the client.
 fn with_witness(server: &Server) -> (Weak<()>, Client) {
     let witness = Arc::new(());
     let (weak, target) = (Arc::downgrade(&witness), server.address.clone());

@@ -1,4 +1,4 @@
-//! The client against a server that sits straight on the transport.
+//! The client against a server that is built directly on the transport.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod calls;

@@ -1,4 +1,4 @@
-//! What results take that nobody has read: bounded, and never in the way of one that somebody waits for.
+//! The memory of results that nobody has read is bounded, and never blocks a result that somebody waits for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use teleport_client::{CallError, CallFuture, Client, as_completed, wait_all};
 
 use crate::support::{Server, address, until, watched};
 
-/// More than a client takes without asking, so that each result waits for a grant.
+/// Larger than the eager credit, so that each result waits for a grant.
 const RESULT_BYTES: u64 = 2 << 20;
 const MAX_MEMORY: u64 = 5 << 20;
 /// Results that fit into `MAX_MEMORY`.
@@ -27,11 +27,11 @@ fn large(value: u8) -> Tree {
     Array::from(vec![value; RESULT_BYTES as usize]).into()
 }
 
-/// Calls whose results have come, as far as there is room, or wait at the server.
+/// Calls whose results have come while there was room. The other results wait at the server.
 fn unread(client: &Client) -> Vec<CallFuture> {
     let send = |index| client.call("echo", large(index as u8)).send().unwrap();
     let futures: Vec<_> = (0..CALLS).map(send).collect();
-    until("all but those that fit wait", || {
+    until("the results that do not fit wait", || {
         let stats = client.stats();
         assert!(stats.held_bytes <= MAX_MEMORY);
         stats.awaiting_memory == CALLS - FITTING && stats.receives == FITTING as u64
@@ -52,7 +52,7 @@ fn the_last_result_comes_while_others_hold_all_memory() {
         let (_server, client) = pair();
         let mut futures = unread(&client);
         assert_eq!(futures.pop().unwrap().wait().unwrap(), large(CALLS as u8 - 1));
-        // Awaited, and looked at until it is there.
+        // One is awaited, and one is asked for until it is there.
         assert_eq!(pollster::block_on(futures.pop().unwrap()).unwrap(), large(CALLS as u8 - 2));
         let looked_at = futures.pop().unwrap();
         until("it is done", || looked_at.is_done());
@@ -88,7 +88,7 @@ fn reading_makes_room() {
         let (_server, client) = pair();
         let replies = wait_all(unread(&client)).unwrap();
         assert!((0..).zip(&replies).all(|(value, reply)| *reply == large(value)));
-        // What was read is the caller's, however much it is.
+        // Results that were read belong to the caller, and are not bounded.
         assert_eq!(replies.len(), CALLS);
         nothing_is_held(&client);
         let send = |index| client.call("echo", large(index as u8)).send().unwrap();
@@ -101,7 +101,7 @@ fn reading_makes_room() {
 }
 
 #[test]
-fn a_result_that_nobody_wants_any_more_leaves_its_slot() {
+fn a_result_that_is_no_longer_wanted_leaves_its_slot() {
     watched(|| {
         let (_server, client) = pair();
         let mut futures = unread(&client);
@@ -128,7 +128,7 @@ fn a_deadline_ends_a_result_that_waits_for_memory() {
         let (_server, client) = pair();
         let futures = unread(&client);
         let call = client.call("echo", large(77)).deadline(Duration::from_secs(1));
-        // Nobody waits for it: nothing but the deadline ends it.
+        // Nobody waits for it, so only the deadline ends it.
         let late = call.send().unwrap();
         until("its time is over", || client.stats().in_flight == CALLS - FITTING);
         assert!(matches!(late.wait(), Err(CallError::Deadline { .. })));
@@ -142,7 +142,7 @@ fn a_deadline_ends_a_result_that_waits_for_memory() {
 }
 
 #[test]
-fn closing_takes_what_waits() {
+fn closing_fetches_deferred_results() {
     watched(|| {
         let (_server, client) = pair();
         let futures = unread(&client);
@@ -187,7 +187,7 @@ fn results_larger_than_all_memory_come_one_at_a_time_or_when_they_are_waited_for
 
 /// The server may start no calls while it has too many results that nobody fetches.
 #[test]
-fn results_come_that_may_be_in_the_way_of_one_that_is_waited_for() {
+fn results_that_may_block_an_awaited_call_are_fetched() {
     watched(|| {
         let (server, client) = pair();
         let earlier = unread(&client);
@@ -206,9 +206,9 @@ fn results_come_that_may_be_in_the_way_of_one_that_is_waited_for() {
     });
 }
 
-/// Sends for results in every way while they come, so that asking meets their heads on the way.
+/// Fetches results in every way while they come, so that asking races with their heads.
 #[test]
-fn asking_and_coming_never_miss_each_other() {
+fn asking_and_arriving_never_miss_each_other() {
     watched(|| {
         let (_server, client) = pair();
         let answered = Arc::new(AtomicUsize::new(0));
@@ -232,7 +232,7 @@ fn asking_and_coming_never_miss_each_other() {
                 }
             }
         };
-        // These hold all memory meanwhile.
+        // These hold all memory during the test.
         let kept: Vec<_> = unread(&client).into_iter().take(FITTING).collect();
         let threads: Vec<_> = (0..4).map(|seed| thread::spawn(work(seed))).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());

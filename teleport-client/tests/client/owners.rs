@@ -1,4 +1,4 @@
-//! Memory of the user's own behind the arrays that are sent: its destructor may use the client, wherever it runs.
+//! Arrays on memory of the user: its destructor may use the client, on whatever thread it runs.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::support::{Seen, Server, address, until, watched};
 const SMALL: usize = 100;
 /// Waits for a grant.
 const LARGE: usize = 4 << 20;
-/// Goes at once, and is more than one write.
+/// Needs no grant, and takes more than one write.
 const MEDIUM: usize = 512 << 10;
 
-/// Uses the client when it is dropped, in every way that does not block, and tells.
+/// Its destructor uses the client in every way that does not block, and reports that it ran.
 struct Owner {
     bytes: Vec<u8>,
     client: Client,
-    /// Its result waits for memory: to let go of it takes the lock that readers hold.
+    /// Its result is deferred. Dropping it takes the lock that readers hold.
     deferred: Option<CallFuture>,
     dropped: mpsc::Sender<()>,
 }
@@ -46,13 +46,13 @@ impl Drop for Owner {
 struct World {
     server: Server,
     client: Client,
-    /// Holds all memory for results.
+    /// Its result holds all memory for results.
     _unread: CallFuture,
     dropped: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
 impl World {
-    /// A server that takes so much without a grant; and as much memory for results at the client as one takes.
+    /// A server with this eager credit, and a client whose memory for results is in use.
     fn new(eager_credit_bytes: u64) -> World {
         let server = Server::with(&address(), Config { eager_credit_bytes, ..Config::default() });
         let client =
@@ -76,16 +76,16 @@ impl World {
         Array::from_buffer(DType::U8, [bytes], Buffer::from_owner(owner)).unwrap().into()
     }
 
-    /// Waits until so many owners have gone.
+    /// Waits until this number of owners has gone.
     fn are_gone(&self, owners: usize) {
         for _ in 0..owners {
-            self.dropped.1.recv_timeout(Duration::from_secs(60)).expect("a destructor runs, and ends");
+            self.dropped.1.recv_timeout(Duration::from_secs(60)).expect("a destructor runs and returns");
         }
     }
 }
 
 #[test]
-fn arguments_of_every_size_are_let_go_of_when_they_were_sent() {
+fn arguments_of_every_size_are_dropped_when_they_were_sent() {
     watched(|| {
         for size in [SMALL, MEDIUM, LARGE] {
             let world = World::new(1 << 20);
@@ -100,7 +100,7 @@ fn arguments_of_every_size_are_let_go_of_when_they_were_sent() {
 }
 
 #[test]
-fn arguments_are_let_go_of_while_the_caller_waits() {
+fn arguments_are_dropped_while_the_caller_waits() {
     watched(|| {
         let world = World::new(1 << 20);
         let call = world.client.call("hold", world.array(SMALL));
@@ -113,7 +113,7 @@ fn arguments_are_let_go_of_while_the_caller_waits() {
 }
 
 #[test]
-fn arguments_that_were_not_sent_are_let_go_of_when_the_call_is_withdrawn() {
+fn arguments_that_were_not_sent_are_dropped_when_the_call_is_withdrawn() {
     watched(|| {
         let world = World::new(1 << 20);
         for size in [SMALL, MEDIUM, LARGE, 20 * LARGE] {
@@ -121,7 +121,7 @@ fn arguments_that_were_not_sent_are_let_go_of_when_the_call_is_withdrawn() {
             let _: Ran = call.send().unwrap().cancel();
             world.are_gone(1);
             let late = world.client.call("hold", world.array(size)).deadline(Duration::from_millis(1));
-            // It may be over before it is sent.
+            // Its time may be over before it is sent.
             drop(late.send());
             world.are_gone(1);
         }
@@ -130,7 +130,7 @@ fn arguments_that_were_not_sent_are_let_go_of_when_the_call_is_withdrawn() {
 }
 
 #[test]
-fn arguments_are_let_go_of_when_the_server_refuses_the_call() {
+fn arguments_are_dropped_when_the_server_refuses_the_call() {
     watched(|| {
         // Without credit, the payload waits while the refusal comes.
         let world = World::new(0);
@@ -143,11 +143,11 @@ fn arguments_are_let_go_of_when_the_server_refuses_the_call() {
 }
 
 #[test]
-fn arguments_are_let_go_of_when_the_connection_ends() {
+fn arguments_are_dropped_when_the_connection_ends() {
     watched(|| {
         for size in [SMALL, MEDIUM, 20 * LARGE] {
             let world = World::new(1 << 20);
-            // All are made before any is sent, and maybe dropped.
+            // All arrays exist before the first one is sent, and maybe dropped.
             let arrays = [(); 3].map(|()| world.array(size));
             let futures = arrays.map(|array| world.client.call("hold", array).send().unwrap());
             world.server.cut();
@@ -176,7 +176,7 @@ fn a_destructor_that_panics_ends_nothing() {
         let server = Server::start(&address());
         let client = Client::connect(&server.address).unwrap();
         let (dropped, is_dropped) = mpsc::channel();
-        // Sent when the grant comes, by the poller: what panics on the caller's own thread is the caller's.
+        // The poller sends it when the grant comes. A panic on the caller's thread would be the caller's.
         for size in [LARGE, 5 * LARGE] {
             let buffer = Buffer::from_owner(Panics(vec![7; size], dropped.clone()));
             let array = Array::from_buffer(DType::U8, [size], buffer).unwrap();

@@ -1,4 +1,4 @@
-//! A server of a few methods, straight on the transport, and a watchdog.
+//! A server of a few methods, built directly on the transport, and a watchdog.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,14 +13,14 @@ use teleport_client::transport::{
 };
 use teleport_client::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Tree, tree};
 
-/// What takes longer hangs.
+/// A test that takes longer hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// Runs a test on a thread of its own and fails if it does not end.
+/// Runs a test on another thread, and fails if it does not end.
 pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // Sent when dropped, so also when the test panics.
+        // Dropped at the end of the test, also when it panics.
         let _done: mpsc::Sender<()> = done;
         test();
     });
@@ -30,7 +30,7 @@ pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Waits until `is_so`, for what tells nobody when it changes.
+/// Polls until `is_so`, for conditions that notify nobody.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
@@ -39,14 +39,14 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// An address that no other test has.
+/// Returns an address that no other test uses.
 pub(crate) fn address() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("ipc://@teleport-client-test-{}-{number}", std::process::id())
 }
 
-/// What happened at the server.
+/// An event at the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Opened { name: String },
@@ -62,9 +62,9 @@ struct Shared {
     config: Arc<Config>,
     seen: Mutex<mpsc::Sender<Seen>>,
     links: Mutex<Vec<Arc<Link>>>,
-    /// Calls of "hold" that wait for [`Server::answer`], the oldest first.
+    /// Calls of "hold" that wait for [`Server::answer`], with the oldest first.
     held: Mutex<Vec<(Arc<Link>, u64, Tree)>>,
-    /// What "inline" runs on the poller's thread.
+    /// The function that "inline" runs on the poller's thread.
     inline: Mutex<HashMap<&'static str, Inline>>,
 }
 
@@ -101,17 +101,17 @@ impl Server {
         Server { shared, seen, listening: Some(listening), _thread: thread, address }
     }
 
-    /// The next thing that happened.
+    /// Returns the next event.
     pub(crate) fn seen(&self) -> Seen {
         self.seen.recv_timeout(WATCHDOG).unwrap()
     }
 
-    /// Waits until `expected` has happened.
+    /// Waits for the event `expected`.
     pub(crate) fn saw(&self, expected: &Seen) {
         while self.seen() != *expected {}
     }
 
-    /// Waits for so many calls of "hold".
+    /// Waits for this number of calls of "hold".
     pub(crate) fn saw_held(&self, calls: usize) {
         (0..calls).for_each(|_| self.saw(&Seen::Called { method: "hold" }));
     }

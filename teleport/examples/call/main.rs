@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example call -- tcp://host:2222 add foo.npy bar.npy --save sum.npy`
 //!
-//! The arguments become one dict: a file under its name without `.npy`, or under a key of your choice (`foo=x.npy`);
-//! numbers and texts as `key=value` (`sleep seconds=1.5`, `fail message=no`).
+//! The arguments become one dict. A file stands under its name without `.npy`, or under a key of your choice (`foo=x.npy`).
+//! Numbers and texts are `key=value` (`sleep seconds=1.5`, `fail message=no`).
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,9 +19,9 @@ use teleport::{BoxError, Client, Dict, Tree};
 /// Call METHOD at ADDRESS with arrays from .npy files, and show the result.
 #[derive(Parser)]
 struct Options {
-    /// Where the server is: tcp://host:2222, ipc:///path, ipc://@name
+    /// Address of the server: tcp://host:2222, ipc:///path, ipc://@name
     address: String,
-    /// Which of its methods to call
+    /// Method to call
     method: String,
     /// FILE.npy, KEY=FILE.npy, KEY=NUMBER or KEY=TEXT
     arguments: Vec<String>,
@@ -60,7 +60,7 @@ fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// One argument as its key and what it stands for.
+/// Parses an argument into its key and value.
 fn parse(argument: &str) -> Result<(String, Tree), BoxError> {
     let (key, value) = match argument.split_once('=') {
         Some((key, value)) => (key.to_owned(), value),

@@ -29,7 +29,7 @@ fn read_array(path: &Path) -> Result<Array, BoxError> {
     if buffer.len() < bytes {
         return Err(format!("it ends after {} of {bytes} bytes", buffer.len()).into());
     }
-    // A copy puts the bytes at the alignment that every dtype can be read at.
+    // The copy is aligned for every dtype.
     Ok(Array::from_buffer(dtype, &shape[..], Buffer::copy_from(&buffer))?)
 }
 
@@ -67,7 +67,7 @@ fn write_as<T: teleport::wire::Element + npyz::AutoSerialize>(
     Ok(file.flush()?)
 }
 
-/// The array that a result is, or the only one that it holds.
+/// Returns the only array of a result.
 pub(crate) fn only_array(tree: &Tree) -> Result<&Array, BoxError> {
     let mut arrays = tree.leaves().filter_map(Tree::as_array);
     match (arrays.next(), arrays.next()) {

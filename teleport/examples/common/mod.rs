@@ -1,4 +1,4 @@
-//! What the examples share: errors for people, and log lines on standard error.
+//! Shared by the examples: errors for people, and log lines on standard error.
 
 #![allow(dead_code, reason = "each example uses a part")]
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use teleport::BoxError;
 
-/// Ends the program: with the error as a person wants to read it, if there is one.
+/// Ends the program, and prints the error if there is one.
 pub(crate) fn exit(result: Result<(), BoxError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -18,7 +18,7 @@ pub(crate) fn exit(result: Result<(), BoxError>) -> ExitCode {
     }
 }
 
-/// Shows what the library logs, on standard error.
+/// Shows the log of the library on standard error.
 pub(crate) fn show_logs() {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)

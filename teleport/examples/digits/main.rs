@@ -1,10 +1,10 @@
-//! The main job on real input: handwritten digits go from several client processes to a server that classifies each by
-//! its nearest neighbour among the others. The accuracy must equal that of the same computation without Teleport.
+//! Real input: several client processes send handwritten digits to a server, which classifies each by its nearest neighbour
+//! among the others. The accuracy must equal that of the same computation without Teleport.
 //!
 //! `cargo run --release --example digits -- --clients 4 --workers 2`
 //!
-//! With `--batch 32` the server's function runs for up to 32 calls at once, with their images stacked; the accuracy stays the
-//! same.
+//! With `--batch 32` the function of the server runs for up to 32 calls at once, with their images stacked. The accuracy stays
+//! the same.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -27,7 +27,7 @@ struct Options {
     /// Threads of the server that classify
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Classify up to so many digits at once, as they come; one by one without it
+    /// Most digits to classify at once, as they come; one by one without it
     #[arg(long, value_name = "DIGITS")]
     batch: Option<usize>,
 }
@@ -64,11 +64,11 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     println!("accuracy {:.2} % ({correct} of {} right)", percent(correct), digits.len());
     println!("without Teleport {:.2} % ({expected} right)", percent(expected));
     println!("{:.0} calls per second, with the start of the processes", digits.len() as f64 / seconds);
-    tell_batches(&server);
+    show_batches(&server);
     if correct == expected { Ok(()) } else { Err("the accuracies differ".into()) }
 }
 
-/// The method that tells what images show, each by itself or many at once.
+/// Returns the method that classifies images, one by one or many at once.
 fn classify(digits: Arc<Digits>, batch: Option<usize>) -> Method {
     let one = move |image: &Array, index: usize| -> Result<u8, BoxError> {
         Ok(digits.classify(image.as_slice::<u8>()?, index)) // a digit must not be its own neighbour
@@ -86,13 +86,13 @@ fn classify(digits: Arc<Digits>, batch: Option<usize>) -> Method {
     }
 }
 
-fn tell_batches(server: &ServerHandle) {
+fn show_batches(server: &ServerHandle) {
     if let Some(stats) = server.batches("classify") {
         println!("{} batches of {:.1} digits in the mean", stats.batches, stats.mean_rows());
     }
 }
 
-/// What a client process does: sends every n-th digit, and counts the right answers.
+/// The function of a client process: sends every n-th digit, and counts the right answers.
 fn client((server, index, clients): (String, u32, u32)) -> Result<usize, BoxError> {
     let digits = Digits::load()?;
     let client = Client::builder(&server).name(&format!("client-{index}")).connect()?;
@@ -100,7 +100,7 @@ fn client((server, index, clients): (String, u32, u32)) -> Result<usize, BoxErro
     let futures = mine
         .map(|index| {
             let image = digits.image(index);
-            // Waits while as many calls are under way as `max_inflight` allows.
+            // Waits while `max_inflight` calls are in flight.
             Ok((index, client.call("classify", tree!({"image": image, "index": index})).send()?))
         })
         .collect::<Result<Vec<_>, BoxError>>()?;

@@ -2,7 +2,7 @@
 
 use teleport::{Array, BoxError};
 
-/// 1,797 images of 8x8 pixels, 0 to 16, and what each shows. `data/README.md` has source and licence.
+/// 1,797 images of 8x8 pixels, 0 to 16, and their digits. `data/README.md` has source and licence.
 const IMAGES: &[u8] = include_bytes!("../data/digits.npy");
 const LABELS: &[u8] = include_bytes!("../data/digits_labels.npy");
 
@@ -16,7 +16,7 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
-    /// The digits that come with the example.
+    /// Loads the digits that come with the example.
     pub(crate) fn load() -> Result<Digits, BoxError> {
         let images: Vec<u8> = npyz::NpyFile::new(IMAGES)?.into_vec()?;
         let labels: Vec<u8> = npyz::NpyFile::new(LABELS)?.into_vec()?;
@@ -24,22 +24,22 @@ impl Digits {
         Ok(Digits { images, labels })
     }
 
-    /// How many there are.
+    /// The number of digits.
     pub(crate) fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// An image, u8 [8, 8]: a view, not a copy.
+    /// Returns an image, u8 [8, 8]: a view, not a copy.
     pub(crate) fn image(&self, index: usize) -> Array {
         self.images.row(index)
     }
 
-    /// What an image shows.
+    /// The digit that an image shows.
     pub(crate) fn label(&self, index: usize) -> u8 {
         self.labels[index]
     }
 
-    /// The label of the image that is nearest to `image`, leaving out number `except`.
+    /// Returns the label of the image that is nearest to `image`, without image number `except`.
     pub(crate) fn classify(&self, image: &[u8], except: usize) -> u8 {
         let others =
             self.images.as_bytes().chunks_exact(PIXELS).enumerate().filter(|(index, _)| *index != except);
@@ -47,7 +47,7 @@ impl Digits {
         nearest.map_or(0, |(index, _)| self.labels[index])
     }
 
-    /// Whether the nearest neighbour of an image shows the same digit.
+    /// Returns true if the nearest neighbour of an image shows the same digit.
     pub(crate) fn is_right(&self, index: usize) -> bool {
         self.classify(self.image(index).as_bytes(), index) == self.labels[index]
     }

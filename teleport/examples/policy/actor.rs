@@ -1,7 +1,7 @@
-//! A process of actors, each of which walks about in a small world of its own as the policy tells it.
+//! A process of actors. Each actor moves in its own small world, as the policy tells it.
 //!
-//! Flow: observe -> `act` on the server -> step, again and again, on a thread for each actor; their latencies go to the server
-//! now and then, with `report`. It ends, after the step that each is at, when it is to stop.
+//! Flow: observe -> `act` on the server -> step, in a loop, on a thread for each actor. From time to time `report` sends their
+//! latencies to the server. When the process has to stop, each actor finishes its step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, TryRecvError};
@@ -24,20 +24,20 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// An actor that waits longer than this for an action fails.
 const MAX_LATENCY: Duration = Duration::from_secs(30);
 
-/// Steps after which a world starts anew.
+/// The steps of an episode. After them a world starts again.
 const EPISODE: u32 = 200;
 
 /// Pixels along each side of the dot that is the actor.
 const DOT: usize = 6;
 
-/// What the actors of this process share.
+/// State that the actors of this process share.
 struct Shared {
     client: Client,
     is_over: AtomicBool,
     latencies: Mutex<Latencies>,
 }
 
-/// What a process of actors does: runs so many until it is to stop, and then their last steps.
+/// The function of a process of actors: runs them until it has to stop, and waits for their last steps.
 pub(crate) fn run((server, index, actors): (String, u32, u32), stop: &Stop) -> Result<(), BoxError> {
     let client = Client::builder(&server)
         .name(&format!("actors-{index}"))
@@ -50,7 +50,7 @@ pub(crate) fn run((server, index, actors): (String, u32, u32), stop: &Stop) -> R
         let (shared, fail) = (shared.clone(), fail.clone());
         thread::spawn(move || {
             if let Err(error) = shared.act(World::new(actor)) {
-                // Nobody listens once another has failed.
+                // Fails if another actor failed first.
                 let _ = fail.send(error);
             }
         });
@@ -64,12 +64,12 @@ pub(crate) fn run((server, index, actors): (String, u32, u32), stop: &Stop) -> R
         }
     }
     shared.is_over.store(true, Ordering::Relaxed);
-    // Until each has made its last step.
+    // Waits until each has made its last step.
     failed.into_iter().next().map_or(Ok(()), Err)
 }
 
 impl Shared {
-    /// One actor's life.
+    /// Runs one actor.
     fn act(&self, mut world: World) -> Result<(), BoxError> {
         while !self.is_over.load(Ordering::Relaxed) {
             let observation = world.observe()?;
@@ -104,7 +104,7 @@ struct World {
 
 impl World {
     fn new(number: u32) -> World {
-        // Spread over the plane.
+        // Spreads the actors over the plane.
         let place = |prime: u32| (number * prime % 97) as f32 / 97.0;
         World { position: [place(31), place(57)], velocity: [0.0; 2], reward: 0.0, steps: 0, number }
     }
@@ -121,10 +121,10 @@ impl World {
         Ok(tree!({"image": image, "reward": self.reward, "speed": speed, "is_first": self.steps == 0}))
     }
 
-    /// Does what the policy said: the first two of its numbers push the dot.
+    /// Moves the dot: the first two numbers of the action push it.
     fn step(&mut self, action: &[f32]) -> Result<(), BoxError> {
         let [right, down, ..] = action else {
-            return Err(format!("an action has two numbers at least, not {}", action.len()).into());
+            return Err(format!("an action has at least two numbers, not {}", action.len()).into());
         };
         self.steps += 1;
         if self.steps == EPISODE {

@@ -1,4 +1,4 @@
-//! How long steps took, counted by classes that are 4 % wide, so that it takes the same memory however many there are.
+//! The latencies of steps, counted in classes that are 4 % wide. The memory does not grow with their number.
 
 use std::time::Duration;
 
@@ -22,31 +22,31 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Counts one.
+    /// Counts one latency.
     pub(crate) fn note(&mut self, time: Duration) {
         let class = (time.as_nanos().max(1) as f64).log2() * PER_DOUBLING;
         self.counts[(class as usize).min(CLASSES - 1)] += 1;
     }
 
-    /// Counts of all classes, to be sent.
+    /// Returns the counts of all classes, to send them.
     pub(crate) fn counts(self) -> Vec<u64> {
         self.counts
     }
 
-    /// Adds counts that were sent.
+    /// Adds counts of another process.
     pub(crate) fn add(&mut self, counts: &[u64]) {
         for (sum, count) in self.counts.iter_mut().zip(counts) {
             *sum += count;
         }
     }
 
-    /// Those that came since `before`.
+    /// Returns the latencies that were counted since `before`.
     pub(crate) fn since(&self, before: &Latencies) -> Latencies {
         let counts = self.counts.iter().zip(&before.counts).map(|(now, before)| now - before);
         Latencies { counts: counts.collect() }
     }
 
-    /// What so many percent of them took at most, within 2 %; zero if there are none.
+    /// Returns a percentile, within 2 %. Zero if there are no latencies.
     pub(crate) fn percentile(&self, percent: u64) -> Duration {
         let wanted = (self.counts.iter().sum::<u64>() * percent).div_ceil(100);
         let mut seen = 0;

@@ -1,11 +1,12 @@
-//! What batching is for: many simulated actors, in several processes, ask one policy what to do next. Each sends an image and a
-//! few scalars; the server runs the policy once for as many of them as are there, and each gets its action and a value.
+//! Batching: many simulated actors, in several processes, ask one policy for their next action. Each actor sends an image and
+//! a few scalars. The server runs the policy once for all observations that have come, and each actor gets an action and a
+//! value.
 //!
 //! `cargo run --release --example policy -- --processes 4 --actors 16 --batch 32`
 //!
-//! It shows live how many steps all actors make per second, how full the batches are, and how long a step waits for its
-//! action. `--batch 1` shows what it would be without batches, `--max-wait 2` what waiting for fuller ones brings. It ends after
-//! `--seconds`, or with Ctrl-C, and sums up.
+//! It shows the steps of all actors per second, how full the batches are, and how long a step waits for its action. Try
+//! `--batch 1` to run without batches, and `--max-wait 2` to wait for fuller ones. It ends after `--seconds`, or with Ctrl-C,
+//! and prints a summary.
 
 mod actor;
 #[path = "../common/mod.rs"]
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use latency::Latencies;
 use model::Policy;
-use show::{Screen, Sight, Totals};
+use show::{Sample, Screen, Totals};
 use signal_hook::consts::SIGINT;
 use signal_hook::iterator::Signals;
 use teleport::{Batch, BoxError, Method, Methods, Process, Server, ServerHandle};
@@ -37,7 +38,7 @@ struct Options {
     /// Actors in each process
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     actors: u32,
-    /// Observations that the policy gets at once, at most
+    /// Most observations in a batch
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// How long a free worker waits for a fuller batch, in milliseconds
@@ -46,15 +47,15 @@ struct Options {
     /// Threads that run the policy
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: u32,
-    /// How long to go on
+    /// How long to run
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
 }
 
-/// How long a process of actors may take for its last steps.
+/// The time that a process of actors has for its last steps.
 const MAX_LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// How long one may take to connect.
+/// The time that a process of actors has to connect.
 const MAX_START: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -78,7 +79,7 @@ fn serve(options: &Options) -> Result<(), BoxError> {
         .register(
             "ready",
             Method::inline(move |(): ()| {
-                // Nobody listens any more when the start has failed.
+                // Fails if the start has failed.
                 let _ = tell_ready.send(());
             }),
         )
@@ -104,14 +105,14 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     for process in &processes {
         if ready.recv_timeout(MAX_START).is_err() {
             process.check()?;
-            return Err(format!("not all processes of actors have connected within {MAX_START:?}").into());
+            return Err(format!("some processes of actors have not connected within {MAX_START:?}").into());
         }
     }
 
     let end = Instant::now() + seconds;
-    let look = || Sight::of(&server, &latencies.lock().expect("nobody panics with it"));
-    let totals = watch(&server, options, &interrupted, end, look)?;
-    // Each makes its last step while the server still answers.
+    let sample = || Sample::of(&server, &latencies.lock().expect("nobody panics with it"));
+    let totals = watch(&server, options, &interrupted, end, sample)?;
+    // Each actor makes its last step while the server still answers.
     for process in &processes {
         process.stop(MAX_LAST_STEPS)?;
         process.join()?;
@@ -121,15 +122,15 @@ fn serve(options: &Options) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Shows what goes on until the time is over, somebody presses Ctrl-C, or a process of actors has ended.
+/// Shows progress until the time is over, somebody presses Ctrl-C, or a process of actors has ended.
 fn watch(
     server: &ServerHandle,
     options: &Options,
     interrupted: &Receiver<()>,
     end: Instant,
-    look: impl Fn() -> Sight,
+    sample: impl Fn() -> Sample,
 ) -> Result<Totals, BoxError> {
-    let (mut screen, first) = (Screen::new(), look());
+    let (mut screen, first) = (Screen::new(), sample());
     let mut last = first.clone();
     while Instant::now() < end && server.clients() == options.processes as usize {
         let pause = screen.pause().min(end.saturating_duration_since(Instant::now()));
@@ -137,15 +138,15 @@ fn watch(
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        let now = look();
+        let now = sample();
         screen.show(&now.since(&last), options.batch, now.at - first.at)?;
         last = now;
     }
     screen.end()?;
-    Ok(look().since(&first))
+    Ok(sample().since(&first))
 }
 
-/// Tells of the first Ctrl-C. The second ends this process at once.
+/// Sends a message at the first Ctrl-C. The second one ends this process at once.
 fn on_interrupt() -> Result<Receiver<()>, BoxError> {
     let mut signals = Signals::new([SIGINT])?;
     let (tell, told) = mpsc::channel();
@@ -154,7 +155,7 @@ fn on_interrupt() -> Result<Receiver<()>, BoxError> {
             if before > 0 {
                 std::process::exit(128 + SIGINT);
             }
-            // Nobody listens once all is over.
+            // Fails if the example ends already.
             let _ = tell.send(());
         }
     });

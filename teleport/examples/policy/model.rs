@@ -1,4 +1,4 @@
-//! A policy of one layer: scores of actions and a value, as a matrix product of observations and weights.
+//! A policy of one layer: actions and a value are a matrix product of observations and weights.
 
 use teleport::{Array, BoxError, Context, Tree, tree};
 
@@ -6,13 +6,14 @@ use crate::actor::{CHANNELS, SIDE};
 
 /// Numbers of an action.
 const ACTIONS: usize = 7;
-/// And the value.
+/// The action, and the value.
 const OUTPUTS: usize = ACTIONS + 1;
 
 const PIXELS: usize = SIDE * SIDE * CHANNELS;
 const SCALARS: usize = 3;
 
-/// Inputs whose weights are used for all rows before the next ones: so many stay in the fastest cache (16 KiB).
+/// Inputs whose weights are used for all rows before the next inputs. Their weights take 16 KiB, which stays in the
+/// fastest cache.
 const PIECE: usize = 512;
 
 /// Weights, f32 [inputs, outputs].
@@ -22,11 +23,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// A policy that has learned nothing yet: its weights are random, and the same each time.
+    /// Creates a policy that has learned nothing: its weights are random, and the same each time.
     pub(crate) fn new() -> Policy {
         let mut state = 1u32;
         let mut random = |scale: f32| {
-            // Numerical Recipes' generator: good enough to have all weights differ.
+            // The generator of Numerical Recipes, which is good enough for weights that differ.
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             scale * (state as f32 / u32::MAX as f32 - 0.5)
         };
@@ -38,7 +39,7 @@ impl Policy {
         }
     }
 
-    /// Actions, f32 [n, 7], and values, f32 [n], for images, u8 [n, 64, 64, 3], and the scalars of n observations.
+    /// Returns actions, f32 [n, 7], and values, f32 [n], for n observations: images, u8 [n, 64, 64, 3], and scalars.
     pub(crate) fn act(&self, mut x: Tree, cx: &Context) -> Result<Tree, BoxError> {
         let rows = cx.rows_padded();
         let images: Array = x.take("image")?;
@@ -48,7 +49,7 @@ impl Policy {
         let (rewards, speeds): (Vec<f32>, Vec<f32>) = (x.take("reward")?, x.take("speed")?);
         let firsts: Vec<bool> = x.take("is_first")?;
         let mut sums = vec![[0.0; OUTPUTS]; rows];
-        // What a batch saves: each piece of the weights comes from memory once for all rows.
+        // A batch saves time here: each piece of the weights comes from memory once for all rows.
         let images = images.as_slice::<u8>()?;
         for (piece, weights) in self.pixels.chunks(PIECE).enumerate() {
             for (sums, image) in sums.iter_mut().zip(images.chunks_exact(PIXELS)) {

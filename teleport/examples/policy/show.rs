@@ -1,4 +1,4 @@
-//! What the example shows: a line that is written anew again and again on a terminal, plain lines elsewhere, and the sum.
+//! The output of the example: on a terminal one line that is rewritten, plain lines elsewhere, and a summary.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use teleport::{BatchStats, ServerHandle};
 
 use crate::latency::Latencies;
 
-/// What has happened up to a moment.
+/// The counts up to a moment.
 #[derive(Clone)]
-pub(crate) struct Sight {
+pub(crate) struct Sample {
     pub(crate) at: Instant,
     batches: BatchStats,
     latencies: Latencies,
 }
 
-impl Sight {
-    /// Now.
-    pub(crate) fn of(server: &ServerHandle, latencies: &Latencies) -> Sight {
+impl Sample {
+    /// Takes the counts of now.
+    pub(crate) fn of(server: &ServerHandle, latencies: &Latencies) -> Sample {
         let batches = server.batches("act").unwrap_or_default();
-        Sight { at: Instant::now(), batches, latencies: latencies.clone() }
+        Sample { at: Instant::now(), batches, latencies: latencies.clone() }
     }
 
-    /// What has happened since an earlier moment.
-    pub(crate) fn since(&self, before: &Sight) -> Totals {
+    /// Returns the counts since an earlier sample.
+    pub(crate) fn since(&self, before: &Sample) -> Totals {
         Totals {
             time: self.at - before.at,
             steps: self.batches.calls - before.batches.calls,
@@ -33,7 +33,7 @@ impl Sight {
     }
 }
 
-/// What happened within some time.
+/// The counts of some time.
 pub(crate) struct Totals {
     time: Duration,
     steps: u64,
@@ -55,7 +55,7 @@ impl Totals {
         format!("latency p50 {p50:.1?}, p99 {p99:.1?}")
     }
 
-    /// Sums up.
+    /// Prints a summary.
     pub(crate) fn show(&self, actors: u32, processes: u32) {
         let Totals { time, steps, batches, .. } = self;
         println!(
@@ -71,7 +71,7 @@ impl Totals {
     }
 }
 
-/// Where lines are shown.
+/// The place where lines are shown.
 pub(crate) struct Screen {
     is_terminal: bool,
 }
@@ -82,12 +82,12 @@ impl Screen {
         Screen { is_terminal: io::stdout().is_terminal() }
     }
 
-    /// How long a line stands before the next one.
+    /// Returns the time between two lines.
     pub(crate) fn pause(&self) -> Duration {
         if self.is_terminal { Duration::from_millis(250) } else { Duration::from_secs(1) }
     }
 
-    /// Shows what happened lately, so long after the start.
+    /// Shows recent counts. `after` is the time since the start.
     pub(crate) fn show(&mut self, lately: &Totals, batch: usize, after: Duration) -> io::Result<()> {
         let line = format!(
             "{:5.1} s: {:6.0} steps per second, batches of {:.1} ({:.0} % full), {}",
@@ -99,7 +99,7 @@ impl Screen {
         );
         let mut output = io::stdout().lock();
         if self.is_terminal {
-            // To the start of the line, what is left of the last one erased.
+            // Goes to the start of the line, and erases the rest of the last one.
             write!(output, "\r{line}\x1b[K")?;
             output.flush()
         } else {
@@ -107,7 +107,7 @@ impl Screen {
         }
     }
 
-    /// What is written next starts a line of its own.
+    /// Ends the line that was rewritten.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         if self.is_terminal { writeln!(io::stdout()) } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
-//! A server to try things on, also between two machines:
+//! A server to experiment with, also between two machines:
 //!
 //! `cargo run --release --example serve -- tcp://*:2222 --workers 4`
 //!
-//! Ctrl-C ends it at once; SIGTERM lets running calls finish first.
+//! Ctrl-C ends it at once. SIGTERM lets running calls finish first.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -42,7 +42,7 @@ fn run() -> Result<(), BoxError> {
         for signal in &mut signals {
             let time = if signal == SIGINT { Duration::ZERO } else { Duration::from_secs(10) };
             let closer = closer.clone();
-            // On a thread of its own, so that a second signal is heard while the first waits for running calls.
+            // Closes on another thread, so that a second signal arrives while the first one waits for running calls.
             thread::spawn(move || closer.close_within(time));
         }
     });
@@ -56,21 +56,21 @@ fn methods() -> Methods {
             Ok(tree!({"result": numbers::add(x.take("foo")?, x.take("bar")?)?}))
         })
         .register("sum", |x: Tree| numbers::sum(x))
-        // A pool of its own, so that sleepers do not keep the other methods waiting.
+        // Has its own pool, so that calls that sleep do not delay other methods.
         .register("sleep", Method::new(sleep).workers(4))
         .register("fail", |x: Tree| -> Result<(), BoxError> { Err(x.field::<String>("message")?.into()) })
         .register("panic", |_: Tree| -> () { panic!("this method panics, and the server goes on") })
 }
 
-/// Sleeps in short naps, so that a caller who gives up frees the worker.
+/// Sleeps in short steps, so that a caller that gives up frees the worker.
 fn sleep(x: Tree, cx: Context) -> Result<(), BoxError> {
     let seconds: f64 = x.field("seconds")?;
     let mut left =
         Duration::try_from_secs_f64(seconds).map_err(|error| format!("seconds: {seconds}: {error}"))?;
     while !left.is_zero() && !cx.is_cancelled() {
-        let nap = left.min(Duration::from_millis(20));
-        thread::sleep(nap);
-        left -= nap;
+        let step = left.min(Duration::from_millis(20));
+        thread::sleep(step);
+        left -= step;
     }
     if left.is_zero() { Ok(()) } else { Err(format!("cut short {left:.1?} before its end").into()) }
 }

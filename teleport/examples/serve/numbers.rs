@@ -69,7 +69,7 @@ fn add_as<T: Number>(mut left: Array, right: &Array) -> Result<Array, BoxError> 
     Ok(left)
 }
 
-/// Puts the sum of its items in the place of each array: an i64 for integers, an f64 for floats.
+/// Replaces each array by the sum of its items: an i64 for integers, an f64 for floats.
 pub(crate) fn sum(tree: Tree) -> Result<Tree, BoxError> {
     let mut failure = None;
     let sums = tree.map(|leaf| match leaf {
