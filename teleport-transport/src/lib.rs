@@ -87,7 +87,7 @@ mod sys;
 pub use config::{Config, random_id};
 pub use fork_guard::ForkGuard;
 pub use link::interrupt::{InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind};
-pub use link::{AnswersTogether, Driver, Handler, Link, block_on, release_held};
+pub use link::{AnswersTogether, Handler, Link, ReaderRole, block_on, release_held};
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;
 pub use memory::machine::machine_memory_bytes;
@@ -98,9 +98,9 @@ pub use net::address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_N
 pub use net::socket::{AcceptError, Attempt, BindError, ConnectError, Listener, Socket};
 pub use protocol::id_map::IdMap;
 pub use protocol::{Call, Lease, Reply};
-pub use reactor::listening::{Acceptor, Listening};
+pub use reactor::accept::Acceptor;
 pub use reactor::mailbox::on_poller_thread;
-pub use reactor::poller::{Poller, PollerThread};
+pub use reactor::poller::{Listening, Poller, PollerThread};
 pub use reactor::spin::Spin;
 pub use reactor::wakers::Wakers;
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use teleport_transport::wire::{FromTree, Key, Tree};
-use teleport_transport::{Driver, Interrupted};
+use teleport_transport::{Interrupted, ReaderRole};
 
 use crate::api::future::CallFuture;
 use crate::api::on_disconnect::OnDisconnect;
@@ -127,7 +127,7 @@ impl<R: FromTree> Call<R> {
         self.send_with(false, &mut None)
     }
 
-    fn send_with(self, reads: bool, driver: &mut Option<Driver>) -> Result<CallFuture<R>, CallError> {
+    fn send_with(self, reads: bool, driver: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.engine, self.request);
         let call = submission.send(reads, driver)?;
         Ok(CallFuture::new(submission.engine.clone(), call))

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
-use teleport_transport::{Driver, Interrupted, block_on_or_unwind, on_poller_thread};
+use teleport_transport::{Interrupted, ReaderRole, block_on_or_unwind, on_poller_thread};
 
 use crate::calls::pending::{Outcome, PendingCall};
 use crate::engine::shared::Engine;
@@ -71,7 +71,7 @@ impl<R: FromTree> CallFuture<R> {
     }
 
     /// Waits for a call that this thread has just sent, while it held `driver`.
-    pub(crate) fn wait_with(mut self, driver: &mut Option<Driver>) -> Result<R, CallError> {
+    pub(crate) fn wait_with(mut self, driver: &mut Option<ReaderRole>) -> Result<R, CallError> {
         let reads = driver.is_some();
         self.wait_until(None, driver, reads).unwrap_or_else(|| Err(self.on_poller()))
     }
@@ -131,7 +131,7 @@ impl<R: FromTree> CallFuture<R> {
     fn wait_until(
         &mut self,
         until: Option<Instant>,
-        driver: &mut Option<Driver>,
+        driver: &mut Option<ReaderRole>,
         reads: bool,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
@@ -167,7 +167,7 @@ impl<R: FromTree> CallFuture<R> {
     }
 
     /// The right to read the connection, unless there is nothing to wait for.
-    pub(crate) fn driver(&self) -> Option<Driver> {
+    pub(crate) fn driver(&self) -> Option<ReaderRole> {
         if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.driver() }
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError, Withdrawn};
 use teleport_transport::wire::{Limits, Ran};
-use teleport_transport::{Driver, Link, Wakers, block_on_or_unwind, on_poller_thread};
+use teleport_transport::{Link, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread};
 
 use crate::calls::pending::{Deadline, PendingCall, Request};
 use crate::calls::state::Acquired;
@@ -64,11 +64,11 @@ impl Submission {
     pub(crate) fn send(
         &mut self,
         reads: bool,
-        driver: &mut Option<Driver>,
+        driver: &mut Option<ReaderRole>,
     ) -> Result<Arc<PendingCall>, CallError> {
         let first = self.poll_with(&Context::from_waker(Waker::noop()), |link| {
             if reads && !on_poller_thread() {
-                *driver = link.drive();
+                *driver = link.lead();
             }
         });
         if let Poll::Ready(sent) = first {

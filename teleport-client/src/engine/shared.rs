@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, Withdrawn};
 use teleport_transport::wire::{Key, Ran};
 use teleport_transport::{
-    Budget, Config, Driver, ForkGuard, Link, Poller, Wakers, block_on_or_unwind, on_poller_thread,
+    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread,
     release_held,
 };
 
@@ -125,12 +125,12 @@ impl Engine {
     // ---- Waiting ----
 
     /// The right to read the connection, if no other thread has it. A thread that waits for an answer reads it itself.
-    pub(crate) fn driver(&self) -> Option<Driver> {
+    pub(crate) fn driver(&self) -> Option<ReaderRole> {
         if on_poller_thread() || !self.process.is_current() {
             return None;
         }
         let link = self.state.lock().client.connection.open().and_then(|open| open.link.upgrade());
-        link.and_then(|link| link.drive())
+        link.and_then(|link| link.lead())
     }
 
     /// **Blocks** until `look` finds something in the state, at most until `until`. Unwinds a thread that is interrupted.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use teleport_wire::{CallAnswer, Hello, RemoteError, Resume};
 
-use super::Link;
+use super::link::Link;
 use crate::protocol::{Call, Closed, Gate, Reply, SlowCalls};
 use crate::reactor::wakers::Wakers;
 
@@ -27,8 +27,8 @@ pub trait Handler: Gate + Send + Sync + 'static {
         false
     }
 
-    /// Whether anybody waits for an answer who does not [drive](Link::drive) the link (on a client): then somebody else must read at
-    /// once when a driver leaves.
+    /// Whether anybody waits for an answer who does not [lead](Link::lead) the link (on a client): then somebody else must read at
+    /// once when a leader leaves.
     fn is_waited_for(&self) -> bool {
         true
     }

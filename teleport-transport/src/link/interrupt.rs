@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::drive::{Driver, block_on};
+use super::block_on::block_on;
+use super::reader_role::ReaderRole;
 
 /// How a library interrupts waits of its threads.
 #[derive(Clone, Copy, Debug)]
@@ -56,14 +57,14 @@ impl Interrupted {
 /// # Errors
 /// [`Interrupted`] if the thread was interrupted before `poll` was ready.
 pub fn block_on_interruptible<T>(
-    driver: &mut Option<Driver>,
+    role: &mut Option<ReaderRole>,
     until: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Result<Option<T>, Interrupted> {
     if InterruptHook::of_this_thread().is_none() {
-        return Ok(block_on(driver, until, poll));
+        return Ok(block_on(role, until, poll));
     }
-    let result = block_on(driver, until, |cx| match Interrupted::poll(cx) {
+    let result = block_on(role, until, |cx| match Interrupted::poll(cx) {
         Some(interrupted) => Poll::Ready(Err(interrupted)),
         None => poll(cx).map(Ok),
     });
@@ -72,15 +73,15 @@ pub fn block_on_interruptible<T>(
 
 /// As [`block_on`], but unwinds a thread that is interrupted.
 ///
-/// Lets go of `driver` first, so that another thread reads the connection meanwhile. Where the hook does not unwind, it
+/// Lets go of `role` first, so that another thread reads the connection meanwhile. Where the hook does not unwind, it
 /// returns `None` as if the time were over.
 pub fn block_on_or_unwind<T>(
-    driver: &mut Option<Driver>,
+    role: &mut Option<ReaderRole>,
     until: Option<Instant>,
     poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    block_on_interruptible(driver, until, poll).unwrap_or_else(|interrupted| {
-        *driver = None;
+    block_on_interruptible(role, until, poll).unwrap_or_else(|interrupted| {
+        *role = None;
         interrupted.unwind();
         None
     })

@@ -1,25 +1,51 @@
-//! What a link holds of its server's memory: who is told when large results have gone, and whether the peer crawls with
-//! what others wait for.
+//! The memory of a server's budget that a link holds, and whether its peer is slow with it while others wait.
 //!
-//! Flow: memory is charged (a grant, a result, a large frame) -> `watch_pace` -> the poller calls `handle_pace` once a
-//! window, until nothing is held. `await_drain` -> [`Handler::drained`](super::Handler::drained), by the poller.
-//! Never blocks. Bounds: one timer a link, however much it holds.
+//! Flow: memory is charged (a grant, a result, a large frame) -> `watch_rate` -> the event loop calls `check_rate` once a
+//! window, until nothing is held. Never blocks. Bound: one timeout, however much a link holds.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Link;
 use teleport_wire::Message;
 
-use crate::protocol::{Closed, Inbound, Outbound, Quota, SendError, SlowCalls, UnsentBytes};
+use super::port::Port;
+use super::status::Flag;
+use super::writer::Writer;
+use crate::memory::budget::{Budget, Charge, OnGrant};
+use crate::protocol::{Closed, Inbound, Outbound, SendError, SlowCalls};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
-impl Link {
-    /// Queues an answer, and has it paid for if it is large.
+/// A link's part of a budget. Without one, all memory is free.
+#[derive(Debug)]
+pub(super) struct Memory {
+    budget: Option<Budget>,
+    /// It matters how fast the peer moves memory that it holds.
+    has_min_rate: bool,
+}
+
+impl Memory {
+    pub(super) fn new(budget: Option<Budget>, inbound: &Inbound) -> Memory {
+        Memory { budget, has_min_rate: inbound.has_min_rate() }
+    }
+
+    /// Nothing of the connection waits for memory any more.
+    pub(super) fn forget(&self, key: usize) {
+        if let Some(budget) = &self.budget {
+            budget.forget_connection(key as u64);
+        }
+    }
+
+    /// A message of the peer's that waited for memory will not come.
+    pub(super) fn forget_message(&self, key: usize, id: u64) {
+        if let Some(budget) = &self.budget {
+            budget.forget_message(key as u64, id);
+        }
+    }
+
+    /// Queues an answer, whose memory is charged if it is large.
     pub(super) fn queue_answer(
-        self: &Arc<Self>,
+        &self,
+        port: &Port,
         outbound: &mut Outbound,
         id: u64,
         message: Message,
@@ -27,72 +53,78 @@ impl Link {
         let before = outbound.ledger().result_bytes();
         outbound.send_answer(id, message)?;
         if outbound.ledger().result_bytes() > before {
-            self.watch_pace();
+            self.watch_rate(port);
         }
         Ok(())
     }
 
-    /// What is left to be sent of large results.
-    pub fn unsent_bytes(&self) -> UnsentBytes {
-        self.outbound.lock().ledger().unsent_bytes()
-    }
-
-    /// Bytes of arrays that were sent, or are about to be, since the link began.
-    pub fn sent_payload_bytes(&self) -> u64 {
-        self.outbound.lock().ledger().staged_payload_bytes()
-    }
-
-    /// Has [`Handler::drained`](super::Handler::drained) called, once, when no more of large results is left to be sent than
-    /// `until` allows, which may be at once. If several ask before that, the most that any of them allows counts.
-    pub fn await_drain(self: &Arc<Self>, until: Quota) {
-        let mut outbound = self.outbound.lock();
-        outbound.ledger_mut().await_drain(until);
-        let drained = outbound.ledger_mut().poll_drained();
-        drop(outbound);
-        self.tell_drained(drained);
-    }
-
-    /// The poller tells: this may be a worker, and may hold locks of the link.
-    pub(super) fn tell_drained(self: &Arc<Self>, drained: bool) {
-        if drained {
-            self.request(Request::Drained);
+    /// Message `id` waits for its memory: lets it come if there is room, or if somebody waits for it. Otherwise the link is told
+    /// when its turn has come.
+    pub(super) fn request(
+        &self,
+        port: &Port,
+        writer: &Writer,
+        inbound: &mut Inbound,
+        (id, bytes): (u64, u64),
+        is_awaited: impl FnOnce() -> bool,
+    ) {
+        let Some(budget) = &self.budget else { return inbound.send_grant(id, None, writer) };
+        let on_grant = || -> OnGrant {
+            let events = port.events.clone();
+            Box::new(move |charge| events.request(Request::Grant { id, charge }))
+        };
+        let charge = (budget.try_charge(bytes))
+            .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
+            .or_else(|| budget.request(port.key as u64, id, bytes, on_grant));
+        if let Some(charge) = charge {
+            self.grant(port, writer, inbound, id, charge);
         }
     }
 
-    pub(crate) fn drained(self: &Arc<Self>) {
-        self.handler.drained(self);
+    /// Returns what pays for message `id` whether or not there is room, or `None` if it does not wait.
+    pub(super) fn charge_anyway(&self, port: &Port, inbound: &Inbound, id: u64) -> Option<Charge> {
+        let budget = self.budget.as_ref()?;
+        // Charged before it leaves the line, so that its memory is not given to others.
+        let charge = budget.charge_anyway(inbound.wanted_bytes(id)?);
+        budget.forget_message(port.key as u64, id);
+        Some(charge)
     }
 
-    /// From now on the connection holds memory of the budget: somebody may wait for it.
-    pub(super) fn watch_pace(self: &Arc<Self>) {
-        if self.has_pace && !self.paced.swap(true, Ordering::SeqCst) {
-            self.poller.send(Command::Timeout(self.key, Instant::now()));
+    /// Lets a message come whose memory is paid for.
+    pub(super) fn grant(&self, port: &Port, writer: &Writer, inbound: &mut Inbound, id: u64, charge: Charge) {
+        inbound.send_grant(id, Some(charge), writer);
+        self.watch_rate(port);
+    }
+
+    /// The connection holds memory of the budget from now on: others may wait for it.
+    pub(super) fn watch_rate(&self, port: &Port) {
+        if self.has_min_rate && port.status.set(Flag::PACED) {
+            port.send(Command::Timeout(port.key, Instant::now()));
         }
     }
 
-    /// Ends what crawls while others wait; gives when to look again, if the connection holds anything.
-    pub(super) fn handle_pace(
-        self: &Arc<Self>,
+    /// Ends what is slower than `min_rate` while others wait. Returns that, and when to check again if the connection holds
+    /// anything.
+    ///
+    /// # Errors
+    /// Fails if the connection cannot go on.
+    pub(super) fn check_rate(
+        &self,
+        port: &Port,
+        writer: &Writer,
         inbound: &mut Inbound,
         now: Instant,
-    ) -> Result<Option<Instant>, Closed> {
-        let budget = self.budget.as_ref().filter(|_| self.paced.load(Ordering::Relaxed));
-        let Some(budget) = budget else { return Ok(None) };
-        // First, and sequentially consistent: who holds something from now on either sees this, or is seen here.
-        self.paced.store(false, Ordering::SeqCst);
-        let unwritten = self.unwritten.load(Ordering::Relaxed) as u64;
-        let others_wait = || budget.others_wait(self.key as u64);
-        let again = inbound.handle_rate_timeout(now, unwritten, &self.outbound, others_wait)?;
-        let slow = inbound.poll_slow_calls();
-        if slow != SlowCalls::default() {
-            self.handler.gave_up(self, slow);
-            // Nothing may be written for long: those who wait for results to go hear of it here.
-            let drained = self.outbound.lock().ledger_mut().poll_drained();
-            self.tell_drained(drained);
-        }
+    ) -> Result<(SlowCalls, Option<Instant>), Closed> {
+        let budget = self.budget.as_ref().filter(|_| port.status.has(Flag::PACED));
+        let Some(budget) = budget else { return Ok(Default::default()) };
+        // First: a thread that holds something from now on either sets this again, or what it holds is seen here.
+        port.status.clear(Flag::PACED);
+        let unwritten = writer.lock().unwritten_bytes as u64;
+        let others_wait = || budget.others_wait(port.key as u64);
+        let again = inbound.handle_rate_timeout(now, unwritten, writer, others_wait)?;
         if again.is_some() {
-            self.paced.store(true, Ordering::SeqCst);
+            port.status.set(Flag::PACED);
         }
-        Ok(again)
+        Ok((inbound.poll_slow_calls(), again))
     }
 }

@@ -1,16 +1,29 @@
-//! What threads and the poller of one link do for each other, step by step: the poller has no thread, and each test
-//! carries out what it is asked for.
+//! What threads and the event loop of one link do for each other, step by step: the poller has no thread, and each test
+//! carries out its commands.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+#[cfg(loom)]
+mod models;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
+use std::time::Instant;
 
-use teleport_wire::{Array, CallHead, Limits, RemoteError, Tree, tree};
+use parking_lot::Mutex;
+use teleport_wire::{Array, CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 
-use super::*;
-use crate::net::socket::Listener;
-use crate::protocol::{Call, Gate, Lease, Reply};
+use super::link::Link;
+use super::port::Flush;
+use super::reader::{UNWATCHED, handle_timeout, read};
+use super::status::Flag;
+use super::{Handler, coalesce, release_held};
+use crate::config::Config;
+use crate::net::socket::{Listener, Socket};
+use crate::protocol::{Call, Closed, Gate, Lease, Reply, Role, Withdrawn};
 use crate::reactor::StillPoller;
-use crate::reactor::source::READ_AHEAD_BYTES;
+use crate::reactor::mailbox::Command;
+use crate::reactor::source::{READ_AHEAD_BYTES, Scratch, Source, Turn};
+use crate::reactor::wakers::Wakers;
 
 /// The layer above both ends.
 #[derive(Default)]
@@ -69,7 +82,7 @@ impl Pair {
         let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
         let mut pair = Pair { poller, client, server, above_client, above_server, scratch: Scratch::new() };
         for link in [&pair.client, &pair.server] {
-            link.register().expect("there are descriptors");
+            link.writer.lock().try_register(&link.port).expect("there are descriptors");
             link.flush();
         }
         pair.read_both();
@@ -81,10 +94,7 @@ impl Pair {
 
     fn read_both(&mut self) {
         for link in [&self.client, &self.server] {
-            assert!(matches!(
-                link.read_for_a_turn(&mut self.scratch, Instant::now()),
-                Turn::Drained | Turn::Empty
-            ));
+            assert!(matches!(read(link, &mut self.scratch, Instant::now()), Turn::Drained | Turn::Empty));
         }
     }
 
@@ -108,23 +118,22 @@ impl Pair {
     /// Returns when the poller is to check the client's link, if that was asked for since the last commands were taken.
     fn asked_check(&self) -> Option<Instant> {
         self.poller.commands().into_iter().find_map(|command| match command {
-            Command::Check(key, at) if key == self.client.key => Some(at),
+            Command::Check(key, at) if key == self.client.key() => Some(at),
             _ => None,
         })
     }
 
     fn check(&self, now: Instant) -> Option<Instant> {
-        self.client.check(now)
+        coalesce::check(&self.client.port, &self.client.writer, now, true)
     }
 
     /// As a thread leaves it that the socket takes no more from.
     fn fill_socket(&self) {
-        assert!(self.client.write_token.acquire());
-        self.client.write_token.block();
+        self.client.writer.block(&self.client.port);
     }
 
     fn is_held(&self) -> bool {
-        self.client.coalesce.is_held()
+        self.client.port.status.has(Flag::HELD)
     }
 }
 
@@ -140,24 +149,22 @@ fn sockets() -> [Socket; 2] {
 }
 
 fn is_watched(link: &Link) -> bool {
-    link.watch.lock().readable
+    link.port.status.interest().is_some_and(mio::Interest::is_readable)
 }
 
 // ---- Who reads ----
 
 #[test]
-fn a_look_that_finds_a_driver_leaves_the_reading_to_it_and_to_who_comes_after() {
+fn the_event_loop_reads_after_a_leader_if_a_thread_waits() {
     let pair = Pair::new();
     pair.call(&Tree::Null);
-    let driver = pair.client.drive().expect("nobody reads");
-    // It begins to leave, and another thread comes in between, which saw it gone before.
-    pair.client.unwatched.store(true, Ordering::SeqCst);
-    pair.client.watch_again();
+    let role = pair.client.lead().expect("nobody reads");
+    // While a thread leads, it is left to it.
+    pair.client.expect_answers();
+    assert!(!is_watched(&pair.client) && pair.client.lead().is_none());
     pair.above_client.is_waited_for.store(true, Ordering::SeqCst);
-    pair.client.driven.store(false, Ordering::SeqCst);
-    pair.client.leave_unread();
+    drop(role);
     assert!(is_watched(&pair.client), "nobody reads");
-    drop(driver);
 }
 
 #[test]
@@ -166,7 +173,7 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
     // While the socket is full, so that no answer is to come.
     pair.fill_socket();
     let id = pair.call(&Tree::Null);
-    drop(pair.client.drive().expect("nobody reads"));
+    drop(pair.client.lead().expect("nobody reads"));
     let commands = pair.poller.commands();
     assert!(!is_watched(&pair.client));
     assert_eq!(pair.client.withdraw(id), Withdrawn::NeverSent);
@@ -177,7 +184,7 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
             Command::Timeout(_, at) => {
                 for _ in 0..2 {
                     now = now.max(at) + UNWATCHED;
-                    pair.client.timeout(&mut pair.scratch, now).expect("it goes on");
+                    handle_timeout(&pair.client, &mut pair.scratch, now).expect("it goes on");
                 }
             }
             _ => {}
@@ -212,14 +219,14 @@ fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
     answer(&pair, ids[0], 4 << 20);
     // It is granted, and fills the socket.
     pair.read_both();
-    assert!(pair.server.write_token.is_blocked());
+    assert!(pair.server.port.status.has(Flag::BLOCKED));
     answer(&pair, ids[1], 1);
     while woken.0.load(Ordering::SeqCst) == 0 {
-        pair.client.read_for_a_turn(&mut pair.scratch, Instant::now());
-        pair.server.writable();
+        read(&pair.client, &mut pair.scratch, Instant::now());
+        pair.server.writer.on_writable(&pair.server.port);
     }
     // Not even all that was in the socket.
-    let remaining = pair.client.inbound.lock().chunk_remaining();
+    let remaining = pair.client.receiving.lock().inbound.chunk_remaining();
     assert!(remaining >= teleport_wire::MAX_CHUNK_BYTES as usize - READ_AHEAD_BYTES, "{remaining}");
 }
 
@@ -277,7 +284,7 @@ fn nothing_is_held_back_from_a_socket_that_is_full() {
         assert!(!pair.is_held(), "it goes when the socket is writable");
     }
     assert!(pair.asked_check().is_none());
-    pair.client.writable();
+    pair.client.writer.on_writable(&pair.client.port);
     pair.call(&Tree::Null);
     assert!(pair.is_held());
 }
@@ -297,12 +304,12 @@ fn answers_of_one_thread_go_together() {
     answer(&pair, ids[0]);
     answer(&pair, ids[1]);
     pair.read_both();
-    assert_eq!(pair.client.outbound.lock().open_calls(), 3, "both wait for more");
+    assert_eq!(pair.client.writer.lock().outbound.open_calls(), 3, "both wait for more");
     drop(together);
     pair.read_both();
-    assert_eq!(pair.client.outbound.lock().open_calls(), 1, "nobody is left to hold them");
+    assert_eq!(pair.client.writer.lock().outbound.open_calls(), 1, "nobody is left to hold them");
     pair.answer(ids[2]);
-    assert_eq!(pair.client.outbound.lock().open_calls(), 0, "it waits for no other");
+    assert_eq!(pair.client.writer.lock().outbound.open_calls(), 0, "it waits for no other");
 }
 
 #[test]
@@ -324,7 +331,7 @@ const CREDIT_BYTES: u64 = 64 << 10;
 
 impl Pair {
     fn credit_bytes(&self) -> u64 {
-        self.client.outbound.lock().ledger().credit_bytes()
+        self.client.writer.lock().outbound.ledger().credit_bytes()
     }
 }
 
@@ -391,5 +398,5 @@ fn more_pieces_than_a_system_call_takes_are_no_full_socket() {
     // Each too large to be copied beside its neighbour.
     let arrays = (0..80).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
     pair.call(&Tree::List(arrays));
-    assert!(pair.client.write_token.is_idle() && pair.client.queued_bytes() == 0);
+    assert!(pair.client.writer.lock().is_idle() && pair.client.queued_bytes() == 0);
 }

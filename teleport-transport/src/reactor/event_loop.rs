@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 use teleport_wire::QuickHash;
 
-use super::listening::Listeners;
+use super::accept::Listeners;
 use super::mailbox::{self, Command, Mailbox};
 use super::source::{Request, Scratch, Source, Turn};
 use super::spin::SharedSpin;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::listening::Acceptor;
+use super::accept::Acceptor;
 use super::source::{Request, Source};
 use crate::net::socket::Listener;
 

@@ -1,9 +1,9 @@
 //! Threads that wait for many sockets at once. They know nothing of connections but the trait
 //! [`Source`](source::Source).
 
+pub(crate) mod accept;
 pub(crate) mod adaptive;
 mod event_loop;
-pub(crate) mod listening;
 pub(crate) mod mailbox;
 pub(crate) mod poller;
 pub(crate) mod source;

@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::event::Source as _;
 use mio::{Interest, Poll, Registry, Token, Waker};
 
+use super::accept::Acceptor;
 use super::event_loop::EventLoop;
-use super::listening::{Acceptor, Listening};
-use super::mailbox::{self, Command, Mailbox};
+use super::mailbox::{self, Command, Mailbox, on_poller_thread};
 use crate::fork_guard::{ForkGuard, wrong_process};
 use crate::net::socket::Listener;
 
@@ -29,11 +29,11 @@ static NEXT_KEY: AtomicUsize = AtomicUsize::new(WAKER.0 + 1);
 /// A handle on a polling thread. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Poller {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     registry: Registry,
     waker: Waker,
     commands: Sender<Command>,
@@ -95,8 +95,8 @@ impl Poller {
         let (commands, receiver) = crossbeam_channel::unbounded();
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let shared = Shared { registry, waker, commands, fork_guard: ForkGuard::current() };
-        Ok((Poller { shared: Arc::new(shared) }, receiver))
+        let inner = Inner { registry, waker, commands, fork_guard: ForkGuard::current() };
+        Ok((Poller { inner: Arc::new(inner) }, receiver))
     }
 
     /// Returns the poller that all clients of this process share. It starts with the first of them and never ends.
@@ -116,12 +116,12 @@ impl Poller {
     /// Accepts connections until the returned handle is dropped.
     ///
     /// # Errors
-    /// Returns the system's error when it cannot watch the socket.
+    /// Returns the system's error if it cannot watch the socket.
     pub fn listen(&self, listener: Listener, acceptor: Arc<dyn Acceptor>) -> io::Result<Listening> {
         let key = self.next_key();
         (&mut &listener).register(self.registry(), Token(key), Interest::READABLE)?;
         self.send(Command::Listen(key, listener, acceptor));
-        Ok(Listening::new(key, self.clone()))
+        Ok(Listening { key, poller: self.clone() })
     }
 
     pub(crate) fn next_key(&self) -> usize {
@@ -129,12 +129,12 @@ impl Poller {
     }
 
     pub(crate) fn registry(&self) -> &Registry {
-        &self.shared.registry
+        &self.inner.registry
     }
 
     /// Returns true if the thread is one of this process, which was not forked since.
     pub(crate) fn is_current(&self) -> bool {
-        self.shared.fork_guard.is_current()
+        self.inner.fork_guard.is_current()
     }
 
     /// Gives a command to the event loop. Returns false if the loop has ended, with all its sources, or if this process was
@@ -144,14 +144,32 @@ impl Poller {
             return false;
         }
         let Err(command) = mailbox::push_own(self.id(), command) else { return true };
-        let sent = self.shared.commands.send(command).is_ok();
-        if sent && let Err(error) = self.shared.waker.wake() {
+        let sent = self.inner.commands.send(command).is_ok();
+        if sent && let Err(error) = self.inner.waker.wake() {
             tracing::error!(%error, "cannot wake a poller");
         }
         sent
     }
 
     fn id(&self) -> usize {
-        Arc::as_ptr(&self.shared).addr()
+        Arc::as_ptr(&self.inner).addr()
+    }
+}
+
+/// A listener that a poller accepts connections of. Dropping this closes the listener before it returns.
+#[derive(Debug)]
+pub struct Listening {
+    key: usize,
+    poller: Poller,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let (done, closed) = crossbeam_channel::bounded(1);
+        self.poller.send(Command::Unlisten(self.key, done));
+        if !on_poller_thread() && self.poller.is_current() {
+            // Fails when the poller has stopped, which closed the listener too.
+            let _ = closed.recv();
+        }
     }
 }

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::mailbox::{Command, on_poller_thread};
-use super::poller::Poller;
 use super::timers::Timers;
 use crate::net::socket::{AcceptError, Listener, Socket};
 
@@ -17,35 +15,11 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
 pub trait Acceptor: Send + Sync + 'static {
-    /// Takes the socket of a client that connected: pass it to [`Poller::attach`], or drop it to refuse.
+    /// Takes the socket of a client that connected: pass it to [`Poller::attach`](crate::Poller::attach), or drop it to refuse.
     fn accepted(&self, socket: Socket);
 
     /// Called when accepting failed. It is tried again soon where that can help.
     fn failed(&self, error: &AcceptError);
-}
-
-/// A listener that a poller accepts connections of. Dropping this closes the listener before it returns.
-#[derive(Debug)]
-pub struct Listening {
-    key: usize,
-    poller: Poller,
-}
-
-impl Listening {
-    pub(super) fn new(key: usize, poller: Poller) -> Listening {
-        Listening { key, poller }
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        let (done, closed) = crossbeam_channel::bounded(1);
-        self.poller.send(Command::Unlisten(self.key, done));
-        if !on_poller_thread() && self.poller.is_current() {
-            // Fails when the poller has stopped, which closed the listener too.
-            let _ = closed.recv();
-        }
-    }
 }
 
 /// The listeners of one event loop.

@@ -1,0 +1,102 @@
+//! A thread that waits for something, and reads a link meanwhile if it has the read role.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::coalesce::release_held;
+use super::reader_role::ReaderRole;
+use super::sleeper::{Sleeper, left_until};
+use crate::reactor::source::Scratch;
+
+/// What a thread needs to wait. Kept for its next wait.
+struct Local {
+    sleeper: Arc<Sleeper>,
+    waker: Waker,
+    scratch: Scratch,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
+}
+
+/// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` comes first.
+///
+/// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two changes of threads when the answer
+/// comes on it.
+pub fn block_on<T>(
+    role: &mut Option<ReaderRole>,
+    until: Option<Instant>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Option<T> {
+    // Taken out, not borrowed: what `poll` runs may wait for something of its own. Fails while the thread ends: what it leaves
+    // is dropped then.
+    let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
+        let sleeper = Sleeper::new();
+        Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
+    });
+    let Local { sleeper, waker, scratch } = &mut *local;
+    let result = loop {
+        sleeper.reset();
+        if let Poll::Ready(value) = poll(&mut Context::from_waker(waker)) {
+            break Some(value);
+        }
+        release_held();
+        let left = left_until(until);
+        if left == Some(Duration::ZERO) {
+            break None;
+        }
+        match role {
+            Some(leader) if leader.wait(sleeper, scratch, until) => {}
+            // The link's end has completed all that waited for it, and what still waits is for another.
+            Some(_) => *role = None,
+            None => sleeper.park(left),
+        }
+    };
+    let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waker_ends_the_wait() {
+        let mut polls = 0;
+        let value = block_on(&mut None, None, |cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls == 3 { Poll::Ready(polls) } else { Poll::Pending }
+        });
+        assert_eq!(value, Some(3));
+    }
+
+    #[test]
+    fn another_thread_ends_the_wait() {
+        let (sender, receiver) = std::sync::mpsc::channel::<Waker>();
+        let thread = std::thread::spawn(move || receiver.recv().expect("the waker comes").wake());
+        let mut polls = 0;
+        block_on(&mut None, None, |cx| {
+            polls += 1;
+            if polls == 1 {
+                sender.send(cx.waker().clone()).expect("the thread waits");
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        });
+        thread.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn time_ends_the_wait() {
+        assert_eq!(block_on(&mut None, Some(Instant::now()), |_| Poll::<()>::Pending), None);
+    }
+
+    #[test]
+    fn polling_may_block_on_something_else() {
+        let outer = block_on(&mut None, None, |_| Poll::Ready(block_on(&mut None, None, |_| Poll::Ready(7))));
+        assert_eq!(outer, Some(Some(7)));
+    }
+}

@@ -1,0 +1,60 @@
+//! How a link ends: with a goodbye, with an error that the peer is told, or at once.
+//!
+//! Flow: [`Link::close`] queues a goodbye -> it is written behind everything else, or, when the time to close is over, instead of
+//! it -> the writing direction is shut down, and what still comes is dropped -> the peer closes, or [`LINGER`] is over -> the
+//! descriptor is closed. The handler is told once, when nothing is sent or received any more.
+
+use std::sync::Arc;
+
+use teleport_wire::ErrorKind;
+
+use super::link::Link;
+use super::writer::LINGER;
+use crate::memory::deferred_drop::DropScope;
+use crate::protocol::{Closed, Outbound, SharedOutbound};
+use crate::reactor::source::{Scratch, Turn};
+use crate::reactor::wakers::Wakers;
+
+/// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
+pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    let (kind, text) = match &closed {
+        Closed::Protocol(error) if !error.is_stranger() => (ErrorKind::Protocol, error.to_string()),
+        Closed::TooSlow { .. } => (ErrorKind::TooSlow, closed.to_string()),
+        _ => return close(link, closed, wakers),
+    };
+    end(link, closed, wakers, |outbound| {
+        outbound.discard();
+        outbound.send_goodbye(Some(kind), &text);
+    });
+    let _scope = DropScope::enter();
+    let mut sending = link.writer.lock();
+    sending.linger.close_within(LINGER, &link.port);
+    link.writer.write(&link.port, sending);
+    Turn::Drained
+}
+
+/// Ends the link without a goodbye, and closes the descriptor.
+pub(super) fn close(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
+    end(link, closed, wakers, Outbound::end);
+    link.port.close();
+    Turn::Gone
+}
+
+/// As [`close`], from outside of a turn of reading.
+pub(super) fn abort(link: &Arc<Link>, closed: Closed, scratch: &mut Scratch) {
+    close(link, closed, &mut scratch.wakers);
+    scratch.wakers.wake_all();
+}
+
+/// Sends no message any more, tells the handler, once, and gives back the memory that was held.
+fn end(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers, silence: impl FnOnce(&mut Outbound)) {
+    link.memory.forget(link.port.key);
+    let _scope = DropScope::enter();
+    let closed = Arc::new(closed);
+    let is_first = link.closed.set(closed.clone()).is_ok();
+    // Before the handler is told, so that it can tell what was sent.
+    link.writer.with(silence);
+    if is_first {
+        link.handler.closed(link, &closed, wakers);
+    }
+}

@@ -1,0 +1,209 @@
+//! The receiving half of a link: turns of reading, by the event loop or by the thread that leads.
+//!
+//! Flow: `read` -> [`Inbound`] places and judges what comes -> its events -> the [`Handler`](super::handler::Handler) -> what the turn
+//! queued is written at once. Never blocks. Bounds: one turn moves at most `MAX_BYTES_PER_TURN` and ends after `MAX_TURN`, so
+//! that no link keeps a thread for itself.
+
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::closing;
+use super::cork::{begin_turn, end_turn, release_answers, set_cork};
+use super::link::{Link, Receiving};
+use super::status::{Flag, Rest};
+use crate::memory::deferred_drop::DropScope;
+use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
+use crate::reactor::mailbox::Command;
+use crate::reactor::source::{Request, Scratch, Turn};
+
+/// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
+pub(super) const UNWATCHED: Duration = Duration::from_millis(20);
+
+/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
+const MAX_BYTES_PER_TURN: usize = 4 << 20;
+
+/// A turn of many small messages ends after this time, since what they cost is not their bytes.
+const MAX_TURN: Duration = Duration::from_millis(2);
+
+/// A turn ends where somebody is to be woken and this much of a chunk is still to come: the thread would wait for bytes that
+/// are not its answer's.
+const MIN_DELAYING_BYTES: usize = 256 << 10;
+
+/// After a read of at most this size that was filled, answers wait for those of the next one, which comes at once. A larger
+/// one takes longer than a system call.
+const MAX_CORKED_READ_BYTES: usize = 128 << 10;
+
+/// Reads what there is, for one turn. Cheap where nothing has come.
+pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Turn {
+    let scope = DropScope::enter();
+    let mut receiving = link.receiving.lock();
+    let inbound = &mut receiving.inbound;
+    begin_turn(link.port.key);
+    let turn = read_turn(link, inbound, scratch, now);
+    end_turn();
+    if turn == Turn::Empty {
+        return turn;
+    }
+    if link.closed.get().is_some() {
+        // Calls that still run may hold the link for long.
+        inbound.discard();
+    } else if inbound.poll_charged() {
+        link.memory.watch_rate(&link.port);
+    }
+    drop(receiving);
+    let sending = link.writer.lock();
+    // One write takes the answers, pings, grants and withdrawals of the turn.
+    if turn != Turn::Gone && sending.outbound.has_work() {
+        link.writer.write(&link.port, sending);
+    } else {
+        drop(sending);
+    }
+    drop(scope);
+    scratch.wakers.wake_all();
+    turn
+}
+
+/// Does what is due. Returns the next time to do so, or `None` if the link is gone.
+pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
+    // Results that are given up here may stand on owners of the user's.
+    let _scope = DropScope::enter();
+    if link.writer.lock().is_linger_over(now) {
+        closing::abort(link, Closed::Here, scratch);
+        return None;
+    }
+    // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
+    let is_due = link.receiving.lock().inbound.poll_timeout() <= now;
+    if is_due && read(link, scratch, now) == Turn::Gone {
+        return None;
+    }
+    let mut receiving = link.receiving.lock();
+    let Receiving { inbound, leads_seen } = &mut *receiving;
+    let result = inbound.handle_timeout(now, &link.writer);
+    let mut next = inbound.poll_timeout();
+    let rate = link.memory.check_rate(&link.port, &link.writer, inbound, now);
+    if rate.is_err() {
+        // Others wait for its memory, and the goodbye may linger.
+        inbound.discard();
+    }
+    let rest = link.port.status.rest(leads_seen);
+    drop(receiving);
+    if let Err(closed) = result {
+        closing::abort(link, closed, scratch);
+        return None;
+    }
+    match rate {
+        Ok((slow, again)) => {
+            if slow != SlowCalls::default() {
+                link.handler.gave_up(link, slow);
+            }
+            next = again.map_or(next, |again| again.min(next));
+        }
+        Err(closed) => {
+            closing::fail(link, closed, &mut scratch.wakers);
+            scratch.wakers.wake_all();
+        }
+    }
+    let mut sending = link.writer.lock();
+    match rest {
+        Rest::Again => next = next.min(now + UNWATCHED),
+        Rest::Watch => sending.register(&link.port),
+        Rest::Untimed => {}
+    }
+    next = sending.linger.until.map_or(next, |until| until.min(next));
+    // Nothing may be written for long: those who wait for results to go learn here of those that were given up.
+    if sending.outbound.ledger_mut().poll_drained() {
+        link.port.events.request(Request::Drained);
+    }
+    link.writer.write(&link.port, sending);
+    Some(next)
+}
+
+fn read_turn(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch, now: Instant) -> Turn {
+    let status = &link.port.status;
+    let mut taken = 0;
+    loop {
+        if link.closed.get().is_some() || status.has(Flag::LINGERS) {
+            return drop_input(link, scratch);
+        }
+        let received = inbound.on_readable(
+            now,
+            &mut scratch.ahead[..],
+            &link.writer,
+            &*link.handler,
+            &mut scratch.events,
+            |slices| link.port.read(slices),
+        );
+        let more_will_come = |received: &Received| received.filled && received.bytes <= MAX_CORKED_READ_BYTES;
+        let corks = scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come);
+        if !corks {
+            release_answers(link.port.key, &**link);
+        }
+        set_cork(link.port.key, corks);
+        if let Some(goodbye) = dispatch(link, inbound, scratch) {
+            return closing::fail(link, goodbye, &mut scratch.wakers);
+        }
+        match received {
+            Ok(received) if received.filled => taken += received.bytes,
+            Ok(_) if status.has(Flag::BROKEN) => {
+                return closing::fail(link, Closed::Lost { error: None }, &mut scratch.wakers);
+            }
+            // A short read has emptied the socket, except that the end of the stream may stand behind it.
+            Ok(received) if received.bytes > 0 && status.has(Flag::ENDS) => taken += received.bytes,
+            Ok(received) => {
+                return if taken + received.bytes == 0 { Turn::Empty } else { Turn::Drained };
+            }
+            Err(closed) => return closing::fail(link, closed, &mut scratch.wakers),
+        }
+        let is_over = taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN;
+        let would_delay = || inbound.chunk_remaining() >= MIN_DELAYING_BYTES;
+        if is_over || (!scratch.wakers.is_empty() && would_delay()) {
+            return Turn::More;
+        }
+    }
+}
+
+/// Tells the handler what arrived. Returns the reason for the end if the peer said goodbye.
+fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
+    let Scratch { events, wakers, .. } = scratch;
+    let handler = &link.handler;
+    let mut goodbye = None;
+    for event in events.drain(..) {
+        match event {
+            Event::Open(peer) => {
+                // From now on silence counts, which may end earlier than the handshake's time.
+                link.port.send(Command::Timeout(link.port.key, inbound.poll_timeout()));
+                handler.opened(link, &peer);
+            }
+            Event::Wants { id, bytes } => {
+                let is_awaited = || handler.is_awaited(link, id);
+                link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
+            }
+            Event::Call(call) => handler.called(link, call),
+            Event::Answer { id, answer } => handler.answered(link, id, answer, wakers),
+            Event::Acknowledged { ids } => handler.acknowledged(link, &ids),
+            Event::Resume(resume) => handler.resuming(link, resume),
+            Event::Resumed { calls } => handler.resumed(link, calls, wakers),
+            Event::Cancel { id } => handler.cancelled(link, id),
+            Event::Withdrawn { id } => link.memory.forget_message(link.port.key, id),
+            Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
+        }
+    }
+    goodbye
+}
+
+/// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
+fn drop_input(link: &Arc<Link>, scratch: &mut Scratch) -> Turn {
+    let mut taken = 0;
+    while taken < MAX_BYTES_PER_TURN {
+        match link.port.read(&mut [IoSliceMut::new(&mut scratch.ahead[..])]) {
+            Ok(bytes) if bytes > 0 => taken += bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return if taken == 0 { Turn::Empty } else { Turn::Drained };
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return closing::close(link, Closed::Here, &mut scratch.wakers),
+        }
+    }
+    Turn::More
+}

@@ -1,0 +1,123 @@
+//! A thread that sleeps until it is woken, until a time has come, or until a socket can be read.
+//!
+//! It is parked, or sleeps in `poll(2)` on the socket and on a flag of its own. Whoever wakes it need not know which.
+
+use std::sync::{Arc, OnceLock};
+use std::task::Wake;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU8, Ordering};
+
+use crate::net::socket::Socket;
+use crate::sys::EventFlag;
+
+/// The thread is in `poll(2)`, or about to be.
+const POLLS: u8 = 1;
+/// It was woken since it last looked.
+const WOKEN: u8 = 2;
+
+/// Whether a thread polls, and whether it was woken: one word, so that either the thread sees that it was woken, or the other
+/// sees that it polls.
+#[derive(Debug)]
+pub(super) struct WakeState(AtomicU8);
+
+impl WakeState {
+    pub(super) fn new() -> WakeState {
+        WakeState(AtomicU8::new(0))
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.0.load(Ordering::SeqCst) & WOKEN != 0
+    }
+
+    /// Forgets that the thread was woken. It looks afterwards.
+    pub(super) fn reset(&self) {
+        self.0.fetch_and(!WOKEN, Ordering::SeqCst);
+    }
+
+    /// Wakes the thread. Returns true if it polls, and a flag has to be raised.
+    pub(super) fn wake(&self) -> bool {
+        self.0.fetch_or(WOKEN, Ordering::SeqCst) & POLLS != 0
+    }
+
+    /// Returns false if the thread was woken and must not sleep.
+    pub(super) fn begin_poll(&self) -> bool {
+        self.0.fetch_or(POLLS, Ordering::SeqCst) & WOKEN == 0
+    }
+
+    pub(super) fn end_poll(&self) {
+        self.0.fetch_and(!POLLS, Ordering::SeqCst);
+    }
+}
+
+/// Returns the time until `until`, or `None` if there is none.
+pub(super) fn left_until(until: Option<Instant>) -> Option<Duration> {
+    until.map(|until| until.saturating_duration_since(Instant::now()))
+}
+
+/// One thread. It is the waker of what the thread waits for.
+#[derive(Debug)]
+pub(super) struct Sleeper {
+    thread: Thread,
+    /// Ends a sleep in `poll(2)`. Made for the first one; `None` if the process had no descriptor left.
+    flag: OnceLock<Option<EventFlag>>,
+    state: WakeState,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // A thread that polls has made its flag before.
+        let flag = if self.state.wake() { self.flag.get() } else { None };
+        match flag {
+            Some(Some(flag)) => flag.raise(),
+            _ => self.thread.unpark(),
+        }
+    }
+}
+
+impl Sleeper {
+    /// Makes the sleeper of this thread.
+    pub(super) fn new() -> Arc<Sleeper> {
+        Arc::new(Sleeper { thread: thread::current(), flag: OnceLock::new(), state: WakeState::new() })
+    }
+
+    pub(super) fn is_woken(&self) -> bool {
+        self.state.is_woken()
+    }
+
+    /// Forgets that the thread was woken. It looks afterwards.
+    pub(super) fn reset(&self) {
+        self.state.reset();
+    }
+
+    /// Sleeps until the thread is woken or `left` is over.
+    pub(super) fn park(&self, left: Option<Duration>) {
+        left.map_or_else(thread::park, thread::park_timeout);
+    }
+
+    /// Returns true if the thread can sleep on a socket: it has, or gets, a flag to be woken by.
+    pub(super) fn can_poll(&self) -> bool {
+        self.flag().is_some()
+    }
+
+    fn flag(&self) -> Option<&EventFlag> {
+        self.flag.get_or_init(|| EventFlag::new().ok()).as_ref()
+    }
+
+    /// Sleeps until the thread is woken, `left` is over, or the socket can be read or has failed. Returns true for the last.
+    pub(super) fn poll(&self, socket: &Socket, left: Option<Duration>) -> bool {
+        let Some(flag) = self.flag() else { return false };
+        let is_readable = self.state.begin_poll() && flag.wait_with(socket, left);
+        self.state.end_poll();
+        is_readable
+    }
+}

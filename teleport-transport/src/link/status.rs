@@ -1,0 +1,156 @@
+//! Who reads a link, and what its threads must know of it without a lock: all in one word.
+//!
+//! The read role: at most one thread *leads*, which means that it reads in place of the event loop. When it leaves, nobody
+//! reads: most threads come back soon, and to let the event loop watch the socket takes a system call each time. So it
+//! watches again only when a thread waits for an answer, at a check of the event loop, or at its timeout.
+//! Every change is one atomic operation, so that no state in between can be seen. What follows from a change, such as telling
+//! the kernel what to watch, is done after it.
+
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU64, Ordering};
+use mio::Interest;
+
+/// A thread reads, not the event loop.
+const LED: u64 = 1;
+/// The event loop is told of what can be read. Never together with `LED`.
+const WATCHED: u64 = 1 << 1;
+/// The event loop has a timeout for a socket that nobody reads.
+const TIMED: u64 = 1 << 2;
+/// The lowest bit of the count of threads that began to lead.
+const LEADS: u64 = 1 << 32;
+
+/// A fact that one thread tells the others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flag(u64);
+
+impl Flag {
+    /// The event loop writes next, when the socket is writable.
+    pub(super) const BLOCKED: Flag = Flag(1 << 3);
+    /// A message is held back, and nobody writes it yet.
+    pub(super) const HELD: Flag = Flag(1 << 4);
+    /// The event loop looks from time to time at how fast the peer moves memory that it holds.
+    pub(super) const PACED: Flag = Flag(1 << 5);
+    /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
+    pub(super) const ENDS: Flag = Flag(1 << 6);
+    /// Writing failed: the link is over once everything the peer sent is read.
+    pub(super) const BROKEN: Flag = Flag(1 << 7);
+    /// The goodbye was sent: what still comes is dropped, until the peer closes or the time to linger is over.
+    pub(super) const LINGERS: Flag = Flag(1 << 8);
+}
+
+/// The word.
+// All operations are sequentially consistent. Where one thread must see a flag or find what another has queued, the queue is
+// under a lock, and each thread uses word and lock in the opposite order of the other.
+#[derive(Debug)]
+pub(super) struct Status(AtomicU64);
+
+impl Status {
+    /// The event loop watches, and no flag is set.
+    pub(super) fn new() -> Status {
+        Status(AtomicU64::new(WATCHED))
+    }
+
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Changes the word unless `change` returns `None`. Returns the word before.
+    fn update(&self, change: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change).ok()
+    }
+
+    // ---- Flags ----
+
+    pub(super) fn has(&self, flag: Flag) -> bool {
+        self.load() & flag.0 != 0
+    }
+
+    /// Sets the flag. Returns true if it was not set.
+    pub(super) fn set(&self, flag: Flag) -> bool {
+        self.0.fetch_or(flag.0, Ordering::SeqCst) & flag.0 == 0
+    }
+
+    /// Clears the flag. Returns true if it was set.
+    pub(super) fn clear(&self, flag: Flag) -> bool {
+        self.0.fetch_and(!flag.0, Ordering::SeqCst) & flag.0 != 0
+    }
+
+    // ---- The read role ----
+
+    /// Makes the caller the thread that reads, if no other is. Returns true if the event loop was watching, which it is then to
+    /// stop.
+    pub(super) fn lead(&self) -> Option<bool> {
+        let lead = |word: u64| (word & LED == 0).then_some(((word | LED) & !WATCHED).wrapping_add(LEADS));
+        self.update(lead).map(|before| before & WATCHED != 0)
+    }
+
+    /// The leader reads no longer. Returns true if the event loop needs a timeout to [`rest`](Status::rest) at.
+    pub(super) fn leave(&self) -> bool {
+        self.update(|word| Some((word & !LED) | TIMED)).is_some_and(|before| before & TIMED == 0)
+    }
+
+    /// Has the event loop watch, unless a thread leads. Returns true if the kernel is to be told.
+    pub(super) fn watch(&self) -> bool {
+        self.update(|word| (word & LED == 0).then_some(word | WATCHED)).is_some()
+    }
+
+    /// Has the event loop watch if nobody reads. Returns true if the kernel is to be told.
+    pub(super) fn watch_if_unread(&self) -> bool {
+        self.is_unread()
+            && self.update(|word| (word & (LED | WATCHED) == 0).then_some(word | WATCHED)).is_some()
+    }
+
+    /// Returns true if neither a thread nor the event loop reads.
+    pub(super) fn is_unread(&self) -> bool {
+        self.load() & (LED | WATCHED) == 0
+    }
+
+    /// Returns what the event loop is to be told of.
+    pub(super) fn interest(&self) -> Option<Interest> {
+        let word = self.load();
+        match (word & WATCHED != 0, word & Flag::BLOCKED.0 != 0) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        }
+    }
+
+    /// Returns true if the event loop has to read, and does not wait until the socket is writable.
+    pub(super) fn only_reads(&self) -> bool {
+        self.load() & (LED | Flag::BLOCKED.0) == 0
+    }
+
+    /// Returns how often a thread began to lead.
+    pub(super) fn leads(&self) -> u32 {
+        (self.load() / LEADS) as u32
+    }
+
+    /// The timeout of the event loop for a socket that nobody reads. `seen` is the count of leads at the last one.
+    pub(super) fn rest(&self, seen: &mut u32) -> Rest {
+        if self.load() & TIMED == 0 {
+            return Rest::Untimed;
+        }
+        let leads = self.leads();
+        if std::mem::replace(seen, leads) != leads {
+            return Rest::Again;
+        }
+        // In this order: who leaves in between sets a new timeout.
+        self.0.fetch_and(!TIMED, Ordering::SeqCst);
+        if self.watch_if_unread() { Rest::Watch } else { Rest::Untimed }
+    }
+}
+
+/// What follows from a timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// There is no timeout any more.
+    Untimed,
+    /// A thread has led since the last one: look again.
+    Again,
+    /// The event loop watches from now on, and the kernel is to be told.
+    Watch,
+}

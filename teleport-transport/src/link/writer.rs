@@ -1,0 +1,250 @@
+//! The sending half of a link: its queue, and who writes it to the socket.
+//!
+//! Flow: a thread locks the half and queues something -> `write` takes the [`WriteToken`] with the write buffer, if it is free
+//! -> stages under the lock, writes outside of it, until there is no more, the socket is full or the turn is over; then the
+//! event loop goes on when the socket is writable. Never blocks. Bound: `MAX_WRITTEN_BYTES_PER_TURN`, and what was staged
+//! when that was passed.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use parking_lot::{Mutex, MutexGuard};
+use teleport_wire::MAX_CHUNK_BYTES;
+
+use super::coalesce::Coalesce;
+use super::notsent_window::NotsentWindow;
+use super::port::Port;
+use super::status::Flag;
+use super::write_token::WriteToken;
+use crate::config::MAX_TIME;
+use crate::memory::deferred_drop::DropScope;
+use crate::protocol::{Outbound, SharedOutbound, WriteBuffer};
+use crate::reactor::mailbox::Command;
+use crate::reactor::source::Request;
+
+/// The bytes after which a turn of writing ends: one chunk. An event loop that writes more to a fast reader leaves its other
+/// work lying for as long, such as a small call that arrived on the same connection.
+const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
+
+/// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// The half of a link that sends.
+pub(super) struct Writer(Mutex<Sending>);
+
+/// What is under the lock. A thread enters a [`DropScope`] before it takes the lock to queue, drop or write something.
+pub(super) struct Sending {
+    pub(super) outbound: Outbound,
+    pub(super) coalesce: Coalesce,
+    pub(super) linger: Linger,
+    token: WriteToken<Box<Output>>,
+    /// Bytes in the write buffer, when it was last seen here.
+    pub(super) unwritten_bytes: usize,
+    /// What the kernel was told to watch.
+    registered: Option<Interest>,
+}
+
+/// What goes to the socket next, and how far the peer is behind.
+#[derive(Debug)]
+struct Output {
+    buffer: WriteBuffer,
+    window: NotsentWindow,
+}
+
+impl Writer {
+    pub(super) fn new(outbound: Outbound) -> Writer {
+        let output = Output { buffer: WriteBuffer::default(), window: NotsentWindow::new() };
+        Writer(Mutex::new(Sending {
+            outbound,
+            coalesce: Coalesce::default(),
+            linger: Linger::default(),
+            token: WriteToken::Free(Box::new(output)),
+            unwritten_bytes: 0,
+            registered: None,
+        }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sending> {
+        self.0.lock()
+    }
+
+    /// Writes what is queued, unless another thread or the event loop does.
+    pub(super) fn flush(&self, port: &Port) {
+        let _scope = DropScope::enter();
+        self.write(port, self.lock());
+    }
+
+    /// As [`flush`](Writer::flush), with the lock taken, which is given back.
+    pub(super) fn write(&self, port: &Port, mut sending: MutexGuard<'_, Sending>) {
+        if let Some(output) = sending.token.take() {
+            self.write_turn(port, sending, output);
+        }
+    }
+
+    /// The socket is writable: goes on where a turn ended.
+    pub(super) fn on_writable(&self, port: &Port) {
+        let _scope = DropScope::enter();
+        let mut sending = self.lock();
+        if let Some(output) = sending.token.unblock() {
+            port.status.clear(Flag::BLOCKED);
+            self.write_turn(port, sending, output);
+        }
+    }
+
+    fn write_turn<'a>(&'a self, port: &Port, mut sending: MutexGuard<'a, Sending>, mut output: Box<Output>) {
+        let mut written = 0;
+        loop {
+            if output.buffer.is_empty() && !sending.stage(port, &mut output.buffer) {
+                return sending.finish_turn(port, output);
+            }
+            // Only now, so that a turn which writes all there is wakes no event loop.
+            if written >= MAX_WRITTEN_BYTES_PER_TURN {
+                return sending.block(port, output);
+            }
+            drop(sending);
+            let result = output.write(port);
+            sending = self.lock();
+            sending.unwritten_bytes = output.buffer.remaining_bytes();
+            match result {
+                Ok((bytes, false)) => written += bytes,
+                Ok((_, true)) => return sending.block(port, output),
+                Err(_) => return sending.fail(port, output),
+            }
+        }
+    }
+}
+
+impl SharedOutbound for Writer {
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.lock().outbound)
+    }
+}
+
+impl Output {
+    /// Writes once. Returns the bytes that the socket took, and true if it is full.
+    fn write(&mut self, port: &Port) -> io::Result<(usize, bool)> {
+        let (bytes, is_full) = match port.write(&self.buffer) {
+            Ok((bytes, offered)) => (bytes, bytes < offered),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
+            Err(error) => return Err(error),
+        };
+        self.window.wrote(bytes);
+        self.buffer.advance(bytes);
+        if is_full && let Some(bytes) = self.window.full(Instant::now()) {
+            port.set_max_unsent(bytes);
+        }
+        Ok((bytes, is_full))
+    }
+}
+
+impl Sending {
+    /// Returns true if nobody writes, and the socket is not full.
+    pub(super) fn is_idle(&self) -> bool {
+        self.token.is_free()
+    }
+
+    /// Moves what goes next from the queue into `buffer`. Returns false if there is nothing.
+    fn stage(&mut self, port: &Port, buffer: &mut WriteBuffer) -> bool {
+        self.coalesce.on_write(&port.status);
+        let progress = self.outbound.poll_write(buffer);
+        self.unwritten_bytes = buffer.remaining_bytes();
+        if progress.drained {
+            port.events.request(Request::Drained);
+        }
+        // The goodbye was the last thing to go.
+        if progress.finished && !progress.staged && port.status.set(Flag::LINGERS) {
+            port.shutdown_write();
+            self.linger.close_within(LINGER, port);
+        }
+        progress.staged
+    }
+
+    /// Everything is written.
+    fn finish_turn(&mut self, port: &Port, mut output: Box<Output>) {
+        output.window.idle(Instant::now);
+        self.token.free(output);
+        if self.registered.is_some_and(Interest::is_writable) {
+            self.register(port);
+        }
+    }
+
+    /// The socket is full, or the turn is over: the event loop writes on when the socket is writable, which may be at once.
+    fn block(&mut self, port: &Port, output: Box<Output>) {
+        self.token.block(output);
+        port.status.set(Flag::BLOCKED);
+        self.register(port);
+    }
+
+    /// Writing failed. What the peer said last may still be unread: reading finds out why the link is over.
+    fn fail(&mut self, port: &Port, mut output: Box<Output>) {
+        output.buffer.clear();
+        self.outbound.discard();
+        self.token.block(output);
+        port.status.set(Flag::BLOCKED);
+        port.status.set(Flag::BROKEN);
+        port.send(Command::Read(port.key));
+    }
+
+    /// Tells the kernel what to watch, after `status` has changed.
+    pub(super) fn register(&mut self, port: &Port) {
+        if let Err(error) = self.try_register(port) {
+            tracing::error!(link = port.key, %error, "cannot watch a socket: its connection will time out");
+        }
+    }
+
+    pub(super) fn try_register(&mut self, port: &Port) -> io::Result<()> {
+        port.register(&mut self.registered)
+    }
+
+    /// Has the event loop watch the socket if nobody reads it.
+    pub(super) fn watch_if_unread(&mut self, port: &Port) {
+        if port.status.watch_if_unread() {
+            self.register(port);
+        }
+    }
+
+    /// Returns true if the descriptor is to be closed now. The first time, a goodbye that waits for what is queued goes
+    /// instead of it, and has another [`LINGER`].
+    pub(super) fn is_linger_over(&mut self, now: Instant) -> bool {
+        if self.linger.until.is_none_or(|until| now < until) {
+            return false;
+        }
+        let hurries = !self.linger.hurries && self.outbound.hurry_goodbye();
+        if hurries {
+            self.linger = Linger { until: Some(now + LINGER), hurries };
+        }
+        !hurries
+    }
+}
+
+/// When a link that closes gives up.
+#[derive(Debug, Default)]
+pub(super) struct Linger {
+    /// `None` while it does not close.
+    pub(super) until: Option<Instant>,
+    /// The goodbye goes before everything that is queued, since the time for that is over.
+    hurries: bool,
+}
+
+impl Linger {
+    /// Closes the descriptor after `within`, or earlier where an earlier time was set.
+    pub(super) fn close_within(&mut self, within: Duration, port: &Port) {
+        let until = Instant::now() + within.min(MAX_TIME);
+        if self.until.is_none_or(|earlier| until < earlier) {
+            self.until = Some(until);
+            port.send(Command::Timeout(port.key, until));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Leaves the half as a thread does that finds the socket full.
+    pub(super) fn block(&self, port: &Port) {
+        let mut sending = self.lock();
+        let output = sending.token.take().expect("nobody writes");
+        sending.block(port, output);
+    }
+}
