@@ -1,18 +1,19 @@
-//! How often a small message allocates: what its speed depends on most.
+//! Counts the allocations of a small message, on which its speed depends most.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use teleport_wire::{Array, CallHead, CallMetadata, Limits, Message, Order, Signature, Tree, tree};
 
-/// The system's allocator, with a count for each thread.
+/// The system's allocator, with a counter for each thread.
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call goes to `System` as it is; counting allocates nothing, as the counter needs no initialization.
+// SAFETY: every call goes to `System` as it is; counting allocates nothing, as the counter needs no
+// initialization.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);

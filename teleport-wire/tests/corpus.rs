@@ -1,11 +1,11 @@
-//! Replays the committed inputs of the fuzz targets, so that what fuzzing once found stays fixed where no fuzzer is.
+//! Replays the committed inputs of the fuzz targets, so that fixed bugs stay fixed without a fuzzer.
 
 mod targets;
 
 use std::fs;
 use std::path::Path;
 
-/// Changed copies that are tried of each input.
+/// The number of changed copies of each input.
 const CHANGES: u64 = 100;
 
 /// Runs `target` on each committed input of that name, and on copies with a few bytes changed.
@@ -27,11 +27,11 @@ fn replay(name: &str, target: fn(&[u8])) {
     assert!(inputs > 0, "{} is empty", folder.display());
 }
 
-/// A copy with up to three bytes changed, or cut short; the same for the same seed.
+/// Returns a copy with up to three bytes changed, or cut short. Equal seeds give equal copies.
 fn changed(input: &[u8], seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = |bound: usize| {
-        // The high bits of a multiplicative generator are the good ones.
+        // The high bits of a multiplicative generator are more random than the low ones.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % bound.max(1)
     };

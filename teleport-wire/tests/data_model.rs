@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::ops::Range;
 use teleport_wire::{Array, Buffer, DType, FromTree, IntoTree, Structure, Tree};
 
-/// Every operation on whole trees, on any tree: none may panic.
+/// Calls every operation on whole trees. None may panic.
 fn poke(tree: &Tree) {
     let _ = (tree.to_string(), tree.unstack(), tree.payload_bytes());
     for array in tree.leaves().filter_map(Tree::as_array) {
@@ -16,7 +16,7 @@ fn poke(tree: &Tree) {
     }
 }
 
-/// Cuts `0..len` at `cuts` and keeps every second piece, among them empty ones.
+/// Cuts `0..len` at `cuts` and returns every second piece. Some are empty.
 fn every_second(mut cuts: Vec<usize>, len: usize) -> Vec<Range<usize>> {
     cuts.iter_mut().for_each(|cut| *cut %= len + 1);
     cuts.sort_unstable();
@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn slices_are_those_of_the_bytes(len in 0..300usize, cuts in prop::collection::vec(any::<usize>(), 2)) {
+    fn slices_match_slices_of_the_bytes(len in 0..300usize, cuts in prop::collection::vec(any::<usize>(), 2)) {
         let bytes: Vec<u8> = (0..len).map(|index| index as u8).collect();
         let buffer = Buffer::from(bytes.clone());
         for range in every_second(cuts, len) {
@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn rows_put_together_are_the_array(array in arrays()) {
+    fn rows_concatenate_to_the_array(array in arrays()) {
         let rows = array.shape().first().copied().unwrap_or(0);
         let bytes: Vec<u8> = (0..rows).flat_map(|index| array.row(index).as_bytes().to_vec()).collect();
         if array.rank() > 0 {
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn writing_never_shows_in_a_clone(tree in trees()) {
+    fn writing_never_changes_a_clone(tree in trees()) {
         let before = tree.to_string();
         let changed = tree.clone().map(|leaf| match leaf {
             Tree::Bytes(mut bytes) => {
@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn stack_and_unstack(tree in trees(), rows in 1..5usize, seed in any::<u64>()) {
-        // Strings and bytes have no rows: arrays take their place.
+        // Strings and bytes have no rows, so arrays replace them.
         let mut next = seed;
         let mut row = |tree: &Tree| tree.clone().map(|leaf| {
             next = next.wrapping_add(1);
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn numbers_survive(number in any::<i64>(), float in any::<f64>(), items in any::<Vec<u16>>()) {
+    fn numbers_round_trip(number in any::<i64>(), float in any::<f64>(), items in any::<Vec<u16>>()) {
         prop_assert_eq!(i64::from_tree(number.into_tree()), Ok(number));
         prop_assert_eq!(u8::from_tree(number.into_tree()).ok(), u8::try_from(number).ok());
         prop_assert_eq!(f64::from_tree(float.into_tree()).map(f64::to_bits), Ok(float.to_bits()));

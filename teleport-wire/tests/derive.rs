@@ -1,4 +1,4 @@
-//! What derived implementations do: both ways, in place, and with which errors.
+//! Tests of derived implementations: both directions, writing in place, and errors.
 #![cfg(feature = "derive")]
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use teleport_wire::{Array, Dict, FromTree, IntoTree, Rpc, Tree, TreeError, tree};
 
-/// The value gives this tree, in this order, and the tree the value.
+/// Checks that the value converts into this tree, with keys in this order, and back.
 #[track_caller]
 fn check<T: IntoTree + FromTree + PartialEq + Clone + Debug>(value: T, tree: Tree) {
     assert_eq!(value.clone().into_tree().to_string(), tree.to_string());
@@ -21,7 +21,7 @@ fn check_error<T: FromTree + Debug>(tree: Tree, text: &str) {
 
 #[derive(IntoTree, FromTree, Clone, PartialEq, Debug)]
 struct Obs {
-    // Neither sorted by name, nor by size.
+    // The fields are sorted neither by name nor by size.
     reward: f32,
     image: Array,
     r#type: String,
@@ -75,7 +75,7 @@ fn structs_with_names_are_dicts_in_order() {
 }
 
 #[test]
-fn structs_without_names_are_lists_or_what_they_hold() {
+fn structs_without_names_are_lists_or_their_field() {
     check(Range(Meters(1.0), Meters(2.0), None), tree!([1f32, 2f32, null]));
     check(NoItems(), tree!([]));
     check(Reset, Tree::Null);
@@ -102,7 +102,7 @@ fn options_may_be_missing() {
     assert_eq!(Info::from_tree(tree!({})), Ok(none.clone()));
     assert_eq!(Info::from_tree(tree!({"is-last": null})), Ok(none.clone()));
     check(none, tree!({"is-last": null, "counts": {}, "steps done": Vec::<u32>::new()}));
-    // A default is for what is missing; a null is there.
+    // A default is for a missing key. A null is a value.
     check_error::<Info>(tree!({"counts": null}), "at counts: expected a dict, found null");
 
     #[derive(FromTree, PartialEq, Debug)]
@@ -145,7 +145,7 @@ fn errors_have_path_and_keys() {
     );
 }
 
-/// The array is written without a copy.
+/// Checks that the array is writable without a copy.
 #[track_caller]
 fn check_in_place(array: &mut Array, start: *const u8) {
     assert!(array.buffer().is_unique());
@@ -232,9 +232,9 @@ fn types_may_be_generic() {
     check(Wrapper(None::<Dict>), Tree::Null);
 }
 
-/// Names that generated code must not mistake for its own.
+/// Names of the user that generated code must not confuse with its own.
 mod hygiene {
-    #![allow(dead_code, non_snake_case, reason = "names to trip over")]
+    #![allow(dead_code, non_snake_case, reason = "the names are chosen to clash")]
 
     struct Option;
     struct Result;
@@ -267,7 +267,7 @@ mod hygiene {
     }
 
     #[test]
-    fn names_of_the_user_do_not_matter() {
+    fn names_of_the_user_do_not_clash() {
         use teleport_wire::{FromTree, IntoTree, tree};
         let tree = tree!({"field_1": 1u8, "field_0": 2u16, "tree": 3u32, "dict": 4u64, "items": 5i8});
         let obs = Obs::from_tree(tree.clone()).unwrap();
@@ -279,7 +279,7 @@ mod hygiene {
     }
 }
 
-/// The path can be given where the default one does not lead to the traits.
+/// A program can set the path if the default one does not lead to the traits.
 mod paths {
     mod wrapped {
         pub(super) use teleport_wire as rpc;
@@ -299,7 +299,7 @@ mod paths {
 }
 
 #[test]
-fn names_with_types_are_names() {
+fn typed_names_convert_to_names() {
     const ACT: Rpc<Obs, Move> = Rpc::new("act");
     assert_eq!(String::from(ACT), "act");
 }

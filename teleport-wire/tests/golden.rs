@@ -1,7 +1,7 @@
-//! The bytes of `FORMAT.md`, against what this crate writes and reads.
+//! Compares the bytes in `FORMAT.md` with those that this crate writes and reads.
 //!
-//! The blocks in that page were made by a program that shares no code with this crate. So a change of the format shows
-//! here, and so do bytes on the page that are wrong.
+//! A program that shares no code with this crate made the blocks of that page. So these tests find both a
+//! change of the format and wrong bytes on the page.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere; helpers are outside of test functions")]
 
@@ -19,7 +19,7 @@ use teleport_wire::{
     encode_ids, tree,
 };
 
-/// The blocks of the page by name.
+/// Returns the blocks of the page by name.
 fn page() -> BTreeMap<String, Vec<u8>> {
     let mut blocks = BTreeMap::new();
     let mut lines = include_str!("../FORMAT.md").lines();
@@ -38,7 +38,7 @@ fn signal(kind: Kind, id: u64) -> Vec<u8> {
     Header::empty(kind, id).encode().to_vec()
 }
 
-/// The frame of a message's metadata, and that of its payload as one chunk.
+/// Returns the frame of a message's metadata, and that of its payload as one chunk.
 fn frames(message: &Message, id: u64) -> [Vec<u8>; 2] {
     let first = [&message.header(id, true)[..], &message.metadata].concat();
     let header = Header::data(id, message.payload_bytes, None);
@@ -98,7 +98,7 @@ fn shared_data() -> Vec<u8> {
 }
 
 #[test]
-fn page_shows_what_this_crate_writes() {
+fn this_crate_writes_the_bytes_of_the_page() {
     let limits = Limits::default();
     let call = Message::call(&CallHead::new("add"), &tree!({"foo": 1, "bar": 2}), &limits).unwrap();
     let result = Message::result(&tree!({"result": 3}), &limits).unwrap();
@@ -135,11 +135,11 @@ fn page_shows_what_this_crate_writes() {
     }
     let names: BTreeSet<&str> = written.iter().map(|(name, _)| *name).collect();
     let missing: Vec<_> = page.keys().filter(|name| !names.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "blocks that nothing compares: {missing:?}");
+    assert!(missing.is_empty(), "no test compares these blocks: {missing:?}");
 }
 
 #[test]
-fn this_crate_reads_what_the_page_shows() {
+fn this_crate_reads_the_bytes_of_the_page() {
     let page = page();
     let mut kinds = BTreeSet::new();
     for (name, bytes) in page.iter().filter(|(name, _)| !["preface", "signature"].contains(&name.as_str())) {
@@ -187,7 +187,7 @@ fn read(header: &Header, body: &[u8]) {
     }
 }
 
-/// CRC32C bit by bit, as the page describes it.
+/// Computes CRC32C bit by bit, as the page describes it.
 fn teleport_crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 })
@@ -195,7 +195,7 @@ fn teleport_crc(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn checksum_is_the_one_that_the_page_names() {
+fn the_checksum_matches_the_page() {
     assert_eq!(teleport_crc(b"123456789"), 0xE306_9283);
     assert_eq!(Header::of_body(Kind::Goodbye, 0, b"123456789").body_crc, 0xE306_9283);
 }

@@ -1,4 +1,4 @@
-//! Trees over the wire and back, at random and at the edges; and bytes that are no trees.
+//! Sends and receives trees, both random ones and edge cases, and decodes invalid bytes.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere; helpers are outside of test functions")]
 
@@ -36,7 +36,7 @@ fn result(tree: &Tree) -> Message {
     Message::result(tree, &Limits::default()).unwrap()
 }
 
-/// Sends and receives `tree` as a result, and checks that nothing changed on the way.
+/// Sends and receives `tree` as a result, and checks that it is unchanged.
 fn check(tree: &Tree) -> Signature {
     let message = result(tree);
     let (signature, order) = parts(&message);
@@ -47,7 +47,7 @@ fn check(tree: &Tree) -> Signature {
 
 proptest! {
     #[test]
-    fn any_tree_survives(tree in trees()) {
+    fn any_tree_round_trips(tree in trees()) {
         let signature = check(&tree);
         prop_assert_eq!(signature.payload_bytes(), tree.payload_bytes());
         prop_assert_eq!(signature.memory_bytes() as u64, result(&tree).memory_bytes);
@@ -95,7 +95,7 @@ proptest! {
         prop_assert_eq!(payload(&forward), payload(&backward));
     }
 
-    /// What is accepted can be written in one way only: the tree that it stands for gives the same bytes.
+    /// Accepted bytes have one encoding: the tree that they decode to encodes to the same bytes.
     #[test]
     fn changed_metadata_is_refused_or_canonical(
         tree in trees(),
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn every_start_of_metadata_is_refused(tree in trees()) {
+    fn every_prefix_of_metadata_is_refused(tree in trees()) {
         let message = result(&tree);
         let (signature, order) = parts(&message);
         let limits = Limits::default();
@@ -200,7 +200,7 @@ fn memory_that_is_shared_or_of_another_length() {
 }
 
 #[test]
-fn one_leaf_takes_the_memory_as_it_is() {
+fn a_single_leaf_takes_the_whole_memory() {
     let message = result(&tree!({"only": Array::from(vec![1u8, 2, 3])}));
     let signature = Signature::decode(parts(&message).0, &Limits::default()).unwrap();
     let memory = receive(&signature, &payload(&message));
@@ -222,7 +222,7 @@ fn strings_are_checked_when_built() {
 }
 
 #[test]
-fn heads_of_calls_survive() {
+fn heads_of_calls_round_trip() {
     use std::time::Duration;
     let heads = [
         CallHead::new("m"),
@@ -240,7 +240,7 @@ fn heads_of_calls_survive() {
     assert_eq!(deadline, Some(Duration::from_micros(1)));
 }
 
-/// What the sender refuses is what the receiver would refuse.
+/// The sender refuses exactly what the receiver would refuse.
 #[test]
 fn both_sides_agree_on_every_limit() {
     let wide = Limits {
@@ -284,7 +284,7 @@ fn both_sides_agree_on_every_limit() {
 }
 
 #[test]
-fn sender_refuses_names_and_ranks() {
+fn sender_refuses_bad_names_and_ranks() {
     let limits = Limits::default();
     for name in [String::new(), "x".repeat(257)] {
         let error = Message::call(&CallHead::new(&name), &tree!(null), &limits).unwrap_err();
@@ -294,9 +294,9 @@ fn sender_refuses_names_and_ranks() {
     assert_eq!(error, EncodeError::Rank { rank: 33, max_rank: 32 });
 }
 
-/// Counts that promise more than the bytes or the limit hold are refused before anything is made for them.
+/// Counts that exceed the bytes or the limit are refused before memory is allocated for them.
 #[test]
-fn promises_are_not_believed() {
+fn counts_are_checked_before_memory_is_allocated() {
     let limits = Limits::default();
     let many = |tag: u8, count: u32| [&[tag][..], &count.to_le_bytes(), &[0; 40]].concat();
     for tag in [4, 5] {
@@ -305,7 +305,7 @@ fn promises_are_not_believed() {
             Err(DecodeError::Truncated { .. })
         ));
     }
-    // Each list alone promises what is allowed; together they promise more.
+    // Each list alone announces an allowed number of items. Together they announce too many.
     let list = [&[4][..], &40_000u32.to_le_bytes()].concat();
     let lists = [list.as_slice(), &list, &vec![0; 100_000]].concat();
     let found = Signature::decode(&lists, &limits);
@@ -313,7 +313,7 @@ fn promises_are_not_believed() {
 }
 
 #[test]
-fn orders_that_no_encoder_writes_are_refused() {
+fn invalid_orders_are_refused() {
     let message = result(&tree!({"a": 1, "b": 2, "c": {"d": 3}}));
     let signature = Signature::decode(parts(&message).0, &Limits::default()).unwrap();
     let order = |indices: &[u32]| {

@@ -1,4 +1,5 @@
-//! Many messages in one memory, and one result for many calls: the same as stacking and cutting by hand.
+//! Batches: many messages in one memory, and one result for many calls. Both must equal stacking and
+//! unstacking.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere; helpers are outside of test functions")]
 
@@ -15,7 +16,7 @@ use teleport_wire::{
     TreeError, tree,
 };
 
-/// The same structure, dtypes and shapes with bytes that follow from `seed`.
+/// Returns a tree of the same structure, dtypes and shapes, with bytes derived from `seed`.
 fn refilled(tree: &Tree, seed: u64) -> Tree {
     let mut seed = seed;
     tree.clone().map(|leaf| {
@@ -36,7 +37,7 @@ fn layout(message: &Message, capacity: usize) -> (BatchLayout, Order) {
     (BatchLayout::new(signature, capacity).unwrap(), order)
 }
 
-/// Receives a message's payload as row `row`.
+/// Receives a message's payload as the row at this index.
 fn receive(stacked: &BatchLayout, memory: &mut Buffer, row: usize, message: &Message) {
     let payload = payload(message);
     let mut next = 0;
@@ -60,7 +61,7 @@ proptest! {
         let (stacked, order) = layout(&result(&tree), rows + spare);
         let trees: Vec<Tree> = (0..rows).map(|row| refilled(&tree, seed.wrapping_add(row as u64 * 1000))).collect();
         let mut memory = Buffer::copy_from(&vec![0xAA; stacked.memory_bytes()]);
-        // The last comes first: rows depend on no order.
+        // The order in which rows arrive does not matter, so the last comes first.
         for (row, tree) in trees.iter().enumerate().rev() {
             receive(&stacked, &mut memory, row, &result(tree));
         }
@@ -79,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn places_are_apart_and_inside(tree in trees_of_arrays(), capacity in 1..5usize) {
+    fn places_are_disjoint_and_inside(tree in trees_of_arrays(), capacity in 1..5usize) {
         let (stacked, _) = layout(&result(&tree), capacity);
         let place = |index| stacked.place(index / capacity, index % capacity);
         let mut places: Vec<_> = (0..stacked.leaves() * capacity).map(place).collect();
@@ -132,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_stacked_is_named() {
+fn errors_name_what_cannot_be_stacked() {
     let tree = tree!({"obs": [1.0, {"b": null, "a": [2, "word"]}], "x": 1});
     let signature = Signature::decode(parts(&result(&tree)).0, &Limits::default()).unwrap();
     let error = signature.check_stackable().unwrap_err();
@@ -164,7 +165,7 @@ fn layouts_past_the_address_space_are_refused() {
     let signature = Arc::new(Signature::decode(parts(&large).0, &Limits::default()).unwrap());
     assert!(BatchLayout::new(signature.clone(), usize::MAX >> 20).is_none());
     assert!(BatchLayout::new(signature.clone(), usize::MAX).is_none());
-    assert!(BatchLayout::new(signature, 1 << 40).is_some(), "it is only reckoned with");
+    assert!(BatchLayout::new(signature, 1 << 40).is_some(), "the layout allocates no memory");
     let empty = result(&Array::zeros_of(DType::F64, [1 << 30, 0]).into());
     let signature = Arc::new(Signature::decode(parts(&empty).0, &Limits::default()).unwrap());
     assert!(
@@ -174,7 +175,7 @@ fn layouts_past_the_address_space_are_refused() {
 }
 
 #[test]
-fn results_of_another_size_say_what_is_wrong() {
+fn results_with_another_number_of_rows_are_refused() {
     let text = "at value: expected an array whose first axis has size 3, found shape [2, 5]";
     check_result(&tree!({"value": Array::zeros::<f32>([2, 5])}), 3, text);
     let text = "expected an array whose first axis has size 3, found a scalar float64, which has no axis";
@@ -197,7 +198,7 @@ fn nulls_go_to_every_row() {
 }
 
 #[test]
-fn each_receiver_has_its_limits() {
+fn each_receiver_has_its_own_limits() {
     let result = BatchResult::new(&Array::zeros::<u8>([2, 1000]).into(), 2).unwrap();
     let small = Limits { max_message_bytes: 999, ..Limits::default() };
     for _ in 0..2 {

@@ -1,4 +1,5 @@
-//! What a user writes: conversions infer, errors travel, and every type goes between threads.
+//! Code as users write it: conversions infer their types, errors propagate, and all types are `Send` and
+//! `Sync`.
 
 use teleport_wire::{
     Array, ArrayError, Buffer, Complex, DType, Dict, Element, FromTree, IntoTree, Key, ParseDTypeError,

@@ -1,5 +1,5 @@
-//! What the costliest metadata costs: memory against what `Signature::structure_bytes` says, and stack. With
-//! `--release -- --nocapture` it shows the time too.
+//! The cost of the most expensive metadata: its memory, compared with `Signature::structure_bytes`, and its
+//! stack. With `--release -- --nocapture` it prints the time too.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,14 +9,15 @@ use teleport_wire::{
     Array, Buffer, Dict, Limits, MAX_DEPTH, Message, Order, ResultMetadata, Signature, Tree,
 };
 
-/// The system's allocator, with a count of this thread's bytes.
+/// The system's allocator, with a count of the bytes of each thread.
 struct Counting;
 
 thread_local! {
     static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call goes to `System` as it is; counting allocates nothing, as the counter needs no initialization.
+// SAFETY: every call goes to `System` as it is; counting allocates nothing, as the counter needs no
+// initialization.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         BYTES.set(BYTES.get().wrapping_add(layout.size()));
@@ -44,7 +45,7 @@ fn nested(depth: usize, leaf: Tree) -> Tree {
     (0..depth).fold(leaf, |tree, _| Tree::List(vec![tree]))
 }
 
-/// Trees near one limit or several.
+/// Returns trees that almost reach one or several limits.
 fn worst_cases() -> Vec<(&'static str, Tree)> {
     let empty_dict = || Tree::Dict(Dict::new());
     let key = |index: usize| format!("{index:08}");
@@ -79,7 +80,7 @@ fn metadata(tree: &Tree) -> Vec<u8> {
     Message::result(tree, &Limits::default()).expect("it is just within the limits").metadata
 }
 
-/// The tree again, from memory that `payload` would have been received into.
+/// Decodes the tree on memory of zeros.
 fn decode(metadata: &[u8]) -> (Signature, Order, Tree) {
     let parts = ResultMetadata::decode(metadata).expect("it was just encoded");
     let signature = Signature::decode(parts.signature, &Limits::default()).expect("it was just encoded");
@@ -89,7 +90,7 @@ fn decode(metadata: &[u8]) -> (Signature, Order, Tree) {
     (signature, order, tree)
 }
 
-/// How long decoding takes, in the best of a few tries: for a person to read, nothing is asserted about it.
+/// Returns the shortest time of a few decodings, for a person to read. Nothing is asserted about it.
 fn best_time(metadata: &[u8]) -> Duration {
     let time = || {
         let start = Instant::now();
@@ -98,7 +99,7 @@ fn best_time(metadata: &[u8]) -> Duration {
         drop(built);
         elapsed
     };
-    // A build without optimizations tells nothing.
+    // The time of a build without optimizations has no meaning.
     let tries = if cfg!(debug_assertions) { 1 } else { 5 };
     (0..tries).map(|_| time()).min().unwrap_or_default()
 }
@@ -121,22 +122,22 @@ fn structure_takes_no_more_than_is_charged_for_it() {
 }
 
 #[test]
-fn the_deepest_tree_needs_little_of_a_stack() {
+fn the_deepest_tree_needs_little_stack() {
     let limits = Limits { max_depth: MAX_DEPTH, ..Limits::default() };
     let lists = nested(MAX_DEPTH as usize, Tree::Null);
     let dicts =
         (0..MAX_DEPTH).fold(Tree::Null, |tree, _| dict([("b".into(), tree), ("a".into(), Tree::Null)]));
     for tree in [lists, dicts] {
         let metadata = Message::result(&tree, &limits).expect("it is as deep as is allowed").metadata;
-        // Whole and decoded by a thread with half of the usual stack; a build without optimizations needs most.
+        // The thread has half of the usual stack. A build without optimizations needs most of it.
         let thread = std::thread::Builder::new().stack_size(1 << 20);
         let decoding = thread.spawn(move || {
             let parts = ResultMetadata::decode(&metadata).expect("it was just encoded");
             let signature = Signature::decode(parts.signature, &limits).expect("it was just encoded");
             let order = Order::decode(parts.order, &signature).expect("it was just encoded");
             let built = signature.build(&order, Buffer::empty()).expect("it has no payload");
-            assert!(Message::result(&built, &limits).expect("it came").metadata == metadata);
+            assert!(Message::result(&built, &limits).expect("it was just decoded").metadata == metadata);
         });
-        decoding.expect("a thread").join().expect("it fits the stack");
+        decoding.expect("the thread starts").join().expect("it fits the stack");
     }
 }

@@ -288,7 +288,7 @@ mod tests {
     use crate::{FrameHeader, Limits};
 
     #[test]
-    fn ids_round_trip_and_refuse_none_too_many_zero_and_parts() {
+    fn ids_round_trip_and_invalid_lists_are_refused() {
         let ids: Vec<u64> = (1..=MAX_IDS as u64).collect();
         let body = encode_ids(&ids);
         assert_eq!(decode_ids(&body).unwrap().collect::<Vec<_>>(), ids);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn records_refuse_repeated_ids_unknown_numbers_and_parts() {
+    fn records_with_repeated_ids_or_unknown_numbers_are_refused() {
         let records = |ids: [u64; 2], state: u64| {
             let numbers = [ids[0], state, ids[1], 0];
             let body: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_and_extents_round_trip_and_are_never_empty() {
+    fn blocks_and_extents_round_trip_and_empty_ones_are_refused() {
         let block = Block { bytes: 1 << 30 };
         assert_eq!(Block::decode(&block.encode()), Ok(block));
         assert!(Block::decode(&[0; 16]).is_err());

@@ -72,7 +72,7 @@ mod tests {
     use crate::{Array, tree};
 
     #[test]
-    fn trees_come_back_as_they_went() {
+    fn trees_round_trip() {
         let long = Array::from_vec((0..1000u16).collect::<Vec<_>>(), [10, 100]).unwrap();
         let trees = [
             Tree::Null,

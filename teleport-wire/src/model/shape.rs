@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_rank_reads_back() {
+    fn every_rank_round_trips() {
         for rank in 0..9 {
             let sizes: Vec<usize> = (10..10 + rank).collect();
             let shape = Shape::from(sizes.as_slice());

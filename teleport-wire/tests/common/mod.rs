@@ -1,4 +1,4 @@
-//! Strategies that several test files share: dtypes, arrays and whole trees, with all that is legal and odd.
+//! Strategies that several test files share: dtypes, arrays and whole trees, including odd ones.
 
 #![allow(dead_code, reason = "each test file compiles this module for itself and uses a part of it")]
 
@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use teleport_wire::{Array, Buffer, DType, Dict, Key, TimeBase, TimeUnit, Tree};
 
-/// Any dtype; widths are small, so that arrays of them stay small, and may be 0.
+/// Any dtype. Widths may be 0, and are small, so that arrays stay small.
 pub(crate) fn dtypes() -> impl Strategy<Value = DType> {
     use DType::*;
     let plain = [Bool, I8, I16, I32, I64, U8, U16, U32, U64, F16, BF16, F32, F64, C64, C128];
@@ -27,17 +27,17 @@ pub(crate) fn time_units() -> impl Strategy<Value = TimeUnit> {
         .prop_map(|(multiple, base)| TimeUnit::new(multiple, base).unwrap_or_else(|| base.into()))
 }
 
-/// Shapes of rank 0 to 5, often with axes of size 0 or 1, of at most 243 items.
+/// Shapes of rank 0 to 5 with at most 243 items. Many have axes of size 0 or 1.
 pub(crate) fn shapes() -> impl Strategy<Value = Vec<usize>> {
     vec(0..=3usize, 0..=5)
 }
 
-/// Arrays of any dtype and shape. Their bytes are arbitrary: not every item of a `bool` or `U` is a legal value.
+/// Arrays of any dtype and shape. Their bytes are arbitrary, so items of `bool` or `U` may be invalid.
 pub(crate) fn arrays() -> impl Strategy<Value = Array> {
     (dtypes(), shapes(), any::<u64>()).prop_map(|(dtype, shape, seed)| array(dtype, shape, seed))
 }
 
-/// An array of bytes that follow from `seed`.
+/// Creates an array of bytes derived from `seed`.
 pub(crate) fn array(dtype: DType, shape: Vec<usize>, seed: u64) -> Array {
     let bytes = dtype.array_bytes(&shape).expect("test arrays are small");
     let mut state = seed | 1;
@@ -50,7 +50,7 @@ pub(crate) fn array(dtype: DType, shape: Vec<usize>, seed: u64) -> Array {
         .expect("as many bytes as the dtype asked for")
 }
 
-/// Keys as callers choose them, and as nobody should: empty, dotted, equal up to a prefix, not ASCII.
+/// Common keys and odd ones: empty, with dots, with a common prefix, not ASCII.
 pub(crate) fn keys() -> impl Strategy<Value = String> {
     let odd = ["", "a", "ab", "b", "a.b", "image", "ä", "\u{0}", "日本"].map(str::to_string);
     prop_oneof![proptest::sample::select(odd.to_vec()), "[a-z]{1,6}"]
@@ -71,7 +71,7 @@ pub(crate) fn trees() -> impl Strategy<Value = Tree> {
     trees_of(leaves())
 }
 
-/// The same with nulls and arrays only.
+/// The same trees with nulls and arrays only.
 pub(crate) fn trees_of_arrays() -> impl Strategy<Value = Tree> {
     trees_of(prop_oneof![1 => Just(Tree::Null), 5 => arrays().prop_map(Tree::Array)])
 }
@@ -85,7 +85,7 @@ fn trees_of(leaves: impl Strategy<Value = Tree> + 'static) -> impl Strategy<Valu
     })
 }
 
-/// Whether two trees are equal, the order of their dicts included, which `==` leaves out.
+/// Returns true if two trees are equal, including the order of dict entries, which `==` ignores.
 pub(crate) fn same_with_order(left: &Tree, right: &Tree) -> bool {
     match (left, right) {
         (Tree::List(left), Tree::List(right)) => {

@@ -1,4 +1,4 @@
-//! A receiver of messages in one call, without a connection.
+//! Receives messages without a connection.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere; helpers are outside of test functions")]
 #![allow(dead_code, reason = "each test file compiles this module for itself and uses a part of it")]
@@ -7,7 +7,7 @@ use teleport_wire::{
     Buffer, CallMetadata, DecodeError, Kind, Limits, Message, Order, ResultMetadata, Signature, Tree,
 };
 
-/// A message's metadata in parts, whichever kind it is.
+/// Returns signature and order of a call or result.
 pub(crate) fn parts(message: &Message) -> (&[u8], &[u8]) {
     match message.kind {
         Kind::Call => {
@@ -21,7 +21,7 @@ pub(crate) fn parts(message: &Message) -> (&[u8], &[u8]) {
     }
 }
 
-/// Receives a payload into memory as a connection does: run by run.
+/// Copies a payload into memory, run by run, as a connection does.
 pub(crate) fn receive(signature: &Signature, payload: &[u8]) -> Buffer {
     let mut memory = Buffer::zeroed(signature.memory_bytes());
     let bytes = memory.get_mut().unwrap();
@@ -32,7 +32,7 @@ pub(crate) fn receive(signature: &Signature, payload: &[u8]) -> Buffer {
     memory
 }
 
-/// The tree that a receiver of these bytes gets.
+/// Decodes the tree from these bytes.
 pub(crate) fn decode(
     signature: &[u8],
     order: &[u8],

@@ -1,11 +1,11 @@
-//! The stream decoder: the same frames from any split, wherever a chunk's bytes are read to, and no way back once refused.
+//! The stream decoder gives the same frames for any split of the stream, and refuses a stream for good.
 
 use teleport_wire::{DecodeError, Decoder, Header, Limits, Preface, Sink};
 
-/// Bodies are short here, so that their limit is met.
+/// The limit is low, so that bodies reach it.
 const MAX_METADATA_BYTES: u32 = 300;
 
-/// Takes the first byte of `data` for how a stream is split, and the rest for a script that a stream is made from.
+/// The first byte of `data` decides how the stream is split. The rest is a script for the stream.
 pub(crate) fn decoder(data: &[u8]) {
     let Some((seed, script)) = data.split_first() else { return };
     let stream = stream(script);
@@ -14,8 +14,9 @@ pub(crate) fn decoder(data: &[u8]) {
     assert_eq!(run(&stream, Some(*seed), true), whole);
 }
 
-/// A preface and frames. Of each frame the script gives a byte of options, the header and the body; lengths and
-/// checksums are made right unless the options say otherwise, or else no fuzzer would get past them.
+/// Makes a preface and frames. The script has a byte of options, the header and the body of each frame.
+/// Lengths and checksums are corrected unless the options disable it, since a fuzzer would never find right
+/// ones.
 fn stream(mut script: &[u8]) -> Vec<u8> {
     let mut stream = Preface::BYTES.to_vec();
     while let Some((options, rest)) = script.split_first() {
@@ -45,11 +46,11 @@ fn stream(mut script: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// What a sink was told, and how the stream ended.
-type Outcome = (Vec<Told>, Result<(), DecodeError>);
+/// The calls of a sink, and the end of the stream.
+type Outcome = (Vec<Event>, Result<(), DecodeError>);
 
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Event {
     Preface,
     Frame(Header, Vec<u8>),
     Chunk(Header, Vec<u8>),
@@ -57,30 +58,30 @@ enum Told {
 }
 
 #[derive(Default)]
-struct Recorder(Vec<Told>);
+struct Recorder(Vec<Event>);
 
 impl Sink for Recorder {
     type Error = DecodeError;
 
     fn preface(&mut self) -> Result<(), DecodeError> {
-        self.0.push(Told::Preface);
+        self.0.push(Event::Preface);
         Ok(())
     }
 
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
         assert_eq!((header.length, header.check_body(body)), (body.len() as u64, Ok(())));
-        self.0.push(Told::Frame(*header, body.to_vec()));
+        self.0.push(Event::Frame(*header, body.to_vec()));
         Ok(())
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
-        self.0.push(Told::Chunk(*header, Vec::new()));
+        self.0.push(Event::Chunk(*header, Vec::new()));
         Ok(())
     }
 
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         match self.0.last_mut() {
-            Some(Told::Chunk(header, all)) => {
+            Some(Event::Chunk(header, all)) => {
                 all.extend_from_slice(bytes);
                 assert!(all.len() as u64 <= header.length);
             }
@@ -91,16 +92,16 @@ impl Sink for Recorder {
 
     fn end_chunk(&mut self) -> Result<(), DecodeError> {
         match self.0.last() {
-            Some(Told::Chunk(header, all)) => assert_eq!(all.len() as u64, header.length),
+            Some(Event::Chunk(header, all)) => assert_eq!(all.len() as u64, header.length),
             other => panic!("the end of a chunk after {other:?}"),
         }
-        self.0.push(Told::ChunkEnd);
+        self.0.push(Event::ChunkEnd);
         Ok(())
     }
 }
 
-/// Feeds the stream at once, or in pieces that follow from `seed`. With `in_place`, bytes of an open chunk do not go
-/// through the decoder, as when they are read straight to where they belong.
+/// Feeds the stream at once, or in pieces derived from `seed`. With `in_place`, bytes of an open chunk bypass
+/// the decoder, as if they were read directly into their memory.
 fn run(stream: &[u8], seed: Option<u8>, in_place: bool) -> Outcome {
     let limits = Limits { max_metadata_bytes: MAX_METADATA_BYTES, ..Limits::default() };
     let (mut decoder, mut sink) = (Decoder::new(&limits), Recorder::default());

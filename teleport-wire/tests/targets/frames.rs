@@ -1,12 +1,12 @@
-//! Headers and the bodies of control frames: what decodes is written back as the same bytes.
+//! Headers and bodies of control frames: decoded bytes encode to the same bytes.
 
 use teleport_wire::{
     Block, Extent, FrameHeader, Goodbye, Header, Hello, Kind, Limits, Preface, RemoteError, Resume,
     ResumeAnswer, decode_ids, encode_ids,
 };
 
-/// Takes `data` for the first 28 bytes of a header and the body. The header's checksum is added, or else no fuzzer
-/// would get past it; the body is read as what the kind says, whether or not the header is right.
+/// `data` is the first 28 bytes of a header, and the body. The header's checksum is added, since a fuzzer
+/// would never find it. The body is decoded as the kind requires, even if the header is wrong.
 pub(crate) fn frames(data: &[u8]) {
     let _ = Preface::check_prefix(data);
     let Some((start, body)) = data.split_first_chunk::<28>() else { return };

@@ -1,6 +1,7 @@
-//! What the fuzz targets in `fuzz/` do with an input. The test `corpus` runs the same on the committed inputs.
+//! The functions that the fuzz targets in `fuzz/` call. The test `corpus` calls them with the committed
+//! inputs.
 //!
-//! Each function takes any bytes, and panics only on a fault of the crate.
+//! Each function takes any bytes, and panics only if the crate has a bug.
 
 pub(crate) mod decoder;
 pub(crate) mod frames;

@@ -1,12 +1,12 @@
-//! Metadata: what decodes is written back as the same bytes, and keeps its promises about memory.
+//! Metadata: decoded bytes encode to the same bytes, and runs fit the announced memory.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a target reports what it found")]
+#![allow(clippy::unwrap_used, reason = "a target reports a bug by a panic")]
 
 use teleport_wire::{Buffer, CallMetadata, Limits, Message, Order, ResultMetadata, Signature, Tree};
 
-/// Takes `data` for the metadata of a result, of a call, and for a bare signature.
+/// Decodes `data` as the metadata of a result, as that of a call, and as a signature.
 pub(crate) fn signature(data: &[u8]) {
-    // What decodes is built, so its memory is kept small.
+    // Decoded trees are built, so the limit of memory is low.
     let limits = Limits { max_message_bytes: 1 << 20, ..Limits::default() };
     if let Ok(metadata) = ResultMetadata::decode(data)
         && let Some(tree) = build(metadata.signature, metadata.order, &limits)
@@ -31,7 +31,7 @@ fn build(signature: &[u8], order: &[u8], limits: &Limits) -> Option<Tree> {
     Some(signature.build(&order, Buffer::zeroed(signature.memory_bytes())).unwrap())
 }
 
-/// Runs cover payload in order without gaps, and memory in order within its length.
+/// Checks that runs cover the payload in order without gaps, and are in order within the memory.
 fn check_runs(signature: &Signature) {
     let (mut payload, mut memory) = (0, 0);
     for run in signature.runs() {

@@ -1,12 +1,12 @@
-//! Trees of any structure: what is sent is received, and operations on whole trees undo each other.
+//! Trees of any structure arrive unchanged, and operations on whole trees are inverses.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a target reports what it found")]
+#![allow(clippy::unwrap_used, reason = "a target reports a bug by a panic")]
 
 use teleport_wire::{
     Array, Buffer, DType, Dict, Limits, Message, Order, ResultMetadata, Signature, TimeBase, TimeUnit, Tree,
 };
 
-/// Makes a tree by what `data` says, sends and receives it, and takes it apart and puts it together.
+/// Makes a tree from `data`, sends and receives it, and flattens and stacks it.
 pub(crate) fn trees(data: &[u8]) {
     let tree = Choices { rest: data, nodes: 0 }.tree(0);
     let received = send(&tree);
@@ -36,7 +36,7 @@ fn send(tree: &Tree) -> Tree {
     signature.build(&order, memory).unwrap()
 }
 
-/// Equality that sees the order of entries too.
+/// Compares trees, including the order of entries.
 fn same(left: &Tree, right: &Tree) -> bool {
     match (left, right) {
         (Tree::List(left), Tree::List(right)) => {
@@ -51,7 +51,7 @@ fn same(left: &Tree, right: &Tree) -> bool {
     }
 }
 
-/// Choices read from an input, zeros when it is at its end: so every input is a tree.
+/// Choices read from an input, with zeros after its end. So every input makes a tree.
 struct Choices<'a> {
     rest: &'a [u8],
     nodes: usize,

@@ -1,26 +1,26 @@
-//! Streams in every split, refused ones, and bodies at the limits.
+//! Tests of streams in every split, refused streams, and bodies at the limits.
 
 use super::*;
 use crate::format::frames::encode_frame;
 
-/// What a sink was told. The bytes of a chunk are joined, however they came.
+/// A call of a sink. The bytes of a chunk are joined, however they arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum Event {
     Preface,
     Frame(Header, Vec<u8>),
     Chunk(Header, Vec<u8>),
     ChunkEnd,
 }
 
-/// Refuses what its kind is told for the first time, if it has one.
+/// Refuses the first frame of a kind, if one is set.
 #[derive(Default)]
 struct Recorder {
-    told: Vec<Told>,
+    events: Vec<Event>,
     refuses: Option<Kind>,
 }
 
 impl Recorder {
-    fn judge(&self, kind: Kind) -> Result<(), DecodeError> {
+    fn check(&self, kind: Kind) -> Result<(), DecodeError> {
         if self.refuses == Some(kind) { Err(DecodeError::Zero { field: "test" }) } else { Ok(()) }
     }
 }
@@ -29,31 +29,31 @@ impl Sink for Recorder {
     type Error = DecodeError;
 
     fn preface(&mut self) -> Result<(), DecodeError> {
-        self.told.push(Told::Preface);
+        self.events.push(Event::Preface);
         Ok(())
     }
 
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
-        self.told.push(Told::Frame(*header, body.to_vec()));
-        self.judge(header.kind)
+        self.events.push(Event::Frame(*header, body.to_vec()));
+        self.check(header.kind)
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
-        self.told.push(Told::Chunk(*header, Vec::new()));
-        self.judge(header.kind)
+        self.events.push(Event::Chunk(*header, Vec::new()));
+        self.check(header.kind)
     }
 
     fn chunk_bytes(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         assert!(!bytes.is_empty());
-        match self.told.last_mut() {
-            Some(Told::Chunk(_, all)) => all.extend_from_slice(bytes),
+        match self.events.last_mut() {
+            Some(Event::Chunk(_, all)) => all.extend_from_slice(bytes),
             other => panic!("bytes of a chunk after {other:?}"),
         }
         Ok(())
     }
 
     fn end_chunk(&mut self) -> Result<(), DecodeError> {
-        self.told.push(Told::ChunkEnd);
+        self.events.push(Event::ChunkEnd);
         Ok(())
     }
 }
@@ -62,13 +62,13 @@ fn limits() -> Limits {
     Limits { max_metadata_bytes: 1000, ..Limits::default() }
 }
 
-fn decode(stream: &[u8], piece_bytes: usize) -> (Vec<Told>, Result<(), DecodeError>) {
+fn decode(stream: &[u8], piece_bytes: usize) -> (Vec<Event>, Result<(), DecodeError>) {
     let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
     let result = stream.chunks(piece_bytes).try_for_each(|piece| decoder.feed(piece, &mut sink));
-    (sink.told, result)
+    (sink.events, result)
 }
 
-/// The header with its checksum made right.
+/// Changes a header, and corrects its checksum.
 fn sealed(change: impl FnOnce(&mut [u8; Header::BYTES])) -> Vec<u8> {
     let mut bytes = Header::empty(Kind::Ping, 0).encode();
     change(&mut bytes);
@@ -77,7 +77,7 @@ fn sealed(change: impl FnOnce(&mut [u8; Header::BYTES])) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// A frame that this version does not know and may skip, with a body that no checksum fits.
+/// Returns a frame that this version does not know and may skip. The checksum of its body is wrong.
 fn skippable(length: u64) -> Vec<u8> {
     let mut frame = sealed(|header| {
         header[0] = Header::SKIPPABLE | 9;
@@ -92,7 +92,7 @@ fn data(id: u64, bytes: &[u8]) -> Vec<u8> {
     [&Header::data(id, bytes.len() as u64, None).encode()[..], bytes].concat()
 }
 
-/// A stream with frames of every shape: empty, with a body, skipped, in chunks.
+/// Returns a stream with frames of every kind: empty, with a body, skipped, in chunks.
 fn stream() -> Vec<u8> {
     [
         &Preface::BYTES[..],
@@ -114,16 +114,16 @@ fn any_split_gives_the_same_frames() {
     let whole = decode(&stream, stream.len());
     assert_eq!(whole.1, Ok(()));
     assert_eq!(whole.0.len(), 1 + 4 + 2 * 2);
-    assert!(whole.0.contains(&Told::Chunk(Header::data(1, 5, None), b"chunk".to_vec())));
+    assert!(whole.0.contains(&Event::Chunk(Header::data(1, 5, None), b"chunk".to_vec())));
     for piece_bytes in 1..stream.len() {
         assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
     }
     for end in 0..stream.len() {
         let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
-        decoder.feed(&stream[..end], &mut sink).expect("nothing is wrong");
-        decoder.feed(&[], &mut sink).expect("nothing came");
-        decoder.feed(&stream[end..], &mut sink).expect("nothing is wrong");
-        assert_eq!(sink.told, whole.0, "cut at {end}");
+        decoder.feed(&stream[..end], &mut sink).expect("the stream is valid");
+        decoder.feed(&[], &mut sink).expect("no bytes are valid");
+        decoder.feed(&stream[end..], &mut sink).expect("the stream is valid");
+        assert_eq!(sink.events, whole.0, "cut at {end}");
     }
 }
 
@@ -133,27 +133,27 @@ fn bytes_of_a_chunk_may_be_read_elsewhere() {
     let start = Preface::LENGTH + Header::BYTES + 26 + Header::BYTES;
     for elsewhere in 0..=5 {
         let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
-        decoder.feed(&stream[..start], &mut sink).expect("nothing is wrong");
+        decoder.feed(&stream[..start], &mut sink).expect("the stream is valid");
         assert_eq!(decoder.chunk_remaining(), 5);
         for _ in 0..elsewhere {
-            decoder.advance(1, &mut sink).expect("nothing is wrong");
+            decoder.advance(1, &mut sink).expect("the stream is valid");
         }
         assert_eq!(decoder.chunk_remaining(), 5 - elsewhere);
-        decoder.advance(0, &mut sink).expect("nothing came");
-        decoder.feed(&stream[start + elsewhere..], &mut sink).expect("nothing is wrong");
+        decoder.advance(0, &mut sink).expect("no bytes are valid");
+        decoder.feed(&stream[start + elsewhere..], &mut sink).expect("the stream is valid");
         let (mut expected, _) = decode(&stream, stream.len());
-        expected[2] = Told::Chunk(Header::data(1, 5, None), b"chunk"[elsewhere..].to_vec());
-        assert_eq!(sink.told, expected);
+        expected[2] = Event::Chunk(Header::data(1, 5, None), b"chunk"[elsewhere..].to_vec());
+        assert_eq!(sink.events, expected);
     }
 }
 
 #[test]
 #[should_panic(expected = "6 bytes for a chunk that lacks 5")]
-fn more_than_the_chunk_cannot_have_been_read() {
+fn reporting_more_bytes_than_the_chunk_panics() {
     let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
     decoder
         .feed(&[&Preface::BYTES[..], &Header::data(1, 5, None).encode()].concat(), &mut sink)
-        .expect("it is legal");
+        .expect("the stream is valid");
     let _ = decoder.advance(6, &mut sink);
 }
 
@@ -166,12 +166,12 @@ fn a_refused_stream_stays_refused() {
         let stream = [&Preface::BYTES[..], &wrong, &Header::empty(Kind::Ping, 1).encode()].concat();
         let whole = decode(&stream, stream.len());
         assert!(whole.1.is_err());
-        assert_eq!(whole.0, [Told::Preface]);
+        assert_eq!(whole.0, [Event::Preface]);
         for piece_bytes in 1..stream.len() {
             assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
         }
         let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
-        decoder.feed(&stream, &mut sink).expect_err("it is wrong");
+        decoder.feed(&stream, &mut sink).expect_err("the stream is invalid");
         for _ in 0..2 {
             let again = decoder.feed(&Header::empty(Kind::Ping, 1).encode(), &mut sink);
             assert_eq!(again, Err(DecodeError::Refused));
@@ -181,35 +181,37 @@ fn a_refused_stream_stays_refused() {
 }
 
 #[test]
-fn what_the_sink_refuses_is_refused_for_good() {
+fn an_error_of_the_sink_ends_the_stream() {
     for refuses in [Kind::Call, Kind::Data, Kind::Pong] {
         let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
         let mut decoder = Decoder::new(&limits());
         assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Zero { field: "test" }));
-        let told = sink.told.len();
+        let events = sink.events.len();
         assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Refused));
-        assert_eq!((sink.told.len(), decoder.chunk_remaining()), (told, 0));
+        assert_eq!((sink.events.len(), decoder.chunk_remaining()), (events, 0));
     }
 }
 
 #[test]
-fn a_stranger_is_refused_at_its_first_wrong_byte() {
+fn another_protocol_is_refused_at_its_first_wrong_byte() {
     for at in 0..Preface::LENGTH {
         let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
-        decoder.feed(&Preface::BYTES[..at], &mut sink).expect("so far it is right");
+        decoder.feed(&Preface::BYTES[..at], &mut sink).expect("the prefix is valid");
         let refused = decoder.feed(&[!Preface::BYTES[at]], &mut sink);
         assert!(matches!(refused, Err(DecodeError::Preface(_))), "{at}");
-        assert!(sink.told.is_empty());
+        assert!(sink.events.is_empty());
     }
 }
 
 #[test]
-fn bodies_are_taken_up_to_the_limit() {
+fn bodies_up_to_the_limit_are_accepted() {
     let call = |bytes: usize| [&Preface::BYTES[..], &encode_frame(Kind::Call, 1, &vec![1; bytes])].concat();
     let skip = |bytes: u64| [&Preface::BYTES[..], &skippable(bytes)].concat();
     for piece_bytes in [1, 999, usize::MAX] {
-        assert!(matches!(&decode(&call(1000), piece_bytes).0[1], Told::Frame(_, body) if body.len() == 1000));
-        assert_eq!(decode(&skip(1000), piece_bytes), (vec![Told::Preface], Ok(())));
+        assert!(
+            matches!(&decode(&call(1000), piece_bytes).0[1], Event::Frame(_, body) if body.len() == 1000)
+        );
+        assert_eq!(decode(&skip(1000), piece_bytes), (vec![Event::Preface], Ok(())));
         for stream in [call(1001), skip(1001)] {
             let (_, result) = decode(&stream, piece_bytes);
             assert!(matches!(result, Err(DecodeError::TooLarge { value: 1001, max: 1000, .. })));
@@ -218,18 +220,18 @@ fn bodies_are_taken_up_to_the_limit() {
 }
 
 #[test]
-fn memory_grows_with_what_has_come_and_is_let_go() {
+fn memory_grows_with_the_arrived_bytes_and_is_freed() {
     let limits = Limits::default();
     let (mut decoder, mut sink) = (Decoder::new(&limits), Recorder::default());
     let body = vec![1; limits.max_metadata_bytes as usize];
     let frame = encode_frame(Kind::Call, 1, &body);
-    decoder.feed(&Preface::BYTES, &mut sink).expect("it is right");
-    decoder.feed(&frame[..Header::BYTES + 100], &mut sink).expect("it is legal");
-    assert!(decoder.body.capacity() < 1000, "a promise costs nothing");
+    decoder.feed(&Preface::BYTES, &mut sink).expect("the preface is valid");
+    decoder.feed(&frame[..Header::BYTES + 100], &mut sink).expect("the stream is valid");
+    assert!(decoder.body.capacity() < 1000, "an announced length allocates nothing");
     for piece in frame[Header::BYTES + 100..].chunks(4096) {
-        decoder.feed(piece, &mut sink).expect("it is legal");
+        decoder.feed(piece, &mut sink).expect("the stream is valid");
         assert!(decoder.body.capacity() <= 2 * body.len());
     }
-    assert_eq!(sink.told.len(), 2);
+    assert_eq!(sink.events.len(), 2);
     assert!(decoder.body.capacity() <= KEPT_BODY_BYTES);
 }

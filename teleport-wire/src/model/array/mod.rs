@@ -266,12 +266,12 @@ mod tests {
     }
 
     #[test]
-    fn detached_rows_let_go() {
+    fn detached_rows_do_not_share_memory() {
         let mut array = Array::zeros::<u8>([2, 3]);
         let row = array.row(0).detach();
         let start = array.as_bytes().as_ptr();
         array.as_mut_slice::<u8>().unwrap().fill(1);
-        assert_eq!(array.as_bytes().as_ptr(), start, "the copy holds no part of it");
+        assert_eq!(array.as_bytes().as_ptr(), start, "the copy does not share memory");
         assert_eq!(row, Array::zeros::<u8>([3]));
     }
 

@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_in_place_start_where_they_should() {
+    fn slices_in_place_keep_their_offset() {
         let rows = array![[1i32, 2], [3, 4], [5, 6]].slice_move(s![1..2, ..]);
         assert_eq!(Array::from(rows), Array::from_vec(vec![3i32, 4], [1, 2]).unwrap());
     }

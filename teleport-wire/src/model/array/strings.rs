@@ -70,7 +70,7 @@ mod tests {
     use crate::{ArrayError, DType};
 
     #[test]
-    fn strings_survive() {
+    fn strings_round_trip() {
         let names = ["", "Grüße", "a\0b", "日本"];
         let array = Array::from_strings(&names);
         assert_eq!((array.dtype(), array.shape()), (DType::Unicode(5), &[4][..]));

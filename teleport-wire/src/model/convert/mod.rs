@@ -114,7 +114,7 @@ mod tests {
     use std::collections::{BTreeMap, HashMap};
     use std::fmt::Debug;
 
-    /// The value gives this tree, and the tree the value.
+    /// Checks that the value converts into this tree, and back.
     fn check<T: IntoTree + FromTree + PartialEq + Clone + Debug>(value: T, tree: Tree) {
         assert_eq!(value.clone().into_tree(), tree);
         assert_eq!(T::from_tree(tree), Ok(value));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_expected() {
+    fn errors_name_the_expected_kind() {
         check_error::<()>(tree!(1), "expected null, found an array int64[]");
         check_error::<String>(tree!(1), "expected a string, found an array int64[]");
         check_error::<Vec<String>>(tree!(["a", 1]), "at [1]: expected a string, found an array int64[]");

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_those_of_numpy() {
+    fn units_match_numpy() {
         assert_eq!(TimeUnit::new(0, TimeBase::Second), None);
         assert_eq!(TimeUnit::new(1 << 31, TimeBase::Second), None);
         assert_eq!(TimeUnit::new(2, TimeBase::Generic), None);

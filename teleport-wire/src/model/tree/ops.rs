@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn stack_says_what_differs() {
+    fn errors_of_stack_name_the_difference() {
         check_stack(&[], "no trees to stack, or no arrays to cut into rows");
         let text = "at a: cannot stack float32[2] on float32[3]: arrays are stacked with the same dtype and shape only";
         check_stack(&[tree!({"a": vec![0f32; 3]}), tree!({"a": vec![0f32; 2]})], text);
