@@ -1,33 +1,4 @@
-//! Arrays, trees of arrays, and the bytes that carry them between processes.
-//!
-//! The data model: a [`Tree`] is null, an [`Array`], a string, bytes, or a list or dict of trees. An array is
-//! a [`DType`], a [`Shape`] and a [`Buffer`] of counted bytes, so that views, rows and received messages
-//! share memory. [`IntoTree`] and [`FromTree`] convert Rust values, and [`tree!`] creates trees.
-//!
-//! The wire format is described in `FORMAT.md` of this crate. A tree becomes a [`Message`]: metadata and
-//! shared payload behind frame [`Header`]s. Received metadata becomes a [`Signature`], which tells how much
-//! memory the payload takes and where each part goes, and builds the tree on that memory. [`BatchLayout`]
-//! places many messages of one signature in one memory, as arrays with one more axis. [`BatchResult`] sends a
-//! tree of such arrays row by row.
-//!
-//! This crate opens no socket, reads no clock and starts no thread.
-//!
-//! Features, none of them on by default: `derive` (`#[derive(IntoTree, FromTree)]` for structs and enums),
-//! `half` (`f16` and `bf16` as element types), `ndarray` (conversion from its arrays and views for it,
-//! without a copy).
-//!
-//! ```
-//! use teleport_wire::{tree, Array, Tree};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut call = tree!({"image": Array::zeros::<u8>([64, 64, 3]), "reward": 0.5});
-//! assert_eq!(call.field::<f64>("reward")?, 0.5);
-//! let image: Array = call.take("image")?; // now with one owner: writable in place
-//! assert_eq!(image.shape(), [64, 64, 3]);
-//! println!("{call}"); // {"reward": 0.5}
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 // Array bytes are sent as they are in memory, and the format is little-endian.
@@ -48,7 +19,7 @@ pub use model::derive::{FromTree, IntoTree};
 pub use model::dtype::numpy::ParseDTypeError;
 pub use model::dtype::{DType, TimeBase, TimeUnit};
 pub use model::element::{Complex, Element};
-pub use model::quick_hash::{QuickHash, QuickHasher};
+pub use model::quick_hash::QuickHash;
 pub use model::rpc::Rpc;
 pub use model::shape::Shape;
 pub use model::text::Text;
@@ -87,7 +58,3 @@ pub mod __private {
     pub use crate::model::derive::{field, field_or_default};
     pub use crate::model::macros::{Literal, LiteralIntoTree, empty_list};
 }
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -122,23 +122,17 @@ impl Encoder<'_> {
             }
             return dict.iter().try_for_each(|(key, tree)| self.entry(key, tree, depth));
         }
-        let mut entries: Vec<_> =
-            dict.iter().enumerate().map(|(place, (key, tree))| (key, place, tree)).collect();
-        entries.sort_unstable_by_key(|(key, ..)| *key);
-        self.order(&entries.iter().map(|(_, place, _)| *place).collect::<Vec<_>>());
-        entries.iter().try_for_each(|(key, _, tree)| self.entry(key, tree, depth))
-    }
-
-    /// Writes the order of one dict. `places` are the sender's positions of the sorted entries.
-    fn order(&mut self, places: &[usize]) {
-        let mut order = vec![0u32; places.len()];
-        for (index, place) in places.iter().enumerate() {
+        let mut entries: Vec<_> = dict.iter().enumerate().collect();
+        entries.sort_unstable_by_key(|(_, (key, _))| *key);
+        let mut order = vec![0u32; entries.len()];
+        for (index, (place, _)) in entries.iter().enumerate() {
             order[*place] = index as u32;
         }
         // There is one: the first pass has seen that this dict is not sorted.
         if let Some(bytes) = &mut self.order {
             bytes.extend(order.into_iter().flat_map(u32::to_le_bytes));
         }
+        entries.into_iter().try_for_each(|(_, (key, tree))| self.entry(key, tree, depth))
     }
 
     fn entry(&mut self, key: &str, tree: &Tree, depth: u32) -> Result<(), EncodeError> {

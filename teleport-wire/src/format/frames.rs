@@ -273,10 +273,8 @@ impl Goodbye {
     /// goodbye.
     pub fn decode(header: &Header, body: &[u8]) -> Result<Goodbye, DecodeError> {
         at_most(body.len() as u64, MAX_REASON_BYTES as u64, "goodbye reason bytes")?;
-        let number = u16::try_from(header.arg).map_err(|_| DecodeError::UnknownValue {
-            field: "goodbye error kind",
-            value: u64::from(header.arg),
-        })?;
+        let (field, value) = ("goodbye error kind", u64::from(header.arg));
+        let number = u16::try_from(value).map_err(|_| DecodeError::UnknownValue { field, value })?;
         let kind = (number != 0).then(|| ErrorKind::from_number(number));
         Ok(Goodbye { kind, reason: utf8(body, "goodbye reason")?.to_owned() })
     }

@@ -1,8 +1,7 @@
 //! The 32 bytes before each frame's body: its kind, its message and its length.
 //!
-//! [`Header::decode`] checks everything that the header alone can tell: its checksum, its kind, and for that
-//! kind the flags, the id, the argument and the length. The connection checks who may send which kind, and
-//! when.
+//! [`Header::decode`] checks all fields by the rules of the kind. The connection checks who may send which
+//! kind, and when.
 
 use std::fmt;
 
@@ -247,12 +246,15 @@ impl Header {
     /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is
     /// unreadable then.
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
-        let (found, computed) = (u32_at(bytes, 28), checksum(0, &bytes[..28]));
+        let (words, _) = bytes.as_chunks::<4>();
+        let u32_at = |at: usize| u32::from_le_bytes(words[at / 4]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        let (found, computed) = (u32_at(28), checksum(0, &bytes[..28]));
         if found != computed {
             return Err(DecodeError::HeaderChecksum { found, computed });
         }
         must_be_zero(u64::from(u16::from_le_bytes([bytes[2], bytes[3]])), "header reserved")?;
-        let length = u64_at(bytes, 16);
+        let length = u64_at(16);
         let max_metadata_bytes = u64::from(limits.max_metadata_bytes);
         let number = bytes[0];
         let Some(rule) = rule_of(number) else {
@@ -265,10 +267,10 @@ impl Header {
         let header = Header {
             kind: rule.kind,
             flags: bytes[1],
-            body_crc: u32_at(bytes, 4),
-            id: u64_at(bytes, 8),
+            body_crc: u32_at(4),
+            id: u64_at(8),
             length,
-            arg: u32_at(bytes, 24),
+            arg: u32_at(24),
         };
         header.check(rule, max_metadata_bytes)?;
         Ok(FrameHeader::Known(header))
@@ -329,14 +331,6 @@ const EXTENT_BYTES: u64 = 24;
 
 fn must_be_zero(value: u64, field: &'static str) -> Result<(), DecodeError> {
     if value == 0 { Ok(()) } else { Err(DecodeError::NotZero { field, value }) }
-}
-
-fn u32_at(bytes: &[u8; Header::BYTES], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8; Header::BYTES], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -84,7 +84,8 @@ impl Default for Limits {
 }
 
 // Lists of ids and errors are shorter than a chunk, so control frames never delay more than data does.
-const _: () = assert!((MAX_IDS * 8) as u64 <= MAX_CHUNK_BYTES);
-const _: () =
-    assert!((MAX_CODE_BYTES + MAX_ERROR_BYTES + MAX_BACKTRACE_BYTES + 16) as u64 <= MAX_CHUNK_BYTES);
+const _: () = assert!(
+    (MAX_IDS * 8) as u64 <= MAX_CHUNK_BYTES
+        && (MAX_CODE_BYTES + MAX_ERROR_BYTES + MAX_BACKTRACE_BYTES + 16) as u64 <= MAX_CHUNK_BYTES
+);
 const _: () = assert!(LEAF_ALIGNMENT.is_power_of_two());

@@ -39,10 +39,8 @@ impl<'a> CallHead<'a> {
 const IDEMPOTENT: u16 = 1;
 const RESUME: u16 = 2;
 
-/// Length of the part of a call's metadata before the method's name.
+/// The lengths of the fixed parts of a call's and a result's metadata.
 const CALL_BYTES: usize = 24;
-
-/// Length of the part of a result's metadata before the signature.
 const RESULT_BYTES: usize = 8;
 
 /// One message that is ready to send. Its payload shares the caller's memory.

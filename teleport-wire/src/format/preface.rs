@@ -6,9 +6,6 @@
 
 use std::fmt;
 
-/// No protocol that Teleport may meet by mistake begins with these bytes.
-const MAGIC: [u8; 8] = [0x89, b'T', b'L', b'P', b'\r', b'\n', 0x1A, b'\n'];
-
 /// The version of the format.
 pub const VERSION: u16 = 1;
 
@@ -17,7 +14,7 @@ pub const VERSION: u16 = 1;
 /// ```
 /// use teleport_wire::Preface;
 ///
-/// assert!(Preface::check(&Preface::BYTES).is_ok());
+/// assert!(Preface::check_prefix(&Preface::BYTES).is_ok());
 /// let error = Preface::check_prefix(b"GET / HTTP/1.1\r\n").unwrap_err();
 /// assert_eq!(error.to_string(), "the peer speaks HTTP, not Teleport: check the address and port on its side");
 /// ```
@@ -30,18 +27,10 @@ impl Preface {
 
     /// The preface.
     pub const BYTES: [u8; Preface::LENGTH] = [
-        0x89, 0x54, 0x4C, 0x50, 0x0D, 0x0A, 0x1A, 0x0A, // magic
+        0x89, b'T', b'L', b'P', b'\r', b'\n', 0x1A, b'\n', // magic
         0x01, 0x00, 0x00, 0x00, // version, reserved
         0xD7, 0x52, 0xDA, 0x7E, // CRC32C of the twelve bytes before
     ];
-
-    /// Checks a whole preface.
-    ///
-    /// # Errors
-    /// As [`check_prefix`](Preface::check_prefix).
-    pub fn check(bytes: &[u8; Preface::LENGTH]) -> Result<(), PrefaceError> {
-        Preface::check_prefix(bytes)
-    }
 
     /// Checks the bytes that have arrived so far. Bytes after the preface are ignored.
     ///
@@ -50,8 +39,8 @@ impl Preface {
     /// known.
     pub fn check_prefix(bytes: &[u8]) -> Result<(), PrefaceError> {
         let preface = &bytes[..bytes.len().min(Preface::LENGTH)];
-        let magic = preface.len().min(MAGIC.len());
-        if preface[..magic] != MAGIC[..magic] {
+        let magic = preface.len().min(8);
+        if preface[..magic] != Preface::BYTES[..magic] {
             return Err(PrefaceError::recognize(bytes));
         }
         if let Some([low, high]) = preface.get(8..10) {
@@ -158,7 +147,7 @@ mod tests {
     #[test]
     fn the_constant_matches_the_format() {
         let bytes = Preface::BYTES;
-        assert_eq!(bytes[..8], MAGIC);
+        assert_eq!(bytes[..8], [0x89, 0x54, 0x4C, 0x50, 0x0D, 0x0A, 0x1A, 0x0A]);
         assert_eq!(bytes[8..10], VERSION.to_le_bytes());
         assert_eq!(bytes[12..], crc32c::crc32c(&bytes[..12]).to_le_bytes());
     }
@@ -171,7 +160,7 @@ mod tests {
         for at in 0..Preface::LENGTH {
             let mut bytes = Preface::BYTES;
             bytes[at] ^= 0x10;
-            assert!(Preface::check(&bytes).is_err(), "byte {at}");
+            assert!(Preface::check_prefix(&bytes).is_err(), "byte {at}");
             let decided = if at == 8 { 10 } else { at + 1 };
             assert!(Preface::check_prefix(&bytes[..decided]).is_err(), "byte {at}");
         }

@@ -4,8 +4,7 @@
 //! length of the metadata (u32) | metadata of a result | payload
 //! ```
 //!
-//! These are conversions of the standard library, so that code that moves bytes need not know trees. The
-//! payload is copied once in each direction. Decoding trusts the bytes no more than those of a peer.
+//! The payload is copied once in each direction. Decoding trusts the bytes no more than those of a peer.
 
 use crate::format::message::{Message, ResultMetadata};
 use crate::format::{decode_error::DecodeError, encode_error::EncodeError, limits::Limits};

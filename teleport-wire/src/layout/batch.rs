@@ -1,8 +1,7 @@
 //! The memory layout of a batch: many messages of one signature, as arrays with one more axis.
 //!
-//! Flow: [`Signature::check_stackable`] -> [`BatchLayout::new`] -> payload is received to
-//! [`place`](BatchLayout::place) -> [`BatchLayout::build`] makes a tree on that memory. So a batch of calls
-//! becomes arrays without a copy.
+//! Flow: [`BatchLayout::new`] -> payload is received to [`place`](BatchLayout::place) ->
+//! [`BatchLayout::build`] makes a tree on that memory, without a copy.
 //!
 //! Each leaf has a region, which starts at a multiple of [`LEAF_ALIGNMENT`]. Its rows follow each other
 //! without gaps, as in any array.

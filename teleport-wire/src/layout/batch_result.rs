@@ -70,14 +70,12 @@ impl BatchResult {
     /// Panics if there is no such row.
     pub fn row(&self, row: usize, limits: &Limits) -> Result<Message, EncodeError> {
         assert!(row < self.rows, "row {row} of {}", self.rows);
-        let Message { kind, ref metadata, metadata_crc, payload_bytes, memory_bytes, .. } =
-            *self.encoded(limits)?;
+        let encoded = self.encoded(limits)?;
         let slice = |stack: &Buffer| {
             let bytes = stack.len() / self.rows;
             stack.slice(row * bytes..(row + 1) * bytes)
         };
-        let payload = self.stacks.iter().map(slice).collect();
-        Ok(Message { kind, metadata: metadata.clone(), metadata_crc, payload, payload_bytes, memory_bytes })
+        Ok(Message { payload: self.stacks.iter().map(slice).collect(), ..Message::clone(&encoded) })
     }
 
     fn encoded(&self, limits: &Limits) -> Encoded {

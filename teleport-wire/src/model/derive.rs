@@ -3,7 +3,7 @@
 //! Values are moved out of their tree and a null is left. So arrays keep having one owner, and all keys are
 //! still there when an error lists them.
 
-use crate::model::convert;
+use crate::model::convert::FromTree;
 use crate::model::tree::{Dict, error::TreeError};
 
 /// Derives the trait [`IntoTree`](trait@crate::IntoTree) for a struct or an enum. Needs the feature `derive`.
@@ -27,7 +27,8 @@ use crate::model::tree::{Dict, error::TreeError};
 ///     StandUp,
 /// }
 ///
-/// let mut obs = Obs::from_tree(tree!({"image": Array::zeros::<u8>([64, 64, 3]), "reward": 1, "task": "stand up"}))?;
+/// let image = Array::zeros::<u8>([64, 64, 3]);
+/// let mut obs = Obs::from_tree(tree!({"image": image, "reward": 1, "task": "stand up"}))?;
 /// assert_eq!((obs.reward, obs.last, &obs.task), (1.0, false, &Some(Task::StandUp)));
 /// obs.image.as_mut_slice::<u8>()?.fill(7); // in place: the array has one owner
 /// obs.task = None;
@@ -74,7 +75,7 @@ pub use teleport_derive::FromTree;
 ///
 /// # Errors
 /// Returns an error if the key is missing and the type needs it, or if the value cannot be converted.
-pub fn field<T: convert::FromTree>(dict: &mut Dict, key: &'static str) -> Result<T, TreeError> {
+pub fn field<T: FromTree>(dict: &mut Dict, key: &'static str) -> Result<T, TreeError> {
     match take(dict, key)? {
         Some(value) => Ok(value),
         None => T::absent().ok_or_else(|| TreeError::missing(key, dict.keys())),
@@ -85,14 +86,11 @@ pub fn field<T: convert::FromTree>(dict: &mut Dict, key: &'static str) -> Result
 ///
 /// # Errors
 /// Returns an error if the value cannot be converted.
-pub fn field_or_default<T: convert::FromTree + Default>(
-    dict: &mut Dict,
-    key: &'static str,
-) -> Result<T, TreeError> {
+pub fn field_or_default<T: FromTree + Default>(dict: &mut Dict, key: &'static str) -> Result<T, TreeError> {
     Ok(take(dict, key)?.unwrap_or_default())
 }
 
-fn take<T: convert::FromTree>(dict: &mut Dict, key: &'static str) -> Result<Option<T>, TreeError> {
+fn take<T: FromTree>(dict: &mut Dict, key: &'static str) -> Result<Option<T>, TreeError> {
     let Some(tree) = dict.get_mut(key) else { return Ok(None) };
     T::from_tree(std::mem::take(tree)).map(Some).map_err(|error| error.within(key))
 }

@@ -44,13 +44,11 @@ unsafe impl bytemuck::Pod for Complex<f32> {}
 unsafe impl bytemuck::Pod for Complex<f64> {}
 
 /// The private half of [`Element`]: casts, and reading from another dtype.
-pub trait Cast: Sized {
+pub trait Cast: bytemuck::NoUninit {
     #[doc(hidden)]
     fn cast(bytes: &[u8]) -> Result<&[Self], CheckedCastError>;
     #[doc(hidden)]
     fn cast_mut(bytes: &mut [u8]) -> Result<&mut [Self], CheckedCastError>;
-    #[doc(hidden)]
-    fn bytes(items: &[Self]) -> &[u8];
     /// Returns the value as this type if it keeps its meaning.
     #[doc(hidden)]
     fn from_value(value: Value) -> Option<Self>;
@@ -172,10 +170,6 @@ macro_rules! elements {
                 $casts::try_cast_slice_mut(bytes).map_err(CheckedCastError::from)
             }
 
-            fn bytes(items: &[Self]) -> &[u8] {
-                bytemuck::cast_slice(items)
-            }
-
             fn from_value(value: Value) -> Option<Self> {
                 let from_value: fn(Value) -> Option<Self> = $from_value;
                 from_value(value)
@@ -185,7 +179,7 @@ macro_rules! elements {
 }
 
 macro_rules! integer_elements {
-    ($($element:ty, $dtype:ident;)*) => {
+    ($($element:ident $dtype:ident),*) => {
         elements! {bytemuck: $(
             $element, $dtype, |value| match value {
                 Value::Int(value) => value.try_into().ok(),
@@ -195,16 +189,7 @@ macro_rules! integer_elements {
     };
 }
 
-integer_elements! {
-    i8, I8;
-    i16, I16;
-    i32, I32;
-    i64, I64;
-    u8, U8;
-    u16, U16;
-    u32, U32;
-    u64, U64;
-}
+integer_elements! { i8 I8, i16 I16, i32 I32, i64 I64, u8 U8, u16 U16, u32 U32, u64 U64 }
 
 elements! {
     bytemuck:

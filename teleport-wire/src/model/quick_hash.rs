@@ -7,10 +7,10 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
-/// Creates hashers with the secrets of this process.
+/// A hasher with the secrets of this process, which also creates its copies.
 #[derive(Clone, Copy, Debug)]
 pub struct QuickHash {
-    secret: u64,
+    state: u64,
     factor: u64,
 }
 
@@ -18,28 +18,21 @@ impl Default for QuickHash {
     fn default() -> QuickHash {
         static SECRETS: LazyLock<QuickHash> = LazyLock::new(|| {
             let random = RandomState::new();
-            QuickHash { secret: random.hash_one(0), factor: random.hash_one(1) | 1 }
+            QuickHash { state: random.hash_one(0), factor: random.hash_one(1) | 1 }
         });
         *SECRETS
     }
 }
 
 impl BuildHasher for QuickHash {
-    type Hasher = QuickHasher;
+    type Hasher = QuickHash;
 
-    fn build_hasher(&self) -> QuickHasher {
-        QuickHasher { state: self.secret, factor: self.factor }
+    fn build_hasher(&self) -> QuickHash {
+        *self
     }
 }
 
-/// The hasher of [`QuickHash`].
-#[derive(Clone, Copy, Debug)]
-pub struct QuickHasher {
-    state: u64,
-    factor: u64,
-}
-
-impl Hasher for QuickHasher {
+impl Hasher for QuickHash {
     #[inline]
     fn write_u64(&mut self, number: u64) {
         let product = u128::from(self.state ^ number) * u128::from(self.factor);

@@ -1,12 +1,8 @@
 //! Cuts a stream of bytes into frames.
 //!
-//! [`Decoder::feed`] takes bytes in pieces of any length, and passes whole frames and parts of data chunks to
-//! a [`Sink`]. While a chunk is open, the caller may read the next [`Decoder::chunk_remaining`] bytes
-//! directly into their final memory, and report them with [`Decoder::advance`].
-//!
-//! The decoder does not know which frames are allowed now, and copies no payload. Between two calls it keeps
-//! at most the part of one frame's body that has arrived, up to `max_metadata_bytes`. A refused stream stays
-//! refused.
+//! [`Decoder::feed`] takes bytes in pieces of any length. While a data chunk is open, the caller may read its
+//! bytes directly into their final memory, and report them with [`Decoder::advance`]. Between two calls the
+//! decoder keeps at most the part of one frame's body that has arrived, up to `max_metadata_bytes`.
 
 use crate::format::header::{FrameHeader, Header, Kind};
 use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};

@@ -1,8 +1,7 @@
 //! The structure of a message's tree without its contents: keys, dtypes, shapes and lengths.
 //!
 //! Flow: metadata -> [`Signature::decode`] -> memory of [`memory_bytes`](Signature::memory_bytes), into which
-//! the payload is received by [`runs`](Signature::runs) -> [`Signature::build`] makes the tree on that
-//! memory. `encode` writes signatures.
+//! the payload is received by [`runs`](Signature::runs) -> [`Signature::build`] makes the tree on it.
 //!
 //! Equal structures have equal bytes, since a dict's keys are sorted and nothing can be written in two ways.
 //! So the bytes can be compared, hashed and cached instead of the structure.

@@ -22,7 +22,7 @@ const MAX_INLINE_ITEMS: usize = 16;
 /// abbreviated.
 impl fmt::Display for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let printer = Printer::new(self, extent(self) > MAX_FULL_ITEMS, true);
+        let printer = Printer { array: self, abbreviated: extent(self) > MAX_FULL_ITEMS, multiline: true };
         if printer.shown_items() > MAX_SHOWN_ITEMS {
             return write_summary(self, f);
         }
@@ -46,7 +46,7 @@ impl fmt::Display for Inline<'_> {
         if extent(self.0) > MAX_INLINE_ITEMS {
             return write_summary(self.0, f);
         }
-        Printer::new(self.0, false, false).write(f)
+        Printer { array: self.0, abbreviated: false, multiline: false }.write(f)
     }
 }
 
@@ -67,11 +67,7 @@ struct Printer<'a> {
     multiline: bool,
 }
 
-impl<'a> Printer<'a> {
-    fn new(array: &'a Array, abbreviated: bool, multiline: bool) -> Printer<'a> {
-        Printer { array, abbreviated, multiline }
-    }
-
+impl Printer<'_> {
     fn shown_items(&self) -> usize {
         let shown = |&size: &usize| if self.has_gap(size) { 2 * EDGE_ITEMS + 1 } else { size.max(1) };
         self.array.shape().iter().map(shown).fold(1, usize::saturating_mul)
@@ -138,18 +134,15 @@ impl<'a> Printer<'a> {
         let dtype = self.array.dtype();
         let bytes = dtype.item_bytes() as usize;
         let item = &self.array.as_bytes()[index * bytes..][..bytes];
-        match dtype {
-            DType::Bytes(_) => format!("b\"{}\"", strings::without_zeros(item).escape_ascii()),
-            DType::Unicode(_) => {
-                strings::decode_unicode(item).map_or_else(|_| "?".to_string(), |text| format!("{text:?}"))
-            }
-            DType::DateTime(_) | DType::TimeDelta(_) => match Value::read(DType::I64, item) {
-                Some(Value::Int(count)) if count == i64::MIN.into() => "NaT".to_string(),
-                Some(Value::Int(count)) => count.to_string(),
-                _ => "?".to_string(),
-            },
-            _ => Value::read(dtype, item).map_or_else(|| "?".to_string(), |value| value.to_string()),
-        }
+        let value = |dtype| Value::read(dtype, item).map(|value| value.to_string());
+        let text = match dtype {
+            DType::Bytes(_) => Some(format!("b\"{}\"", strings::without_zeros(item).escape_ascii())),
+            DType::Unicode(_) => strings::decode_unicode(item).ok().map(|text| format!("{text:?}")),
+            DType::DateTime(_) | DType::TimeDelta(_) if item == i64::MIN.to_le_bytes() => Some("NaT".into()),
+            DType::DateTime(_) | DType::TimeDelta(_) => value(DType::I64),
+            _ => value(dtype),
+        };
+        text.unwrap_or_else(|| "?".to_string())
     }
 }
 
@@ -161,8 +154,7 @@ impl fmt::Display for Value {
             Value::Float(value, precision) => write_float(f, value, precision),
             Value::Complex(Complex { re, im }, precision) => {
                 write_float(f, re, precision)?;
-                let plus = if im.is_sign_negative() { "" } else { "+" };
-                f.write_str(plus)?;
+                f.write_str(if im.is_sign_negative() { "" } else { "+" })?;
                 write_float(f, im, precision)?;
                 f.write_char('j')
             }

@@ -12,6 +12,8 @@ mod strings;
 
 use std::ops::{Range, RangeBounds};
 
+use bytemuck::cast_slice;
+
 use crate::model::buffer::{Buffer, bounds};
 use crate::model::{array::error::ArrayError, dtype::DType, element::Element, shape::Shape};
 
@@ -70,12 +72,12 @@ impl Array {
     /// # Errors
     /// Returns [`ArrayError::Length`] if the shape has another number of items.
     pub fn from_slice<T: Element>(items: &[T], shape: impl Into<Shape>) -> Result<Array, ArrayError> {
-        Array::from_buffer(T::DTYPE, shape, Buffer::copy_from(T::bytes(items)))
+        Array::from_buffer(T::DTYPE, shape, Buffer::copy_from(cast_slice(items)))
     }
 
     /// Creates an array of rank 0 with one item.
     pub fn scalar<T: Element>(item: T) -> Array {
-        Array { dtype: T::DTYPE, shape: Shape::SCALAR, buffer: Buffer::copy_from(T::bytes(&[item])) }
+        Array { dtype: T::DTYPE, shape: Shape::SCALAR, buffer: Buffer::copy_from(cast_slice(&[item])) }
     }
 
     /// Allocates an array of zeros. The `alloc` of a pool reuses memory instead.
@@ -199,7 +201,7 @@ impl<T: Element> From<Vec<T>> for Array {
 /// Copies the items into an array of one axis.
 impl<T: Element> From<&[T]> for Array {
     fn from(items: &[T]) -> Array {
-        Array { dtype: T::DTYPE, shape: items.len().into(), buffer: Buffer::copy_from(T::bytes(items)) }
+        Array { dtype: T::DTYPE, shape: items.len().into(), buffer: Buffer::copy_from(cast_slice(items)) }
     }
 }
 

@@ -7,36 +7,36 @@ use crate::model::{array::Array, buffer::Buffer};
 
 /// Returns the width of the longest string in characters, and all strings as code points of 4 bytes.
 pub(super) fn encode_unicode<S: AsRef<str>>(strings: &[S]) -> (u32, Buffer) {
-    let longest = strings.iter().map(|string| string.as_ref().chars().count()).max().unwrap_or(0);
-    let Ok(width) = u32::try_from(longest) else {
-        panic!("a string of {longest} characters exceeds 32 bits")
-    };
-    let buffer = encode(strings, longest * 4, |item, string| {
+    let chars = |string: &S| string.as_ref().chars().count();
+    encode(strings, 4, chars, |item, string| {
         for (place, char) in item.chunks_exact_mut(4).zip(string.as_ref().chars()) {
             place.copy_from_slice(&u32::from(char).to_le_bytes());
         }
-    });
-    (width, buffer)
+    })
 }
 
 /// Returns the width of the longest string in bytes, and the bytes of all strings.
 pub(super) fn encode_bytes<S: AsRef<[u8]>>(strings: &[S]) -> (u32, Buffer) {
-    let longest = strings.iter().map(|string| string.as_ref().len()).max().unwrap_or(0);
-    let Ok(width) = u32::try_from(longest) else { panic!("a string of {longest} bytes exceeds 32 bits") };
-    let buffer = encode(strings, longest, |item, string| {
-        item[..string.as_ref().len()].copy_from_slice(string.as_ref());
-    });
-    (width, buffer)
+    let bytes = |string: &S| string.as_ref().len();
+    encode(strings, 1, bytes, |item, string| item[..bytes(string)].copy_from_slice(string.as_ref()))
 }
 
-fn encode<S>(strings: &[S], item_bytes: usize, write: impl Fn(&mut [u8], &S)) -> Buffer {
-    let Some(bytes) = strings.len().checked_mul(item_bytes) else {
-        panic!("{} strings of {item_bytes} bytes exceed the address space", strings.len())
+fn encode<S>(
+    strings: &[S],
+    char_bytes: usize,
+    chars: impl Fn(&S) -> usize,
+    write: impl Fn(&mut [u8], &S),
+) -> (u32, Buffer) {
+    let longest = strings.iter().map(chars).max().unwrap_or(0);
+    let bytes = longest.checked_mul(char_bytes).and_then(|bytes| bytes.checked_mul(strings.len()));
+    let (Ok(width), Some(bytes)) = (u32::try_from(longest), bytes) else {
+        panic!("{} strings of up to {longest} characters are too large for an array", strings.len())
     };
     let mut buffer = Buffer::zeroed(bytes);
-    let items = buffer.get_mut().expect("fresh memory has one owner").chunks_exact_mut(item_bytes.max(1));
+    let items = buffer.get_mut().expect("fresh memory has one owner");
+    let items = items.chunks_exact_mut((longest * char_bytes).max(1));
     items.zip(strings).for_each(|(item, string)| write(item, string));
-    buffer
+    (width, buffer)
 }
 
 /// Returns the bytes of each item, in C order. Items may have no bytes.

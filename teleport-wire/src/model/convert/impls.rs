@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
 use crate::model::array::{Array, access::check_rank, error::ArrayError};
-use crate::model::convert::{FromTree, IntoTree, item, items};
+use crate::model::convert::{FromTree, IntoTree, item, items, list};
 use crate::model::element::{Complex, Element};
 use crate::model::tree::{Dict, Tree, error::TreeError, key::Key};
 use crate::model::{buffer::Buffer, dtype::DType, text::Text};
@@ -123,10 +123,7 @@ macro_rules! elements {
                         check_rank(&array, 1)?;
                         Ok(array.to_vec()?)
                     }
-                    Tree::List(list) => {
-                        let items = list.iter().enumerate();
-                        items.map(|(index, tree)| scalar(tree).map_err(|error| error.within(index))).collect()
-                    }
+                    Tree::List(_) => list(tree),
                     other => Err(TreeError::kind("an array of one axis", &other)),
                 }
             }

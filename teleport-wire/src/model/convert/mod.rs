@@ -1,7 +1,6 @@
 //! Rust values as trees, and trees as Rust values.
 //!
 //! Functions and calls are generic over these two traits, so that a call takes and gives plain Rust types.
-//! Errors carry the path to what does not fit.
 
 mod impls;
 
@@ -78,9 +77,7 @@ pub trait FromTree: Sized {
     /// Converts one tree into many values: a list, or for numbers an array.
     #[doc(hidden)]
     fn vec_from_tree(tree: Tree) -> Result<Vec<Self>, TreeError> {
-        let Tree::List(list) = tree else { return Err(TreeError::kind("a list", &tree)) };
-        let items = list.into_iter().enumerate();
-        items.map(|(index, tree)| Self::from_tree(tree).map_err(|error| error.within(index))).collect()
+        list(tree)
     }
 
     /// Returns the value of a missing key of a dict, for types that have one: `Option` has `None`.
@@ -88,6 +85,12 @@ pub trait FromTree: Sized {
     fn absent() -> Option<Self> {
         None
     }
+}
+
+fn list<T: FromTree>(tree: Tree) -> Result<Vec<T>, TreeError> {
+    let Tree::List(list) = tree else { return Err(TreeError::kind("a list", &tree)) };
+    let items = list.into_iter().enumerate();
+    items.map(|(index, tree)| T::from_tree(tree).map_err(|error| error.within(index))).collect()
 }
 
 /// Takes the items of a list of `COUNT` trees.

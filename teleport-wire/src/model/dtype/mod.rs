@@ -89,10 +89,8 @@ impl DType {
     /// ```
     pub fn array_bytes(self, shape: &[usize]) -> Option<usize> {
         let item_bytes = usize::try_from(self.item_bytes()).ok()?;
-        let mut bytes = item_bytes.max(1);
-        for &size in shape {
-            bytes = bytes.checked_mul(size.max(1))?;
-        }
+        let bytes =
+            shape.iter().try_fold(item_bytes.max(1), |bytes, &size| bytes.checked_mul(size.max(1)))?;
         isize::try_from(bytes).ok()?;
         Some(if item_bytes == 0 || shape.contains(&0) { 0 } else { bytes })
     }

@@ -80,17 +80,11 @@ fn parse_name(name: &str) -> Option<DType> {
     if let Some((dtype, ..)) = plain {
         return Some(*dtype);
     }
-    if let Some(bytes) = name.strip_prefix('S') {
-        return parse_count(bytes).map(DType::Bytes);
-    }
-    if let Some(chars) = name.strip_prefix('U') {
-        return parse_count(chars).map(DType::Unicode);
-    }
-    if let Some(unit) = name.strip_prefix("M8").or(name.strip_prefix("datetime64")) {
-        return parse_unit(unit).map(DType::DateTime);
-    }
-    let unit = name.strip_prefix("m8").or(name.strip_prefix("timedelta64"))?;
-    parse_unit(unit).map(DType::TimeDelta)
+    let count = |prefix| name.strip_prefix(prefix).and_then(parse_count);
+    let unit = |short, long| name.strip_prefix(short).or(name.strip_prefix(long)).and_then(parse_unit);
+    let string = count('S').map(DType::Bytes).or(count('U').map(DType::Unicode));
+    let time = || unit("M8", "datetime64").map(DType::DateTime);
+    string.or_else(time).or_else(|| unit("m8", "timedelta64").map(DType::TimeDelta))
 }
 
 /// Reads digits only. `u32::from_str` accepts a sign as well.

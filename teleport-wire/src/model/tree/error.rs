@@ -14,7 +14,7 @@ use crate::model::{array::error::ArrayError, dtype::DType};
 #[non_exhaustive]
 pub enum TreeError {
     /// A dict lacks a key.
-    #[error("{path}there is no {key:?}; the dict has {}", Names(.present))]
+    #[error("{path}there is no {key:?}; the dict has {}", list(.present))]
     Missing {
         /// Where the dict is.
         path: TreePath,
@@ -44,7 +44,7 @@ pub enum TreeError {
         found: String,
     },
     /// A string is not the name of a variant of the enum.
-    #[error("{path}there is no {found:?}; expected one of {}", Names(.known))]
+    #[error("{path}there is no {found:?}; expected one of {}", list(.known))]
     Variant {
         /// Where the string is.
         path: TreePath,
@@ -197,7 +197,7 @@ impl From<ArrayError> for TreeError {
 /// A place in a tree: `obs.images[3]`. Keys with special characters are quoted: `obs["a.b"]`.
 ///
 /// Displays as the introduction of an error: empty at the root, otherwise `at obs.images[3]: `.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct TreePath(String);
 
 impl TreePath {
@@ -232,31 +232,20 @@ impl fmt::Display for TreePath {
     }
 }
 
-impl fmt::Debug for TreePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+/// Lists some of the names, enough to notice a misspelling.
+fn list<T: fmt::Debug>(names: &[T]) -> String {
+    if names.is_empty() {
+        return "no keys".to_string();
+    }
+    let shown: Vec<_> = names.iter().take(MAX_NAMES).map(|name| format!("{name:?}")).collect();
+    match names.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
-
-/// Writes some of the names, enough to notice a misspelling.
-struct Names<'a, T>(&'a [T]);
 
 /// A dict may have thousands of keys. A text with ten is still readable.
 const MAX_NAMES: usize = 10;
 
 /// A peer may send a string of any length instead of a name. Its start is enough to recognize it.
 const MAX_VARIANT_CHARS: usize = 64;
-
-impl<T: fmt::Debug> fmt::Display for Names<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("no keys");
-        }
-        let shown: Vec<_> = self.0.iter().take(MAX_NAMES).map(|name| format!("{name:?}")).collect();
-        f.write_str(&shown.join(", "))?;
-        match self.0.len().saturating_sub(MAX_NAMES) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}

@@ -1,8 +1,7 @@
 //! Trees: what a call takes and gives.
 //!
-//! A [`Tree`] is built by [`tree!`](crate::tree!) or [`IntoTree`], taken apart by `field` and `take`, and
-//! processed as a whole by the operations in `ops`. Leaves share their memory: cloning a tree copies no
-//! array. Functions here recurse as deep as the tree. The decoder bounds the depth of what a peer sends.
+//! Leaves share their memory, so cloning a tree copies no array. Functions recurse as deep as the tree. The
+//! decoder bounds the depth of what a peer sends.
 
 mod display;
 pub(crate) mod error;
@@ -55,42 +54,27 @@ impl Tree {
 
     /// Returns the array, if this is one.
     pub fn as_array(&self) -> Option<&Array> {
-        match self {
-            Tree::Array(array) => Some(array),
-            _ => None,
-        }
+        if let Tree::Array(array) = self { Some(array) } else { None }
     }
 
     /// Returns the string, if this is one.
     pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Tree::String(text) => Some(text),
-            _ => None,
-        }
+        if let Tree::String(text) = self { Some(text) } else { None }
     }
 
     /// Returns the bytes, if this is [`Tree::Bytes`].
     pub fn as_bytes(&self) -> Option<&Buffer> {
-        match self {
-            Tree::Bytes(bytes) => Some(bytes),
-            _ => None,
-        }
+        if let Tree::Bytes(bytes) = self { Some(bytes) } else { None }
     }
 
     /// Returns the list, if this is one.
     pub fn as_list(&self) -> Option<&[Tree]> {
-        match self {
-            Tree::List(list) => Some(list),
-            _ => None,
-        }
+        if let Tree::List(list) = self { Some(list) } else { None }
     }
 
     /// Returns the dict, if this is one.
     pub fn as_dict(&self) -> Option<&Dict> {
-        match self {
-            Tree::Dict(dict) => Some(dict),
-            _ => None,
-        }
+        if let Tree::Dict(dict) = self { Some(dict) } else { None }
     }
 
     /// Returns the subtree at a key of a dict or an index of a list, if there is one.
@@ -255,13 +239,10 @@ impl Dict {
 
     /// Inserts a tree if its name is new. Otherwise changes nothing and returns false.
     pub fn insert_new(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> bool {
-        match self.0.entry(key.into()) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(entry) => {
-                entry.insert(tree.into_tree());
-                true
-            }
-        }
+        let entry = self.0.entry(key.into());
+        let is_new = matches!(entry, Entry::Vacant(_));
+        entry.or_insert_with(|| tree.into_tree());
+        is_new
     }
 
     /// Returns true if there is an entry of this name.

@@ -140,17 +140,12 @@ impl Structure {
     /// # Errors
     /// Returns [`TreeError::Leaves`] if the structure has another number of leaves.
     pub fn unflatten(&self, leaves: impl IntoIterator<Item = Tree>) -> Result<Tree, TreeError> {
-        let mut leaves = leaves.into_iter();
-        let mut found = 0;
-        let tree = unflatten_from(&self.root, &mut || {
-            found += 1;
-            leaves.next()
-        });
-        match (tree, leaves.count()) {
-            (Some(tree), 0) => Ok(tree),
-            (Some(_), more) => Err(TreeError::Leaves { expected: self.leaves, found: found + more }),
-            (None, _) => Err(TreeError::Leaves { expected: self.leaves, found: found - 1 }),
+        let leaves: Vec<Tree> = leaves.into_iter().collect();
+        let (expected, found) = (self.leaves, leaves.len());
+        if found != expected {
+            return Err(TreeError::Leaves { expected, found });
         }
+        Ok(unflatten_from(&self.root, &mut leaves.into_iter()))
     }
 }
 
@@ -168,18 +163,16 @@ fn flatten_into(tree: Tree, leaves: &mut Vec<Tree>) -> Node {
     }
 }
 
-fn unflatten_from(node: &Node, next: &mut impl FnMut() -> Option<Tree>) -> Option<Tree> {
-    Some(match node {
+fn unflatten_from(node: &Node, leaves: &mut impl Iterator<Item = Tree>) -> Tree {
+    match node {
         Node::Null => Tree::Null,
-        Node::Leaf => next()?,
-        Node::List(list) => {
-            Tree::List(list.iter().map(|node| unflatten_from(node, next)).collect::<Option<_>>()?)
-        }
+        Node::Leaf => leaves.next().expect("their number was checked"),
+        Node::List(list) => Tree::List(list.iter().map(|node| unflatten_from(node, leaves)).collect()),
         Node::Dict(entries) => {
-            let entry = |(key, node): &(Key, Node)| Some((key.clone(), unflatten_from(node, next)?));
-            Tree::Dict(entries.iter().map(entry).collect::<Option<_>>()?)
+            let entry = |(key, node): &(Key, Node)| (key.clone(), unflatten_from(node, leaves));
+            Tree::Dict(entries.iter().map(entry).collect())
         }
-    })
+    }
 }
 
 fn zip_with(left: Tree, right: Tree, join: &mut impl FnMut(Tree, Tree) -> Tree) -> Result<Tree, TreeError> {
