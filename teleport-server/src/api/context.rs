@@ -135,8 +135,9 @@ impl Context {
 /// use teleport_server::wire::Tree;
 ///
 /// fn act(x: Tree, cx: Context) -> Tree {
-///     let hurried = |row: &usize| cx.row(*row).time_left().is_some_and(|left| left < Duration::from_millis(5));
-///     println!("{} of {} calls are in a hurry", (0..cx.rows()).filter(hurried).count(), cx.rows());
+///     let is_urgent = |left: Duration| left < Duration::from_millis(5);
+///     let urgent = (0..cx.rows()).filter(|row| cx.row(*row).time_left().is_some_and(is_urgent));
+///     println!("{} of {} calls are urgent", urgent.count(), cx.rows());
 ///     x
 /// }
 /// let methods = Methods::new().register("act", Method::batched(Batch::up_to(32), act));

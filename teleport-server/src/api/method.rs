@@ -58,7 +58,7 @@ pub(crate) enum RunsOn {
 ///     .register("echo", |x: Tree| x) // the shared pool of workers
 ///     .register("save", Method::new(|x: Tree| drop(x)).workers(2)) // a pool of its own
 ///     .register("ping", Method::inline(|x: Tree| x)) // on the poller's thread: must not block
-///     .register("act", Method::batched(Batch::up_to(32), |x: Tree| x)) // once for up to 32 calls: arrays [n, …]
+///     .register("act", Method::batched(Batch::up_to(32), |x: Tree| x)) // once for up to 32 calls
 ///     .register("step", Method::logged(|x: Tree| (x.clone(), tree!({"seen": x})))); // (reply, logs)
 /// ```
 pub struct Method {
@@ -127,7 +127,11 @@ impl Method {
     /// use teleport_server::{Batch, BoxError, Method, Methods};
     ///
     /// fn lengths(texts: Vec<String>) -> Vec<Result<usize, BoxError>> {
-    ///     texts.iter().map(|text| if text.is_empty() { Err("nothing to measure".into()) } else { Ok(text.len()) }).collect()
+    ///     let length = |text: String| match text.len() {
+    ///         0 => Err("nothing to measure".into()),
+    ///         length => Ok(length),
+    ///     };
+    ///     texts.into_iter().map(length).collect()
     /// }
     /// let methods = Methods::new().register("length", Method::listed(Batch::up_to(8), lengths));
     /// ```

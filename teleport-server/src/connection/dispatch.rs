@@ -1,8 +1,8 @@
 //! One connection: what its poller reports goes to the dispatcher.
 //!
-//! Flow: the hello -> calls, each of which goes to the [`Dispatcher`] -> cancels, acknowledgements and resumes -> the end,
-//! which withdraws calls that do not survive it. Never blocks. Bound: the calls that the server allows a connection at
-//! once (`max_open_calls`).
+//! Flow: the hello -> calls, each of which goes to the [`Dispatcher`] -> cancels, acknowledgements and
+//! resumes -> the end, which withdraws calls that do not survive it. Never blocks. Bound: the calls that the
+//! server allows a connection at once (`max_open_calls`).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};

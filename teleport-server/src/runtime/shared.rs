@@ -63,9 +63,9 @@ impl Shared {
 
     /// Returns how many bytes of results a connection may leave unfetched and still start calls.
     ///
-    /// While memory is free, the largest result may have any size, so that one big result never blocks calls. When more
-    /// than half of the memory is in use, all connections share the other half and the largest result counts too,
-    /// because results are made whether or not there is memory left for them.
+    /// While memory is free, the largest result may have any size, so that one big result never blocks
+    /// calls. When more than half of the memory is in use, all connections share the other half and the
+    /// largest result counts too, because results are made whether or not there is memory left for them.
     pub(crate) fn quota(&self, unsent: UnsentBytes) -> Quota {
         let part = self.budget.max_bytes() / SHARED_PART;
         // A connection's largest result does not hold up its own calls.
@@ -93,7 +93,8 @@ impl Shared {
 
     /// Notes a failure of a function for the server's owner, and sends the `answer`.
     ///
-    /// A caller that has the answer finds the failure noted. A server that ends because of the failure answers first.
+    /// A caller that has the answer finds the failure noted. A server that ends because of the failure
+    /// answers first.
     pub(crate) fn note_failure(&self, failure: ServeError, answer: impl FnOnce()) {
         if self.stop_on_error {
             answer();
