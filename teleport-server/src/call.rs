@@ -12,14 +12,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use teleport_transport::protocol::UnsentBytes;
 use teleport_transport::wire::{Message, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::caller::Caller;
 use crate::exec::fair_queue::{QueueMark, Queueable};
 use crate::refusal::late;
-use crate::route::{MethodInfo, Route};
+use crate::route::MethodInfo;
 use crate::runtime::counters::Counter;
 use crate::runtime::shared::Shared;
 use crate::session::session::Session;
@@ -57,25 +56,25 @@ impl ReplyTo {
         self.with_link(|link| self.caller.slow_reader.is_slow(link, now)).unwrap_or(true)
     }
 
-    /// Returns the key of the client's link if the client has left too many results unfetched for another
-    /// call to start. `Dispatcher::release` is called with this link once the client has fetched enough, or
-    /// when the link ends.
+    /// Returns true if the client has left too many results unfetched for another call to start.
     ///
     /// A client without a connection fetches nothing, and answers that are kept for it have their own bound.
-    pub(crate) fn throttled_by(&self) -> Option<usize> {
-        self.throttle_if(|unsent| self.caller.shared.is_past_quota(unsent))
+    pub(crate) fn is_past_quota(&self) -> bool {
+        let unsent = self.with_link(|link| link.unsent_bytes());
+        self.caller.shared.is_past_quota(unsent.unwrap_or_default())
     }
 
-    /// As [`throttled_by`](ReplyTo::throttled_by), for a client for whose unfetched results `must_wait`
-    /// returns true.
-    pub(crate) fn throttle_if(&self, must_wait: impl FnOnce(UnsentBytes) -> bool) -> Option<usize> {
+    /// Returns the key of the client's link if [`is_past_quota`](ReplyTo::is_past_quota).
+    ///
+    /// `Dispatcher::release` is called for this link when half of the quota is free, so that not each sent
+    /// chunk starts one call, or when the link ends.
+    pub(crate) fn throttled_by(&self) -> Option<usize> {
         let throttled_by = self.with_link(|link| {
-            let unsent = link.unsent_bytes();
-            if !must_wait(unsent) {
+            let (shared, unsent) = (&self.caller.shared, link.unsent_bytes());
+            if !shared.is_past_quota(unsent) {
                 return None;
             }
-            // Half of the quota, so that not each sent chunk starts one call.
-            link.await_drain(self.caller.shared.quota(unsent).half());
+            link.await_drain(shared.quota(unsent).half());
             link.closed().is_none().then(|| link.key())
         });
         throttled_by.flatten()
@@ -89,8 +88,8 @@ pub(crate) struct OpenCall {
     pub(crate) reply: ReplyTo,
     pub(crate) method: Arc<MethodInfo>,
     pub(crate) deadline: Option<Instant>,
-    /// `CANCELLED` and `FUNCTION_KNOWS`.
-    cancellation: AtomicU8,
+    /// `CANCELLED`, `FUNCTION_KNOWS` and `IN_TABLE`.
+    flags: AtomicU8,
     /// Present until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
     /// Set while the call stands in its pool's queue.
@@ -105,6 +104,9 @@ const CANCELLED: u8 = 1;
 /// The function asked whether the call is cancelled, and was told that it is.
 const FUNCTION_KNOWS: u8 = 2;
 
+/// The caller's table of open calls has the call.
+const IN_TABLE: u8 = 4;
+
 impl OpenCall {
     pub(crate) fn new(
         id: u64,
@@ -118,7 +120,7 @@ impl OpenCall {
             reply,
             method,
             deadline,
-            cancellation: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
             arguments: Mutex::new(Some(arguments)),
             queue_mark: QueueMark::default(),
             key: AtomicU64::new(0),
@@ -137,12 +139,17 @@ impl OpenCall {
         self.key.load(Ordering::Relaxed)
     }
 
-    /// Returns true if the connection keeps the call in its table of open calls.
+    /// Adds the call to the caller's table, where the client can cancel it and the end of the connection
+    /// finds it. A session keeps its own calls.
     ///
-    /// An inline call is answered before anything else happens on its connection, and a session keeps its own
-    /// calls.
-    pub(crate) fn is_in_table(&self) -> bool {
-        self.reply.session.is_none() && self.method.route != Route::Inline
+    /// An inline call is added only if it is throttled. Otherwise it is answered before anything else
+    /// happens on its connection.
+    pub(crate) fn add_to_table(self: &Arc<Self>) {
+        if self.reply.session.is_none() {
+            // No other thread has the call yet.
+            self.flags.store(IN_TABLE, Ordering::Relaxed);
+            self.reply.caller.opened(self);
+        }
     }
 
     /// Takes the arguments. Only the first caller gets them, and decides whether the function runs.
@@ -157,22 +164,22 @@ impl OpenCall {
 
     /// Tells a running function that nobody waits for its result.
     pub(crate) fn cancel(&self) {
-        self.cancellation.fetch_or(CANCELLED, Ordering::Relaxed);
+        self.flags.fetch_or(CANCELLED, Ordering::Relaxed);
     }
 
     /// Returns true if the function should give up, and notes that it was told so.
     pub(crate) fn tell_cancelled(&self) -> bool {
-        let is_cancelled = self.cancellation.load(Ordering::Relaxed) & CANCELLED != 0
-            || self.shared().lifecycle.is_cancelling();
+        let is_cancelled =
+            self.flags.load(Ordering::Relaxed) & CANCELLED != 0 || self.shared().lifecycle.is_cancelling();
         if is_cancelled {
-            self.cancellation.fetch_or(FUNCTION_KNOWS, Ordering::Relaxed);
+            self.flags.fetch_or(FUNCTION_KNOWS, Ordering::Relaxed);
         }
         is_cancelled
     }
 
     /// Returns true if the function was told to give up.
     pub(crate) fn knows_cancelled(&self) -> bool {
-        self.cancellation.load(Ordering::Relaxed) & FUNCTION_KNOWS != 0
+        self.flags.load(Ordering::Relaxed) & FUNCTION_KNOWS != 0
     }
 
     /// Returns true if the caller has stopped waiting by `now`.
@@ -199,7 +206,7 @@ impl OpenCall {
         // Before the answer, so that its caller finds it counted.
         counter.add();
         let ReplyTo { link, caller, session } = &self.reply;
-        if self.is_in_table() {
+        if self.flags.load(Ordering::Relaxed) & IN_TABLE != 0 {
             caller.answered(self.id);
         }
         let is_wanted = match session {

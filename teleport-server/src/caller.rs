@@ -4,7 +4,6 @@
 //! held by its queue, and one that runs by its worker.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -26,9 +25,7 @@ pub(crate) struct Caller {
     /// How many calls the client has open at most; 0 if it did not say.
     pub(crate) max_inflight: u32,
     pub(crate) slow_reader: SlowReader,
-    /// Some of its inline calls are throttled, and later ones wait behind them.
-    pub(crate) is_throttled: AtomicBool,
-    /// Calls without an answer, except inline calls and those of a session.
+    /// Calls without an answer, except those of a session and inline calls that are not throttled.
     open: Mutex<IdMap<Weak<OpenCall>>>,
 }
 
@@ -41,7 +38,6 @@ impl Caller {
             limits: hello.limits,
             max_inflight: hello.max_open_calls,
             slow_reader: SlowReader::default(),
-            is_throttled: AtomicBool::new(false),
             open: Mutex::default(),
         })
     }
@@ -65,9 +61,5 @@ impl Caller {
     pub(crate) fn take_open(&self) -> Vec<Arc<OpenCall>> {
         let open = mem::take(&mut *self.open.lock());
         open.into_values().filter_map(|call| call.upgrade()).collect()
-    }
-
-    pub(crate) fn is_throttled(&self) -> bool {
-        self.is_throttled.load(Ordering::SeqCst)
     }
 }

@@ -12,13 +12,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use teleport_transport::Link;
+use teleport_transport::protocol::Quota;
 
 use crate::api::options::Options;
 use crate::batch::batcher::{Batcher, BatcherEnv};
 use crate::batch::timeouts::{self, Expired, log_starved};
 use crate::call::OpenCall;
 use crate::connection::list::ConnectionList;
-use crate::connection::throttled::{Closing, Throttled};
 use crate::exec::done::LogOrder;
 use crate::exec::queue::Queue;
 use crate::exec::run::run_inline;
@@ -36,30 +36,30 @@ const MAX_TURN: Duration = Duration::from_millis(2);
 /// All calls that have not started.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    /// One for each pool of the registry.
+    /// One for each pool of the registry, and one without workers for throttled inline calls.
     pub(crate) pools: Vec<Arc<Queue<OpenCall>>>,
     /// One for each batched method of the registry.
     pub(crate) batchers: Vec<Arc<Batcher>>,
-    pub(crate) throttled: Arc<Throttled>,
 }
 
 impl Queues {
     pub(crate) fn new(registry: &Registry, shared: &Shared, spin: Duration) -> Queues {
         let pool = |plan: &PoolPlan| Arc::new(Queue::new(spin, &plan.batched));
-        let pools: Vec<Arc<Queue<OpenCall>>> = registry.pools.iter().map(pool).collect();
+        let inline = Arc::new(Queue::new(Duration::ZERO, &[]));
+        let pools: Vec<Arc<Queue<OpenCall>>> = registry.pools.iter().map(pool).chain([inline]).collect();
         let batcher = |plan: &BatchPlan| {
             let (queue, number) = (pools[plan.pool].clone(), plan.number);
             let env = BatcherEnv { queue, number, budget: shared.budget.clone(), lent: shared.lent.clone() };
             Batcher::new(&plan.method, &plan.plan, plan.is_listed, env)
         };
         let batchers = registry.batches.iter().map(batcher).collect();
-        Queues { pools, batchers, throttled: Arc::default() }
+        Queues { pools, batchers }
     }
 
     /// Returns how many calls wait.
     pub(crate) fn len(&self) -> usize {
         let pools = self.pools.iter().map(|pool| pool.len()).sum::<usize>();
-        pools + self.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>() + self.throttled.len()
+        pools + self.batchers.iter().map(|batcher| batcher.queued()).sum::<usize>()
     }
 }
 
@@ -74,7 +74,6 @@ pub(crate) struct Dispatcher {
     pub(crate) connections: ConnectionList,
     pools: Vec<Weak<Queue<OpenCall>>>,
     batchers: Vec<Weak<Batcher>>,
-    throttled: Weak<Throttled>,
 }
 
 impl Dispatcher {
@@ -97,7 +96,6 @@ impl Dispatcher {
             connections: ConnectionList::default(),
             pools: queues.pools.iter().map(Arc::downgrade).collect(),
             batchers: queues.batchers.iter().map(Arc::downgrade).collect(),
-            throttled: Arc::downgrade(&queues.throttled),
             registry,
         })
     }
@@ -112,18 +110,27 @@ impl Dispatcher {
     /// Starts or queues a call. `row` is the number of its row in a batch, if it has one.
     pub(crate) fn start(&self, call: Arc<OpenCall>, row: Option<u64>) {
         match call.method.route {
-            Route::Inline => self.start_inline(&call),
+            Route::Inline => self.start_inline(call),
             Route::Pool(pool) => self.enqueue(pool, call),
             Route::Batch(batcher) => self.start_batched(batcher, &call, row),
         }
     }
 
-    fn start_inline(&self, call: &Arc<OpenCall>) {
-        // Most calls are not throttled, and take no lock of the server.
-        let may_wait = call.reply.caller.is_throttled() || call.reply.throttled_by().is_some();
-        if !may_wait || !self.throttle_inline(call, || call.reply.throttled_by()) {
-            run_inline(self.registry.function(&call.method), call);
+    fn start_inline(&self, call: Arc<OpenCall>) {
+        if !call.reply.is_past_quota() {
+            return run_inline(self.registry.function(&call.method), &call);
         }
+        call.add_to_table();
+        let link = call.reply.link.clone();
+        self.enqueue(self.inline_pool(), call.clone());
+        // Since the call is queued, this asks for its release.
+        if call.reply.throttled_by().is_none() {
+            self.release(&link);
+        }
+    }
+
+    fn inline_pool(&self) -> usize {
+        self.pools.len() - 1
     }
 
     fn enqueue(&self, pool: usize, call: Arc<OpenCall>) {
@@ -147,40 +154,21 @@ impl Dispatcher {
         }
     }
 
-    // ---- Calls whose clients fetch no results ----
-
-    /// Keeps an inline call that may not start now, until [`release`](Dispatcher::release). Returns false if
-    /// it may start.
-    fn throttle_inline(&self, call: &Arc<OpenCall>, throttled_by: impl FnOnce() -> Option<usize>) -> bool {
-        let Some(throttled) = self.throttled.upgrade() else { return false };
-        match throttled.add(call, throttled_by) {
-            Ok(false) => return false,
-            Ok(true) => self.shared.waits_until(call.deadline),
-            Err(Closing) => self.refuse_all([call.clone()]),
-        }
-        true
-    }
-
-    /// Starts the calls that waited for the results of a link to be fetched, as far as they may start now.
-    /// Withdraws those that do not survive the end of the link.
-    pub(crate) fn release(&self, link: &Link) {
+    /// Lets calls start that waited for the results of a link to be fetched.
+    pub(crate) fn release(&self, link: &Arc<Link>) {
         for queue in self.pools.iter().filter_map(Weak::upgrade) {
             queue.release(link.key());
         }
         for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
             self.shared.waits_until(batcher.release(link.key()));
         }
-        let Some(throttled) = self.throttled.upgrade() else { return };
+        let Some(inline) = self.pools[self.inline_pool()].upgrade() else { return };
         let start = Instant::now();
-        for call in throttled.take(link.key()) {
-            let throttled_by = || match start.elapsed() > MAX_TURN {
-                true => call.reply.throttle_if(|_| true),
-                false => call.reply.throttled_by(),
-            };
-            if call.reply.session.is_none() && link.closed().is_some() {
-                self.withdraw(&call);
-            } else if !self.throttle_inline(&call, throttled_by) {
-                run_inline(self.registry.function(&call.method), &call);
+        while let Some(call) = inline.try_take() {
+            run_inline(self.registry.function(&call.method), &call);
+            if start.elapsed() > MAX_TURN {
+                // Other connections get their turn, and then this is called again.
+                return link.await_drain(Quota { max_bytes: u64::MAX, max_bytes_but_largest: u64::MAX });
             }
         }
     }
@@ -203,9 +191,13 @@ impl Dispatcher {
         let had_not_started = self.give_up(call);
         if !had_not_started {
             call.cancel();
-        } else if let Route::Pool(pool) = call.method.route
-            && let Some(queue) = self.pools[pool].upgrade()
-        {
+        }
+        let pool = match call.method.route {
+            Route::Pool(pool) => Some(pool),
+            Route::Inline => Some(self.inline_pool()),
+            Route::Batch(_) => None,
+        };
+        if let Some(queue) = pool.filter(|_| had_not_started).and_then(|pool| self.pools[pool].upgrade()) {
             queue.remove(call);
         }
         had_not_started
@@ -223,11 +215,6 @@ impl Dispatcher {
         if self.withdraw(call) {
             call.refuse(&cancelled());
         }
-    }
-
-    /// Returns the throttled inline call with this id that came on a link.
-    pub(crate) fn find_throttled(&self, link: &Link, id: u64) -> Option<Arc<OpenCall>> {
-        self.throttled.upgrade()?.find(link.key(), id)
     }
 
     /// Refuses calls because the server is closing.
@@ -253,10 +240,7 @@ impl Dispatcher {
             }
             starved.iter().filter(|_| self.shared.log_limit.allows()).for_each(log_starved);
         }
-        let queued = self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now));
-        // After the pools: a worker that takes a call and throttles it notes its deadline again.
-        let throttled = self.throttled.upgrade().map(|throttled| throttled.expire(now));
-        for (calls, earliest) in queued.chain(throttled) {
+        for (calls, earliest) in self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now)) {
             late.extend(calls);
             next = next.into_iter().chain(earliest).min();
         }

@@ -17,6 +17,7 @@ use crate::call::{Arguments, OpenCall, ReplyTo};
 use crate::caller::Caller;
 use crate::connection::credit::Reservation;
 use crate::dispatcher::Dispatcher;
+use crate::route::Route;
 use crate::session::session::{Session, unknown};
 
 /// How long a client has to read which rule it broke.
@@ -51,8 +52,8 @@ impl Connection {
     /// Notes a call that has arrived whole. Returns false if it must not run.
     fn note(&self, call: &Arc<OpenCall>) -> bool {
         let ReplyTo { link, caller, session } = &call.reply;
-        if call.is_in_table() {
-            caller.opened(call);
+        if call.method.route != Route::Inline {
+            call.add_to_table();
         }
         match session.as_ref().map(|session| session.arrived(link, call.id, call)) {
             None => {}
@@ -123,10 +124,10 @@ impl Handler for Connection {
         }
     }
 
-    fn cancelled(&self, link: &Arc<Link>, id: u64) {
+    fn cancelled(&self, _link: &Arc<Link>, id: u64) {
         let call = self.caller.get().and_then(|caller| caller.find(id));
         let call = call.or_else(|| self.session.get().and_then(|session| session.find(id)));
-        if let Some(call) = call.or_else(|| self.dispatcher.find_throttled(link, id)) {
+        if let Some(call) = call {
             self.dispatcher.cancel(&call);
         }
     }

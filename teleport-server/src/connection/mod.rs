@@ -5,4 +5,3 @@ pub(crate) mod dispatch;
 mod gate;
 pub(crate) mod list;
 pub(crate) mod slow_reader;
-pub(crate) mod throttled;

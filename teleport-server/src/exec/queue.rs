@@ -126,6 +126,14 @@ impl<T: Queueable> Queue<T> {
         None
     }
 
+    /// Returns the next call that may start now.
+    pub(crate) fn try_take(&self) -> Option<Arc<T>> {
+        let mut inner = self.inner.lock();
+        let taken = inner.calls.next(&mut || None::<()>);
+        unlock(inner);
+        taken.map(|taken| taken.call)
+    }
+
     fn next<P>(&self, inner: &mut Inner<T>, reserve: &mut impl FnMut() -> Option<P>) -> Option<Work<T, P>> {
         let is_batch_first = std::mem::replace(&mut inner.is_turn_of_batches, false);
         if is_batch_first && let Some((method, slot)) = inner.timers.take(&mut *reserve) {

@@ -78,10 +78,12 @@ impl Shared {
         Quota { max_bytes, max_bytes_but_largest: max_bytes }
     }
 
-    /// Returns true if a connection with so many unfetched bytes starts no call.
+    /// Returns true if a connection with so many unfetched bytes starts no call. A connection that was past
+    /// its quota starts none until half of the quota is free.
     pub(crate) fn is_past_quota(&self, unsent: UnsentBytes) -> bool {
         // Most connections are below the smallest quota, so the shared budget is not read for them.
-        unsent.all > self.max_unsent_bytes.min(MIN_UNSENT_BYTES) && !self.quota(unsent).allows(unsent)
+        let may_be = unsent.all > self.max_unsent_bytes.min(MIN_UNSENT_BYTES);
+        unsent.is_drain_awaited || may_be && !self.quota(unsent).allows(unsent)
     }
 
     /// Notes the deadline of a call that was queued. The supervisor wakes in time for it.

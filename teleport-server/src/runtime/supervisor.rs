@@ -175,7 +175,7 @@ fn shut_down(threads: Threads) -> Vec<String> {
         call.refuse(&closing());
     }
     let queued = queues.pools.iter().flat_map(|pool| pool.close());
-    dispatcher.refuse_all(queued.chain(queues.throttled.close()));
+    dispatcher.refuse_all(queued);
     let all_ended = || working.load(Ordering::SeqCst) == 0;
     if !lifecycle.wait_to_close(Duration::ZERO, all_ended) {
         lifecycle.cancel_running();

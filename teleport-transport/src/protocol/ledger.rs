@@ -122,6 +122,8 @@ pub struct UnsentBytes {
     pub all: u64,
     /// All but the largest result, which may be larger than any quota.
     pub but_largest: u64,
+    /// True from [`await_drain`](Ledger::await_drain) until no more than its quota is left.
+    pub is_drain_awaited: bool,
 }
 
 /// How much of large results may be left to be sent. Both bounds hold.
@@ -217,6 +219,7 @@ impl Ledger {
         UnsentBytes {
             all: self.queued_bytes.min(self.result_bytes),
             but_largest: self.queued_bytes.min(self.result_bytes - self.largest_result_bytes),
+            is_drain_awaited: self.awaited.is_some(),
         }
     }
 
@@ -373,7 +376,7 @@ mod tests {
                 }
                 bytes => charges[index] = ledger.charge_result(MIN_CHARGED_BYTES + 1, bytes),
             }
-            let UnsentBytes { all, but_largest } = ledger.unsent_bytes();
+            let UnsentBytes { all, but_largest, .. } = ledger.unsent_bytes();
             (all, but_largest)
         };
         assert_eq!(bytes(1, 10), (10, 0));
@@ -384,7 +387,11 @@ mod tests {
         assert_eq!(bytes(4, 10), (20, 10));
         assert_eq!(bytes(1, 0), (10, 0));
         ledger.queued_bytes = 7;
-        assert_eq!(ledger.unsent_bytes(), UnsentBytes { all: 7, but_largest: 0 }, "the rest has gone");
+        assert_eq!(
+            ledger.unsent_bytes(),
+            UnsentBytes { all: 7, ..UnsentBytes::default() },
+            "the rest has gone"
+        );
         ledger.clear();
         assert_eq!(ledger.unsent_bytes(), UnsentBytes::default());
     }
@@ -399,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_quota_may_let_the_largest_pass() {
-        let unsent = UnsentBytes { all: 500, but_largest: 10 };
+        let unsent = UnsentBytes { all: 500, but_largest: 10, is_drain_awaited: false };
         assert!(quota(u64::MAX, 10).allows(unsent) && !quota(u64::MAX, 9).allows(unsent));
         assert!(quota(500, 500).allows(unsent) && !quota(499, 499).allows(unsent));
         assert_eq!(quota(u64::MAX, 10).half(), quota(u64::MAX, 5));
@@ -414,9 +421,9 @@ mod tests {
         assert!(charge.is_some());
         [3, 10, 5].into_iter().for_each(|max_bytes| ledger.await_drain(quota(max_bytes, max_bytes)));
         ledger.queued_bytes = 11;
-        assert!(!ledger.poll_drained());
+        assert!(!ledger.poll_drained() && ledger.unsent_bytes().is_drain_awaited);
         ledger.queued_bytes = 10;
-        assert!(ledger.poll_drained());
+        assert!(ledger.poll_drained() && !ledger.unsent_bytes().is_drain_awaited);
         ledger.queued_bytes = 0;
         assert!(!ledger.poll_drained());
         ledger.queued_bytes = 100;
