@@ -80,6 +80,14 @@ mod tests {
     }
 
     #[test]
+    fn files_for_other_systems_are_checked() {
+        let root = "#[cfg_attr(unix, path = \"a.rs\")]\n#[cfg_attr(not(unix), path = \"b.rs\")]\nmod it;";
+        let sources = fixture::sources(&[("lib.rs", root), ("a.rs", "use libc;"), ("b.rs", "use nix;")]);
+        let rule = table::CRATES.iter().find(|rule| rule.name == "teleport-proc").unwrap();
+        assert_eq!(check(rule, &sources, Path::new("")).len(), 2);
+    }
+
+    #[test]
     fn comments_text_and_tests_name_what_they_like() {
         let code = "// libc::x\nfn f() -> &'static str { r#\"libc::x \"libc::y\"# }\n\
                     #[cfg(test)]\nmod tests { use libc::x; }\n#[cfg(all(loom, test))]\nuse libc::x;\n";

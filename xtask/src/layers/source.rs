@@ -208,8 +208,12 @@ impl Walk<'_> {
                 self.module = outer;
             }
             None => {
-                let path = file_attribute(&item.attrs).unwrap_or_else(|| format!("{name}.rs"));
-                self.found.push((self.folder.join(path), name, Some(self.module)));
+                let mut paths = path_attributes(&item.attrs);
+                if paths.is_empty() {
+                    paths.push(format!("{name}.rs"));
+                }
+                let module = Some(self.module);
+                self.found.extend(paths.iter().map(|path| (self.folder.join(path), name.clone(), module)));
             }
         }
     }
@@ -374,14 +378,21 @@ fn needs_test(condition: &Meta) -> bool {
     }
 }
 
-/// The value of `#[path = "..."]`.
-fn file_attribute(attributes: &[Attribute]) -> Option<String> {
-    let value = attributes.iter().find_map(|attribute| match &attribute.meta {
-        Meta::NameValue(pair) if pair.path.is_ident("path") => Some(&pair.value),
-        _ => None,
-    })?;
-    match value {
-        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
-        _ => None,
+/// The values of `#[path = "..."]`, also within `cfg_attr`.
+fn path_attributes(attributes: &[Attribute]) -> Vec<String> {
+    attributes.iter().flat_map(|attribute| paths_in(&attribute.meta)).collect()
+}
+
+fn paths_in(meta: &Meta) -> Vec<String> {
+    match meta {
+        Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+            syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => vec![text.value()],
+            _ => Vec::new(),
+        },
+        Meta::List(list) if list.path.is_ident("cfg_attr") => {
+            let parts = syn::punctuated::Punctuated::<Meta, syn::Token![,]>::parse_terminated;
+            list.parse_args_with(parts).into_iter().flatten().flat_map(|part| paths_in(&part)).collect()
+        }
+        _ => Vec::new(),
     }
 }
