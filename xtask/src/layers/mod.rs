@@ -56,9 +56,9 @@ fn code(rule: &Crate, package: &Package) -> Result<Vec<String>, Failure> {
     let sources = Sources::read(&folder, |path| fs::read_to_string(path))?;
     let arrows = arrows::arrows(&sources);
     let mut broken = names::check(rule, &sources, src);
-    if let Some((_, folders)) = table::FOLDERS.iter().find(|(name, _)| *name == rule.name) {
-        broken.extend(folders::check(folders, &sources, &arrows, src));
-    }
+    let folders =
+        table::FOLDERS.iter().find(|(name, _)| *name == rule.name).map_or(&[][..], |(_, rows)| *rows);
+    broken.extend(folders::check(folders, &sources, &arrows, src));
     broken.extend(arrows::circles(&sources, &arrows, src));
     broken.extend(size::long_files(&sources, src));
     broken.extend(comments(&package.folder)?);

@@ -93,6 +93,7 @@ pub(super) const FOLDERS: &[(&str, Folders)] = &[
     ("teleport-wire", WIRE),
     ("teleport-transport", TRANSPORT),
     ("teleport-client", CLIENT),
+    ("teleport-server", SERVER),
     ("teleport-proc", PROC),
 ];
 
@@ -124,6 +125,29 @@ const CLIENT: Folders = &[
     ("calls", "connect error"),
     ("connect", "error"),
     ("error", ""),
+];
+
+/// The entry points use the whole server. The other files of `api` are the words of a call, which most parts use.
+const SERVER: Folders = &[
+    ("api/server", "api api/handle runtime runtime/supervisor accept dispatcher registry exec"),
+    ("api/handle", "api runtime dispatcher"),
+    ("runtime/supervisor", "runtime api accept dispatcher exec exec/worker refusal"),
+    ("accept", "dispatcher connection api"),
+    ("exec/worker", "exec batch batch/execute call dispatcher runtime"),
+    ("batch/execute", "batch batch/plan api call dispatcher exec refusal"),
+    ("connection", "dispatcher batch caller call route session refusal"),
+    ("dispatcher", "batch connection session registry route call exec runtime api refusal"),
+    ("batch", "batch/plan api call exec refusal"),
+    ("batch/plan", "api"),
+    ("registry", "route exec api"),
+    ("caller", "call connection runtime"),
+    ("call", "caller session route exec runtime refusal"),
+    ("exec", "call api runtime refusal"),
+    ("route", "exec"),
+    ("api", "call exec"),
+    ("runtime", "api"),
+    ("session", ""),
+    ("refusal", ""),
 ];
 
 const PROC: Folders = &[
