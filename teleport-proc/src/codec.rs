@@ -205,7 +205,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a function of another process may return: `()`, a [`Message`], or a `Result` of it with any error.
+/// The return type of a function of another process: `()`, a [`Message`], or a `Result` of it with any error.
 #[diagnostic::on_unimplemented(message = "a function of another process cannot return `{Self}`")]
 pub trait Return<M>: Sized {
     /// The type that the caller receives.

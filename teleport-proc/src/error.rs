@@ -167,7 +167,7 @@ pub enum ProcError {
     /// A call of the system failed.
     #[error("{what}: {source}")]
     System {
-        /// What it was for.
+        /// The purpose of the call.
         what: String,
         /// The error of the system.
         source: Arc<io::Error>,

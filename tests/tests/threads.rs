@@ -176,7 +176,7 @@ fn dropping_the_last_client() {
     watched(|| {
         let holding = Holding::start();
         let address = holding.address.clone();
-        let ((sender, calls), (tell, told)) = (mpsc::channel(), mpsc::channel());
+        let ((sender, calls), (report, reported)) = (mpsc::channel(), mpsc::channel());
         let thread = start(move || {
             let client = Client::builder(&address).max_inflight(1).close_timeout(FOREVER).connect();
             let client = client.expect("it listens");
@@ -184,7 +184,7 @@ fn dropping_the_last_client() {
             sender.send(client.call("hold", tree!(null))).expect("the test waits");
             // This waits, and does not unwind.
             drop(client);
-            tell.send(()).expect("the test waits");
+            report.send(()).expect("the test waits");
             checkpoint();
         });
         holding.has_started();
@@ -192,7 +192,7 @@ fn dropping_the_last_client() {
         // It waits for a slot until the client closes.
         assert!(matches!(second.wait(), Err(CallError::Closed { .. })));
         kill(&thread);
-        told.recv().expect("it goes on");
+        reported.recv().expect("it goes on");
         // The call whose future was dropped goes on.
         holding.let_go();
         assert!(!holding.ended.recv().expect("it ends"), "it is cancelled");
@@ -257,17 +257,17 @@ fn dropping_a_server() {
     watched(|| {
         let server = Server::bind("tcp://127.0.0.1:0").expect("there are ports");
         let (address, closer) = (server.address().to_string(), server.closer());
-        let (tell, told) = mpsc::channel();
+        let (report, reported) = mpsc::channel();
         let methods = Methods::new().register("hold", |(): ()| ());
         let server = server.start(methods).expect("it starts");
         let thread = start(move || {
             until("it is killed", is_killed);
             // This waits, and does not unwind.
             drop(server);
-            tell.send(Server::bind(&address).is_ok()).expect("the test waits");
+            report.send(Server::bind(&address).is_ok()).expect("the test waits");
             checkpoint();
         });
         kill(&thread);
-        assert!(closer.is_closing() && told.recv().expect("it goes on"), "the server is closed");
+        assert!(closer.is_closing() && reported.recv().expect("it goes on"), "the server is closed");
     });
 }

@@ -9,7 +9,7 @@ use crate::sys::{self, ProcessFd};
 use crate::tree::kill_tree::KillTree;
 
 /// The maximum number of kills. After each one the tree is searched again, since processes may have started
-/// meanwhile. A tree that still grows after so many is reported as still running.
+/// meanwhile. A tree that still grows after all of them is reported as still running.
 const MAX_ROUNDS: usize = 1000;
 
 /// Returns whether a process is running. A zombie is not.

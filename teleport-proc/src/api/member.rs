@@ -1,4 +1,4 @@
-//! What a process and a thread have in common, as a group sees them.
+//! The members of a group: processes and threads behind one trait.
 
 use std::fmt;
 use std::sync::Arc;

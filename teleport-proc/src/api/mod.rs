@@ -1,4 +1,4 @@
-//! What users hold: processes, threads, groups and channels, and functions that need none of these.
+//! The public types and functions: processes, threads, groups, channels, process ids and ports.
 
 pub(crate) mod by_pid;
 pub(crate) mod channel;

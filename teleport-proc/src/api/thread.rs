@@ -256,7 +256,7 @@ impl Task for Inner {
             its_run.waiters.wake();
         };
         let thread = std::thread::Builder::new().name(name()).spawn(work);
-        // The handle is not needed: the thread ends right after it has woken those who wait.
+        // The handle is not needed: the thread ends right after it has woken its waiters.
         drop(thread.map_err(failed("no thread can be made"))?);
         *current = Some(run);
         Ok(())
@@ -350,21 +350,21 @@ mod tests {
                 self.0.send("unwound").unwrap();
             }
         }
-        let (sender, told) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let thread = Thread::new("waiting", move |_stop| {
             let _report = Report(sender.clone());
             sender.send("started").unwrap();
             wait();
         });
-        (thread.grace(FOREVER), told)
+        (thread.grace(FOREVER), reports)
     }
 
     fn is_killed_from(wait: impl Fn() + Send + 'static) {
-        let (thread, told) = waiting(wait);
+        let (thread, reports) = waiting(wait);
         thread.start().unwrap();
-        assert_eq!(told.recv().unwrap(), "started");
+        assert_eq!(reports.recv().unwrap(), "started");
         thread.kill().unwrap();
-        assert_eq!(told.recv().unwrap(), "unwound");
+        assert_eq!(reports.recv().unwrap(), "unwound");
         assert!(matches!(thread.join(), Err(ProcError::Killed { .. })));
         thread.check().unwrap();
         thread.kill().unwrap();
@@ -415,26 +415,26 @@ mod tests {
 
     #[test]
     fn a_killed_thread_that_drops_another_waits_for_it() {
-        let (sender, told) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let (killed, is_killed) = mpsc::channel::<()>();
         let is_killed = Mutex::new(is_killed);
         let outer = Thread::new("outer", move |_stop| {
-            let (inner, inner_told) = waiting(|| sleep(FOREVER));
+            let (inner, inner_reports) = waiting(|| sleep(FOREVER));
             inner.start().unwrap();
-            assert_eq!(inner_told.recv().unwrap(), "started");
+            assert_eq!(inner_reports.recv().unwrap(), "started");
             sender.send(()).unwrap();
             // This is no cancellation point, so the thread goes on.
             is_killed.lock().unwrap().recv().unwrap();
             drop(inner);
-            assert_eq!(inner_told.try_recv(), Ok("unwound"));
+            assert_eq!(inner_reports.try_recv(), Ok("unwound"));
             sender.send(()).unwrap();
         });
         let outer = outer.grace(FOREVER);
         outer.start().unwrap();
-        told.recv().unwrap();
+        reports.recv().unwrap();
         outer.inner.kill_now();
         killed.send(()).unwrap();
-        told.recv().unwrap();
+        reports.recv().unwrap();
         outer.join().unwrap();
     }
 

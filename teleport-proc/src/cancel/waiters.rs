@@ -1,4 +1,4 @@
-//! A list of those who wait for a change.
+//! A list of wakers for a change.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::cancel::interrupt::park_until;
 
-/// The wakers of those who wait for a change.
+/// The wakers of all that wait for a change.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(Mutex<Vec<Waker>>);
 

@@ -1,4 +1,4 @@
-//! What comes back from a process: results, errors, panics, exit codes and signals.
+//! Results, errors, panics, exit codes and signals of processes.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What other Unix systems have instead of the module `linux`. It compiles, and is not tested.
+//! The functions of the module `linux` for other Unix systems. They compile, and are not tested.
 
 mod kqueue;
 mod ps;
