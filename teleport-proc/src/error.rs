@@ -1,7 +1,6 @@
 //! Why a process or thread did not start, or did not end well.
 //!
-//! Variants hold facts only. The texts name the value, the limit and the remedy. Errors can be cloned, since
-//! the same one is returned each time it is asked for.
+//! The texts name the value, the limit and the remedy. The same error is returned each time, so it is `Clone`.
 
 use std::error::Error;
 use std::io;

@@ -7,8 +7,7 @@
 //!
 //! A thread waits in one of three ways, and is woken in each of them: parked, in `poll(2)` beside
 //! [`Interrupt::pipe`], or for a future, whose waker [`poll_killed`] registers. Clients and servers wait in
-//! the last way: for a result or a slot, to connect, to close, and for a server to close. Their destructors
-//! wait in the same way, but never unwind.
+//! the last way. Their destructors do so, too, but never unwind.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -86,6 +86,13 @@ pub(crate) fn send(socket: &OwnedFd, message: Control, fds: &[BorrowedFd<'_>]) -
     sys::send(socket, message.encode(), fds)
 }
 
+/// Reports that a process could not be started.
+pub(crate) fn send_failure(socket: &OwnedFd, step: Step, error: &io::Error) {
+    let errno = error.raw_os_error().unwrap_or(0);
+    // This fails if the owner is gone.
+    let _ = send(socket, Control::Failed { step, errno }, &[]);
+}
+
 /// Takes the next message, without waiting.
 pub(crate) fn receive(socket: &OwnedFd) -> io::Result<Received<Control>> {
     Ok(match sys::receive(socket)? {

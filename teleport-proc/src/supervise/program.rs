@@ -1,9 +1,8 @@
 //! Functions of this program, found again in a process that executes it anew.
 //!
 //! A function is sent as its distance from a known one. The distance is the same in every process that
-//! executes the same file. The file is opened through `/proc/self/exe`, which stays the same file even if
-//! another has taken its path, and is compared by its [`Identity`]. Functions of shared libraries are
-//! refused, since a library may lie elsewhere in memory.
+//! executes the same file. The file is opened through `/proc/self/exe`, since another may have its path by
+//! now, and compared by its [`Identity`]. Functions of shared libraries may lie elsewhere, and are refused.
 
 use std::io;
 use std::mem;

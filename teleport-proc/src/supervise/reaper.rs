@@ -4,8 +4,7 @@
 //! message of the owner, for the end of the owner, and for the end of its children:
 //!
 //! - If the process or the owner has ended, the reaper kills all that is left at once.
-//! - If the owner asks for the end or drops the process, it sends SIGTERM, and SIGKILL to what is left after
-//!   the grace.
+//! - If the owner asks for the end or drops the process, it sends SIGTERM, and SIGKILL after the grace.
 //!
 //! All that is left of the tree is a child of the reaper. So when the reaper has no children, it reports how
 //! the process ended, and ends itself. It has one thread, holds no lock, and has no descriptors but its own.
@@ -21,7 +20,7 @@ use crate::cancel::deadline::moment;
 use crate::supervise::control::{self, Control, Step};
 use crate::supervise::{exec, ids, request};
 use crate::sys::{self, Exit, Fork, ProcessFd, Received, Watch};
-use crate::tree::cgroup::{Cgroup, Place};
+use crate::tree::cgroup::{Cgroup, CgroupParent};
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
 
@@ -35,7 +34,7 @@ const KILL_TIME: Duration = Duration::from_secs(1);
 pub(crate) fn run_for_request(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
-    place: Option<&Place>,
+    cgroups: Option<&CgroupParent>,
     mut fds: impl Iterator<Item = OwnedFd>,
 ) -> ! {
     let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -49,7 +48,7 @@ pub(crate) fn run_for_request(
     match received {
         Ok((head, folder, descriptors)) => {
             let start = |cgroup: Option<&Cgroup>| exec::execute(&head, &folder, &descriptors, cgroup);
-            run(control, owner, place, head.grace, start)
+            run(control, owner, cgroups, head.grace, start)
         }
         Err(error) => fail(&control, Step::Receive, &error),
     }
@@ -65,10 +64,10 @@ pub(crate) fn run_for_fork(
     let _guard = LeaveOnUnwind;
     let mask = sys::block_signals().unwrap_or_else(|error| fail(&control, Step::Reaper, &error));
     let control_number = control.as_raw_fd();
-    let place = Place::delegated();
+    let cgroups = CgroupParent::delegated();
     // A zygote does the same at its start.
-    place.iter().for_each(Place::sweep);
-    run(control, owner, place.as_ref(), grace, move |cgroup| {
+    cgroups.iter().for_each(CgroupParent::sweep);
+    run(control, owner, cgroups.as_ref(), grace, move |cgroup| {
         match sys::fork_patiently(|| {}).map_err(|error| (Step::Fork, error))? {
             Fork::Parent { child } => Ok(child),
             Fork::Child => {
@@ -94,7 +93,7 @@ pub(crate) fn run_for_fork(
 fn run(
     control: OwnedFd,
     owner: io::Result<ProcessFd>,
-    place: Option<&Place>,
+    cgroups: Option<&CgroupParent>,
     grace: Duration,
     start: impl FnOnce(Option<&Cgroup>) -> Result<i32, (Step, io::Error)>,
 ) -> ! {
@@ -103,7 +102,7 @@ fn run(
     sys::set_name(SUPERVISOR_NAME);
     let prepared = sys::become_subreaper().and_then(|()| Watch::new(owner?));
     let watch = prepared.unwrap_or_else(|error| fail(&control, Step::Reaper, &error));
-    let cgroup = place.and_then(Place::make);
+    let cgroup = cgroups.and_then(CgroupParent::make);
     let child = start(cgroup.as_ref()).unwrap_or_else(|(step, error)| {
         cgroup.iter().for_each(Cgroup::remove);
         fail(&control, step, &error)
@@ -122,9 +121,7 @@ fn run(
 
 /// Reports why there is no process, and ends.
 fn fail(control: &OwnedFd, step: Step, error: &io::Error) -> ! {
-    let errno = error.raw_os_error().unwrap_or(0);
-    // This fails if the owner is gone.
-    let _ = control::send(control, Control::Failed { step, errno }, &[]);
+    control::send_failure(control, step, error);
     sys::leave(0)
 }
 

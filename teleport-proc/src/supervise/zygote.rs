@@ -1,9 +1,8 @@
 //! The zygote: one process for each owner, from which the reapers are forked.
 //!
 //! It is this program, executed again. It has one thread and little memory, so forking it is cheap and
-//! sound, however large and busy its owner is. It keeps no descriptors but its own. Each reaper watches the
-//! owner itself. If a reaper is killed, the zygote adopts the processes below it and kills them. When the
-//! owner ends, it kills everything below itself.
+//! sound. Each reaper watches the owner itself. If a reaper is killed, the zygote adopts and kills the
+//! processes below it. When the owner ends, the zygote kills everything below itself.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::supervise::control::{self, Control, Step};
 use crate::supervise::reaper;
 use crate::sys::{self, Exit, Fork, ProcessFd, Received, Watch};
-use crate::tree::cgroup::Place;
+use crate::tree::cgroup::CgroupParent;
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
 
@@ -37,8 +36,7 @@ struct Zygote {
     owner: ProcessFd,
     watch: Watch,
     reapers: BTreeSet<i32>,
-    /// The cgroup for those of the processes.
-    place: Option<Place>,
+    cgroups: Option<CgroupParent>,
 }
 
 impl Zygote {
@@ -60,11 +58,11 @@ impl Zygote {
         let [a, b] = watch.descriptors();
         // SAFETY: this process leaves without destructors, and uses only these descriptors from here on.
         unsafe { sys::close_all_but(&[0, 1, 2, socket.as_raw_fd(), owner.as_fd().as_raw_fd(), a, b]) };
-        let place = Place::delegated();
+        let cgroups = CgroupParent::delegated();
         // Leftovers of an earlier owner end before anything starts: they may hold a port or a file.
-        place.iter().for_each(Place::sweep);
+        cgroups.iter().for_each(CgroupParent::sweep);
         control::send(&socket, Control::Ready, &[])?;
-        Ok(Zygote { socket, owner, watch, reapers: BTreeSet::new(), place })
+        Ok(Zygote { socket, owner, watch, reapers: BTreeSet::new(), cgroups })
     }
 
     fn run(mut self) -> ! {
@@ -102,11 +100,10 @@ impl Zygote {
             Ok(Fork::Parent { child }) => {
                 self.reapers.insert(child);
             }
-            Ok(Fork::Child) => reaper::run_for_request(control, self.owner.again(), self.place.as_ref(), fds),
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or(0);
-                let _ = control::send(&control, Control::Failed { step: Step::Fork, errno }, &[]);
+            Ok(Fork::Child) => {
+                reaper::run_for_request(control, self.owner.again(), self.cgroups.as_ref(), fds)
             }
+            Err(error) => control::send_failure(&control, Step::Fork, &error),
         }
     }
 
@@ -116,7 +113,7 @@ impl Zygote {
         while self.reap_reapers() {
             let mut tree = KillTree::below_supervisor(self.reapers.clone());
             while tree.kill_and_wait(KILL_TIME) {}
-            self.place.iter().for_each(Place::sweep);
+            self.cgroups.iter().for_each(CgroupParent::sweep);
         }
     }
 
@@ -133,7 +130,7 @@ impl Zygote {
         loop {
             let has_killed = tree.kill_and_wait(KILL_TIME);
             if !sys::reap_ended(|_, _| ()) {
-                self.place.iter().for_each(Place::sweep);
+                self.cgroups.iter().for_each(CgroupParent::sweep);
                 sys::leave(0)
             }
             if !has_killed {

@@ -1,13 +1,16 @@
 //! The only module that calls the kernel through nix and libc.
 //!
 //! Each function wraps one or two system calls. The modules that call them decide what they are for.
-//! Linux and other Unix systems differ in the modules `linux` and `elsewhere`, and nowhere else.
+//! Linux and other Unix systems differ in the folders `linux` and `elsewhere`, and nowhere else.
 
 mod descriptor;
 mod exit;
 mod fork;
-#[cfg_attr(any(target_os = "linux", target_os = "android"), path = "linux/mod.rs")]
-#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "elsewhere/mod.rs")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "linux/mod.rs"]
+mod platform;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "elsewhere/mod.rs"]
 mod platform;
 mod poll;
 mod process_table;

@@ -2,12 +2,11 @@
 //!
 //! One write kills all processes of a cgroup at once, whatever they do. A cgroup also keeps its processes
 //! known when all that supervised them has been killed. Each cgroup is locked by its reaper, so a cgroup
-//! without a lock is a leftover. The next zygote in the same place ends it: see [`Place::sweep`].
+//! without a lock is a leftover. The next zygote in the same place ends it: see [`CgroupParent::sweep`].
 //!
 //! Most cgroups belong to systemd. So this happens only where a cgroup was delegated: at the root of the
 //! cgroups that this process sees, as in a container that may write there, or in a cgroup that carries
-//! systemd's mark of delegation (`Delegate=yes`). Whatever fails here leaves a process without a cgroup, and
-//! all else works without.
+//! systemd's mark of delegation (`Delegate=yes`). If anything fails, a process runs without a cgroup.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -35,16 +34,16 @@ const MAX_SWEEP: Duration = Duration::from_secs(1);
 
 /// A cgroup below which this program may make others.
 #[derive(Debug)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct CgroupParent(PathBuf);
 
-impl Place {
+impl CgroupParent {
     /// Returns the cgroup of this process, if it was delegated.
-    pub(crate) fn delegated() -> Option<Place> {
+    pub(crate) fn delegated() -> Option<CgroupParent> {
         let own = own(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
         let mounts = fs::read("/proc/self/mountinfo").ok()?;
         let folder = folder(&own, &String::from_utf8_lossy(&mounts))?;
         (own == Path::new("/") || DELEGATED.iter().any(|mark| sys::has_mark(&folder, mark)))
-            .then_some(Place(folder))
+            .then_some(CgroupParent(folder))
     }
 
     /// Makes a cgroup for a process that this one starts. This process is its reaper.
