@@ -50,7 +50,7 @@ impl Queues {
         let batcher = |plan: &BatchPlan| {
             let (queue, number) = (pools[plan.pool].clone(), plan.number);
             let env = BatcherEnv { queue, number, budget: shared.budget.clone(), lent: shared.lent.clone() };
-            Batcher::new(&plan.method, &plan.plan, plan.is_listed, env)
+            Batcher::new(&plan.method, &plan.policy, plan.is_listed, env)
         };
         let batchers = registry.batches.iter().map(batcher).collect();
         Queues { pools, batchers }

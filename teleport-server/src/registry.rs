@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, QuickHash, Ran, RemoteError};
 
-use crate::api::batch_options::{BatchProblem, Plan};
+use crate::api::batch_options::BatchProblem;
 use crate::api::error::ServeError;
 use crate::api::method::{Body, Method, RunsOn};
 use crate::api::methods::Methods;
+use crate::batch::plan::policy::BatchPolicy;
 use crate::exec::run_time::RunTime;
 use crate::route::{MethodInfo, Route};
 
@@ -30,7 +31,7 @@ pub(crate) struct PoolPlan {
 #[derive(Debug)]
 pub(crate) struct BatchPlan {
     pub(crate) method: Arc<str>,
-    pub(crate) plan: Plan,
+    pub(crate) policy: BatchPolicy,
     pub(crate) is_listed: bool,
     /// The pool of the method, and its number among the batched methods of that pool.
     pub(crate) pool: usize,
@@ -125,11 +126,18 @@ impl Registry {
         Route::Pool(self.pools.len() - 1)
     }
 
-    fn batch(&mut self, name: &Arc<str>, plan: Plan, is_listed: bool, pool: usize, has_done: bool) -> Route {
+    fn batch(
+        &mut self,
+        name: &Arc<str>,
+        policy: BatchPolicy,
+        is_listed: bool,
+        pool: usize,
+        has_done: bool,
+    ) -> Route {
         let batched = &mut self.pools[pool].batched;
         batched.push(has_done);
         let (method, number) = (name.clone(), batched.len() - 1);
-        self.batches.push(BatchPlan { method, plan, is_listed, pool, number });
+        self.batches.push(BatchPlan { method, policy, is_listed, pool, number });
         Route::Batch(self.batches.len() - 1)
     }
 

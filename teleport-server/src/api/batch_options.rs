@@ -1,8 +1,10 @@
-//! How a method's calls are batched: the user's options, and the plan that they are checked into.
+//! How a method's calls are batched: the user's options, and the policy that they are checked into.
 //!
-//! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`Plan`]. Holds no calls.
+//! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`BatchPolicy`]. Holds no calls.
 
 use std::time::Duration;
+
+use crate::batch::plan::policy::{BatchPolicy, Close};
 
 /// Bounds the memory that an open batch takes. No batch needs more rows.
 pub(crate) const MAX_ROWS: usize = 65_536;
@@ -127,7 +129,7 @@ impl Batch {
         self
     }
 
-    pub(crate) fn check(self) -> Result<Plan, BatchProblem> {
+    pub(crate) fn check(self) -> Result<BatchPolicy, BatchProblem> {
         let max_rows = self.max_rows;
         if max_rows == 0 || max_rows > MAX_ROWS {
             return Err(BatchProblem::Rows { rows: max_rows, max_rows: MAX_ROWS });
@@ -144,7 +146,7 @@ impl Batch {
         if self.pad_to.last().is_some_and(|last| *last != max_rows) {
             return Err(BatchProblem::LastPad { pad_to: self.pad_to, rows: max_rows });
         }
-        Ok(Plan {
+        Ok(BatchPolicy {
             max_rows,
             close: if self.is_exact {
                 Close::Full { timeout: self.full_timeout.unwrap_or(FULL_TIMEOUT).min(MAX_TIME) }
@@ -204,65 +206,6 @@ pub enum BatchProblem {
     Inline,
 }
 
-/// When a batch closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Close {
-    /// When it is full.
-    Full { timeout: Duration },
-    /// When a worker is free and the first row has waited for `max_wait`.
-    Soon { max_wait: Duration, is_adaptive: bool },
-}
-
-/// The checked options of a [`Batch`].
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    /// Invariant: 1 to `MAX_ROWS`.
-    pub(crate) max_rows: usize,
-    pub(crate) close: Close,
-    /// Invariant: ascending, the last is `max_rows`; or empty.
-    pad_to: Vec<usize>,
-    /// Invariant: at least 1.
-    pub(crate) max_in_progress: usize,
-    pub(crate) max_queue: usize,
-}
-
-impl Plan {
-    /// Returns how many rows a batch of `rows` calls has with its padding.
-    pub(crate) fn padded(&self, rows: usize) -> usize {
-        self.pad_to.iter().copied().find(|size| *size >= rows).unwrap_or(rows)
-    }
-
-    /// Returns how many rows a slab has if `rows` fit into memory, or `None` if those are too few for any
-    /// batch.
-    pub(crate) fn fitting(&self, rows: usize) -> Option<usize> {
-        let fits = |size: &usize| *size <= rows;
-        match self.close {
-            Close::Full { .. } => Some(self.max_rows).filter(fits),
-            Close::Soon { .. } if self.pad_to.is_empty() => {
-                Some(self.max_rows.min(rows)).filter(|rows| *rows > 0)
-            }
-            Close::Soon { .. } => self.pad_to.iter().copied().rfind(fits),
-        }
-    }
-
-    /// Returns the number of rows of the smallest possible batch.
-    pub(crate) fn least_rows(&self) -> usize {
-        if self.is_exact() { self.max_rows } else { self.padded(1) }
-    }
-
-    /// Returns how long a batch may take to become full, if it must become full.
-    pub(crate) fn full_timeout(&self) -> Option<Duration> {
-        match self.close {
-            Close::Full { timeout } => Some(timeout),
-            Close::Soon { .. } => None,
-        }
-    }
-
-    pub(crate) fn is_exact(&self) -> bool {
-        matches!(self.close, Close::Full { .. })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,8 +226,8 @@ mod tests {
 
     #[test]
     fn batches_are_padded_to_the_next_size() {
-        let plan = Batch::up_to(32).pad_to([8, 16, 32]).check().unwrap();
-        assert_eq!([1, 8, 9, 17, 32].map(|rows| plan.padded(rows)), [8, 8, 16, 32, 32]);
+        let policy = Batch::up_to(32).pad_to([8, 16, 32]).check().unwrap();
+        assert_eq!([1, 8, 9, 17, 32].map(|rows| policy.padded(rows)), [8, 8, 16, 32, 32]);
         assert_eq!(Batch::up_to(32).check().unwrap().padded(7), 7);
     }
 

@@ -90,7 +90,7 @@ impl Batcher {
         let moves = self.move_out(inner, &selected, refused);
         let slab = match (self.is_listed, selected.is_new_slab) {
             (true, _) => None,
-            (false, true) => Some(inner.memory.open_batch(selected.group)),
+            (false, true) => Some(inner.memory.open_slab(selected.group)),
             (false, false) => base.map(Ok),
         };
         let calls: Vec<_> = selected.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();

@@ -16,10 +16,10 @@ use parking_lot::{Mutex, MutexGuard};
 use teleport_transport::wire::{ErrorKind, Order, Ran, RemoteError, Signature};
 use teleport_transport::{Budget, Lent, Row, Rows, Ticket};
 
-use crate::api::batch_options::Plan;
 use crate::api::stats::BatchStats;
 use crate::batch::memory::{BatchMemory, PlacedRow, slab_rows};
 use crate::batch::plan::ids::{GroupId, Key};
+use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::Scheduler;
 use crate::batch::plan::starvation::expiry_of;
 use crate::call::{Arguments, OpenCall};
@@ -40,7 +40,7 @@ pub(crate) struct BatcherEnv {
 #[derive(Debug)]
 pub(crate) struct Batcher {
     pub(crate) method: Arc<str>,
-    pub(crate) plan: Plan,
+    pub(crate) policy: BatchPolicy,
     pub(crate) is_listed: bool,
     pub(crate) env: BatcherEnv,
     pub(crate) inner: Mutex<Inner>,
@@ -69,18 +69,23 @@ pub(crate) struct Waiter {
 }
 
 impl Batcher {
-    pub(crate) fn new(method: &Arc<str>, plan: &Plan, is_listed: bool, env: BatcherEnv) -> Arc<Batcher> {
-        let mut scheduler = Scheduler::new(plan.clone());
+    pub(crate) fn new(
+        method: &Arc<str>,
+        policy: &BatchPolicy,
+        is_listed: bool,
+        env: BatcherEnv,
+    ) -> Arc<Batcher> {
+        let mut scheduler = Scheduler::new(policy.clone());
         let inner = Inner {
-            list: is_listed.then(|| scheduler.groups.add(plan.max_rows, 0)),
+            list: is_listed.then(|| scheduler.groups.add(policy.max_rows, 0)),
             scheduler,
-            memory: BatchMemory::new(method, plan, &env.budget),
+            memory: BatchMemory::new(method, policy, &env.budget),
             timer: None,
             stats: BatchStats::default(),
             is_closed: false,
         };
-        let (method, plan) = (method.clone(), plan.clone());
-        Arc::new(Batcher { method, plan, is_listed, env, inner: Mutex::new(inner) })
+        let (method, policy) = (method.clone(), policy.clone());
+        Arc::new(Batcher { method, policy, is_listed, env, inner: Mutex::new(inner) })
     }
 
     // ---- Calls that arrive and leave ----
@@ -96,7 +101,7 @@ impl Batcher {
         if let Err(error) = signature.check_stackable() {
             return Err(RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string()));
         }
-        slab_rows(&self.method, &self.plan, &self.env.budget, signature).map(drop)
+        slab_rows(&self.method, &self.policy, &self.env.budget, signature).map(drop)
     }
 
     /// Returns the row into which a call's payload is received. Returns `None` in list mode.
@@ -155,7 +160,7 @@ impl Batcher {
         call.set_key(key);
         inner.scheduler.arrive(key, call.deadline, now);
         self.settle(inner);
-        Ok(expiry_of(&self.plan, call.deadline, now))
+        Ok(expiry_of(&self.policy, call.deadline, now))
     }
 
     /// Lets the calls run that are throttled by `by`. Returns when to check whether they have waited for too
@@ -164,7 +169,7 @@ impl Batcher {
         let (mut inner, now) = (self.inner.lock(), Instant::now());
         let was_throttled = inner.scheduler.release(by, now);
         self.settle(inner);
-        if was_throttled { expiry_of(&self.plan, None, now) } else { None }
+        if was_throttled { expiry_of(&self.policy, None, now) } else { None }
     }
 
     /// Removes a call and claims its arguments. Returns `None` if it has started or was removed before.
@@ -215,7 +220,7 @@ impl Batcher {
         if is_closed {
             return Err(closing());
         }
-        if waiting < self.plan.max_queue {
+        if waiting < self.policy.max_queue {
             return Ok(());
         }
         Err(overloaded(format!(

@@ -19,16 +19,16 @@ use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
 use crate::call::OpenCall;
-use crate::dispatcher::Dispatcher;
 use crate::exec::done::{LogSlot, Logs};
 use crate::exec::failures::{batch_failed, function_failed};
 use crate::exec::job::{BatchCalls, Job};
 use crate::exec::panic::{Panic, catch};
 use crate::refusal::unsendable;
+use crate::registry::Registry;
 
 /// Runs the batch that is due, if one still is. It is the `current_job` while it runs.
 pub(crate) fn run(
-    dispatcher: &Dispatcher,
+    registry: &Registry,
     batcher: &Batcher,
     slot: Option<LogSlot>,
     current_job: &Mutex<Option<Job>>,
@@ -51,7 +51,7 @@ pub(crate) fn run(
     // From here on the memory is the function's, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };
-    let logs = match (input, dispatcher.registry.function(&method)) {
+    let logs = match (input, registry.function(&method)) {
         (Err(error), _) => {
             batcher.finished(group, padded, None);
             calls.calls.iter().for_each(|call| call.refuse(&error));

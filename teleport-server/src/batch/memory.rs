@@ -12,10 +12,10 @@ use std::sync::Arc;
 use teleport_transport::wire::{BatchLayout, ErrorKind, QuickHash, Ran, RemoteError, Signature};
 use teleport_transport::{Budget, Charge, Pages, Pool, Row, RowMemory, Slab};
 
-use crate::api::batch_options::Plan;
 use crate::batch::overhead::Overhead;
 use crate::batch::plan::groups::{Groups, Unused};
 use crate::batch::plan::ids::{GroupId, Seat, SlabId};
+use crate::batch::plan::policy::BatchPolicy;
 use crate::refusal::overloaded;
 
 /// Signatures whose calls wait at the same time: more than any program has, and each takes memory.
@@ -32,13 +32,11 @@ const SLAB_PART: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct BatchMemory {
     method: Arc<str>,
-    plan: Plan,
+    policy: BatchPolicy,
     budget: Budget,
     groups: HashMap<Arc<Signature>, GroupId, QuickHash>,
     layouts: HashMap<GroupId, Arc<BatchLayout>, QuickHash>,
     slabs: HashMap<SlabId, OpenSlab, QuickHash>,
-    /// What open slabs hold of the budget beyond its bound.
-    surplus: u64,
     /// For the caller to drop without its lock: another charge may be granted.
     returned: Vec<Charge>,
 }
@@ -62,7 +60,7 @@ pub(crate) struct PlacedRow {
 /// A batch does not fit into the budget.
 pub(crate) fn slab_rows(
     method: &str,
-    plan: &Plan,
+    policy: &BatchPolicy,
     budget: &Budget,
     signature: &Signature,
 ) -> Result<usize, RemoteError> {
@@ -70,8 +68,8 @@ pub(crate) fn slab_rows(
     let row_bytes = (signature.memory_bytes() as u64).max(1);
     let most = usize::try_from(max_bytes / row_bytes).unwrap_or(usize::MAX);
     let usual = usize::try_from(max_bytes / SLAB_PART / row_bytes).unwrap_or(usize::MAX);
-    plan.fitting(usual.max(1)).or_else(|| plan.fitting(most)).ok_or_else(|| {
-        let rows = plan.least_rows();
+    policy.fitting(usual.max(1)).or_else(|| policy.fitting(most)).ok_or_else(|| {
+        let rows = policy.least_rows();
         let bytes = row_bytes.saturating_mul(rows as u64);
         let text = format!(
             "method {method:?} takes batches of {rows} rows, and rows of {row_bytes} bytes make {bytes} bytes: more than \
@@ -85,15 +83,14 @@ pub(crate) fn slab_rows(
 pub(crate) type Freed = (Vec<OpenSlab>, Vec<Charge>);
 
 impl BatchMemory {
-    pub(crate) fn new(method: &Arc<str>, plan: &Plan, budget: &Budget) -> BatchMemory {
+    pub(crate) fn new(method: &Arc<str>, policy: &BatchPolicy, budget: &Budget) -> BatchMemory {
         BatchMemory {
             method: method.clone(),
-            plan: plan.clone(),
+            policy: policy.clone(),
             budget: budget.clone(),
             groups: HashMap::default(),
             layouts: HashMap::default(),
             slabs: HashMap::default(),
-            surplus: 0,
             returned: Vec::new(),
         }
     }
@@ -118,12 +115,12 @@ impl BatchMemory {
             );
             return Err(overloaded(text));
         }
-        let rows = slab_rows(&self.method, &self.plan, &self.budget, signature)?;
+        let rows = slab_rows(&self.method, &self.policy, &self.budget, signature)?;
         let layout = BatchLayout::new(signature.clone(), rows).ok_or_else(|| {
             let text = format!("{rows} rows of these arguments are more than any memory holds");
             RemoteError::new(ErrorKind::TooLarge, Ran::No, text)
         })?;
-        let group = groups.add(self.plan.max_rows.min(rows), layout.row_bytes());
+        let group = groups.add(self.policy.max_rows.min(rows), layout.row_bytes());
         self.groups.insert(signature.clone(), group);
         self.layouts.insert(group, Arc::new(layout));
         Ok(group)
@@ -132,7 +129,7 @@ impl BatchMemory {
     // ---- Slabs ----
 
     /// Opens a slab, and charges what it takes besides the row that its first call has paid for.
-    pub(crate) fn open_slab(&mut self, group: GroupId) -> Result<OpenSlab, RemoteError> {
+    pub(crate) fn open_slab(&self, group: GroupId) -> Result<OpenSlab, RemoteError> {
         let layout = self.layouts[&group].clone();
         let within = |pages| {
             let charge = self.budget.try_charge(Overhead::first_charge(&layout, pages))?;
@@ -140,7 +137,8 @@ impl BatchMemory {
         };
         let beyond = || {
             let bytes = Overhead::first_charge(&layout, Pages::Small);
-            let is_allowed = self.surplus + bytes <= self.budget.max_bytes() / SURPLUS_PART;
+            let surplus = self.slabs.values().map(|opened| opened.overhead.surplus()).sum::<u64>();
+            let is_allowed = surplus + bytes <= self.budget.max_bytes() / SURPLUS_PART;
             is_allowed.then(|| (Pages::Small, self.budget.charge_anyway(bytes), bytes))
         };
         let found = within(Pages::Usual).or_else(|| within(Pages::Small)).or_else(beyond);
@@ -152,22 +150,12 @@ impl BatchMemory {
         })?;
         let overhead = Overhead::new(&layout, pages, &self.budget, charge, surplus);
         let slab = Slab::new(layout, Pool::global(), pages).map_err(|error| overloaded(error.to_string()))?;
-        self.surplus += surplus;
         Ok(OpenSlab { slab, overhead })
-    }
-
-    /// Opens the slab of a batch, which is not kept here.
-    pub(crate) fn open_batch(&mut self, group: GroupId) -> Result<OpenSlab, RemoteError> {
-        let opened = self.open_slab(group)?;
-        self.surplus -= opened.overhead.surplus();
-        Ok(opened)
     }
 
     /// Removes a slab.
     pub(crate) fn close_slab(&mut self, id: SlabId) -> Option<OpenSlab> {
-        let opened = self.slabs.remove(&id)?;
-        self.surplus -= opened.overhead.surplus();
-        Some(opened)
+        self.slabs.remove(&id)
     }
 
     /// Closes slabs and forgets groups that the scheduler has removed. Returns all memory that is free now.
@@ -198,10 +186,7 @@ impl BatchMemory {
         let row = opened.and_then(|opened| Some((opened.slab.claim(seat.index)?, opened)));
         let (memory, opened) = row
             .ok_or_else(|| overloaded(format!("method {:?} had no memory left for the call", self.method)))?;
-        if let Some(charge) = opened.overhead.sat() {
-            self.surplus -= opened.overhead.settle_surplus();
-            self.returned.push(charge);
-        }
+        self.returned.extend(opened.overhead.sat());
         Ok(memory)
     }
 

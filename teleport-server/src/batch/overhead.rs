@@ -71,15 +71,9 @@ impl Overhead {
         self.charge.replace(self.budget.charge_anyway(self.unpaid()))
     }
 
-    /// Returns what of the charge is beyond the budget's bound.
+    /// Returns what of the charge is beyond the budget's bound, at most.
     pub(crate) fn surplus(&self) -> u64 {
-        self.surplus
-    }
-
-    /// Limits the surplus to what is still charged. Returns by how much it shrinks.
-    pub(crate) fn settle_surplus(&mut self) -> u64 {
-        let left = self.surplus.min(self.charged());
-        std::mem::replace(&mut self.surplus, left) - left
+        self.surplus.min(self.charged())
     }
 }
 

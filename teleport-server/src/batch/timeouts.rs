@@ -64,8 +64,8 @@ fn not_full(batcher: &Batcher, waiting: usize) -> RemoteError {
         "method {:?} waits for {} calls of one shape to run together, and in {} s only {waiting} of any shape have come: \
          raise `max_inflight` or the number of clients, lower the batch size, or use `Batch::up_to`",
         batcher.method,
-        batcher.plan.max_rows,
-        batcher.plan.full_timeout().unwrap_or_default().as_secs_f64(),
+        batcher.policy.max_rows,
+        batcher.policy.full_timeout().unwrap_or_default().as_secs_f64(),
     );
     RemoteError::new(ErrorKind::Deadline, Ran::No, text)
 }

@@ -110,7 +110,7 @@ impl Pool {
                 }
                 Work::Batch(number, slot) => {
                     let batcher = &self.batchers[number];
-                    if let Err(panic) = catch(|| execute::run(&self.dispatcher, batcher, slot, current_job)) {
+                    if let Err(panic) = catch(|| execute::run(registry, batcher, slot, current_job)) {
                         let job = current_job.lock().take();
                         batch_failed(job.as_ref().map_or(&[], Job::calls), panic.remote());
                     }

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::api::batch_options::{Close, Plan};
 use crate::batch::plan::group::{Group, MAX_RECEIVE_TIME};
+use crate::batch::plan::policy::{BatchPolicy, Close};
 use crate::batch::plan::seats::Slab;
 
 /// Starting a batch and sending its results takes at most this part of the time that a call may take, within
@@ -18,9 +18,9 @@ const MAX_MARGIN: Duration = Duration::from_millis(20);
 
 /// Returns when the next batch of `group` is due, which may be in the past. It would be made of the slab
 /// `base`.
-pub(crate) fn closes_at(plan: &Plan, group: &Group, base: Option<&Slab>) -> Option<Instant> {
+pub(crate) fn closes_at(policy: &BatchPolicy, group: &Group, base: Option<&Slab>) -> Option<Instant> {
     let oldest = group.oldest()?;
-    let due = match plan.close {
+    let due = match policy.close {
         _ if group.ready >= group.capacity => oldest,
         Close::Full { .. } => return None,
         Close::Soon { max_wait, is_adaptive } => {
@@ -32,13 +32,13 @@ pub(crate) fn closes_at(plan: &Plan, group: &Group, base: Option<&Slab>) -> Opti
     // To wait for calls that are being received takes less time than to move what has come of them.
     let received = base.and_then(Slab::receiving_since).map(|since| since + group.receive_time);
     let due = due.max(received.unwrap_or(due).min(due + MAX_RECEIVE_TIME));
-    Some(due.min(latest_start(plan, group, oldest).unwrap_or(due)).max(oldest))
+    Some(due.min(latest_start(policy, group, oldest).unwrap_or(due)).max(oldest))
 }
 
 /// Returns when a batch must start to be done by its earliest deadline, as far as its run time is known.
-fn latest_start(plan: &Plan, group: &Group, oldest: Instant) -> Option<Instant> {
+fn latest_start(policy: &BatchPolicy, group: &Group, oldest: Instant) -> Option<Instant> {
     let (earliest, _) = group.deadlines.first()?;
-    let rows = plan.padded(group.ready.min(group.capacity));
+    let rows = policy.padded(group.ready.min(group.capacity));
     let whole = earliest.saturating_duration_since(oldest);
     let margin = (whole / MARGIN_PART).clamp(MIN_MARGIN, MAX_MARGIN);
     earliest.checked_sub(group.estimate.run_time(rows).unwrap_or(Duration::ZERO) + margin)

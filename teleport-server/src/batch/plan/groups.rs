@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use teleport_transport::wire::QuickHash;
 
-use crate::api::batch_options::Plan;
 use crate::batch::plan::close::closes_at;
 use crate::batch::plan::group::{Group, SlabSummary};
 use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
+use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::seats::Slab;
 
 /// Groups without calls that are kept for their estimates.
@@ -22,7 +22,7 @@ pub(crate) type Slabs = HashMap<SlabId, Slab, QuickHash>;
 
 #[derive(Debug)]
 pub(crate) struct Groups {
-    plan: Plan,
+    policy: BatchPolicy,
     groups: HashMap<GroupId, Group, QuickHash>,
     slabs: Slabs,
     /// Groups by when their next batch is due.
@@ -42,9 +42,9 @@ pub(crate) struct Unused {
 }
 
 impl Groups {
-    pub(crate) fn new(plan: &Plan) -> Groups {
+    pub(crate) fn new(policy: &BatchPolicy) -> Groups {
         Groups {
-            plan: plan.clone(),
+            policy: policy.clone(),
             groups: HashMap::default(),
             slabs: HashMap::default(),
             due: BTreeSet::new(),
@@ -104,7 +104,7 @@ impl Groups {
     pub(crate) fn update_due(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let base = group.base().and_then(|base| self.slabs.get(&base));
-        let due = closes_at(&self.plan, group, base);
+        let due = closes_at(&self.policy, group, base);
         if due == group.due {
             return;
         }

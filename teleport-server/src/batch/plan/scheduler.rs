@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use teleport_transport::wire::QuickHash;
 
-use crate::api::batch_options::Plan;
 use crate::batch::plan::groups::{Groups, Unused};
 use crate::batch::plan::ids::{GroupId, Key, Seat};
+use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::seats::Slab;
 
 /// How far a call has come.
@@ -47,7 +47,7 @@ pub(crate) struct Row<T> {
 /// All calls of one method that have not started.
 #[derive(Debug)]
 pub(crate) struct Scheduler<T> {
-    pub(crate) plan: Plan,
+    pub(crate) policy: BatchPolicy,
     pub(crate) rows: HashMap<Key, Row<T>, QuickHash>,
     pub(crate) groups: Groups,
     /// Throttled calls, by the key that releases them.
@@ -66,10 +66,10 @@ pub(crate) struct Placed {
 }
 
 impl<T: Default> Scheduler<T> {
-    pub(crate) fn new(plan: Plan) -> Scheduler<T> {
+    pub(crate) fn new(policy: BatchPolicy) -> Scheduler<T> {
         Scheduler {
-            groups: Groups::new(&plan),
-            plan,
+            groups: Groups::new(&policy),
+            policy,
             rows: HashMap::default(),
             throttled: BTreeSet::new(),
             in_progress: 0,
@@ -96,7 +96,7 @@ impl<T: Default> Scheduler<T> {
     /// Returns when the next batch is due. Returns `None` while as many batches run as may.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let (due, _) = self.groups.first_due()?;
-        (self.in_progress < self.plan.max_in_progress).then_some(due)
+        (self.in_progress < self.policy.max_in_progress).then_some(due)
     }
 
     /// Returns the slabs and groups that were removed since the last time.

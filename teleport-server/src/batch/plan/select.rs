@@ -73,7 +73,7 @@ impl<T: Default> Scheduler<T> {
         }
         let (_, id) = self.groups.first_due()?;
         let group = self.groups.get(id)?;
-        let (base, capacity, is_exact) = (group.base(), group.capacity, self.plan.is_exact());
+        let (base, capacity, is_exact) = (group.base(), group.capacity, self.policy.is_exact());
         let mut keys: Vec<Key> = Vec::with_capacity(capacity.min(group.ready));
         for source in base.into_iter().chain(group.sources(base, is_exact)) {
             keys.extend(self.groups.slab(source)?.ready_keys().take(capacity - keys.len()));
@@ -156,7 +156,7 @@ impl<T: Default> Scheduler<T> {
         self.groups.group_mut(group).was_logged = false;
         self.groups.remove_slab(base);
         self.in_progress += 1;
-        let padded = self.plan.padded(order.len());
+        let padded = self.policy.padded(order.len());
         SelectedBatch { group, base, is_new_slab, rows, padded, outs, fills, waited }
     }
 

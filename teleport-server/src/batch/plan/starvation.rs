@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::api::batch_options::Plan;
 use crate::batch::plan::group::Group;
 use crate::batch::plan::ids::Key;
+use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::{Phase, Row, Scheduler};
 use crate::batch::plan::seats::Slab;
 
@@ -31,7 +31,7 @@ pub(crate) enum LateBy {
 
 /// Returns the complete calls that have waited for too long.
 pub(crate) fn late<T>(scheduler: &Scheduler<T>, now: Instant) -> Vec<(Key, LateBy)> {
-    let timeout = scheduler.plan.full_timeout();
+    let timeout = scheduler.policy.full_timeout();
     let late_by = |row: &Row<T>| match row.phase {
         Phase::Receiving | Phase::Gone => None,
         _ if row.deadline.is_some_and(|deadline| deadline <= now) => Some(LateBy::Deadline),
@@ -45,7 +45,7 @@ pub(crate) fn late<T>(scheduler: &Scheduler<T>, now: Instant) -> Vec<(Key, LateB
 
 /// Returns the exact batches that the log should mention, each once.
 pub(crate) fn starved<T>(scheduler: &mut Scheduler<T>, now: Instant) -> Vec<Starved> {
-    if !scheduler.plan.is_exact() {
+    if !scheduler.policy.is_exact() {
         return Vec::new();
     }
     let mut starved = Vec::new();
@@ -62,7 +62,7 @@ pub(crate) fn starved<T>(scheduler: &mut Scheduler<T>, now: Instant) -> Vec<Star
 
 /// Returns when `late` or `starved` finds something at the earliest.
 pub(crate) fn next_expiry<T>(scheduler: &Scheduler<T>) -> Option<Instant> {
-    let timeout = scheduler.plan.full_timeout();
+    let timeout = scheduler.policy.full_timeout();
     let of_row = |row: &Row<T>| match row.phase {
         Phase::Ready(since) => row.deadline.into_iter().chain(timeout.map(|time| since + time)).min(),
         Phase::Throttled(_) => row.deadline,
@@ -74,7 +74,7 @@ pub(crate) fn next_expiry<T>(scheduler: &Scheduler<T>) -> Option<Instant> {
 }
 
 /// Returns when to check for a call that became ready `now`, at the latest.
-pub(crate) fn expiry_of(plan: &Plan, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
-    let timeout = plan.full_timeout().map(|timeout| now + timeout.min(MAX_SILENCE));
+pub(crate) fn expiry_of(policy: &BatchPolicy, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
+    let timeout = policy.full_timeout().map(|timeout| now + timeout.min(MAX_SILENCE));
     deadline.into_iter().chain(timeout).min()
 }

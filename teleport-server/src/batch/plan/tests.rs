@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::api::batch_options::{Batch, Plan};
+use crate::api::batch_options::Batch;
 use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
+use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::Scheduler;
 use crate::batch::plan::select::{CloseDecision, SelectedBatch};
 use crate::batch::plan::starvation::{LateBy, late, next_expiry, starved};
@@ -35,7 +36,7 @@ struct Pending {
 struct World {
     random: u64,
     now: Instant,
-    plan: Plan,
+    policy: BatchPolicy,
     scheduler: Scheduler<Call>,
     groups: Vec<GroupId>,
     memory: HashMap<(SlabId, usize), Content>,
@@ -52,13 +53,13 @@ struct World {
 
 impl World {
     fn new(seed: u64, batch: Batch) -> World {
-        let plan = batch.check().unwrap();
-        let mut scheduler = Scheduler::new(plan.clone());
-        let groups = (0..3).map(|_| scheduler.groups.add(plan.max_rows, ROW_BYTES)).collect();
+        let policy = batch.check().unwrap();
+        let mut scheduler = Scheduler::new(policy.clone());
+        let groups = (0..3).map(|_| scheduler.groups.add(policy.max_rows, ROW_BYTES)).collect();
         World {
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             now: Instant::now(),
-            plan,
+            policy,
             scheduler,
             groups,
             memory: HashMap::new(),
@@ -109,7 +110,7 @@ impl World {
         let deadline = (self.random(8) == 0).then_some(self.now + 3 * MS);
         let call = Call { number: self.last_number, deadline };
         let placed = self.scheduler.place(group, call);
-        assert!(placed.seat.index < self.plan.max_rows);
+        assert!(placed.seat.index < self.policy.max_rows);
         let before = self.memory.insert((placed.seat.slab, placed.seat.index), (call.number, 0));
         assert_eq!(before, None, "the seat was free");
         self.places.insert(call.number, (placed.key, placed.seat, 0));
@@ -175,7 +176,9 @@ impl World {
         let Some(closing) = selected.batch else { return };
         let rows = closing.rows.len();
         assert!(
-            rows > 0 && rows <= self.plan.max_rows && (!self.plan.is_exact() || rows == self.plan.max_rows)
+            rows > 0
+                && rows <= self.policy.max_rows
+                && (!self.policy.is_exact() || rows == self.policy.max_rows)
         );
         assert!(closing.padded >= rows);
         for call in &closing.rows {
@@ -234,7 +237,7 @@ impl World {
 
     fn check(&mut self) {
         assert_eq!(self.pending.len() + self.running.len(), self.scheduler.in_progress);
-        assert!(self.scheduler.in_progress <= self.plan.max_in_progress);
+        assert!(self.scheduler.in_progress <= self.policy.max_in_progress);
         let unused = self.scheduler.take_unused();
         for slab in unused.slabs {
             self.memory.retain(|(at, _), (number, _)| *at != slab || self.places.contains_key(number));
@@ -295,7 +298,7 @@ fn each_row_lies_where_its_batch_is_read() {
 /// A scheduler with one group and `calls` complete calls.
 fn with_ready(batch: Batch, calls: usize) -> (Scheduler<u64>, GroupId, Instant, Vec<Key>) {
     let mut scheduler = Scheduler::new(batch.check().unwrap());
-    let (group, now) = (scheduler.groups.add(scheduler.plan.max_rows, ROW_BYTES), Instant::now());
+    let (group, now) = (scheduler.groups.add(scheduler.policy.max_rows, ROW_BYTES), Instant::now());
     let keys = (0..calls).map(|number| {
         let key = scheduler.place(group, number as u64).key;
         assert!(scheduler.arrive(key, None, now));
