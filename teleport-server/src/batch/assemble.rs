@@ -33,11 +33,11 @@ pub(crate) struct Assembled {
     pub(crate) padded: usize,
     /// An error if there was no memory for the batch.
     pub(crate) input: Result<Input, RemoteError>,
-    /// What pays for the memory until the function has it.
+    /// They pay for the memory until the function has it.
     pub(crate) leases: Vec<Lease>,
 }
 
-/// What a worker finds when a batch is due.
+/// The result of `take`.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) batch: Option<Assembled>,

@@ -26,7 +26,7 @@ use crate::call::{Arguments, OpenCall};
 use crate::exec::queue::Queue;
 use crate::refusal::{closing, overloaded};
 
-/// What a batcher uses of its server.
+/// The parts of its server that a batcher uses.
 #[derive(Debug)]
 pub(crate) struct BatcherEnv {
     pub(crate) queue: Arc<Queue<OpenCall>>,

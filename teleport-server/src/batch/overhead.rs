@@ -1,4 +1,4 @@
-//! What a slab takes of memory besides the rows that its calls have paid for.
+//! The memory of a slab besides the rows that its calls have paid for.
 //!
 //! Flow: `new` -> `sat` and `left` for each call -> dropped with the slab. A row whose call has left stays in
 //! memory until another call sits there, so it is charged, whatever else is in use. Charges that end are
@@ -17,7 +17,7 @@ pub(crate) struct Overhead {
     /// The most calls that had a seat: their rows are in memory.
     max_seated: u64,
     charge: Option<Charge>,
-    /// What of the charge was beyond the budget's bound when the slab was opened.
+    /// The part of the charge that was beyond the budget's bound when the slab was opened.
     surplus: u64,
 }
 
@@ -71,7 +71,7 @@ impl Overhead {
         self.charge.replace(self.budget.charge_anyway(self.unpaid()))
     }
 
-    /// Returns what of the charge is beyond the budget's bound, at most.
+    /// Returns the most that the charge is beyond the budget's bound.
     pub(crate) fn surplus(&self) -> u64 {
         self.surplus.min(self.charged())
     }

@@ -16,7 +16,7 @@ use crate::call::OpenCall;
 /// A line of the log names at most this many clients.
 const MAX_NAMED: usize = 8;
 
-/// What `expire` has found.
+/// The result of `expire`.
 #[derive(Debug)]
 pub(crate) struct Expired {
     /// Calls that were removed, and the errors for their callers.
@@ -31,7 +31,7 @@ pub(crate) struct Expired {
 pub(crate) struct StarvedBatch {
     method: Arc<str>,
     calls: Vec<Arc<OpenCall>>,
-    /// How many calls it takes.
+    /// The number of calls that it takes.
     rows: usize,
 }
 

@@ -1,4 +1,4 @@
-//! When the next batch of each batched method of a pool is due.
+//! Knows when the next batch of each batched method of a pool is due.
 //!
 //! Flow: `set` (the method's next batch is due at a time, or it has none) -> `take` once that time has come.
 //! A batch that needs a slot and finds none is blocked until `unblock`. Knows no calls. Bound: one entry for

@@ -140,8 +140,8 @@ impl<T: Queueable> FairQueue<T> {
         !self.blocked.is_empty()
     }
 
-    /// Appends a call to its connection's line.
-    pub(crate) fn push(&mut self, call: Arc<T>) {
+    /// Appends a call to its connection's line. Returns false if the line is throttled.
+    pub(crate) fn push(&mut self, call: Arc<T>) -> bool {
         let connection = call.connection();
         if self.lines.len() >= self.max_lines && !self.lines.contains_key(&connection) {
             self.remove_empty_lines();
@@ -151,6 +151,7 @@ impl<T: Queueable> FairQueue<T> {
         line.push(call);
         self.count += 1;
         line.join(connection, &mut self.turns, &mut self.blocked);
+        line.throttled_by.is_none()
     }
 
     /// Removes a call. Returns false if it is not queued.
@@ -286,7 +287,7 @@ impl<T: Queueable> Line<T> {
     }
 
     fn push(&mut self, call: Arc<T>) {
-        // Where all others wait for a slot, it is one of them; else it keeps its order among the others.
+        // If all others wait for a slot, it waits with them. Otherwise it keeps its order among the others.
         let is_aside = self.waiting.is_empty() && !self.aside.is_empty() && call.needs_slot();
         let calls = if is_aside { &mut self.aside } else { &mut self.waiting };
         calls.push_back(call);

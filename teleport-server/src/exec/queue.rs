@@ -1,4 +1,4 @@
-//! What waits for a worker of one pool: calls, in the order of [`FairQueue`], and batches that are due, which
+//! The queue of one pool of workers: calls, in the order of [`FairQueue`], and batches that are due, which
 //! take turns with the calls.
 //!
 //! Flow: `push` (from pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of
@@ -19,7 +19,7 @@ use teleport_transport::Spin;
 use crate::exec::batch_timers::BatchTimers;
 use crate::exec::fair_queue::{FairQueue, Queueable};
 
-/// What a worker has to do, with its slot in the order of logs if it needs one.
+/// One thing for a worker to do, with its slot in the order of logs if it needs one.
 #[derive(Debug)]
 pub(crate) enum Work<T, P> {
     Call(Arc<T>, Option<P>),
@@ -77,8 +77,9 @@ impl<T: Queueable> Queue<T> {
         if !call.is_alive() {
             return Ok(());
         }
-        inner.calls.push(call);
-        self.notify_one(inner);
+        if inner.calls.push(call) {
+            self.notify_one(inner);
+        }
         Ok(())
     }
 

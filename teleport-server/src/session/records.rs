@@ -1,4 +1,4 @@
-//! What a session knows of its calls. Pure: without links, threads or clocks.
+//! The calls of a session and their outcomes. Pure: without links, threads or clocks.
 //!
 //! Flow: `arrived` -> `ended`, with the answer if it is kept -> `acknowledged`. On the client's next
 //! connection `resume` returns the outcome of each call that the client lists, and forgets all others. If a
@@ -26,7 +26,7 @@ enum Record<C, A> {
 pub(crate) struct Records<C, A> {
     /// By id, so the oldest come first.
     calls: BTreeMap<u64, Record<C, A>>,
-    /// How many of `calls` are not open.
+    /// The number of `calls` that are not open.
     ended: usize,
     /// The newest call that ever arrived.
     newest_id: u64,
@@ -62,7 +62,7 @@ impl<C, A> Default for Forgotten<C, A> {
     }
 }
 
-/// Why a call must not run: its client broke the protocol.
+/// A client broke the protocol, and its call must not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Breach {
     #[error("a call that can be resumed came before the resume of the earlier ones")]

@@ -19,14 +19,14 @@ use teleport_transport::{Budget, Charge, Link};
 
 use crate::session::records::{Breach, Records};
 
-/// What pays for kept answers: a budget of their own, and that of the whole server.
+/// Pays for kept answers, from a budget of their own and that of the whole server.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptBudget {
     pub(crate) kept: Budget,
     pub(crate) all: Budget,
 }
 
-/// What pays for one kept answer.
+/// Pays for one kept answer.
 #[derive(Debug)]
 struct Room {
     _kept: Charge,
@@ -56,7 +56,7 @@ pub(crate) type Forgotten<C> = crate::session::records::Forgotten<Weak<C>, Kept>
 #[derive(Debug)]
 pub(crate) struct Session<C> {
     pub(crate) id: Id128,
-    /// How many answers may wait to be acknowledged.
+    /// The number of answers that may wait to be acknowledged.
     max_ended: usize,
     budget: KeptBudget,
     inner: Mutex<SessionState<C>>,
@@ -65,7 +65,7 @@ pub(crate) struct Session<C> {
 #[derive(Debug)]
 struct SessionState<C> {
     records: Records<Weak<C>, Kept>,
-    /// How many connections have not ended: one, or two while the older one is being ended.
+    /// Connections that have not ended: one, or two while the older one is being ended.
     connections: usize,
     /// The key of the newest link. Hellos may be read in another order than that of the connections.
     newest: usize,

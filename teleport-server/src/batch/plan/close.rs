@@ -1,4 +1,4 @@
-//! When a batch closes: at which time the calls of a group that are ready start to run.
+//! Decides when a batch closes, which is when the ready calls of a group are due to run.
 //!
 //! A batch that is full is due at once. An exact batch is due only then. Others are due when their first call
 //! has waited for `max_wait`, or, if they are adaptive, when one more call is no longer worth waiting for. A

@@ -21,7 +21,7 @@ pub(crate) const MAX_RECEIVE_TIME: Duration = Duration::from_millis(20);
 pub(crate) struct Group {
     /// Rows of a slab.
     pub(crate) capacity: usize,
-    /// How long the next call takes to arrive after the one before, if it is being received.
+    /// The time between two arrivals, if the next call is being received.
     pub(crate) receive_time: Duration,
     pub(crate) slabs: BTreeSet<SlabId>,
     /// Slabs with a seat for a new call, which gets the first. Slow slabs are never among them.
@@ -41,7 +41,7 @@ pub(crate) struct Group {
     pub(crate) was_logged: bool,
 }
 
-/// What a group knows of a slab.
+/// The state of a slab, as far as its group uses it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlabSummary {
     oldest: Option<Instant>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// When a batch closes.
+/// The time when a batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Close {
     /// When it is full.

@@ -20,7 +20,7 @@ use crate::batch::plan::ids::{GroupId, Key, Seat};
 use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::seats::Slab;
 
-/// How far a call has come.
+/// The progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Receiving,

@@ -9,7 +9,7 @@ use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
 use crate::batch::plan::scheduler::{Phase, Scheduler};
 use crate::batch::plan::seats::Slab;
 
-/// What happens to a call when a batch closes.
+/// The outcome of a call when its batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseDecision {
     Runs,

@@ -17,11 +17,11 @@ const MAX_SILENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Starved {
     /// Calls that are ready.
     pub(crate) keys: Vec<Key>,
-    /// How many calls the batch takes.
+    /// The number of calls that the batch takes.
     pub(crate) rows: usize,
 }
 
-/// Why a call has waited for too long.
+/// The reason why a call has waited for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LateBy {
     Deadline,
