@@ -1,22 +1,23 @@
 //! A client that calls functions of a server with trees of arrays, and gets futures.
 //!
-//! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] creates a [`Call`], which
-//! does nothing until it is waited for, sent or awaited. Sending it returns a [`CallFuture`]. Arguments are counted, not
-//! copied, on their way to the socket. Results are received in memory of their own, which is the caller's once the future is
-//! read.
+//! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] creates a
+//! [`Call`], which does nothing until it is waited for, sent or awaited. Sending it returns a
+//! [`CallFuture`]. Arguments are counted, not copied, on their way to the socket. Results are received in
+//! memory of their own, which is the caller's once the future is read.
 //!
 //! ```text
 //! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> pending call -> CallFuture
 //! ```
 //!
-//! Each call that was accepted has exactly one result or error. It comes out of its future or, if that was dropped, out of
-//! [`Client::check`]. [`CallError::ran`] tells whether the function ran.
+//! Each call that was accepted has exactly one result or error. It comes out of its future or, if that was
+//! dropped, out of [`Client::check`]. [`CallError::ran`] tells whether the function ran.
 //!
 //! # Threads and blocking
-//! All clients of a process share one polling thread and one thread for deadlines. While a client has no connection, one more
-//! thread connects. Only `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`], [`as_completed`], `close` and dropping the
-//! last clone can block, each for a time that its documentation states. With the feature `threads`, a `Thread` of
-//! `teleport-proc` that is killed ends in any of them, and where it awaits a call on an executor that it runs itself.
+//! All clients of a process share one polling thread and one thread for deadlines. While a client has no
+//! connection, one more thread connects. Only `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`],
+//! [`as_completed`], `close` and dropping the last clone can block, each for a time that its documentation
+//! states. With the feature `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them, and
+//! where it awaits a call on an executor that it runs itself.
 //!
 //! # Example
 //! ```no_run
@@ -62,8 +63,8 @@ pub use teleport_transport as transport;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the traits through
-/// this crate, so users need no `teleport-wire` in their manifest.
+/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the
+/// traits through this crate, so users need no `teleport-wire` in their manifest.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

@@ -1,4 +1,5 @@
-//! A tree of processes. Each starts others, and a program that leaves its session. Killing the first one ends them all.
+//! A tree of processes. Each starts others, and a program that leaves its session. Killing the first one
+//! ends them all.
 //!
 //! `cargo run --release --example tree`
 
@@ -51,7 +52,8 @@ fn run() -> Result<(), BoxError> {
     if left == 0 { Ok(()) } else { Err("some are left".into()) }
 }
 
-/// The function of each process: starts its children and a program that ignores SIGTERM, reports that, and waits.
+/// The function of each process: starts its children and a program that ignores SIGTERM, reports that, and
+/// waits.
 fn grow((depth, server): (u32, String)) -> Result<(), BoxError> {
     let script = "trap '' TERM; sleep 600 & echo grown; wait";
     let mut program = Command::new("setsid").args(["bash", "-c", script]).stdout(Stdio::piped()).spawn()?;

@@ -1,7 +1,7 @@
 //! Send large arrays between processes and machines by remote calls, as fast as the machine moves bytes.
 //!
-//! A [`Server`] binds functions to names. A [`Client`] calls them and gets futures. Arguments and results are trees: nested
-//! dicts and lists of arrays, strings, bytes and nulls. Array bytes are never serialized.
+//! A [`Server`] binds functions to names. A [`Client`] calls them and gets futures. Arguments and results
+//! are trees: nested dicts and lists of arrays, strings, bytes and nulls. Array bytes are never serialized.
 //!
 //! ```
 //! use teleport::{BoxError, Client, Methods, Server, Tree, tree};
@@ -93,8 +93,8 @@ pub use wire::{
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the traits through
-/// this crate, so users need no `teleport-wire` in their manifest.
+/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the
+/// traits through this crate, so users need no `teleport-wire` in their manifest.
 pub mod wire {
     #[doc(no_inline)]
     pub use teleport_server::transport::wire::*;

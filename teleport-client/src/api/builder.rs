@@ -56,8 +56,8 @@ impl ClientBuilder {
         Arc::make_mut(&mut self.settings.config)
     }
 
-    /// Sets the client's name, which the server shows in its logs and to its functions. At most 256 bytes travel. Default:
-    /// empty.
+    /// Sets the client's name, which the server shows in its logs and to its functions. At most 256 bytes
+    /// travel. Default: empty.
     pub fn name(mut self, name: &str) -> ClientBuilder {
         name.clone_into(&mut self.config().name);
         self
@@ -65,15 +65,16 @@ impl ClientBuilder {
 
     /// Bounds the calls that are in flight at once, at least 1. More calls wait.
     ///
-    /// A call is in flight until its result has come. A server may allow a connection fewer calls. Default: 16.
+    /// A call is in flight until its result has come. A server may allow a connection fewer calls. Default:
+    /// 16.
     #[doc(alias = "maxinflight")]
     pub fn max_inflight(mut self, calls: usize) -> ClientBuilder {
         self.settings.max_inflight = calls.max(1);
         self
     }
 
-    /// Bounds how long `connect` waits for its server, and a call for a connection that was lost. Zero tries each address of
-    /// the server once. Default: 60 s.
+    /// Bounds how long `connect` waits for its server, and a call for a connection that was lost. Zero tries
+    /// each address of the server once. Default: 60 s.
     pub fn connect_timeout(mut self, time: Duration) -> ClientBuilder {
         self.settings.connect_timeout = Some(time);
         self
@@ -98,7 +99,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends a ping when nothing came for this time, which tells a busy server from a dead one. Default: 10 s.
+    /// Sends a ping when nothing came for this time, which tells a busy server from a dead one. Default: 10
+    /// s.
     #[doc(alias = "pings")]
     pub fn ping_interval(mut self, time: Duration) -> ClientBuilder {
         self.config().ping_interval = time;
@@ -106,7 +108,8 @@ impl ClientBuilder {
     }
 
     /// Gives the server up when nothing came for this time. Calls in flight then fail with
-    /// [`CallError::NotAlive`](crate::CallError::NotAlive). Keep it well above `ping_interval`. Default: 120 s.
+    /// [`CallError::NotAlive`](crate::CallError::NotAlive). Keep it well above `ping_interval`. Default: 120
+    /// s.
     #[doc(alias = "maxage")]
     pub fn max_silence(mut self, time: Duration) -> ClientBuilder {
         self.config().max_silence = time;
@@ -115,22 +118,23 @@ impl ClientBuilder {
 
     /// Sets how long a thread that waits for a result looks for it before it sleeps.
     ///
-    /// If results come that soon, this saves the time to wake a thread, which is most of the time of a small call. Other
-    /// threads run meanwhile. If results often come later, threads sleep at once. Zero turns it off. More than 1 ms counts as
-    /// 1 ms. Default: 50 µs.
+    /// If results come that soon, this saves the time to wake a thread, which is most of the time of a small
+    /// call. Other threads run meanwhile. If results often come later, threads sleep at once. Zero turns it
+    /// off. More than 1 ms counts as 1 ms. Default: 50 µs.
     pub fn spin(mut self, time: Duration) -> ClientBuilder {
         self.config().spin = time;
         self
     }
 
-    /// Sends arguments with a checksum, which the server checks. Both sides then read each byte once more. Headers, names and
-    /// shapes always have one. Default: no.
+    /// Sends arguments with a checksum, which the server checks. Both sides then read each byte once more.
+    /// Headers, names and shapes always have one. Default: no.
     pub fn checksum(mut self, checksum: bool) -> ClientBuilder {
         self.config().checksum = checksum;
         self
     }
 
-    /// Bounds the results that the client takes. A server sends an error instead of a larger one. Default: 16 GiB.
+    /// Bounds the results that the client takes. A server sends an error instead of a larger one. Default:
+    /// 16 GiB.
     pub fn max_message_bytes(mut self, bytes: u64) -> ClientBuilder {
         self.config().limits.max_message_bytes = bytes;
         self
@@ -138,23 +142,27 @@ impl ClientBuilder {
 
     /// Bounds the memory for results that have come and that nobody has read, at least 1 MiB.
     ///
-    /// A result that finds no room stays at the server, and keeps its slot of `max_inflight`, until other results are read or
-    /// dropped, **or until somebody waits for it**. A future that is waited for, polled, asked or dropped gets its result at
-    /// once, whatever the others hold. If it is still waited for after a second or two, the results of earlier calls come
-    /// too, since the server may have no room for more. So a caller that only sends and never reads will wait for a slot.
+    /// A result that finds no room stays at the server, and keeps its slot of `max_inflight`, until other
+    /// results are read or dropped, **or until somebody waits for it**. A future that is waited for, polled,
+    /// asked or dropped gets its result at once, whatever the others hold. If it is still waited for after a
+    /// second or two, the results of earlier calls come too, since the server may have no room for more. So
+    /// a caller that only sends and never reads will wait for a slot.
     ///
-    /// Small results of up to 1 MiB in all, for each connection, do not count. Neither does a result that was read: it is the
-    /// caller's own. Default: a quarter of the machine's memory, or of its control group's limit.
+    /// Small results of up to 1 MiB in all, for each connection, do not count. Neither does a result that
+    /// was read: it is the caller's own. Default: a quarter of the machine's memory, or of its control
+    /// group's limit.
     pub fn max_memory(mut self, bytes: u64) -> ClientBuilder {
         self.settings.max_memory = bytes.max(MIN_MEMORY);
         self
     }
 
-    /// Lets `function` tell the address that a name stands for. It runs at each connect, on a thread that may block.
+    /// Lets `function` tell the address that a name stands for. It runs at each connect, on a thread that
+    /// may block.
     ///
-    /// `pattern` is the whole address, or has one `*` that stands for any text. The function gets that text (`slurm://*` and
-    /// `slurm://trainer` give `trainer`), or the whole address if there is no `*`. The first pattern that matches counts. The
-    /// answer may be a name again. Names that lead to each other are an error.
+    /// `pattern` is the whole address, or has one `*` that stands for any text. The function gets that text
+    /// (`slurm://*` and `slurm://trainer` give `trainer`), or the whole address if there is no `*`. The
+    /// first pattern that matches counts. The answer may be a name again. Names that lead to each other are
+    /// an error.
     pub fn resolver<E: Into<BoxError>>(
         mut self,
         pattern: &str,
@@ -177,8 +185,8 @@ impl ClientBuilder {
     /// Connects, and **blocks** until the server has answered, for up to `connect_timeout`.
     ///
     /// # Errors
-    /// [`ClientError`]: at once for a bad address and for a peer that speaks another protocol, otherwise when the time is
-    /// over, with the reason of the last attempt.
+    /// [`ClientError`]: at once for a bad address and for a peer that speaks another protocol, otherwise
+    /// when the time is over, with the reason of the last attempt.
     pub fn connect(mut self) -> Result<Client, ClientError> {
         if on_poller_thread() {
             return Err(ClientError::OnPoller);

@@ -60,10 +60,12 @@ impl<R: FromTree> Call<R> {
         Call { engine, request, reply: PhantomData }.on_disconnect(on_disconnect)
     }
 
-    /// Bounds the time of the call, from when it is sent, waited for or first polled. Waiting for a slot counts.
+    /// Bounds the time of the call, from when it is sent, waited for or first polled. Waiting for a slot
+    /// counts.
     ///
-    /// When the time is over, the call ends with [`CallError::Deadline`], its slot is free, and the server is told to drop or
-    /// stop it. The deadline travels as a duration, so the clocks of the machines need not agree. Default: none.
+    /// When the time is over, the call ends with [`CallError::Deadline`], its slot is free, and the server
+    /// is told to drop or stop it. The deadline travels as a duration, so the clocks of the machines need
+    /// not agree. Default: none.
     pub fn deadline(mut self, time: Duration) -> Call<R> {
         self.request.time = Some(time);
         self
@@ -71,8 +73,9 @@ impl<R: FromTree> Call<R> {
 
     /// Allows the function to run twice for this call.
     ///
-    /// With [`OnDisconnect::Resume`] the call is then sent again if nobody can tell whether it ran, for example when the
-    /// server has restarted. The client keeps the arguments for that until the result has come. Default: no.
+    /// With [`OnDisconnect::Resume`] the call is then sent again if nobody can tell whether it ran, for
+    /// example when the server has restarted. The client keeps the arguments for that until the result has
+    /// come. Default: no.
     pub fn idempotent(mut self) -> Call<R> {
         self.request.is_idempotent = true;
         self
@@ -99,8 +102,8 @@ impl<R: FromTree> Call<R> {
 
     /// Sends the call and **blocks** until its result comes.
     ///
-    /// Before that, it blocks until a slot is free (`max_inflight`) and, where there is no connection, for up to
-    /// `connect_timeout` until there is one.
+    /// Before that, it blocks until a slot is free (`max_inflight`) and, where there is no connection, for
+    /// up to `connect_timeout` until there is one.
     ///
     /// # Errors
     /// Any [`CallError`] except `Full` and `Cancelled` by this side.
@@ -111,18 +114,20 @@ impl<R: FromTree> Call<R> {
 
     /// Sends the call and returns a future for its result.
     ///
-    /// **Blocks** until a slot is free (`max_inflight`) and, where there is no connection, for up to `connect_timeout` until
-    /// there is one. Returns when the arguments are queued. This thread sends what the socket takes at once. The arguments
-    /// are counted, not copied, so an array that the caller keeps costs a copy if it is written to before it has left.
+    /// **Blocks** until a slot is free (`max_inflight`) and, where there is no connection, for up to
+    /// `connect_timeout` until there is one. Returns when the arguments are queued. This thread sends what
+    /// the socket takes at once. The arguments are counted, not copied, so an array that the caller keeps
+    /// costs a copy if it is written to before it has left.
     ///
-    /// A small call that is sent while others are in flight may be held back for up to a few milliseconds, so that the next
-    /// calls go with it. It leaves at once when this thread waits for any result, or when anybody looks for this one. What has
-    /// not left is lost if the process ends by `exit` or returns from `main` with a client that was neither
-    /// [closed](crate::Client::close) nor dropped.
+    /// A small call that is sent while others are in flight may be held back for up to a few milliseconds,
+    /// so that the next calls go with it. It leaves at once when this thread waits for any result, or when
+    /// anybody looks for this one. A call that has not left is lost if the process ends by `exit` or returns
+    /// from `main` with a client that was neither [closed](crate::Client::close) nor dropped.
     ///
     /// # Errors
-    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`, `Forked`,
-    /// `Earlier`. Also `Disconnected`, `NotAlive` and `Closing` if the connection ends at this moment.
+    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`,
+    /// `Forked`, `Earlier`. Also `Disconnected`, `NotAlive` and `Closing` if the connection ends at this
+    /// moment.
     pub fn send(self) -> Result<CallFuture<R>, CallError> {
         self.send_with(false, &mut None)
     }
@@ -136,8 +141,8 @@ impl<R: FromTree> Call<R> {
     /// Sends the call as [`send`](Call::send) does, but never blocks.
     ///
     /// # Errors
-    /// [`CallError::Full`] if no slot is free, or others wait for one. [`CallError::Connect`] if there is no connection.
-    /// Otherwise as for `send`.
+    /// [`CallError::Full`] if no slot is free, or others wait for one. [`CallError::Connect`] if there is no
+    /// connection. Otherwise as for `send`.
     pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.engine, self.request);
         let call = submission.try_send()?;
@@ -145,8 +150,8 @@ impl<R: FromTree> Call<R> {
     }
 }
 
-/// Awaits a free slot and then the result, on any executor, without blocking it. The call is sent at the first poll that
-/// finds a slot.
+/// Awaits a free slot and then the result, on any executor, without blocking it. The call is sent at the
+/// first poll that finds a slot.
 impl<R: FromTree> IntoFuture for Call<R> {
     type Output = Result<R, CallError>;
     type IntoFuture = Running<R>;
@@ -158,7 +163,8 @@ impl<R: FromTree> IntoFuture for Call<R> {
 
 /// A call that is awaited: first its slot, then its result. Made by `.await` on a [`Call`].
 ///
-/// If it is dropped before the call was sent, the call is never sent. After that, it detaches as a [`CallFuture`] does.
+/// If it is dropped before the call was sent, the call is never sent. After that, it detaches as a
+/// [`CallFuture`] does.
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct Running<R> {

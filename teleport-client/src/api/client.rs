@@ -19,16 +19,16 @@ use crate::error::connect::ClientError;
 
 /// A connection to a server whose functions it calls. Clones share it, and any number of threads may call.
 ///
-/// When the connection breaks, calls in flight fail, and the client connects again by itself. Calls made meanwhile wait for
-/// that, up to `connect_timeout`.
+/// When the connection breaks, calls in flight fail, and the client connects again by itself. Calls made
+/// meanwhile wait for that, up to `connect_timeout`.
 ///
-/// When the last clone is dropped, it **waits** for the calls whose futures were dropped, up to `close_timeout` (default
-/// 10 s). Calls whose futures are kept go on. Then it says goodbye. It does not wait, and all calls go on, on a poller's
-/// thread, while a panic unwinds, and in a thread that is killed.
+/// When the last clone is dropped, it **waits** for the calls whose futures were dropped, up to
+/// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. It does not
+/// wait, and all calls go on, on a poller's thread, while a panic unwinds, and in a thread that is killed.
 ///
-/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`]. Nothing that is done there
-/// with the client or its futures touches the connection, and neither does dropping them. Start processes by executing a
-/// program.
+/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`]. Nothing
+/// that is done there with the client or its futures touches the connection, and neither does dropping them.
+/// Start processes by executing a program.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -89,10 +89,11 @@ impl Client {
         Call::new(engine.clone(), method.into_name(), args.into_tree(), *on_disconnect)
     }
 
-    /// Allocates an array of `shape` from the pool. It is writable, and warm if memory of earlier messages can be used again.
+    /// Allocates an array of `shape` from the pool. It is writable, and warm if memory of earlier messages
+    /// can be used again.
     ///
-    /// Its content is unspecified, except that booleans are false. Filling and sending it touches no fresh pages, which is
-    /// several times faster than a new vector if the array is large.
+    /// Its content is unspecified, except that booleans are false. Filling and sending it touches no fresh
+    /// pages, which is several times faster than a new vector if the array is large.
     ///
     /// # Errors
     /// [`MemoryError`] if the system gives no memory, or if none could hold such an array.
@@ -152,9 +153,10 @@ impl Client {
 
     /// Closes the client for all its clones.
     ///
-    /// Takes no more calls, **waits** for those in flight up to `close_timeout` (default 10 s), says goodbye, and ends what is
-    /// left with [`CallError::Closed`]. Closing again does nothing. On a poller's thread it does not wait. With the feature
-    /// `threads`, a `Thread` of `teleport-proc` that is killed does not wait either, and unwinds once the client is closed.
+    /// Takes no more calls, **waits** for those in flight up to `close_timeout` (default 10 s), says
+    /// goodbye, and ends what is left with [`CallError::Closed`]. Closing again does nothing. On a poller's
+    /// thread it does not wait. With the feature `threads`, a `Thread` of `teleport-proc` that is killed
+    /// does not wait either, and unwinds once the client is closed.
     ///
     /// # Errors
     /// As for [`check`](Client::check): the first failure of a call whose future was dropped.

@@ -15,7 +15,8 @@ use crate::error::call::CallError;
 /// **Blocks** until all calls have ended. Returns their results in the order of the futures.
 ///
 /// # Errors
-/// The error of the first future whose call failed. Other failures are reported as those of dropped futures are.
+/// The error of the first future whose call failed. Other failures are reported as those of dropped futures
+/// are.
 pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -> Result<Vec<R>, CallError> {
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
@@ -28,7 +29,8 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
 
 /// Returns the results of many calls as they come, each with the index of its future.
 ///
-/// Each step of the iterator **blocks** until the next result. Dropping the iterator detaches from the calls that are left.
+/// Each step of the iterator **blocks** until the next result. Dropping the iterator detaches from the calls
+/// that are left.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -60,8 +60,8 @@ impl<R: FromTree> CallFuture<R> {
     /// **Blocks** until the result comes.
     ///
     /// # Errors
-    /// Any [`CallError`] of a call that was sent. [`CallError::OnPoller`] on a poller's thread, if the result has not come
-    /// yet.
+    /// Any [`CallError`] of a call that was sent. [`CallError::OnPoller`] on a poller's thread, if the
+    /// result has not come yet.
     ///
     /// # Panics
     /// If [`wait_timeout`](CallFuture::wait_timeout) returned the result already.
@@ -76,8 +76,8 @@ impl<R: FromTree> CallFuture<R> {
         self.wait_until(None, driver, reads).unwrap_or_else(|| Err(self.on_poller()))
     }
 
-    /// **Blocks** until the result comes or `time` is over. Returns `None` if the time is over: the call goes on and can be
-    /// waited for again.
+    /// **Blocks** until the result comes or `time` is over. Returns `None` if the time is over: the call
+    /// goes on and can be waited for again.
     ///
     /// # Errors
     /// As for [`wait`](CallFuture::wait).
@@ -112,8 +112,8 @@ impl<R: FromTree> CallFuture<R> {
 
     /// Withdraws the call. Its slot is free at once.
     ///
-    /// A call that was not sent is never sent. A call that has not started does not start. A function that runs can see the
-    /// cancellation in its context.
+    /// A call that was not sent is never sent. A call that has not started does not start. A function that
+    /// runs can see the cancellation in its context.
     ///
     /// Returns whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] means that its result had come.
     pub fn cancel(mut self) -> Ran {

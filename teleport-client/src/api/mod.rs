@@ -1,4 +1,4 @@
-//! What users hold: clients, calls, futures.
+//! The types that users hold: clients, calls, futures.
 
 pub(crate) mod builder;
 pub(crate) mod call;

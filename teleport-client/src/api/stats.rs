@@ -14,8 +14,9 @@ pub struct ClientStats {
     pub waiting: usize,
     /// Bytes of `max_memory` that hold results which were not read, or that are granted to such results.
     pub held_bytes: u64,
-    /// Bytes of results that were read and of which something is alive. They are the caller's memory, which no bound counts.
-    /// Results of up to 4 KiB are left out. Of a larger result, one array that is kept keeps all of it alive.
+    /// Bytes of results that were read and of which something is alive. They are the caller's memory, which
+    /// no bound counts. Results of up to 4 KiB are left out. Of a larger result, one array that is kept
+    /// keeps all of it alive.
     pub lent_bytes: u64,
     /// Results that wait at the server for memory, until others are read or somebody waits for them.
     pub awaiting_memory: usize,

@@ -1,11 +1,13 @@
 //! Deferred results: they wait at the server, since the client has no memory for them.
 //!
-//! A result that finds no memory is accepted anyway if somebody waits for it, or if nobody ever will, since it is then
-//! dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or dropping its future fetches
-//! it ([`Demand::ask`], [`Demand::release`]). Both sides hold the lock of the call, so neither misses the other.
+//! A result that finds no memory is accepted anyway if somebody waits for it, or if nobody ever will, since
+//! it is then dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or
+//! dropping its future fetches it ([`Demand::ask`], [`Demand::release`]). Both sides hold the lock of the
+//! call, so neither misses the other.
 //!
-//! A server also bounds the results that it keeps, and starts no calls of this client past that bound. So deferred results
-//! are fetched too when somebody has waited for a later call for one to two times `PATIENCE` ([`DeferredResults`]).
+//! A server also bounds the results that it keeps, and starts no calls of this client past that bound. So
+//! deferred results are fetched too when somebody has waited for a later call for one to two times
+//! `PATIENCE` ([`DeferredResults`]).
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -39,7 +41,8 @@ impl Demand {
         self.is_deferred
     }
 
-    /// Returns true if a result is accepted though there is no memory for it. Otherwise the result is deferred.
+    /// Returns true if a result is accepted though there is no memory for it. Otherwise the result is
+    /// deferred.
     pub(crate) fn accepts(&mut self) -> bool {
         let accepts = self.is_awaited || !self.has_future;
         self.is_deferred = !accepts;
@@ -65,7 +68,7 @@ impl Demand {
     }
 }
 
-/// When deferred results are checked, and whether the log has told of them.
+/// The time of the next check of deferred results.
 #[derive(Debug, Default)]
 pub(crate) struct DeferredResults {
     check_at: Option<Instant>,

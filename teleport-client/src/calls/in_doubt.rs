@@ -12,7 +12,7 @@ use crate::error::call::CallError;
 #[derive(Debug)]
 pub(crate) struct InDoubtCall {
     pub(crate) call: Arc<PendingCall>,
-    /// What the server can have of it.
+    /// How much of it the server can have.
     pub(crate) state: CallState,
     /// When its connection was lost.
     pub(crate) since: Instant,
@@ -21,7 +21,7 @@ pub(crate) struct InDoubtCall {
 }
 
 impl InDoubtCall {
-    /// Whether its function ran, as far as this side can tell.
+    /// Returns whether its function ran, as far as this side can tell.
     pub(crate) fn ran(&self) -> Ran {
         if self.state == CallState::Unsent { Ran::No } else { Ran::Maybe }
     }

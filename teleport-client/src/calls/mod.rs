@@ -1,4 +1,4 @@
-//! What a client knows of its calls, without sockets, threads or clocks.
+//! The state of calls, without sockets, threads or clocks.
 
 pub(crate) mod counters;
 pub(crate) mod deferred_results;

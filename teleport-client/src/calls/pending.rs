@@ -1,7 +1,7 @@
 //! A call on its way: where its outcome is put, and who waits for it.
 //!
-//! Flow: sent -> `complete` (by the thread that reads the connection, the timer, or the end of the client) -> `poll` (by the
-//! future). A future that is dropped releases the call. Its error is reported then.
+//! Flow: sent -> `complete` (by the thread that reads the connection, the timer, or the end of the client)
+//! -> `poll` (by the future). A future that is dropped releases the call. Its error is reported then.
 //!
 //! Never runs a waker under its lock.
 
@@ -26,7 +26,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Returns `None` for a time so long that no clock reaches its end.
+    /// Returns `None` if no clock can reach the end of `time`.
     pub(crate) fn after(time: Duration, now: Instant) -> Option<Deadline> {
         Some(Deadline { at: now.checked_add(time)?, time })
     }
@@ -48,14 +48,15 @@ pub(crate) struct Request {
     pub(crate) resumes: bool,
 }
 
-/// What a sent call and its future share.
+/// A call that was sent. Its future shares it.
 #[derive(Debug)]
 pub(crate) struct PendingCall {
     pub(crate) method: Key,
     pub(crate) deadline: Option<Deadline>,
     /// The call survives its connection.
     pub(crate) resumes: bool,
-    /// The call survives its connection and may run twice. It is sent again where nobody knows whether it ran.
+    /// The call survives its connection and may run twice. It is sent again where nobody knows whether it
+    /// ran.
     pub(crate) is_idempotent: bool,
     cell: Mutex<Cell>,
 }
@@ -67,12 +68,12 @@ struct Cell {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
     demand: Demand,
-    /// What it takes to send the call again: until the server has the arguments or, if the call is idempotent, until it has
-    /// its outcome.
+    /// Kept to send the call again: until the server has them or, if the call is
+    /// idempotent, until it has its outcome.
     arguments: Option<Tree>,
 }
 
-/// What asking for an outcome found.
+/// The result of asking for an outcome.
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     Ready(T),
@@ -135,7 +136,8 @@ impl PendingCall {
         }
     }
 
-    /// Keeps the outcome for the future. Returns it if there is no future any more, or if there is an outcome already.
+    /// Keeps the outcome for the future. Returns it if there is no future any more, or if there is an
+    /// outcome already.
     pub(crate) fn complete(
         &self,
         outcome: Outcome,
@@ -182,8 +184,8 @@ impl PendingCall {
         if cell.outcome.is_some() { Asked::Ready(()) } else { cell.ask() }
     }
 
-    /// The outcome is not read any more. Returns it if it has come, and the id of a deferred result, which the caller has
-    /// to fetch.
+    /// The outcome is not read any more. Returns it if it has come, and the id of a deferred result, which
+    /// the caller has to fetch.
     pub(crate) fn release(&self, waiters: &Waiters) -> (Option<Outcome>, Option<u64>) {
         let mut cell = self.cell.lock();
         if cell.waker.take().is_some() {
@@ -193,7 +195,8 @@ impl PendingCall {
         (cell.outcome.take(), deferred)
     }
 
-    /// Returns true if its result is accepted though there is no memory for it. Otherwise the result is deferred.
+    /// Returns true if its result is accepted though there is no memory for it. Otherwise the result is
+    /// deferred.
     pub(crate) fn accepts(&self) -> bool {
         self.cell.lock().demand.accepts()
     }
@@ -239,12 +242,14 @@ impl Cell {
     }
 }
 
-/// Counts who waits for answers to a client's calls: futures that are waited for, and calls in the line for a slot.
+/// Counts who waits for answers to a client's calls: futures that are waited for, and calls in the line for
+/// a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(AtomicUsize);
 
 impl Waiters {
-    // Sequentially consistent with a thread that stops reading: it sees the waiter, or the waiter sees that nobody reads.
+    // Sequentially consistent with a thread that stops reading: it sees the waiter, or the waiter sees that
+    // nobody reads.
     pub(crate) fn join(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
-//! What becomes of calls when their connection ends, and of those that survive when the next one opens.
+//! The end of a connection, and the calls that go on with the next one.
 //!
-//! Flow: `lost` (calls are in doubt) -> `begin` (the next connection is there, with what to ask it) -> `resumed` (the server
-//! has answered) -> `opened` (new calls may go out).
+//! Flow: `lost` (calls are in doubt) -> `begin` (the next connection is there, with what to ask it) ->
+//! `resumed` (the server has answered) -> `opened` (new calls may go out).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::calls::state::ClientState;
 use crate::calls::table::Entry;
 use crate::connect::status::OpenConnection;
 
-/// What to do with a new connection.
+/// The next step with a new connection.
 #[derive(Debug)]
 pub(crate) enum Opening {
     /// The client was closed.
@@ -27,7 +27,7 @@ pub(crate) enum Opening {
     Resume(Resume),
 }
 
-/// What to do about a call of an earlier connection.
+/// The next step with a call of an earlier connection.
 #[derive(Debug)]
 pub(crate) enum Resumed {
     /// The server has it, with its arguments.
@@ -38,15 +38,16 @@ pub(crate) enum Resumed {
     Anew(InDoubtCall),
     /// The server knows nothing of it, and it may not run twice.
     Lost(InDoubtCall),
-    /// The server dropped its result, and has to learn that this side knows. `None` if it was withdrawn meanwhile.
+    /// The server dropped its result, and has to learn that this side knows. `None` if it was withdrawn
+    /// meanwhile.
     Expired(Option<Arc<PendingCall>>),
     /// It was withdrawn since the server was asked.
     Unwanted,
 }
 
 impl<L: Clone> ClientState<L> {
-    /// A connection is over. Returns the calls that fail with it and whether they ran, or `None` if it was not the current
-    /// connection. `states` tells what the server can have of each call.
+    /// A connection is over. Returns the calls that fail with it and whether they ran, or `None` if it was
+    /// not the current connection. `states` tells what the server can have of each call.
     pub(crate) fn lost(
         &mut self,
         connection: usize,
@@ -74,8 +75,8 @@ impl<L: Clone> ClientState<L> {
         Some(failed)
     }
 
-    /// A closing server refused a call before it started. If the call survives, it waits for the next connection, as if it
-    /// had not been sent. Returns true then.
+    /// A closing server refused a call before it started. If the call survives, it waits for the next
+    /// connection, as if it had not been sent. Returns true then.
     pub(crate) fn put_off(&mut self, connection: usize, id: u64, reason: Closed, now: Instant) -> bool {
         let call = self.pending(connection, id).filter(|call| call.arguments().is_some()).cloned();
         let Some(call) = call else { return false };
@@ -98,8 +99,8 @@ impl<L: Clone> ClientState<L> {
         Opening::Open
     }
 
-    /// The server told what became of earlier calls. Returns the limits of the server, or `None` if the
-    /// connection is over.
+    /// The server answered for the calls of earlier connections. Returns the limits of the server, or `None`
+    /// if the connection is over.
     pub(crate) fn resumed(
         &mut self,
         connection: usize,
@@ -142,8 +143,8 @@ impl<L: Clone> ClientState<L> {
         })
     }
 
-    /// A call was to be sent anew, and this connection has ended too: it waits for the next one. Returns the call if the
-    /// client has ended.
+    /// A call was to be sent anew, and this connection has ended too: it waits for the next one. Returns the
+    /// call if the client has ended.
     pub(crate) fn hold_again(&mut self, id: u64, in_doubt: InDoubtCall) -> Option<InDoubtCall> {
         self.slots.given -= 1;
         if self.connection.is_over() {
@@ -153,7 +154,8 @@ impl<L: Clone> ClientState<L> {
         None
     }
 
-    /// Calls of earlier connections have gone on: new ones may go out, unless this connection has ended meanwhile.
+    /// Calls of earlier connections have gone on: new ones may go out, unless this connection has ended
+    /// meanwhile.
     pub(crate) fn opened(&mut self, connection: usize, now: Instant) {
         if let Some(connection) = self.resuming(connection) {
             self.connection.set_open(connection, now);

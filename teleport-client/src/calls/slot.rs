@@ -1,8 +1,8 @@
 //! Slots: the calls that may be in flight at once, and the line for them.
 //!
-//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter: `join` ->
-//! `settle` (a slot is free, or its time is over) -> `poll` (by the call). Bound: `max_inflight` slots. The line is as long
-//! as the callers make it.
+//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter:
+//! `join` -> `settle` (a slot is free, or its time is over) -> `poll` (by the call). Bound: `max_inflight`
+//! slots. The line is as long as the callers make it.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};

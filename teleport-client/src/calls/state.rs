@@ -1,7 +1,8 @@
 //! The state of a client: its calls, slots and connection.
 //!
-//! Flow: `acquire` (a slot, or a place in the line) -> `sent` -> `answered`, `withdraw` or `lost` -> the slot goes to the
-//! first in the line. What becomes of calls between connections is in [`resume`](crate::calls::resume).
+//! Flow: `acquire` (a slot, or a place in the line) -> `sent` -> `answered`, `withdraw` or `lost` -> the
+//! slot goes to the first in the line. The calls between two connections are in
+//! [`resume`](crate::calls::resume).
 //!
 //! Pure: no socket, no thread, no clock. A connection is whatever `L` is.
 
@@ -62,8 +63,8 @@ impl<L: Clone> ClientState<L> {
         }
     }
 
-    /// Returns true if there are, or may be, calls to send. A closing client still waits for calls that survived their
-    /// connection.
+    /// Returns true if there are, or may be, calls to send. A closing client still waits for calls that
+    /// survived their connection.
     pub(crate) fn wants_connection(&self) -> bool {
         let has_earlier = self.table.has_in_doubt() || self.connection.is_resuming();
         !self.connection.is_over() && (!self.is_closing || has_earlier)
@@ -152,7 +153,8 @@ impl<L: Clone> ClientState<L> {
 
     // ---- Calls ----
 
-    /// A call goes out on a connection, with a slot that it was given. Returns false if the connection is over.
+    /// A call goes out on a connection, with a slot that it was given. Returns false if the connection is
+    /// over.
     pub(crate) fn sent(&mut self, connection: usize, id: u64, call: &Arc<PendingCall>) -> bool {
         let is_current = self.connection.is_current(connection);
         if is_current {
@@ -162,8 +164,8 @@ impl<L: Clone> ClientState<L> {
         is_current
     }
 
-    /// A call was answered. Returns the call if somebody wants its outcome, and true if the server keeps the answer until it
-    /// is acknowledged.
+    /// A call was answered. Returns the call if somebody wants its outcome, and true if the server keeps the
+    /// answer until it is acknowledged.
     pub(crate) fn answered(
         &mut self,
         connection: usize,
@@ -218,8 +220,8 @@ impl<L: Clone> ClientState<L> {
         earliest(deadline.map(|deadline| deadline.at), gives_up)
     }
 
-    /// When the time of a call that was sent is over. If it is in doubt while a connection is open, its server is closing and
-    /// soon says goodbye.
+    /// When the time of a call that was sent is over. If it is in doubt while a connection is open, its
+    /// server is closing and soon says goodbye.
     fn entry_expiry(&self, entry: &Entry) -> Option<Instant> {
         let (call, gives_up) = match entry {
             Entry::Sent(call) => (call, None),

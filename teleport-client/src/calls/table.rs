@@ -1,8 +1,8 @@
 //! The one table of a client's calls: every call that was sent and has no outcome, by its id.
 //!
-//! Flow of an entry: `insert` (sent) -> `take_answered`, `give_up` (withdrawn) or `take_sent` and `put_in_doubt` (the
-//! connection is over). A client uses no id twice, not even on later connections.
-//! Bound: the client's slots, and withdrawn calls up to what the server accepts.
+//! Flow of an entry: `insert` (sent) -> `take_answered`, `give_up` (withdrawn) or `take_sent` and
+//! `put_in_doubt` (the connection is over). A client uses no id twice, not even on later connections. Bound:
+//! the client's slots, and withdrawn calls up to what the server accepts.
 
 use std::collections::hash_map;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::calls::pending::PendingCall;
 pub(crate) enum Entry {
     /// Sent on the current connection, and not answered.
     Sent(Arc<PendingCall>),
-    /// Given up. Its answer is still to come, and holds no slot. The server is told that the answer has come if it
-    /// `is_kept` there for later connections.
+    /// Given up. Its answer is still to come, and holds no slot. The server is told that the answer has come
+    /// if it `is_kept` there for later connections.
     Withdrawn { is_kept: bool },
     /// Waits for a connection that tells what became of it.
     InDoubt(Box<InDoubtCall>),
@@ -155,7 +155,8 @@ impl CallTable {
         })
     }
 
-    /// The calls whose results are deferred, and that were sent before a call that is waited for since the last check.
+    /// The calls whose results are deferred, and that were sent before a call that is waited for since the
+    /// last check.
     pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
         // Checks all of them, since each check counts for the next one.
         let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
@@ -192,7 +193,7 @@ impl CallTable {
         self.last_id
     }
 
-    /// What the next connection has to ask the server first, if anything.
+    /// Returns the first message of the next connection, if the server may keep something of this client.
     pub(crate) fn resume(&self) -> Option<Resume> {
         let in_doubt = |(id, entry): (u64, &Entry)| match entry {
             Entry::InDoubt(in_doubt) => Some((id, in_doubt.state)),

@@ -8,11 +8,12 @@ use std::time::Duration;
 /// A server that restarts is back within a few of these.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
-/// A thousand clients that wait for one server cost it a thousand refused connections a second, which is little.
+/// A thousand clients that wait for one server cost it a thousand refused connections a second, which is
+/// little.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// A shorter connection counts as a failure, so that clients do not connect in a hot loop to a server that accepts and
-/// closes. If calls were answered on it, it counts as one failure at most.
+/// A shorter connection counts as a failure, so that clients do not connect in a hot loop to a server that
+/// accepts and closes. If calls were answered on it, it counts as one failure at most.
 const MIN_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -39,8 +40,8 @@ impl Backoff {
 
     /// Returns how long to wait before the next attempt.
     ///
-    /// Nothing before the first attempt. Then between a half and the whole of a time that doubles up to `MAX_WAIT`.
-    /// `random` decides where in between, so that clients do not connect in step.
+    /// Nothing before the first attempt. Then between a half and the whole of a time that doubles up to
+    /// `MAX_WAIT`. `random` decides where in between, so that clients do not connect in step.
     pub(crate) fn wait(&self, random: u32) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else { return Duration::ZERO };
         let whole = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(MAX_WAIT);

@@ -1,7 +1,8 @@
 //! Names that stand for addresses: `slurm://trainer` -> `tcp://10.0.0.7:2222`.
 //!
-//! Flow: an address -> the first resolver whose pattern matches -> its function -> an address, which may be a name again.
-//! Runs at each attempt, on the thread that connects, so a function may block. Bound: `MAX_STEPS` names in a row.
+//! Flow: an address -> the first resolver whose pattern matches -> its function -> an address, which may be
+//! a name again. Runs at each attempt, on the thread that connects, so a function may block. Bound:
+//! `MAX_STEPS` names in a row.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,8 +33,8 @@ impl Resolver {
         Resolver { pattern: pattern.to_owned(), function }
     }
 
-    /// Returns the text that the `*` of the pattern stands for, or the whole address if the pattern has none. `None` if the
-    /// pattern does not match.
+    /// Returns the text that the `*` of the pattern stands for, or the whole address if the pattern has
+    /// none. `None` if the pattern does not match.
     fn name<'a>(&self, address: &'a str) -> Option<&'a str> {
         match self.pattern.split_once('*') {
             None => (self.pattern == address).then_some(address),

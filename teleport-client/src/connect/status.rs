@@ -1,7 +1,7 @@
 //! The status of a client's connection: down, resuming, open or over.
 //!
-//! Pure: an open connection is whatever `L` is, and time comes in. The thread that connects reads and writes this under the
-//! lock of the client's state.
+//! Pure: an open connection is whatever `L` is, and time comes in. The thread that connects reads and writes
+//! this under the lock of the client's state.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Closing a client, and dropping its last handle.
 //!
-//! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls up to a time, and
-//! then ends what is left.
+//! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls up
+//! to a time, and then ends what is left.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::error::call::CallError;
 pub(crate) const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Closes for everyone: waits for all calls in flight. If this thread is interrupted meanwhile, the time is over.
+    /// Closes for everyone: waits for all calls in flight. If this thread is interrupted meanwhile, the time
+    /// is over.
     pub(crate) fn close(&self, within: Duration) -> Result<(), Interrupted> {
         self.begin_close();
         let waited = self.wait_while(within, |client| client.in_flight() > 0);
@@ -23,7 +24,8 @@ impl Engine {
         waited
     }
 
-    /// The last handle is gone: waits `within` for calls without a future, if at all. Calls with a future go on.
+    /// The last handle is gone: waits `within` for calls without a future, if at all. Calls with a future go
+    /// on.
     pub(crate) fn release(&self, within: Option<Duration>) {
         self.begin_close();
         let waited = within.map(|within| {

@@ -1,7 +1,7 @@
 //! The thread that connects. It lives while there is no connection.
 //!
-//! Flow: a socket -> handshake on the poller -> the waiting calls go out, and the thread ends. After a failure it waits,
-//! longer each time, and asks the resolvers again. Bound: one such thread for each client.
+//! Flow: a socket -> handshake on the poller -> the waiting calls go out, and the thread ends. After a
+//! failure it waits, longer each time, and asks the resolvers again. Bound: one such thread for each client.
 
 use std::io;
 use std::sync::Arc;
@@ -89,8 +89,8 @@ impl Dialing {
         });
         // Without a limit of time, there is an end.
         let introduced = introduced.unwrap_or(Err(AttemptError::Closed));
-        // A link that has opened says goodbye by itself as the client ends: it may have carried calls before this thread
-        // looked.
+        // A link that has opened says goodbye by itself as the client ends: it may have carried calls before
+        // this thread looked.
         if matches!(introduced, Err(AttemptError::Closed)) && link.peer().is_none() {
             link.abort();
         }
@@ -98,7 +98,8 @@ impl Dialing {
     }
 }
 
-/// **Blocks** until the client is connected for the first time, within its time. Unwinds a thread that is interrupted.
+/// **Blocks** until the client is connected for the first time, within its time. Unwinds a thread that is
+/// interrupted.
 pub(crate) fn connect(engine: &Arc<Engine>) -> Result<(), ClientError> {
     let settings = &engine.settings;
     check_address(&settings.resolvers, &settings.address)?;

@@ -1,4 +1,4 @@
-//! What happens to a client: events of its connection, and its alarm.
+//! Events of a client: those of its connection, and its alarm.
 //!
 //! Called by the thread that reads the connection, and by the timer. Never blocks.
 
@@ -119,7 +119,8 @@ impl Handler for Engine {
     }
 }
 
-/// If a server refused a call since it is closing, and did not start it: the reason why the call waits for the next server.
+/// If a server refused a call since it is closing, and did not start it: the reason why the call waits for
+/// the next server.
 fn put_off_reason(answer: &Result<Reply, RemoteError>) -> Option<Closed> {
     match answer {
         Err(RemoteError { kind: kind @ ErrorKind::Closing, ran: Ran::No, message, .. }) => {

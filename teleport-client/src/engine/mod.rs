@@ -1,8 +1,8 @@
-//! What sends calls, waits for answers, connects again and ends clients.
+//! The engine of a client: it sends calls, waits for answers, connects again and ends the client.
 //!
-//! [`shared`] holds what all threads of a client share. The other files are what is done with it: [`sending`] by callers,
-//! [`events`] and [`resume`] by the thread that reads the connection and by the timer, [`dialing`] by the thread that
-//! connects, [`closing`] by the owner of the client.
+//! [`shared`] holds the state. Callers use [`sending`], the thread that reads the connection and the timer
+//! use [`events`] and [`resume`], the thread that connects uses [`dialing`], the owner of the client
+//! [`closing`].
 
 pub(crate) mod closing;
 pub(crate) mod dialing;

@@ -1,8 +1,8 @@
 //! Calls that survive their connection, on the next one.
 //!
-//! Flow: a connection is there -> [`Resuming::ask`] lists the calls -> [`Resuming::go_on`] with the server's answer: calls
-//! that it has are waited for, calls that it never got are sent again, the others fail -> new calls may go out. Called by the
-//! thread that reads the connection. Never waits.
+//! Flow: a connection is there -> [`Resuming::ask`] lists the calls -> [`Resuming::go_on`] with the server's
+//! answer: calls that it has are waited for, calls that it never got are sent again, the others fail -> new
+//! calls may go out. Called by the thread that reads the connection. Never waits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::calls::resume::Resumed;
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
-/// A connection whose server has told what became of earlier calls.
+/// A connection on which earlier calls go on.
 pub(crate) struct Resuming<'a> {
     engine: &'a Engine,
     link: &'a Arc<Link>,
@@ -38,7 +38,7 @@ impl<'a> Resuming<'a> {
         wakers.wake_all();
     }
 
-    /// The server told what became of the calls of earlier connections.
+    /// Lets earlier calls go on, as the server answered.
     pub(crate) fn go_on(
         engine: &'a Engine,
         link: &'a Arc<Link>,
@@ -153,7 +153,8 @@ impl<'a> Resuming<'a> {
 
     fn message(&self, call: &PendingCall) -> Result<Message, CallError> {
         let Some(arguments) = call.arguments() else {
-            // The server said that it has them, and now that it does not: nobody can tell whether the call ran.
+            // The server said that it has them, and now that it does not: nobody can tell whether the call
+            // ran.
             let reason = Arc::new(Closed::Lost { error: None });
             return Err(CallError::lost(call.method.clone(), &reason, Ran::Maybe));
         };

@@ -59,8 +59,8 @@ impl Submission {
         Submission { engine, request, deadline: None, ticket: None }
     }
 
-    /// **Blocks** until the call is sent. If `reads`, takes the right to read the connection before that, so that the poller
-    /// does not read the answer first.
+    /// **Blocks** until the call is sent. If `reads`, takes the right to read the connection before that, so
+    /// that the poller does not read the answer first.
     pub(crate) fn send(
         &mut self,
         reads: bool,
@@ -191,7 +191,7 @@ impl Submission {
         });
         let closed = || link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
         match sent {
-            // None: the link had told of its end.
+            // `None` if the connection was over before.
             Ok(id) => on_its_way.ok_or_else(|| match link.withdraw(id) {
                 Withdrawn::NeverSent => Unsent::Again,
                 _ => Unsent::Failed(CallError::lost(method.clone(), &closed(), Ran::Maybe)),
@@ -201,7 +201,7 @@ impl Submission {
                 Err(Unsent::Failed(CallError::Full { method, max_inflight }))
             }
             Err(_) => {
-                // The link takes nothing any more, though it has not told so yet.
+                // The link is over, though the engine has not heard of it yet.
                 let mut wakers = Wakers::default();
                 engine.lose(link, &closed(), &mut wakers);
                 wakers.wake_all();

@@ -1,14 +1,15 @@
-//! What all clones of a client, its calls and its futures share.
+//! The state that all clones of a client, its calls and its futures share.
 //!
-//! Flow out: a call gets a slot -> is encoded -> goes to the link, which writes it on the caller's own thread as far as the
-//! socket takes it. A small call may wait there for others, until that thread waits for anything or the poller looks after
-//! it. Flow in: the thread that reads the link calls `answered` -> the pending call -> its future.
+//! Flow out: a call gets a slot -> is encoded -> goes to the link, which writes it on the caller's own
+//! thread as far as the socket takes it. A small call may wait there for others, until that thread waits for
+//! anything or the poller looks after it. Flow in: the thread that reads the link calls `answered` -> the
+//! pending call -> its future.
 //!
-//! Ownership: the poller owns the link, the link its handler, which is the engine. The engine refers to the link weakly. So
-//! the engine goes with the last handle, future, and connection.
+//! Ownership: the poller owns the link, the link its handler, which is the engine. The engine refers to the
+//! link weakly. So the engine goes with the last handle, future, and connection.
 //!
-//! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may take it while it
-//! holds its own locks, so nothing that takes those is called under it.
+//! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may
+//! take it while it holds its own locks, so nothing that takes those is called under it.
 
 use std::io;
 use std::mem;
@@ -51,7 +52,7 @@ pub(crate) struct Settings {
 
 pub(crate) type State = ClientState<Weak<Link>>;
 
-/// What the engine's lock protects.
+/// The state that the engine's lock protects.
 pub(crate) struct Locked {
     pub(crate) client: State,
     /// Rings when the time of a call may be over, or deferred results are to be checked.
@@ -67,7 +68,7 @@ pub(crate) struct Engine {
     pub(crate) settings: Settings,
     pub(crate) poller: Poller,
     pub(crate) state: Mutex<Locked>,
-    /// What pays for results that have come, or may come, and were not read.
+    /// Pays for results that have come, or may come, and were not read.
     pub(crate) budget: Budget,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
@@ -99,7 +100,8 @@ impl Engine {
         }))
     }
 
-    /// Refuses in a process that was forked from the client's. Comes before any lock, whose holder may not exist there.
+    /// Refuses in a process that was forked from the client's. Comes before any lock, whose holder may not
+    /// exist there.
     pub(crate) fn check_process(&self, method: &Key, ran: Ran) -> Result<(), CallError> {
         if self.process.is_current() {
             Ok(())
@@ -108,7 +110,8 @@ impl Engine {
         }
     }
 
-    /// Changes the state and wakes whom that concerns. Ends the client if it is closing and the last call has ended.
+    /// Changes the state and wakes whom that concerns. Ends the client if it is closing and the last call
+    /// has ended.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State, &mut Wakers)) {
         let mut wakers = Wakers::default();
         let is_closing = {
@@ -124,7 +127,8 @@ impl Engine {
 
     // ---- Waiting ----
 
-    /// The right to read the connection, if no other thread has it. A thread that waits for an answer reads it itself.
+    /// The right to read the connection, if no other thread has it. A thread that waits for an answer reads
+    /// it itself.
     pub(crate) fn driver(&self) -> Option<ReaderRole> {
         if on_poller_thread() || !self.process.is_current() {
             return None;
@@ -133,7 +137,8 @@ impl Engine {
         link.and_then(|link| link.lead())
     }
 
-    /// **Blocks** until `look` finds something in the state, at most until `until`. Unwinds a thread that is interrupted.
+    /// **Blocks** until `look` finds something in the state, at most until `until`. Unwinds a thread that is
+    /// interrupted.
     pub(crate) fn wait<T>(
         &self,
         until: Option<Instant>,
@@ -185,7 +190,8 @@ impl Engine {
         }
     }
 
-    /// Somebody asked for an outcome, and may wait for it now. If it does not read the connection, others have to.
+    /// Somebody asked for an outcome, and may wait for it now. If it does not read the connection, others
+    /// have to.
     pub(crate) fn asked<T>(&self, asked: Asked<T>, reads: bool) -> Poll<T> {
         match asked {
             Asked::Ready(outcome) => Poll::Ready(outcome),
@@ -253,7 +259,8 @@ impl Engine {
                 Ran::No
             }
             Withdrawn::Requested => Ran::Maybe,
-            // Its result may be deferred: it comes, and is dropped. The link may be reading, so the poller asks for it.
+            // Its result may be deferred: it comes, and is dropped. The link may be reading, so the poller
+            // asks for it.
             Withdrawn::NotOpen => {
                 link.want_later(id);
                 Ran::Maybe

@@ -1,8 +1,8 @@
 //! One thread for the deadlines of all clients of the process.
 //!
-//! Flow: a client sets when its alarm rings -> the thread sleeps until the earliest -> the client ends the calls whose time
-//! is over, and sets the next time. Bound: one entry for each client, which goes with its client. The thread starts with
-//! the first client and never ends, also if an alarm panics.
+//! Flow: a client sets when its alarm rings -> the thread sleeps until the earliest -> the client ends the
+//! calls whose time is over, and sets the next time. Bound: one entry for each client, which goes with its
+//! client. The thread starts with the first client and never ends, also if an alarm panics.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -120,8 +120,8 @@ impl Timer {
     }
 }
 
-/// Rings one alarm. This may hold its client last, whose end runs code of the user. A panic must not end the deadlines of
-/// the others.
+/// Rings one alarm. This may hold its client last, whose end runs code of the user. A panic must not end the
+/// deadlines of the others.
 fn ring(alarm: &Weak<dyn Alarm>, now: Instant) {
     let rung = catch_unwind(AssertUnwindSafe(|| {
         if let Some(alarm) = alarm.upgrade() {

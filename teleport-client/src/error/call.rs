@@ -17,8 +17,8 @@ use crate::error::connect::{AttemptError, last_attempt};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The server answered with an error: the function failed or panicked, there is no such method, the arguments do
-    /// not fit it, or the server is overloaded. [`RemoteFailure::kind`] tells which.
+    /// The server answered with an error: the function failed or panicked, there is no such method, the
+    /// arguments do not fit it, or the server is overloaded. [`RemoteFailure::kind`] tells which.
     #[error(transparent)]
     Remote(Box<RemoteFailure>),
     /// The server is closing or has closed. Call another server, or the same one after its restart.
@@ -50,7 +50,7 @@ pub enum CallError {
     Disconnected {
         /// The method.
         method: Key,
-        /// What happened to the connection.
+        /// Why the connection ended.
         reason: Arc<Closed>,
         /// `No` if not a byte of the call had left, `Maybe` otherwise.
         ran: Ran,
@@ -65,8 +65,8 @@ pub enum CallError {
         /// `No` if not a byte of the call had left, `Maybe` otherwise.
         ran: Ran,
     },
-    /// The time of the call was over before its result came. It is the time of its deadline, or the time that the server
-    /// gives a batch to fill.
+    /// The time of the call was over before its result came. It is the time of its deadline, or the time
+    /// that the server gives a batch to fill.
     #[error(
         "{method}: no result in time{}{}{reason}",
         time.map_or(String::new(), |time| format!(" ({time:?})")),
@@ -79,7 +79,8 @@ pub enum CallError {
         time: Option<Duration>,
         /// The server's text. Empty if this side gave up.
         reason: String,
-        /// `No` if the call was never sent whole, or if the server dropped it before it started. `Maybe` otherwise.
+        /// `No` if the call was never sent whole, or if the server dropped it before it started. `Maybe`
+        /// otherwise.
         ran: Ran,
     },
     /// The call was withdrawn.
@@ -158,8 +159,8 @@ pub enum CallError {
         /// `No` if the call was not sent before.
         ran: Ran,
     },
-    /// A poller's thread, which moves the bytes of connections, would have waited for itself. Call from another thread, or
-    /// use `try_send` or `.await`.
+    /// A poller's thread, which moves the bytes of connections, would have waited for itself. Call from
+    /// another thread, or use `try_send` or `.await`.
     #[error(
         "{method}: waiting on a poller's thread would wait for itself: wait on another thread, or `.await`"
     )]
@@ -169,8 +170,8 @@ pub enum CallError {
         /// `No` if the call was not sent. `Maybe` otherwise, since it goes on.
         ran: Ran,
     },
-    /// This process was forked from the one that has the client. Execute a program instead, as `std::process::Command` and
-    /// the crate `teleport-proc` do, and connect there.
+    /// This process was forked from the one that has the client. Execute a program instead, as
+    /// `std::process::Command` and the crate `teleport-proc` do, and connect there.
     #[error(
         "{method}: the client belongs to the process that this one was forked from: execute a program instead, and \
         connect there"

@@ -39,7 +39,7 @@ pub enum ClientError {
     Refused {
         /// The address as it was given.
         address: Arc<str>,
-        /// What happened.
+        /// Why the server refused.
         reason: Arc<AttemptError>,
     },
     /// The system has no descriptor or thread left for a client.

@@ -72,7 +72,8 @@ impl FromTree for Nested {
 fn converting_a_result_may_call_again() {
     const NESTED: Rpc<Tree, Nested> = Rpc::new("echo");
     watched(|| {
-        // If the outer call kept the right to read, nobody would read the inner answer until a ping after this time.
+        // If the outer call kept the right to read, nobody would read the inner answer until a ping after
+        // this time.
         let never = Duration::from_secs(1000);
         let server = Server::start(&address());
         let client =

@@ -1,10 +1,11 @@
-//! Real input: several client processes send handwritten digits to a server, which classifies each by its nearest neighbour
-//! among the others. The accuracy must equal that of the same computation without Teleport.
+//! Real input: several client processes send handwritten digits to a server, which classifies each by its
+//! nearest neighbour among the others. The accuracy must equal that of the same computation without
+//! Teleport.
 //!
 //! `cargo run --release --example digits -- --clients 4 --workers 2`
 //!
-//! With `--batch 32` the function of the server runs for up to 32 calls at once, with their images stacked. The accuracy stays
-//! the same.
+//! With `--batch 32` the function of the server runs for up to 32 calls at once, with their images stacked.
+//! The accuracy stays the same.
 
 #[path = "../common/mod.rs"]
 mod common;

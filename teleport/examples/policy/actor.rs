@@ -1,7 +1,7 @@
 //! A process of actors. Each actor moves in its own small world, as the policy tells it.
 //!
-//! Flow: observe -> `act` on the server -> step, in a loop, on a thread for each actor. From time to time `report` sends their
-//! latencies to the server. When the process has to stop, each actor finishes its step.
+//! Flow: observe -> `act` on the server -> step, in a loop, on a thread for each actor. From time to time
+//! `report` sends their latencies to the server. When the process has to stop, each actor finishes its step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, TryRecvError};

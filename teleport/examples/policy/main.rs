@@ -1,12 +1,12 @@
-//! Batching: many simulated actors, in several processes, ask one policy for their next action. Each actor sends an image and
-//! a few scalars. The server runs the policy once for all observations that have come, and each actor gets an action and a
-//! value.
+//! Batching: many simulated actors, in several processes, ask one policy for their next action. Each actor
+//! sends an image and a few scalars. The server runs the policy once for all observations that have come,
+//! and each actor gets an action and a value.
 //!
 //! `cargo run --release --example policy -- --processes 4 --actors 16 --batch 32`
 //!
-//! It shows the steps of all actors per second, how full the batches are, and how long a step waits for its action. Try
-//! `--batch 1` to run without batches, and `--max-wait 2` to wait for fuller ones. It ends after `--seconds`, or with Ctrl-C,
-//! and prints a summary.
+//! It shows the steps of all actors per second, how full the batches are, and how long a step waits for its
+//! action. Try `--batch 1` to run without batches, and `--max-wait 2` to wait for fuller ones. It ends after
+//! `--seconds`, or with Ctrl-C, and prints a summary.
 
 mod actor;
 #[path = "../common/mod.rs"]

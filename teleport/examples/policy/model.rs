@@ -12,8 +12,8 @@ const OUTPUTS: usize = ACTIONS + 1;
 const PIXELS: usize = SIDE * SIDE * CHANNELS;
 const SCALARS: usize = 3;
 
-/// Inputs whose weights are used for all rows before the next inputs. Their weights take 16 KiB, which stays in the
-/// fastest cache.
+/// Inputs whose weights are used for all rows before the next inputs. Their weights take 16 KiB, which stays
+/// in the fastest cache.
 const PIECE: usize = 512;
 
 /// Weights, f32 [inputs, outputs].
@@ -39,7 +39,8 @@ impl Policy {
         }
     }
 
-    /// Returns actions, f32 [n, 7], and values, f32 [n], for n observations: images, u8 [n, 64, 64, 3], and scalars.
+    /// Returns actions, f32 [n, 7], and values, f32 [n], for n observations: images, u8 [n, 64, 64, 3], and
+    /// scalars.
     pub(crate) fn act(&self, mut x: Tree, cx: &Context) -> Result<Tree, BoxError> {
         let rows = cx.rows_padded();
         let images: Array = x.take("image")?;

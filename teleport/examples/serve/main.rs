@@ -42,7 +42,8 @@ fn run() -> Result<(), BoxError> {
         for signal in &mut signals {
             let time = if signal == SIGINT { Duration::ZERO } else { Duration::from_secs(10) };
             let closer = closer.clone();
-            // Closes on another thread, so that a second signal arrives while the first one waits for running calls.
+            // Closes on another thread, so that a second signal arrives while the first one waits for
+            // running calls.
             thread::spawn(move || closer.close_within(time));
         }
     });

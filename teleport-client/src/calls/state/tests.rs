@@ -58,7 +58,7 @@ impl Fixture {
         ticket.expect("it stands in the line")
     }
 
-    /// What the call with this ticket got, if it has left the line.
+    /// Returns the slot or error of a waiter that has left the line.
     fn polled(&mut self, ticket: u64) -> Option<Result<(), CallError>> {
         match self.state.slots.poll(ticket, &Context::from_waker(Waker::noop())) {
             Poll::Ready(settled) => Some(settled),

@@ -1,4 +1,4 @@
-//! What happens when the system has no thread to connect with, and when deferred results are checked.
+//! Clients without a thread to connect with, their end, and the check of deferred results.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
