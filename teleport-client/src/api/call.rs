@@ -108,8 +108,8 @@ impl<R: FromTree> Call<R> {
     /// # Errors
     /// Any [`CallError`] except `Full` and `Cancelled` by this side.
     pub fn wait(self) -> Result<R, CallError> {
-        let mut driver = None;
-        self.send_with(true, &mut driver)?.wait_with(&mut driver)
+        let mut reader = None;
+        self.send_with(true, &mut reader)?.wait_with(&mut reader)
     }
 
     /// Sends the call and returns a future for its result.
@@ -132,9 +132,9 @@ impl<R: FromTree> Call<R> {
         self.send_with(false, &mut None)
     }
 
-    fn send_with(self, reads: bool, driver: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
+    fn send_with(self, reads: bool, reader: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.engine, self.request);
-        let call = submission.send(reads, driver)?;
+        let call = submission.send(reads, reader)?;
         Ok(CallFuture::new(submission.engine.clone(), call))
     }
 

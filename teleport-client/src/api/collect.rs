@@ -21,7 +21,7 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
         for future in &futures {
-            block_on_or_unwind(&mut future.driver(), None, |cx| future.poll_done(cx));
+            block_on_or_unwind(&mut future.lead(), None, |cx| future.poll_done(cx));
         }
     }
     futures.into_iter().map(CallFuture::wait).collect()
@@ -128,10 +128,10 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
             return None;
         }
         let until = on_poller_thread().then(std::time::Instant::now);
-        let mut driver = self.futures.iter().flatten().find_map(CallFuture::driver);
-        let next = block_on_or_unwind(&mut driver, until, |cx| self.poll_next(cx));
+        let mut reader = self.futures.iter().flatten().find_map(CallFuture::lead);
+        let next = block_on_or_unwind(&mut reader, until, |cx| self.poll_next(cx));
         // Converting runs code of the user, which may take long or call. Others read meanwhile.
-        drop(driver);
+        drop(reader);
         // A poller's thread must not wait: a call without an outcome fails.
         let index = next.or_else(|| self.futures.iter().position(Option::is_some))?;
         Some(self.take(index))

@@ -66,14 +66,14 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// If [`wait_timeout`](CallFuture::wait_timeout) returned the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
-        let mut driver = self.driver();
-        self.wait_until(None, &mut driver, false).unwrap_or_else(|| Err(self.on_poller()))
+        let mut reader = self.lead();
+        self.wait_until(None, &mut reader, false).unwrap_or_else(|| Err(self.on_poller()))
     }
 
-    /// Waits for a call that this thread has just sent, while it held `driver`.
-    pub(crate) fn wait_with(mut self, driver: &mut Option<ReaderRole>) -> Result<R, CallError> {
-        let reads = driver.is_some();
-        self.wait_until(None, driver, reads).unwrap_or_else(|| Err(self.on_poller()))
+    /// Waits for a call that this thread has just sent, while it held `reader`.
+    pub(crate) fn wait_with(mut self, reader: &mut Option<ReaderRole>) -> Result<R, CallError> {
+        let reads = reader.is_some();
+        self.wait_until(None, reader, reads).unwrap_or_else(|| Err(self.on_poller()))
     }
 
     /// **Blocks** until the result comes or `time` is over. Returns `None` if the time is over: the call
@@ -86,8 +86,8 @@ impl<R: FromTree> CallFuture<R> {
     /// If it returned the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
         let until = Instant::now().checked_add(time);
-        let mut driver = self.driver();
-        match self.wait_until(until, &mut driver, false) {
+        let mut reader = self.lead();
+        match self.wait_until(until, &mut reader, false) {
             Some(result) => result.map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
             None => Ok(None),
@@ -131,13 +131,13 @@ impl<R: FromTree> CallFuture<R> {
     fn wait_until(
         &mut self,
         until: Option<Instant>,
-        driver: &mut Option<ReaderRole>,
+        reader: &mut Option<ReaderRole>,
         reads: bool,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let outcome = block_on_or_unwind(driver, until, |cx| self.poll_outcome(cx, reads))?;
+        let outcome = block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx, reads))?;
         // Converting runs code of the user, which may take long or call. Others read meanwhile.
-        *driver = None;
+        *reader = None;
         Some(self.convert(outcome))
     }
 
@@ -167,8 +167,8 @@ impl<R: FromTree> CallFuture<R> {
     }
 
     /// The right to read the connection, unless there is nothing to wait for.
-    pub(crate) fn driver(&self) -> Option<ReaderRole> {
-        if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.driver() }
+    pub(crate) fn lead(&self) -> Option<ReaderRole> {
+        if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.lead() }
     }
 
     /// Returns true in a process that was forked from the one that made the call. No result comes there.

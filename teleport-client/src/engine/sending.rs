@@ -64,21 +64,21 @@ impl Submission {
     pub(crate) fn send(
         &mut self,
         reads: bool,
-        driver: &mut Option<ReaderRole>,
+        reader: &mut Option<ReaderRole>,
     ) -> Result<Arc<PendingCall>, CallError> {
         let first = self.poll_with(&Context::from_waker(Waker::noop()), |link| {
             if reads && !on_poller_thread() {
-                *driver = link.lead();
+                *reader = link.lead();
             }
         });
         if let Poll::Ready(sent) = first {
             return sent;
         }
         // Slots become free as answers come, so a thread that waits for one reads.
-        *driver = self.engine.driver();
+        *reader = self.engine.lead();
         // A poller's thread may send, but not wait until it can.
         let until = on_poller_thread().then(Instant::now);
-        block_on_or_unwind(driver, until, |cx| self.poll(cx))
+        block_on_or_unwind(reader, until, |cx| self.poll(cx))
             .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
     }
 

@@ -129,7 +129,7 @@ impl Engine {
 
     /// The right to read the connection, if no other thread has it. A thread that waits for an answer reads
     /// it itself.
-    pub(crate) fn driver(&self) -> Option<ReaderRole> {
+    pub(crate) fn lead(&self) -> Option<ReaderRole> {
         if on_poller_thread() || !self.process.is_current() {
             return None;
         }
