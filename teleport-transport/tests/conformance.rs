@@ -1,4 +1,5 @@
-//! What every kind of socket must do, run for each: TCP over IPv4 and IPv6, a Unix socket file, an abstract one.
+//! Tests that run for every kind of socket: TCP over IPv4 and IPv6, a Unix socket file, an abstract Unix
+//! socket.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -17,10 +18,10 @@ use teleport_transport::{
     PollerThread, Reply, Socket, Wakers,
 };
 
-/// No step of any test takes so long, even on a loaded machine.
+/// No step of a test takes this long, even on a loaded machine.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// All results have to go.
+/// Allows no unsent results.
 const NOTHING: Quota = Quota { max_bytes: 0, max_bytes_but_largest: 0 };
 
 fn next<T>(receiver: &Receiver<T>) -> T {
@@ -32,7 +33,7 @@ fn next<T>(receiver: &Receiver<T>) -> T {
 struct Service {
     kept: Mutex<Vec<(Arc<Link>, u64)>>,
     cancelled: Mutex<Option<Sender<u64>>>,
-    /// Asks again whenever it is told that enough has gone.
+    /// Calls `await_drain` again in each `drained`.
     drains_again: AtomicBool,
     closed: Mutex<Option<Sender<Arc<Closed>>>>,
 }
@@ -289,7 +290,7 @@ fn a_cancel_reaches_the_server_and_the_call_is_still_answered() {
 }
 
 #[test]
-fn who_asks_the_poller_again_and_again_keeps_it_from_nobody() {
+fn requests_made_again_and_again_starve_nobody() {
     for_each_socket("again", |address| {
         let world = serve(address, config("service"), 1 << 20);
         let client = Client::connect(&world.address, config("client"));
@@ -340,7 +341,7 @@ fn a_goodbye_does_not_wait_for_a_grant_that_never_comes() {
     for_each_socket("no-grant", |address| {
         let world = serve(address, config("service"), 256 << 20);
         let budget = Budget::new(1 << 20);
-        // While this is held, the client grants nothing.
+        // While this charge exists, the client grants nothing.
         let _held = budget.try_charge(1);
         let client = Client::with(&world.address, config("client"), Some(budget));
         client.call("keep", &Tree::Null);
@@ -386,7 +387,7 @@ fn stranger(world: &World, bytes: &[u8]) -> Vec<u8> {
     loop {
         assert!(Instant::now() < watchdog, "the server neither answers nor closes");
         if sent < bytes.len() {
-            // A server that has had enough may have closed already.
+            // The server may have closed already.
             sent += socket.write_vectored(&[IoSlice::new(&bytes[sent..])]).unwrap_or(0);
         }
         let mut buffer = [0; 4096];

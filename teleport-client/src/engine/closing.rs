@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::Ran;
-use teleport_transport::{Interrupted, Wakers, block_on_interruptible, release_held};
+use teleport_transport::{Interrupted, Wakers, block_on_interruptible, flush_coalesced};
 
 use crate::engine::shared::{Engine, Locked, State};
 use crate::error::call::CallError;
@@ -41,7 +41,7 @@ impl Engine {
     /// Takes no more calls.
     fn begin_close(&self) {
         // Closing also waits for what this thread holds back, on this link or another.
-        release_held();
+        flush_coalesced();
         let mut wakers = Wakers::default();
         let sent: Vec<_> = {
             let mut state = self.state.lock();

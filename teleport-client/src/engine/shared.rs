@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, Withdrawn};
 use teleport_transport::wire::{Key, Ran};
 use teleport_transport::{
-    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread,
-    release_held,
+    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, flush_coalesced,
+    on_poller_thread,
 };
 
 use crate::calls::pending::{Asked, Outcome, PendingCall, Waiters};
@@ -175,7 +175,7 @@ impl Engine {
 
     /// This thread waits: sends what it holds back, and has somebody read what comes.
     pub(crate) fn expect_answers(&self) {
-        release_held();
+        flush_coalesced();
         if let Some(link) = self.link() {
             link.expect_answers();
         }

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::coalesce::release_held;
+use super::coalesce::flush_coalesced;
 use super::reader_role::ReaderRole;
 use super::sleeper::{Sleeper, left_until};
 use crate::reactor::source::Scratch;
@@ -23,26 +24,26 @@ thread_local! {
 
 /// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` comes first.
 ///
-/// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two changes of threads when the answer
-/// comes on it.
+/// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two changes of
+/// threads when the answer comes on it.
 pub fn block_on<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    // Taken out, not borrowed: what `poll` runs may wait for something of its own. Fails while the thread ends: what it leaves
-    // is dropped then.
+    // Taken out, not borrowed: what `poll` runs may wait for something of its own. Fails while the thread
+    // ends: what it leaves is dropped then.
     let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
         let sleeper = Sleeper::new();
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
     let Local { sleeper, waker, scratch } = &mut *local;
     let result = loop {
-        sleeper.reset();
+        sleeper.state.reset();
         if let Poll::Ready(value) = poll(&mut Context::from_waker(waker)) {
             break Some(value);
         }
-        release_held();
+        flush_coalesced();
         let left = left_until(until);
         if left == Some(Duration::ZERO) {
             break None;
@@ -51,7 +52,7 @@ pub fn block_on<T>(
             Some(leader) if leader.wait(sleeper, scratch, until) => {}
             // The link's end has completed all that waited for it, and what still waits is for another.
             Some(_) => *role = None,
-            None => sleeper.park(left),
+            None => left.map_or_else(thread::park, thread::park_timeout),
         }
     };
     let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));

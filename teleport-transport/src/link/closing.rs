@@ -1,8 +1,9 @@
 //! How a link ends: with a goodbye, with an error that the peer is told, or at once.
 //!
-//! Flow: [`Link::close`] queues a goodbye -> it is written behind everything else, or, when the time to close is over, instead of
-//! it -> the writing direction is shut down, and what still comes is dropped -> the peer closes, or [`LINGER`] is over -> the
-//! descriptor is closed. The handler is told once, when nothing is sent or received any more.
+//! Flow: [`Link::close`] queues a goodbye -> it is written behind everything else, or, when the time to close
+//! is over, instead of it -> the writing direction is shut down, and what still comes is dropped -> the peer
+//! closes, or [`LINGER`] is over -> the descriptor is closed. The handler is told once, when nothing is sent
+//! or received any more.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! Small answers of one thread that go together, so that one system call sends them: those that a handler gives while a turn of
-//! reading tells it of calls, and those of a thread that has many at once ([`AnswersTogether`]).
+//! Small answers of one thread that go together, so that one system call sends them: those that a handler
+//! gives while a turn of reading tells it of calls, and those of a thread that has many at once
+//! ([`AnswersTogether`]).
 //!
-//! They go at the latest when the turn is over, or that value is dropped. Never blocks. Bound: `MAX_CORKED_ANSWERS`.
+//! They go at the latest when the turn is over, or that value is dropped. Never blocks. Bound:
+//! `MAX_CORKED_ANSWERS`.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -35,7 +37,8 @@ pub(super) fn begin_turn(key: usize) {
     CORK.set(Some(Cork { key, is_turn: true, is_on: false, answers: 0 }));
 }
 
-/// Has the answers that this thread gives from here on wait for others. Before it no longer has, release those that do.
+/// Has the answers that this thread gives from here on wait for others. Before it no longer has, release
+/// those that do.
 pub(super) fn set_cork(key: usize, is_on: bool) {
     CORK.set(cork_of(key).map(|cork| Cork { is_on, ..cork }));
 }

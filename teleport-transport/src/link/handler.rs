@@ -1,4 +1,4 @@
-//! What a [`Link`] tells the layer above, and what that layer gives back.
+//! The layer above links.
 
 use std::sync::Arc;
 
@@ -8,9 +8,11 @@ use super::link::Link;
 use crate::protocol::{Call, Closed, Gate, Reply, SlowCalls};
 use crate::reactor::wakers::Wakers;
 
-/// The layer above one or many links. Its methods are called by the thread that reads the link, one at a time for each
-/// link and in the order of what arrived, but for [`drained`](Handler::drained); they must not block and must not wait for
-/// another call.
+/// The layer above one or many links.
+///
+/// The thread that reads a link calls these methods, one at a time for each link and in the order of arrival.
+/// Only [`drained`](Handler::drained) and [`gave_up`](Handler::gave_up) may run beside them. They must not
+/// block and must not wait for another call.
 pub trait Handler: Gate + Send + Sync + 'static {
     /// The peer said hello: messages can be sent.
     fn opened(&self, link: &Arc<Link>, peer: &Hello);
@@ -18,17 +20,19 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// A call arrived (on a server). Answer it with [`Link::answer`], now or later, from any thread.
     fn called(&self, _link: &Arc<Link>, _call: Call) {}
 
-    /// The caller of `id` no longer wants the answer; it still gets one.
+    /// The caller of `id` no longer wants the answer. It still gets one.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
 
-    /// Whether somebody waits for message `id`, which finds no room in the link's budget: it is then taken all the same.
-    /// Asked once for each message; tell of a later change with [`Link::want`].
+    /// Returns true if somebody waits for message `id`, for which the link's budget has no room: it is then
+    /// granted all the same. Called once for each message. [`Link::want`] does the same for one that somebody
+    /// waits for later.
     fn is_awaited(&self, _link: &Arc<Link>, _id: u64) -> bool {
         false
     }
 
-    /// Whether anybody waits for an answer who does not [lead](Link::lead) the link (on a client): then somebody else must read at
-    /// once when a leader leaves.
+    /// Returns true if a thread waits for an answer that does not [lead](Link::lead) (on a client). The event
+    /// loop then reads the link at once when a leader leaves. Called under a lock of the link, which it must
+    /// not use.
     fn is_waited_for(&self) -> bool {
         true
     }
@@ -46,21 +50,23 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// The peer has these messages whole: calls of ours (on a client), or answers to its calls (on a server).
     fn acknowledged(&self, _link: &Arc<Link>, _ids: &[u64]) {}
 
-    /// A client asks for its calls of earlier links (on a server). Answer it with [`Link::answer_resume`], now or later;
-    /// until then it makes no calls.
+    /// A client asks for its calls of earlier links (on a server). Answer it with [`Link::answer_resume`],
+    /// now or later. The client makes no calls until then.
     fn resuming(&self, _link: &Arc<Link>, _resume: Resume) {}
 
-    /// The server answered [`Link::resume`] (on a client). What it has, it answers on this link.
+    /// The server answered [`Link::resume`] (on a client). It answers the calls that it has on this link.
     fn resumed(&self, _link: &Arc<Link>, _calls: Vec<(u64, CallAnswer)>, _wakers: &mut Wakers) {}
 
-    /// As little is left to be sent as [`Link::await_drain`] asked for. Called on the poller's thread with no lock held.
+    /// What is left to be sent has shrunk to what [`Link::await_drain`] asked for. Called on the event loop's
+    /// thread with no lock held.
     fn drained(&self, _link: &Arc<Link>) {}
 
-    /// Calls of the peer were answered with [`TooSlow`](teleport_wire::ErrorKind::TooSlow) (on a server), since it moved their
-    /// memory slower than `min_rate` while others waited for it. For logs: they are no longer open.
+    /// Calls of the peer were answered with [`TooSlow`](teleport_wire::ErrorKind::TooSlow) (on a server): it
+    /// moved their memory slower than `min_rate` while others waited for memory. For logs: the calls are no
+    /// longer open.
     fn gave_up(&self, _link: &Arc<Link>, _calls: SlowCalls) {}
 
-    /// The link is over, and nothing that was not sent is sent any more. Called once, and nothing after it, but perhaps
-    /// [`drained`](Handler::drained).
+    /// The link is over, and sends nothing any more. Called once, and last, except that
+    /// [`drained`](Handler::drained) may follow.
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
 }

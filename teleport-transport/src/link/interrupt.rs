@@ -1,8 +1,8 @@
 //! Waits that another library can interrupt.
 //!
-//! A library that can stop its threads installs one [`InterruptHook`] for the process. [`block_on_interruptible`] asks it
-//! whenever it polls, and returns early in a thread that is interrupted. This crate knows no such library. Without a hook a
-//! wait costs one load more than [`block_on`].
+//! A library that can stop its threads installs one [`InterruptHook`] for the process.
+//! [`block_on_interruptible`] asks it whenever it polls, and returns early in a thread that is interrupted.
+//! This crate knows no such library. Without a hook a wait costs one load more than [`block_on`].
 
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -16,7 +16,8 @@ use super::reader_role::ReaderRole;
 pub struct InterruptHook {
     /// Returns true in a thread that the library may interrupt.
     pub is_interruptible: fn() -> bool,
-    /// Returns `Ready` in a thread that is interrupted. Otherwise registers the waker, to be woken once it is.
+    /// Returns `Ready` in a thread that is interrupted. Otherwise registers the waker, to be woken once it
+    /// is.
     pub poll_interrupted: fn(&mut Context<'_>) -> Poll<()>,
     /// Unwinds a thread that is interrupted. May return, for example while the thread is unwinding already.
     pub unwind: fn(),
@@ -73,8 +74,8 @@ pub fn block_on_interruptible<T>(
 
 /// As [`block_on`], but unwinds a thread that is interrupted.
 ///
-/// Lets go of `role` first, so that another thread reads the connection meanwhile. Where the hook does not unwind, it
-/// returns `None` as if the time were over.
+/// Lets go of `role` first, so that another thread reads the connection meanwhile. Where the hook does not
+/// unwind, it returns `None` as if the time were over.
 pub fn block_on_or_unwind<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use teleport_wire::{CallAnswer, CallState, ErrorKind, Hello, Limits, Message, Resume};
 
-use super::coalesce::{self, MAX_HELD_BYTES};
+use super::coalesce::{self, MAX_COALESCED_BYTES};
 use super::cork::{self, AnswersTogether};
 use super::handler::Handler;
 use super::memory::Memory;
@@ -48,6 +48,12 @@ pub(super) struct Receiving {
 impl Flush for Link {
     fn flush(&self) {
         self.writer.flush(&self.port);
+    }
+
+    fn flush_coalesced(&self) {
+        if self.port.status.has(Flag::COALESCED) {
+            self.flush();
+        }
     }
 }
 
@@ -134,12 +140,13 @@ impl Link {
 
     // ---- Calls ----
 
-    /// Sends a call, as far as the socket takes it now; the event loop sends the rest. `register` learns the call's id before
-    /// it can be answered. It runs under a lock and must not use the link.
+    /// Sends a call, as far as the socket takes it now; the event loop sends the rest. `register` learns the
+    /// call's id before it can be answered. It runs under a lock and must not use the link.
     ///
-    /// A small call that is made while others are open may be held back, so that more go with it: until this thread waits
-    /// with [`block_on`](crate::block_on), a thread [expects answers](Link::expect_answers), or something else is sent on the link, and for a
-    /// few milliseconds at most. A thread that waits in another way calls [`release_held`](crate::release_held) first.
+    /// A small call that is made while others are open may be held back, so that more go with it: until this
+    /// thread waits with [`block_on`](crate::block_on), a thread [expects answers](Link::expect_answers), or
+    /// something else is sent on the link, and for a few milliseconds at most. A thread that waits in another
+    /// way calls [`flush_coalesced`](crate::flush_coalesced) first.
     ///
     /// # Errors
     /// Fails if the link is not open, or if the peer allows no more calls at once.
@@ -148,9 +155,10 @@ impl Link {
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
         let id = sending.outbound.send_call(message, register)?;
-        let may_wait =
-            sending.outbound.open_calls() > 1 && sending.outbound.ledger().queued_bytes() <= MAX_HELD_BYTES;
-        // While somebody writes, or the socket is full, it goes with what goes next as it is: there is nothing to save.
+        let may_wait = sending.outbound.open_calls() > 1
+            && sending.outbound.ledger().queued_bytes() <= MAX_COALESCED_BYTES;
+        // While somebody writes, or the socket is full, it goes with what goes next as it is: there is
+        // nothing to save.
         let (is_held, other) = if may_wait && sending.is_idle() {
             coalesce::hold(&self.port, &mut sending, || Arc::downgrade(self) as _)
         } else {
@@ -163,7 +171,7 @@ impl Link {
             self.writer.write(&self.port, sending);
         }
         if let Some(other) = other {
-            other.release();
+            other.flush();
         }
         Ok(id)
     }
@@ -173,9 +181,10 @@ impl Link {
         if self.port.is_current() { Ok(()) } else { Err(SendError::Forked) }
     }
 
-    /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the budget,
-    /// whether or not there is room, until the last of it is on its way. Use [`await_drain`](Link::await_drain) to keep a
-    /// connection that does not fetch its results from making more of them.
+    /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the
+    /// budget, whether or not there is room, until the last of it is on its way. Use
+    /// [`await_drain`](Link::await_drain) to keep a connection that does not fetch its results from making
+    /// more of them.
     ///
     /// # Errors
     /// Fails if the link is over, or if the call was answered or withdrawn. Nobody waits for the answer then.
@@ -184,7 +193,7 @@ impl Link {
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
         self.memory.queue_answer(&self.port, &mut sending.outbound, id, message)?;
-        let may_wait = sending.outbound.ledger().queued_bytes() <= MAX_HELD_BYTES;
+        let may_wait = sending.outbound.ledger().queued_bytes() <= MAX_COALESCED_BYTES;
         if !(may_wait && cork::holds_answer(self.port.key)) {
             self.writer.write(&self.port, sending);
         }
@@ -200,20 +209,21 @@ impl Link {
         withdrawn
     }
 
-    /// Has the small answers that this thread gives on this link go together, with fewer system calls, until the returned
-    /// value is dropped. Some leave before that, so that the peer can begin with them. For a thread that has many answers
-    /// ready: it does nothing else meanwhile that takes long.
+    /// Has the small answers that this thread gives on this link go together, with fewer system calls, until
+    /// the returned value is dropped. Some leave before that, so that the peer can begin with them. For a
+    /// thread that has many answers ready: it does nothing else meanwhile that takes long.
     pub fn answers_together(self: &Arc<Self>) -> AnswersTogether<'_> {
         AnswersTogether::new(self.port.key, &**self)
     }
 
-    /// Sends the answers that wait for others of this turn of reading. A handler calls it before it does what takes long.
+    /// Sends the answers that wait for others of this turn of reading. A handler calls it before it does what
+    /// takes long.
     pub fn release_answers(self: &Arc<Self>) {
         cork::release_answers(self.port.key, &**self);
     }
 
-    /// Has [`Handler::drained`] called, once, when no more of large results is left to be sent than `until` allows, which may
-    /// be at once. If several ask before that, the most that any of them allows counts.
+    /// Has [`Handler::drained`] called, once, when no more of large results is left to be sent than `until`
+    /// allows, which may be at once. If several ask before that, the most that any of them allows counts.
     pub fn await_drain(self: &Arc<Self>, until: Quota) {
         let mut sending = self.writer.lock();
         sending.outbound.ledger_mut().await_drain(until);
@@ -224,19 +234,18 @@ impl Link {
 
     // ---- Waiting for answers ----
 
-    /// A thread waits for an answer: sends the calls that are held back, since that call may be among them, and has the event
-    /// loop read the link at once, unless a thread does.
+    /// A thread waits for an answer: sends the calls that are held back, since that call may be among them,
+    /// and has the event loop read the link at once, unless a thread does.
     pub fn expect_answers(self: &Arc<Self>) {
-        if self.port.status.has(Flag::HELD) {
-            self.flush();
-        }
+        self.flush_coalesced();
         if self.port.status.is_unread() {
             self.writer.lock().watch_if_unread(&self.port);
         }
     }
 
-    /// Grants message `id` its memory although the budget has no room, since a thread waits for it. Changes nothing for a
-    /// message that has not begun, was granted, or is gone. One that begins later asks [`Handler::is_awaited`].
+    /// Grants message `id` its memory although the budget has no room, since a thread waits for it. Changes
+    /// nothing for a message that has not begun, was granted, or is gone. One that begins later asks
+    /// [`Handler::is_awaited`].
     ///
     /// Never call it from a handler, which would wait for itself: see [`want_later`](Link::want_later).
     pub fn want(self: &Arc<Self>, id: u64) {
@@ -247,15 +256,17 @@ impl Link {
         self.flush();
     }
 
-    /// As [`want`](Link::want), but on the event loop, soon: for handlers, which are called with the receiving half locked.
+    /// As [`want`](Link::want), but on the event loop, soon: for handlers, which are called with the
+    /// receiving half locked.
     pub fn want_later(self: &Arc<Self>, id: u64) {
         self.port.events.request(Request::Want { id });
     }
 
     // ---- The end ----
 
-    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is dropped, since it
-    /// may wait for a grant for as long as the peer likes, and the peer has another second to take the goodbye.
+    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is
+    /// dropped, since it may wait for a grant for as long as the peer likes, and the peer has another second
+    /// to take the goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
@@ -271,17 +282,17 @@ impl Link {
 
     // ---- Calls that survive their link ----
     //
-    // A link is lost -> `call_states` says what the server can have -> on the next link `resume` lists them -> the server
-    // answers with `answer_resume`, and `call_again` sends what it does not have. In between, both sides `acknowledge` what
-    // they have whole. Whatever is kept meanwhile, the layer above keeps.
+    // A link is lost -> `call_states` says what the server can have -> on the next link `resume` lists them
+    // -> the server answers with `answer_resume`, and `call_again` sends what it does not have. In between,
+    // both sides `acknowledge` what they have whole. Whatever is kept meanwhile, the layer above keeps.
 
     /// Returns true if both sides can resume, and the client has a session. False before the peer's hello.
     pub fn resumes(&self) -> bool {
         self.writer.with(|outbound| outbound.resumes())
     }
 
-    /// Asks the server what became of a client's calls of earlier links. [`Handler::resumed`] gets the answer. Calls are
-    /// refused with [`SendError::NotReady`] until then.
+    /// Asks the server what became of a client's calls of earlier links. [`Handler::resumed`] gets the
+    /// answer. Calls are refused with [`SendError::NotReady`] until then.
     ///
     /// # Errors
     /// Fails if one side cannot resume, or if calls were made on this link already.
@@ -293,8 +304,8 @@ impl Link {
         Ok(())
     }
 
-    /// Answers a client's resume, the same ids in the same order, and sends the answers of calls that are done. Those, and the
-    /// ones that run, can be answered on this link from now on.
+    /// Answers a client's resume, the same ids in the same order, and sends the answers of calls that are
+    /// done. Those, and the ones that run, can be answered on this link from now on.
     ///
     /// # Errors
     /// Fails if the link is over, or if the ids are not those of the resume.
@@ -315,8 +326,8 @@ impl Link {
         queued
     }
 
-    /// Sends a client's call again under its old id, which the server said is missing: in the order of the ids, and before
-    /// any new call.
+    /// Sends a client's call again under its old id, which the server said is missing: in the order of the
+    /// ids, and before any new call.
     ///
     /// # Errors
     /// Fails if the link is over.
@@ -334,14 +345,14 @@ impl Link {
         self.writer.with(|outbound| outbound.number_after(id));
     }
 
-    /// Returns what the server can know of each of a client's calls whose answer has not come whole. Does not change any more
-    /// once [`Handler::closed`] is called.
+    /// Returns what the server can know of each of a client's calls whose answer has not come whole. Does not
+    /// change any more once [`Handler::closed`] is called.
     pub fn call_states(&self) -> Vec<(u64, CallState)> {
         self.writer.with(|outbound| outbound.call_states())
     }
 
-    /// Tells the peer that a call (on a server) or an answer (on a client) has come whole. For handlers, while they are told
-    /// of what arrived: it goes out when they return.
+    /// Tells the peer that a call (on a server) or an answer (on a client) has come whole. For handlers,
+    /// while they are told of what arrived: it goes out when they return.
     pub fn acknowledge(&self, id: u64) {
         self.writer.with(|outbound| outbound.send_ack(id));
     }

@@ -1,7 +1,8 @@
 //! The memory of a server's budget that a link holds, and whether its peer is slow with it while others wait.
 //!
-//! Flow: memory is charged (a grant, a result, a large frame) -> `watch_rate` -> the event loop calls `check_rate` once a
-//! window, until nothing is held. Never blocks. Bound: one timeout, however much a link holds.
+//! Flow: memory is charged (a grant, a result, a large frame) -> `watch_rate` -> the event loop calls
+//! `check_rate` once a window, until nothing is held. Never blocks. Bound: one timeout, however much a link
+//! holds.
 
 use std::time::Instant;
 
@@ -58,8 +59,8 @@ impl Memory {
         Ok(())
     }
 
-    /// Message `id` waits for its memory: lets it come if there is room, or if somebody waits for it. Otherwise the link is told
-    /// when its turn has come.
+    /// Message `id` waits for its memory: lets it come if there is room, or if somebody waits for it.
+    /// Otherwise the link is told when its turn has come.
     pub(super) fn request(
         &self,
         port: &Port,
@@ -103,8 +104,8 @@ impl Memory {
         }
     }
 
-    /// Ends what is slower than `min_rate` while others wait. Returns that, and when to check again if the connection holds
-    /// anything.
+    /// Ends what is slower than `min_rate` while others wait. Returns that, and when to check again if the
+    /// connection holds anything.
     ///
     /// # Errors
     /// Fails if the connection cannot go on.
@@ -117,7 +118,8 @@ impl Memory {
     ) -> Result<(SlowCalls, Option<Instant>), Closed> {
         let budget = self.budget.as_ref().filter(|_| port.status.has(Flag::PACED));
         let Some(budget) = budget else { return Ok(Default::default()) };
-        // First: a thread that holds something from now on either sets this again, or what it holds is seen here.
+        // First: a thread that holds something from now on either sets this again, or what it holds is seen
+        // here.
         port.status.clear(Flag::PACED);
         let unwritten = writer.lock().unwritten_bytes as u64;
         let others_wait = || budget.others_wait(port.key as u64);

@@ -1,37 +1,38 @@
-//! How much the kernel may hold of what a link has written and not sent.
+//! The bound of bytes that the kernel holds of a link that are written and not sent.
 //!
-//! A small message waits behind it, and a writer is woken when half of it has gone. So it is bounded by time: by what the peer
-//! took within [`MAX_DELAY`] when it was last seen to be the slower side. Measured over loopback, where 1 MiB messages reach
-//! 0.53 of the speed of plain sockets with 128 KiB, 0.6 with 512 KiB and 0.95 with 2 MiB, while over a gigabit link
-//! 2 MiB would hold up a small message for 17 ms.
+//! A small message waits behind these bytes, and a writer is woken when half of them have gone. So the bound
+//! is a time: the bytes that the peer took within [`MAX_DELAY`] when it was last the slower side. Measured
+//! over loopback, 1 MiB messages reach 0.53 of the speed of plain sockets with 128 KiB, 0.6 with 512 KiB and
+//! 0.95 with 2 MiB, while over a gigabit network 2 MiB would hold up a small message for 17 ms.
 //!
-//! Flow: `wrote` what the socket took -> `full` when it takes no more, which gives a new bound from time to time, or `idle` when
-//! there is no more. Time in which there was nothing to write counts for nothing. Never calls the kernel. Bounds: [`MIN_BYTES`] and [`MAX_BYTES`].
+//! Flow: `wrote` counts the bytes that the socket took -> `full` when it takes no more, which returns a new
+//! bound from time to time, or `idle` when there is nothing more to write. Idle time does not count. Never
+//! calls the kernel. Bounds: [`MIN_BYTES`] and [`MAX_BYTES`].
 
 use std::time::{Duration, Instant};
 
 use crate::net::socket::MIN_NOTSENT_BYTES as MIN_BYTES;
 
-/// What may lie before a small message, in time.
+/// The bytes before a small message, in time.
 const MAX_DELAY: Duration = Duration::from_micros(400);
 
 /// More gains nothing that was measured, and a peer may stop reading at any time.
 const MAX_BYTES: u32 = 2 << 20;
 
-/// So much must have gone before a rate is believed.
+/// A rate is believed once this much was taken.
 const MEASURED_BYTES: u64 = 1 << 20;
 
-/// What one link knows of its peer's speed.
+/// What a link has measured of its peer's speed.
 #[derive(Debug)]
 pub(super) struct NotsentWindow {
-    /// When the socket was full last, if something was to be written ever since.
+    /// When the socket was full last, if there was something to write ever since.
     full_since: Option<Instant>,
     /// Taken by the socket since then.
     taken_bytes: u64,
     /// Of spans that began when the socket was full.
     measured_bytes: u64,
     measured_time: Duration,
-    /// In force.
+    /// The bound in force.
     bytes: u32,
 }
 
@@ -46,19 +47,20 @@ impl NotsentWindow {
         }
     }
 
-    /// The socket took so many bytes.
+    /// The socket took this many bytes.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.taken_bytes += bytes as u64;
     }
 
-    /// Everything is written: how fast the peer takes it is not known from here on.
+    /// Everything is written: from here on, the peer's speed is not known.
     pub(super) fn idle(&mut self, now: impl FnOnce() -> Instant) {
         if self.full_since.is_some() {
             self.measure(now(), false);
         }
     }
 
-    /// Ends a span, in which the peer took about as much as the socket did, and begins another where it is full.
+    /// Ends a span, in which the peer took about as much as the socket did, and begins another if the socket
+    /// is full.
     fn measure(&mut self, now: Instant, is_full: bool) {
         let taken = std::mem::take(&mut self.taken_bytes);
         if let Some(before) = std::mem::replace(&mut self.full_since, is_full.then_some(now)) {
@@ -67,7 +69,7 @@ impl NotsentWindow {
         }
     }
 
-    /// The socket is full; gives the bound for it, if that is to change.
+    /// The socket is full. Returns a bound for it if that is to change.
     pub(super) fn full(&mut self, now: Instant) -> Option<u32> {
         self.measure(now, true);
         if self.measured_bytes < MEASURED_BYTES {
@@ -76,7 +78,7 @@ impl NotsentWindow {
         let seconds = std::mem::take(&mut self.measured_time).as_secs_f64();
         let rate = std::mem::take(&mut self.measured_bytes) as f64 / seconds.max(1e-9);
         let bytes = (rate * MAX_DELAY.as_secs_f64()).clamp(f64::from(MIN_BYTES), f64::from(MAX_BYTES)) as u32;
-        // A change by little is not worth a system call.
+        // A small change is not worth a system call.
         if bytes.abs_diff(self.bytes) <= self.bytes / 4 {
             return None;
         }
@@ -89,7 +91,7 @@ impl NotsentWindow {
 mod tests {
     use super::*;
 
-    /// The bound after a peer has taken so many bytes a second for a while.
+    /// Returns the bound after a peer has taken this many bytes a second for a while.
     fn settled(window: &mut NotsentWindow, bytes_per_second: u64) -> u32 {
         let mut now = Instant::now();
         for _ in 0..100 {
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_the_peer_takes_within_the_delay() {
+    fn the_bound_is_what_the_peer_takes_within_the_delay() {
         let mut window = NotsentWindow::new();
         assert_eq!(settled(&mut window, 100 << 20), MIN_BYTES, "a gigabit link");
         let bytes = settled(&mut window, 2 << 30);
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn time_without_anything_to_write_does_not_count() {
+    fn idle_time_does_not_count() {
         let (mut window, mut now) = (NotsentWindow::new(), Instant::now());
         for _ in 0..10 {
             for _ in 0..4 {
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn small_changes_are_let_be() {
+    fn small_changes_are_left_out() {
         let (mut window, mut now) = (NotsentWindow::new(), Instant::now());
         let mut changes = 0;
         for step in 0..100u64 {

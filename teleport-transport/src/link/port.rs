@@ -20,14 +20,17 @@ use crate::reactor::source::{Request, Source};
 pub(super) trait Flush: Send + Sync {
     /// Writes what is queued, unless another thread or the event loop does.
     fn flush(&self);
+
+    /// As `flush`, if a call is held back.
+    fn flush_coalesced(&self);
 }
 
 pub(super) struct Port {
     pub(super) key: usize,
     pub(super) events: Events,
     pub(super) status: Status,
-    /// `None` once the descriptor is closed. Shared for one system call that does not block, and by a thread that sleeps on
-    /// the socket.
+    /// `None` once the descriptor is closed. Shared for one system call that does not block, and by a thread
+    /// that sleeps on the socket.
     socket: RwLock<Option<Socket>>,
 }
 
@@ -53,7 +56,8 @@ impl Port {
         Port { key, events, status: Status::new(), socket: RwLock::new(Some(socket)) }
     }
 
-    /// Returns true if this process was not forked since. To be checked before any lock: its holder may not exist here.
+    /// Returns true if this process was not forked since. To be checked before any lock: its holder may not
+    /// exist here.
     pub(super) fn is_current(&self) -> bool {
         self.events.poller.is_current()
     }
@@ -62,8 +66,8 @@ impl Port {
         self.events.poller.send(command);
     }
 
-    /// Tells the kernel to watch what `status` says. The event loop is told of what is ready then, also if it was told before.
-    /// `registered` is what the kernel was told last.
+    /// Tells the kernel to watch what `status` says. The event loop is told of what is ready then, also if it
+    /// was told before. `registered` is what the kernel was told last.
     ///
     /// # Errors
     /// Returns the system's error. The socket is then not watched.
@@ -88,8 +92,8 @@ impl Port {
         self.socket.read().as_ref().ok_or(io::ErrorKind::NotConnected)?.read_vectored(slices)
     }
 
-    /// Writes once. Returns the bytes that the socket took and those that it was offered: a system call takes only so many
-    /// pieces.
+    /// Writes once. Returns the bytes that the socket took and those that it was offered: a system call takes
+    /// only so many pieces.
     pub(super) fn write(&self, buffer: &WriteBuffer) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = buffer.slices(&mut slices);
@@ -104,8 +108,8 @@ impl Port {
         let _ = self.socket.read().as_ref().map(|socket| socket.set_max_unsent(bytes));
     }
 
-    /// Sleeps until the socket can be read, the thread is woken or `left` is over. Returns true for the first, and `None` if
-    /// the socket is closed.
+    /// Sleeps until the socket can be read, the thread is woken or `left` is over. Returns true for the
+    /// first, and `None` if the socket is closed.
     pub(super) fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
         self.socket.read().as_ref().map(|socket| sleeper.poll(socket, left))
     }
@@ -119,7 +123,8 @@ impl Port {
     pub(super) fn close(&self) {
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         let _ = self.socket.read().as_ref().map(Socket::shutdown);
-        // Takes the lock from readers and writers: nobody uses the descriptor when it is closed and its number reused.
+        // Takes the lock from readers and writers: nobody uses the descriptor when it is closed and its
+        // number reused.
         drop(self.socket.write().take());
         self.send(Command::Detach(self.key));
     }

@@ -1,8 +1,9 @@
 //! The receiving half of a link: turns of reading, by the event loop or by the thread that leads.
 //!
-//! Flow: `read` -> [`Inbound`] places and judges what comes -> its events -> the [`Handler`](super::handler::Handler) -> what the turn
-//! queued is written at once. Never blocks. Bounds: one turn moves at most `MAX_BYTES_PER_TURN` and ends after `MAX_TURN`, so
-//! that no link keeps a thread for itself.
+//! Flow: `read` -> [`Inbound`] places and judges what comes -> its events -> the
+//! [`Handler`](super::handler::Handler) -> what the turn queued is written at once. Never blocks. Bounds: one
+//! turn moves at most `MAX_BYTES_PER_TURN` and ends after `MAX_TURN`, so that no link keeps a thread for
+//! itself.
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
@@ -20,18 +21,19 @@ use crate::reactor::source::{Request, Scratch, Turn};
 /// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
 pub(super) const UNWATCHED: Duration = Duration::from_millis(20);
 
-/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or two.
+/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or
+/// two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
 
 /// A turn of many small messages ends after this time, since what they cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
-/// A turn ends where somebody is to be woken and this much of a chunk is still to come: the thread would wait for bytes that
-/// are not its answer's.
+/// A turn ends where somebody is to be woken and this much of a chunk is still to come: the thread would wait
+/// for bytes that are not its answer's.
 const MIN_DELAYING_BYTES: usize = 256 << 10;
 
-/// After a read of at most this size that was filled, answers wait for those of the next one, which comes at once. A larger
-/// one takes longer than a system call.
+/// After a read of at most this size that was filled, answers wait for those of the next one, which comes at
+/// once. A larger one takes longer than a system call.
 const MAX_CORKED_READ_BYTES: usize = 128 << 10;
 
 /// Reads what there is, for one turn. Cheap where nothing has come.
@@ -111,7 +113,8 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
         Rest::Untimed => {}
     }
     next = sending.linger.until.map_or(next, |until| until.min(next));
-    // Nothing may be written for long: those who wait for results to go learn here of those that were given up.
+    // Nothing may be written for long: those who wait for results to go learn here of those that were given
+    // up.
     if sending.outbound.ledger_mut().poll_drained() {
         link.port.events.request(Request::Drained);
     }

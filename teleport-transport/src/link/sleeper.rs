@@ -1,6 +1,7 @@
 //! A thread that sleeps until it is woken, until a time has come, or until a socket can be read.
 //!
-//! It is parked, or sleeps in `poll(2)` on the socket and on a flag of its own. Whoever wakes it need not know which.
+//! It is parked, or sleeps in `poll(2)` on the socket and on a flag of its own. Whoever wakes it need not
+//! know which.
 
 use std::sync::{Arc, OnceLock};
 use std::task::Wake;
@@ -21,8 +22,8 @@ const POLLS: u8 = 1;
 /// It was woken since it last looked.
 const WOKEN: u8 = 2;
 
-/// Whether a thread polls, and whether it was woken: one word, so that either the thread sees that it was woken, or the other
-/// sees that it polls.
+/// Whether a thread polls, and whether it was woken: one word, so that either the thread sees that it was
+/// woken, or the other sees that it polls.
 #[derive(Debug)]
 pub(super) struct WakeState(AtomicU8);
 
@@ -66,7 +67,7 @@ pub(super) struct Sleeper {
     thread: Thread,
     /// Ends a sleep in `poll(2)`. Made for the first one; `None` if the process had no descriptor left.
     flag: OnceLock<Option<EventFlag>>,
-    state: WakeState,
+    pub(super) state: WakeState,
 }
 
 impl Wake for Sleeper {
@@ -90,20 +91,6 @@ impl Sleeper {
         Arc::new(Sleeper { thread: thread::current(), flag: OnceLock::new(), state: WakeState::new() })
     }
 
-    pub(super) fn is_woken(&self) -> bool {
-        self.state.is_woken()
-    }
-
-    /// Forgets that the thread was woken. It looks afterwards.
-    pub(super) fn reset(&self) {
-        self.state.reset();
-    }
-
-    /// Sleeps until the thread is woken or `left` is over.
-    pub(super) fn park(&self, left: Option<Duration>) {
-        left.map_or_else(thread::park, thread::park_timeout);
-    }
-
     /// Returns true if the thread can sleep on a socket: it has, or gets, a flag to be woken by.
     pub(super) fn can_poll(&self) -> bool {
         self.flag().is_some()
@@ -113,7 +100,8 @@ impl Sleeper {
         self.flag.get_or_init(|| EventFlag::new().ok()).as_ref()
     }
 
-    /// Sleeps until the thread is woken, `left` is over, or the socket can be read or has failed. Returns true for the last.
+    /// Sleeps until the thread is woken, `left` is over, or the socket can be read or has failed. Returns
+    /// true for the last.
     pub(super) fn poll(&self, socket: &Socket, left: Option<Duration>) -> bool {
         let Some(flag) = self.flag() else { return false };
         let is_readable = self.state.begin_poll() && flag.wait_with(socket, left);

@@ -18,8 +18,8 @@ use crate::reactor::poller::Poller;
 use crate::reactor::source::{Request, Scratch, Source, Turn};
 
 impl Poller {
-    /// Takes over a connected socket and begins the handshake. With a `budget`, large messages wait for memory from it;
-    /// without, all are taken.
+    /// Takes over a connected socket and begins the handshake. With a `budget`, large messages wait for
+    /// memory from it; without, all are taken.
     ///
     /// # Errors
     /// Returns the system's error if it cannot watch the socket.

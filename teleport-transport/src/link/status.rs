@@ -1,10 +1,10 @@
 //! Who reads a link, and what its threads must know of it without a lock: all in one word.
 //!
-//! The read role: at most one thread *leads*, which means that it reads in place of the event loop. When it leaves, nobody
-//! reads: most threads come back soon, and to let the event loop watch the socket takes a system call each time. So it
-//! watches again only when a thread waits for an answer, at a check of the event loop, or at its timeout.
-//! Every change is one atomic operation, so that no state in between can be seen. What follows from a change, such as telling
-//! the kernel what to watch, is done after it.
+//! The read role: at most one thread *leads*, which means that it reads in place of the event loop. When it
+//! leaves, nobody reads: most threads come back soon, and to let the event loop watch the socket takes a
+//! system call each time. So it watches again only when a thread waits for an answer, at a check of the event
+//! loop, or at its timeout. Every change is one atomic operation, so that no state in between can be seen.
+//! What follows from a change, such as telling the kernel what to watch, is done after it.
 
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,20 +30,21 @@ impl Flag {
     /// The event loop writes next, when the socket is writable.
     pub(super) const BLOCKED: Flag = Flag(1 << 3);
     /// A message is held back, and nobody writes it yet.
-    pub(super) const HELD: Flag = Flag(1 << 4);
+    pub(super) const COALESCED: Flag = Flag(1 << 4);
     /// The event loop looks from time to time at how fast the peer moves memory that it holds.
     pub(super) const PACED: Flag = Flag(1 << 5);
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     pub(super) const ENDS: Flag = Flag(1 << 6);
     /// Writing failed: the link is over once everything the peer sent is read.
     pub(super) const BROKEN: Flag = Flag(1 << 7);
-    /// The goodbye was sent: what still comes is dropped, until the peer closes or the time to linger is over.
+    /// The goodbye was sent: what still comes is dropped, until the peer closes or the time to linger is
+    /// over.
     pub(super) const LINGERS: Flag = Flag(1 << 8);
 }
 
 /// The word.
-// All operations are sequentially consistent. Where one thread must see a flag or find what another has queued, the queue is
-// under a lock, and each thread uses word and lock in the opposite order of the other.
+// All operations are sequentially consistent. Where one thread must see a flag or find what another has
+// queued, the queue is under a lock, and each thread uses word and lock in the opposite order of the other.
 #[derive(Debug)]
 pub(super) struct Status(AtomicU64);
 
@@ -80,14 +81,15 @@ impl Status {
 
     // ---- The read role ----
 
-    /// Makes the caller the thread that reads, if no other is. Returns true if the event loop was watching, which it is then to
-    /// stop.
+    /// Makes the caller the thread that reads, if no other is. Returns true if the event loop was watching,
+    /// which it is then to stop.
     pub(super) fn lead(&self) -> Option<bool> {
         let lead = |word: u64| (word & LED == 0).then_some(((word | LED) & !WATCHED).wrapping_add(LEADS));
         self.update(lead).map(|before| before & WATCHED != 0)
     }
 
-    /// The leader reads no longer. Returns true if the event loop needs a timeout to [`rest`](Status::rest) at.
+    /// The leader reads no longer. Returns true if the event loop needs a timeout to [`rest`](Status::rest)
+    /// at.
     pub(super) fn leave(&self) -> bool {
         self.update(|word| Some((word & !LED) | TIMED)).is_some_and(|before| before & TIMED == 0)
     }
@@ -129,7 +131,8 @@ impl Status {
         (self.load() / LEADS) as u32
     }
 
-    /// The timeout of the event loop for a socket that nobody reads. `seen` is the count of leads at the last one.
+    /// The timeout of the event loop for a socket that nobody reads. `seen` is the count of leads at the last
+    /// one.
     pub(super) fn rest(&self, seen: &mut u32) -> Rest {
         if self.load() & TIMED == 0 {
             return Rest::Untimed;

@@ -1,5 +1,5 @@
-//! What threads and the event loop of one link do for each other, step by step: the poller has no thread, and each test
-//! carries out its commands.
+//! Threads and the event loop of one link, step by step. The poller has no thread: each test carries out its
+//! commands.
 
 use std::sync::Arc;
 #[cfg(loom)]
@@ -16,7 +16,7 @@ use super::link::Link;
 use super::port::Flush;
 use super::reader::{UNWATCHED, handle_timeout, read};
 use super::status::Flag;
-use super::{Handler, coalesce, release_held};
+use super::{Handler, coalesce, flush_coalesced};
 use crate::config::Config;
 use crate::net::socket::{Listener, Socket};
 use crate::protocol::{Call, Closed, Gate, Lease, Reply, Role, Withdrawn};
@@ -29,7 +29,7 @@ use crate::reactor::wakers::Wakers;
 #[derive(Default)]
 struct Above {
     is_waited_for: AtomicBool,
-    /// Who is woken by each answer.
+    /// Woken by each answer.
     waker: Mutex<Option<Waker>>,
     calls: Mutex<Vec<Call>>,
 }
@@ -115,7 +115,7 @@ impl Pair {
         self.read_both();
     }
 
-    /// Returns when the poller is to check the client's link, if that was asked for since the last commands were taken.
+    /// Returns the time of a check of the client's link, if one was asked for since commands were taken last.
     fn asked_check(&self) -> Option<Instant> {
         self.poller.commands().into_iter().find_map(|command| match command {
             Command::Check(key, at) if key == self.client.key() => Some(at),
@@ -127,13 +127,13 @@ impl Pair {
         coalesce::check(&self.client.port, &self.client.writer, now, true)
     }
 
-    /// As a thread leaves it that the socket takes no more from.
+    /// Leaves the link as a thread does that finds the socket full.
     fn fill_socket(&self) {
         self.client.writer.block(&self.client.port);
     }
 
     fn is_held(&self) -> bool {
-        self.client.port.status.has(Flag::HELD)
+        self.client.port.status.has(Flag::COALESCED)
     }
 }
 
@@ -152,14 +152,14 @@ fn is_watched(link: &Link) -> bool {
     link.port.status.interest().is_some_and(mio::Interest::is_readable)
 }
 
-// ---- Who reads ----
+// ---- Reading ----
 
 #[test]
 fn the_event_loop_reads_after_a_leader_if_a_thread_waits() {
     let pair = Pair::new();
     pair.call(&Tree::Null);
     let role = pair.client.lead().expect("nobody reads");
-    // While a thread leads, it is left to it.
+    // While a thread leads, the event loop does not watch.
     pair.client.expect_answers();
     assert!(!is_watched(&pair.client) && pair.client.lead().is_none());
     pair.above_client.is_waited_for.store(true, Ordering::SeqCst);
@@ -170,7 +170,7 @@ fn the_event_loop_reads_after_a_leader_if_a_thread_waits() {
 #[test]
 fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
     let mut pair = Pair::new();
-    // While the socket is full, so that no answer is to come.
+    // The socket is full, so no answer can come.
     pair.fill_socket();
     let id = pair.call(&Tree::Null);
     drop(pair.client.lead().expect("nobody reads"));
@@ -204,10 +204,10 @@ impl Wake for Woken {
 }
 
 #[test]
-fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
+fn an_answer_does_not_wait_for_the_large_one_behind_it() {
     let mut pair = Pair::new();
     let ids = [pair.call(&tree!(1)), pair.call(&tree!(2))];
-    release_held();
+    flush_coalesced();
     drop(pair.calls());
     let woken = Arc::new(Woken::default());
     *pair.above_client.waker.lock() = Some(woken.clone().into());
@@ -217,7 +217,7 @@ fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
         pair.server.answer(id, message).expect("it is open");
     };
     answer(&pair, ids[0], 4 << 20);
-    // It is granted, and fills the socket.
+    // The large answer is granted, and fills the socket.
     pair.read_both();
     assert!(pair.server.port.status.has(Flag::BLOCKED));
     answer(&pair, ids[1], 1);
@@ -225,15 +225,15 @@ fn who_has_an_answer_does_not_wait_for_the_large_one_behind_it() {
         read(&pair.client, &mut pair.scratch, Instant::now());
         pair.server.writer.on_writable(&pair.server.port);
     }
-    // Not even all that was in the socket.
+    // The turn of reading ended before the socket was empty.
     let remaining = pair.client.receiving.lock().inbound.chunk_remaining();
     assert!(remaining >= teleport_wire::MAX_CHUNK_BYTES as usize - READ_AHEAD_BYTES, "{remaining}");
 }
 
-// ---- What is held back ----
+// ---- Coalescing ----
 
 #[test]
-fn who_leaves_calls_behind_is_trusted_ever_less() {
+fn calls_that_are_left_behind_are_held_back_ever_less_often() {
     let pair = Pair::new();
     pair.call(&Tree::Null);
     assert!(!pair.is_held(), "it is the only one");
@@ -243,7 +243,7 @@ fn who_leaves_calls_behind_is_trusted_ever_less() {
             !pair.is_held()
         });
         assert_eq!(not_held.count(), let_pass);
-        pair.asked_check().expect("the poller looks after it");
+        pair.asked_check().expect("the event loop checks");
         let now = Instant::now();
         assert!(pair.check(now).is_some() && pair.is_held());
         assert!(pair.check(now).is_some() && !pair.is_held(), "it was sent at the second check");
@@ -252,25 +252,25 @@ fn who_leaves_calls_behind_is_trusted_ever_less() {
 }
 
 #[test]
-fn what_is_in_motion_is_looked_after_less_often() {
+fn a_link_in_motion_is_checked_less_often() {
     let pair = Pair::new();
     pair.call(&Tree::Null);
     let now = Instant::now();
-    let look = |pair: &Pair| (pair.check(now).expect("it goes on") - now).as_micros();
+    let pause = |pair: &Pair| (pair.check(now).expect("it goes on") - now).as_micros();
     let hold = |pair: &Pair| {
         pair.call(&Tree::Null);
         assert!(pair.is_held());
     };
     hold(&pair);
-    pair.asked_check().expect("the poller looks after it");
+    pair.asked_check().expect("the event loop checks");
     for expected in [200, 400, 800, 1600, 1600] {
-        assert_eq!(look(&pair), expected);
-        release_held();
+        assert_eq!(pause(&pair), expected);
+        flush_coalesced();
         hold(&pair);
     }
-    assert_eq!(look(&pair), 1600);
+    assert_eq!(pause(&pair), 1600);
     assert!(pair.is_held());
-    assert_eq!(look(&pair), 200);
+    assert_eq!(pause(&pair), 200);
     assert!(!pair.is_held(), "it was left behind");
 }
 
@@ -313,7 +313,7 @@ fn answers_of_one_thread_go_together() {
 }
 
 #[test]
-fn who_waits_on_another_thread_has_the_call_sent() {
+fn expecting_answers_sends_the_calls_of_other_threads() {
     let mut pair = Pair::new();
     pair.call(&Tree::Null);
     std::thread::scope(|scope| {
@@ -336,16 +336,16 @@ impl Pair {
 }
 
 #[test]
-fn credit_goes_along_once_a_sixteenth_has_come_back_and_by_itself_from_half_on() {
+fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_half_on() {
     let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
     let sixteenth = tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16]));
     let ids: Vec<u64> = (0..12).map(|_| pair.call(&sixteenth)).collect();
-    release_held();
+    flush_coalesced();
     let mut leases: Vec<Lease> = pair.calls().into_iter().map(|call| call.lease).collect();
     let (whole, sixteenths) = (CREDIT_BYTES, |n: u64| n * CREDIT_BYTES / 16);
     assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
 
-    // What comes back goes with the next answer, not before.
+    // Credit that comes back goes with the next answer, not before.
     pair.answer(ids[0]);
     leases.truncate(10);
     pair.read_both();
@@ -355,7 +355,7 @@ fn credit_goes_along_once_a_sixteenth_has_come_back_and_by_itself_from_half_on()
     pair.answer(ids[2]);
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
 
-    // Half of it goes by itself.
+    // From half of the credit on it goes by itself.
     leases.truncate(3);
     pair.read_both();
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
@@ -374,28 +374,28 @@ fn little_credit_goes_along_with_nothing() {
 }
 
 #[test]
-fn a_link_that_always_has_something_keeps_no_other_from_being_heard() {
+fn a_busy_link_does_not_starve_others() {
     let mut pair = Pair::new();
     let id = pair.call(&tree!(0));
-    release_held();
+    flush_coalesced();
     pair.calls();
     let answer = Message::result(&tree!(0), &Limits::default()).expect("it is small");
     pair.server.answer(id, answer).expect("it is open");
-    // The answer is what is to be heard of, while the server's end has another call in each round.
+    // The client's answer must be found, while the server's end has another call in each round.
     let (client, server) = (pair.client.clone(), pair.server.clone());
     let server: Arc<dyn Source> = server;
     let rounds = pair.poller.rounds_until_found(server, client.key(), || {
         let call = Message::call(&CallHead::new("act"), &tree!(1), &Limits::default()).expect("it is small");
         client.call(call, |_| {}).expect("it is open");
-        release_held();
+        flush_coalesced();
     });
     assert!(rounds.is_some_and(|rounds| (1..10).contains(&rounds)), "{rounds:?}");
 }
 
 #[test]
-fn more_pieces_than_a_system_call_takes_are_no_full_socket() {
+fn more_pieces_than_a_system_call_takes_do_not_mean_a_full_socket() {
     let pair = Pair::new();
-    // Each too large to be copied beside its neighbour.
+    // Each array is too large to be copied beside its neighbour.
     let arrays = (0..80).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
     pair.call(&Tree::List(arrays));
     assert!(pair.client.writer.lock().is_idle() && pair.client.queued_bytes() == 0);

@@ -1,8 +1,9 @@
 //! The right to write to one socket: a value that one thread at a time has.
 //!
-//! The token stands under the lock of the send queue. A thread that queues something takes the value with it, if it is free,
-//! and writes. Otherwise its holder, or the event loop, finds what was queued: the holder gives the value back only under the
-//! lock and when the queue is empty. So nothing queued is ever left behind, and no thread waits to write.
+//! The token stands under the lock of the send queue. A thread that queues something takes the value with it,
+//! if it is free, and writes. Otherwise its holder, or the event loop, finds what was queued: the holder
+//! gives the value back only under the lock and when the queue is empty. So nothing queued is ever left
+//! behind, and no thread waits to write.
 
 /// Where the value is.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! The sending half of a link: its queue, and who writes it to the socket.
 //!
-//! Flow: a thread locks the half and queues something -> `write` takes the [`WriteToken`] with the write buffer, if it is free
-//! -> stages under the lock, writes outside of it, until there is no more, the socket is full or the turn is over; then the
-//! event loop goes on when the socket is writable. Never blocks. Bound: `MAX_WRITTEN_BYTES_PER_TURN`, and what was staged
-//! when that was passed.
+//! Flow: a thread locks the half and queues something -> `write` takes the [`WriteToken`] with the write
+//! buffer, if it is free -> stages under the lock, writes outside of it, until there is no more, the socket
+//! is full or the turn is over; then the event loop goes on when the socket is writable. Never blocks. Bound:
+//! `MAX_WRITTEN_BYTES_PER_TURN`, and what was staged when that was passed.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ use crate::protocol::{Outbound, SharedOutbound, WriteBuffer};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
-/// The bytes after which a turn of writing ends: one chunk. An event loop that writes more to a fast reader leaves its other
-/// work lying for as long, such as a small call that arrived on the same connection.
+/// The bytes after which a turn of writing ends: one chunk. An event loop that writes more to a fast reader
+/// leaves its other work lying for as long, such as a small call that arrived on the same connection.
 const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
@@ -33,7 +33,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// The half of a link that sends.
 pub(super) struct Writer(Mutex<Sending>);
 
-/// What is under the lock. A thread enters a [`DropScope`] before it takes the lock to queue, drop or write something.
+/// What is under the lock. A thread enters a [`DropScope`] before it takes the lock to queue, drop or write
+/// something.
 pub(super) struct Sending {
     pub(super) outbound: Outbound,
     pub(super) coalesce: Coalesce,
@@ -170,7 +171,8 @@ impl Sending {
         }
     }
 
-    /// The socket is full, or the turn is over: the event loop writes on when the socket is writable, which may be at once.
+    /// The socket is full, or the turn is over: the event loop writes on when the socket is writable, which
+    /// may be at once.
     fn block(&mut self, port: &Port, output: Box<Output>) {
         self.token.block(output);
         port.status.set(Flag::BLOCKED);
@@ -205,8 +207,8 @@ impl Sending {
         }
     }
 
-    /// Returns true if the descriptor is to be closed now. The first time, a goodbye that waits for what is queued goes
-    /// instead of it, and has another [`LINGER`].
+    /// Returns true if the descriptor is to be closed now. The first time, a goodbye that waits for what is
+    /// queued goes instead of it, and has another [`LINGER`].
     pub(super) fn is_linger_over(&mut self, now: Instant) -> bool {
         if self.linger.until.is_none_or(|until| now < until) {
             return false;

@@ -15,7 +15,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
 pub trait Acceptor: Send + Sync + 'static {
-    /// Takes the socket of a client that connected: pass it to [`Poller::attach`](crate::Poller::attach), or drop it to refuse.
+    /// Takes the socket of a client that connected: pass it to [`Poller::attach`](crate::Poller::attach), or
+    /// drop it to refuse.
     fn accepted(&self, socket: Socket);
 
     /// Called when accepting failed. It is tried again soon where that can help.

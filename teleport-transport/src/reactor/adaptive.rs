@@ -1,49 +1,48 @@
-//! Whether what pays only if something else follows soon has paid lately.
+//! A bet that is made less often while it does not pay.
 //!
-//! Flow: `allows` says whether to try -> `paid` or `in_vain`. After a try in vain so many chances are let pass, twice as many if
-//! that happens again soon; each that pays halves that. Races between threads lose a step, which does no harm. Bound:
-//! `MAX_PENALTY` chances.
+//! Flow: `should_try` -> the bet -> `hit` or `miss`. After a miss some chances are skipped, twice as many if
+//! another follows soon; each hit halves that. Races between threads lose a step, which does no harm. Bound:
+//! `MAX_SKIPPED`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const MIN_PENALTY: u32 = 4;
-const MAX_PENALTY: u32 = 1 << 10;
+const MIN_SKIPPED: u32 = 4;
+const MAX_SKIPPED: u32 = 1 << 10;
 
-/// How far to trust that it pays.
 #[derive(Debug, Default)]
 pub(crate) struct Adaptive {
-    /// So many chances are let pass.
-    penalty: AtomicU32,
-    /// As many after the next try in vain.
+    /// Chances still to be skipped.
+    skipped: AtomicU32,
+    /// Chances to skip after the next miss.
     next: AtomicU32,
 }
 
 impl Adaptive {
-    /// Whether to try now. A chance that is let pass counts.
+    /// Returns true if the bet is to be made now. Counts a chance that is skipped.
     pub(crate) fn should_try(&self) -> bool {
-        let penalty = self.penalty.load(Ordering::Relaxed);
-        if penalty > 0 {
-            self.penalty.store(penalty - 1, Ordering::Relaxed);
+        let skipped = self.skipped.load(Ordering::Relaxed);
+        if skipped > 0 {
+            self.skipped.store(skipped - 1, Ordering::Relaxed);
         }
-        penalty == 0
+        skipped == 0
     }
 
     pub(crate) fn hit(&self) {
         let next = self.next.load(Ordering::Relaxed);
-        if next > MIN_PENALTY {
+        if next > MIN_SKIPPED {
             self.next.store(next / 2, Ordering::Relaxed);
         }
     }
 
-    /// It would have paid just now: no more chances are let pass.
-    pub(crate) fn reset(&self) {
-        self.penalty.store(0, Ordering::Relaxed);
+    pub(crate) fn miss(&self) {
+        let skipped = self.next.load(Ordering::Relaxed).clamp(MIN_SKIPPED, MAX_SKIPPED);
+        self.skipped.store(skipped, Ordering::Relaxed);
+        self.next.store(skipped * 2, Ordering::Relaxed);
     }
 
-    pub(crate) fn miss(&self) {
-        let penalty = self.next.load(Ordering::Relaxed).clamp(MIN_PENALTY, MAX_PENALTY);
-        self.penalty.store(penalty, Ordering::Relaxed);
-        self.next.store(penalty * 2, Ordering::Relaxed);
+    /// The bet would have paid just now: the next chance is taken.
+    pub(crate) fn reset(&self) {
+        self.skipped.store(0, Ordering::Relaxed);
     }
 }
 
@@ -51,28 +50,28 @@ impl Adaptive {
 mod tests {
     use super::*;
 
-    fn passed(trust: &Adaptive) -> u32 {
-        (0..).take_while(|_| !trust.should_try()).count() as u32
+    fn skipped(adaptive: &Adaptive) -> u32 {
+        (0..).take_while(|_| !adaptive.should_try()).count() as u32
     }
 
     #[test]
-    fn what_pays_is_always_tried() {
-        let trust = Adaptive::default();
+    fn a_bet_that_pays_is_always_made() {
+        let adaptive = Adaptive::default();
         for _ in 0..10 {
-            assert!(trust.should_try());
-            trust.hit();
+            assert!(adaptive.should_try());
+            adaptive.hit();
         }
     }
 
     #[test]
-    fn what_is_in_vain_is_tried_ever_less_often_but_always_again() {
-        let trust = Adaptive::default();
-        for penalty in [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024] {
-            trust.miss();
-            assert_eq!(passed(&trust), penalty);
+    fn a_bet_that_does_not_pay_is_made_ever_less_often_but_always_again() {
+        let adaptive = Adaptive::default();
+        for expected in [4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024] {
+            adaptive.miss();
+            assert_eq!(skipped(&adaptive), expected);
         }
-        (0..20).for_each(|_| trust.hit());
-        trust.miss();
-        assert_eq!(passed(&trust), MIN_PENALTY);
+        (0..20).for_each(|_| adaptive.hit());
+        adaptive.miss();
+        assert_eq!(skipped(&adaptive), MIN_SKIPPED);
     }
 }

@@ -1,23 +1,22 @@
 //! One thread's loop over its sockets, commands and timers.
 //!
-//! A round: wait until something is ready -> sources that had more than their last turn allowed -> checks of what threads
-//! left behind -> ready sockets -> commands -> timeouts. Each source gets one turn a round, so that none keeps the others
-//! waiting. Never runs user code that blocks: an inline method is the user's promise not to.
-//! Bounds: one turn per source and round, the commands that had come when theirs began, `MAX_ACCEPTS_PER_ROUND`, one timer
-//! entry per source.
+//! A round: wait until something is ready -> sources that had more than their last turn allowed -> checks of
+//! what threads left behind -> ready sockets -> commands -> timeouts. Each source gets one turn a round, so
+//! that none keeps the others waiting. Never runs user code that blocks: an inline method is the user's
+//! promise not to. Bounds: one turn per source and round, the commands that had come when theirs began,
+//! `MAX_ACCEPTS_PER_ROUND`, one timer entry per source.
 
-use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use mio::{Events, Poll, Token};
 use teleport_wire::QuickHash;
 
 use super::accept::Listeners;
-use super::mailbox::{self, Command, Mailbox};
+use super::mailbox::{self, Command};
 use super::source::{Request, Scratch, Source, Turn};
 use super::spin::SharedSpin;
 use super::timers::Timers;
@@ -26,8 +25,8 @@ use crate::sys::wait_for;
 /// Readiness events taken from the kernel at once.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// The kernel is asked for events of all sockets after this many reads of the hot source, whether they find something or not.
-/// A read that finds nothing takes less than a microsecond.
+/// The kernel is asked for events of all sockets after this many reads of the hot source, whether they find
+/// something or not. A read that finds nothing takes less than a microsecond.
 const READS_PER_POLL: u32 = 4;
 
 /// A source's timeout is handled no more often than this.
@@ -41,7 +40,8 @@ struct Entry {
 
 pub(super) struct EventLoop {
     poll: Poll,
-    mailbox: Rc<RefCell<Mailbox>>,
+    /// From other threads.
+    commands: Receiver<Command>,
     sources: HashMap<usize, Entry, QuickHash>,
     listeners: Listeners,
     /// Sources that had more to read when their turn was over.
@@ -58,10 +58,10 @@ pub(super) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(super) fn new(poll: Poll, mailbox: Rc<RefCell<Mailbox>>) -> EventLoop {
+    pub(super) fn new(poll: Poll, commands: Receiver<Command>) -> EventLoop {
         EventLoop {
             poll,
-            mailbox,
+            commands,
             sources: HashMap::default(),
             listeners: Listeners::default(),
             ready: VecDeque::new(),
@@ -100,10 +100,10 @@ impl EventLoop {
 
     // ---- Waiting ----
 
-    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets had something.
+    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets had
+    /// something.
     fn wait(&mut self, events: &mut Events, may_spin: bool) -> io::Result<bool> {
-        let is_idle =
-            self.ready.is_empty() && !self.listeners.are_ready() && self.mailbox.borrow().is_empty();
+        let is_idle = self.ready.is_empty() && !self.listeners.are_ready() && mailbox::own_is_empty();
         if !(is_idle && may_spin) {
             self.sleep(events, is_idle)?;
             return Ok(!events.is_empty());
@@ -113,22 +113,23 @@ impl EventLoop {
             Err(since) => {
                 self.sleep(events, is_idle)?;
                 if !events.is_empty() {
-                    self.spin.woke(since);
+                    self.spin.spin.woke(since);
                 }
                 Ok(!events.is_empty())
             }
         }
     }
 
-    /// Reads the hot source for a moment, which saves a system call for each small call, and now and then asks for events of
-    /// all. Returns when it began if nothing comes.
+    /// Reads the hot source for a moment, which saves a system call for each small call, and now and then
+    /// asks for events of all. Returns when it began if nothing comes.
     fn spin(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
         let limit = self.idle_time();
         let EventLoop { poll, spin, sources, hot, hot_rounds, scratch, ready, .. } = self;
         let mut hot = hot.and_then(|key| sources.get_mut(&key).map(|entry| (key, entry)));
         let mut reads = 0;
-        spin.find(limit, |now| {
-            // A source that always has something must not keep the others from being read, nor itself from writing.
+        spin.spin.find(limit, |now| {
+            // A source that always has something must not keep the others from being read, nor itself from
+            // writing.
             let others_turn = *hot_rounds == READS_PER_POLL;
             let hot = hot.as_mut().filter(|(_, entry)| !others_turn && entry.source.only_reads());
             let is_hot = hot.is_some();
@@ -199,7 +200,7 @@ impl EventLoop {
     }
 
     fn handle_checks(&mut self, now: Instant) {
-        while let Some(key) = self.checks.due(now) {
+        while let Some(key) = self.checks.pop_due(now) {
             if let Some(entry) = self.sources.get(&key)
                 && let Some(next) = entry.source.clone().handle_check(now)
             {
@@ -230,35 +231,42 @@ impl EventLoop {
         }
     }
 
-    /// Carries out the commands given so far. Returns true if the loop is to end. Commands given meanwhile, also from here,
-    /// wait for the next round: sockets get their turn before.
+    /// Carries out the commands given so far. Returns true if the loop is to end. Commands given meanwhile,
+    /// also from here, wait for the next round: sockets get their turn before.
     fn run_commands(&mut self, now: Instant) -> bool {
-        let commands = self.mailbox.borrow_mut().take();
-        for command in commands {
-            match command {
-                Command::Attach(source) => self.attach(source, now),
-                Command::Detach(key) => {
-                    self.hot = self.hot.filter(|hot| *hot != key);
-                    if let Some(Entry { source, .. }) = self.sources.remove(&key) {
-                        self.spin.leave(source.spin_time());
-                        source.on_detached();
-                    }
+        // First those of this thread: it may have learned of a source before the command that attaches it is
+        // run.
+        let (own, others) = (mailbox::take_own(), self.commands.len());
+        let ends = own.into_iter().any(|command| self.run_command(command, now));
+        ends || (0..others)
+            .any(|_| self.commands.try_recv().is_ok_and(|command| self.run_command(command, now)))
+    }
+
+    /// Returns true if the loop is to end.
+    fn run_command(&mut self, command: Command, now: Instant) -> bool {
+        match command {
+            Command::Attach(source) => self.attach(source, now),
+            Command::Detach(key) => {
+                self.hot = self.hot.filter(|hot| *hot != key);
+                if let Some(Entry { source, .. }) = self.sources.remove(&key) {
+                    self.spin.leave(source.spin_time());
+                    source.on_detached();
                 }
-                Command::Read(key) => self.read(key, now),
-                Command::Timeout(key, at) => self.timeouts.add(at, key),
-                Command::Check(key, at) => self.checks.add(at, key),
-                Command::Request(source, request) => source.handle_request(request, &mut self.scratch),
-                Command::Listen(key, listener, acceptor) => {
-                    self.listeners.add(key, listener, acceptor);
-                    self.listeners.accept(key, &mut self.timeouts);
-                }
-                Command::Unlisten(key, done) => {
-                    self.listeners.remove(key);
-                    // The sender of the command may be this thread, which does not wait.
-                    let _ = done.send(());
-                }
-                Command::Stop => return true,
             }
+            Command::Read(key) => self.read(key, now),
+            Command::Timeout(key, at) => self.timeouts.add(at, key),
+            Command::Check(key, at) => self.checks.add(at, key),
+            Command::Request(source, request) => source.handle_request(request, &mut self.scratch),
+            Command::Listen(key, listener, acceptor) => {
+                self.listeners.add(key, listener, acceptor);
+                self.listeners.accept(key, &mut self.timeouts);
+            }
+            Command::Unlisten(key, done) => {
+                self.listeners.remove(key);
+                // The sender of the command may be this thread, which does not wait.
+                let _ = done.send(());
+            }
+            Command::Stop => return true,
         }
         false
     }
@@ -273,7 +281,7 @@ impl EventLoop {
 
     fn handle_timeouts(&mut self) {
         let now = Instant::now();
-        while let Some(key) = self.timeouts.due(now) {
+        while let Some(key) = self.timeouts.pop_due(now) {
             let Some(entry) = self.sources.get(&key) else {
                 self.listeners.accept(key, &mut self.timeouts);
                 continue;
@@ -289,22 +297,21 @@ impl EventLoop {
     pub(super) fn end(mut self) {
         self.listeners.clear();
         let mut sources: Vec<_> = self.sources.drain().map(|(_, entry)| entry.source).collect();
-        sources.extend(self.mailbox.borrow_mut().take().into_iter().filter_map(|command| match command {
+        let commands = mailbox::take_own().into_iter().chain(self.commands.try_iter());
+        sources.extend(commands.filter_map(|command| match command {
             Command::Attach(source) => Some(source),
             _ => None,
         }));
         for source in sources {
             source.handle_request(Request::Abort, &mut self.scratch);
         }
-        mailbox::leave();
+        mailbox::set_poller(0);
     }
 }
 
 /// A poller without a thread: a test carries out its commands.
 #[cfg(test)]
 pub(crate) mod still {
-    use crossbeam_channel::Receiver;
-
     use super::super::poller::Poller;
     use super::*;
 
@@ -321,16 +328,16 @@ pub(crate) mod still {
             StillPoller { poller, commands, poll }
         }
 
-        /// Returns the rounds in which an event loop that spins, and last had something of `hot`, finds events of `other`
-        /// only: `before` each, the test makes what is to be found. `None` if it never does.
+        /// Returns the rounds in which an event loop that spins, and last had something of `hot`, finds
+        /// events of `other` only: `before` each, the test makes what is to be found. `None` if it never
+        /// does.
         pub(crate) fn rounds_until_found(
             self,
             hot: Arc<dyn Source>,
             other: usize,
             mut before: impl FnMut(),
         ) -> Option<usize> {
-            let mailbox = Rc::new(RefCell::new(Mailbox::new(self.commands)));
-            let mut event_loop = EventLoop::new(self.poll, mailbox);
+            let mut event_loop = EventLoop::new(self.poll, self.commands);
             event_loop.spin.join(Duration::MAX);
             let key = hot.key();
             event_loop.sources.insert(key, Entry { source: hot, is_ready: false });

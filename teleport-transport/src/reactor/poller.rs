@@ -2,10 +2,8 @@
 //!
 //! A [`PollerThread`] runs one event loop and ends with it. A [`Poller`] gives it commands, from any thread.
 
-use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -16,7 +14,7 @@ use mio::{Interest, Poll, Registry, Token, Waker};
 
 use super::accept::Acceptor;
 use super::event_loop::EventLoop;
-use super::mailbox::{self, Command, Mailbox, on_poller_thread};
+use super::mailbox::{self, Command, on_poller_thread};
 use crate::fork_guard::{ForkGuard, wrong_process};
 use crate::net::socket::Listener;
 
@@ -57,10 +55,9 @@ impl PollerThread {
         let poll = Poll::new()?;
         let (poller, receiver) = Poller::new(&poll)?;
         let id = poller.id();
+        let mut event_loop = EventLoop::new(poll, receiver);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let mailbox = Rc::new(RefCell::new(Mailbox::new(receiver)));
-            mailbox::enter(id, &mailbox);
-            let mut event_loop = EventLoop::new(poll, mailbox);
+            mailbox::set_poller(id);
             // Whatever ends the loop, those who wait on its connections learn of it.
             if catch_unwind(AssertUnwindSafe(|| event_loop.run())).is_err() {
                 tracing::error!("a poller panicked: all its connections end");
@@ -99,11 +96,12 @@ impl Poller {
         Ok((Poller { inner: Arc::new(inner) }, receiver))
     }
 
-    /// Returns the poller that all clients of this process share. It starts with the first of them and never ends.
+    /// Returns the poller that all clients of this process share. It starts with the first of them and never
+    /// ends.
     ///
     /// # Errors
-    /// Returns the system's error when no descriptor or thread is left. Fails in a process that was forked from one in which
-    /// the poller was started.
+    /// Returns the system's error when no descriptor or thread is left. Fails in a process that was forked
+    /// from one in which the poller was started.
     pub fn shared() -> io::Result<&'static Poller> {
         static SHARED: OnceLock<PollerThread> = OnceLock::new();
         if let Some(thread) = SHARED.get() {
@@ -137,8 +135,8 @@ impl Poller {
         self.inner.fork_guard.is_current()
     }
 
-    /// Gives a command to the event loop. Returns false if the loop has ended, with all its sources, or if this process was
-    /// forked from the poller's.
+    /// Gives a command to the event loop. Returns false if the loop has ended, with all its sources, or if
+    /// this process was forked from the poller's.
     pub(crate) fn send(&self, command: Command) -> bool {
         if !self.is_current() {
             return false;

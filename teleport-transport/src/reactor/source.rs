@@ -54,7 +54,8 @@ pub(crate) enum Request {
 
 /// A connection that an event loop moves. No method blocks.
 ///
-/// The socket is registered under `key`, edge-triggered. Methods that take a `Scratch` run its wakers before they return.
+/// The socket is registered under `key`, edge-triggered. Methods that take a `Scratch` run its wakers before
+/// they return.
 pub(crate) trait Source: Send + Sync {
     /// Returns a number that no other source of this process has or had.
     fn key(&self) -> usize;
@@ -86,6 +87,7 @@ pub(crate) trait Source: Send + Sync {
     /// Returns the next time at which this wants to be called, or `None` if the source is closed.
     fn handle_timeout(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant>;
 
-    /// Sends and reads what threads left behind. Returns the next time to do so, or `None` if there is no need.
+    /// Sends and reads what threads left behind. Returns the next time to do so, or `None` if there is no
+    /// need.
     fn handle_check(self: Arc<Self>, now: Instant) -> Option<Instant>;
 }

@@ -1,9 +1,10 @@
-//! A short look-out before a thread sleeps.
+//! Looking for a moment before a thread sleeps.
 //!
-//! To put a processor to sleep and wake it takes several times as long as a small call. So a thread that is about to wait first
-//! looks a few times, and lets others run in between; it sleeps once the time is over. Where that is in vain too often, as when the
-//! other side computes for long or the processors are busy, it sleeps at once, and tries again now and then. Bound: for each wait,
-//! the time that its owner gives, and what is left until something else is due.
+//! To put a processor to sleep and wake it takes several times as long as a small call. So a thread that is
+//! about to wait looks for what it waits for a few times, and lets other threads run in between. It sleeps
+//! when the time is over. Where spinning does not pay, because the other side computes for long or the
+//! processors are busy, the thread sleeps at once and tries again now and then. Bound: for each wait, the
+//! time of the spin, and the time until something else is due.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -11,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use crate::reactor::adaptive::Adaptive;
 
-/// A look between sockets takes half as long as to let others run. Measured with a core each: a call of 1 KiB over a Unix socket
-/// takes 6.5 us with one look, 5.7 with two, 5.2 with four; with both sides on one core, one over TCP takes 15.0, 15.1 and 16.4.
+/// A look at a socket takes half as long as a yield. Measured with one core each: a call of 1 KiB over a Unix
+/// socket takes 6.5 us with one look per yield, 5.7 with two, 5.2 with four. With both sides on one core, a
+/// call over TCP takes 15.0, 15.1 and 16.4.
 const LOOKS_PER_YIELD: u32 = 4;
 
-/// A thread looks no longer than this before it sleeps. What takes as long anyway gains nothing from it, and a thread that looks
-/// keeps a processor, and may be what somebody waits for.
+/// The longest spin. A longer wait gains nothing from it, and the thread keeps a processor that others may
+/// need.
 const MAX_SPIN: Duration = Duration::from_millis(1);
 
-/// Whether and for how long to look before one sleeps; for any thread that waits for others of its process, or for a peer.
+/// Spinning before a sleep, for a thread that waits for others of its process or for a peer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,10 +30,10 @@ const MAX_SPIN: Duration = Duration::from_millis(1);
 /// let (spin, mut looks) = (Spin::new(Duration::from_micros(50)), 0);
 /// let found = spin.find(None, |_now| {
 ///     looks += 1;
-///     (looks == 2).then_some("what was waited for")
+///     (looks == 2).then_some("found")
 /// });
 /// match found {
-///     Ok(found) => assert_eq!(found, "what was waited for"),
+///     Ok(found) => assert_eq!(found, "found"),
 ///     Err(since) => spin.woke(since), // after a sleep, when it has come
 /// }
 /// ```
@@ -42,18 +44,21 @@ pub struct Spin {
 }
 
 impl Spin {
-    /// Looks for up to `time`; zero for not at all, and more than 1 ms counts as 1 ms.
+    /// Spins for up to `time`: not at all for zero, and at most for 1 ms.
     pub fn new(time: Duration) -> Spin {
         Spin { time: time.min(MAX_SPIN), adaptive: Adaptive::default() }
     }
 
-    /// How long it looks.
+    /// Returns for how long it spins.
     pub fn time(&self) -> Duration {
         self.time
     }
 
-    /// What `look` found, which is told the time, before the time was over, or `limit`, when something else is due. Where it was
-    /// called in vain, or not at all: when that was.
+    /// Calls `look` with the current time until it finds something, for the time of the spin or for `limit`,
+    /// after which something else is due.
+    ///
+    /// # Errors
+    /// Returns the time at which it began, if nothing was found or `look` was not called.
     pub fn find<T>(
         &self,
         limit: Option<Duration>,
@@ -73,14 +78,15 @@ impl Spin {
             thread::yield_now();
             now = Instant::now();
         }
-        // One that was cut short says nothing of how long it would have taken.
+        // A spin that was cut short does not tell how long it would have taken.
         if time == self.time {
             self.adaptive.miss();
         }
         Err(start)
     }
 
-    /// What was waited for since then has come while the thread slept. If a look would have found it, the next one is taken.
+    /// Call this when something came while the thread slept. If spinning since `since` would have found it,
+    /// the next spin is not skipped.
     pub fn woke(&self, since: Instant) {
         if since.elapsed() < self.time {
             self.adaptive.reset();
@@ -88,27 +94,24 @@ impl Spin {
     }
 }
 
-/// The look-out of a thread that works for many: for as long as the most patient of them asks for.
+/// The spin of a thread that works for many sources, each with a time of its own. The longest one counts.
 #[derive(Debug)]
 pub(crate) struct SharedSpin {
-    spin: Spin,
-    /// How many ask for which time. Few differ, however many there are.
+    pub(super) spin: Spin,
+    /// The number of sources for each time. Few times differ, however many sources there are.
     times: BTreeMap<Duration, usize>,
 }
 
 impl SharedSpin {
-    /// Nobody asks for anything.
     pub(crate) fn new() -> SharedSpin {
         SharedSpin { spin: Spin::new(Duration::ZERO), times: BTreeMap::new() }
     }
 
-    /// One more asks for `time`.
     pub(crate) fn join(&mut self, time: Duration) {
         *self.times.entry(time).or_default() += 1;
-        self.settle();
+        self.update();
     }
 
-    /// One that asked for `time` is gone.
     pub(crate) fn leave(&mut self, time: Duration) {
         if let Some(count) = self.times.get_mut(&time) {
             *count -= 1;
@@ -116,25 +119,11 @@ impl SharedSpin {
                 self.times.remove(&time);
             }
         }
-        self.settle();
+        self.update();
     }
 
-    fn settle(&mut self) {
+    fn update(&mut self) {
         self.spin.time = self.times.last_key_value().map_or(Duration::ZERO, |(time, _)| *time);
-    }
-
-    /// As [`Spin::find`].
-    pub(crate) fn find<T>(
-        &self,
-        limit: Option<Duration>,
-        look: impl FnMut(Instant) -> Option<T>,
-    ) -> Result<T, Instant> {
-        self.spin.find(limit, look)
-    }
-
-    /// As [`Spin::woke`].
-    pub(crate) fn woke(&self, since: Instant) {
-        self.spin.woke(since);
     }
 }
 
@@ -143,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_looks_for_longer_than_a_millisecond() {
+    fn no_spin_takes_longer_than_a_millisecond() {
         for time in [Duration::ZERO, Duration::from_micros(50), MAX_SPIN] {
             assert_eq!(Spin::new(time).time(), time);
         }
@@ -151,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn it_looks_until_it_finds() {
+    fn it_spins_until_it_finds() {
         let spin = Spin::new(Duration::MAX);
         let mut looks = 0;
         let found = spin.find(None, |_| {
@@ -162,16 +151,16 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_up_and_is_not_asked_again_at_once() {
+    fn it_gives_up_and_skips_the_next_spin() {
         let spin = Spin::new(Duration::from_nanos(1));
         assert!(spin.find(None, |_| None::<()>).is_err());
-        assert!(spin.find(None, |_| -> Option<()> { unreachable!("the last time was in vain") }).is_err());
+        assert!(spin.find(None, |_| -> Option<()> { unreachable!("the last spin found nothing") }).is_err());
         let never = Spin::new(Duration::ZERO);
         assert!(never.find(None, |_| -> Option<()> { unreachable!("it has no time") }).is_err());
     }
 
     #[test]
-    fn it_is_asked_again_once_a_look_would_have_found_it() {
+    fn it_spins_again_once_a_spin_would_have_found_it() {
         let mut spin = Spin::new(Duration::from_nanos(1));
         let since = spin.find(None, |_| None::<()>).unwrap_err();
         spin.woke(since);
@@ -182,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_look_past_what_is_due() {
+    fn it_does_not_spin_past_what_is_due() {
         let spin = Spin::new(Duration::MAX);
         assert!(
             spin.find(Some(Duration::ZERO), |_| -> Option<()> { unreachable!("no time is left") }).is_err()
@@ -193,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_patient_of_those_that_are_there_counts() {
+    fn the_longest_time_of_those_that_joined_counts() {
         let (short, long) = (Duration::from_micros(50), Duration::from_millis(1));
         let mut shared = SharedSpin::new();
         for (joins, time, expected) in [

@@ -1,7 +1,7 @@
 //! Threads that share a link, in all orders in which they may go on.
 //!
-//! Loom runs each model again and again. It fails where an assertion does, where two threads use a cell at once, and where no
-//! thread can go on.
+//! Loom runs each model again and again. It fails where an assertion does, where two threads use a cell at
+//! once, and where no thread can go on.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, Ordering};
