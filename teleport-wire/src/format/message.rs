@@ -84,10 +84,9 @@ impl Message {
         // Zero would mean that there is no deadline.
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         let mut metadata = with_room(CALL_BYTES + bytes);
-        metadata.extend_from_slice(&(bytes as u16).to_le_bytes());
-        metadata.extend_from_slice(&flags.to_le_bytes());
-        metadata.extend_from_slice(&[0; 12]);
-        metadata.extend_from_slice(&head.deadline.map_or(0, micros).to_le_bytes());
+        let method_and_flags = bytes as u64 | u64::from(flags) << 16;
+        let fixed = [method_and_flags, 0, head.deadline.map_or(0, micros)];
+        metadata.extend_from_slice(fixed.map(u64::to_le_bytes).as_flattened());
         metadata.extend_from_slice(head.method.as_bytes());
         Message::encode(Kind::Call, tree, metadata, 4, limits)
     }
