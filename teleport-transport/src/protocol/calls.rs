@@ -7,7 +7,7 @@
 //! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` withdrawn calls more;
 //! the structure of the peer's calls by `max_structure_bytes`.
 
-use teleport_wire::CallState;
+use teleport_wire::{CallState, ErrorKind, Ran, RemoteError};
 
 use super::error::ProtocolError;
 use super::id_table::IdTable;
@@ -77,16 +77,6 @@ impl Call {
         let charge = self.charge.as_ref().filter(|_| self.progress == Progress::Answered);
         charge.map(Charge::bytes)
     }
-}
-
-/// The structure of a call for which there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StructureOverrun {
-    /// What this call takes.
-    pub(super) bytes: u64,
-    /// What the others take.
-    pub(super) held_bytes: u64,
-    pub(super) max_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -266,14 +256,15 @@ impl Calls {
 
     // ---- The calls of a server's peer ----
 
-    /// The head of a call arrived, which is open from now on. If there is no room for its structure, that must not be kept.
+    /// The head of a call arrived, which is open from now on. Returns a refusal if there is no room for its structure,
+    /// which must not be kept then.
     pub(super) fn on_call(
         &mut self,
         id: u64,
         structure_bytes: u64,
         config: &Config,
         charge: impl FnOnce(u64) -> Option<Charge>,
-    ) -> Result<Option<StructureOverrun>, ProtocolError> {
+    ) -> Result<Option<RemoteError>, ProtocolError> {
         if id <= self.last_id || self.table.get(id).is_some() {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
@@ -296,7 +287,15 @@ impl Calls {
             }
         }
         self.table.insert(id, call);
-        Ok((!fits).then_some(StructureOverrun { bytes: structure_bytes, held_bytes, max_bytes }))
+        let refusal = || {
+            let text = format!(
+                "names, shapes and nodes of this call take {structure_bytes} bytes beside the {held_bytes} of calls \
+                 that have no answer yet, past the server's {max_bytes} per connection (`max_structure_bytes`): make \
+                 fewer at once, or calls of fewer nodes"
+            );
+            RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
+        };
+        Ok((!fits).then(refusal))
     }
 
     /// Marks a call as answered; none if it has an answer, or is gone.
@@ -328,7 +327,7 @@ mod tests {
     use super::*;
 
     impl Calls {
-        fn arrive(&mut self, id: u64, structure_bytes: u64, config: &Config) -> Option<StructureOverrun> {
+        fn arrive(&mut self, id: u64, structure_bytes: u64, config: &Config) -> Option<RemoteError> {
             self.on_call(id, structure_bytes, config, |_| None).expect("the call is legal")
         }
 
@@ -385,8 +384,10 @@ mod tests {
         let huge = LARGE_STRUCTURE_BYTES + 1;
         assert!(matches!(calls.on_call(1, huge, &config, charge), Ok(None)));
         assert_eq!(charged_bytes, huge);
-        let overrun = StructureOverrun { bytes: 1, held_bytes: huge, max_bytes: 100 };
-        assert_eq!(calls.arrive(2, 1, &config), Some(overrun));
+        let refusal = calls.arrive(2, 1, &config).expect("there is no room");
+        let text =
+            format!("take 1 bytes beside the {huge} of calls that have no answer yet, past the server's 100");
+        assert!(refusal.message.contains(&text), "{}", refusal.message);
         assert!(calls.answer(2).is_some() && calls.answer(1).is_some() && calls.answer(1).is_none());
         assert!(calls.arrive(3, 60, &config).is_none() && calls.arrive(4, 40, &config).is_none());
         assert!(calls.arrive(5, 1, &config).is_some());

@@ -1,4 +1,4 @@
-//! Why a connection ends, and why it takes no message. Facts only; the texts name the value, the limit and the remedy.
+//! Why a connection ends, and why it refuses a message. The texts name the value, the limit and the remedy.
 
 use std::io;
 use std::time::Duration;
@@ -35,14 +35,14 @@ pub enum ProtocolError {
         role: Role,
     },
     /// A frame names a message that does not exist.
-    #[error("{kind} names message {id}, which is none that is open")]
+    #[error("{kind} names message {id}, which is not open")]
     UnknownId {
         /// The frame.
         kind: Kind,
         /// What it named.
         id: u64,
     },
-    /// A resume that is not the first thing of a connection, a call before its answer, or an answer that does not fit it.
+    /// A resume came after a call, a call before the answer to a resume, or an answer with other ids.
     #[error(
         "{kind} came out of turn: a resume stands before all calls, which wait for its answer of the same ids"
     )]
@@ -58,19 +58,19 @@ pub enum ProtocolError {
         /// The newest one before it.
         last_id: u64,
     },
-    /// An answer to a call that was never made, or that has been answered; or a result of one that was withdrawn.
+    /// An answer came to a call that was never made, was answered, or was withdrawn.
     #[error("an answer came for call {id}, which is not open")]
     UnexpectedAnswer {
         /// What it named.
         id: u64,
     },
-    /// A result of a call that the server cannot have whole.
+    /// A result came of a call that the server cannot have whole.
     #[error("a result came for call {id}, whose payload was not sent to its end")]
     EarlyResult {
         /// The call.
         id: u64,
     },
-    /// More calls at once than the hello allows.
+    /// More calls came at once than the hello allows.
     #[error(
         "more than {max_open_calls} calls without an answer, or twice as many not sent whole (the server's `max_open_calls`)"
     )]
@@ -78,7 +78,7 @@ pub enum ProtocolError {
         /// The limit that was sent in the hello.
         max_open_calls: u32,
     },
-    /// Payload for a message that was not granted.
+    /// Payload came for a message that was not granted.
     #[error("payload of message {id} came before its grant")]
     NotGranted {
         /// The message.
@@ -92,7 +92,7 @@ pub enum ProtocolError {
         /// What its metadata announced.
         bytes: u64,
     },
-    /// More eager payload than there was credit for.
+    /// More eager payload came than there was credit for.
     #[error("{bytes} eager bytes go past the credit of {max_bytes}")]
     CreditOverrun {
         /// The message's payload.
@@ -100,7 +100,7 @@ pub enum ProtocolError {
         /// The whole credit of the connection.
         max_bytes: u64,
     },
-    /// More credit given back than was ever used.
+    /// More credit was given back than was used.
     #[error("{bytes} bytes of credit given back go past the {max_bytes} that there are")]
     TooMuchCredit {
         /// What was given back.
@@ -108,7 +108,7 @@ pub enum ProtocolError {
         /// The whole credit of the connection.
         max_bytes: u64,
     },
-    /// A message without payload that claims credit for it.
+    /// A message without payload claims eager credit.
     #[error("message {id} has no payload but claims eager credit")]
     EagerWithoutPayload {
         /// The message.
@@ -126,15 +126,15 @@ pub enum Closed {
     /// The peer said goodbye.
     #[error("the peer closed the connection{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Goodbye {
-        /// What made it, if it was not a plain close.
+        /// The error that caused it; none for a plain close.
         kind: Option<ErrorKind>,
-        /// In its words; may be empty.
+        /// Its text; may be empty.
         reason: String,
     },
     /// The stream ended without a goodbye: the peer died, or the network between.
     #[error("the connection broke{}", error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Lost {
-        /// What the system said; none at a plain end of the stream.
+        /// The system's error; none at the end of the stream.
         error: Option<io::Error>,
     },
     /// Nothing came for too long, not even the answer to a ping.
@@ -153,7 +153,7 @@ pub enum Closed {
         /// The configured limit.
         waited: Duration,
     },
-    /// The peer kept this side waiting for a frame, with memory that others waited for.
+    /// A frame came too slowly while others waited for its memory.
     #[error(
         "a call's metadata came slower than {min_rate} bytes per second (`min_rate`) while others waited for memory"
     )]
@@ -167,14 +167,14 @@ pub enum Closed {
 }
 
 impl ProtocolError {
-    /// Whether the peer does not speak the format at all, so that telling it why would be noise to it.
+    /// Returns true if the peer does not speak the format at all, and would not understand a reason.
     pub fn is_stranger(&self) -> bool {
         matches!(self, ProtocolError::Decode(DecodeError::Preface(_)))
     }
 }
 
 impl Closed {
-    /// The kind that the peer gave in its goodbye, if any.
+    /// Returns the kind that the peer gave in its goodbye, if any.
     pub fn goodbye_kind(&self) -> Option<ErrorKind> {
         match self {
             Closed::Goodbye { kind, .. } => *kind,
@@ -201,7 +201,7 @@ pub enum SendError {
         /// The limit of the peer's hello.
         max_open_calls: u32,
     },
-    /// This process was forked from the one whose connection it is.
+    /// This process was forked from the one that owns the connection.
     #[error("the connection belongs to the process that this one was forked from")]
     Forked,
     /// The call to answer has been answered, or was withdrawn.

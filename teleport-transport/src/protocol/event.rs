@@ -1,4 +1,4 @@
-//! What a connection tells the layer above, and what it asks it.
+//! The events of a connection, and the decisions that it asks of the layer above.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,11 +19,11 @@ pub struct Call {
     pub tree: Result<Tree, DecodeError>,
     /// The row that the arguments were received into, if [`Gate::place`] gave one.
     pub row: Option<Ticket>,
-    /// When the caller stops waiting; none if it waits for as long as it takes.
+    /// When the caller stops waiting, if it said so.
     pub deadline: Option<Instant>,
-    /// Whether the caller allows it to run twice.
+    /// The caller allows the call to run twice.
     pub idempotent: bool,
-    /// Whether it survives the connection: to be acknowledged, and its answer kept until the caller has it.
+    /// The call survives the connection: it is to be acknowledged, and its answer kept until the caller has it.
     pub resume: bool,
     /// Pays for the arguments' memory.
     pub lease: Lease,
@@ -38,12 +38,12 @@ pub struct Reply {
     pub lease: Lease,
 }
 
-/// What a connection tells the layer above.
+/// What happened on a connection.
 #[derive(Debug)]
 pub enum Event {
     /// The peer said hello: messages can be sent.
     Open(Hello),
-    /// A message waits until its memory is paid for; answer with [`Inbound::grant`](super::Inbound::grant).
+    /// A message waits until its memory is paid for: call [`Inbound::send_grant`](super::Inbound::send_grant).
     Wants {
         /// The message.
         id: u64,
@@ -69,10 +69,10 @@ pub enum Event {
         /// The calls.
         ids: Vec<u64>,
     },
-    /// A client has calls of an earlier connection, and waits for [`Outbound::answer_resume`](super::Outbound::answer_resume) (on a server).
+    /// A client has calls of an earlier connection, and waits for [`Outbound::send_resume_answer`](super::Outbound::send_resume_answer) (on a server).
     Resume(Resume),
-    /// The server said what became of the calls that [`Outbound::resume`](super::Outbound::resume) listed (on a client). Those that it has are open
-    /// on this connection.
+    /// The server said what became of the calls that [`Outbound::send_resume`](super::Outbound::send_resume) listed (on a client). The calls
+    /// that it has are open on this connection.
     Resumed {
         /// In the order of the list.
         calls: Vec<(u64, CallAnswer)>,
@@ -82,33 +82,33 @@ pub enum Event {
         /// The message.
         id: u64,
     },
-    /// The peer sends nothing any more.
+    /// The peer sends nothing more.
     Goodbye(Goodbye),
 }
 
-/// Decides about calls when their metadata has come and no byte of payload was accepted. Called with the receiving half
-/// locked: it must not block, nor use the connection.
+/// Decides about calls whose metadata has come and of which no payload was accepted. Its methods are called with the
+/// receiving half locked: they must not block or use the connection.
 pub trait Gate {
-    /// Gives a number for `method` that the call will carry, or refuses the call.
+    /// Returns a number for `method`, which the call carries as its `slot`, or refuses the call.
     ///
     /// # Errors
-    /// What the caller is told; the call's payload is then not received.
+    /// The answer to the call, whose payload is then not received.
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
 
-    /// Looks at what the arguments of a call are that was admitted as `slot`, before any memory is granted to them. Allows
-    /// all by default.
+    /// Checks the arguments of a call that was admitted as `slot`, before any memory is granted to them. Allows all by
+    /// default.
     ///
     /// # Errors
-    /// What the caller is told; the call's payload is then not received.
+    /// The answer to the call, whose payload is then not received.
     fn admit_tree(&self, _slot: u32, _signature: &Arc<Signature>) -> Result<(), RemoteError> {
         Ok(())
     }
 
-    /// Gives a row of a slab for the arguments of a call, whose memory is paid for, right before the first byte of its
-    /// payload is received; none to have them in memory of their own, which is the default. The row is of this signature.
+    /// Returns a row of this signature for the arguments of a call, right before the first byte of its payload is received;
+    /// none to receive them into memory of their own, which is the default. Their memory is paid for.
     ///
     /// # Errors
-    /// What the caller is told; the call's payload is then dropped as it comes.
+    /// The answer to the call, whose payload is then dropped as it comes.
     fn place(
         &self,
         _slot: u32,

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// Gaps that are never worth a compaction.
 const MIN_GAPS: usize = 16;
 
+/// An empty table keeps memory for this many entries.
+const MAX_KEPT: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct IdTable<V> {
     /// Invariant: sorted by id, and the first slot is no gap.
@@ -49,6 +52,10 @@ impl<V> IdTable<V> {
     /// Adds an entry, in the place of one with the same id.
     pub(super) fn insert(&mut self, id: u64, value: V) {
         if self.slots.back().is_none_or(|(last, _)| *last < id) {
+            if self.slots.capacity() == 0 {
+                // Most connections never have two entries at once.
+                self.slots.reserve_exact(1);
+            }
             self.slots.push_back((id, Some(value)));
             self.len += 1;
             return;
@@ -71,6 +78,9 @@ impl<V> IdTable<V> {
         }
         if self.slots.len() > 2 * self.len + MIN_GAPS {
             self.slots.retain(|(_, value)| value.is_some());
+        }
+        if self.len == 0 && self.slots.capacity() > MAX_KEPT {
+            self.slots = VecDeque::new();
         }
         Some(value)
     }

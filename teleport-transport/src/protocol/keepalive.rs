@@ -1,10 +1,9 @@
-//! Whether the peer is alive: any byte from it counts, and a ping asks for one where none came.
+//! Whether the peer is alive: any byte from it shows that, and a ping asks for one if none came.
 //!
-//! Flow: `received` with each read -> `next_timeout` tells when to look again -> `handle_timeout` pings or gives up.
-//! Knows no clock: `now` comes in. Bound: one ping in `ping_interval`.
+//! Flow: `on_received` with each read -> `poll_timeout` -> `handle_timeout` pings or gives up. Knows no clock: `now` comes
+//! in. Bound: one ping in `ping_interval`.
 //!
-//! Only time in which this side looked counts as silence. One that looks much too late was stopped or slept, as its peer may
-//! have, which then had nothing to answer and sent nothing.
+//! Time during which this process itself was stopped does not count as silence: its peer had nothing to answer then.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ pub(super) struct Keepalive {
     handshake_timeout: Duration,
     opened: Instant,
     last_received: Instant,
-    /// When the newest ping was asked for, if nothing has come since.
+    /// When the newest ping was sent, if nothing has come since.
     pinged: Option<Instant>,
     next_token: u64,
 }
@@ -39,12 +38,12 @@ impl Keepalive {
         }
     }
 
-    pub(super) fn received(&mut self, now: Instant) {
+    pub(super) fn on_received(&mut self, now: Instant) {
         self.last_received = now;
         self.pinged = None;
     }
 
-    pub(super) fn next_timeout(&self, handshaking: bool) -> Instant {
+    pub(super) fn poll_timeout(&self, handshaking: bool) -> Instant {
         if handshaking {
             return self.opened + self.handshake_timeout;
         }
@@ -52,7 +51,7 @@ impl Keepalive {
         ping.min(self.last_received + self.max_silence)
     }
 
-    /// The token of a ping that is due, if one is.
+    /// Returns the token of the ping that is due, if one is.
     pub(super) fn handle_timeout(&mut self, now: Instant, handshaking: bool) -> Result<Option<u64>, Closed> {
         if handshaking {
             if now >= self.opened + self.handshake_timeout {
@@ -73,10 +72,10 @@ impl Keepalive {
         Ok(Some(self.next_token - 1))
     }
 
-    /// Takes the time since this side should have looked out of the silence, if a ping or more was missed in it. What
-    /// was due is due now, and no later: so a dead peer is found out also by a side that is always late.
+    /// If this is called a ping or more too late, does not count the delay as silence. What was due is due now, and no
+    /// later, so that even a side that is always late finds out that its peer is dead.
     fn forgive_lateness(&mut self, now: Instant) {
-        let late = now.saturating_duration_since(self.next_timeout(false));
+        let late = now.saturating_duration_since(self.poll_timeout(false));
         if late >= self.ping_interval {
             self.last_received += late;
             self.pinged = self.pinged.map(|pinged| pinged + late);
@@ -84,7 +83,7 @@ impl Keepalive {
     }
 }
 
-/// Times that users mean as "never" would overflow a clock, and none at all would keep the poller from sleeping.
+/// Bounds a time: as long a time as means "never" would overflow a clock, and none would keep the poller from sleeping.
 fn clamp(time: Duration) -> Duration {
     time.clamp(MIN_TIME, MAX_TIME)
 }
@@ -95,19 +94,19 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    fn liveness(now: Instant) -> Keepalive {
+    fn new(now: Instant) -> Keepalive {
         Keepalive::new(&Config { ping_interval: 10 * S, max_silence: 35 * S, ..Config::default() }, now)
     }
 
     #[test]
     fn pings_come_when_nothing_else_does() {
         let start = Instant::now();
-        let mut liveness = liveness(start);
-        liveness.received(start);
+        let mut keepalive = new(start);
+        keepalive.on_received(start);
         let mut pings = Vec::new();
         let error = loop {
-            let now = liveness.next_timeout(false);
-            match liveness.handle_timeout(now, false) {
+            let now = keepalive.poll_timeout(false);
+            match keepalive.handle_timeout(now, false) {
                 Ok(token) => pings.extend(token.map(|token| (token, (now - start).as_secs()))),
                 Err(error) => break error,
             }
@@ -119,55 +118,56 @@ mod tests {
     #[test]
     fn any_byte_counts_as_life() {
         let start = Instant::now();
-        let mut liveness = liveness(start);
+        let mut keepalive = new(start);
         for second in 1..1000 {
-            liveness.received(start + second * S);
-            assert!(matches!(liveness.handle_timeout(start + (second + 1) * S, false), Ok(None)));
+            keepalive.on_received(start + second * S);
+            assert!(matches!(keepalive.handle_timeout(start + (second + 1) * S, false), Ok(None)));
         }
     }
 
     #[test]
-    fn the_time_in_which_this_side_slept_is_no_silence() {
+    fn time_in_which_this_side_was_stopped_is_no_silence() {
         let start = Instant::now();
-        let mut liveness = liveness(start);
-        liveness.received(start);
-        // Asked before it is judged, as if the time had not passed.
+        let mut keepalive = new(start);
+        keepalive.on_received(start);
+        // It pings before it gives up, as if the time had not passed.
         let woken = start + 1000 * S;
-        assert!(matches!(liveness.handle_timeout(woken, false), Ok(Some(1))));
-        assert_eq!(liveness.next_timeout(false), woken + 10 * S);
-        // And given up in the end, however often this side sleeps.
+        assert!(matches!(keepalive.handle_timeout(woken, false), Ok(Some(1))));
+        assert_eq!(keepalive.poll_timeout(false), woken + 10 * S);
+        // It gives up in the end, however often this side sleeps.
         let (now, error) = loop {
-            let now = liveness.next_timeout(false) + 500 * S;
-            match liveness.handle_timeout(now, false) {
+            let now = keepalive.poll_timeout(false) + 500 * S;
+            match keepalive.handle_timeout(now, false) {
                 Ok(token) => assert!(token.is_some_and(|token| token <= 3), "{token:?}"),
                 Err(error) => break (now, error),
             }
         };
         assert!(matches!(error, Closed::NotAlive { silence, .. } if silence == 35 * S), "{error:?}");
-        // A little late is not slept.
-        let mut liveness = self::liveness(now);
-        assert!(matches!(liveness.handle_timeout(now + 19 * S, false), Ok(Some(1))));
-        assert_eq!(liveness.next_timeout(false), now + 29 * S);
+        // A small delay is not a stop.
+        let mut keepalive = new(now);
+        assert!(matches!(keepalive.handle_timeout(now + 19 * S, false), Ok(Some(1))));
+        assert_eq!(keepalive.poll_timeout(false), now + 29 * S);
     }
 
     #[test]
     fn a_peer_that_never_says_hello_is_given_up() {
         let start = Instant::now();
-        let mut liveness = liveness(start);
-        liveness.received(start + 4 * S);
-        let end = liveness.next_timeout(true);
-        assert!(matches!(liveness.handle_timeout(end - S, true), Ok(None)));
-        assert!(matches!(liveness.handle_timeout(end, true), Err(Closed::NoHandshake { .. })));
+        let mut keepalive = new(start);
+        keepalive.on_received(start + 4 * S);
+        let end = keepalive.poll_timeout(true);
+        assert!(matches!(keepalive.handle_timeout(end - S, true), Ok(None)));
+        assert!(matches!(keepalive.handle_timeout(end, true), Err(Closed::NoHandshake { .. })));
     }
 
     #[test]
-    fn never_is_a_time_too() {
+    fn times_that_mean_never_are_allowed() {
         let start = Instant::now();
         let (ping_interval, max_silence) = (Duration::ZERO, Duration::MAX);
-        let mut liveness = Keepalive::new(&Config { ping_interval, max_silence, ..Config::default() }, start);
-        liveness.received(start);
-        assert!(liveness.next_timeout(false) > start);
-        assert!(matches!(liveness.handle_timeout(start + S, false), Ok(Some(1))));
-        assert!(liveness.next_timeout(false) > start + S);
+        let mut keepalive =
+            Keepalive::new(&Config { ping_interval, max_silence, ..Config::default() }, start);
+        keepalive.on_received(start);
+        assert!(keepalive.poll_timeout(false) > start);
+        assert!(matches!(keepalive.handle_timeout(start + S, false), Ok(Some(1))));
+        assert!(keepalive.poll_timeout(false) > start + S);
     }
 }

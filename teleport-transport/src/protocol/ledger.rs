@@ -164,7 +164,7 @@ pub struct Ledger {
     /// Eager memory that was received and not yet given back. Invariant: at most `max_eager_bytes`.
     held_eager_bytes: u64,
     max_eager_bytes: u64,
-    returned: Arc<ReturnedCredit>,
+    pub(super) returned: Arc<ReturnedCredit>,
     /// Metadata and payload that were not staged.
     queued_bytes: u64,
     /// Payload that was staged since the connection began.
@@ -248,14 +248,6 @@ impl Ledger {
         }
         self.held_eager_bytes += bytes;
         Ok(())
-    }
-
-    pub(super) fn is_credit_due(&self) -> bool {
-        self.returned.is_due()
-    }
-
-    pub(super) fn is_credit_worth_frame(&self) -> bool {
-        self.returned.is_worth_frame()
     }
 
     /// Takes what is to be given back to the peer.

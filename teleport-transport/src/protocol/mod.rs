@@ -1,9 +1,10 @@
 //! The state of one connection, without a socket and without a clock: bytes and `now` come in, bytes and events go out.
 //!
-//! Two halves, so that a thread that sends and a thread that receives do not wait for each other: [`Inbound`] judges and
-//! places what arrives, [`Outbound`] holds what will be sent and says what goes next. What one learns for the other (a
-//! grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both on a socket; `simulation` drives two of
-//! them against each other in virtual time while everything goes wrong, and `fairness` where nothing does.
+//! It has two halves, so that a thread that sends and a thread that receives do not wait for each other. [`Inbound`] judges
+//! and places what arrives. [`Outbound`] holds what will be sent and decides what goes next; it also owns the table of calls
+//! and the ledger of bytes. What the receiving half learns for the other (a grant, a ping to answer) goes through
+//! [`SharedOutbound`]. `link` puts both on a socket. `sim` drives two of them against each other in virtual time while
+//! everything goes wrong, `fairness` while nothing does, and `rules` breaks each rule of the format once.
 
 mod calls;
 mod error;

@@ -38,7 +38,7 @@ fn frames_for_messages_that_nobody_has_sent() -> Case {
         Header::empty(Kind::Cancel, NOBODY).encode().to_vec(),
         frame(Kind::Grant, 0, &encode_ids(&[NOBODY])),
     ];
-    liars("names message 77, which is none that is open", frames.to_vec())
+    liars("names message 77, which is not open", frames.to_vec())
 }
 
 fn an_unknown_kind_that_must_not_be_skipped() -> Case {

@@ -30,7 +30,7 @@ fn more_payload_than_announced() -> Case {
 }
 
 fn payload_after_the_end_of_its_message() -> Case {
-    liar("which is none that is open", |peer| {
+    liar("which is not open", |peer| {
         peer.send_eager(1, &bytes(100));
         peer.send(&Header::data(1, 1, None).encode());
         peer.send(&[0]);
@@ -38,7 +38,7 @@ fn payload_after_the_end_of_its_message() -> Case {
 }
 
 fn payload_for_a_message_that_was_aborted() -> Case {
-    liar("which is none that is open", |peer| {
+    liar("which is not open", |peer| {
         peer.send_head(1, &bytes(100), true);
         peer.send(&Header::empty(Kind::Abort, 1).encode());
         peer.send(&Header::data(1, 100, None).encode());

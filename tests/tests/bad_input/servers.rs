@@ -72,7 +72,7 @@ fn a_server_whose_result_is_larger_than_anything() {
 
 #[test]
 fn a_server_that_grants_what_nobody_asked_for() {
-    check_liar_server("which is none that is open", |raw| {
+    check_liar_server("which is not open", |raw| {
         raw.send(&frame(Kind::Grant, 0, &encode_ids(&[NOBODY])));
     });
 }

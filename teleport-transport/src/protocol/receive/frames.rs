@@ -11,13 +11,13 @@ use teleport_wire::{
     Resume, ResumeAnswer, Signature, Sink,
 };
 
-use super::message::{Head, HeadKind, Incoming, PlaceError, WholeMessage};
+use super::message::{Head, HeadKind, Incoming};
 use super::signature_cache::SignatureCache;
-use super::table::Messages;
 use crate::config::{Config, MAX_TIME};
-use crate::protocol::calls::{LARGE_STRUCTURE_BYTES, StructureOverrun};
+use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
 use crate::protocol::error::ProtocolError;
-use crate::protocol::event::{Call, Event, Gate, Reply};
+use crate::protocol::event::{Event, Gate};
+use crate::protocol::id_table::IdTable;
 use crate::protocol::ledger::ReturnedCredit;
 use crate::protocol::send::SharedOutbound;
 use crate::role::Role;
@@ -37,7 +37,8 @@ pub(super) struct Reception {
     role: Role,
     config: Arc<Config>,
     phase: Phase,
-    pub(super) messages: Messages,
+    /// Messages whose payload has not come whole.
+    pub(super) messages: IdTable<Incoming>,
     chunk: Chunk,
     /// Where the leases of eager messages return their bytes.
     credit: Arc<ReturnedCredit>,
@@ -64,7 +65,7 @@ impl Reception {
             role,
             config,
             phase: Phase::Handshake,
-            messages: Messages::default(),
+            messages: IdTable::default(),
             chunk: Chunk::default(),
             credit,
             signatures: SignatureCache::default(),
@@ -197,7 +198,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             return Err(ProtocolError::TooMuchData { id, bytes });
         }
         if let Err(error) = message.find_place(self.gate, &self.reception.config) {
-            self.drop_message(id, error.into_answer());
+            self.drop_message(id, error);
         }
         let crc = header.has_checksum().then_some(header.body_crc);
         self.reception.chunk = Chunk { id, bytes: header.length as usize, crc };
@@ -255,21 +256,18 @@ impl<O: SharedOutbound> Session<'_, O> {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
         let eager_bytes = eager_bytes(header, &signature)?;
-        let (overrun, resumes) = self.outbound.with(|outbound| {
+        let (refusal, resumes) = self.outbound.with(|outbound| {
             if !outbound.resumption.begin_call() {
                 return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
             }
-            let overrun = outbound.queue.on_call(id, structure_bytes, config)?;
+            let refusal = outbound.queue.on_call(id, structure_bytes, config)?;
             outbound.queue.ledger.on_eager(eager_bytes)?;
-            Ok((overrun, outbound.resumes()))
+            Ok((refusal, outbound.resumes()))
         })?;
-        let admitted = match overrun {
-            Some(overrun) => Err(overloaded(overrun)),
-            None => {
-                let admitted = self.gate.admit(metadata.head.method, signature.payload_bytes());
-                admitted.and_then(|slot| self.gate.admit_tree(slot, &signature).map(|()| slot))
-            }
-        };
+        let admitted = refusal
+            .map_or(Ok(()), Err)
+            .and_then(|()| self.gate.admit(metadata.head.method, signature.payload_bytes()))
+            .and_then(|slot| self.gate.admit_tree(slot, &signature).map(|()| slot));
         let kind = HeadKind::Call {
             slot: *admitted.as_ref().unwrap_or(&0),
             deadline: metadata.head.deadline.map(|time| self.now + time.min(MAX_TIME)),
@@ -331,7 +329,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             // It is whole, but a call may have a row all the same.
             return match message.find_place(self.gate, &self.reception.config) {
                 Ok(()) => self.complete(id, message),
-                Err(error) => self.answer(id, &error.into_answer()),
+                Err(error) => self.answer(id, &error),
             };
         }
         if is_eager {
@@ -383,7 +381,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn on_cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.outbound.with(|outbound| outbound.queue.check_known(Kind::Cancel, id))?;
         // A call that is not whole is withdrawn by an abort.
-        if !self.reception.messages.contains(id) {
+        if !self.reception.messages.get(id).is_some() {
             self.events.push(Event::Cancel { id });
         }
         Ok(())
@@ -409,13 +407,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         if self.reception.role == Role::Client {
             self.outbound.with(|outbound| outbound.queue.calls.on_result_whole(id));
         }
-        let Some(WholeMessage { kind, tree, lease, row }) = message.finish() else { return };
-        self.events.push(match kind {
-            HeadKind::Call { slot, deadline, idempotent, resume } => {
-                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
-            }
-            HeadKind::Result => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
-        });
+        self.events.extend(message.finish(id));
     }
 }
 
@@ -426,22 +418,4 @@ fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolEr
         0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
         bytes => Ok(bytes),
     }
-}
-
-impl PlaceError {
-    fn into_answer(self) -> RemoteError {
-        match self {
-            PlaceError::Refused(error) => error,
-            PlaceError::Memory(error) => RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string()),
-        }
-    }
-}
-
-fn overloaded(overrun: StructureOverrun) -> RemoteError {
-    let StructureOverrun { bytes, held_bytes, max_bytes } = overrun;
-    let text = format!(
-        "names, shapes and nodes of this call take {bytes} bytes beside the {held_bytes} of calls that have no answer yet, \
-         past the server's {max_bytes} per connection (`max_structure_bytes`): make fewer at once, or calls of fewer nodes"
-    );
-    RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
 }

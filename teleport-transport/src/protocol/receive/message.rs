@@ -9,14 +9,13 @@ use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_wire::{Buffer, DecodeError, Order, RemoteError, Run, Signature, Tree};
+use teleport_wire::{Buffer, ErrorKind, Order, Ran, RemoteError, Run, Signature, Tree};
 
 use crate::config::Config;
 use crate::memory::budget::Charge;
-use crate::memory::pool::MemoryError;
 use crate::memory::rows::{RowGuard, Ticket};
 use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
-use crate::protocol::event::Gate;
+use crate::protocol::event::{Call, Event, Gate, Reply};
 use crate::protocol::ledger::{Lease, ReturnedCredit};
 
 /// Segments of one message that one read is offered; more arrive with the next.
@@ -53,22 +52,6 @@ pub(super) enum ReadTarget<'a> {
     Row(RowGuard<'a>),
     /// They are dropped.
     None,
-}
-
-/// Why there is no place for a message's payload.
-pub(super) enum PlaceError {
-    Memory(MemoryError),
-    Refused(RemoteError),
-}
-
-/// A message that came whole.
-#[derive(Debug)]
-pub(super) struct WholeMessage {
-    pub(super) kind: HeadKind,
-    /// Null if it lies in a row.
-    pub(super) tree: Result<Tree, DecodeError>,
-    pub(super) lease: Lease,
-    pub(super) row: Option<Ticket>,
 }
 
 #[derive(Debug)]
@@ -181,10 +164,10 @@ impl Incoming {
     }
 
     /// Finds the place for the payload, once: a row that the layer above has for a call, or memory from the pool.
-    pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), PlaceError> {
+    pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), RemoteError> {
         let (Some(head), Storage::None) = (&self.head, &self.storage) else { return Ok(()) };
         if let HeadKind::Call { slot, .. } = head.kind {
-            let row = gate.place(slot, &head.signature, &head.order).map_err(PlaceError::Refused)?;
+            let row = gate.place(slot, &head.signature, &head.order)?;
             if let Some(ticket) = row {
                 self.storage = Storage::Row(ticket);
                 return Ok(());
@@ -196,8 +179,10 @@ impl Incoming {
         Ok(())
     }
 
-    fn memory(&mut self, config: &Config) -> Result<Buffer, PlaceError> {
-        let memory = config.pool.alloc(self.memory_bytes as usize).map_err(PlaceError::Memory)?;
+    fn memory(&mut self, config: &Config) -> Result<Buffer, RemoteError> {
+        let memory = config.pool.alloc(self.memory_bytes as usize);
+        let memory =
+            memory.map_err(|error| RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string()))?;
         let Some(lent) = &config.lent else { return Ok(memory) };
         let (memory, handoff) = lent.watch(memory);
         if let Some(lease) = &mut self.lease {
@@ -276,18 +261,21 @@ impl Incoming {
         Some(crc)
     }
 
-    /// Returns the message, whole; none if it was dropped.
-    pub(super) fn finish(self) -> Option<WholeMessage> {
+    /// Returns the event of a message that is whole; none if it was dropped.
+    pub(super) fn finish(self, id: u64) -> Option<Event> {
         let lease = self.lease.unwrap_or_default();
         let Head { kind, signature, order } = self.head?;
-        let memory = match self.storage {
-            Storage::None => Buffer::empty(),
-            Storage::Memory(memory) => memory,
-            Storage::Row(ticket) => {
-                return Some(WholeMessage { kind, tree: Ok(Tree::Null), lease, row: Some(ticket) });
-            }
+        let (tree, row) = match self.storage {
+            Storage::None => (signature.build(&order, Buffer::empty()), None),
+            Storage::Memory(memory) => (signature.build(&order, memory), None),
+            Storage::Row(ticket) => (Ok(Tree::Null), Some(ticket)),
         };
-        Some(WholeMessage { kind, tree: signature.build(&order, memory), lease, row: None })
+        Some(match kind {
+            HeadKind::Call { slot, deadline, idempotent, resume } => {
+                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
+            }
+            HeadKind::Result => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
+        })
     }
 }
 

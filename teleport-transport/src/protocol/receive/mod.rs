@@ -12,7 +12,6 @@ mod frames;
 mod message;
 mod read_plan;
 mod signature_cache;
-mod table;
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use teleport_wire::{Decoder, Ran};
 use self::frames::{Reception, Session};
 use super::error::Closed;
 use super::event::{Event, Gate};
+use super::id_table::IdTable;
 use super::keepalive::Keepalive;
 use super::ledger::ReturnedCredit;
 use super::min_rate::{MinRate, Sample, SlowCalls};
@@ -100,7 +100,7 @@ impl Inbound {
         if bytes == 0 {
             return Ok(Received { bytes: 0, filled: read.asked == 0 });
         }
-        self.keepalive.received(now);
+        self.keepalive.on_received(now);
         let mut session = Session { reception: &mut self.reception, outbound, gate, events, now };
         if read.in_place > 0 {
             session.reception.on_placed(read.in_place);
@@ -114,7 +114,7 @@ impl Inbound {
 
     /// Drops every message that is not whole, with what pays for it: nothing comes any more.
     pub fn discard(&mut self) {
-        self.reception.messages = Default::default();
+        self.reception.messages = IdTable::default();
         self.frame_charge = None;
     }
 
@@ -158,7 +158,7 @@ impl Inbound {
     ) -> Result<Option<Instant>, Closed> {
         let Some(min_rate) = &mut self.min_rate else { return Ok(None) };
         let receives = self.frame_charge.is_some()
-            || self.reception.messages.iter().any(|message| message.holds_charge_before(u32::MAX));
+            || self.reception.messages.iter().any(|(_, message)| message.holds_charge_before(u32::MAX));
         let (sends, staged_bytes) = outbound.with(|outbound| {
             (outbound.ledger().result_bytes() > 0, outbound.ledger().staged_payload_bytes())
         });
@@ -192,7 +192,7 @@ impl Inbound {
 
     /// Returns when [`handle_timeout`](Inbound::handle_timeout) wants to be called next.
     pub fn poll_timeout(&self) -> Instant {
-        self.keepalive.next_timeout(self.reception.is_handshaking())
+        self.keepalive.poll_timeout(self.reception.is_handshaking())
     }
 
     /// Returns true if [`handle_rate_timeout`](Inbound::handle_rate_timeout) ever does anything.

@@ -1,9 +1,9 @@
-//! SignatureCache that came lately, decoded: most messages have the same as one shortly before.
+//! Signatures that came lately, decoded: most messages have the signature of one shortly before.
 //!
-//! Small ones are kept by their connection, where they repeat, without a lock. Large ones, as of dicts with many entries, would
-//! add up over thousands of connections, so the process keeps a few for all. Never keeps what breaks a limit: with other limits
-//! the same bytes are decoded again. Bounds: `SMALL` of up to `MAX_SMALL_BYTES` a connection, `LARGE` of up to
-//! `MAX_LARGE_BYTES` in all; what they decode to is a small multiple of that.
+//! Each connection keeps small signatures, without a lock. Large signatures, such as those of dicts with many entries, would
+//! add up over thousands of connections, so the process keeps a few for all connections. A signature is decoded again for a
+//! connection with other limits. Bounds: `SMALL` of up to `MAX_SMALL_BYTES` a connection, `LARGE` of up to
+//! `MAX_LARGE_BYTES` in the process; decoded, they take a small multiple of that.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ const MAX_SMALL_BYTES: usize = 1 << 10;
 const LARGE: usize = 16;
 const MAX_LARGE_BYTES: usize = 16 << 10;
 
-/// Those of the process, the last used first.
-static OF_ALL: Mutex<VecDeque<(Limits, Arc<Signature>)>> = Mutex::new(VecDeque::new());
+/// The large signatures of the process, the last used first.
+static PROCESS: Mutex<VecDeque<(Limits, Arc<Signature>)>> = Mutex::new(VecDeque::new());
 
-/// Those of one connection, whose limits never change.
+/// The signatures of one connection, whose limits never change.
 #[derive(Debug, Default)]
 pub(super) struct SignatureCache {
     kept: [Option<Arc<Signature>>; SMALL],
@@ -27,10 +27,10 @@ pub(super) struct SignatureCache {
 }
 
 impl SignatureCache {
-    /// The signature with these bytes.
+    /// Returns the signature with these bytes.
     ///
     /// # Errors
-    /// If the bytes are none, or break a limit.
+    /// If the bytes are no signature, or break a limit.
     pub(super) fn decoded(&mut self, bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
         if bytes.len() > MAX_SMALL_BYTES {
             return large(bytes, limits);
@@ -50,7 +50,7 @@ fn large(bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
         return Signature::decode(bytes, limits).map(Arc::new);
     }
     {
-        let mut known = OF_ALL.lock();
+        let mut known = PROCESS.lock();
         let found = known.iter().position(|(of, known)| known.as_bytes() == bytes && of == limits);
         if let Some(entry) = found.and_then(|index| known.remove(index)) {
             let signature = entry.1.clone();
@@ -59,12 +59,11 @@ fn large(bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
         }
     }
     let signature = Arc::new(Signature::decode(bytes, limits)?);
-    let mut known = OF_ALL.lock();
+    let mut known = PROCESS.lock();
     known.push_front((*limits, signature.clone()));
     let oldest = if known.len() > LARGE { known.pop_back() } else { None };
     drop(known);
-    // Outside of the lock.
-    drop(oldest);
+    drop(oldest); // without the lock
     Ok(signature)
 }
 
@@ -74,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// The bytes of a signature that no other test has.
+    /// Returns the bytes of a signature that no other test has.
     fn bytes(entries: usize, name: &str) -> Vec<u8> {
         let entries = (0..entries).map(|index| (format!("{name} {index:04}"), (index as u64).into_tree()));
         let message =
@@ -90,12 +89,15 @@ mod tests {
             (SignatureCache::default(), SignatureCache::default(), Limits::default());
         let first = [one.decoded(&small, &limits).unwrap(), one.decoded(&large, &limits).unwrap()];
         assert!(Arc::ptr_eq(&first[0], &one.decoded(&small, &limits).unwrap()));
-        assert!(!Arc::ptr_eq(&first[0], &other.decoded(&small, &limits).unwrap()), "each has its own");
-        assert!(Arc::ptr_eq(&first[1], &other.decoded(&large, &limits).unwrap()), "one for all");
+        assert!(
+            !Arc::ptr_eq(&first[0], &other.decoded(&small, &limits).unwrap()),
+            "each connection has its own"
+        );
+        assert!(Arc::ptr_eq(&first[1], &other.decoded(&large, &limits).unwrap()), "the process has one");
     }
 
     #[test]
-    fn what_is_known_is_held_to_other_limits_all_the_same() {
+    fn a_known_signature_is_checked_against_other_limits() {
         let (large, limits) = (bytes(200, "limits"), Limits::default());
         let mut signatures = SignatureCache::default();
         signatures.decoded(&large, &limits).unwrap();
@@ -104,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn few_are_kept() {
+    fn few_signatures_are_kept() {
         let limits = Limits::default();
         let mut signatures = SignatureCache::default();
         for index in 0..40 {
             signatures.decoded(&bytes(200, &format!("few {index}")), &limits).unwrap();
             signatures.decoded(&bytes(1, &format!("few {index}")), &limits).unwrap();
         }
-        assert!(OF_ALL.lock().len() <= LARGE + 1);
+        assert!(PROCESS.lock().len() <= LARGE + 1);
     }
 }

@@ -301,7 +301,7 @@ fn frames_of_the_other_side_and_of_features_that_nobody_agreed_on() {
 
 #[test]
 fn frames_about_messages_that_were_never_begun() {
-    let text = |kind: &str, id: u64| format!("{kind} names message {id}, which is none that is open");
+    let text = |kind: &str, id: u64| format!("{kind} names message {id}, which is not open");
     check(Side::server(), &[data(1, 1)], &text("Data", 1));
     check(Side::server(), &[call(1, "m", 4, true), data(1, 4), data(1, 1)], &text("Data", 1));
     for kind in [Kind::Abort, Kind::Cancel] {

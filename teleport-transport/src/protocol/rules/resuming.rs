@@ -129,7 +129,7 @@ fn acknowledgements_say_what_arrived() {
     assert_eq!(server.sent(), [(Kind::Ack, 0, 0)]);
     server.feed(&ids(Kind::Ack, &[4])).expect("it is known");
     assert_eq!(server.events()[1..], ["acknowledged [4]"]);
-    check(server, &[ids(Kind::Ack, &[5])], "Ack names message 5, which is none that is open");
+    check(server, &[ids(Kind::Ack, &[5])], "Ack names message 5, which is not open");
 
     let mut client = side(Role::Client);
     for bytes in [0, 100_000] {
@@ -151,5 +151,5 @@ fn a_client_acknowledges_that_an_answer_has_expired() {
     let answers = vec![(3, CallAnswer::Done), (7, CallAnswer::Expired)];
     server.outbound.borrow_mut().send_resume_answer(answers).expect("the same ids");
     server.feed(&ids(Kind::Ack, &[7])).expect("the server has just named it");
-    check(server, &[ids(Kind::Ack, &[8])], "Ack names message 8, which is none that is open");
+    check(server, &[ids(Kind::Ack, &[8])], "Ack names message 8, which is not open");
 }

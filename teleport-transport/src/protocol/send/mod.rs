@@ -27,7 +27,7 @@ use teleport_wire::{
 };
 
 use self::queue::Queue;
-use self::unsent::Unsent;
+use self::unsent::drop_message;
 use self::write_buffer::WriteBuffer;
 use super::calls::Progress;
 use super::error::{ProtocolError, SendError};
@@ -137,7 +137,7 @@ impl Outbound {
             || (self.peer.is_some() && !self.is_finished() && self.queue.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
             || self.queue.ledger.is_drained()
-            || self.queue.ledger.is_credit_due()
+            || self.queue.ledger.returned.is_due()
     }
 
     /// Returns true if the goodbye was staged: nothing follows it.
@@ -183,7 +183,7 @@ impl Outbound {
     /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
     pub fn send_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         if let Err(error) = self.may_call() {
-            Unsent::Head { message, is_eager: false }.drop_later();
+            drop_message(message);
             return Err(error);
         }
         let id = self.queue.calls.begin();
@@ -214,7 +214,7 @@ impl Outbound {
     /// If the connection takes nothing any more.
     pub fn send_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
         if let Err(error) = self.sendable() {
-            Unsent::Head { message, is_eager: false }.drop_later();
+            drop_message(message);
             return Err(error);
         }
         self.queue.calls.begin_again(id);
@@ -234,7 +234,7 @@ impl Outbound {
     /// If the connection takes nothing any more, or the call was answered or withdrawn.
     pub fn send_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
         if let Err(error) = self.sendable() {
-            Unsent::Head { message, is_eager: false }.drop_later();
+            drop_message(message);
             return Err(error);
         }
         if self.queue.push_answer(id, message) { Ok(()) } else { Err(SendError::NotOpen { id }) }
@@ -328,7 +328,7 @@ impl Outbound {
 
     /// Moves what goes next into `buffer`, and returns what else a writer has to know.
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
-        if self.queue.ledger.is_credit_worth_frame() && self.has_work() {
+        if self.queue.ledger.returned.is_worth_frame() && self.has_work() {
             self.send_credit();
         }
         if !self.introduction.is_empty() {

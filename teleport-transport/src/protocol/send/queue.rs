@@ -8,10 +8,10 @@ use teleport_wire::{Kind, Message, RemoteError};
 use super::Withdrawn;
 use super::control::Control;
 use super::schedule::Schedule;
-use super::unsent::{MAX_SMALL_BYTES, Payload, Unsent};
+use super::unsent::{MAX_SMALL_BYTES, Payload, Unsent, drop_message};
 use super::write_buffer::WriteBuffer;
 use crate::config::Config;
-use crate::protocol::calls::{Call, Calls, Progress, StructureOverrun};
+use crate::protocol::calls::{Call, Calls, Progress};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::ledger::Ledger;
 
@@ -66,7 +66,7 @@ impl Queue {
     /// Queues the answer to a call, and charges it if it is large. Returns false if the call has one, or is gone.
     pub(super) fn push_answer(&mut self, id: u64, message: Message) -> bool {
         let Some(call) = self.calls.answer(id) else {
-            Unsent::Head { message, is_eager: false }.drop_later();
+            drop_message(message);
             return false;
         };
         call.charge = self.ledger.charge_result(message.payload_bytes, message.memory_bytes);
@@ -134,13 +134,13 @@ impl Queue {
 
     // ---- What the peer sent ----
 
-    /// The head of a call arrived. If there is no room for its structure, the call is to be refused.
+    /// The head of a call arrived. Returns a refusal if there is no room for its structure.
     pub(in crate::protocol) fn on_call(
         &mut self,
         id: u64,
         structure_bytes: u64,
         config: &Config,
-    ) -> Result<Option<StructureOverrun>, ProtocolError> {
+    ) -> Result<Option<RemoteError>, ProtocolError> {
         let ledger = &self.ledger;
         self.calls.on_call(id, structure_bytes, config, |bytes| ledger.charge(bytes))
     }

@@ -44,10 +44,14 @@ impl Unsent {
     /// Drops the buffers once no lock is held: they may have owners of the user's.
     pub(super) fn drop_later(self) {
         match self {
-            Unsent::Head { message, .. } => message.payload.into_iter().for_each(drop_buffer_later),
+            Unsent::Head { message, .. } => drop_message(message),
             Unsent::Payload(payload) => payload.pieces.into_iter().for_each(drop_buffer_later),
         }
     }
+}
+
+pub(super) fn drop_message(message: Message) {
+    message.payload.into_iter().for_each(drop_buffer_later);
 }
 
 /// A payload, as far as it was not staged.

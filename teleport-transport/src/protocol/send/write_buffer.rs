@@ -1,9 +1,8 @@
-//! Bytes that left the outbox and that the socket has not yet taken.
+//! Bytes that were staged and that the socket has not yet taken.
 //!
-//! Flow: the outbox appends frames (`append` copies, `share` borrows) -> `slices` (for writev) -> `advance`.
-//! Small pieces lie one behind the other in one buffer, so that many small messages are one segment; array bytes stay
-//! where their owner has them. That buffer is lent by the thread that stages, so an idle connection has none.
-//! Bound: the outbox stages one large chunk or `STAGED_SMALL_BYTES` at a time.
+//! Flow: frames are appended (`append` copies, `share` keeps a reference) -> `slices` (for writev) -> `advance`. Small pieces
+//! lie one behind the other in one buffer, so that many small messages are one segment. Array bytes stay where their owner
+//! has them. The thread that stages lends the buffer, so an idle connection has none. Bound: what `stage` moves at a time.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -14,14 +13,14 @@ use teleport_wire::Buffer;
 
 use crate::memory::deferred_drop::drop_buffer_later;
 
-/// Segments handed to one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
+/// Segments of one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
 
-/// A buffer of up to so many bytes is kept for the next that this thread stages.
+/// A thread keeps a buffer of up to this size for the next connection.
 const MAX_SPARE_BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// For the next connection for which this thread stages.
+    /// The buffer for the next connection for which this thread stages.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -57,23 +56,23 @@ pub struct WriteBuffer {
 }
 
 impl WriteBuffer {
-    /// Bytes that the socket has not taken.
+    /// Returns the number of bytes that the socket has not taken.
     pub fn remaining_bytes(&self) -> usize {
         self.remaining_bytes
     }
 
-    /// Whether everything was written.
+    /// Returns true if everything was written.
     pub fn is_empty(&self) -> bool {
         self.remaining_bytes == 0
     }
 
-    /// Copies a few bytes behind what is there.
+    /// Copies bytes behind those that are there.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         if self.inline.capacity() == 0 {
-            // Fails while the thread ends: then it has none.
+            // Fails while the thread ends: then there is none.
             self.inline = SPARE.try_with(Cell::take).unwrap_or_default();
         }
         let start = self.inline.len();
@@ -85,7 +84,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Puts a buffer behind what is there without copying it.
+    /// Adds a buffer behind the bytes that are there, without copying it.
     pub(super) fn share(&mut self, buffer: Buffer) {
         if !buffer.is_empty() {
             self.remaining_bytes += buffer.len();
@@ -93,7 +92,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Fills `slices` with what comes next and says how many it filled.
+    /// Fills `slices` with the bytes that come next, and returns the number of slices that it filled.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SEGMENTS_PER_WRITE]) -> usize {
         let mut skip = self.written_bytes;
         let mut filled = 0;
@@ -109,7 +108,7 @@ impl WriteBuffer {
         filled
     }
 
-    /// Takes note that the socket took the next `bytes` bytes, and lets go of what is behind them.
+    /// The socket took the next `bytes` bytes: drops the segments that have gone whole.
     ///
     /// # Panics
     /// If fewer bytes are left.
@@ -131,7 +130,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Drops everything, as when the connection is gone.
+    /// Drops everything: the connection is gone.
     pub fn clear(&mut self) {
         for segment in mem::take(self).segments {
             if let Segment::Shared(buffer) = segment {
@@ -156,50 +155,50 @@ impl WriteBuffer {
 mod tests {
     use super::*;
 
-    fn written(staged: &mut WriteBuffer, at_most: usize) -> Vec<u8> {
+    fn written(buffer: &mut WriteBuffer, at_most: usize) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        let filled = staged.slices(&mut slices);
+        let filled = buffer.slices(&mut slices);
         let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
         bytes.truncate(at_most);
-        staged.advance(bytes.len());
+        buffer.advance(bytes.len());
         bytes
     }
 
     #[test]
-    fn bytes_leave_in_order_whatever_the_socket_takes() {
+    fn bytes_leave_in_order_however_many_the_socket_takes() {
         for at_most in 1..12 {
-            let mut staged = WriteBuffer::default();
-            staged.append(b"ab");
-            staged.append(b"cd");
-            staged.share(Buffer::copy_from(b"efg"));
-            staged.share(Buffer::empty());
-            staged.append(b"h");
-            assert_eq!(staged.segments.len(), 3);
+            let mut buffer = WriteBuffer::default();
+            buffer.append(b"ab");
+            buffer.append(b"cd");
+            buffer.share(Buffer::copy_from(b"efg"));
+            buffer.share(Buffer::empty());
+            buffer.append(b"h");
+            assert_eq!(buffer.segments.len(), 3);
             let mut all = Vec::new();
-            while !staged.is_empty() {
-                all.extend(written(&mut staged, at_most));
+            while !buffer.is_empty() {
+                all.extend(written(&mut buffer, at_most));
             }
             assert_eq!(all, b"abcdefgh");
         }
     }
 
     #[test]
-    fn shared_bytes_are_the_owners_own() {
-        let buffer = Buffer::zeroed(100);
-        let mut staged = WriteBuffer::default();
-        staged.share(buffer.clone());
+    fn shared_bytes_are_not_copied() {
+        let shared = Buffer::zeroed(100);
+        let mut buffer = WriteBuffer::default();
+        buffer.share(shared.clone());
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        assert_eq!(staged.slices(&mut slices), 1);
-        assert_eq!(slices[0].as_ptr(), buffer.as_ptr());
+        assert_eq!(buffer.slices(&mut slices), 1);
+        assert_eq!(slices[0].as_ptr(), shared.as_ptr());
     }
 
     #[test]
-    fn an_empty_stage_keeps_no_memory() {
-        let mut staged = WriteBuffer::default();
+    fn an_empty_buffer_keeps_no_memory() {
+        let mut buffer = WriteBuffer::default();
         for bytes in [100_000, 1000] {
-            staged.append(&vec![0; bytes]);
-            staged.advance(bytes);
-            assert_eq!(staged.inline.capacity(), 0);
+            buffer.append(&vec![0; bytes]);
+            buffer.advance(bytes);
+            assert_eq!(buffer.inline.capacity(), 0);
             let spare = SPARE.take();
             assert!(spare.is_empty() && spare.capacity() <= MAX_SPARE_BYTES);
             SPARE.set(spare);
