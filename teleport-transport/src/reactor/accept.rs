@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::timers::Timers;
-use crate::net::socket::{AcceptError, Listener, Socket};
+use crate::net::socket::listener::Listener;
+use crate::net::socket::{AcceptError, Socket};
 
 /// Connections accepted before the other sockets get their turn again.
 const MAX_ACCEPTS_PER_ROUND: usize = 64;

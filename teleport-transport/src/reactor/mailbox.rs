@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::accept::Acceptor;
 use super::source::{Request, Source};
-use crate::net::socket::Listener;
+use crate::net::socket::listener::Listener;
 
 pub(crate) enum Command {
     Attach(Arc<dyn Source>),

@@ -16,7 +16,7 @@ use super::accept::Acceptor;
 use super::event_loop::EventLoop;
 use super::mailbox::{self, Command, on_poller_thread};
 use crate::fork_guard::{ForkGuard, wrong_process};
-use crate::net::socket::Listener;
+use crate::net::socket::listener::Listener;
 
 /// The token of the waker. Sources and listeners count up from the one after it.
 const WAKER: Token = Token(0);

@@ -11,6 +11,7 @@ mod error;
 mod host;
 
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -60,6 +61,15 @@ pub enum Address {
 }
 
 impl Address {
+    /// Returns the address of a TCP socket. An IPv4 peer of an IPv6 socket is shown as IPv4.
+    pub(crate) fn of_tcp(socket: SocketAddr) -> Address {
+        let host = match socket {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => Host::Name(format!("{}%{}", v6.ip(), v6.scope_id())),
+            _ => Host::Ip(socket.ip().to_canonical()),
+        };
+        Address::Tcp { host, port: socket.port() }
+    }
+
     /// Returns true for a Unix socket, whose two ends are on one machine.
     pub fn is_unix(&self) -> bool {
         !matches!(self, Address::Tcp { .. })

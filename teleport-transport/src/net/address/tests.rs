@@ -107,3 +107,13 @@ fn a_hand_made_address_is_checked_too() {
     assert_eq!(Address::Path("".into()).check(), Err(AddressProblem::NoPath));
     assert_eq!(tcp(name(""), 1).check(), Err(AddressProblem::NoHost));
 }
+
+#[test]
+fn peers_are_shown_as_addresses_to_connect_to() {
+    let show = |text: &str| Address::of_tcp(text.parse().unwrap()).to_string();
+    assert_eq!(show("10.0.0.5:7"), "tcp://10.0.0.5:7");
+    assert_eq!(show("[::1]:7"), "tcp://[::1]:7");
+    assert_eq!(show("[::ffff:10.0.0.5]:7"), "tcp://10.0.0.5:7");
+    assert_eq!(show("[fe80::1%3]:7"), "tcp://[fe80::1%3]:7");
+    assert_eq!(show("[fe80::1%3]:7").parse::<Address>().unwrap().to_string(), show("[fe80::1%3]:7"));
+}

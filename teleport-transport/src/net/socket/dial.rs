@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs}
 use std::time::{Duration, Instant};
 
 use super::error::{Attempt, ConnectError};
-use super::listener::tcp_address;
 use super::{Socket, file};
 use crate::net::address::{Address, AddressProblem, Host};
 use crate::sys;
@@ -37,7 +36,7 @@ fn connect_tcp(
     for (index, &target) in targets.iter().enumerate() {
         match dial(target, deadline, targets.len() - index) {
             Ok(socket) => return Ok(socket),
-            Err(error) => attempts.push(Attempt { address: tcp_address(target), error }),
+            Err(error) => attempts.push(Attempt { address: Address::of_tcp(target), error }),
         }
     }
     Err(ConnectError::Failed { address: address.clone(), attempts })

@@ -141,15 +141,6 @@ impl Source for &Listener {
     }
 }
 
-/// Returns the address of an IP socket. An IPv4 peer of an IPv6 socket is shown as IPv4.
-pub(super) fn tcp_address(socket: SocketAddr) -> Address {
-    let host = match socket {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => Host::Name(format!("{}%{}", v6.ip(), v6.scope_id())),
-        _ => Host::Ip(socket.ip().to_canonical()),
-    };
-    Address::Tcp { host, port: socket.port() }
-}
-
 fn bind_abstract(address: &Address) -> Result<Listener, BindError> {
     let bound = file::unix_name(address).and_then(|name| UnixListener::bind_addr(&name));
     match bound {
@@ -164,7 +155,7 @@ fn bind_tcp(address: &Address, host: &Host, port: u16) -> Result<Listener, BindE
     let listener = first_local(&places, |place| sys::listen_tcp(place, MAX_WAITING_CONNECTIONS));
     let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (place, listener) = bound.map_err(|error| bind_error(address, error))?;
-    Ok(Listener { _file: None, inner: Inner::Tcp(listener), address: tcp_address(place) })
+    Ok(Listener { _file: None, inner: Inner::Tcp(listener), address: Address::of_tcp(place) })
 }
 
 /// Listens at the first of `places` that this machine has.
@@ -242,15 +233,5 @@ mod tests {
         let error = first_local::<()>(&[], |_| Ok(())).unwrap_err();
         let address: Address = "tcp://nowhere:7".parse().unwrap();
         assert!(matches!(bind_error(&address, error), BindError::NotLocal { .. }));
-    }
-
-    #[test]
-    fn peers_are_shown_as_addresses_to_connect_to() {
-        let show = |text: &str| tcp_address(text.parse().unwrap()).to_string();
-        assert_eq!(show("10.0.0.5:7"), "tcp://10.0.0.5:7");
-        assert_eq!(show("[::1]:7"), "tcp://[::1]:7");
-        assert_eq!(show("[::ffff:10.0.0.5]:7"), "tcp://10.0.0.5:7");
-        assert_eq!(show("[fe80::1%3]:7"), "tcp://[fe80::1%3]:7");
-        assert_eq!(show("[fe80::1%3]:7").parse::<Address>().unwrap().to_string(), show("[fe80::1%3]:7"));
     }
 }

@@ -1,6 +1,6 @@
 //! Connected stream sockets, TCP and Unix behind one type, and the listeners that accept them.
 //!
-//! Flow: [`Address`] -> [`Socket::connect`] or [`Listener::accept`] -> a non-blocking [`Socket`], which a
+//! Flow: [`Address`] -> [`Socket::connect`] or `Listener::accept` -> a non-blocking [`Socket`], which a
 //! poller registers with mio. It reads and writes through `&self`, so its two directions can have two locks.
 //! A socket never buffers a byte and never blocks once it is connected. Each `Socket` and `Listener` is one
 //! descriptor.
@@ -8,7 +8,7 @@
 mod dial;
 mod error;
 mod file;
-mod listener;
+pub(crate) mod listener;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,6 @@ use crate::net::address::Address;
 use crate::sys;
 
 pub use error::{AcceptError, Attempt, BindError, ConnectError};
-pub use listener::Listener;
 
 /// The bytes that the kernel may hold unsent for a new TCP socket: enough to keep a slow link busy.
 pub(crate) const MIN_NOTSENT_BYTES: u32 = 128 << 10;
@@ -137,7 +136,7 @@ impl Socket {
         sys::tune_tcp(stream.as_fd(), MIN_NOTSENT_BYTES)?;
         Ok(Socket {
             fd: stream.into(),
-            peer: listener::tcp_address(peer).to_string(),
+            peer: Address::of_tcp(peer).to_string(),
             is_unix: false,
             fork_guard: ForkGuard::current(),
         })

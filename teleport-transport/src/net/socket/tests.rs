@@ -9,6 +9,7 @@ use std::{fs, thread};
 
 use mio::{Events, Poll};
 
+use super::listener::Listener;
 use super::*;
 use crate::net::address::{AddressProblem, Host};
 
