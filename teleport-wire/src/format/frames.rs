@@ -230,7 +230,7 @@ impl Extent {
     /// Decodes the body of shared data.
     ///
     /// # Errors
-    /// Returns [`DecodeError`] if the body breaks the format, or a extent ends past 2^64.
+    /// Returns [`DecodeError`] if the body breaks the format, or an extent ends past 2^64.
     pub fn decode(body: &[u8]) -> Result<Vec<Extent>, DecodeError> {
         at_most(body.len() as u64, MAX_CHUNK_BYTES, "bytes of extents")?;
         let mut reader = Reader::new(body);
