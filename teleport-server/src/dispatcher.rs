@@ -233,11 +233,8 @@ impl Dispatcher {
         }
         let (mut late, mut next) = (Vec::new(), None);
         for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
-            let Expired { refused, starved, next: earliest } = timeouts::expire(&batcher, now);
+            let Expired { starved, next: earliest } = timeouts::expire(&batcher, now);
             next = next.into_iter().chain(earliest).min();
-            for (call, error) in refused {
-                call.refuse(&error);
-            }
             starved.iter().filter(|_| self.shared.log_limit.allows()).for_each(log_starved);
         }
         for (calls, earliest) in self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now)) {

@@ -37,13 +37,8 @@ pub(crate) struct Assembled {
     pub(crate) leases: Vec<Lease>,
 }
 
-/// The result of `take`.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    pub(crate) batch: Option<Assembled>,
-    /// Calls that were removed, and the errors for their callers.
-    pub(crate) refused: Vec<(Arc<OpenCall>, RemoteError)>,
-}
+/// Calls that were removed, and the errors for their callers.
+type Refused = Vec<(Arc<OpenCall>, RemoteError)>;
 
 /// A batch whose calls have started, and whose rows are not yet where they belong.
 struct Started {
@@ -57,8 +52,8 @@ struct Started {
 }
 
 impl Batcher {
-    /// Takes the batch that is due, if one still is, of the calls that `judge` lets run.
-    pub(crate) fn take(&self, judge: impl Fn(&OpenCall) -> CloseDecision) -> Found {
+    /// Takes the batch that is due, if one still is, of the calls that `judge` lets run. Refuses late calls.
+    pub(crate) fn take(&self, judge: impl Fn(&OpenCall) -> CloseDecision) -> Option<Assembled> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         // The queue has forgotten it.
@@ -66,25 +61,21 @@ impl Batcher {
         let judge = |waiter: &Waiter| judge(waiter.call.as_deref().expect("a ready call is complete"));
         let Some(selected) = inner.scheduler.select(now, judge) else {
             self.settle(inner);
-            return Found::default();
+            return None;
         };
         let mut refused = Vec::new();
         for waiter in selected.late {
             inner.free(&waiter);
             refused.extend(waiter.claimed().map(|call| (call, late())));
         }
-        let batch = selected.batch.map(|selected| self.start(&mut inner, selected, &mut refused));
+        let started = selected.batch.map(|selected| self.start(&mut inner, selected, &mut refused));
         self.settle(inner);
-        Found { batch: batch.map(|started| self.assemble(started)), refused }
+        refused.iter().for_each(|(call, error)| call.refuse(error));
+        Some(self.assemble(started?))
     }
 
     /// Does what must be done under the lock: claims the calls, and takes all memory that is needed.
-    fn start(
-        &self,
-        inner: &mut Inner,
-        selected: SelectedBatch<Waiter>,
-        refused: &mut Vec<(Arc<OpenCall>, RemoteError)>,
-    ) -> Started {
+    fn start(&self, inner: &mut Inner, selected: SelectedBatch<Waiter>, refused: &mut Refused) -> Started {
         // First, so that its charge is free for the calls that leave it.
         let base = inner.memory.close_slab(selected.base);
         let moves = self.move_out(inner, &selected, refused);
@@ -108,7 +99,7 @@ impl Batcher {
         &self,
         inner: &mut Inner,
         selected: &SelectedBatch<Waiter>,
-        refused: &mut Vec<(Arc<OpenCall>, RemoteError)>,
+        refused: &mut Refused,
     ) -> Vec<(Arc<Row>, RowMemory)> {
         let mut moves = Vec::with_capacity(selected.outs.len());
         for out in &selected.outs {
@@ -158,7 +149,7 @@ impl Batcher {
         }
         placed_rows(selected).for_each(|placed| drop(placed.row.vacate()));
         slab.zero(selected.rows.len()..selected.padded);
-        let order = selected.rows.first().and_then(|waiter| waiter.order.clone()).unwrap_or_default();
+        let order = placed_rows(selected).next().map(|placed| placed.order.clone()).unwrap_or_default();
         let tree = slab.into_tree(&order, selected.padded, self.env.lent.as_ref());
         tree.map(Input::Stacked).map_err(|_| row_in_use())
     }

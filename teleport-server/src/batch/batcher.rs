@@ -63,7 +63,6 @@ pub(crate) struct Inner {
 pub(crate) struct Waiter {
     /// `None` in list mode.
     pub(crate) placed: Option<PlacedRow>,
-    pub(crate) order: Option<Order>,
     /// `None` while the call is being received.
     pub(crate) call: Option<Arc<OpenCall>>,
 }
@@ -120,14 +119,14 @@ impl Batcher {
         let Inner { scheduler, memory, is_closed, .. } = &mut *inner;
         self.check_room(scheduler.waiting(), *is_closed)?;
         let group = memory.group(&mut scheduler.groups, signature)?;
-        let waiter = Waiter { order: Some(order.clone()), ..Waiter::default() };
-        let placed = scheduler.place(group, waiter);
+        let placed = scheduler.place(group, Waiter::default());
         let row = memory.take_row(placed.seat, group, placed.is_new_slab);
         let row = row.map(|memory| Arc::new(Row::new(Some(memory))));
         match &row {
             Ok(row) => {
                 let waiter = scheduler.value_mut(placed.key).expect("it was placed under this lock");
-                waiter.placed = Some(PlacedRow { row: row.clone(), slab: placed.seat.slab });
+                let (row, slab) = (row.clone(), placed.seat.slab);
+                waiter.placed = Some(PlacedRow { row, slab, order: order.clone() });
             }
             Err(_) => drop(scheduler.remove(placed.key)),
         }

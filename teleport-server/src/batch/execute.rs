@@ -14,7 +14,7 @@ use crate::api::context::Context;
 use crate::api::error::failed;
 use crate::api::list::{ErasedList, NoReplies, Replies};
 use crate::api::method::{Body, NoOutput, Output};
-use crate::batch::assemble::{Assembled, Found, Input};
+use crate::batch::assemble::{Assembled, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
@@ -34,15 +34,10 @@ pub(crate) fn run(
     current_job: &Mutex<Option<Job>>,
 ) {
     let now = Instant::now();
-    let Found { batch, refused } = batcher.take(|call| {
-        if call.is_late(now) {
-            return CloseDecision::Late;
-        }
-        call.reply.throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled)
+    let batch = batcher.take(|call| match call.is_late(now) {
+        true => CloseDecision::Late,
+        false => call.reply.throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled),
     });
-    for (call, error) in refused {
-        call.refuse(&error);
-    }
     let Some(Assembled { group, calls, padded, input, leases }) = batch else { return };
     let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
     let method = first.method.clone();

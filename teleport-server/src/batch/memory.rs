@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use teleport_transport::wire::{BatchLayout, ErrorKind, QuickHash, Ran, RemoteError, Signature};
+use teleport_transport::wire::{BatchLayout, ErrorKind, Order, QuickHash, Ran, RemoteError, Signature};
 use teleport_transport::{Budget, Charge, Pages, Pool, Row, RowMemory, Slab};
 
 use crate::batch::overhead::Overhead;
@@ -52,6 +52,7 @@ pub(crate) struct OpenSlab {
 pub(crate) struct PlacedRow {
     pub(crate) row: Arc<Row>,
     pub(crate) slab: SlabId,
+    pub(crate) order: Order,
 }
 
 /// Returns how many rows a slab has.

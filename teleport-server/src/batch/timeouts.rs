@@ -19,8 +19,6 @@ const MAX_NAMED: usize = 8;
 /// The result of `expire`.
 #[derive(Debug)]
 pub(crate) struct Expired {
-    /// Calls that were removed, and the errors for their callers.
-    pub(crate) refused: Vec<(Arc<OpenCall>, RemoteError)>,
     pub(crate) starved: Vec<StarvedBatch>,
     /// When to call `expire` again.
     pub(crate) next: Option<Instant>,
@@ -35,10 +33,10 @@ pub(crate) struct StarvedBatch {
     rows: usize,
 }
 
-/// Removes the calls that have waited for too long.
+/// Refuses the calls that have waited for too long.
 pub(crate) fn expire(batcher: &Batcher, now: Instant) -> Expired {
     let mut inner = batcher.inner.lock();
-    let mut refused = Vec::new();
+    let mut refused: Vec<(Arc<OpenCall>, RemoteError)> = Vec::new();
     for (key, late_by) in late(&inner.scheduler, now) {
         let error = match late_by {
             LateBy::Deadline => crate::refusal::late(),
@@ -56,7 +54,8 @@ pub(crate) fn expire(batcher: &Batcher, now: Instant) -> Expired {
     }
     let next = next_expiry(&inner.scheduler);
     batcher.settle(inner);
-    Expired { refused, starved: batches, next }
+    refused.iter().for_each(|(call, error)| call.refuse(error));
+    Expired { starved: batches, next }
 }
 
 fn not_full(batcher: &Batcher, waiting: usize) -> RemoteError {
