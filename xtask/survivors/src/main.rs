@@ -25,6 +25,10 @@ const CRATES: [&str; 4] = ["teleport-proc", "std", "process-wrap", "procspawn"];
 /// A process that still runs after this time has survived.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// A process that starts the next one and ends may live for less time than a look at `/proc` takes. So only
+/// this many looks show that none is left.
+const LOOKS: usize = 20;
+
 /// The number of trees that are killed at once.
 const MANY: usize = 200;
 
@@ -119,8 +123,12 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
     }
     // If the owner has ended by itself, it got an error.
     let nothing_left = left.is_empty() && (end != End::KillTwice || owner.try_wait()?.is_none());
-    while !marked(&mark)?.is_empty() {
-        for (pid, _) in marked(&mark)? {
+    loop {
+        let survivors = find(&mark, |_| true)?;
+        if survivors.is_empty() {
+            break;
+        }
+        for pid in survivors {
             // The process may have ended in the meantime.
             let _ = kill(pid, Signal::SIGKILL);
         }
@@ -130,20 +138,33 @@ fn ends(library: &str, case: usize, end: End) -> Result<bool> {
 }
 
 /// Returns the processes of a script, by its mark.
-fn scripts(mark: &str) -> Result<Vec<(Pid, String)>> {
-    Ok(marked(mark)?.into_iter().filter(|(_, name)| name == "bash" || name == "sleep").collect())
+fn scripts(mark: &str) -> Result<Vec<Pid>> {
+    find(mark, |name| name == "bash" || name == "sleep")
 }
 
-fn marked(mark: &str) -> Result<Vec<(Pid, String)>> {
-    let wanted = format!("{MARK}={mark}");
+/// Returns the processes with a mark and a wanted name. Looks [`LOOKS`] times before it finds none.
+fn find(mark: &str, is_wanted: fn(&str) -> bool) -> Result<Vec<Pid>> {
+    for _ in 0..LOOKS {
+        let found = look(mark, is_wanted)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn look(mark: &str, is_wanted: fn(&str) -> bool) -> Result<Vec<Pid>> {
+    let marked = format!("{MARK}={mark}");
     let mut found = Vec::new();
     for folder in fs::read_dir("/proc")? {
         let folder = folder?;
         let Some(pid) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let environment = fs::read(folder.path().join("environ")).unwrap_or_default();
-        if environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()) {
+        if environment.split(|byte| *byte == 0).any(|entry| entry == marked.as_bytes()) {
             let name = fs::read_to_string(folder.path().join("comm")).unwrap_or_default();
-            found.push((Pid::from_raw(pid), name.trim_end().to_owned()));
+            if is_wanted(name.trim_end()) {
+                found.push(Pid::from_raw(pid));
+            }
         }
     }
     Ok(found)
