@@ -75,7 +75,9 @@ impl<'a> Resuming<'a> {
                     self.fail(&call, CallError::remote(call.method.clone(), error));
                 }
             }
-            Resumed::Unwanted => _ = self.engine.withdraw_from(self.link, id, self.wakers),
+            Resumed::Unwanted => {
+                self.engine.withdraw_from(self.link, id, self.wakers);
+            }
         }
     }
 
