@@ -1,12 +1,13 @@
 //! Connections that carry large arrays beside small messages, over TCP and Unix sockets.
 //!
-//! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] gives it a connected
-//! [`Socket`] and returns a [`Link`]. Any thread can send on a link; a [`Handler`] receives what arrives. Large
-//! payloads are read straight into memory of a [`Pool`], wait for a [`Budget`] before they are sent, and share
-//! the connection with small messages chunk by chunk. [`protocol`] decides what a connection does, without
-//! sockets or clocks.
+//! A [`Poller`] is a thread that moves the bytes of many connections. [`Poller::attach`] gives it a
+//! connected [`Socket`] and returns a [`Link`]. Any thread can send on a link; a [`Handler`] receives
+//! what arrives. Large payloads are read straight into memory of a [`Pool`], wait for a [`Budget`]
+//! before they are sent, and share the connection with small messages chunk by chunk. [`protocol`]
+//! decides what a connection does, without sockets or clocks.
 //!
-//! This layer knows calls and answers, but no methods: `teleport-server` and `teleport-client` are built on it.
+//! This layer knows calls and answers, but no methods: `teleport-server` and `teleport-client` are built
+//! on it.
 //!
 //! # Example
 //! A server that answers each call with its arguments, and a client that calls it once.
@@ -16,7 +17,8 @@
 //! use teleport_transport::protocol::{Closed, Gate, Role};
 //! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 //! use teleport_transport::{
-//!     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Poller, PollerThread, Reply, Socket, Wakers,
+//!     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Poller, PollerThread, Reply, Socket,
+//!     Wakers,
 //! };
 //!
 //! struct Echo;
@@ -47,7 +49,8 @@
 //! }
 //! impl Handler for Print {
 //!     fn opened(&self, link: &Arc<Link>, _peer: &Hello) {
-//!         let call = Message::call(&CallHead::new("echo"), &self.1, &Limits::default()).expect("it is small");
+//!         let head = CallHead::new("echo");
+//!         let call = Message::call(&head, &self.1, &Limits::default()).expect("it is small");
 //!         link.call(call, |_id| {}).expect("the link is open");
 //!     }
 //!     fn answered(&self, _: &Arc<Link>, _id: u64, answer: Result<Reply, RemoteError>, _: &mut Wakers) {

@@ -1,4 +1,5 @@
-//! Replays the committed inputs of the fuzz target `connection`, and copies of them that are changed a little.
+//! Replays the committed inputs of the fuzz target `connection`, and copies of them that are changed a
+//! little.
 
 #[path = "targets/connection.rs"]
 mod target;

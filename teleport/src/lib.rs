@@ -55,7 +55,8 @@
 //! # Ok(())
 //! # }
 //! ```
-//! The documentation of the derives states the rules. They have the names of their traits, [`IntoTree`] and [`FromTree`].
+//! The documentation of the derives states the rules. They have the names of their traits, [`IntoTree`] and
+//! [`FromTree`].
 //!
 //! # Crates
 //! This crate re-exports the crates beneath it. Each of them can be used alone.

@@ -1,6 +1,7 @@
 //! How a method's calls are batched: the user's options, and the policy that they are checked into.
 //!
-//! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`BatchPolicy`]. Holds no calls.
+//! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`BatchPolicy`]. Holds
+//! no calls.
 
 use std::time::Duration;
 

@@ -122,7 +122,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// use teleport_server::wire::{Tree, tree};
 ///
 /// let methods = Methods::new().register("load", |name: String| -> Result<Tree, BoxError> {
-///     let bytes = std::fs::read(&name).map_err(|error| Failure::with_code("no_file", name).caused_by(error))?;
+///     let bytes = std::fs::read(&name)
+///         .map_err(|error| Failure::with_code("no_file", name).caused_by(error))?;
 ///     Ok(tree!({"bytes": bytes}))
 /// });
 /// ```

@@ -46,8 +46,8 @@ const MAX_PAUSE: Duration = Duration::from_micros(1600);
 /// Checks end after this many that found nothing new.
 const MAX_IDLE_CHECKS: u32 = 16;
 
-/// What a link holds back, and what the event loop saw of it at the last check. `Flag::COALESCED` is set while
-/// something is held.
+/// What a link holds back, and what the event loop saw of it at the last check. `Flag::COALESCED` is set
+/// while something is held.
 #[derive(Debug, Default)]
 pub(super) struct Coalesce {
     /// Counts how often what was held has gone.

@@ -1,5 +1,5 @@
-//! The state machine of a connection, driven by operations: two ends that keep the rules, or one end against frames made
-//! by hand, most of them legal and some not.
+//! The state machine of a connection, driven by operations: two ends that keep the rules, or one end
+//! against frames made by hand, most of them legal and some not.
 //!
 //! Any bytes are a run. A panic is a fault of the crate. No sockets, clocks or threads.
 

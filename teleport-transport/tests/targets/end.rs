@@ -1,4 +1,5 @@
-//! One end of a connection with what stands above and below it: holds to settle, bytes that arrive, a clock that is told.
+//! One end of a connection with what stands above and below it: holds to settle, bytes that arrive, a
+//! clock that is told.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

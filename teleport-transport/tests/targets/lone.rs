@@ -1,5 +1,5 @@
-//! One end against frames made by hand. It may end the connection, and then stays ended; until then each call ends at
-//! most once, and what the end holds is bounded by what it said in its hello.
+//! One end against frames made by hand. It may end the connection, and then stays ended; until then each
+//! call ends at most once, and what the end holds is bounded by what it said in its hello.
 
 use std::collections::HashSet;
 
@@ -102,7 +102,8 @@ impl Lone {
         assert!(answered.is_ok() || self.said_goodbye, "whole calls stay open: {answered:?}");
     }
 
-    /// Asks for calls of an earlier connection, or answers such a question. Fails out of turn, and where a side cannot.
+    /// Asks for calls of an earlier connection, or answers such a question. Fails out of turn, and where
+    /// a side cannot.
     fn resume(&mut self, input: &mut Input<'_>) {
         let mut outbound = self.end.outbound.borrow_mut();
         match self.role {

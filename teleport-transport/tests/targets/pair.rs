@@ -1,5 +1,6 @@
-//! Two ends that keep the rules, and a connection that may be cut anywhere and made again. Neither may refuse anything, every call ends exactly once and with its own bytes, and
-//! when all is read nothing is left and all credit is back.
+//! Two ends that keep the rules, and a connection that may be cut anywhere and made again. Neither may
+//! refuse anything, every call ends exactly once and with its own bytes, and when all is read nothing is
+//! left and all credit is back.
 
 use std::collections::HashMap;
 

@@ -16,7 +16,8 @@ pub const VERSION: u16 = 1;
 ///
 /// assert!(Preface::check_prefix(&Preface::BYTES).is_ok());
 /// let error = Preface::check_prefix(b"GET / HTTP/1.1\r\n").unwrap_err();
-/// assert_eq!(error.to_string(), "the peer speaks HTTP, not Teleport: check the address and port on its side");
+/// let text = "the peer speaks HTTP, not Teleport: check the address and port on its side";
+/// assert_eq!(error.to_string(), text);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Preface;

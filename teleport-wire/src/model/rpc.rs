@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 
 /// A method's name with the types of its arguments and its result.
 ///
-/// A server registers it, a client calls it, and the compiler checks the types of both. The bytes of a call are
-/// the same as with a plain name.
+/// A server registers it, a client calls it, and the compiler checks the types of both. The bytes of a
+/// call are the same as with a plain name.
 ///
 /// ```
 /// use teleport_wire::{Array, Rpc};

@@ -26,7 +26,7 @@ pub const MAX_SOCKET_NAME_BYTES: usize = 107;
 ///
 /// | text | meaning for a server | meaning for a client |
 /// |---|---|---|
-/// | `tcp://host:2222` | the first address of the host's name that this machine has | each of its addresses in turn |
+/// | `tcp://host:2222` | the host's first address on this machine | each of its addresses in turn |
 /// | `tcp://10.0.0.5:2222`, `tcp://[::1]:2222` | that address only | that address |
 /// | `tcp://*:2222` | every address of this machine, IPv4 and IPv6 | this machine |
 /// | `tcp://[::]:2222` | the same, or an error where IPv6 is off | this machine |
