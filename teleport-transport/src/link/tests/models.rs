@@ -171,6 +171,8 @@ impl ReadModel {
         if was_watched {
             self.apply(&mut self.calls.lock().expect("no thread panics"));
         }
+        let is_registered = self.calls.lock().expect("no thread panics").is_registered;
+        assert!(!is_registered, "the event loop reads too");
         let is_timed = self.status.leave();
         let mut calls = self.calls.lock().expect("no thread panics");
         calls.is_timed |= is_timed;
@@ -219,6 +221,21 @@ fn open_calls_are_read_or_the_event_loop_looks() {
             model.assert_is_read();
         });
     }
+}
+
+#[test]
+fn the_event_loop_reads_again_once_no_thread_leads() {
+    loom::model(|| {
+        let model = ReadModel::new();
+        let leader = model.clone();
+        let leader = thread::spawn(move || leader.lead_and_leave());
+        let mut seen = 0;
+        model.time_out(&mut seen);
+        leader.join().expect("it does not panic");
+        (0..2).for_each(|_| model.time_out(&mut seen));
+        model.assert_is_read();
+        assert!(model.status.interest().is_some(), "nobody reads");
+    });
 }
 
 #[test]
