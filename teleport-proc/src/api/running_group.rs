@@ -23,11 +23,11 @@ pub(crate) struct RunningGroup {
 struct RunningMember {
     member: Member,
     restarts: u32,
-    state: State,
+    phase: Phase,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Phase {
     Running,
     /// It is restarted at this time, or never if that is too far in the future.
     Waiting(Option<Instant>),
@@ -41,15 +41,15 @@ impl RunningMember {
 
     /// Notices that the member has ended, and restarts it when it is time.
     fn update(&mut self, now: Instant) -> Result<(), ProcError> {
-        if self.state == State::Running && !self.task().is_running() {
+        if self.phase == Phase::Running && !self.task().is_running() {
             let result = self.task().check();
             self.ended(result, now)?;
         }
-        if let State::Waiting(Some(at)) = self.state
+        if let Phase::Waiting(Some(at)) = self.phase
             && at <= now
         {
             match self.task().start() {
-                Ok(()) => self.state = State::Running,
+                Ok(()) => self.phase = Phase::Running,
                 Err(error) => self.ended(Err(error), now)?,
             }
         }
@@ -60,11 +60,11 @@ impl RunningMember {
     fn ended(&mut self, result: Result<(), ProcError>, now: Instant) -> Result<(), ProcError> {
         let settings = self.task().settings();
         if settings.restart.wants(result.is_err(), self.restarts) {
-            self.state = State::Waiting(now.checked_add(settings.backoff.before(self.restarts)));
+            self.phase = Phase::Waiting(now.checked_add(settings.backoff.before(self.restarts)));
             self.restarts += 1;
             return Ok(());
         }
-        self.state = State::Ended;
+        self.phase = Phase::Ended;
         result
     }
 }
@@ -72,7 +72,7 @@ impl RunningMember {
 impl RunningGroup {
     pub(crate) fn new(members: Vec<Member>, duration: Option<Duration>) -> Result<RunningGroup, ProcError> {
         let failed = |what: &'static str| ProcError::system(format!("a group cannot run: {what}"));
-        let running = |member| RunningMember { member, restarts: 0, state: State::Ended };
+        let running = |member| RunningMember { member, restarts: 0, phase: Phase::Ended };
         Ok(RunningGroup {
             members: members.into_iter().map(running).collect(),
             signals: Signals::new().map_err(failed("it cannot listen for signals"))?,
@@ -93,7 +93,7 @@ impl RunningGroup {
     fn watch(&mut self) -> Result<(), ProcError> {
         for running in &mut self.members {
             running.task().start()?;
-            running.state = State::Running;
+            running.phase = Phase::Running;
         }
         loop {
             let now = Instant::now();
@@ -101,15 +101,15 @@ impl RunningGroup {
                 running.update(now)?;
             }
             let is_over = self.end.is_some_and(|end| end <= now);
-            let all_ended = self.members.iter().all(|running| running.state == State::Ended);
+            let all_ended = self.members.iter().all(|running| running.phase == Phase::Ended);
             if is_over || all_ended || self.signals.count() > 0 {
                 return Ok(());
             }
-            let restarts = self.members.iter().filter_map(|running| match running.state {
-                State::Waiting(at) => at,
+            let restarts = self.members.iter().filter_map(|running| match running.phase {
+                Phase::Waiting(at) => at,
                 _ => None,
             });
-            let running = self.members.iter().filter(|running| running.state == State::Running);
+            let running = self.members.iter().filter(|running| running.phase == Phase::Running);
             self.wait(running.map(RunningMember::task), self.end.into_iter().chain(restarts).min())?;
         }
     }
