@@ -48,30 +48,30 @@
 //! start.
 #![forbid(unsafe_code)]
 
-mod accept;
 mod api;
 mod batch;
 mod call;
-mod caller;
 mod connection;
 mod dispatcher;
 mod exec;
-mod refusal;
+mod queue;
 mod registry;
-mod route;
 mod runtime;
 mod session;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use api::batch_options::{Batch, BatchProblem};
-pub use api::context::{CallOfRow, Context};
 pub use api::error::{BoxError, Failure, ServeError};
+pub use api::functions::context::{CallOfRow, Context};
+pub use api::functions::list::{AllOrNone, Each, IntoReplies, ListFunction};
+pub use api::functions::method::{
+    Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain,
+};
+pub use api::functions::methods::Methods;
+pub use api::functions::name::MethodName;
 pub use api::handle::{Closer, ServerHandle};
-pub use api::list::{AllOrNone, Each, IntoReplies, ListFunction};
-pub use api::method::{Fallible, Function, IntoDone, IntoLogged, IntoMethod, IntoReply, Method, Plain};
-pub use api::methods::Methods;
-pub use api::name::MethodName;
 pub use api::server::Server;
 pub use api::stats::{BatchStats, Stats};
 pub use teleport_transport as transport;

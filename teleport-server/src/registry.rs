@@ -11,11 +11,11 @@ use teleport_transport::wire::{ErrorKind, MAX_METHOD_BYTES, QuickHash, Ran, Remo
 
 use crate::api::batch_options::BatchProblem;
 use crate::api::error::ServeError;
-use crate::api::method::{Body, Method, RunsOn};
-use crate::api::methods::Methods;
+use crate::api::functions::method::{Body, Method, RunsOn};
+use crate::api::functions::methods::Methods;
 use crate::batch::plan::policy::BatchPolicy;
-use crate::exec::run_time::RunTime;
-use crate::route::{MethodInfo, Route};
+use crate::call::route::{MethodInfo, Route};
+use crate::call::run_time::RunTime;
 
 /// A pool of workers that the methods need.
 #[derive(Debug, PartialEq, Eq)]

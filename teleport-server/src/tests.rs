@@ -9,14 +9,14 @@ use teleport_transport::protocol::{Closed, Gate, Role};
 use teleport_transport::wire::{Array, CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_transport::{Config, Handler, Link, Listener, PollerThread, Socket, Wakers, random_id};
 
-use crate::accept::ConnectionAcceptor;
 use crate::api::batch_options::Batch;
-use crate::api::method::Method;
-use crate::api::methods::Methods;
+use crate::api::functions::method::Method;
+use crate::api::functions::methods::Methods;
 use crate::api::options::Options;
-use crate::call::OpenCall;
+use crate::call::open_call::OpenCall;
+use crate::connection::accept::ConnectionAcceptor;
 use crate::dispatcher::{Dispatcher, Queues};
-use crate::exec::queue::{Queue, Work};
+use crate::queue::pool::{Queue, Work};
 use crate::registry::Registry;
 use crate::runtime::shared::Shared;
 

@@ -9,18 +9,18 @@ use std::time::Duration;
 use teleport_transport::wire::Tree;
 use teleport_transport::{Address, BindError, Listener};
 
-use crate::accept::ConnectionAcceptor;
 use crate::api::error::ServeError;
+use crate::api::functions::method::IntoDone;
+use crate::api::functions::methods::Methods;
 use crate::api::handle::{Closer, ServerHandle};
-use crate::api::method::IntoDone;
-use crate::api::methods::Methods;
 use crate::api::options::{DoneFunction, Options};
+use crate::connection::accept::ConnectionAcceptor;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::panic::note_panics;
 use crate::registry::Registry;
 use crate::runtime::lifecycle::Lifecycle;
 use crate::runtime::shared::Shared;
-use crate::runtime::supervisor::{Threads, start_pollers, supervise};
+use crate::threads::supervisor::{Threads, start_pollers, supervise};
 
 /// A server that listens and has not started.
 ///

@@ -14,8 +14,8 @@ use crate::batch::batcher::{Batcher, Inner, Waiter};
 use crate::batch::memory::{OpenSlab, PlacedRow};
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::{CloseDecision, SelectedBatch};
-use crate::call::{Arguments, OpenCall};
-use crate::refusal::late;
+use crate::call::open_call::{Arguments, OpenCall};
+use crate::call::refusal::late;
 
 /// The arguments of a batch.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ use crate::batch::plan::ids::{GroupId, Key};
 use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::Scheduler;
 use crate::batch::plan::starvation::expiry_of;
-use crate::call::{Arguments, OpenCall};
-use crate::exec::queue::Queue;
-use crate::refusal::{closing, overloaded};
+use crate::call::open_call::{Arguments, OpenCall};
+use crate::call::refusal::{closing, overloaded};
+use crate::queue::pool::Queue;
 
 /// The parts of its server that a batcher uses.
 #[derive(Debug)]

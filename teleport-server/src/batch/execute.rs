@@ -10,20 +10,20 @@ use parking_lot::Mutex;
 use teleport_transport::Pool;
 use teleport_transport::wire::{BatchResult, Buffer, ErrorKind, Message, Ran, RemoteError, Tree, TreeError};
 
-use crate::api::context::Context;
 use crate::api::error::failed;
-use crate::api::list::{ErasedList, NoReplies, Replies};
-use crate::api::method::{Body, NoOutput, Output};
+use crate::api::functions::context::Context;
+use crate::api::functions::list::{ErasedList, NoReplies, Replies};
+use crate::api::functions::method::{Body, NoOutput, Output};
 use crate::batch::assemble::{Assembled, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
-use crate::call::OpenCall;
+use crate::call::job::{BatchCalls, Job};
+use crate::call::open_call::OpenCall;
+use crate::call::refusal::unsendable;
 use crate::exec::done::{LogSlot, Logs};
 use crate::exec::failures::{batch_failed, function_failed};
-use crate::exec::job::{BatchCalls, Job};
 use crate::exec::panic::{Panic, catch};
-use crate::refusal::unsendable;
 use crate::registry::Registry;
 
 /// Runs the batch that is due, if one still is. It is the `current_job` while it runs.

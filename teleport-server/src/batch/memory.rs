@@ -16,7 +16,7 @@ use crate::batch::overhead::Overhead;
 use crate::batch::plan::groups::{Groups, Unused};
 use crate::batch::plan::ids::{GroupId, Seat, SlabId};
 use crate::batch::plan::policy::BatchPolicy;
-use crate::refusal::overloaded;
+use crate::call::refusal::overloaded;
 
 /// Signatures whose calls wait at the same time: more than any program has, and each takes memory.
 const MAX_SIGNATURES: usize = 1024;

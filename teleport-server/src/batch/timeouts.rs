@@ -11,7 +11,7 @@ use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::starvation::{LateBy, Starved, late, next_expiry, starved};
-use crate::call::OpenCall;
+use crate::call::open_call::OpenCall;
 
 /// A line of the log names at most this many clients.
 const MAX_NAMED: usize = 8;
@@ -39,7 +39,7 @@ pub(crate) fn expire(batcher: &Batcher, now: Instant) -> Expired {
     let mut refused: Vec<(Arc<OpenCall>, RemoteError)> = Vec::new();
     for (key, late_by) in late(&inner.scheduler, now) {
         let error = match late_by {
-            LateBy::Deadline => crate::refusal::late(),
+            LateBy::Deadline => crate::call::refusal::late(),
             LateBy::FullTimeout => not_full(batcher, inner.scheduler.waiting()),
         };
         if let Some(waiter) = inner.scheduler.remove(key) {

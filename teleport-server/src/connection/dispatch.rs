@@ -13,11 +13,11 @@ use teleport_transport::protocol::{Closed, SlowCalls};
 use teleport_transport::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Call, Handler, Link, Ticket, Wakers};
 
-use crate::call::{Arguments, OpenCall, ReplyTo};
-use crate::caller::Caller;
+use crate::call::caller::Caller;
+use crate::call::open_call::{Arguments, OpenCall, ReplyTo};
+use crate::call::route::Route;
 use crate::connection::credit::Reservation;
 use crate::dispatcher::Dispatcher;
-use crate::route::Route;
 use crate::session::session::{Session, unknown};
 
 /// How long a client has to read which rule it broke.

@@ -7,9 +7,9 @@ use teleport_transport::protocol::Gate;
 use teleport_transport::wire::{Order, RemoteError, Signature};
 
 use crate::batch::batcher::Batcher;
+use crate::call::refusal::closing;
+use crate::call::route::Route;
 use crate::connection::dispatch::Connection;
-use crate::refusal::closing;
-use crate::route::Route;
 
 impl Connection {
     /// Returns the batcher of a method; `None` if the method is not batched.

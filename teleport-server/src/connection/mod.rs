@@ -1,7 +1,6 @@
-//! One connected client: its calls from arrival to a queue, and what it may make the server keep.
+//! Connections: from the accepted socket to the calls that go to the dispatcher.
 
+pub(crate) mod accept;
 pub(crate) mod credit;
 pub(crate) mod dispatch;
 mod gate;
-pub(crate) mod list;
-pub(crate) mod slow_reader;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use teleport_transport::wire::{ErrorKind, RemoteError};
 
 use crate::api::error::ServeError;
-use crate::call::OpenCall;
+use crate::call::open_call::OpenCall;
 use crate::runtime::shared::Shared;
 
 /// A function failed for one call.

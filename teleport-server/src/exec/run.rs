@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{EncodeError, ErrorKind, Message, Ran, RemoteError, Tree};
 
-use crate::api::context::Context;
 use crate::api::error::failed;
-use crate::api::method::{Body, NoOutput, Output};
-use crate::call::{Arguments, OpenCall};
+use crate::api::functions::context::Context;
+use crate::api::functions::method::{Body, NoOutput, Output};
+use crate::call::open_call::{Arguments, OpenCall};
+use crate::call::refusal::unsendable;
 use crate::exec::done::{LogSlot, Logs};
 use crate::exec::failures::function_failed;
 use crate::exec::panic::{Panic, catch};
-use crate::refusal::unsendable;
 
 /// The log warns of inline calls that take longer, since they hold up every connection of their poller.
 const MAX_INLINE_TIME: Duration = Duration::from_millis(10);

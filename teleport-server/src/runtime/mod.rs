@@ -1,8 +1,8 @@
-//! A running server: what its threads share, their start and end, timers and counters.
+//! What all threads of a running server share: its life, deadlines, numbers and connections.
 
+pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod deadlines;
 pub(crate) mod lifecycle;
 pub(crate) mod log_limit;
 pub(crate) mod shared;
-pub(crate) mod supervisor;

@@ -127,27 +127,22 @@ const CLIENT: Folders = &[
     ("error", ""),
 ];
 
-/// The entry points use the whole server. The other files of `api` are the words of a call, which most parts use.
 const SERVER: Folders = &[
-    ("api/server", "api api/handle runtime runtime/supervisor accept dispatcher registry exec"),
-    ("api/handle", "api runtime dispatcher"),
-    ("runtime/supervisor", "runtime api accept dispatcher exec exec/worker refusal"),
-    ("accept", "dispatcher connection api"),
-    ("exec/worker", "exec batch batch/execute call dispatcher runtime"),
-    ("batch/execute", "batch batch/plan api call dispatcher exec refusal"),
-    ("connection", "dispatcher batch caller call route session refusal"),
-    ("dispatcher", "batch connection session registry route call exec runtime api refusal"),
-    ("batch", "batch/plan api call exec refusal"),
-    ("batch/plan", "api"),
-    ("registry", "route exec api"),
-    ("caller", "call connection runtime"),
-    ("call", "caller session route exec runtime refusal"),
-    ("exec", "call api runtime refusal"),
-    ("route", "exec"),
-    ("api", "call exec"),
+    ("api/server", "api/functions api/handle api connection dispatcher exec registry runtime threads"),
+    ("api/handle", "api dispatcher runtime"),
+    ("threads", "api batch call connection dispatcher exec queue registry runtime"),
+    ("connection", "api batch call dispatcher runtime session"),
+    ("dispatcher", "api batch call exec queue registry runtime session"),
+    ("batch", "batch/plan api/functions api call exec queue registry"),
+    ("registry", "api/functions api batch/plan call"),
+    ("exec", "api/functions api call runtime"),
+    ("api/functions", "api call"),
+    ("call", "queue runtime session"),
     ("runtime", "api"),
+    ("queue", ""),
     ("session", ""),
-    ("refusal", ""),
+    ("api", "batch/plan"),
+    ("batch/plan", ""),
 ];
 
 const PROC: Folders = &[

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 use teleport_transport::{Listener, Listening, PollerThread};
 
-use crate::accept::ConnectionAcceptor;
 use crate::api::error::{ServeError, full_text};
 use crate::api::options::DoneFunction;
+use crate::call::refusal::closing;
+use crate::connection::accept::ConnectionAcceptor;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::failures::done_failed;
 use crate::exec::panic::catch;
-use crate::exec::worker::{Pool, RunningThread, Worker};
-use crate::refusal::closing;
+use crate::threads::worker::{Pool, RunningThread, Worker};
 
 /// How long each of these has when the time to close is over: functions to notice that they are cancelled,
 /// done functions to take the last logs, clients to read a goodbye, and pollers to end.
@@ -265,7 +265,7 @@ fn in_time(dispatcher: &Arc<Dispatcher>, action: impl FnOnce() + Send + 'static)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::methods::Methods;
+    use crate::api::functions::methods::Methods;
     use crate::api::options::Options;
     use crate::registry::Registry;
     use crate::runtime::lifecycle::Lifecycle;

@@ -8,9 +8,9 @@ use std::fmt;
 use teleport_transport::wire::{FromTree, IntoTree, Tree, TreeError};
 
 use crate::api::batch_options::Batch;
-use crate::api::context::Context;
 use crate::api::error::BoxError;
-use crate::api::list::{ErasedList, IntoReplies, ListFunction, erase};
+use crate::api::functions::context::Context;
+use crate::api::functions::list::{ErasedList, IntoReplies, ListFunction, erase};
 
 /// What a function returned.
 #[derive(Debug)]

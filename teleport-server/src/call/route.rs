@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::exec::run_time::RunTime;
+use crate::call::run_time::RunTime;
 
 /// Where a method's calls go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

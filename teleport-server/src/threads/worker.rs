@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 
 use crate::batch::batcher::Batcher;
 use crate::batch::execute;
-use crate::call::OpenCall;
+use crate::call::job::Job;
+use crate::call::open_call::OpenCall;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::failures::batch_failed;
-use crate::exec::job::Job;
 use crate::exec::panic::catch;
-use crate::exec::queue::{Queue, Work};
 use crate::exec::run::run;
+use crate::queue::pool::{Queue, Work};
 use crate::runtime::shared::Shared;
 
 /// A thread that runs functions of one pool.

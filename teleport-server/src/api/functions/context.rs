@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use teleport_transport::wire::{Array, Element, Shape};
 use teleport_transport::{MemoryError, Pool};
 
-use crate::call::OpenCall;
-use crate::exec::job::BatchCalls;
+use crate::call::job::BatchCalls;
+use crate::call::open_call::OpenCall;
 
 /// The call that a function runs for, or the calls of its batch. Clones share it and may outlive the call.
 ///

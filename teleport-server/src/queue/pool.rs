@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::Spin;
 
-use crate::exec::batch_timers::BatchTimers;
-use crate::exec::fair_queue::{FairQueue, Queueable};
+use crate::queue::batch_timers::BatchTimers;
+use crate::queue::fair_queue::{FairQueue, Queueable};
 
 /// One thing for a worker to do, with its slot in the order of logs if it needs one.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use teleport_transport::IdMap;
 use teleport_transport::wire::{Hello, Limits};
 
-use crate::call::OpenCall;
-use crate::connection::slow_reader::SlowReader;
+use crate::call::open_call::OpenCall;
+use crate::call::slow_reader::SlowReader;
 use crate::runtime::shared::Shared;
 
 /// The client of one connection, after its hello.

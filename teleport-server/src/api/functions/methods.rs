@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::api::method::{IntoMethod, Method};
-use crate::api::name::MethodName;
+use crate::api::functions::method::{IntoMethod, Method};
+use crate::api::functions::name::MethodName;
 
 /// Functions by name, for [`Server::run`](crate::Server::run) or [`start`](crate::Server::start).
 ///

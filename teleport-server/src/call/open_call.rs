@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use teleport_transport::wire::{Message, RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
-use crate::caller::Caller;
-use crate::exec::fair_queue::{QueueMark, Queueable};
-use crate::refusal::late;
-use crate::route::MethodInfo;
+use crate::call::caller::Caller;
+use crate::call::refusal::late;
+use crate::call::route::MethodInfo;
+use crate::queue::fair_queue::{QueueMark, Queueable};
 use crate::runtime::counters::Counter;
 use crate::runtime::shared::Shared;
 use crate::session::session::Session;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::call::OpenCall;
+use crate::call::open_call::OpenCall;
 
 /// The calls of a batch that runs.
 #[derive(Debug)]

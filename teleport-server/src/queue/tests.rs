@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::fair_queue::{QueueMark, Queueable};
-use super::queue::{Queue, Work};
+use super::pool::{Queue, Work};
 
 /// Call `number` of a connection. Odd calls need a slot.
 #[derive(Debug, Default)]

@@ -5,9 +5,9 @@
 
 use teleport_transport::wire::{FromTree, Tree, TreeError};
 
-use crate::api::context::Context;
 use crate::api::error::BoxError;
-use crate::api::method::IntoReply;
+use crate::api::functions::context::Context;
+use crate::api::functions::method::IntoReply;
 
 /// Why a list function returned no replies.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 
 use teleport_transport::wire::Rpc;
 
-use crate::api::context::Context;
-use crate::api::method::{Fallible, Plain};
+use crate::api::functions::context::Context;
+use crate::api::functions::method::{Fallible, Plain};
 
 /// The name of a method: a string, or an [`Rpc<A, R>`](Rpc), whose function must take `A` and return `R` or
 /// a `Result` of it.

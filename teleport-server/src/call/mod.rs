@@ -1,0 +1,9 @@
+//! One call, and what it knows of its client and its method.
+
+pub(crate) mod caller;
+pub(crate) mod job;
+pub(crate) mod open_call;
+pub(crate) mod refusal;
+pub(crate) mod route;
+pub(crate) mod run_time;
+pub(crate) mod slow_reader;

@@ -1,0 +1,7 @@
+//! The queue of a pool: connections take turns, and their calls take turns with batches that are due.
+
+pub(crate) mod batch_timers;
+pub(crate) mod fair_queue;
+pub(crate) mod pool;
+#[cfg(test)]
+mod tests;
