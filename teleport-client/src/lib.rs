@@ -20,14 +20,52 @@
 //! where it awaits a call on an executor that it runs itself.
 //!
 //! # Example
-//! ```no_run
+//! ```
 //! use teleport_client::wire::{Rpc, tree};
 //! use teleport_client::{CallError, Client, wait_all};
 //!
 //! const ADD: Rpc<(i64, i64), i64> = Rpc::new("add");
 //!
+//! # mod server {
+//! #     //! A server with one method, on the bare transport.
+//! #     use std::sync::Arc;
+//! #     use teleport_client::transport::protocol::{Closed, Gate, Role};
+//! #     use teleport_client::transport::*;
+//! #     use teleport_client::wire::*;
+//! #     pub struct Add;
+//! #     impl Gate for Add {
+//! #         fn admit(&self, name: &str, _: u64) -> Result<u32, RemoteError> {
+//! #             let unknown = || RemoteError::new(ErrorKind::UnknownMethod, Ran::No, format!("no method {name:?}"));
+//! #             if name == "add" { Ok(0) } else { Err(unknown()) }
+//! #         }
+//! #     }
+//! #     impl Handler for Add {
+//! #         fn opened(&self, _: &Arc<Link>, _: &Hello) {}
+//! #         fn called(&self, link: &Arc<Link>, call: Call) {
+//! #             let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
+//! #             let _ = link.answer(call.id, Message::result(&tree!(a + b), &Limits::default()).unwrap());
+//! #         }
+//! #         fn closed(&self, _: &Arc<Link>, _: &Arc<Closed>, _: &mut Wakers) {}
+//! #     }
+//! #     pub struct Accept(pub Poller);
+//! #     impl Acceptor for Accept {
+//! #         fn accepted(&self, socket: Socket) {
+//! #             let _ = self.0.attach(socket, Role::Server, &Arc::default(), None, Arc::new(Add));
+//! #         }
+//! #         fn failed(&self, error: &AcceptError) { panic!("{error}") }
+//! #     }
+//! #     pub fn start() -> (PollerThread, Listening, String) {
+//! #         let thread = PollerThread::start("server").unwrap();
+//! #         let listener = Listener::bind(&"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
+//! #         let address = listener.address().to_string();
+//! #         let accept = Arc::new(Accept(thread.poller().clone()));
+//! #         let listening = thread.poller().listen(listener, accept).unwrap();
+//! #         (thread, listening, address)
+//! #     }
+//! # }
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::builder("tcp://localhost:2222").name("example").connect()?;
+//! # let (_thread, _listening, address) = server::start();
+//! let client = Client::builder(&address).name("example").connect()?;
 //! assert_eq!(client.call(ADD, (1, 2)).wait()?, 3);
 //!
 //! let futures = (0..8).map(|i| client.call(ADD, (i, i)).send()).collect::<Result<Vec<_>, _>>()?;
