@@ -1,7 +1,7 @@
 //! The calls that are open on a connection: which may be answered, and what an answer or a withdrawal changes.
 //!
 //! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or `withdraw`. On a
-//! server, these are the calls of its peer: `on_call` -> `answer` -> `on_staged`. Each entry also holds the message of
+//! server, these are the calls of its peer: `on_call` -> `answer` -> `on_answer_staged`. Each entry also holds the message of
 //! this side that has not been staged whole: the call, or its answer.
 //!
 //! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` withdrawn calls more;
@@ -72,6 +72,15 @@ impl Call {
         }
     }
 
+    /// The head of its message was staged, or all that was left of it. Returns true if the message is an answer.
+    pub(super) fn on_staged(&mut self, is_whole: bool) -> bool {
+        let is_answer = self.progress == Progress::Answered;
+        if !is_answer {
+            self.progress = if is_whole { Progress::Sent } else { Progress::Begun };
+        }
+        is_answer
+    }
+
     /// Returns the bytes that are charged for its result.
     pub(super) fn result_charge_bytes(&self) -> Option<u64> {
         let charge = self.charge.as_ref().filter(|_| self.progress == Progress::Answered);
@@ -133,30 +142,23 @@ impl Calls {
         self.table.insert(id, Call { is_acknowledged: true, ..Call::new(progress) });
     }
 
-    /// The head of the message of call `id` was staged, or all that was left of it. Returns the call if that ends it.
-    pub(super) fn on_staged(&mut self, id: u64, is_whole: bool) -> Option<Call> {
-        let call = self.table.get_mut(id)?;
-        if call.progress == Progress::Answered {
-            self.closed -= usize::from(is_whole);
-            return if is_whole { self.table.remove(id) } else { None };
-        }
-        call.progress = if is_whole { Progress::Sent } else { Progress::Begun };
-        self.know(id);
-        None
+    /// Ends a call of the peer whose answer was staged whole.
+    pub(super) fn on_answer_staged(&mut self, id: u64) -> Option<Call> {
+        self.closed -= 1;
+        self.table.remove(id)
     }
 
     // ---- The calls of a client ----
 
-    /// Begins a call and returns its id.
-    pub(super) fn begin(&mut self) -> u64 {
+    /// Returns the id of a new call.
+    pub(super) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
-        self.begin_again(self.last_id);
         self.last_id
     }
 
-    /// Begins a call of an earlier connection once more, under its id.
-    pub(super) fn begin_again(&mut self, id: u64) {
-        self.table.insert(id, Call::new(Progress::Queued));
+    /// Begins a call, which may be one of an earlier connection.
+    pub(super) fn begin(&mut self, id: u64, message: Unsent) {
+        self.table.insert(id, Call { unsent: Some(message), ..Call::new(Progress::Queued) });
     }
 
     /// Numbers new calls from above `id`: those up to it belong to earlier connections.
@@ -265,7 +267,7 @@ impl Calls {
         config: &Config,
         charge: impl FnOnce(u64) -> Option<Charge>,
     ) -> Result<Option<RemoteError>, ProtocolError> {
-        if id <= self.last_id || self.table.get(id).is_some() {
+        if id <= self.last_id || (self.is_known(id) && self.table.get(id).is_some()) {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
         // Answers that wait for the socket count: a peer that does not read them cannot have any number queued.
@@ -324,6 +326,8 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
+    use teleport_wire::Message;
+
     use super::*;
 
     impl Calls {
@@ -331,9 +335,16 @@ mod tests {
             self.on_call(id, structure_bytes, config, |_| None).expect("the call is legal")
         }
 
-        fn sent(&mut self) -> u64 {
-            let id = self.begin();
-            assert!(self.on_staged(id, true).is_none());
+        /// Begins a call and stages it, whole, in part or not at all.
+        fn make(&mut self, staged: Option<bool>) -> u64 {
+            let id = self.next_id();
+            let message = Message::error(&RemoteError::new(ErrorKind::Failed, Ran::No, ""));
+            self.begin(id, Unsent::Head { message, is_eager: false });
+            if let (Some(is_whole), Some(call)) = (staged, self.get_mut(id)) {
+                call.unsent = None;
+                assert!(!call.on_staged(is_whole));
+                self.know(id);
+            }
             id
         }
     }
@@ -341,11 +352,10 @@ mod tests {
     #[test]
     fn errors_for_withdrawn_calls_are_ignored_however_many_there_are() {
         let mut calls = Calls::default();
-        let long = calls.sent();
+        let long = calls.make(Some(true));
         let count = 4 * MAX_REMEMBERED as u64;
         for _ in 0..count {
-            let id = calls.begin();
-            calls.on_staged(id, false);
+            let id = calls.make(Some(false));
             assert!(matches!(calls.withdraw(id), Some((Progress::Begun, _))));
             assert!(calls.withdraw(id).is_none() && calls.on_result_head(id).is_err());
         }
@@ -364,7 +374,7 @@ mod tests {
     #[test]
     fn a_call_that_was_never_sent_leaves_no_trace() {
         let mut calls = Calls::default();
-        let id = calls.begin();
+        let id = calls.make(None);
         assert!(calls.on_error(id).is_err());
         assert!(calls.on_result_head(id).is_err());
         assert!(matches!(calls.withdraw(id), Some((Progress::Queued, _))));
@@ -406,7 +416,7 @@ mod tests {
         }
         let refused = calls.on_call(3, 1, &config, |_| None);
         assert!(matches!(refused, Err(ProtocolError::TooManyCalls { .. })));
-        assert!(calls.on_staged(1, true).is_some());
+        assert!(calls.on_answer_staged(1).is_some());
         calls.on_call_abort(2);
         calls.arrive(3, 1, &config);
         assert_eq!(calls.open(), 1);
@@ -415,7 +425,7 @@ mod tests {
     #[test]
     fn a_call_is_open_until_its_result_is_whole() {
         let mut calls = Calls::default();
-        let id = calls.sent();
+        let id = calls.make(Some(true));
         assert!(matches!(calls.on_result_head(id), Ok(true)));
         assert_eq!(calls.open(), 1);
         assert!(calls.withdraw(id).is_none());

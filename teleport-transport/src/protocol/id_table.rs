@@ -16,13 +16,15 @@ const MAX_KEPT: usize = 64;
 pub(super) struct IdTable<V> {
     /// Invariant: sorted by id, and the first slot is no gap.
     slots: VecDeque<(u64, Option<V>)>,
+    /// Invariant: the id of the first slot, if there is one.
+    first_id: u64,
     /// Invariant: the slots that are no gaps.
     len: usize,
 }
 
 impl<V> Default for IdTable<V> {
     fn default() -> IdTable<V> {
-        IdTable { slots: VecDeque::new(), len: 0 }
+        IdTable { slots: VecDeque::new(), first_id: 0, len: 0 }
     }
 }
 
@@ -33,10 +35,16 @@ impl<V> IdTable<V> {
 
     #[inline]
     fn index_of(&self, id: u64) -> Option<usize> {
-        let expected = id.checked_sub(self.slots.front()?.0)?;
-        let is_there = |index: &usize| self.slots.get(*index).is_some_and(|(found, _)| *found == id);
-        let index = usize::try_from(expected).ok().filter(is_there);
-        index.or_else(|| self.slots.binary_search_by_key(&id, |(id, _)| *id).ok())
+        let expected = id.wrapping_sub(self.first_id) as usize;
+        match self.slots.get(expected) {
+            Some((found, _)) if *found == id => Some(expected),
+            _ => self.search(id),
+        }
+    }
+
+    #[cold]
+    fn search(&self, id: u64) -> Option<usize> {
+        self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
     #[inline]
@@ -56,6 +64,9 @@ impl<V> IdTable<V> {
                 // Most connections never have two entries at once.
                 self.slots.reserve_exact(1);
             }
+            if self.slots.is_empty() {
+                self.first_id = id;
+            }
             self.slots.push_back((id, Some(value)));
             self.len += 1;
             return;
@@ -64,6 +75,7 @@ impl<V> IdTable<V> {
             Ok(index) => self.len += usize::from(self.slots[index].1.replace(value).is_none()),
             Err(index) => {
                 self.slots.insert(index, (id, Some(value)));
+                self.first_id = self.first_id.min(id);
                 self.len += 1;
             }
         }
@@ -73,7 +85,11 @@ impl<V> IdTable<V> {
         let index = self.index_of(id)?;
         let value = self.slots[index].1.take()?;
         self.len -= 1;
-        while self.slots.front().is_some_and(|(_, value)| value.is_none()) {
+        while let Some((id, value)) = self.slots.front() {
+            if value.is_some() {
+                self.first_id = *id;
+                break;
+            }
             self.slots.pop_front();
         }
         if self.slots.len() > 2 * self.len + MIN_GAPS {

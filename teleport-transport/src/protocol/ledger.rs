@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use teleport_wire::Message;
+
 use super::error::ProtocolError;
+use super::send::unsent::Unsent;
 use crate::memory::budget::{Budget, Charge};
 use crate::memory::user_held::Loan;
 
@@ -259,14 +262,14 @@ impl Ledger {
 
     // ---- Queued messages ----
 
-    /// A message is queued. Returns true if the peer's credit pays for its payload.
-    pub(super) fn queue(&mut self, queued_bytes: u64, memory_bytes: u64) -> bool {
-        self.queued_bytes += queued_bytes;
-        let is_eager = memory_bytes > 0 && memory_bytes <= self.credit_bytes;
+    /// Counts a message that is to be sent. The peer's credit pays for its payload, if there is enough.
+    pub(super) fn queue(&mut self, message: Message) -> Unsent {
+        self.queued_bytes += message.payload_bytes + message.metadata.len() as u64;
+        let is_eager = message.payload_bytes > 0 && message.memory_bytes <= self.credit_bytes;
         if is_eager {
-            self.credit_bytes -= memory_bytes;
+            self.credit_bytes -= message.memory_bytes;
         }
-        is_eager
+        Unsent::Head { message, is_eager }
     }
 
     /// Metadata was staged, or something that was queued is not sent any more.

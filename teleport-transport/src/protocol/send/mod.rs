@@ -186,9 +186,9 @@ impl Outbound {
             drop_message(message);
             return Err(error);
         }
-        let id = self.queue.calls.begin();
+        let id = self.queue.calls.next_id();
         register(id);
-        self.queue.push(id, message);
+        self.queue.push_call(id, message);
         Ok(id)
     }
 
@@ -217,8 +217,7 @@ impl Outbound {
             drop_message(message);
             return Err(error);
         }
-        self.queue.calls.begin_again(id);
-        self.queue.push(id, message);
+        self.queue.push_call(id, message);
         Ok(())
     }
 

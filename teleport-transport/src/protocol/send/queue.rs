@@ -54,12 +54,10 @@ impl Queue {
 
     // ---- Messages of this side ----
 
-    /// Queues the message of a call that has none.
-    pub(super) fn push(&mut self, id: u64, message: Message) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let queued_bytes = message.payload_bytes + message.metadata.len() as u64;
-        let is_eager = self.ledger.queue(queued_bytes, message.memory_bytes);
-        call.unsent = Some(Unsent::Head { message, is_eager });
+    /// Queues a call.
+    pub(super) fn push_call(&mut self, id: u64, message: Message) {
+        let unsent = self.ledger.queue(message);
+        self.calls.begin(id, unsent);
         self.schedule.push_small(id);
     }
 
@@ -71,7 +69,8 @@ impl Queue {
         };
         call.charge = self.ledger.charge_result(message.payload_bytes, message.memory_bytes);
         call.window = self.window;
-        self.push(id, message);
+        call.unsent = Some(self.ledger.queue(message));
+        self.schedule.push_small(id);
         true
     }
 
@@ -86,7 +85,10 @@ impl Queue {
         if let Some(charge) = charge {
             self.ledger.release_result(charge, self.calls.result_charges());
         }
-        self.push(id, Message::error(error));
+        if let Some(call) = self.calls.get_mut(id) {
+            call.unsent = Some(self.ledger.queue(Message::error(error)));
+            self.schedule.push_small(id);
+        }
         true
     }
 
@@ -239,7 +241,8 @@ impl Queue {
                 buffer.append(&message.metadata);
                 self.ledger.unqueue(message.metadata.len() as u64);
                 if message.payload_bytes == 0 {
-                    return self.on_staged(id, true);
+                    let is_answer = call.on_staged(true);
+                    return self.on_staged(id, true, is_answer);
                 }
                 Payload::new(message, is_eager)
             }
@@ -257,7 +260,8 @@ impl Queue {
             }
             call.unsent = Some(Unsent::Payload(payload));
         }
-        self.on_staged(id, is_whole);
+        let is_answer = call.on_staged(is_whole);
+        self.on_staged(id, is_whole, is_answer);
     }
 
     /// Stages a chunk of a large payload.
@@ -270,13 +274,16 @@ impl Queue {
             self.schedule.push_large(id);
         } else {
             call.unsent = None;
-            self.on_staged(id, true);
+            let is_answer = call.on_staged(true);
+            self.on_staged(id, true, is_answer);
         }
     }
 
     /// The head of a message was staged, or all that was left of it.
-    fn on_staged(&mut self, id: u64, is_whole: bool) {
-        if let Some(call) = self.calls.on_staged(id, is_whole) {
+    fn on_staged(&mut self, id: u64, is_whole: bool, is_answer: bool) {
+        if !is_answer {
+            self.calls.know(id);
+        } else if is_whole && let Some(call) = self.calls.on_answer_staged(id) {
             self.end_call(id, call);
         }
     }
