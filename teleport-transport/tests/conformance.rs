@@ -1,5 +1,5 @@
-//! Tests that run for every kind of socket: TCP over IPv4 and IPv6, a Unix socket file, an abstract Unix
-//! socket.
+//! Tests that run for every kind of socket: TCP over IPv4 and IPv6, a Unix socket file, an abstract
+//! Unix socket.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};

@@ -1,11 +1,13 @@
-//! The calls that are open on a connection: which may be answered, and what an answer or a withdrawal changes.
+//! The calls that are open on a connection: which may be answered, and what an answer or a withdrawal
+//! changes.
 //!
-//! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or `withdraw`. On a
-//! server, these are the calls of its peer: `on_call` -> `answer` -> `on_answer_staged`. Each entry also holds the message of
-//! this side that has not been staged whole: the call, or its answer.
+//! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or
+//! `withdraw`. On a server, these are the calls of its peer: `on_call` -> `answer` ->
+//! `on_answer_staged`. Each entry also holds the message of this side that has not been staged whole:
+//! the call, or its answer.
 //!
-//! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` withdrawn calls more;
-//! the structure of the peer's calls by `max_structure_bytes`.
+//! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED`
+//! withdrawn calls more; the structure of the peer's calls by `max_structure_bytes`.
 
 use teleport_wire::{CallState, ErrorKind, Ran, RemoteError};
 
@@ -15,11 +17,13 @@ use super::send::unsent::Unsent;
 use crate::config::Config;
 use crate::memory::budget::Charge;
 
-/// Withdrawn calls that are remembered until the error that may cross their abort has come. An error for an older call is
-/// ignored too, but a second one is not noticed. Few such errors are ever on their way.
+/// Withdrawn calls that are remembered until the error that may cross their abort has come. An error
+/// for an older call is ignored too, but a second one is not noticed. Few such errors are ever on their
+/// way.
 const MAX_REMEMBERED: usize = 256;
 
-/// Structure of more bytes than this counts as memory that others may wait for. Most calls have a few hundred bytes.
+/// Structure of more bytes than this counts as memory that others may wait for. Most calls have a few
+/// hundred bytes.
 pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
 
 /// How far a call has come.
@@ -53,7 +57,8 @@ pub(super) struct Call {
     pub(super) unsent: Option<Unsent>,
     /// What its names, shapes and nodes take until it is answered.
     structure_bytes: u64,
-    /// Pays for a large structure until the call is answered, then for a large result until that was staged whole.
+    /// Pays for a large structure until the call is answered, then for a large result until that was
+    /// staged whole.
     pub(super) charge: Option<Charge>,
     /// The window of the minimum rate in which the result was queued.
     pub(super) window: u32,
@@ -72,7 +77,8 @@ impl Call {
         }
     }
 
-    /// The head of its message was staged, or all that was left of it. Returns true if the message is an answer.
+    /// The head of its message was staged, or all that was left of it. Returns true if the message is
+    /// an answer.
     pub(super) fn on_staged(&mut self, is_whole: bool) -> bool {
         let is_answer = self.progress == Progress::Answered;
         if !is_answer {
@@ -91,7 +97,8 @@ impl Call {
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     table: IdTable<Call>,
-    /// Invariant: the entries that are [`Withdrawn`](Progress::Withdrawn) or [`Answered`](Progress::Answered).
+    /// Invariant: the entries that are [`Withdrawn`](Progress::Withdrawn) or
+    /// [`Answered`](Progress::Answered).
     closed: usize,
     /// The newest call of this connection. Calls number from 1.
     last_id: u64,
@@ -126,7 +133,8 @@ impl Calls {
         self.table.iter().filter_map(|(_, call)| call.result_charge_bytes())
     }
 
-    /// Returns true if the peer may name the call: its frame may have crossed something of ours that ended the call.
+    /// Returns true if the peer may name the call: its frame may have crossed something of ours that
+    /// ended the call.
     pub(super) fn is_known(&self, id: u64) -> bool {
         id <= self.last_known_id
     }
@@ -181,8 +189,8 @@ impl Calls {
         self.table.iter().filter_map(state).collect()
     }
 
-    /// Ends a call that the peer does not have whole. Returns how far it had come, and what was left of its message; none
-    /// if there is nothing to withdraw. A call that was sent whole stays open.
+    /// Ends a call that the peer does not have whole. Returns how far it had come, and what was left of
+    /// its message; none if there is nothing to withdraw. A call that was sent whole stays open.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<(Progress, Option<Unsent>)> {
         let call = self.table.get_mut(id)?;
         let progress = call.progress;
@@ -222,7 +230,8 @@ impl Calls {
         }
     }
 
-    /// An error arrived, which ends the call. Returns true if its caller waits for it, and what was left of its message.
+    /// An error arrived, which ends the call. Returns true if its caller waits for it, and what was
+    /// left of its message.
     pub(super) fn on_error(&mut self, id: u64) -> Result<(bool, Option<Unsent>), ProtocolError> {
         match self.table.get(id).map(|call| call.progress) {
             Some(Progress::Begun | Progress::Sent | Progress::Withdrawn) => {}
@@ -258,8 +267,8 @@ impl Calls {
 
     // ---- The calls of a server's peer ----
 
-    /// The head of a call arrived, which is open from now on. Returns a refusal if there is no room for its structure,
-    /// which must not be kept then.
+    /// The head of a call arrived, which is open from now on. Returns a refusal if there is no room for
+    /// its structure, which must not be kept then.
     pub(super) fn on_call(
         &mut self,
         id: u64,
@@ -270,7 +279,8 @@ impl Calls {
         if id <= self.last_id || (self.is_known(id) && self.table.get(id).is_some()) {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
-        // Answers that wait for the socket count: a peer that does not read them cannot have any number queued.
+        // Answers that wait for the socket count: a peer that does not read them cannot have any number
+        // queued.
         let max_open_calls = config.max_open_calls;
         if self.table.len() >= max_open_calls as usize {
             return Err(ProtocolError::TooManyCalls { max_open_calls });
@@ -315,7 +325,8 @@ impl Calls {
         self.table.get_mut(id).filter(|call| call.progress == Progress::Answered)
     }
 
-    /// The peer gave a call up before it was whole, which ends it. Nobody wants an answer that is queued.
+    /// The peer gave a call up before it was whole, which ends it. Nobody wants an answer that is
+    /// queued.
     pub(super) fn on_call_abort(&mut self, id: u64) -> Option<Call> {
         let call = self.table.remove(id)?;
         self.structure_bytes -= call.structure_bytes;

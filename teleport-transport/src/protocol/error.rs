@@ -1,4 +1,5 @@
-//! Why a connection ends, and why it refuses a message. The texts name the value, the limit and the remedy.
+//! Why a connection ends, and why it refuses a message. The texts name the value, the limit and the
+//! remedy.
 
 use std::io;
 use std::time::Duration;

@@ -23,7 +23,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// The caller allows the call to run twice.
     pub idempotent: bool,
-    /// The call survives the connection: it is to be acknowledged, and its answer kept until the caller has it.
+    /// The call survives the connection: it is to be acknowledged, and its answer kept until the caller
+    /// has it.
     pub resume: bool,
     /// Pays for the arguments' memory.
     pub lease: Lease,
@@ -43,7 +44,8 @@ pub struct Reply {
 pub enum Event {
     /// The peer said hello: messages can be sent.
     Open(Hello),
-    /// A message waits until its memory is paid for: call [`Inbound::send_grant`](super::Inbound::send_grant).
+    /// A message waits until its memory is paid for: call
+    /// [`Inbound::send_grant`](super::Inbound::send_grant).
     Wants {
         /// The message.
         id: u64,
@@ -69,10 +71,12 @@ pub enum Event {
         /// The calls.
         ids: Vec<u64>,
     },
-    /// A client has calls of an earlier connection, and waits for [`Outbound::send_resume_answer`](super::Outbound::send_resume_answer) (on a server).
+    /// A client has calls of an earlier connection, and waits for
+    /// [`Outbound::send_resume_answer`](super::Outbound::send_resume_answer) (on a server).
     Resume(Resume),
-    /// The server said what became of the calls that [`Outbound::send_resume`](super::Outbound::send_resume) listed (on a client). The calls
-    /// that it has are open on this connection.
+    /// The server said what became of the calls that
+    /// [`Outbound::send_resume`](super::Outbound::send_resume) listed (on a client). The calls that it
+    /// has are open on this connection.
     Resumed {
         /// In the order of the list.
         calls: Vec<(u64, CallAnswer)>,
@@ -86,8 +90,8 @@ pub enum Event {
     Goodbye(Goodbye),
 }
 
-/// Decides about calls whose metadata has come and of which no payload was accepted. Its methods are called with the
-/// receiving half locked: they must not block or use the connection.
+/// Decides about calls whose metadata has come and of which no payload was accepted. Its methods are
+/// called with the receiving half locked: they must not block or use the connection.
 pub trait Gate {
     /// Returns a number for `method`, which the call carries as its `slot`, or refuses the call.
     ///
@@ -95,8 +99,8 @@ pub trait Gate {
     /// The answer to the call, whose payload is then not received.
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
 
-    /// Checks the arguments of a call that was admitted as `slot`, before any memory is granted to them. Allows all by
-    /// default.
+    /// Checks the arguments of a call that was admitted as `slot`, before any memory is granted to
+    /// them. Allows all by default.
     ///
     /// # Errors
     /// The answer to the call, whose payload is then not received.
@@ -104,8 +108,9 @@ pub trait Gate {
         Ok(())
     }
 
-    /// Returns a row of this signature for the arguments of a call, right before the first byte of its payload is received;
-    /// none to receive them into memory of their own, which is the default. Their memory is paid for.
+    /// Returns a row of this signature for the arguments of a call, right before the first byte of its
+    /// payload is received; none to receive them into memory of their own, which is the default. Their
+    /// memory is paid for.
     ///
     /// # Errors
     /// The answer to the call, whose payload is then dropped as it comes.

@@ -1,8 +1,9 @@
 //! A table by id, for ids that mostly come in increasing order.
 //!
-//! The entries lie in a deque that is sorted by id: a new id is appended, and most ids are found where they are expected,
-//! at their distance from the first. Ids may come from peers, which gain nothing by choosing them: a look-up takes at
-//! most a binary search. A removed entry leaves a gap. Bound: as many gaps as entries, and `MIN_GAPS`.
+//! The entries lie in a deque that is sorted by id: a new id is appended, and most ids are found where
+//! they are expected, at their distance from the first. Ids may come from peers, which gain nothing by
+//! choosing them: a look-up takes at most a binary search. A removed entry leaves a gap. Bound: as many
+//! gaps as entries, and `MIN_GAPS`.
 
 use std::collections::VecDeque;
 

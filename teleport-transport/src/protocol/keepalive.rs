@@ -1,9 +1,10 @@
 //! Whether the peer is alive: any byte from it shows that, and a ping asks for one if none came.
 //!
-//! Flow: `on_received` with each read -> `poll_timeout` -> `handle_timeout` pings or gives up. Knows no clock: `now` comes
-//! in. Bound: one ping in `ping_interval`.
+//! Flow: `on_received` with each read -> `poll_timeout` -> `handle_timeout` pings or gives up. Knows no
+//! clock: `now` comes in. Bound: one ping in `ping_interval`.
 //!
-//! Time during which this process itself was stopped does not count as silence: its peer had nothing to answer then.
+//! Time during which this process itself was stopped does not count as silence: its peer had nothing to
+//! answer then.
 
 use std::time::{Duration, Instant};
 
@@ -72,8 +73,8 @@ impl Keepalive {
         Ok(Some(self.next_token - 1))
     }
 
-    /// If this is called a ping or more too late, does not count the delay as silence. What was due is due now, and no
-    /// later, so that even a side that is always late finds out that its peer is dead.
+    /// If this is called a ping or more too late, does not count the delay as silence. What was due is
+    /// due now, and no later, so that even a side that is always late finds out that its peer is dead.
     fn forgive_lateness(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.poll_timeout(false));
         if late >= self.ping_interval {
@@ -83,7 +84,8 @@ impl Keepalive {
     }
 }
 
-/// Bounds a time: as long a time as means "never" would overflow a clock, and none would keep the poller from sleeping.
+/// Bounds a time: as long a time as means "never" would overflow a clock, and none would keep the
+/// poller from sleeping.
 fn clamp(time: Duration) -> Duration {
     time.clamp(MIN_TIME, MAX_TIME)
 }

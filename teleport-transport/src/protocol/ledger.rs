@@ -1,10 +1,11 @@
 //! The account of one connection: what pays for the memory of its messages.
 //!
-//! A received message holds a [`Lease`], paid either from the eager credit that this side gave its peer, or by a charge to
-//! a budget. Dropping the lease gives the bytes back. Returned credit is added up in [`ReturnedCredit`]; one frame then
-//! gives back what many messages took. The [`Ledger`] of the sending half counts everything else: credit of both sides,
-//! queued bytes, and large results that are charged to the budget until they have gone. Never blocks. Bound: the
-//! connection's eager credit and the budget.
+//! A received message holds a [`Lease`], paid either from the eager credit that this side gave its
+//! peer, or by a charge to a budget. Dropping the lease gives the bytes back. Returned credit is added
+//! up in [`ReturnedCredit`]; one frame then gives back what many messages took. The [`Ledger`] of the
+//! sending half counts everything else: credit of both sides, queued bytes, and large results that are
+//! charged to the budget until they have gone. Never blocks. Bound: the connection's eager credit and
+//! the budget.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +18,12 @@ use super::send::unsent::Unsent;
 use crate::memory::budget::{Budget, Charge};
 use crate::memory::user_held::Loan;
 
-/// Larger results are charged to the budget while they wait. The number of calls that a peer may have open bounds the
-/// others.
+/// Larger results are charged to the budget while they wait. The number of calls that a peer may have
+/// open bounds the others.
 const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
-/// Pays for the memory of a received message. Drop it when the memory belongs to the user: the peer may then send more.
+/// Pays for the memory of a received message. Drop it when the memory belongs to the user: the peer may
+/// then send more.
 ///
 /// The default pays for nothing.
 #[derive(Debug, Default)]
@@ -70,8 +72,8 @@ impl Lease {
 
 /// Eager credit that came back and that the peer does not know of.
 ///
-/// Once a sixteenth of the connection's credit has come back, the next write takes it along. Once half of it has, it is
-/// worth a write of its own.
+/// Once a sixteenth of the connection's credit has come back, the next write takes it along. Once half
+/// of it has, it is worth a write of its own.
 pub(super) struct ReturnedCredit {
     bytes: AtomicU64,
     /// This much is worth a frame in a write that happens anyway.
@@ -88,8 +90,8 @@ impl fmt::Debug for ReturnedCredit {
     }
 }
 
-// Only the sum counts, so the additions need no order. What is taken out changes the sending half, whose lock orders it
-// after the arrival of the messages that it paid for.
+// Only the sum counts, so the additions need no order. What is taken out changes the sending half,
+// whose lock orders it after the arrival of the messages that it paid for.
 impl ReturnedCredit {
     pub(super) fn new(eager_credit_bytes: u64, wake: Box<dyn Fn() + Send + Sync>) -> ReturnedCredit {
         let min_frame_bytes = eager_credit_bytes.div_ceil(16).max(1);
@@ -217,7 +219,8 @@ impl Ledger {
         self.result_bytes
     }
 
-    /// What is left to be sent of large results. Small results do not count: waiting for them gains nothing.
+    /// What is left to be sent of large results. Small results do not count: waiting for them gains
+    /// nothing.
     pub fn unsent_bytes(&self) -> UnsentBytes {
         UnsentBytes {
             all: self.queued_bytes.min(self.result_bytes),
@@ -324,8 +327,9 @@ impl Ledger {
         (self.queued_bytes, self.result_bytes, self.largest_result_bytes) = (0, 0, 0);
     }
 
-    /// Lets [`poll_drained`](Ledger::poll_drained) tell once no more than `until` allows is unsent, which may be now. If
-    /// several wait, the most that any of them allows counts: whoever looks too early asks again.
+    /// Lets [`poll_drained`](Ledger::poll_drained) tell once no more than `until` allows is unsent,
+    /// which may be now. If several wait, the most that any of them allows counts: whoever looks too
+    /// early asks again.
     pub fn await_drain(&mut self, until: Quota) {
         self.awaited = Some(self.awaited.map_or(until, |awaited| awaited.or(until)));
     }

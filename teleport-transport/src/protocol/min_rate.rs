@@ -1,8 +1,8 @@
 //! Whether a peer moves the memory that it holds fast enough while others wait for it.
 //!
-//! Flow: `end_window` once a window, for as long as the connection holds memory -> the directions that are too slow. A window
-//! is judged only if others waited at both of its ends, and if this process looked in time. Knows no clock, messages or
-//! budget: `now` and a sample come in. Bound: one sample.
+//! Flow: `end_window` once a window, for as long as the connection holds memory -> the directions that
+//! are too slow. A window is judged only if others waited at both of its ends, and if this process
+//! looked in time. Knows no clock, messages or budget: `now` and a sample come in. Bound: one sample.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ pub(super) struct Sample {
     pub(super) others_wait: bool,
 }
 
-/// The number of calls of a connection that were given up because its peer was slow while others waited for memory.
+/// The number of calls of a connection that were given up because its peer was slow while others waited
+/// for memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlowCalls {
     /// Calls whose arguments came too slowly: they never ran.
@@ -50,7 +51,8 @@ pub(super) struct MinRate {
 }
 
 impl MinRate {
-    /// Returns none if the peer may be as slow as it likes. Clients never require a rate: their results are their own.
+    /// Returns none if the peer may be as slow as it likes. Clients never require a rate: their results
+    /// are their own.
     pub(super) fn new(role: Role, config: &Config) -> Option<MinRate> {
         let window = config.pace_window.clamp(MIN_WINDOW, MAX_TIME);
         let bytes_per_second = config.min_rate;

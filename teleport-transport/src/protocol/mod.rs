@@ -1,10 +1,12 @@
-//! The state of one connection, without a socket and without a clock: bytes and `now` come in, bytes and events go out.
+//! The state of one connection, without a socket and without a clock: bytes and `now` come in, bytes
+//! and events go out.
 //!
-//! It has two halves, so that a thread that sends and a thread that receives do not wait for each other. [`Inbound`] judges
-//! and places what arrives. [`Outbound`] holds what will be sent and decides what goes next; it also owns the table of calls
-//! and the ledger of bytes. What the receiving half learns for the other (a grant, a ping to answer) goes through
-//! [`SharedOutbound`]. `link` puts both on a socket. `sim` drives two of them against each other in virtual time while
-//! everything goes wrong, `fairness` while nothing does, and `rules` breaks each rule of the format once.
+//! It has two halves, so that a thread that sends and a thread that receives do not wait for each
+//! other. [`Inbound`] judges and places what arrives. [`Outbound`] holds what will be sent and decides
+//! what goes next; it also owns the table of calls and the ledger of bytes. What the receiving half
+//! learns for the other (a grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both
+//! on a socket. `sim` drives two of them against each other in virtual time while everything goes
+//! wrong, `fairness` while nothing does, and `rules` breaks each rule of the format once.
 
 mod calls;
 mod error;
@@ -42,8 +44,9 @@ pub use crate::role::Role;
 
 /// Makes both halves of a new connection. Preface and hello are queued.
 ///
-/// `budget` pays for large results of a server, for unfinished frames, and for calls of many names and shapes.
-/// `wake` is called by the thread that drops a [`Lease`] when enough credit has come back for a write of its own.
+/// `budget` pays for large results of a server, for unfinished frames, and for calls of many names and
+/// shapes. `wake` is called by the thread that drops a [`Lease`] when enough credit has come back for a
+/// write of its own.
 pub fn halves(
     role: Role,
     config: &Arc<Config>,

@@ -1,8 +1,8 @@
 //! The agreement of both sides on the calls of earlier connections of a session.
 //!
-//! Flow: the hellos agree -> `ask` (a client's list is sent, or has arrived) -> `answer` (the server's answer is sent, or
-//! has arrived). The list stands before all calls, which wait for its answer. Knows no messages and no clock. Bound: one
-//! list of at most `MAX_OPEN_CALLS` ids.
+//! Flow: the hellos agree -> `ask` (a client's list is sent, or has arrived) -> `answer` (the server's
+//! answer is sent, or has arrived). The list stands before all calls, which wait for its answer. Knows
+//! no messages and no clock. Bound: one list of at most `MAX_OPEN_CALLS` ids.
 
 use teleport_wire::{CallAnswer, CallState, Hello};
 
@@ -63,7 +63,8 @@ impl Resumption {
         fits
     }
 
-    /// A call is made, or arrives: nothing can be resumed any more. Returns false while calls wait for an answer.
+    /// A call is made, or arrives: nothing can be resumed any more. Returns false while calls wait for
+    /// an answer.
     pub(super) fn begin_call(&mut self) -> bool {
         let is_turn = !matches!(self.turn, Turn::Asked(_));
         if is_turn {

@@ -16,7 +16,8 @@ use std::time::Duration;
 use teleport_transport::Config;
 use teleport_transport::wire::{Array, CallHead, ErrorKind, Id128, Limits, Message, Ran, RemoteError, Tree};
 
-/// Takes the first bytes of `data` for what is driven and how it is configured, and the rest for operations.
+/// Takes the first bytes of `data` for what is driven and how it is configured, and the rest for
+/// operations.
 pub(crate) fn connection(data: &[u8]) {
     let mut input = Input(data);
     match input.below(2) {

@@ -1,7 +1,9 @@
-//! What lies before a small message while large ones are on their way: exact, since the clock is the bytes of the link.
+//! What lies before a small message while large ones are on their way: exact, since the clock is the
+//! bytes of the link.
 //!
-//! Two real ends ([`pair`]) and between them, for each direction, what the kernels hold, of which every frame is logged with
-//! its place in the stream ([`wire`]). Splits and faults are the simulation's; here nothing goes wrong.
+//! Two real ends ([`pair`]) and between them, for each direction, what the kernels hold, of which every
+//! frame is logged with its place in the stream ([`wire`]). Splits and faults are the simulation's;
+//! here nothing goes wrong.
 
 mod pair;
 mod wire;
@@ -13,7 +15,8 @@ use self::wire::{CHUNK, Frame, KERNEL_BYTES};
 
 const GIB: usize = 1 << 30;
 
-/// What is promised to lie before a small message at most. What does is less: one chunk and what the kernels hold.
+/// What is promised to lie before a small message at most. What does is less: one chunk and what the
+/// kernels hold.
 const PROMISED: u64 = KERNEL_BYTES as u64 + 2 * CHUNK;
 
 /// Upper bound of what a probe itself takes on the wire.
@@ -71,7 +74,8 @@ fn a_small_call_without_credit_passes_a_large_argument_in_two_goes() {
     check_idle(down);
 }
 
-/// Metadata may be as long as a chunk. Beside a chunk it must not delay a ping by more than is promised.
+/// Metadata may be as long as a chunk. Beside a chunk it must not delay a ping by more than is
+/// promised.
 #[test]
 fn a_ping_passes_metadata_as_long_as_it_may_be() {
     let mut pair = Pair::new(1 << 20);
@@ -169,7 +173,8 @@ fn a_flood_of_small_calls_leaves_a_large_one_its_share() {
             gap < (1 << 20) + one_message,
             "{gap} bytes between two chunks, with calls of {length} bytes"
         );
-        // And the flood has the other half, where it has the bytes: a large call does not starve it either.
+        // And the flood has the other half, where it has the bytes: a large call does not starve it
+        // either.
         assert!(
             length < 60_000 || small_bytes > LARGE * 9 / 10,
             "{small_bytes} small bytes beside the large ones"

@@ -1,5 +1,5 @@
-//! Two real ends with a wire for each direction, and probes: small messages sent while large ones are on their way, with
-//! what passed before each of them had gone through.
+//! Two real ends with a wire for each direction, and probes: small messages sent while large ones are
+//! on their way, with what passed before each of them had gone through.
 
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
@@ -168,7 +168,8 @@ impl Pair {
         [up, passed(from, self.down.end_of(id, &[Kind::Result]))]
     }
 
-    /// The most that passed on either way for any kind of small message, begun at many moments while `goes_on`.
+    /// The most that passed on either way for any kind of small message, begun at many moments while
+    /// `goes_on`.
     pub(super) fn probe(&mut self, mut goes_on: impl FnMut(&Pair) -> bool) -> [u64; 2] {
         let (mut most, mut probes) = ([0, 0], 0);
         // Odd strides, so that probes begin at every place within a chunk.

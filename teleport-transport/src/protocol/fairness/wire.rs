@@ -1,7 +1,8 @@
 //! One direction of a link, with what the kernels of both sides hold of it and a log of every frame.
 //!
-//! Flow: the outbox of one side -> `fill` -> `drain` -> the receiving half of the other. Payload travels as a length, so
-//! that 1 GiB costs neither time nor memory: what the receiver finds in its place is whatever was there.
+//! Flow: the outbox of one side -> `fill` -> `drain` -> the receiving half of the other. Payload
+//! travels as a length, so that 1 GiB costs neither time nor memory: what the receiver finds in its
+//! place is whatever was there.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -14,7 +15,8 @@ use super::pair::Side;
 /// A whole chunk on the wire.
 pub(super) const CHUNK: u64 = Header::BYTES as u64 + MAX_CHUNK_BYTES;
 
-/// What the kernels of both sides hold of one direction: TCP over loopback with 128 KiB unsent at most, as measured.
+/// What the kernels of both sides hold of one direction: TCP over loopback with 128 KiB unsent at most,
+/// as measured.
 pub(super) const KERNEL_BYTES: usize = 284 << 10;
 
 /// Shorter pieces of a write are copied, longer ones are payload, of which only the length travels.

@@ -1,7 +1,7 @@
 //! The rules of the frames that a connection receives: which are legal now, and what each changes.
 //!
-//! Flow: the decoder -> [`Session`], which lives for one read -> the messages that are not whole, the sending half, and
-//! events for the layer above. Knows no socket and no clock.
+//! Flow: the decoder -> [`Session`], which lives for one read -> the messages that are not whole, the
+//! sending half, and events for the layer above. Knows no socket and no clock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -282,7 +282,8 @@ impl<O: SharedOutbound> Session<'_, O> {
             }
             Err(error) => {
                 self.answer(id, &error);
-                // Without a grant none of its payload comes. The entry stays until the client has taken note.
+                // Without a grant none of its payload comes. The entry stays until the client has taken
+                // note.
                 self.begin_dropped(id, head, header.is_eager());
             }
         }
@@ -411,7 +412,8 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 }
 
-/// Returns what an eager message takes of the credit that this side gave; 0 for one that waits for a grant.
+/// Returns what an eager message takes of the credit that this side gave; 0 for one that waits for a
+/// grant.
 fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolError> {
     match signature.memory_bytes() as u64 {
         _ if !header.is_eager() => Ok(0),

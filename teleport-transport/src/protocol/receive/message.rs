@@ -1,9 +1,10 @@
 //! One message whose payload is arriving: which memory its next byte belongs to.
 //!
-//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `read_target` and `on_placed` (read in place)
-//! or `copy` (what was read ahead) -> `finish` (the tree). Memory is taken from the pool when the first byte comes, unless the
-//! layer above has a row of a slab for the call. A row may be moved by another thread, so it is locked for each read. The
-//! payload of a refused message is only counted; neither memory nor structure is kept for it.
+//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `read_target` and
+//! `on_placed` (read in place) or `copy` (what was read ahead) -> `finish` (the tree). Memory is taken
+//! from the pool when the first byte comes, unless the layer above has a row of a slab for the call. A
+//! row may be moved by another thread, so it is locked for each read. The payload of a refused message
+//! is only counted; neither memory nor structure is kept for it.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -47,7 +48,8 @@ enum Storage {
 
 /// Where the next bytes of a message belong, for one read.
 pub(super) enum ReadTarget<'a> {
-    /// The runs from the one that holds the next byte on, the payload bytes that are there, and the memory.
+    /// The runs from the one that holds the next byte on, the payload bytes that are there, and the
+    /// memory.
     Memory(&'a [Run], u64, &'a mut [u8]),
     Row(RowGuard<'a>),
     /// They are dropped.
@@ -70,8 +72,8 @@ pub(super) struct Incoming {
     announced_bytes: u64,
     /// The window of the minimum rate in which it was admitted.
     window: u32,
-    /// Pays for the memory; none until the message is granted. Invariant: dropped after `storage`, so that memory which
-    /// no user gets never counts as held by one.
+    /// Pays for the memory; none until the message is granted. Invariant: dropped after `storage`, so
+    /// that memory which no user gets never counts as held by one.
     lease: Option<Lease>,
 }
 
@@ -97,7 +99,8 @@ impl Incoming {
         dropped
     }
 
-    /// Grants the message, paid by `charge`. Returns false if it was granted before, or if the charge is not of its size.
+    /// Grants the message, paid by `charge`. Returns false if it was granted before, or if the charge
+    /// is not of its size.
     pub(super) fn admit(&mut self, charge: Option<Charge>) -> bool {
         let pays = charge.as_ref().is_none_or(|charge| charge.bytes() == self.memory_bytes);
         let is_new = pays && self.lease.is_none();
@@ -163,7 +166,8 @@ impl Incoming {
         self.announced_bytes < self.payload_bytes
     }
 
-    /// Finds the place for the payload, once: a row that the layer above has for a call, or memory from the pool.
+    /// Finds the place for the payload, once: a row that the layer above has for a call, or memory from
+    /// the pool.
     pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), RemoteError> {
         let (Some(head), Storage::None) = (&self.head, &self.storage) else { return Ok(()) };
         if let HeadKind::Call { slot, .. } = head.kind {
@@ -279,7 +283,8 @@ impl Incoming {
     }
 }
 
-/// Copies the payload bytes from `at` on to where they belong. The first of `runs` holds the byte at `at`.
+/// Copies the payload bytes from `at` on to where they belong. The first of `runs` holds the byte at
+/// `at`.
 fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
     let (mut at, mut rest) = (at, bytes);
     for run in runs {
@@ -296,7 +301,8 @@ fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
 }
 
 impl ReadTarget<'_> {
-    /// Fills `slices` with the places of the next bytes, up to `bytes` of them. Returns the number of slices and of bytes.
+    /// Fills `slices` with the places of the next bytes, up to `bytes` of them. Returns the number of
+    /// slices and of bytes.
     pub(super) fn slices<'a>(
         &'a mut self,
         bytes: usize,

@@ -1,12 +1,13 @@
-//! The receiving half of a connection: what each read is offered, and what becomes of the bytes that came.
+//! The receiving half of a connection: what each read is offered, and what becomes of the bytes that
+//! came.
 //!
-//! Flow: `on_readable` offers one read the memory of the open message and the thread's read-ahead buffer -> bytes that fell
-//! into place are only counted, the others go through the [`Decoder`] -> each frame is judged ([`frames`]) -> [`Event`]s
-//! for the layer above, changes to the sending half.
+//! Flow: `on_readable` offers one read the memory of the open message and the thread's read-ahead
+//! buffer -> bytes that fell into place are only counted, the others go through the [`Decoder`] -> each
+//! frame is judged ([`frames`]) -> [`Event`]s for the layer above, changes to the sending half.
 //!
-//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager credit and grants,
-//! one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`. Each is checked before memory is taken,
-//! the last before it is kept.
+//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager
+//! credit and grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`.
+//! Each is checked before memory is taken, the last before it is kept.
 
 mod frames;
 mod message;
@@ -31,7 +32,8 @@ use crate::config::Config;
 use crate::memory::budget::{Budget, Charge};
 use crate::role::Role;
 
-/// An unfinished frame of more bytes than this counts as memory that others may wait for, in steps of as much.
+/// An unfinished frame of more bytes than this counts as memory that others may wait for, in steps of
+/// as much.
 const UNCHARGED_FRAME_BYTES: u64 = 64 << 10;
 
 /// What one [`Inbound::on_readable`] came to.
@@ -79,12 +81,13 @@ impl Inbound {
 
     // ---- What is received ----
 
-    /// Reads once and takes in what came. `read` is offered the memory that the open message belongs in and, as the last
-    /// segment, `ahead`. It returns as `readv` does, and may fail with `WouldBlock` or `Interrupted`. Events are appended to
-    /// `events`.
+    /// Reads once and takes in what came. `read` is offered the memory that the open message belongs in
+    /// and, as the last segment, `ahead`. It returns as `readv` does, and may fail with `WouldBlock` or
+    /// `Interrupted`. Events are appended to `events`.
     ///
     /// # Errors
-    /// Why the connection is over: what `read` returned (0 bytes are the end of the stream), or the peer broke a rule.
+    /// Why the connection is over: what `read` returned (0 bytes are the end of the stream), or the
+    /// peer broke a rule.
     pub fn on_readable(
         &mut self,
         now: Instant,
@@ -122,7 +125,8 @@ impl Inbound {
 
     /// Tells the peer to send a message whose memory is paid for: by `charge`, if there is a budget.
     pub fn send_grant(&mut self, id: u64, charge: Option<Charge>, outbound: &impl SharedOutbound) {
-        // If the message was withdrawn meanwhile, or replaced by another, the charge is given back at once.
+        // If the message was withdrawn meanwhile, or replaced by another, the charge is given back at
+        // once.
         if let Some(message) = self.reception.messages.get_mut(id)
             && message.admit(charge)
         {
@@ -133,7 +137,8 @@ impl Inbound {
 
     // ---- Time ----
 
-    /// Sends a ping or gives the connection up, if it is time to. Call it after all that has arrived was received.
+    /// Sends a ping or gives the connection up, if it is time to. Call it after all that has arrived
+    /// was received.
     ///
     /// # Errors
     /// The peer has been silent for too long.
@@ -144,8 +149,9 @@ impl Inbound {
         Ok(())
     }
 
-    /// Ends calls whose memory the peer moves too slowly while others wait for it. Returns when to look again; none while the
-    /// connection holds no memory of a budget. `unwritten_bytes` are staged and not taken by the socket.
+    /// Ends calls whose memory the peer moves too slowly while others wait for it. Returns when to look
+    /// again; none while the connection holds no memory of a budget. `unwritten_bytes` are staged and
+    /// not taken by the socket.
     ///
     /// # Errors
     /// A frame came too slowly: the connection cannot go on.
@@ -205,8 +211,9 @@ impl Inbound {
         std::mem::take(&mut self.slow)
     }
 
-    /// Charges a frame that has not come whole, if it is large and has grown. Returns true if the connection began to hold
-    /// memory of the budget since this was called last, in a frame or in the structure of a call.
+    /// Charges a frame that has not come whole, if it is large and has grown. Returns true if the
+    /// connection began to hold memory of the budget since this was called last, in a frame or in the
+    /// structure of a call.
     pub fn poll_charged(&mut self) -> bool {
         let began = std::mem::take(&mut self.reception.has_new_structure);
         let collected_bytes = self.decoder.collected_bytes() as u64;
@@ -227,7 +234,8 @@ impl Inbound {
         began || is_new
     }
 
-    /// Returns the memory in bytes that message `id` waits for; none if it was granted, is gone, or has not begun.
+    /// Returns the memory in bytes that message `id` waits for; none if it was granted, is gone, or has
+    /// not begun.
     pub fn wanted_bytes(&self, id: u64) -> Option<u64> {
         let message = self.reception.messages.get(id)?;
         (!message.is_admitted() && !message.is_dropped()).then(|| message.memory_bytes())

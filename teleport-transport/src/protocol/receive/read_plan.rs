@@ -1,7 +1,8 @@
 //! One read: which memory it is offered, so that as little payload as possible is copied.
 //!
-//! Within a chunk, a read is offered the memory of its message and behind it the read-ahead buffer. If more of the message
-//! follows, only the next header is read ahead, so that no payload lands there. Never blocks. Bound: one read.
+//! Within a chunk, a read is offered the memory of its message and behind it the read-ahead buffer. If
+//! more of the message follows, only the next header is read ahead, so that no payload lands there.
+//! Never blocks. Bound: one read.
 
 use std::io::{self, IoSliceMut};
 
@@ -52,8 +53,8 @@ pub(super) fn read_once(
                 return outcome;
             }
         } else if header_bytes > 0 && !message.is_dropped() && message.has_more_chunks() {
-            // The same holds between two chunks: a sender whose write ended with the first sends payload right behind the
-            // next header, again and again.
+            // The same holds between two chunks: a sender whose write ended with the first sends
+            // payload right behind the next header, again and again.
             max_ahead = max_ahead.min(header_bytes);
         }
     }
@@ -100,7 +101,8 @@ mod tests {
         }
     }
 
-    /// Receives what comes with one write, and returns the bytes that were read ahead and had to be copied.
+    /// Receives what comes with one write, and returns the bytes that were read ahead and had to be
+    /// copied.
     fn read_ahead(inbound: &mut Inbound, outbound: &RefCell<Outbound>, mut written: &[u8]) -> usize {
         let (mut ahead, copied) = ([0; 16 << 10], Cell::new(0));
         let place = ahead.as_ptr().addr()..ahead.as_ptr().addr() + ahead.len();

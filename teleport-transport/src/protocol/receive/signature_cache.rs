@@ -1,9 +1,10 @@
 //! Signatures that came lately, decoded: most messages have the signature of one shortly before.
 //!
-//! Each connection keeps small signatures, without a lock. Large signatures, such as those of dicts with many entries, would
-//! add up over thousands of connections, so the process keeps a few for all connections. A signature is decoded again for a
-//! connection with other limits. Bounds: `SMALL` of up to `MAX_SMALL_BYTES` a connection, `LARGE` of up to
-//! `MAX_LARGE_BYTES` in the process; decoded, they take a small multiple of that.
+//! Each connection keeps small signatures, without a lock. Large signatures, such as those of dicts
+//! with many entries, would add up over thousands of connections, so the process keeps a few for all
+//! connections. A signature is decoded again for a connection with other limits. Bounds: `SMALL` of up
+//! to `MAX_SMALL_BYTES` a connection, `LARGE` of up to `MAX_LARGE_BYTES` in the process; decoded, they
+//! take a small multiple of that.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! One side against frames made by hand: each rule of the format broken once, and what looks like a breach but is not.
+//! One side of a connection against frames made by hand: each rule of the format broken once, and frames that look
+//! like a breach and are none.
 
 mod placing;
 mod resuming;
@@ -249,7 +250,7 @@ fn check(mut side: Side, frames: &[Vec<u8>], text: &str) -> ProtocolError {
 // ---- Each rule, broken ----
 
 #[test]
-fn bytes_that_are_not_of_the_format() {
+fn bytes_that_are_not_the_format() {
     let error = check(Side::new(Role::Server, config()), &[b"GET / HTTP/1.1\r\n".to_vec()], {
         "the peer speaks HTTP, not Teleport: check the address and port on its side"
     });
@@ -285,7 +286,7 @@ fn frames_after_the_goodbye() {
 }
 
 #[test]
-fn frames_of_the_other_side_and_of_features_that_nobody_agreed_on() {
+fn frames_of_the_other_side_and_of_features_that_were_not_agreed_on() {
     let server = " is not allowed here: this is the Server and the hellos agreed on no such thing";
     let client = " is not allowed here: this is the Client and the hellos agreed on no such thing";
     check(Side::server(), &[result(1, 0, false)], &format!("Result{server}"));
@@ -450,7 +451,7 @@ fn another_answer_may_follow_a_result_that_was_given_up() {
 }
 
 #[test]
-fn a_caller_that_was_told_of_a_failure_hears_of_no_other_answer() {
+fn a_caller_gets_no_second_answer_after_a_failure() {
     for eager in [true, false] {
         let mut client = Side::client(1, 0);
         client.feed(&result(1, 100, true)).expect("the call is open");

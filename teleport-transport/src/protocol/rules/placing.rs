@@ -1,4 +1,4 @@
-//! Calls that are received into rows: in whatever pieces they come, moved and vacated meanwhile, refused, and cut short.
+//! Calls that are received into rows: in any pieces, moved and vacated meanwhile, refused, and cut short.
 
 use std::cell::Cell;
 use std::io::IoSliceMut;

@@ -1,4 +1,4 @@
-//! What the sending half knows without a peer that answers.
+//! The sending half without a peer that answers.
 
 use super::*;
 

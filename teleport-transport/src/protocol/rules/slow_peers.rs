@@ -1,4 +1,4 @@
-//! Peers that crawl with memory that others wait for, in virtual time, against one server's connection.
+//! Peers that move memory too slowly while others wait for it, against one server's connection in virtual time.
 
 use std::cell::RefCell;
 use std::io;
@@ -105,7 +105,7 @@ impl World {
 }
 
 #[test]
-fn arguments_are_given_up_in_the_window_in_which_they_crawl() {
+fn slow_arguments_are_given_up() {
     let mut world = World::new();
     assert!(matches!(world.look(), Ok(None)), "it holds nothing");
     world.begin_call(1);
@@ -132,7 +132,7 @@ fn arguments_are_given_up_in_the_window_in_which_they_crawl() {
 }
 
 #[test]
-fn results_are_replaced_and_what_is_fetched_goes_on() {
+fn slow_results_are_replaced_and_others_go_on() {
     let mut world = World::new();
     for id in 1..=2 {
         let call = Message::call(&CallHead::new("m"), &Tree::Null, &Limits::default()).expect("it is small");
@@ -154,7 +154,7 @@ fn results_are_replaced_and_what_is_fetched_goes_on() {
 }
 
 #[test]
-fn a_large_frame_that_crawls_ends_the_connection() {
+fn a_large_slow_frame_ends_the_connection() {
     let mut world = World::new();
     world.feed(&Header { length: 1 << 20, ..Header::empty(Kind::Call, 1) }.encode());
     world.feed(&[0; 64 << 10]);
@@ -175,7 +175,7 @@ fn a_large_frame_that_crawls_ends_the_connection() {
 }
 
 #[test]
-fn errors_say_what_crawled() {
+fn errors_say_what_was_slow() {
     let mut world = World::new();
     world.begin_call(1);
     world.look().expect("the connection goes on");

@@ -1,12 +1,14 @@
 //! Control frames: coalesced, and ahead of all messages.
 //!
-//! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each message that is open.
+//! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each message that is
+//! open.
 
 use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
 
 use super::write_buffer::WriteBuffer;
 
-/// The control frames that wait. At most one ping, pong and credit waits, however often it was asked for.
+/// The control frames that wait. At most one ping, pong and credit waits, however often it was asked
+/// for.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Control {
     pub(in crate::protocol) ping: Option<u64>,
@@ -32,8 +34,8 @@ impl Control {
                 && self.cancels.is_empty())
     }
 
-    /// Forgets a grant that was not sent, which is for nothing now. Kept, grants could pile up behind a peer that does not
-    /// read.
+    /// Forgets a grant that was not sent, which is for nothing now. Kept, grants could pile up behind a
+    /// peer that does not read.
     pub(super) fn forget_grant(&mut self, id: u64) {
         self.grants.retain(|granted| *granted != id);
     }

@@ -1,15 +1,15 @@
 //! The sending half of a connection: when what may be sent, and the goodbye that ends it.
 //!
-//! Flow: `send_*` (from any thread, a short lock) -> `poll_write` (by the thread that holds the write token) ->
-//! [`WriteBuffer`] -> the socket. Control frames go first; messages follow by their schedule.
+//! Flow: `send_*` (from any thread, a short lock) -> `poll_write` (by the thread that holds the write
+//! token) -> [`WriteBuffer`] -> the socket. Control frames go first; messages follow by their schedule.
 //!
-//! Its methods are of four kinds, in this order: what is received (`on_*`), what is queued (`send_*`), timers
-//! (`handle_timeout`, of the receiving half), and answers (`poll_*`).
+//! Its methods are of four kinds, in this order: what is received (`on_*`), what is queued (`send_*`),
+//! timers (`handle_timeout`, of the receiving half), and answers (`poll_*`).
 //!
-//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
-//! [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`, answers by our own, control
-//! frames by those two. The bytes of answers are not bounded here: the layer above starts no more calls while too many wait
-//! (see [`Ledger::await_drain`]).
+//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held
+//! (see [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`,
+//! answers by our own, control frames by those two. The bytes of answers are not bounded here: the
+//! layer above starts no more calls while too many wait (see [`Ledger::await_drain`]).
 
 mod control;
 pub(super) mod queue;
@@ -164,7 +164,8 @@ impl Outbound {
         self.peer = Some(hello);
     }
 
-    /// The answer to a resume arrived (on a client): the calls that the server has are answered on this connection.
+    /// The answer to a resume arrived (on a client): the calls that the server has are answered on this
+    /// connection.
     pub(super) fn on_resume_answer(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), ProtocolError> {
         if !self.resumption.answer(calls) {
             return Err(ProtocolError::OutOfTurn { kind: Kind::ResumeAnswer });
@@ -207,8 +208,8 @@ impl Outbound {
         self.peer.as_ref().ok_or(SendError::NotReady)
     }
 
-    /// Queues a call of an earlier connection again, under its id, which the server does not know: in the order of the
-    /// ids, and before any new call.
+    /// Queues a call of an earlier connection again, under its id, which the server does not know: in
+    /// the order of the ids, and before any new call.
     ///
     /// # Errors
     /// If the connection takes nothing any more.
@@ -226,8 +227,8 @@ impl Outbound {
         self.queue.calls.number_after(id);
     }
 
-    /// Queues the answer to a call, a result or an error. Charges a large result to the budget, whether or not there is
-    /// room, until it has gone whole.
+    /// Queues the answer to a call, a result or an error. Charges a large result to the budget, whether
+    /// or not there is room, until it has gone whole.
     ///
     /// # Errors
     /// If the connection takes nothing any more, or the call was answered or withdrawn.
@@ -239,8 +240,8 @@ impl Outbound {
         if self.queue.push_answer(id, message) { Ok(()) } else { Err(SendError::NotOpen { id }) }
     }
 
-    /// Replaces an answer that has not gone whole by an error, because its receiver is too slow or its memory is needed.
-    /// Returns false if there is no such answer.
+    /// Replaces an answer that has not gone whole by an error, because its receiver is too slow or its
+    /// memory is needed. Returns false if there is no such answer.
     pub fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
         self.queue.replace_answer(id, error)
     }
@@ -283,15 +284,16 @@ impl Outbound {
         Ok(())
     }
 
-    /// Tells the peer that a call (on a server) or its answer (on a client) has come whole, and is kept here.
+    /// Tells the peer that a call (on a server) or its answer (on a client) has come whole, and is kept
+    /// here.
     pub fn send_ack(&mut self, id: u64) {
         if self.resumes() {
             self.queue.control.acks.push(id);
         }
     }
 
-    /// Gives back to the peer the credit of all leases that were dropped, in one frame. [`poll_write`](Outbound::poll_write)
-    /// does so once there is enough for a frame.
+    /// Gives back to the peer the credit of all leases that were dropped, in one frame.
+    /// [`poll_write`](Outbound::poll_write) does so once there is enough for a frame.
     pub fn send_credit(&mut self) {
         self.queue.control.credit_bytes += self.queue.ledger.take_returned();
     }

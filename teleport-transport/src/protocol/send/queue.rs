@@ -1,7 +1,8 @@
 //! What waits to be sent: the messages with their calls, control frames, and what they all cost.
 //!
-//! Flow: `push` -> `stage` -> the write buffer. The queue applies the peer's answers, grants and aborts to both the calls
-//! and their messages. Never touches a socket, and copies no large array. Bound: the calls that are open.
+//! Flow: `push` -> `stage` -> the write buffer. The queue applies the peer's answers, grants and aborts
+//! to both the calls and their messages. Never touches a socket, and copies no large array. Bound: the
+//! calls that are open.
 
 use teleport_wire::{Kind, Message, RemoteError};
 
@@ -61,7 +62,8 @@ impl Queue {
         self.schedule.push_small(id);
     }
 
-    /// Queues the answer to a call, and charges it if it is large. Returns false if the call has one, or is gone.
+    /// Queues the answer to a call, and charges it if it is large. Returns false if the call has one,
+    /// or is gone.
     pub(super) fn push_answer(&mut self, id: u64, message: Message) -> bool {
         let Some(call) = self.calls.answer(id) else {
             drop_message(message);
@@ -156,7 +158,8 @@ impl Queue {
         Ok(())
     }
 
-    /// An error arrived. What is left of the call's payload is not sent. Returns true if the caller waits for the error.
+    /// An error arrived. What is left of the call's payload is not sent. Returns true if the caller
+    /// waits for the error.
     pub(in crate::protocol) fn on_error(&mut self, id: u64) -> Result<bool, ProtocolError> {
         let (is_awaited, unsent) = self.calls.on_error(id)?;
         if let Some(unsent) = unsent {
@@ -196,13 +199,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Refuses a frame about a call that was never made. One about a call that is gone may have crossed something of ours.
+    /// Refuses a frame about a call that was never made. One about a call that is gone may have crossed
+    /// something of ours.
     pub(in crate::protocol) fn check_known(&self, kind: Kind, id: u64) -> Result<(), ProtocolError> {
         if self.calls.is_known(id) { Ok(()) } else { Err(ProtocolError::UnknownId { kind, id }) }
     }
 
-    /// Ends a window of the minimum rate. With `error`, it replaces the results that were queued before the window began.
-    /// Returns the number of results that were replaced.
+    /// Ends a window of the minimum rate. With `error`, it replaces the results that were queued before
+    /// the window began. Returns the number of results that were replaced.
     pub(in crate::protocol) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
         let window = self.window;
         self.window += 1;
@@ -224,7 +228,8 @@ impl Queue {
             self.stage_small(id, buffer);
             self.schedule.on_small(buffer.remaining_bytes() - before);
         }
-        // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two chunks at most.
+        // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two
+        // chunks at most.
         if buffer.remaining_bytes() < MAX_STAGED_SMALL_BYTES
             && let Some(id) = self.schedule.next_large()
         {

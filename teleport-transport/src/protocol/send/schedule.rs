@@ -1,8 +1,8 @@
 //! The order in which messages are staged.
 //!
 //! Small messages keep their order. Large payloads take turns, a chunk each, in what is left. After
-//! `SMALL_BYTES_PER_CHUNK` of small messages one chunk goes first, so that neither starves the other. Knows only ids.
-//! Bound: one place for each message that may be staged.
+//! `SMALL_BYTES_PER_CHUNK` of small messages one chunk goes first, so that neither starves the other.
+//! Knows only ids. Bound: one place for each message that may be staged.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
 //! One message of this side, until it was staged whole.
 //!
-//! Flow: `Head` -> its head is staged -> `Payload` -> the payload is staged, in one data frame or in many. Copies at most
-//! a few KiB of array bytes. Drops no buffer while a lock is held: see [`deferred_drop`](crate::memory::deferred_drop).
+//! Flow: `Head` -> its head is staged -> `Payload` -> the payload is staged, in one data frame or in
+//! many. Copies at most a few KiB of array bytes. Drops no buffer while a lock is held: see
+//! [`deferred_drop`](crate::memory::deferred_drop).
 
 use std::collections::VecDeque;
 
@@ -85,7 +86,8 @@ impl Payload {
         self.remaining_bytes
     }
 
-    /// Stages one data frame with at most one chunk of the payload. Returns the number of payload bytes.
+    /// Stages one data frame with at most one chunk of the payload. Returns the number of payload
+    /// bytes.
     pub(super) fn stage_chunk(&mut self, id: u64, checksum: bool, buffer: &mut WriteBuffer) -> u64 {
         let bytes = self.remaining_bytes.min(MAX_CHUNK_BYTES);
         let crc = checksum.then(|| self.checksum_of_first(bytes as usize));

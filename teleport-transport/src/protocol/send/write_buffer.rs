@@ -1,8 +1,9 @@
 //! Bytes that were staged and that the socket has not yet taken.
 //!
-//! Flow: frames are appended (`append` copies, `share` keeps a reference) -> `slices` (for writev) -> `advance`. Small pieces
-//! lie one behind the other in one buffer, so that many small messages are one segment. Array bytes stay where their owner
-//! has them. The thread that stages lends the buffer, so an idle connection has none. Bound: what `stage` moves at a time.
+//! Flow: frames are appended (`append` copies, `share` keeps a reference) -> `slices` (for writev) ->
+//! `advance`. Small pieces lie one behind the other in one buffer, so that many small messages are one
+//! segment. Array bytes stay where their owner has them. The thread that stages lends the buffer, so an
+//! idle connection has none. Bound: what `stage` moves at a time.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

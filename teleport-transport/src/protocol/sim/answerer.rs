@@ -1,4 +1,5 @@
-//! The server's logic above its connections, without I/O: calls that wait or run, and what it keeps for sessions.
+//! The server's logic above its connections, without I/O: calls that wait or run, and what it keeps for
+//! sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -124,8 +125,8 @@ impl Answerer {
         });
     }
 
-    /// A connection of a session: no other is read any more. The newest counts, not the one whose hello is read last: what
-    /// the client sent on an older one it may have sent again since.
+    /// A connection of a session: no other is read any more. The newest counts, not the one whose hello
+    /// is read last: what the client sent on an older one it may have sent again since.
     fn opened(&mut self, ledger: &mut Ledger, links: &mut Links, client: usize, key: u64) {
         let session = self.sessions.entry(client).or_default();
         let before = if key > session.newest {
@@ -307,8 +308,8 @@ impl Answerer {
         }
     }
 
-    /// Looks whether a peer crawls with memory that others wait for.
-    pub(super) fn look_at_pace(
+    /// Ends calls whose memory the peer moves too slowly while others wait for it.
+    pub(super) fn check_min_rate(
         &mut self,
         ledger: &Ledger,
         links: &mut Links,

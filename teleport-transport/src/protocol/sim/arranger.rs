@@ -1,5 +1,5 @@
-//! What arranges the rows of a server's calls: some are received into slabs, where they are moved and vacated while they come,
-//! some find no place, and the rest have memory of their own.
+//! The rows of a server's calls. Some calls are received into slabs, and their rows are moved and vacated
+//! meanwhile. Some find no place. The rest have memory of their own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

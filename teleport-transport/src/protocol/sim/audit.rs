@@ -1,7 +1,7 @@
-//! The books of one connection, kept from the frames alone: who may send how much, by the words of the format.
+//! An account of one connection that is kept from its frames alone: who may send how much, by the format.
 //!
-//! Flow: the bytes of each way, as they are sent -> a decoder -> the books, which both ways share. It knows nothing of
-//! the code that it checks but how to read frames.
+//! Flow: the bytes of each direction, as they are sent -> a decoder -> the account, which both directions share.
+//! It uses nothing of the code that it checks, except to read frames.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! A client's logic above its connection, without I/O: which calls are open, what becomes of them when a connection is
-//! lost, and what it asks for on the next one.
+//! A client's logic above its connection, without I/O: which calls are open, what becomes of them when a
+//! connection is lost, and what the client asks for on the next one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What goes wrong: bytes that stay on their way, get lost or are changed, connections that are cut, servers that die.
+//! What goes wrong: bytes that stay on their way, get lost or are changed, connections that are cut,
+//! servers that die.
 
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ impl World {
         }
     }
 
-    /// The connection is cut: of what is on its way, the last bytes are lost, and each side learns it at a time of its
-    /// own, or not at all.
+    /// The connection is cut: of what is on its way, the last bytes are lost, and each side learns it
+    /// at a time of its own, or not at all.
     pub(super) fn cut(&mut self, key: u64) {
         let Some(link) = self.links.get_mut(&key) else { return };
         let random = &mut self.ledger.random;

@@ -1,4 +1,5 @@
-//! What must hold in every run, by name. A broken one says so with what was found; the run names its seed.
+//! The invariants that hold in every run, by name. A broken invariant says what was found; the run prints its
+//! seed.
 
 /// A promise that the simulation checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,8 @@ pub(super) enum Invariant {
     RowsEndOnce,
     /// The charges of all connections together never go past the budget.
     BudgetKept,
-    /// When all has come to its end, budgets are unused, and credits whole, and nothing is left in any half.
+    /// When all has come to its end, budgets are unused, and credits whole, and nothing is left in any
+    /// half.
     AllReturns,
     /// Neither side ever refuses what the other sends.
     RulesKept,

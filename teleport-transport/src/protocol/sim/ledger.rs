@@ -1,5 +1,5 @@
-//! Every call of a run: what it carries, what its caller was told, and how often it ran. Both sides' logic writes here,
-//! so that the truth can be compared with what was said.
+//! Every call of a run: what it carries, what its caller was told, and how often it ran. Both sides'
+//! logic writes here, so that the truth can be compared with what was said.
 
 use std::time::Instant;
 

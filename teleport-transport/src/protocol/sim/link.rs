@@ -1,4 +1,5 @@
-//! One connection of the simulation: two ends, and for each direction a pipe that can stall, swallow, change and be cut.
+//! One connection of the simulation: two ends, and for each direction a pipe that can stall, swallow,
+//! change and be cut.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

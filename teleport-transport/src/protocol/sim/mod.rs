@@ -1,11 +1,11 @@
-//! Clients and a server in virtual time, with everything between them going wrong.
+//! Clients and a server in virtual time, while everything between them goes wrong.
 //!
-//! Both ends are real; above them stands the logic of a client ([`caller`]) and of a server ([`answerer`]) with its
-//! sessions, as far as it is pure, and rows that are moved while their calls come ([`arranger`]); between them pipes that stall, split, swallow, change and cut ([`link`],
-//! [`faults`]). The ledger knows what really happened, an audit of each connection what its frames say ([`audit`]). What
-//! must hold is in [`invariants`].
+//! Both ends of a connection are real. Above them stands the logic of a client ([`caller`]) and of a server
+//! ([`answerer`]) with its sessions, and rows that are moved while their calls arrive ([`arranger`]). Between them
+//! are pipes that stall, split, swallow, change and cut ([`link`], [`faults`]). The ledger knows what really
+//! happened; an audit of each connection knows what its frames say ([`audit`]). [`invariants`] lists what must hold.
 //!
-//! Each seed is a run of its own, the same on every machine; a failure names it. TELEPORT_TEST_SEED sets the first.
+//! Each seed is one run, the same on every machine, and a failure prints it. `TELEPORT_TEST_SEED` sets the first.
 
 mod answerer;
 mod arranger;

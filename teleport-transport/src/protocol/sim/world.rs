@@ -1,5 +1,5 @@
-//! Some clients, one server, and the connections between them: what happens in one step, and how everything comes to its
-//! end once nothing disturbs it any more.
+//! Some clients, one server, and the connections between them: what happens in one step, and how
+//! everything comes to its end once nothing disturbs it any more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ const BUDGET_BYTES: u64 = 4 << 20;
 /// Steps of a run, before everything is left to come to its end.
 const STEPS: usize = 500;
 
-/// After the last fault, everything must end within so many rounds: each moves all that can go at once on every
-/// connection, ends one call and reads one result of each client.
+/// After the last fault, everything must end within so many rounds: each moves all that can go at once
+/// on every connection, ends one call and reads one result of each client.
 const MAX_ROUNDS: usize = 3000;
 
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -88,7 +88,7 @@ impl World {
                 10 if self.ledger.random.one_in(6) => self.fault(),
                 11 if self.ledger.random.one_in(12) => self.let_time_pass(PING_INTERVAL),
                 12 if self.ledger.random.one_in(4) => self.connect(),
-                14 if self.ledger.random.one_in(4) => self.look_at_pace(),
+                14 if self.ledger.random.one_in(4) => self.check_min_rate(),
                 15 => self.server.rows.arrange(&mut self.ledger.random),
                 13 if self.ledger.random.one_in(8) => self.server.expire(&mut self.ledger),
                 _ => self.step(),
@@ -163,7 +163,8 @@ impl World {
         }
     }
 
-    /// The side that sends on `way` knows that the connection is over. The other learns it, unless it never hears of it.
+    /// The side that sends on `way` knows that the connection is over. The other learns it, unless it
+    /// never hears of it.
     fn closed(&mut self, key: u64, way: Way, why: &Closed) {
         let Some(link) = self.links.get_mut(&key) else { return };
         match why {
@@ -278,12 +279,12 @@ impl World {
         for client in &mut self.clients {
             client.look_at_clock(&mut self.ledger, own_end(&self.links, client.link));
         }
-        self.look_at_pace();
+        self.check_min_rate();
     }
 
-    fn look_at_pace(&mut self) {
+    fn check_min_rate(&mut self) {
         for key in self.links.keys().copied().collect::<Vec<_>>() {
-            if let Err(closed) = self.server.look_at_pace(&self.ledger, &mut self.links, key) {
+            if let Err(closed) = self.server.check_min_rate(&self.ledger, &mut self.links, key) {
                 self.closed(key, Way::Down, &closed);
             }
         }
