@@ -1,7 +1,6 @@
 //! Why a process or thread did not start, or did not end well.
 //!
-//! The texts name the value, the limit and the remedy. The same error is returned each time, so it is
-//! `Clone`.
+//! The texts name the value, the limit and the remedy. The same error is returned each time: it is `Clone`.
 
 use std::error::Error;
 use std::io;
