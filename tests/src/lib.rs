@@ -1,26 +1,28 @@
-//! What the integration tests share. The tests themselves stand in `tests/`, one file for each promise:
+//! Helpers for the integration tests. The tests themselves are in `tests/`, one file for each promise:
 //!
-//! - `bad_input/`: strangers, liars and vandals against the example `serve`, one at a time and in crowds
-//! - `liveness.rs`: peers that are stopped, killed, or busy for long
-//! - `faults/`: networks that lose, stall, slow down, cut and corrupt, made by a proxy
-//! - `batches/`: batched methods, and what functions, clients and networks do to them
-//! - `examples.rs`: what the README's commands print, and that Ctrl-C leaves nothing behind
-//! - `python.rs`: a client in another language, written from `FORMAT.md`
+//! - `arrays.rs`: arrays of every dtype and shape are echoed without copies
+//! - `bad_input/`: malformed and hostile input to the example `serve`, from one peer and from many
+//! - `batches/`: batched methods with bad functions, slow or vanishing clients, and broken networks
+//! - `bounds.rs`: limits on the memory that clients can make a server hold
+//! - `calling.rs`: blocking and async calls from many threads, and the ways in which a call can fail
+//! - `coalescing.rs`: small messages that are held back briefly to be sent together
 //! - `connecting.rs`: addresses, servers that start late, several servers and clients in one process
-//! - `calling.rs`: futures, waited for and awaited, from many threads
-//! - `gathering.rs`: small messages that are held back for a moment, and leave all the same
-//! - `surface.rs`: what the facade's users were promised to be able to write
-//! - `resume.rs`: calls that survive their connection, whatever cuts it
-//! - `memory.rs`: what results take that nobody reads, and what they never hold up
+//! - `examples.rs`: the output of the README's commands, and their end on Ctrl-C
+//! - `faults/`: a proxy that loses, stalls, slows down, cuts and corrupts streams
+//! - `liveness.rs`: peers that are stopped, killed, or busy for a long time
+//! - `memory.rs`: memory that unread results take at a client
+//! - `python.rs`: a client in Python, written from `FORMAT.md`
+//! - `resume.rs`: calls that survive their connection
+//! - `surface.rs`: the public API of the facade
+//! - `processes/`: functions in processes of their own, which leave nothing behind
+//! - `kill_proc.rs`, `kill_subprocs.rs`: ending processes that refuse to end
 //! - `threads.rs`: threads that are killed while they wait for a server
-//! - `forked.rs`: clients and servers in a process that was forked from theirs
-//! - `aborting.rs`: processes and threads of a program whose panics abort
-//! - `processes/`: functions in processes of their own, of which nothing is left whoever is killed
-//! - `kill_proc.rs`, `kill_subprocs.rs`: ending processes that do not want to
-//! - `arrays.rs`: every dtype and shape there and back, without copies
+//! - `forked.rs`: clients and servers in a forked copy of their process
+//! - `aborting.rs`: processes and threads of a program that is built with `panic = "abort"`
 //!
-//! A test starts the examples as processes of their own ([`Program`], [`Serve`]), speaks to them as the library does
-//! ([`Steady`]) or byte by byte ([`Raw`]), puts a bad network between them ([`Proxy`]), and waits for what must happen ([`watched`], [`until`]).
+//! A test starts the examples as processes ([`Program`], [`Serve`]), talks to them through the library
+//! ([`Steady`]) or byte by byte ([`Raw`]), puts a bad network between client and server ([`Proxy`]), and
+//! waits for an outcome ([`watched`], [`until`]).
 
 mod log;
 mod memory;

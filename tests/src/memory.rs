@@ -1,4 +1,4 @@
-//! What a process takes of the machine, memory and descriptors, as the kernel counts it.
+//! Memory and file descriptors of a process, as the kernel counts them.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// What it has now (`VmRSS`).
+    /// Resident memory now (`VmRSS`).
     pub now_bytes: u64,
-    /// The most that it ever had (`VmHWM`).
+    /// The largest resident memory so far (`VmHWM`).
     pub peak_bytes: u64,
 }
 
 impl Memory {
-    /// Of the process with this id, which must be alive.
+    /// Reads the memory use of the process with this id, which must be alive.
     pub fn of(process: u32) -> Memory {
         let status =
             fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive, on Linux");
@@ -27,7 +27,7 @@ impl Memory {
     }
 }
 
-/// How many descriptors the process with this id has open.
+/// Returns the number of open descriptors of the process with this id.
 ///
 /// # Panics
 /// If it has ended.
@@ -35,14 +35,15 @@ pub fn descriptors(process: u32) -> usize {
     fs::read_dir(format!("/proc/{process}/fd")).expect("the process is alive, on Linux").count()
 }
 
-/// Lets this process, and those it starts from now on, have `count` descriptors.
+/// Raises the descriptor limit of this process, and of those that it starts later, to `count`.
 ///
 /// # Panics
 /// If the system's hard limit is lower.
 pub fn allow_many_descriptors(count: u64) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("every process has this limit");
-    assert!(hard >= count, "this needs {count} descriptors and the hard limit is {hard} (`ulimit -Hn`)");
+    assert!(hard >= count, "the test needs {count} descriptors and the hard limit is {hard} (`ulimit -Hn`)");
     if soft < count {
-        setrlimit(Resource::RLIMIT_NOFILE, count, hard).expect("a limit may be raised up to the hard one");
+        setrlimit(Resource::RLIMIT_NOFILE, count, hard)
+            .expect("the soft limit may be raised to the hard limit");
     }
 }

@@ -1,8 +1,8 @@
-//! The examples as processes of their own.
+//! The examples as processes.
 //!
-//! Flow: [`example`] has cargo build them, which does nothing where `cargo test` has built them just before -> [`Program`]
-//! starts one, collects what it prints, and kills it when dropped. A process carries a mark in its environment, which its
-//! own children inherit, so that a test can look whether any of them outlived it.
+//! Flow: [`example`] has cargo build the examples, unless `cargo test` has just built them. Then [`Program`]
+//! starts one, collects its output, and kills it when dropped. Each process has a mark in its environment,
+//! which its children inherit. A test uses the mark to check that none of them outlives it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,22 +20,23 @@ use nix::unistd::Pid;
 
 use crate::watch::{WATCHDOG, until};
 
-/// In the environment of every process that a test starts.
+/// The environment variable that holds the mark of every process that a test starts.
 const MARK: &str = "TELEPORT_TEST_MARK";
 
-/// Process groups that tests of this process have started and that have not ended.
+/// Process groups that tests of this process have started and that are still running.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// The program of one of the facade's examples, built as this test was.
+/// Returns the path of one of the facade's examples, built with the same profile and features as this test.
 ///
 /// # Panics
 /// If cargo cannot build it.
 pub fn example(name: &str) -> PathBuf {
     static EXAMPLES: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
-    EXAMPLES.get_or_init(build_examples).get(name).expect("the facade has such an example").clone()
+    EXAMPLES.get_or_init(build_examples).get(name).expect("the facade has an example of this name").clone()
 }
 
-/// Builds all examples with the profile, features and target folder of this program, and finds where they are.
+/// Builds all examples with the profile, features and target folder of this program. Returns their paths by
+/// name.
 fn build_examples() -> HashMap<String, PathBuf> {
     let this = std::env::current_exe().expect("this program has a path");
     // <target folder>/<profile>/deps/<this program>
@@ -62,14 +63,14 @@ fn build_examples() -> HashMap<String, PathBuf> {
     text.lines().filter_map(executable).collect()
 }
 
-/// Name and path of the program that a message of cargo's tells of.
+/// Returns name and path of the program in a message from cargo.
 fn executable(message: &str) -> Option<(String, PathBuf)> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let path = message["executable"].as_str()?;
     Some((message["target"]["name"].as_str()?.to_owned(), path.into()))
 }
 
-/// A running program. Dropping it kills it and whatever it has started.
+/// A running program. Dropping it kills it and the processes that it has started.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -81,10 +82,10 @@ pub struct Program {
     ended: Option<ExitStatus>,
 }
 
-/// How a program ended and what it printed.
+/// Exit status and output of a program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code or the signal that ended it.
+    /// The exit code, or the signal that ended the program.
     pub status: ExitStatus,
     /// Standard output.
     pub output: String,
@@ -100,15 +101,15 @@ impl Program {
         Program::spawn(command)
     }
 
-    /// Starts a command, in a process group of its own, as a shell does, so that [`interrupt`](Program::interrupt) can
-    /// act as Ctrl-C in a terminal does.
+    /// Starts a command in a process group of its own, as a shell does, so that
+    /// [`interrupt`](Program::interrupt) can act like Ctrl-C in a terminal.
     pub fn spawn(mut command: Command) -> Program {
         let mark = new_mark();
         command.process_group(0).env(MARK, &mark).env("NO_COLOR", "1").env_remove("RUST_LOG");
         hear_interrupts();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program can be started");
-        RUNNING.lock().expect("nobody panics with it").push(group(&child));
+        RUNNING.lock().expect("the lock is not poisoned").push(group(&child));
         let (sender, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut error_output = child.stderr.take().expect("it is piped");
@@ -116,7 +117,7 @@ impl Program {
         let collected = errors.clone();
         let readers = vec![
             std::thread::spawn(move || {
-                // Nobody listens any more when the test is over.
+                // The receiver is gone once the test is over.
                 output.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
             }),
             std::thread::spawn(move || collect(&mut error_output, &collected)),
@@ -124,15 +125,15 @@ impl Program {
         Program { child, mark, lines, printed: Vec::new(), errors, readers, ended: None }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The next line of its standard output.
+    /// Returns the next line of standard output.
     ///
     /// # Panics
-    /// If it prints no more.
+    /// If the program prints no more lines.
     #[track_caller]
     pub fn line(&mut self) -> String {
         match self.lines.recv_timeout(WATCHDOG) {
@@ -148,42 +149,42 @@ impl Program {
         }
     }
 
-    /// Its standard error so far.
+    /// Returns standard error so far.
     pub fn errors_so_far(&self) -> String {
-        self.errors.lock().expect("nobody panics with it").clone()
+        self.errors.lock().expect("the lock is not poisoned").clone()
     }
 
-    /// Sends it a signal, and none of its children.
+    /// Sends a signal to the program but not to its children.
     pub fn signal(&self, signal: Signal) {
-        // An error means that it has ended, which `wait` tells.
+        // An error means that the program has ended, which `wait` reports.
         let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
     }
 
-    /// Stops it, and waits until none of its threads runs.
+    /// Stops the program by SIGSTOP and waits until none of its threads runs.
     #[track_caller]
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         until("every thread is stopped", || threads(self.id()).iter().all(|state| *state == 'T'));
     }
 
-    /// Lets it go on after [`stop`](Program::stop).
+    /// Continues the program after [`stop`](Program::stop).
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Does what Ctrl-C in a terminal does: interrupts it and all that it has started.
+    /// Interrupts the program and its children, as Ctrl-C in a terminal does.
     pub fn interrupt(&self) {
         let _ = killpg(group(&self.child), Signal::SIGINT);
     }
 
-    /// Waits until it has ended.
+    /// Waits until the program has ended.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         until("the program ends", || self.has_ended());
         for reader in self.readers.drain(..) {
-            // Ends when the last process that holds the pipe does.
+            // The pipe closes when the last process that holds it ends.
             until("its output is closed", || reader.is_finished());
-            reader.join().expect("it only reads");
+            reader.join().expect("the reader does not panic");
         }
         self.printed.extend(self.lines.try_iter());
         let status = self.ended.expect("it was waited for");
@@ -191,7 +192,7 @@ impl Program {
         Ended { status, output, errors: self.errors_so_far() }
     }
 
-    /// Whether it has not ended yet.
+    /// Returns true if the program has not ended yet.
     pub fn is_running(&mut self) -> bool {
         !self.has_ended()
     }
@@ -203,7 +204,7 @@ impl Program {
         self.ended.is_some()
     }
 
-    /// What its processes have, for [`until_none_left`].
+    /// Returns the mark of the program's processes, for [`until_none_left`].
     pub fn mark(&self) -> String {
         self.mark.clone()
     }
@@ -212,7 +213,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         let group = group(&self.child);
-        RUNNING.lock().expect("nobody panics with it").retain(|running| *running != group);
+        RUNNING.lock().expect("the lock is not poisoned").retain(|running| *running != group);
         if !self.has_ended() {
             let _ = killpg(group, Signal::SIGKILL);
             let _ = self.child.wait();
@@ -220,36 +221,36 @@ impl Drop for Program {
     }
 }
 
-/// A mark that no other process has, for the environment of one that is started without [`Program`].
+/// Returns a new mark, for a process that is started without [`Program`].
 pub fn new_mark() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The variable that carries a mark, and its value: for `Command::envs`.
+/// Returns the environment variable of a mark and its value, for `Command::envs`.
 pub fn marked(mark: &str) -> [(&'static str, String); 1] {
     [(MARK, mark.to_owned())]
 }
 
-/// Waits until as many processes have the mark.
+/// Waits until `count` processes have the mark.
 #[track_caller]
 pub fn until_marked(mark: &str, count: usize) {
     until(&format!("{count} processes run"), || count_marked(mark) == count);
 }
 
-/// How many processes have the mark.
+/// Returns the number of processes that have the mark.
 pub fn count_marked(mark: &str) -> usize {
     processes_with(&format!("{MARK}={mark}")).len()
 }
 
-/// Waits until no process has the mark: neither a program nor anything that it has started.
+/// Waits until no process has the mark, so neither the program nor a process that it started is left.
 #[track_caller]
 pub fn until_none_left(mark: &str) {
     let wanted = format!("{MARK}={mark}");
     until("every process that the program has started ends", || processes_with(&wanted).is_empty());
 }
 
-/// Processes with this text as one entry of their environment. Those that have ended have none.
+/// Returns the processes with `entry` in their environment. Processes that have ended have no environment.
 fn processes_with(entry: &str) -> Vec<PathBuf> {
     let folders = fs::read_dir("/proc").expect("this is Linux").filter_map(Result::ok);
     let has_it = |folder: &PathBuf| {
@@ -259,30 +260,30 @@ fn processes_with(entry: &str) -> Vec<PathBuf> {
     folders.map(|folder| folder.path()).filter(has_it).collect()
 }
 
-/// Has programs started from now on end on Ctrl-C, also where a script runs these tests in the background: its shell has
-/// them ignore it, which programs inherit.
+/// Resets SIGINT to its default, so that programs started from now on end on Ctrl-C. A shell that runs the
+/// tests in the background has them ignore SIGINT, and programs inherit that.
 fn hear_interrupts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: no function is installed that could run at a bad time; the default ends the process, as is meant.
+        // SAFETY: `SIG_DFL` installs no handler, so no code can run at a bad time.
         let default = unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) };
         default.expect("the signal exists");
     });
 }
 
-/// The state of each thread of a process: `T` if it is stopped.
+/// Returns the state of each thread of a process. `T` means stopped.
 fn threads(process: u32) -> Vec<char> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).expect("the process is alive, on Linux");
-    // A thread may end meanwhile.
+    // A thread may end between listing and reading.
     let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat")).ok();
-    // The state stands behind the name, which is in parentheses.
+    // The state follows the name, which is in parentheses.
     let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     threads.filter_map(Result::ok).filter_map(stat).filter_map(state).collect()
 }
 
-/// Kills every program that was started and has not ended.
+/// Kills every program that is still running.
 pub(crate) fn kill_all() {
-    for group in RUNNING.lock().expect("nobody panics with it").iter() {
+    for group in RUNNING.lock().expect("the lock is not poisoned").iter() {
         let _ = killpg(*group, Signal::SIGKILL);
     }
 }
@@ -293,8 +294,8 @@ fn group(child: &Child) -> Pid {
 
 fn collect(input: &mut impl Read, text: &Mutex<String>) {
     let mut bytes = [0; 4096];
-    // An error is the end of it, as for a terminal that was closed.
+    // An error ends the output, as when a terminal is closed.
     while let Ok(read @ 1..) = input.read(&mut bytes) {
-        text.lock().expect("nobody panics with it").push_str(&String::from_utf8_lossy(&bytes[..read]));
+        text.lock().expect("the lock is not poisoned").push_str(&String::from_utf8_lossy(&bytes[..read]));
     }
 }

@@ -1,20 +1,20 @@
-//! A proxy between a client and a server that does to their bytes what networks do: it stalls, loses, cuts, delays, splits,
-//! crawls and corrupts.
+//! A proxy between a client and a server that simulates bad networks: it stalls, loses, cuts, delays, splits,
+//! slows down and corrupts streams.
 //!
-//! Flow: [`Proxy::start`] listens at an address of its own -> each connection gets a thread (`line`), which forwards both
-//! ways (`pipe`) and asks for the rules each time it has moved bytes -> a rule that a test sets wakes every line, so it
-//! holds from then on, also for the connections that are open. Nothing here sleeps to look again. Bounds: a line holds
-//! at most [`MAX_HELD_BYTES`](pipe::MAX_HELD_BYTES) each way, and one more piece of reading.
+//! Flow: [`Proxy::start`] listens at an address of its own. Each connection gets a thread (`connection`),
+//! which forwards both ways (`pipe`) and reads the rules before each move. A test that changes a rule wakes
+//! the threads of all open connections, so the rule applies to them at once. No thread polls. Bounds: a
+//! connection holds at most [`MAX_HELD_BYTES`](pipe::MAX_HELD_BYTES) in each direction, and one more read.
 //!
-//! It knows of the format only where payload lies (`trail`), to count it and to flip a bit of it.
+//! The proxy parses the wire format only to find the payload (`payload`), which it counts and corrupts.
 
-mod line;
+mod connection;
+mod payload;
 mod pipe;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod traffic;
-mod trail;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -32,7 +32,7 @@ use pipe::Rules;
 use socket::Listener;
 use traffic::Traffic;
 
-/// Where bytes go.
+/// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toward {
     /// From the client to the server.
@@ -45,12 +45,13 @@ impl Toward {
     const BOTH: [Toward; 2] = [Toward::Server, Toward::Client];
 }
 
-/// How a connection is cut, for both of its ends.
+/// The way in which a connection is cut, for both of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The stream ends where it is, as when a process is killed.
+    /// The stream ends, as when a process is killed.
     End,
-    /// It is reset (RST), as when a machine has restarted. On a Unix socket this is the same as [`Cut::End`].
+    /// The stream is reset (RST), as when a machine has restarted. On a Unix socket this is the same as
+    /// [`Cut::End`].
     Reset,
 }
 
@@ -63,7 +64,7 @@ pub struct Proxy {
     accepting: Option<JoinHandle<()>>,
 }
 
-/// What the test's thread and the lines share.
+/// State that the test's thread and the connections share.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -75,25 +76,25 @@ struct State {
     server: String,
     rules: Rules,
     cuts_every: Option<CutsEvery>,
-    /// For each direction.
+    /// Indexed by direction.
     traffic: [Traffic; 2],
-    /// The connections that are open, by their numbers.
-    lines: HashMap<usize, Control>,
+    /// The open connections, by number.
+    connections: HashMap<usize, Control>,
     accepted: usize,
     cuts: usize,
 }
 
-/// What is told to one connection.
+/// Orders to one connection.
 #[derive(Debug)]
 struct Control {
     cut: Option<Cut>,
-    /// What it still passes on, both ways together, before it is cut as the second one says.
+    /// The bytes that it still forwards, both ways together, and the cut that follows.
     left: Option<(u64, Cut)>,
-    /// A byte on it wakes the connection's thread.
+    /// A byte on this socket wakes the connection's thread.
     wake: UnixStream,
 }
 
-/// Draws after how many bytes each connection is cut, and how.
+/// Draws for each connection when and how it is cut.
 #[derive(Debug)]
 struct CutsEvery {
     bytes: Range<u64>,
@@ -109,8 +110,8 @@ impl CutsEvery {
 }
 
 impl Proxy {
-    /// Forwards from now on, to the server at `server` (`tcp://` or `ipc://`), at an address of the same sort. It changes
-    /// nothing before it is told to.
+    /// Starts to forward to the server at `server` (`tcp://` or `ipc://`), without any faults. The proxy
+    /// listens at an address of the same scheme.
     pub fn start(server: &str) -> Proxy {
         let (listener, address) = Listener::bind_like(server);
         let state = State {
@@ -118,62 +119,64 @@ impl Proxy {
             rules: Rules::default(),
             cuts_every: None,
             traffic: [Traffic::default(); 2],
-            lines: HashMap::new(),
+            connections: HashMap::new(),
             accepted: 0,
             cuts: 0,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
-        let (wake, woken) = UnixStream::pair().expect("there are descriptors");
+        let (wake, woken) = UnixStream::pair().expect("a socket pair can be made");
         let accept = {
             let shared = shared.clone();
             move || accept(&listener, &woken, &shared)
         };
-        let accepting = thread::Builder::new().name("proxy".into()).spawn(accept).expect("there are threads");
+        let accepting =
+            thread::Builder::new().name("proxy".into()).spawn(accept).expect("a thread can be started");
         Proxy { shared, address, wake, accepting: Some(accepting) }
     }
 
-    /// Where it listens.
+    /// Returns the address at which the proxy listens.
     pub fn address(&self) -> String {
         self.address.clone()
     }
 
-    /// Connects to this server from now on. Connections that are open stay with theirs.
+    /// Forwards new connections to this server. Open connections keep theirs.
     pub fn redirect(&self, server: &str) {
         self.shared.lock().server = server.to_owned();
     }
 
-    /// Connections that it has accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.lock().accepted
     }
 
-    /// Connections that are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
-        self.shared.lock().lines.len()
+        self.shared.lock().connections.len()
     }
 
-    /// Connections that it has cut so far.
+    /// Returns the number of connections cut so far.
     pub fn cuts(&self) -> usize {
         self.shared.lock().cuts
     }
 
-    /// Bytes that have come so far to go this way, forwarded or not.
+    /// Returns the number of bytes received so far for this direction, forwarded or not.
     pub fn bytes(&self, toward: Toward) -> u64 {
         self.shared.lock().traffic[toward as usize].bytes
     }
 
-    /// Bytes of payload that have come so far to go this way, forwarded or not.
+    /// Returns the number of payload bytes received so far for this direction, forwarded or not.
     pub fn payload_bytes(&self, toward: Toward) -> u64 {
         self.shared.lock().traffic[toward as usize].payload_bytes
     }
 
-    /// Ends all faults: what comes is forwarded at once and unchanged, and nothing is cut any more. What was held is
-    /// delivered; what was swallowed, cut or changed stays so.
+    /// Ends all faults. Held bytes are delivered, and new bytes are forwarded at once and unchanged. Faults
+    /// that have happened, such as lost bytes, are not undone.
     pub fn heal(&self) {
         self.change(State::heal);
     }
 
-    /// As [`heal`](Proxy::heal), and cuts what is open at that moment: streams that have lost something make no sense.
+    /// Ends all faults as [`heal`](Proxy::heal) does, and cuts all open connections, since their streams may
+    /// have lost bytes.
     pub fn start_anew(&self) {
         self.change(|state| {
             state.heal();
@@ -181,17 +184,17 @@ impl Proxy {
         });
     }
 
-    /// Reads and delivers nothing either way; connections stay open. Until [`resume`](Proxy::resume).
+    /// Reads and delivers nothing in either direction until [`resume`](Proxy::resume). Connections stay open.
     pub fn stall(&self) {
         self.change(|state| state.rules.stalled = [true; 2]);
     }
 
-    /// As [`stall`](Proxy::stall), in one direction.
+    /// Stalls one direction, as [`stall`](Proxy::stall) does both.
     pub fn stall_toward(&self, toward: Toward) {
         self.change(|state| state.rules.stalled[toward as usize] = true);
     }
 
-    /// Stalls one direction as soon as `bytes` more of payload, or a little more than that, have come to go there.
+    /// Stalls one direction once `bytes` more of its payload, or slightly more, have been received.
     pub fn stall_after_payload(&self, toward: Toward, bytes: u64) {
         self.change(|state| {
             let traffic = &mut state.traffic[toward as usize];
@@ -199,12 +202,12 @@ impl Proxy {
         });
     }
 
-    /// Whether this direction stands still.
+    /// Returns true if this direction is stalled.
     pub fn is_stalled(&self, toward: Toward) -> bool {
         self.shared.lock().rules.stalled[toward as usize]
     }
 
-    /// Ends all stalls: what has waited is delivered.
+    /// Ends all stalls and delivers the held bytes.
     pub fn resume(&self) {
         self.change(|state| {
             state.rules.stalled = [false; 2];
@@ -212,14 +215,13 @@ impl Proxy {
         });
     }
 
-    /// Reads, and delivers nothing of it either way, not even that a stream has ended: as where packets are lost for
-    /// good. Until [`heal`](Proxy::heal) or
-    /// [`start_anew`](Proxy::start_anew).
+    /// Reads and discards everything in both directions, the end of a stream included, as if packets were
+    /// lost for good. Lasts until [`heal`](Proxy::heal) or [`start_anew`](Proxy::start_anew).
     pub fn swallow(&self) {
         self.change(|state| state.rules.swallows = [true; 2]);
     }
 
-    /// As [`swallow`](Proxy::swallow), in one direction.
+    /// Discards one direction, as [`swallow`](Proxy::swallow) does both.
     pub fn swallow_toward(&self, toward: Toward) {
         self.change(|state| state.rules.swallows[toward as usize] = true);
     }
@@ -229,36 +231,38 @@ impl Proxy {
         self.change(|state| state.cut(cut));
     }
 
-    /// Cuts each connection, those that are open and those that come, once it has passed on so many more bytes, both ways
-    /// together, introductions included: a number within `bytes`, drawn from `seed` for each, as is how it is cut. An
-    /// introduction takes some 200 bytes. Until [`heal`](Proxy::heal).
+    /// Cuts each open and each future connection after a random number of bytes, until [`heal`](Proxy::heal).
+    ///
+    /// Number and kind of cut are drawn from `seed` for each connection. The number is within `bytes` and
+    /// counts both directions together, including the handshake of about 200 bytes.
     pub fn cut_every(&self, bytes: Range<u64>, seed: u64) {
-        assert!(bytes.start > 0 && bytes.start < bytes.end, "there is something to draw from in {bytes:?}");
+        assert!(bytes.start > 0 && bytes.start < bytes.end, "{bytes:?} is empty or begins at 0");
         let mut every = CutsEvery { bytes, random: Random::new(seed) };
         self.change(|state| {
-            state.lines.values_mut().for_each(|line| line.left = Some(every.draw()));
+            state.connections.values_mut().for_each(|connection| connection.left = Some(every.draw()));
             state.cuts_every = Some(every);
         });
     }
 
-    /// Delivers everything so much later. Bytes that came before are as late as they were.
+    /// Delivers bytes that are received from now on with this delay.
     pub fn delay(&self, delay: Duration) {
         self.change(|state| state.rules.delay = delay);
     }
 
-    /// Writes at most so many bytes at once.
+    /// Writes at most `max_bytes` at once.
     pub fn split(&self, max_bytes: usize) {
         assert!(max_bytes > 0, "nothing would ever be delivered");
         self.change(|state| state.rules.max_piece_bytes = Some(max_bytes));
     }
 
-    /// Delivers so many bytes a second, each way of each connection.
+    /// Delivers `bytes_per_second` in each direction of each connection.
     pub fn crawl(&self, bytes_per_second: u64) {
-        assert!(bytes_per_second > 0, "use stall");
+        assert!(bytes_per_second > 0, "to deliver nothing, call stall");
         self.change(|state| state.rules.bytes_per_second = Some(bytes_per_second));
     }
 
-    /// Flips one bit in the `nth` byte (from 0) of payload that comes from now on to go this way, on any connection.
+    /// Flips one bit of the `nth` payload byte (from 0) that is received from now on for this direction,
+    /// counted over all connections.
     pub fn corrupt_payload(&self, toward: Toward, nth: u64) {
         self.change(|state| {
             let traffic = &mut state.traffic[toward as usize];
@@ -266,7 +270,8 @@ impl Proxy {
         });
     }
 
-    /// As [`corrupt_payload`](Proxy::corrupt_payload), counting every byte, of whatever.
+    /// Flips one bit as [`corrupt_payload`](Proxy::corrupt_payload) does, but counts all bytes, not only
+    /// payload.
     pub fn corrupt_byte(&self, toward: Toward, nth: u64) {
         self.change(|state| {
             let traffic = &mut state.traffic[toward as usize];
@@ -274,17 +279,17 @@ impl Proxy {
         });
     }
 
-    /// Makes a change; once this returns, no byte moves but by the new rules.
+    /// Changes the state. Once this returns, bytes move only by the new rules.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.shared.lock();
         change(&mut state);
-        state.lines.values().for_each(|line| line.wake());
+        state.connections.values().for_each(|connection| connection.wake());
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // It ends when it is woken; a failure means that it has.
+        // The accepting thread ends when it is woken. An error means that it has ended already.
         let _ = self.wake.write_all(&[0]);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -295,7 +300,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test may fail while it holds it, and the proxy still ends then.
+        // The lock may be poisoned by a failed test, and the proxy must still end.
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -304,42 +309,42 @@ impl State {
     fn heal(&mut self) {
         self.rules = Rules::default();
         self.cuts_every = None;
-        self.lines.values_mut().for_each(|line| line.left = None);
+        self.connections.values_mut().for_each(|connection| connection.left = None);
         for traffic in &mut self.traffic {
             traffic.heal();
         }
     }
 
     fn cut(&mut self, cut: Cut) {
-        self.lines.values_mut().for_each(|line| line.cut = Some(cut));
+        self.connections.values_mut().for_each(|connection| connection.cut = Some(cut));
     }
 
-    /// Counts what came, and does what is to happen at one of these bytes.
+    /// Counts received bytes and applies the faults that are due at one of them.
     fn count(&mut self, toward: Toward, bytes: &mut [u8], payload: &[Range<usize>]) {
         let is_far_enough = self.traffic[toward as usize].count(bytes, payload);
         self.rules.stalled[toward as usize] |= is_far_enough;
     }
 
-    /// What is told to the connection with this number, which must be open.
+    /// Returns the orders to the connection with this number, which must be open.
     fn control(&mut self, number: usize) -> &mut Control {
-        self.lines.get_mut(&number).expect("only its own thread removes it")
+        self.connections.get_mut(&number).expect("only its own thread removes it")
     }
 }
 
 impl Control {
-    /// How the connection is to be cut now, if it is.
-    fn is_due(&self) -> Option<Cut> {
+    /// Returns the cut that is due now, if any.
+    fn due_cut(&self) -> Option<Cut> {
         let is_used_up = self.left.filter(|(left, _)| *left == 0);
         self.cut.or(is_used_up.map(|(_, cut)| cut))
     }
 
     fn wake(&self) {
-        // Full means that it is woken already, closed that the thread has ended.
+        // If the socket is full, the thread is about to wake. If it is closed, the thread has ended.
         let _ = (&self.wake).write(&[0]);
     }
 }
 
-/// Accepts until it is woken.
+/// Accepts connections until it is woken.
 fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Shared>) {
     loop {
         let mut ready = [readable(listener.as_fd()), readable(woken.as_fd())];
@@ -349,19 +354,22 @@ fn accept(listener: &Listener, woken: &UnixStream, shared: &Arc<Shared>) {
             return;
         }
         let Some(client) = listener.accept() else { continue };
-        let (wake, woken) = UnixStream::pair().expect("there are descriptors");
+        let (wake, woken) = UnixStream::pair().expect("a socket pair can be made");
         for end in [&wake, &woken] {
-            end.set_nonblocking(true).expect("sockets can be asked");
+            end.set_nonblocking(true).expect("the socket takes the option");
         }
         let mut state = shared.lock();
         state.accepted += 1;
         let number = state.accepted;
         let left = state.cuts_every.as_mut().map(CutsEvery::draw);
-        state.lines.insert(number, Control { cut: None, left, wake });
+        state.connections.insert(number, Control { cut: None, left, wake });
         drop(state);
         let shared = shared.clone();
-        let forward = move || line::run(client, number, &woken, &shared);
-        thread::Builder::new().name(format!("proxy-{number}")).spawn(forward).expect("there are threads");
+        let forward = move || connection::run(client, number, &woken, &shared);
+        thread::Builder::new()
+            .name(format!("proxy-{number}"))
+            .spawn(forward)
+            .expect("a thread can be started");
     }
 }
 

@@ -1,7 +1,7 @@
-//! A peer that sends whatever bytes a test likes, over a plain socket.
+//! A peer that sends arbitrary bytes over a plain socket.
 //!
-//! Flow: [`Raw::connect`] says nothing; [`Raw::introduced`] has said and heard hello as the format asks. Then
-//! [`Raw::send`], and [`Raw::receive`] or [`Raw::until_closed`] for what comes back.
+//! Flow: [`Raw::connect`] sends nothing, [`Raw::introduced`] exchanges preface and hello. Then [`Raw::send`]
+//! sends bytes, and [`Raw::receive`] and [`Raw::until_closed`] return the peer's frames.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,13 +13,13 @@ use teleport::wire::{FrameHeader, Header, Hello, Id128, Kind, Limits, Message, P
 
 use crate::watch::WATCHDOG;
 
-/// A peer that takes nothing for so long waits for its own bytes to be read.
+/// A peer that reads nothing for this long waits until its own bytes are read.
 const TAKES_NO_MORE: Duration = Duration::from_secs(1);
 
-/// What [`Raw::flood`] sends at once.
+/// The bytes that [`Raw::flood`] sends at once.
 const IDS_PER_WRITE: usize = 1000;
 
-/// One frame that came.
+/// A received frame.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// Its header.
@@ -28,7 +28,7 @@ pub struct Received {
     pub body: Vec<u8>,
 }
 
-/// A connection without manners.
+/// A connection that need not follow the protocol.
 #[derive(Debug)]
 pub struct Raw {
     socket: Socket,
@@ -41,7 +41,7 @@ enum Socket {
 }
 
 impl Raw {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     pub fn connect(address: &str) -> Raw {
         let socket = if let Some(place) = address.strip_prefix("tcp://") {
             Socket::Tcp(TcpStream::connect(place).expect("the server listens"))
@@ -55,7 +55,7 @@ impl Raw {
         Raw::new(socket)
     }
 
-    /// The next client that connects to this listener, which takes the test for its server.
+    /// Accepts the next client of this listener. The test plays the server.
     pub fn accept(listener: &TcpListener) -> Raw {
         Raw::new(Socket::Tcp(listener.accept().expect("a client connects").0))
     }
@@ -67,30 +67,30 @@ impl Raw {
             }
             Socket::Unix(stream) => stream.set_read_timeout(Some(WATCHDOG)),
         };
-        set.expect("the time is not zero");
+        set.expect("the timeout is not zero");
         Raw { socket }
     }
 
-    /// Connects, introduces itself, and hears the server's introduction.
+    /// Connects and exchanges preface and hello.
     pub fn introduced(address: &str) -> (Raw, Hello) {
         let mut raw = Raw::connect(address);
         let hello = raw.introduce(&Raw::hello());
         (raw, hello)
     }
 
-    /// Sends preface and hello and hears the peer's.
+    /// Sends preface and hello and returns the peer's hello.
     pub fn introduce(&mut self, hello: &Hello) -> Hello {
         self.send(&Preface::BYTES);
         self.send(&encode_frame(Kind::Hello, 0, &hello.encode()));
         let mut preface = [0; Preface::LENGTH];
-        self.socket.read_exact(&mut preface).expect("the peer introduces itself");
+        self.socket.read_exact(&mut preface).expect("the peer sends a preface");
         assert_eq!(preface, Preface::BYTES);
         let frame = self.receive().expect("a hello");
         assert_eq!(frame.header.kind, Kind::Hello);
-        Hello::decode(&frame.body).expect("it is good")
+        Hello::decode(&frame.body).expect("the hello is valid")
     }
 
-    /// What it says of itself unless a test wants otherwise: a client's hello, with much credit.
+    /// Returns the default hello: a client's, with much credit.
     pub fn hello() -> Hello {
         Hello {
             features: 0,
@@ -104,20 +104,21 @@ impl Raw {
         }
     }
 
-    /// Sends bytes. A peer that has closed already is no failure: that is what many a test wants.
+    /// Sends bytes. It is no error if the peer has closed, as many tests expect that.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.try_send(bytes);
     }
 
-    /// Sends bytes, as far as the peer takes them.
+    /// Sends bytes.
     ///
     /// # Errors
-    /// The peer has closed.
+    /// If the peer has closed.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }
 
-    /// Sends what `make` gives for each id from 1 to `ids`, and reads nothing, until the peer has closed or takes no more.
+    /// Sends `make(id)` for each id from 1 to `ids` and reads nothing. Stops when the peer has closed or
+    /// reads no more.
     pub fn flood(&mut self, ids: u64, make: impl Fn(u64) -> Vec<u8>) {
         let mut ids = 1..=ids;
         loop {
@@ -128,23 +129,24 @@ impl Raw {
         }
     }
 
-    /// Sends bytes and reads nothing. Whether the peer has taken them all: it may have closed, or take no more.
+    /// Sends bytes and reads nothing. Returns false if the peer closed or stopped reading before all were
+    /// sent.
     pub fn pour(&mut self, bytes: &[u8]) -> bool {
         let set = match &self.socket {
             Socket::Tcp(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
             Socket::Unix(stream) => stream.set_write_timeout(Some(TAKES_NO_MORE)),
         };
-        set.expect("the time is not zero");
+        set.expect("the timeout is not zero");
         self.try_send(bytes).is_ok()
     }
 
-    /// Sends the head of a call or result.
+    /// Sends the head frame of a call or result.
     pub fn send_head(&mut self, id: u64, message: &Message, eager: bool) {
         self.send(&message.header(id, eager));
         self.send(&message.metadata);
     }
 
-    /// Sends a whole message with its payload, without asking.
+    /// Sends a whole message with its payload, without waiting for a grant.
     pub fn send_eager(&mut self, id: u64, message: &Message) {
         self.send_head(id, message, message.payload_bytes > 0);
         for buffer in &message.payload {
@@ -153,26 +155,26 @@ impl Raw {
         }
     }
 
-    /// The next frame; none when the peer has closed.
+    /// Returns the next frame, or `None` if the peer has closed.
     pub fn receive(&mut self) -> Option<Received> {
         let mut bytes = [0; Header::BYTES];
         self.read(&mut bytes)?;
         let limits = Limits { max_metadata_bytes: u32::MAX, ..Limits::default() };
         let FrameHeader::Known(header) =
-            Header::decode(&bytes, &limits).expect("the library sends good frames")
+            Header::decode(&bytes, &limits).expect("the library sends valid frames")
         else {
-            panic!("the library sends no unknown frames")
+            panic!("the library sent a frame of an unknown kind")
         };
         let mut body = vec![0; header.length as usize];
         self.read(&mut body)?;
-        header.check_body(&body).expect("the library's checksums are right");
+        header.check_body(&body).expect("the library sends correct checksums");
         Some(Received { header, body })
     }
 
-    /// The next frame of this kind; others are passed over.
+    /// Returns the next frame of this kind and skips others.
     ///
     /// # Panics
-    /// If the peer closes before.
+    /// If the peer closes first.
     #[track_caller]
     pub fn next_of(&mut self, kind: Kind) -> Received {
         let mut others = Vec::new();
@@ -185,18 +187,18 @@ impl Raw {
         panic!("the peer closed before it sent a {kind} frame; it sent {others:?}");
     }
 
-    /// Waits until the peer has closed, and gives the frames that came before.
+    /// Waits until the peer has closed and returns the frames that came before.
     pub fn until_closed(&mut self) -> Vec<Received> {
         std::iter::from_fn(|| self.receive()).collect()
     }
 
-    /// Waits until the peer has closed, whatever it sends before.
+    /// Waits until the peer has closed and ignores the bytes that come before.
     pub fn until_silent_end(&mut self) {
         let mut bytes = [0; 4096];
         while self.read_some(&mut bytes) > 0 {}
     }
 
-    /// Sends no more, and still listens.
+    /// Shuts down the sending half of the connection.
     pub fn finish(&mut self) {
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -204,7 +206,7 @@ impl Raw {
         };
     }
 
-    /// None at the end of the stream.
+    /// Fills `bytes`. Returns `None` at the end of the stream.
     fn read(&mut self, mut bytes: &mut [u8]) -> Option<()> {
         while !bytes.is_empty() {
             match self.read_some(bytes) {
@@ -215,13 +217,16 @@ impl Raw {
         Some(())
     }
 
-    /// 0 at the end. A reset is an end as well: the peer closed while something it had not read was under way.
+    /// Returns 0 at the end of the stream. A reset counts as an end: the peer closed before it had read
+    /// everything.
     fn read_some(&mut self, bytes: &mut [u8]) -> usize {
         loop {
             match self.socket.read(bytes) {
                 Ok(read) => return read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("the peer does nothing"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    panic!("the peer sent nothing for too long")
+                }
                 Err(_) => return 0,
             }
         }

@@ -1,4 +1,4 @@
-//! The example `serve` as a process, and what it did to its log and to its memory.
+//! The example `serve` as a process, with its log and its memory use.
 
 use std::process::Command;
 
@@ -15,17 +15,17 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// Starts it at `address` and waits until it listens.
+    /// Starts the server at `address` and waits until it listens.
     pub fn start(address: &str) -> Serve {
         Serve::with(address, &[])
     }
 
-    /// Starts it with more arguments.
+    /// Starts the server with more arguments.
     pub fn with(address: &str, arguments: &[&str]) -> Serve {
         Serve::of(Program::start("serve", &[&[address], arguments].concat()))
     }
 
-    /// Starts it as a process that may have only so many descriptors.
+    /// Starts the server in a process that may have at most `max_descriptors` open file descriptors.
     pub fn with_few_descriptors(address: &str, max_descriptors: usize) -> Serve {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &max_descriptors.to_string()]);
@@ -35,44 +35,45 @@ impl Serve {
 
     fn of(mut program: Program) -> Serve {
         let line = program.line();
-        let address = line.strip_prefix("listening at ").expect("it says where it listens").to_owned();
+        let address =
+            line.strip_prefix("listening at ").expect("the first line holds the address").to_owned();
         Serve { program, address }
     }
 
-    /// Where it really listens.
+    /// Returns the address at which the server listens, with its real port.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn program(&self) -> &Program {
         &self.program
     }
 
-    /// Its memory.
+    /// Returns the memory use of the process.
     pub fn memory(&self) -> Memory {
         Memory::of(self.program.id())
     }
 
-    /// Kills it without a chance to clean up, and waits until it is gone.
+    /// Kills the server by SIGKILL and waits until it has ended.
     pub fn kill(self) {
         self.program.signal(Signal::SIGKILL);
         self.program.wait();
     }
 
-    /// Ends it as a service manager does and waits until it is gone.
+    /// Ends the server by SIGTERM, as a service manager does, and waits until it has ended.
     pub fn terminate(self) -> Ended {
         self.program.signal(Signal::SIGTERM);
         self.program.wait()
     }
 
-    /// Does what Ctrl-C does, and waits until it is gone.
+    /// Ends the server as Ctrl-C does and waits until it has ended.
     pub fn interrupt(self) -> Ended {
         self.program.interrupt();
         self.program.wait()
     }
 
-    /// Ends it, checks that it ended well, and gives the lines of its log, less the one that says that it serves.
+    /// Ends the server, checks that it succeeded, and returns the lines of its log without its start message.
     #[track_caller]
     pub fn log(self) -> Vec<String> {
         let Ended { status, errors, .. } = self.terminate();

@@ -1,4 +1,4 @@
-//! A well-behaved client that works all the time, and must not notice what others do.
+//! A well-behaved client that calls without a pause and must not be affected by other clients.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,21 +10,21 @@ use teleport::{Array, Client, Tree, tree};
 
 use crate::watch::until;
 
-/// Rounds after which the server's memory has reached what this client needs: each has small arrays, and large ones
-/// that wait for a grant.
+/// Rounds after which the server has allocated all the memory that this client needs. Each round sends small
+/// arrays and large ones that wait for a grant.
 const WARM_UP: u64 = 6;
 
-/// A thread that calls `echo` and `add` of the example `serve` without a pause, and compares each answer.
+/// A thread that calls `echo` and `add` of the example `serve` without a pause and checks each answer.
 #[derive(Debug)]
 pub struct Steady {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
-    /// How long each small call took.
+    /// The latency of each small call.
     times: Arc<Mutex<Vec<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long calls took, for people to read: no test depends on it.
+/// Latencies of calls, for people to read. No test depends on them.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
     /// Ascending.
@@ -32,18 +32,19 @@ pub struct Times {
 }
 
 impl Times {
-    /// How many calls.
+    /// Returns the number of calls.
     pub fn count(&self) -> usize {
         self.sorted.len()
     }
 
-    /// What so many percent of the calls took at most; zero if there were none.
+    /// Returns the latency that `percent` percent of the calls did not exceed, or zero if there were no
+    /// calls.
     pub fn percentile(&self, percent: usize) -> Duration {
         let at = (self.sorted.len() * percent).div_ceil(100).saturating_sub(1);
         self.sorted.get(at).copied().unwrap_or_default()
     }
 
-    /// These and those.
+    /// Merges both sets of latencies.
     pub fn and(&self, others: &Times) -> Times {
         Times::from([&self.sorted[..], &others.sorted].concat())
     }
@@ -64,7 +65,7 @@ impl fmt::Display for Times {
 }
 
 impl Steady {
-    /// Connects, and returns once the server is warm.
+    /// Connects and returns once the server is warm.
     pub fn start(address: &str) -> Steady {
         let client = Client::builder(address).name("steady").connect().expect("the server listens");
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -73,31 +74,32 @@ impl Steady {
         let work = move || {
             while !is_over.load(Ordering::Relaxed) {
                 let times = round(&client, done.load(Ordering::Relaxed));
-                took.lock().expect("nobody panics with it").extend(times);
+                took.lock().expect("the lock is not poisoned").extend(times);
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            assert_eq!(client.stats().connects, 1, "its connection never broke");
+            assert_eq!(client.stats().connects, 1, "the connection broke");
             client.close().expect("no call failed");
         };
-        let thread = thread::Builder::new().name("steady".into()).spawn(work).expect("there are threads");
+        let thread =
+            thread::Builder::new().name("steady".into()).spawn(work).expect("a thread can be started");
         let mut steady = Steady { stop, rounds, times, thread: Some(thread) };
         steady.works_for(WARM_UP);
         steady
     }
 
-    /// Waits until it has done more work since this was called.
+    /// Waits until the client has finished a round that began after this call.
     ///
     /// # Panics
-    /// If it noticed anything.
+    /// If a call failed, an answer was wrong, or the connection broke.
     #[track_caller]
     pub fn works_on(&mut self) {
-        // The round that is under way may have begun before.
+        // The current round may have begun earlier.
         self.works_for(2);
     }
 
-    /// How long its small calls have taken since this was last asked.
+    /// Returns and clears the latencies of the small calls.
     pub fn times(&self) -> Times {
-        std::mem::take(&mut *self.times.lock().expect("nobody panics with it")).into()
+        std::mem::take(&mut *self.times.lock().expect("the lock is not poisoned")).into()
     }
 
     #[track_caller]
@@ -112,10 +114,10 @@ impl Steady {
         }
     }
 
-    /// Ends it.
+    /// Stops the client.
     ///
     /// # Panics
-    /// If it noticed anything.
+    /// If a call failed, an answer was wrong, or the connection broke.
     pub fn end(mut self) {
         self.join();
     }
@@ -134,7 +136,8 @@ impl Drop for Steady {
     }
 }
 
-/// Small calls beside one that needs a grant; all are compared. Gives how long each small one took.
+/// Makes small calls during one large call that needs a grant, and checks all answers. Returns the latencies
+/// of the small calls.
 fn round(client: &Client, round: u64) -> Vec<Duration> {
     let large = Tree::from(Array::from((0..400_000).map(|i| i ^ round).collect::<Vec<u64>>()));
     let under_way = client.call("echo", large.clone()).send().expect("it is sent");
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_times_that_were_measured() {
+    fn percentiles_are_measured_latencies() {
         let times = Times::from((1..=200).rev().map(Duration::from_millis).collect::<Vec<_>>());
         assert_eq!(times.percentile(50), Duration::from_millis(100));
         assert_eq!(times.percentile(99), Duration::from_millis(198));

@@ -1,6 +1,4 @@
-//! Waiting for what must happen, and giving up on what never comes.
-//!
-//! A time that is over here means that something hangs; nothing is measured.
+//! Waits for conditions and stops tests that hang. The time limits measure no performance.
 
 use std::sync::mpsc;
 use std::thread;
@@ -8,26 +6,26 @@ use std::time::{Duration, Instant};
 
 use crate::program;
 
-/// What takes longer hangs, however busy the machine.
+/// A test that takes longer hangs, however busy the machine is.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// How often [`until`] looks.
+/// The interval at which [`until`] checks its condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// Runs a test on a thread of its own. If it does not end, all programs that this process started are killed and the
-/// process ends: whatever hangs may hold up the other tests too.
+/// Runs a test on a thread of its own. If it does not end within [`WATCHDOG`], kills all programs that this
+/// process started and ends the process, since a hanging test may block the others.
 ///
 /// # Panics
-/// If the test does.
+/// If the test panics.
 pub fn watched(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let run = move || {
-        // Sent when dropped, so also when the test panics.
+        // Sends when dropped, so also when the test panics.
         let _done: mpsc::Sender<()> = done;
         test();
     };
-    let thread = thread::Builder::new().name(name.clone()).spawn(run).expect("there are threads");
+    let thread = thread::Builder::new().name(name.clone()).spawn(run).expect("a thread can be started");
     match ended.recv_timeout(WATCHDOG * 4) {
         Err(mpsc::RecvTimeoutError::Timeout) => {
             eprintln!("{name} hangs: ending all tests of this file");
@@ -38,15 +36,15 @@ pub fn watched(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Waits until `is_so`, for what tells nobody when it changes.
+/// Polls until `is_so` returns true, for conditions that send no notification.
 ///
 /// # Panics
-/// If that takes longer than [`WATCHDOG`]; `what` says what was waited for.
+/// If that takes longer than [`WATCHDOG`]. The message contains `what`, the condition in words.
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < WATCHDOG, "this did not happen: {what}");
+        assert!(start.elapsed() < WATCHDOG, "timed out waiting until {what}");
         thread::park_timeout(LOOK_AGAIN);
     }
 }

@@ -1,7 +1,7 @@
-//! Peers that are stopped, killed, or busy for long, as processes of their own: each becomes a typed error, or is found to
-//! be alive after all.
+//! Peer processes that are stopped, killed, or busy for a long time. Dead ones cause typed errors, living
+//! ones are kept.
 //!
-//! Times are as short as a busy machine allows: a living peer must answer a ping within [`MAX_SILENCE`].
+//! Timeouts are as short as a busy machine allows: a living peer must answer a ping within [`MAX_SILENCE`].
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::sync::mpsc;
@@ -17,14 +17,14 @@ use teleport_tests::{Program, Raw, Scratch, Serve, abstract_address, until, watc
 const PING_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_SILENCE: Duration = Duration::from_millis(1500);
 
-/// A client that soon finds out that its server is silent.
+/// Returns a client that gives up a silent server soon.
 fn impatient(address: &str) -> Client {
     let builder = Client::builder(address).name("impatient");
     builder.ping_interval(PING_INTERVAL).max_silence(MAX_SILENCE).connect().unwrap()
 }
 
-/// A server of this process that soon finds out that a client is silent, with the method `hold`, which tells when it
-/// begins and waits until its caller is gone.
+/// Starts a server in this process that gives up silent clients soon. Its method `hold` reports that it began
+/// and runs until its caller is gone.
 fn impatient_server(address: &str) -> (ServerHandle, mpsc::Receiver<String>) {
     let (sender, began) = mpsc::channel();
     let hold = move |_: Tree, cx: Context| {
@@ -43,10 +43,10 @@ fn for_each_address(check: impl Fn(&str) + Send + 'static) {
     });
 }
 
-/// A call that the server has begun to run and that takes for ever.
+/// Makes a call that never ends, and returns once the server runs it.
 fn endless(client: &Client) -> CallFuture {
     let endless = client.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
-    // The same pool takes it later, in order.
+    // The same pool takes calls in order, so the endless call has begun when this one ends.
     client.call("sleep", tree!({"seconds": 0.0})).wait().unwrap();
     endless
 }
@@ -57,7 +57,7 @@ fn is_not_alive(error: &CallError) -> bool {
 }
 
 #[test]
-fn a_stopped_server_is_not_alive_and_a_continued_one_is() {
+fn a_stopped_server_fails_calls_and_a_continued_one_answers() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
@@ -76,7 +76,7 @@ fn a_stopped_server_is_not_alive_and_a_continued_one_is() {
 }
 
 #[test]
-fn a_call_to_a_stopped_server_is_not_answered_for_ever() {
+fn a_call_to_a_stopped_server_fails() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
@@ -95,13 +95,13 @@ fn has_been_answered(client: &Client) {
 }
 
 #[test]
-fn a_stopped_server_is_found_out_while_nobody_calls() {
+fn a_client_detects_a_stopped_server_without_calls() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
         assert!(client.stats().server.is_some());
         serve.program().stop();
-        until("the client gives the connection up", || client.stats().server.is_none());
+        until("the client gives up the connection", || client.stats().server.is_none());
         serve.program().go_on();
         has_been_answered(&client);
         serve.log();
@@ -109,7 +109,7 @@ fn a_stopped_server_is_found_out_while_nobody_calls() {
 }
 
 #[test]
-fn a_call_may_take_longer_than_the_silence_that_is_allowed() {
+fn a_call_may_take_longer_than_max_silence() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let client = impatient(serve.address());
@@ -122,10 +122,10 @@ fn a_call_may_take_longer_than_the_silence_that_is_allowed() {
 }
 
 #[test]
-fn a_killed_server_is_disconnected_at_once() {
+fn a_client_notices_a_killed_server_at_once() {
     for_each_address(|address| {
         let serve = Serve::start(address);
-        // The defaults: nothing but the end of the stream tells that the server is gone.
+        // With default timeouts, only the end of the stream shows that the server is gone.
         let client = Client::connect(serve.address()).unwrap();
         let before = endless(&client);
         serve.kill();
@@ -136,7 +136,7 @@ fn a_killed_server_is_disconnected_at_once() {
 }
 
 #[test]
-fn a_client_finds_the_server_that_replaces_a_killed_one() {
+fn a_client_connects_to_the_server_that_replaces_a_killed_one() {
     watched(|| {
         let scratch = Scratch::new();
         let first = Serve::start(&scratch.socket());
@@ -144,7 +144,7 @@ fn a_client_finds_the_server_that_replaces_a_killed_one() {
         first.kill();
         assert_eq!(scratch.files(), ["socket"], "a killed server cannot remove its file");
         let second = Serve::start(&scratch.socket());
-        until("the client notices", || client.stats().connects == 2);
+        until("the client connects again", || client.stats().connects == 2);
         has_been_answered(&client);
         drop(client);
         second.log();
@@ -153,7 +153,7 @@ fn a_client_finds_the_server_that_replaces_a_killed_one() {
 }
 
 #[test]
-fn a_stopped_client_is_found_out() {
+fn a_server_detects_a_stopped_client() {
     for_each_address(|address| {
         let (server, began) = impatient_server(address);
         let address = server.address().to_string();
@@ -162,7 +162,7 @@ fn a_stopped_client_is_found_out() {
         assert_eq!(began.recv().unwrap(), "call");
         assert_eq!(server.clients(), 1);
         stopped.stop();
-        until("the server gives its client up", || server.clients() == 0);
+        until("the server gives up its client", || server.clients() == 0);
         until("its call is withdrawn", || server.stats().running == 0);
         stopped.go_on();
         let ended = stopped.wait();
@@ -173,7 +173,7 @@ fn a_stopped_client_is_found_out() {
 }
 
 #[test]
-fn a_killed_client_is_found_out_at_once() {
+fn a_server_notices_a_killed_client_at_once() {
     for_each_address(|address| {
         let (server, began) = impatient_server(address);
         let address = server.address().to_string();
@@ -187,13 +187,13 @@ fn a_killed_client_is_found_out_at_once() {
 }
 
 #[test]
-fn a_client_that_waits_quietly_is_alive() {
+fn a_client_that_only_waits_is_kept() {
     for_each_address(|address| {
         let (server, began) = impatient_server(address);
         let client = Client::connect(&server.address().to_string()).unwrap();
         let held = client.call("hold", ()).send().unwrap();
         began.recv().unwrap();
-        // Others come and go for longer than the silence that is allowed.
+        // Others come and go for longer than `max_silence`.
         let start = std::time::Instant::now();
         while start.elapsed() < 2 * MAX_SILENCE {
             has_been_answered(&impatient(&server.address().to_string()));
@@ -205,9 +205,9 @@ fn a_client_that_waits_quietly_is_alive() {
     });
 }
 
-/// The end of a stream that arrives together with the last bytes before it is told of once by the kernel.
+/// If the end of a stream arrives together with the bytes before it, the kernel reports both in one event.
 #[test]
-fn a_stream_that_ends_right_behind_its_last_bytes() {
+fn the_end_of_a_stream_is_noticed_when_it_arrives_with_the_last_bytes() {
     for_each_address(|address| {
         let hour = Duration::from_secs(3600);
         let (sender, began) = mpsc::channel();
@@ -218,12 +218,12 @@ fn a_stream_that_ends_right_behind_its_last_bytes() {
             released.lock().unwrap().recv().unwrap();
         };
         let methods = Methods::new().register("block", Method::inline(block)).register("echo", |x: Tree| x);
-        // Only the end itself may tell.
+        // With these timeouts, only the end of the stream itself can end the connections.
         let server = Server::bind(address).unwrap();
         let server = server.io_threads(1).ping_interval(hour).max_silence(hour).handshake_timeout(hour);
         let address = server.address().to_string();
 
-        // All of it has arrived before the server looks at its socket at all.
+        // Everything has arrived before the server reads its socket for the first time.
         let part_of_call = {
             let message = Message::call(&CallHead::new("echo"), &tree!("text"), &Limits::default()).unwrap();
             [&message.header(1, true)[..], &message.metadata, &Header::data(1, 4, None).encode(), b"te"]
@@ -237,7 +237,7 @@ fn a_stream_that_ends_right_behind_its_last_bytes() {
         let server = server.start(methods).unwrap();
         early.until_silent_end();
 
-        // All of it has arrived while the server did something else.
+        // Everything arrives while the server's only poller is busy.
         let (mut late, _) = Raw::introduced(&address);
         let client = Client::connect(&address).unwrap();
         let blocking = client.call("block", ()).send().unwrap();
@@ -247,7 +247,7 @@ fn a_stream_that_ends_right_behind_its_last_bytes() {
         release.send(()).unwrap();
         late.until_closed();
         blocking.wait().unwrap();
-        until("both are gone", || server.clients() == 1);
+        until("both raw clients are gone", || server.clients() == 1);
         server.close().unwrap();
     });
 }

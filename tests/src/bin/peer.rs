@@ -1,9 +1,9 @@
-//! A server or a client as a process of its own, with times shorter than the examples have, for tests that stop or kill it.
+//! A server or client process with shorter timeouts than the examples, for tests that stop or kill it.
 //!
-//! - `peer serve ADDRESS MAX_SILENCE_MS`: methods `echo` and `hold` (until its caller is gone); prints
-//!   `listening at …`, and ends on SIGKILL only.
-//! - `peer call ADDRESS MAX_SILENCE_MS METHOD`: calls the method again and again with 1, 2, …, and prints after each how
-//!   often it has connected so far. `-` as the method calls nothing.
+//! - `peer serve ADDRESS MAX_SILENCE_MS`: has the methods `echo` and `hold` (which returns once its caller is
+//!   gone), prints `listening at …`, and ends on SIGKILL only.
+//! - `peer call ADDRESS MAX_SILENCE_MS METHOD`: calls the method with 1, 2, … in a loop. After each answer it
+//!   prints the number of connections so far. With `-` as the method it makes no calls.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     match arguments {
         ["serve", address, max_silence] => serve(address, milliseconds(max_silence)?),
         ["call", address, max_silence, method] => call(address, milliseconds(max_silence)?, method),
-        other => Err(format!("these arguments mean nothing: {other:?}").into()),
+        other => Err(format!("unknown arguments: {other:?}").into()),
     }
 }
 

@@ -1,62 +1,64 @@
-//! One direction of one connection: what has come and was not passed on, and when it may be.
+//! One direction of one connection: the bytes that were received and not yet forwarded, with their due times.
 //!
-//! Flow: `take` (bytes that were read, and the time) -> `next` (what to write now, or when to ask again) -> `advance` (so
-//! many were written). No sockets and no clock: the time is handed in. Bound: who reads asks `has_room` first.
+//! Flow: `take` adds bytes that were read, `next` returns the bytes to write now or the time to ask again,
+//! `advance` removes the bytes that were written. Uses no socket and no clock. Bound: the reader checks
+//! `has_room` first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Past so many, nothing is read: so a stalled peer holds the other up, as a network does.
+/// A pipe that holds this many bytes reads no more, so that a stalled receiver blocks the sender, as in a
+/// network.
 pub(super) const MAX_HELD_BYTES: usize = 1 << 20;
 
-/// A crawling direction is written to so often in a second, if it gets that many bytes.
+/// The most writes a second into a direction with limited rate.
 const CRAWLING_WRITES_PER_SECOND: u64 = 50;
 
-/// What is done to bytes. The default is nothing.
+/// The faults that the proxy applies. By default it applies none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rules {
-    /// For each direction.
+    /// Indexed by direction.
     pub(super) stalled: [bool; 2],
-    /// For each direction.
+    /// Indexed by direction.
     pub(super) swallows: [bool; 2],
     pub(super) delay: Duration,
     pub(super) max_piece_bytes: Option<usize>,
     pub(super) bytes_per_second: Option<u64>,
 }
 
-/// Bytes on their way.
+/// The bytes of one direction that are not forwarded yet.
 #[derive(Debug)]
 pub(super) struct Pipe {
     held: VecDeque<Held>,
     held_bytes: usize,
-    /// Nothing is written before, so that it crawls.
+    /// The earliest time of the next write, if the rate is limited.
     not_before: Option<Instant>,
     pub(super) end: End,
 }
 
-/// How far the end of a stream has come.
+/// How far the end of a stream has been forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// More may come.
+    /// The sender has not ended the stream.
     Open,
-    /// Its sender has ended it.
-    Seen,
-    /// Its sender has reset it.
+    /// The sender has ended the stream.
+    Ended,
+    /// The sender has reset the stream.
     Reset,
-    /// Its receiver knows, or is gone.
-    Told,
+    /// The end was forwarded to the receiver, or the receiver is gone.
+    Forwarded,
 }
 
-/// Bytes that were read at once.
+/// Bytes of one read.
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
-    /// How many of them were written.
+    /// The number of bytes already written.
     written: usize,
     due: Instant,
 }
 
-/// What a pipe has to do.
+/// The next step for a pipe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
     Nothing,
@@ -97,7 +99,7 @@ impl Pipe {
 
     pub(super) fn advance(&mut self, written: usize, now: Instant, rules: &Rules) {
         self.held_bytes -= written;
-        let first = self.held.front_mut().expect("it was given by `next`");
+        let first = self.held.front_mut().expect("`next` returned these bytes");
         first.written += written;
         if first.written == first.bytes.len() {
             self.held.pop_front();
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn late_bytes_are_late_by_the_delay_of_when_they_came() {
+    fn a_changed_delay_does_not_affect_bytes_received_before() {
         let (mut pipe, now) = (Pipe::new(), Instant::now());
         let late = Rules { delay: Duration::from_secs(2), ..Rules::default() };
         pipe.take(b"late".to_vec(), now, &late);
@@ -146,18 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn a_crawling_pipe_writes_little_and_waits() {
+    fn a_pipe_with_limited_rate_writes_few_bytes_and_waits() {
         let (mut pipe, now) = (Pipe::new(), Instant::now());
         let slow = Rules { bytes_per_second: Some(2), ..Rules::default() };
         pipe.take(b"ab".to_vec(), now, &slow);
         assert_eq!(pipe.next(now, &slow), Next::Write(b"a"));
         pipe.advance(1, now, &slow);
         assert_eq!(pipe.next(now, &slow), Next::Wait(now + Duration::from_millis(500)));
-        assert_eq!(pipe.next(now, &Rules::default()), Next::Write(b"b"), "it was healed");
+        assert_eq!(pipe.next(now, &Rules::default()), Next::Write(b"b"), "the rules have no limit any more");
     }
 
     #[test]
-    fn pieces_are_split() {
+    fn writes_are_at_most_one_piece_long() {
         let (mut pipe, now) = (Pipe::new(), Instant::now());
         let rules = Rules { max_piece_bytes: Some(2), ..Rules::default() };
         pipe.take(b"abc".to_vec(), now, &rules);

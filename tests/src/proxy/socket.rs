@@ -1,4 +1,4 @@
-//! Sockets of both sorts, which never block, and the listeners that they come from.
+//! Non-blocking TCP and Unix sockets and their listeners.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,22 +23,22 @@ pub(super) enum Socket {
 }
 
 impl Listener {
-    /// Listens at an address of the same sort as this one, and gives it.
+    /// Listens at a new address of the same scheme as `server`. Returns the listener and its address.
     pub(super) fn bind_like(server: &str) -> (Listener, String) {
         if server.starts_with("tcp://") {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-            listener.set_nonblocking(true).expect("sockets can be asked");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            listener.set_nonblocking(true).expect("the socket takes the option");
             let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
             (Listener::Tcp(listener), address)
         } else {
             let address = abstract_address();
-            let listener = UnixListener::bind_addr(&unix_address(&address)).expect("nobody has this name");
-            listener.set_nonblocking(true).expect("sockets can be asked");
+            let listener = UnixListener::bind_addr(&unix_address(&address)).expect("the name is free");
+            listener.set_nonblocking(true).expect("the socket takes the option");
             (Listener::Unix(listener), address)
         }
     }
 
-    /// The next connection, if one is there.
+    /// Returns the next connection, if one is waiting.
     pub(super) fn accept(&self) -> Option<Socket> {
         let socket = match self {
             Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Socket::Tcp(stream)),
@@ -53,8 +53,10 @@ impl Listener {
 }
 
 impl Socket {
+    /// Connects to the server at `address`.
+    ///
     /// # Errors
-    /// Nobody listens there.
+    /// If no server listens at `address`.
     pub(super) fn connect(address: &str) -> io::Result<Socket> {
         let socket = match address.strip_prefix("tcp://") {
             Some(place) => Socket::Tcp(TcpStream::connect(place)?),
@@ -65,33 +67,35 @@ impl Socket {
 
     fn prepared(self) -> Socket {
         let prepared = match &self {
-            // Pieces must leave as they are written.
+            // Each piece must leave as soon as it is written.
             Socket::Tcp(stream) => stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)),
             Socket::Unix(stream) => stream.set_nonblocking(true),
         };
-        prepared.expect("sockets can be asked");
+        prepared.expect("the socket takes the option");
         self
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Shuts down both halves of the connection.
     pub(super) fn finish(&self) {
-        // An error means that the peer has gone.
+        // An error means that the peer is gone.
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
     }
 
-    /// Closes it so that the peer is told of a reset.
+    /// Closes the socket with a reset.
     pub(super) fn reset(self) {
         if let Socket::Tcp(stream) = &self {
             let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-            setsockopt(stream, Linger, &now).expect("sockets can be asked");
+            setsockopt(stream, Linger, &now).expect("the socket takes the option");
         }
     }
 
+    /// Reads what has arrived.
+    ///
     /// # Errors
-    /// As the system has it; [`is_passing`] tells whether it is none.
+    /// Passes on the system's error. If [`is_passing`] returns true for it, try again later.
     pub(super) fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => (&*stream).read(bytes),
@@ -99,8 +103,10 @@ impl Socket {
         }
     }
 
+    /// Writes as much as fits the socket.
+    ///
     /// # Errors
-    /// As the system has it; [`is_passing`] tells whether it is none.
+    /// Passes on the system's error. If [`is_passing`] returns true for it, try again later.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => (&*stream).write(bytes),
@@ -127,7 +133,8 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether this error says to try again when the socket is ready, or that a connection has gone before it was accepted.
+/// Returns true if the operation should be tried again later: the socket was not ready, or a connection ended
+/// before it was accepted.
 pub(super) fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), ConnectionAborted | Interrupted | WouldBlock)

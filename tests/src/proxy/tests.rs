@@ -1,4 +1,4 @@
-//! The proxy between two plain sockets of each sort.
+//! Tests of the proxy between two plain sockets of each kind.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -56,7 +56,7 @@ fn expect(stream: &mut dyn Stream, bytes: &[u8]) {
     assert_eq!(found, bytes);
 }
 
-/// All that still comes, and how it ends.
+/// Reads to the end. Returns the bytes and the result of the last read.
 fn rest(stream: &mut dyn Stream) -> (Vec<u8>, io::Result<()>) {
     let mut found = Vec::new();
     let end = stream.read_to_end(&mut found).map(drop);
@@ -81,7 +81,7 @@ fn bytes_and_ends_pass_both_ways() {
 }
 
 #[test]
-fn a_stalled_proxy_keeps_what_comes() {
+fn a_stalled_proxy_delivers_later() {
     for_each_sort(|mut pair| {
         pair.proxy.stall();
         pair.client.write_all(b"late").unwrap();
@@ -91,14 +91,14 @@ fn a_stalled_proxy_keeps_what_comes() {
         pair.client.write_all(b"later").unwrap();
         pair.server.write_all(b"at once").unwrap();
         expect(&mut *pair.client, b"at once");
-        assert_eq!(pair.proxy.bytes(Toward::Server), 4, "it is not even read");
+        assert_eq!(pair.proxy.bytes(Toward::Server), 4, "the proxy read while it was stalled");
         pair.proxy.heal();
         expect(&mut *pair.server, b"later");
     });
 }
 
 #[test]
-fn a_direction_stalls_in_the_middle_of_payload() {
+fn one_direction_stalls_in_the_middle_of_payload() {
     for_each_sort(|mut pair| {
         let chunk = [&Header::data(1, 1 << 20, None).encode()[..], &vec![7; 1 << 20]].concat();
         pair.proxy.stall_after_payload(Toward::Server, 500_000);
@@ -107,7 +107,7 @@ fn a_direction_stalls_in_the_middle_of_payload() {
             sender.write_all(&[&Preface::BYTES[..], &chunk].concat()).unwrap();
             sender
         });
-        until("it stands still", || pair.proxy.is_stalled(Toward::Server));
+        until("the direction is stalled", || pair.proxy.is_stalled(Toward::Server));
         assert!((500_000..1 << 20).contains(&pair.proxy.payload_bytes(Toward::Server)));
         pair.server.write_all(b"the other way").unwrap();
         pair.proxy.resume();
@@ -118,11 +118,11 @@ fn a_direction_stalls_in_the_middle_of_payload() {
 }
 
 #[test]
-fn what_was_swallowed_never_comes() {
+fn discarded_bytes_are_never_delivered() {
     for_each_sort(|mut pair| {
         pair.proxy.swallow();
         pair.client.write_all(b"lost").unwrap();
-        until("it is swallowed", || pair.proxy.bytes(Toward::Server) == 4);
+        until("the bytes are discarded", || pair.proxy.bytes(Toward::Server) == 4);
         pair.proxy.heal();
         pair.client.write_all(b"found").unwrap();
         expect(&mut *pair.server, b"found");
@@ -152,12 +152,12 @@ fn a_reset_is_an_error_over_tcp() {
 }
 
 #[test]
-fn a_connection_is_cut_after_the_bytes_that_were_drawn() {
+fn a_connection_is_cut_after_the_drawn_number_of_bytes() {
     for_each_sort(|mut pair| {
         pair.proxy.cut_every(1000..1001, 7);
         let mut sender = pair.client;
         let sending = thread::spawn(move || {
-            // The end may come before all is sent.
+            // The connection may end before everything is sent.
             let _ = sender.write_all(&[1; 100_000]);
             sender
         });
@@ -169,7 +169,7 @@ fn a_connection_is_cut_after_the_bytes_that_were_drawn() {
 }
 
 #[test]
-fn slow_and_split_streams_are_whole() {
+fn slow_and_split_streams_arrive_whole() {
     for_each_sort(|mut pair| {
         pair.proxy.split(3);
         pair.proxy.crawl(2000);
@@ -203,7 +203,7 @@ fn one_bit_of_payload_is_flipped() {
 }
 
 #[test]
-fn a_client_of_a_server_that_is_gone_is_closed_and_a_redirected_one_is_not() {
+fn a_connection_closes_without_a_server_and_reaches_a_redirected_one() {
     watched(|| {
         let proxy = Proxy::start(&abstract_address());
         let name = SocketAddr::from_abstract_name(proxy.address().strip_prefix("ipc://@").unwrap()).unwrap();

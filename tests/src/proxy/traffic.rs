@@ -1,29 +1,30 @@
-//! What came for one direction, on all connections together, and what is to happen at one of its bytes.
+//! Counts the bytes of one direction over all connections, and applies faults at certain bytes.
 
 use std::ops::Range;
 
-/// The bit that is flipped in a byte that is corrupted.
+/// The bit to flip in a byte that is corrupted.
 const FLIPPED: u8 = 0x10;
 
-/// Counts of one direction.
+/// Counts and pending faults of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
     pub(super) bytes: u64,
     pub(super) payload_bytes: u64,
-    /// The number of the byte to change, counted as the two above.
+    /// The number of the byte to change, by the count in `bytes`.
     pub(super) flip_byte: Option<u64>,
+    /// The number of the byte to change, by the count in `payload_bytes`.
     pub(super) flip_payload: Option<u64>,
-    /// The direction stalls once so much payload has come.
+    /// The direction stalls once `payload_bytes` reaches this number.
     pub(super) stall_at: Option<u64>,
 }
 
 impl Traffic {
-    /// Forgets what was to happen.
+    /// Removes the pending faults.
     pub(super) fn heal(&mut self) {
         (self.flip_byte, self.flip_payload, self.stall_at) = (None, None, None);
     }
 
-    /// Counts these bytes, and changes the one that is to be changed. Whether the direction is to stall now.
+    /// Counts `bytes` and flips a bit if a fault is due. Returns true if the direction must stall now.
     pub(super) fn count(&mut self, bytes: &mut [u8], payload: &[Range<usize>]) -> bool {
         if let Some(at) = position(self.flip_byte, self.bytes, bytes.len()) {
             bytes[at] ^= FLIPPED;
@@ -41,7 +42,7 @@ impl Traffic {
     }
 }
 
-/// Where the byte with this number lies in a stretch that begins with number `start`.
+/// Returns the index of the byte with this number in a range that begins at number `start`.
 fn position(number: Option<u64>, start: u64, len: usize) -> Option<usize> {
     let at = usize::try_from(number?.checked_sub(start)?).ok()?;
     (at < len).then_some(at)

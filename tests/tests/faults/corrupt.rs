@@ -1,4 +1,4 @@
-//! A bit that flips on the way: with checksums, the one call fails and says so, and nothing else does.
+//! A flipped bit: with checksums, it fails one call with a checksum error and affects nothing else.
 
 use teleport::wire::ErrorKind;
 use teleport::{CallError, CallFuture, Ran, Tree};
@@ -6,18 +6,18 @@ use teleport_tests::{Random, Toward, until};
 
 use crate::{HOUR, Scene, bytes, for_each_address, is_answered};
 
-/// Sizes of arguments: eager ones, and some that wait for a grant and come in several chunks.
+/// Sizes of arguments. Small ones are eager, large ones wait for a grant and are sent in several chunks.
 const SIZES: [usize; 12] =
     [1, 8, 100, 1000, 3000, 30_000, 30_001, 300_000, 1_000_000, 1_500_000, 3_000_000, 5_000_000];
 
-/// The server's wish for checksums and the client's: that of either is enough.
+/// Starts server and client with `checksums` set as given for each. One side that sets it is enough.
 fn scene(address: &str, checksums: [bool; 2]) -> (Scene, teleport::Client) {
     let scene = Scene::with(address, |server| server.checksum(checksums[0]));
     let client = scene.builder(HOUR).checksum(checksums[1]).connect().unwrap();
     (scene, client)
 }
 
-/// Makes many calls of `echo` at once, of which one is changed on its way at a byte drawn at random.
+/// Makes many calls of `echo` at once and flips a bit in a random byte of one of them.
 fn check(address: &str, toward: Toward, checksums: [bool; 2], random: &mut Random) {
     let (scene, client) = scene(address, checksums);
     let at = random.below(SIZES.iter().sum());
@@ -28,11 +28,13 @@ fn check(address: &str, toward: Toward, checksums: [bool; 2], random: &mut Rando
     let mut failures = Vec::new();
     for (call, sent) in calls.into_iter().zip(&sent) {
         match call.wait() {
-            Ok(answer) => assert!(answer == *sent, "a bit flipped at {at} and nobody noticed"),
+            Ok(answer) => assert!(answer == *sent, "a flipped bit in byte {at} was not detected"),
             Err(error) => failures.push(error),
         }
     }
-    let [error] = &failures[..] else { panic!("at {at}, {} calls failed: {failures:?}", failures.len()) };
+    let [error] = &failures[..] else {
+        panic!("with a flipped bit in byte {at}, {} calls failed: {failures:?}", failures.len())
+    };
     let CallError::Remote(failure) = error else { panic!("{error:?}") };
     assert_eq!(failure.kind(), ErrorKind::Checksum);
     assert!(error.to_string().contains("checksum"), "{error}");
@@ -46,7 +48,7 @@ fn check(address: &str, toward: Toward, checksums: [bool; 2], random: &mut Rando
 }
 
 #[test]
-fn one_bit_of_the_arguments() {
+fn a_flipped_bit_of_arguments_fails_one_call() {
     for_each_address(|address| {
         let mut random = Random::from_environment();
         for checksums in [[true, true], [false, true], [true, false]].repeat(2) {
@@ -56,7 +58,7 @@ fn one_bit_of_the_arguments() {
 }
 
 #[test]
-fn one_bit_of_a_result() {
+fn a_flipped_bit_of_a_result_fails_one_call() {
     for_each_address(|address| {
         let mut random = Random::from_environment();
         for checksums in [[true, true], [false, true], [true, false]].repeat(2) {
@@ -65,9 +67,9 @@ fn one_bit_of_a_result() {
     });
 }
 
-/// What a dropped message had taken of the credit comes back, or the connection would soon stand still.
+/// The credit of a dropped message comes back. Otherwise the connection would soon stall.
 #[test]
-fn again_and_again() {
+fn many_corrupt_messages_use_up_no_credit() {
     for_each_address(|address| {
         let (scene, client) = scene(address, [true, true]);
         for toward in [Toward::Server, Toward::Client] {
@@ -79,15 +81,16 @@ fn again_and_again() {
         }
         is_answered(&client);
         assert_eq!(client.stats().connects, 1);
-        // Of the calls whose arguments were changed, none ran.
+        // No call with corrupt arguments ran.
         assert_eq!(scene.server.stats().calls, 41);
         client.close().unwrap();
     });
 }
 
-/// Frames themselves always have checksums: a stream that makes no sense any more is ended, and a new one begun.
+/// Headers and metadata always have checksums. A corrupt one ends the connection, and the client connects
+/// again.
 #[test]
-fn one_bit_of_a_header_or_of_metadata() {
+fn a_flipped_bit_of_a_header_or_of_metadata_ends_the_connection() {
     for_each_address(|address| {
         for toward in [Toward::Server, Toward::Client] {
             let (scene, client) = scene(address, [true, true]);

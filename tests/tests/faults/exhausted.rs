@@ -1,16 +1,16 @@
-//! A server without descriptors for more connections: those that it has are served on, and the others wait until some leave.
+//! A server without descriptors for more connections keeps serving its clients. Others wait until some leave.
 
 use teleport_tests::{Raw, Serve, Steady, descriptors, until};
 
 use crate::for_each_address;
 
-/// Few, and more than the server needs for itself.
+/// The descriptor limit: low, but more than the server needs for itself.
 const MAX_DESCRIPTORS: usize = 40;
 
-/// More of these wait for their turn than leave at once.
+/// The number of connections. More of them wait than leave at once.
 const WAITING: usize = 60;
 
-/// How many more the process may open. What it was started with may have higher numbers than it could open itself.
+/// Returns how many more descriptors the process may open. Inherited ones may have numbers above the limit.
 fn free_descriptors(process: u32) -> usize {
     let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let numbers = open.map(|entry| entry.unwrap().file_name().to_string_lossy().parse::<usize>().unwrap());
@@ -18,7 +18,7 @@ fn free_descriptors(process: u32) -> usize {
 }
 
 #[test]
-fn connections_wait_for_descriptors() {
+fn connections_wait_for_free_descriptors() {
     for_each_address(|address| {
         let serve = Serve::with_few_descriptors(address, MAX_DESCRIPTORS);
         let process = serve.program().id();
@@ -31,13 +31,13 @@ fn connections_wait_for_descriptors() {
         }
         assert!(let_in.len() > 10, "the server needs {alone} descriptors for itself and one client");
         let mut waiting: Vec<Raw> = (0..WAITING).map(|_| Raw::connect(serve.address())).collect();
-        until("the server finds no descriptor", || {
+        until("the server runs out of descriptors", || {
             serve.program().errors_so_far().contains("Too many open files")
         });
         steady.works_on();
         assert_eq!(free_descriptors(process), 0);
 
-        // Each group that leaves lets as many in, in the order in which they came.
+        // When a group leaves, as many waiting connections are accepted, in the order in which they came.
         while !waiting.is_empty() {
             let next = let_in.len().min(waiting.len());
             let_in.clear();
@@ -50,7 +50,7 @@ fn connections_wait_for_descriptors() {
         drop(let_in);
         until("the server has closed their sockets", || descriptors(process) == alone);
         steady.end();
-        // The log tells of it, and not for each time that the server looked again.
+        // The log reports the shortage, but not each attempt to accept.
         let log = serve.log();
         let told = log.iter().filter(|line| line.contains("Too many open files")).count();
         assert!((1..=100).contains(&told), "{told} lines of {}", log.len());

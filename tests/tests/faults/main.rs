@@ -1,10 +1,10 @@
-//! Networks that fail, made by a proxy, and what both sides make of it; and a machine that has no more to give.
+//! Networks that fail, simulated by a proxy, and a machine without free file descriptors.
 //!
 //! - `exhausted`: no descriptor is left for another connection
-//! - `silence`: peers that nothing comes from any more are given up, on both sides, and others are not
-//! - `slow`: late, slow and split streams are whole
+//! - `silence`: both sides give up silent peers and keep living ones
+//! - `slow`: late, slow and split streams arrive whole
 //! - `corrupt`: a flipped bit fails one call
-//! - `withdrawn`: calls that are cancelled or whose time is over while the network stands still
+//! - `withdrawn`: calls that are cancelled or expire while the network is stalled
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 mod corrupt;
@@ -21,22 +21,23 @@ use teleport::{Client, ClientBuilder, Context, Method, Methods, Server, ServerHa
 use teleport_tests::{Proxy, abstract_address, until, watched};
 
 const PING_INTERVAL: Duration = Duration::from_millis(100);
-/// As short as a busy machine allows: a living peer must answer a ping within it.
+/// As short as a busy machine allows: a living peer must answer a ping within this time.
 const MAX_SILENCE: Duration = Duration::from_millis(1500);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A server, and a proxy in front of it.
+/// A server and a proxy in front of it.
 struct Scene {
     server: ServerHandle,
     proxy: Proxy,
-    /// Gets the argument of each call of `hold` and `note` as it begins.
+    /// Receives the argument of each call of `hold` and `note` when the call begins.
     began: Receiver<Tree>,
 }
 
 impl Scene {
-    /// A server that gives a silent client up after `max_silence`. It has the methods `echo`; `note`, which tells that it
-    /// ran; and `hold`, which tells that it began and lasts until its caller is gone. One thread each runs them, but
-    /// four `hold`.
+    /// Starts a server that gives up a silent client after `max_silence`.
+    ///
+    /// Its methods are `echo`, `note`, which reports that it ran, and `hold`, which reports that it began and
+    /// runs until its caller is gone. `hold` has four threads, the others have one each.
     fn start(address: &str, max_silence: Duration) -> Scene {
         Scene::with(address, |server| server.ping_interval(PING_INTERVAL).max_silence(max_silence))
     }
@@ -61,7 +62,7 @@ impl Scene {
         Scene { server, proxy, began }
     }
 
-    /// A client behind the proxy that gives a silent server up after `max_silence`.
+    /// Returns a client behind the proxy that gives up a silent server after `max_silence`.
     fn client(&self, max_silence: Duration) -> Client {
         self.builder(max_silence).connect().unwrap()
     }
@@ -70,22 +71,22 @@ impl Scene {
         Client::builder(&self.proxy.address()).ping_interval(PING_INTERVAL).max_silence(max_silence)
     }
 
-    /// Waits until a call of `hold` or `note` has begun.
+    /// Waits until a call of `hold` or `note` begins and returns its argument.
     #[track_caller]
     fn begins(&self) -> Tree {
         self.began.recv_timeout(teleport_tests::WATCHDOG).unwrap()
     }
 
-    /// Waits until the server has no client and runs nothing.
+    /// Waits until the server has no client and runs no call.
     #[track_caller]
     fn is_alone(&self) {
-        until("the server gives its client up", || self.server.clients() == 0);
+        until("the server gives up its client", || self.server.clients() == 0);
         until("its calls are withdrawn", || self.server.stats().running == 0);
         until("its memory is given back", || self.server.stats().held_bytes == 0);
     }
 }
 
-/// Both at once, since most of these tests wait.
+/// Runs a test for both kinds of sockets, at the same time since most of these tests wait.
 fn for_each_address(check: impl Fn(&str) + Send + Sync + 'static) {
     watched(move || {
         std::thread::scope(|scope| {
@@ -100,7 +101,7 @@ fn is_answered(client: &Client) {
     assert_eq!(client.call("echo", tree!("text")).wait().unwrap(), tree!("text"));
 }
 
-/// Arguments of so many bytes. They repeat themselves, but never at the start of a chunk.
+/// Returns an argument of `len` bytes, whose pattern never repeats at the start of a chunk.
 fn bytes(len: usize) -> Tree {
     const PERIOD: usize = 65_521;
     let pattern: Vec<u8> = (0..PERIOD).map(|i| (i ^ (i >> 8)) as u8).collect();

@@ -1,4 +1,4 @@
-//! Peers from which nothing comes any more, and peers that only seem so.
+//! Peers that have become silent, and living peers that only seem silent.
 
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn is_not_alive(error: &CallError) -> bool {
         if silence >= max_silence && *max_silence == MAX_SILENCE)
 }
 
-/// The program `peer`, which takes its times as arguments.
+/// Starts the program `peer`, which takes its timeouts as arguments.
 fn peer(arguments: &[&str]) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peer"));
     command.args(arguments);
@@ -26,15 +26,15 @@ fn milliseconds(time: Duration) -> String {
 }
 
 #[test]
-fn a_cut_off_is_found_out_on_both_sides_with_calls_in_flight() {
+fn both_sides_detect_lost_packets_with_calls_in_flight() {
     for_each_address(|address| {
         let scene = Scene::start(address, MAX_SILENCE);
         let client = scene.client(MAX_SILENCE);
         let running = client.call("hold", ()).send().unwrap();
         scene.begins();
         scene.proxy.swallow();
-        let on_its_way = client.call("echo", tree!(1)).send().unwrap();
-        for call in [running, on_its_way] {
+        let sent = client.call("echo", tree!(1)).send().unwrap();
+        for call in [running, sent] {
             let error = call.wait().unwrap_err();
             assert!(is_not_alive(&error), "{error:?}");
             assert_eq!(error.ran(), Ran::Maybe);
@@ -46,22 +46,22 @@ fn a_cut_off_is_found_out_on_both_sides_with_calls_in_flight() {
 }
 
 #[test]
-fn a_cut_off_is_found_out_on_both_sides_while_nobody_calls() {
+fn both_sides_detect_lost_packets_without_calls() {
     for_each_address(|address| {
         let scene = Scene::start(address, MAX_SILENCE);
         let client = scene.client(MAX_SILENCE);
         is_answered(&client);
         scene.proxy.swallow();
-        until("the client gives the connection up", || client.stats().server.is_none());
+        until("the client gives up the connection", || client.stats().server.is_none());
         scene.is_alone();
         scene.proxy.start_anew();
         is_answered(&client);
     });
 }
 
-/// Where only one side hears the other, the one that hears nothing gives up, and the other is told by the stream's end.
+/// The side that receives nothing gives up, and the other side sees the end of the stream.
 #[test]
-fn a_connection_that_is_lost_in_one_direction_is_lost() {
+fn a_connection_that_is_lost_in_one_direction_ends_on_both_sides() {
     for_each_address(|address| {
         for (lost, servers, clients) in
             [(Toward::Server, MAX_SILENCE, HOUR), (Toward::Client, HOUR, MAX_SILENCE)]
@@ -80,9 +80,9 @@ fn a_connection_that_is_lost_in_one_direction_is_lost() {
     });
 }
 
-/// As when the power of a machine fails: not even the end of the stream comes.
+/// As when the power of a machine fails: not even the end of the stream arrives.
 #[test]
-fn a_server_that_dies_without_a_word_is_found_out() {
+fn clients_detect_a_server_that_vanishes() {
     for_each_address(|address| {
         let serve = Serve::start(address);
         let proxy = Proxy::start(serve.address());
@@ -92,24 +92,24 @@ fn a_server_that_dies_without_a_word_is_found_out() {
         };
         let (idle, busy) = (client("idle"), client("busy"));
         let call = busy.call("sleep", tree!({"seconds": 1e6})).send().unwrap();
-        until("it was sent", || busy.stats().in_flight == 1);
+        until("the call is in flight", || busy.stats().in_flight == 1);
         proxy.swallow();
         serve.kill();
         let error = call.wait().unwrap_err();
         assert!(is_not_alive(&error), "{error:?}");
-        until("the idle one finds it out too", || idle.stats().server.is_none());
+        until("the idle client detects it too", || idle.stats().server.is_none());
     });
 }
 
 #[test]
-fn a_client_that_dies_without_a_word_is_found_out() {
+fn a_server_detects_clients_that_vanish() {
     for_each_address(|address| {
         let scene = Scene::start(address, MAX_SILENCE);
         let busy = peer(&["call", &scene.proxy.address(), &milliseconds(HOUR), "hold"]);
         let mut idle = peer(&["call", &scene.proxy.address(), &milliseconds(HOUR), "-"]);
         scene.begins();
         assert_eq!(idle.line(), "connected");
-        until("both are clients", || scene.server.clients() == 2);
+        until("both clients are connected", || scene.server.clients() == 2);
         scene.proxy.swallow();
         busy.signal(Signal::SIGKILL);
         idle.signal(Signal::SIGKILL);
@@ -118,7 +118,7 @@ fn a_client_that_dies_without_a_word_is_found_out() {
 }
 
 #[test]
-fn a_stopped_client_is_found_out_while_it_does_nothing() {
+fn a_server_detects_a_stopped_idle_client() {
     for_each_address(|address| {
         let scene = Scene::start(address, MAX_SILENCE);
         let mut idle = peer(&["call", &scene.proxy.address(), &milliseconds(HOUR), "-"]);
@@ -126,20 +126,21 @@ fn a_stopped_client_is_found_out_while_it_does_nothing() {
         idle.stop();
         scene.is_alone();
         idle.go_on();
-        until("it finds its server again", || scene.server.clients() == 1);
+        until("the client connects again", || scene.server.clients() == 1);
     });
 }
 
-/// Passes the time until a stopped process has missed `max_silence`, with a call that lasts so long.
+/// Waits for longer than `max_silence`, by means of a call with a deadline.
 fn longer_than_max_silence(scene: &Scene, client: &Client) {
     let error = client.call("hold", ()).deadline(MAX_SILENCE * 2).wait().unwrap_err();
     assert!(matches!(error, CallError::Deadline { .. }), "{error:?}");
     scene.begins();
 }
 
-/// It slept, and not its server: what waits in its socket is read before anybody is judged.
+/// The client was stopped and its server was not. It reads the bytes in its socket before it judges the
+/// server.
 #[test]
-fn a_client_that_was_stopped_for_long_keeps_its_living_server() {
+fn a_client_that_was_stopped_for_long_keeps_its_connection() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let mut sleeper = peer(&["call", &scene.proxy.address(), &milliseconds(MAX_SILENCE), "echo"]);
@@ -149,16 +150,16 @@ fn a_client_that_was_stopped_for_long_keeps_its_living_server() {
         let other = scene.client(HOUR);
         longer_than_max_silence(&scene, &other);
         sleeper.go_on();
-        // Of these, the last cannot be from before it was stopped.
+        // The last of these lines must have been written after the stop.
         for _ in 0..=scene.server.stats().calls {
             assert!(sleeper.line().ends_with(", connected 1 times"));
         }
     });
 }
 
-/// As above, with nothing in flight: only pings wait in its socket.
+/// No calls are in flight: only pings wait in the client's socket.
 #[test]
-fn an_idle_client_that_was_stopped_for_long_keeps_its_living_server() {
+fn an_idle_client_that_was_stopped_for_long_keeps_its_connection() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let mut sleeper = peer(&["call", &scene.proxy.address(), &milliseconds(MAX_SILENCE), "-"]);
@@ -167,14 +168,14 @@ fn an_idle_client_that_was_stopped_for_long_keeps_its_living_server() {
         sleeper.stop();
         longer_than_max_silence(&scene, &other);
         sleeper.go_on();
-        // It would have connected again by then, had it given its server up.
+        // Had the client given up its server, it would have connected again by now.
         longer_than_max_silence(&scene, &other);
         assert_eq!((scene.proxy.connections(), scene.proxy.open()), (2, 2));
     });
 }
 
 #[test]
-fn a_server_that_was_stopped_for_long_keeps_its_living_clients() {
+fn a_server_that_was_stopped_for_long_keeps_its_clients() {
     for_each_address(|address| {
         let mut server = peer(&["serve", address, &milliseconds(MAX_SILENCE)]);
         let address = server.line().strip_prefix("listening at ").unwrap().to_owned();
@@ -195,9 +196,10 @@ fn a_server_that_was_stopped_for_long_keeps_its_living_clients() {
     });
 }
 
-/// As when a shell stops all programs of a job: neither side has anything from the other in its socket, and both live.
+/// As when a shell stops all programs of a job: both sides live, and neither has received bytes from the
+/// other.
 #[test]
-fn two_that_were_stopped_for_long_keep_each_other() {
+fn a_connection_survives_a_long_stop_of_both_sides() {
     for_each_address(|address| {
         let mut server = peer(&["serve", address, &milliseconds(MAX_SILENCE)]);
         let address = server.line().strip_prefix("listening at ").unwrap().to_owned();
@@ -210,7 +212,7 @@ fn two_that_were_stopped_for_long_keep_each_other() {
         let other = bystander.client(HOUR);
         longer_than_max_silence(&bystander, &other);
         both.iter().for_each(|program| program.go_on());
-        // It would have connected again by then, had one given the other up.
+        // Had one side given up the other, the client would have connected again by now.
         longer_than_max_silence(&bystander, &other);
         assert_eq!((proxy.connections(), proxy.open()), (1, 1));
     });

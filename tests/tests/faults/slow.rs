@@ -1,4 +1,4 @@
-//! Networks that deliver late, slowly or piece by piece: everything arrives, and is what was sent.
+//! Networks that deliver late, slowly or piece by piece: everything arrives unchanged.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use teleport_tests::{Proxy, Toward, until};
 
 use crate::{HOUR, Scene, bytes, for_each_address};
 
-/// Has calls of all sorts made through a proxy that `slow` has slowed down, and compares the answers; the largest array has
-/// `large` bytes.
+/// Makes various calls through a proxy that `slow` has slowed down and checks the answers. The largest array
+/// has `large` bytes.
 fn check(large: usize, slow: impl Fn(&Proxy) + Send + Sync + 'static) {
     for_each_address(move |address| {
         let scene = Scene::start(address, HOUR);
-        // Also the introduction.
+        // The handshake is slow too.
         slow(&scene.proxy);
         let client = scene.client(HOUR);
         let sent: Vec<Tree> = vec![
@@ -40,30 +40,30 @@ fn goes_well(client: &Client, scene: &Scene) {
 }
 
 #[test]
-fn byte_by_byte() {
+fn streams_in_single_bytes_arrive_whole() {
     check(3000, |proxy| proxy.split(1));
 }
 
 #[test]
-fn in_odd_pieces() {
-    // Eager, and granted in several chunks.
+fn streams_in_odd_pieces_arrive_whole() {
+    // The first is eager, the second is granted and has several chunks.
     check(300_000, |proxy| proxy.split(31));
     check(5_000_000, |proxy| proxy.split(4099));
 }
 
 #[test]
-fn late() {
+fn late_streams_arrive_whole() {
     check(5_000_000, |proxy| proxy.delay(Duration::from_millis(20)));
 }
 
 #[test]
-fn slowly() {
+fn slow_streams_arrive_whole() {
     check(2_000_000, |proxy| proxy.crawl(4_000_000));
     check(2000, |proxy| proxy.crawl(10_000));
 }
 
 #[test]
-fn late_and_slowly_and_in_pieces() {
+fn late_slow_and_split_streams_arrive_whole() {
     check(200_000, |proxy| {
         proxy.delay(Duration::from_millis(5));
         proxy.crawl(1_000_000);
@@ -72,7 +72,7 @@ fn late_and_slowly_and_in_pieces() {
 }
 
 #[test]
-fn with_pauses_in_the_middle_of_frames() {
+fn streams_that_pause_in_the_middle_of_frames_arrive_whole() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
@@ -81,8 +81,8 @@ fn with_pauses_in_the_middle_of_frames() {
             for toward in [Toward::Server, Toward::Client] {
                 scene.proxy.stall_after_payload(toward, passed);
                 let call = client.call("echo", sent.clone()).send().unwrap();
-                until("it is on its way", || scene.proxy.is_stalled(toward));
-                // Nothing is lost by what is asked for meanwhile.
+                until("the stream pauses", || scene.proxy.is_stalled(toward));
+                // Another call during the pause is answered too.
                 let other = client.call("echo", tree!("other")).send().unwrap();
                 scene.proxy.resume();
                 assert!(call.wait().unwrap() == sent, "the answer differs");

@@ -1,4 +1,4 @@
-//! Calls that are cancelled, or whose time is over, while the network stands still.
+//! Calls that are cancelled or expire while the network is stalled or slow.
 
 use std::time::Duration;
 
@@ -9,18 +9,19 @@ use crate::{HOUR, Scene, bytes, for_each_address, is_answered};
 
 const SOON: Duration = Duration::from_millis(100);
 
-/// An array that takes long enough to be caught on its way.
+/// The size of an array that takes long enough to be interrupted half-sent.
 const LARGE: usize = 64 << 20;
 
-/// Sends an array of [`LARGE`] bytes to `note` and stops the network in the middle of it.
+/// Sends an array of [`LARGE`] bytes to `note` and stalls the network in the middle of it.
 fn half_sent(scene: &Scene, client: &Client) -> teleport::CallFuture {
     scene.proxy.stall_after_payload(Toward::Server, 2 << 20);
     let call = client.call("note", bytes(LARGE)).send().unwrap();
-    until("it is on its way", || scene.proxy.is_stalled(Toward::Server));
+    until("it is half sent", || scene.proxy.is_stalled(Toward::Server));
     call
 }
 
-/// Waits until what was withdrawn has left nothing behind, and checks that only the next call of `note` runs.
+/// Waits until the server has freed the memory of withdrawn calls and checks that only the next call of
+/// `note` runs.
 #[track_caller]
 fn nothing_else_runs(scene: &Scene, client: &Client) {
     until("its memory is given back", || scene.server.stats().held_bytes == 0);
@@ -39,7 +40,7 @@ fn a_half_sent_call_that_is_cancelled_never_runs() {
         assert_eq!(call.cancel(), Ran::No);
         scene.proxy.resume();
         nothing_else_runs(&scene, &client);
-        // What had not left is not sent.
+        // The rest is not sent.
         assert!(scene.proxy.payload_bytes(Toward::Server) < LARGE as u64 / 2);
     });
 }
@@ -50,9 +51,9 @@ fn a_call_that_is_cancelled_before_it_is_sent_is_never_sent() {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
         let large = half_sent(&scene, &client);
-        // Some go until the socket is full; whether they were sent is known when they are withdrawn.
+        // Calls are sent until the socket is full. Cancelling one returns whether it was sent.
         let (mut tries, mut unsent) = (0, Vec::new());
-        until("the socket takes no more", || {
+        until("the socket is full", || {
             tries += 1;
             let call = client.call("note", tree!(tries)).send().unwrap();
             if call.cancel() == Ran::No {
@@ -65,7 +66,7 @@ fn a_call_that_is_cancelled_before_it_is_sent_is_never_sent() {
         client.call("note", tree!("last")).wait().unwrap();
         loop {
             let ran = scene.begins();
-            assert!(!unsent.contains(&ran), "{ran:?} was not sent, and ran");
+            assert!(!unsent.contains(&ran), "{ran:?} ran but was reported as not sent");
             if ran == tree!("last") {
                 break;
             }
@@ -74,20 +75,20 @@ fn a_call_that_is_cancelled_before_it_is_sent_is_never_sent() {
 }
 
 #[test]
-fn a_call_that_is_cancelled_before_it_starts_never_runs_and_a_running_one_is_told() {
+fn a_queued_call_that_is_cancelled_never_runs_and_a_running_one_is_notified() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
         let running: Vec<_> = (0..4).map(|i| client.call("hold", tree!(i)).send().unwrap()).collect();
         running.iter().for_each(|_| drop(scene.begins()));
         let queued = client.call("hold", tree!("queued")).send().unwrap();
-        until("it waits for a thread", || scene.server.stats().queued == 1);
+        until("the call is queued", || scene.server.stats().queued == 1);
         queued.cancel();
-        until("it is answered", || scene.server.stats().failed == 1);
+        until("the queued call is answered", || scene.server.stats().failed == 1);
         for call in running {
             assert_eq!(call.cancel(), Ran::Maybe);
         }
-        until("the functions were told", || scene.server.stats().running == 0);
+        until("the functions have ended", || scene.server.stats().running == 0);
         nothing_else_runs(&scene, &client);
     });
 }
@@ -97,7 +98,7 @@ fn is_deadline(error: &CallError) -> bool {
 }
 
 #[test]
-fn a_deadline_ends_a_future_while_nothing_comes() {
+fn a_deadline_ends_a_future_when_no_bytes_arrive() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
@@ -123,14 +124,14 @@ fn a_deadline_ends_a_call_that_is_half_sent() {
 }
 
 #[test]
-fn a_deadline_ends_a_call_whose_result_has_come_in_part() {
+fn a_deadline_ends_a_call_whose_result_is_half_received() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
         let sent = bytes(LARGE / 4);
         scene.proxy.stall_after_payload(Toward::Client, 1 << 20);
         let call = client.call("echo", sent.clone()).deadline(Duration::from_secs(3)).send().unwrap();
-        until("the result is on its way", || scene.proxy.is_stalled(Toward::Client));
+        until("the result is half received", || scene.proxy.is_stalled(Toward::Client));
         let error = call.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { .. }) && error.ran() != Ran::No, "{error:?}");
         scene.proxy.resume();
@@ -146,7 +147,7 @@ fn a_deadline_ends_a_call_that_waits_for_a_connection() {
         let client = scene.client(HOUR);
         scene.proxy.swallow();
         scene.proxy.cut(Cut::End);
-        until("the client notices", || client.stats().server.is_none());
+        until("the client notices the cut", || client.stats().server.is_none());
         let error = client.call("note", tree!(1)).deadline(SOON).wait().unwrap_err();
         assert!(is_deadline(&error) && error.ran() == Ran::No, "{error:?}");
         scene.proxy.start_anew();
@@ -155,9 +156,9 @@ fn a_deadline_ends_a_call_that_waits_for_a_connection() {
     });
 }
 
-/// Not even where the server never hears that the client has given up.
+/// The server never learns that the client has given up, and enforces the deadline itself.
 #[test]
-fn a_call_whose_time_is_over_is_not_started() {
+fn the_server_does_not_start_an_expired_call() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let (client, other) =
@@ -165,17 +166,17 @@ fn a_call_whose_time_is_over_is_not_started() {
         let running: Vec<_> = (0..4).map(|i| other.call("hold", tree!(i)).send().unwrap()).collect();
         running.iter().for_each(|_| drop(scene.begins()));
         let late = client.call("hold", tree!("late")).deadline(SOON * 5).send().unwrap();
-        until("it waits for a thread", || scene.server.stats().queued == 1);
+        until("the call is queued", || scene.server.stats().queued == 1);
         scene.proxy.swallow();
         let error = late.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { ran: Ran::Maybe, .. }), "{error:?}");
-        // The server counts from when the call came, which this one, given more time, did later.
+        // The server counts from the arrival of a call. This call arrives later and has more time.
         assert!(other.call("hold", tree!("later")).deadline(SOON * 10).wait().is_err());
         for call in running {
             assert_eq!(call.cancel(), Ran::Maybe);
         }
-        until("the server has looked at it", || scene.server.stats().queued == 0);
-        until("and not started it", || scene.server.stats().running == 0);
+        until("the expired call left the queue", || scene.server.stats().queued == 0);
+        until("no call runs", || scene.server.stats().running == 0);
         assert!(scene.began.try_recv().is_err());
     });
 }

@@ -1,4 +1,5 @@
-//! Small messages that are held back for a moment: they leave when their thread waits, and all the same when it does not.
+//! Small messages that are held back briefly to be sent together. They are sent even if their thread never
+//! waits.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +13,8 @@ use std::time::Duration;
 use teleport::{CallFuture, Client, Method, Methods, Server, ServerHandle, Tree, tree};
 use teleport_tests::{abstract_address, until, watched};
 
-/// A server that tells of each call of `note`, and whose `wait` takes until the test says `go`, where it is to wait.
+/// A server with the methods `echo`, `note`, which reports its argument, and `wait`, which returns at once
+/// for false and otherwise waits for `go`.
 struct Fixture {
     server: ServerHandle,
     noted: Receiver<u64>,
@@ -26,7 +28,7 @@ fn fixture() -> Fixture {
     let methods = Methods::new()
         .register("echo", Method::inline(|x: Tree| x))
         .register("note", Method::inline(move |number: u64| sender.send(number).unwrap()))
-        // Ends with the test too.
+        // Also returns when the test ends and drops `go`.
         .register(
             "wait",
             Method::inline(move |waits: bool| {
@@ -39,7 +41,7 @@ fn fixture() -> Fixture {
     Fixture { server, noted, go }
 }
 
-/// Takes far longer than what counts as quick, even where the test has said `go` before.
+/// Takes far longer than a method that counts as quick, even if `go` was sent before.
 fn wait(come: &Mutex<Receiver<()>>) {
     let _ = come.lock().unwrap().recv();
     thread::sleep(Duration::from_millis(2));
@@ -56,13 +58,13 @@ fn send(client: &Client, method: &'static str, number: u64) -> CallFuture {
 }
 
 #[test]
-fn calls_arrive_whether_or_not_anybody_waits() {
+fn calls_are_sent_even_if_no_thread_waits_for_them() {
     watched(|| {
         let fixture = fixture();
         let client = fixture.client();
         for calls in (1..100).chain([200, 7, 3]) {
             let futures: Vec<_> = (0..calls).map(|number| send(&client, "note", number)).collect();
-            // This thread waits for something of which the client knows nothing.
+            // This thread waits on a channel that the client does not know.
             let noted: Vec<u64> = (0..calls).map(|_| fixture.noted.recv().unwrap()).collect();
             assert_eq!(noted, (0..calls).collect::<Vec<_>>());
             futures.into_iter().for_each(|future| assert_eq!(future.wait().unwrap(), Tree::Null));
@@ -70,7 +72,7 @@ fn calls_arrive_whether_or_not_anybody_waits() {
     });
 }
 
-/// Calls when its thread ends.
+/// Makes calls when its thread ends.
 struct CallsAtTheEnd(Client, mpsc::Sender<Vec<Tree>>);
 
 impl Drop for CallsAtTheEnd {
@@ -85,9 +87,9 @@ thread_local! {
     static AFTER: RefCell<Option<CallsAtTheEnd>> = const { RefCell::new(None) };
 }
 
-/// In whatever order the locals of a thread are dropped, one of these two goes after those of the transport.
+/// One of the two thread-locals is dropped after those of the transport, in any order of destruction.
 #[test]
-fn a_thread_that_ends_may_call() {
+fn destructors_of_thread_locals_can_call() {
     watched(|| {
         let fixture = fixture();
         let client = fixture.client();
@@ -105,27 +107,27 @@ fn a_thread_that_ends_may_call() {
 }
 
 #[test]
-fn answers_are_received_whether_or_not_anybody_reads_them() {
+fn answers_are_received_even_if_no_thread_reads_them() {
     watched(|| {
         let fixture = fixture();
         let client = fixture.client();
         for calls in 1..100 {
             let before = client.stats().receives;
             let mut futures: VecDeque<_> = (0..calls).map(|number| send(&client, "echo", number)).collect();
-            // It reads for all, and leaves.
+            // This wait reads for all calls and then stops reading.
             futures.pop_front().unwrap().wait().unwrap();
-            until("all answers have come", || client.stats().receives == before + calls);
+            until("all answers are received", || client.stats().receives == before + calls);
         }
     });
 }
 
 #[test]
-fn an_answer_never_waits_for_a_method_that_may_take_long() {
+fn an_answer_never_waits_for_a_method_of_unknown_duration() {
     watched(|| {
         for _ in 0..20 {
             let fixture = fixture();
             let client = fixture.client();
-            // Together, so that the server finds them in one read.
+            // Sent together, so that the server gets them in one read.
             let first = client.call("echo", tree!(1)).send().unwrap();
             let second = client.call("echo", tree!(2)).send().unwrap();
             let slow = client.call("wait", true).send().unwrap();
@@ -138,20 +140,20 @@ fn an_answer_never_waits_for_a_method_that_may_take_long() {
 }
 
 #[test]
-fn an_answer_waits_for_a_method_that_was_quick_once_at_most() {
+fn an_answer_waits_at_most_once_for_a_method_that_used_to_be_quick() {
     watched(|| {
         let fixture = fixture();
         let client = fixture.client();
         for _ in 0..100 {
             client.call("wait", false).wait().unwrap();
         }
-        // This time it takes long, which nobody could know: answers may wait until it returns, and then they come.
+        // The method is slow for the first time, so the answer may wait until it returns.
         let first = client.call("echo", tree!(1)).send().unwrap();
         let slow = client.call("wait", true).send().unwrap();
         fixture.go.send(()).unwrap();
         assert_eq!(first.wait().unwrap(), tree!(1));
         slow.wait().unwrap();
-        // From then on it is known.
+        // The server knows now that the method can be slow, so the answer does not wait.
         let first = client.call("echo", tree!(1)).send().unwrap();
         let slow = client.call("wait", true).send().unwrap();
         first.wait().unwrap();
@@ -161,7 +163,7 @@ fn an_answer_waits_for_a_method_that_was_quick_once_at_most() {
 }
 
 #[test]
-fn threads_that_share_a_connection_lose_nothing() {
+fn all_calls_of_threads_that_share_a_connection_are_answered() {
     watched(|| {
         let fixture = fixture();
         let client = fixture.client();

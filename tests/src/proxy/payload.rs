@@ -1,30 +1,29 @@
-//! Where payload lies in a stream, found by following its frames from the first byte on.
+//! Finds the payload in a stream by parsing its frames from the first byte on.
 //!
-//! What is no stream of frames is followed as if it were one: nothing is checked, and nothing of it is kept but a header
-//! that has come in part.
+//! Nothing is validated: any bytes are parsed as if they were frames. Only a partly received header is kept.
 
 use std::ops::Range;
 
 use teleport::wire::{Header, Kind, Preface};
 
-/// Where in a header the length of its body stands: FORMAT.md, section 3.
+/// The position of the body length in a header: FORMAT.md, section 3.
 const LENGTH: Range<usize> = 16..24;
 
-/// How far a stream has come.
+/// The state of the parser of one stream.
 #[derive(Debug)]
-pub(super) struct Trail {
-    /// What is still to come of the preface or of a body.
+pub(super) struct PayloadFinder {
+    /// The remaining bytes of the preface or of a body.
     left: u64,
     is_payload: bool,
     header: Vec<u8>,
 }
 
-impl Trail {
-    pub(super) fn new() -> Trail {
-        Trail { left: Preface::LENGTH as u64, is_payload: false, header: Vec::new() }
+impl PayloadFinder {
+    pub(super) fn new() -> PayloadFinder {
+        PayloadFinder { left: Preface::LENGTH as u64, is_payload: false, header: Vec::new() }
     }
 
-    /// Follows the next bytes, and gives the stretches of them that are payload.
+    /// Parses the next bytes and returns the ranges of them that are payload.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Vec<Range<usize>> {
         let (mut found, mut at) = (Vec::new(), 0);
         while at < bytes.len() {
@@ -60,10 +59,10 @@ impl Trail {
 mod tests {
     use teleport::wire::{Header, Kind, Preface, encode_frame};
 
-    use super::Trail;
+    use super::PayloadFinder;
 
     #[test]
-    fn payload_is_found_however_the_stream_is_cut() {
+    fn payload_is_found_in_a_stream_cut_into_pieces_of_any_size() {
         let goodbye = encode_frame(Kind::Goodbye, 0, b"reason");
         let mut stream = [&Preface::BYTES[..], &goodbye].concat();
         for text in [b"first", b"other"] {
@@ -72,9 +71,9 @@ mod tests {
             stream.extend(Header::empty(Kind::Ping, 1).encode());
         }
         for piece in 1..=stream.len() {
-            let mut trail = Trail::new();
+            let mut finder = PayloadFinder::new();
             let found = |bytes: &[u8]| {
-                trail.follow(bytes).into_iter().flat_map(|range| bytes[range].to_vec()).collect::<Vec<u8>>()
+                finder.follow(bytes).into_iter().flat_map(|range| bytes[range].to_vec()).collect::<Vec<u8>>()
             };
             let payload: Vec<u8> = stream.chunks(piece).flat_map(found).collect();
             assert_eq!(payload, b"firstother", "in pieces of {piece}");
@@ -82,9 +81,9 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_followed_as_well() {
-        let mut trail = Trail::new();
-        trail.follow(&[0xFF; 10_000]);
-        trail.follow(&[5; 10_000]);
+    fn arbitrary_bytes_do_not_panic() {
+        let mut finder = PayloadFinder::new();
+        finder.follow(&[0xFF; 10_000]);
+        finder.follow(&[5; 10_000]);
     }
 }

@@ -1,7 +1,7 @@
-//! One connection through the proxy: a thread that moves bytes both ways as the rules have it.
+//! One connection through the proxy: a thread that moves bytes both ways by the rules.
 //!
-//! Flow, each turn: look at the rules -> write what each pipe has ready, read where it has room -> if nothing moved, wait
-//! until a socket is ready, a piece is due, or a test has changed the rules. Sockets never block.
+//! Flow of a turn: read the rules, then write what each pipe has ready and read where it has room. If nothing
+//! moved, wait until a socket is ready, a piece is due, or a test has changed the rules. Sockets never block.
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -10,59 +10,59 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::payload::PayloadFinder;
 use super::pipe::{End, Next, Pipe, Rules};
 use super::socket::{Socket, is_passing};
-use super::trail::Trail;
 use super::{Cut, Shared, State, Toward};
 
-/// What is read at once.
+/// The size of a read.
 const READ_BYTES: usize = 64 << 10;
 
 /// Forwards between this client and the server until both have ended or the connection is cut.
 pub(super) fn run(client: Socket, number: usize, woken: &UnixStream, shared: &Shared) {
     let server = shared.lock().server.clone();
-    // A client of a server that is not there finds its connection closed.
+    // If the server cannot be reached, the client's connection is closed.
     if let Ok(server) = Socket::connect(&server) {
-        let line = Line {
+        let connection = Connection {
             sockets: [client, server],
             pipes: [Pipe::new(), Pipe::new()],
-            trails: [Trail::new(), Trail::new()],
+            finders: [PayloadFinder::new(), PayloadFinder::new()],
             number,
             shared,
         };
-        line.forward(woken);
+        connection.forward(woken);
     }
-    shared.lock().lines.remove(&number);
+    shared.lock().connections.remove(&number);
 }
 
-struct Line<'a> {
-    /// The client and the server: each is the sender of the pipe with its index, and the receiver of the other.
+struct Connection<'a> {
+    /// The client and the server. Each sends into the pipe with its index and receives from the other pipe.
     sockets: [Socket; 2],
-    /// Toward the server and toward the client.
+    /// Indexed by direction.
     pipes: [Pipe; 2],
-    /// Of the same directions.
-    trails: [Trail; 2],
+    /// Indexed by direction.
+    finders: [PayloadFinder; 2],
     number: usize,
     shared: &'a Shared,
 }
 
-/// What a turn came to.
+/// The outcome of a turn.
 struct Turn {
     has_moved: bool,
-    /// For each socket, what it is waited for.
+    /// The events to wait for, by socket.
     waits: [PollFlags; 2],
     until: Option<Instant>,
 }
 
-/// How a connection is over.
+/// The end of a connection.
 enum Over {
-    /// Both sides have ended it.
+    /// Both sides have ended their streams.
     Ended,
-    /// One has reset it, or it is to be cut.
+    /// One side has reset the connection, or a test cuts it.
     Cut(Cut),
 }
 
-impl Line<'_> {
+impl Connection<'_> {
     fn forward(mut self, woken: &UnixStream) {
         let mut buffer = vec![0; READ_BYTES];
         loop {
@@ -77,14 +77,14 @@ impl Line<'_> {
         }
     }
 
-    /// Moves what can be moved now. All of it under the lock, so that nothing moves by old rules once a test has set new
-    /// ones; no socket blocks.
+    /// Moves the bytes that can move now. The lock is held throughout, so nothing moves by old rules once a
+    /// test has set new ones. No socket blocks.
     fn turn(&mut self, buffer: &mut [u8]) -> Result<Turn, Over> {
         let mut state = self.shared.lock();
         let rules = state.rules;
         let mut turn = Turn { has_moved: false, waits: [PollFlags::empty(); 2], until: None };
         for toward in Toward::BOTH {
-            if let Some(cut) = state.control(self.number).is_due() {
+            if let Some(cut) = state.control(self.number).due_cut() {
                 state.cuts += 1;
                 return Err(Over::Cut(cut));
             }
@@ -94,7 +94,7 @@ impl Line<'_> {
                 self.pass_end(toward, &rules)?;
             }
         }
-        match self.pipes.iter().all(|pipe| pipe.end == End::Told) {
+        match self.pipes.iter().all(|pipe| pipe.end == End::Forwarded) {
             true => Err(Over::Ended),
             false => Ok(turn),
         }
@@ -114,7 +114,7 @@ impl Line<'_> {
             Next::Write(bytes) => bytes,
         };
         let receiver = 1 - toward as usize;
-        let left = state.lines[&self.number].left;
+        let left = state.connections[&self.number].left;
         let most = left.map_or(bytes.len(), |(left, _)| left.min(bytes.len() as u64) as usize);
         match self.sockets[receiver].write(&bytes[..most]) {
             Ok(written) => {
@@ -126,9 +126,9 @@ impl Line<'_> {
             }
             Err(error) if is_passing(&error) => turn.waits[receiver] |= PollFlags::POLLOUT,
             Err(_) => {
-                // Its receiver has gone; what that said before may still be on its way to the other.
+                // The receiver is gone. Bytes that it sent earlier may still be in the other pipe.
                 pipe.discard();
-                pipe.end = End::Told;
+                pipe.end = End::Forwarded;
                 turn.has_moved = true;
             }
         }
@@ -140,10 +140,10 @@ impl Line<'_> {
             return;
         }
         match self.sockets[sender].read(buffer) {
-            Ok(0) => pipe.end = End::Seen,
+            Ok(0) => pipe.end = End::Ended,
             Ok(read) => {
                 let bytes = &mut buffer[..read];
-                let payload = self.trails[toward as usize].follow(bytes);
+                let payload = self.finders[toward as usize].follow(bytes);
                 state.count(toward, bytes, &payload);
                 pipe.take(bytes.to_vec(), Instant::now(), &state.rules);
             }
@@ -156,18 +156,18 @@ impl Line<'_> {
         turn.has_moved = true;
     }
 
-    /// Tells the receiver that the stream has ended, once it has all of it.
+    /// Ends the stream to the receiver once it has received everything.
     fn pass_end(&mut self, toward: Toward, rules: &Rules) -> Result<(), Over> {
         let pipe = &mut self.pipes[toward as usize];
         if rules.swallows[toward as usize] || !pipe.is_empty() {
             return Ok(());
         }
         match pipe.end {
-            End::Open | End::Told => {}
+            End::Open | End::Forwarded => {}
             End::Reset => return Err(Over::Cut(Cut::Reset)),
-            End::Seen => {
+            End::Ended => {
                 self.sockets[1 - toward as usize].finish();
-                pipe.end = End::Told;
+                pipe.end = End::Forwarded;
             }
         }
         Ok(())
@@ -176,7 +176,7 @@ impl Line<'_> {
     fn wait(&self, turn: &Turn, mut woken: &UnixStream) {
         let mut ready = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
         for (socket, wait) in self.sockets.iter().zip(turn.waits) {
-            // One that is waited for nothing would still be told of when its peer is gone.
+            // Even without events to wait for, poll would report a socket whose peer is gone.
             if !wait.is_empty() {
                 ready.push(PollFd::new(socket.as_fd(), wait));
             }
@@ -185,9 +185,9 @@ impl Line<'_> {
             let left = until.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
-        // A signal ends the wait early, and the next turn looks at everything again.
+        // A signal ends the wait early. The next turn checks everything again.
         let _ = poll(&mut ready, timeout);
-        // It never blocks, and holds as many bytes as there were changes.
+        // The socket never blocks, and it holds one byte for each change.
         let _ = woken.read(&mut [0; 256]);
     }
 
