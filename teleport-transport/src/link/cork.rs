@@ -72,6 +72,7 @@ pub(super) fn release_answers(key: usize, link: &dyn Flush) {
 /// While it lives, small answers that its thread gives on one link go together. See
 /// [`Link::answers_together`](crate::Link::answers_together).
 #[must_use = "the answers go when this is dropped"]
+#[derive(Debug)]
 pub struct AnswersTogether<'a> {
     key: usize,
     link: &'a dyn Flush,
@@ -94,11 +95,5 @@ impl Drop for AnswersTogether<'_> {
         if !CORK.replace(self.before).as_ref().is_some_and(holds_nothing) {
             self.link.flush();
         }
-    }
-}
-
-impl std::fmt::Debug for AnswersTogether<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AnswersTogether").field("before", &self.before).finish_non_exhaustive()
     }
 }

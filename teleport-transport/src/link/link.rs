@@ -228,7 +228,7 @@ impl Link {
         let mut sending = self.writer.lock();
         sending.outbound.ledger_mut().await_drain(until);
         if sending.outbound.ledger_mut().poll_drained() {
-            self.port.events.request(Request::Drained);
+            self.port.event_loop.request(Request::Drained);
         }
     }
 
@@ -259,7 +259,7 @@ impl Link {
     /// As [`want`](Link::want), but on the event loop, soon: for handlers, which are called with the
     /// receiving half locked.
     pub fn want_later(self: &Arc<Self>, id: u64) {
-        self.port.events.request(Request::Want { id });
+        self.port.event_loop.request(Request::Want { id });
     }
 
     // ---- The end ----
@@ -277,7 +277,7 @@ impl Link {
 
     /// Ends the link now, without a goodbye.
     pub fn abort(self: &Arc<Self>) {
-        self.port.events.request(Request::Abort);
+        self.port.event_loop.request(Request::Abort);
     }
 
     // ---- Calls that survive their link ----

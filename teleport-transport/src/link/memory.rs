@@ -71,8 +71,8 @@ impl Memory {
     ) {
         let Some(budget) = &self.budget else { return inbound.send_grant(id, None, writer) };
         let on_grant = || -> OnGrant {
-            let events = port.events.clone();
-            Box::new(move |charge| events.request(Request::Grant { id, charge }))
+            let event_loop = port.event_loop.clone();
+            Box::new(move |charge| event_loop.request(Request::Grant { id, charge }))
         };
         let charge = (budget.try_charge(bytes))
             .or_else(|| is_awaited().then(|| budget.charge_anyway(bytes)))
@@ -99,7 +99,7 @@ impl Memory {
 
     /// The connection holds memory of the budget from now on: others may wait for it.
     pub(super) fn watch_rate(&self, port: &Port) {
-        if self.has_min_rate && port.status.set(Flag::PACED) {
+        if self.has_min_rate && port.status.set(Flag::RATE_CHECKED) {
             port.send(Command::Timeout(port.key, Instant::now()));
         }
     }
@@ -116,16 +116,16 @@ impl Memory {
         inbound: &mut Inbound,
         now: Instant,
     ) -> Result<(SlowCalls, Option<Instant>), Closed> {
-        let budget = self.budget.as_ref().filter(|_| port.status.has(Flag::PACED));
+        let budget = self.budget.as_ref().filter(|_| port.status.has(Flag::RATE_CHECKED));
         let Some(budget) = budget else { return Ok(Default::default()) };
         // First: a thread that holds something from now on either sets this again, or what it holds is seen
         // here.
-        port.status.clear(Flag::PACED);
+        port.status.clear(Flag::RATE_CHECKED);
         let unwritten = writer.lock().unwritten_bytes as u64;
         let others_wait = || budget.others_wait(port.key as u64);
         let again = inbound.handle_rate_timeout(now, unwritten, writer, others_wait)?;
         if again.is_some() {
-            port.status.set(Flag::PACED);
+            port.status.set(Flag::RATE_CHECKED);
         }
         Ok((inbound.poll_slow_calls(), again))
     }

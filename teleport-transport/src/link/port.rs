@@ -17,7 +17,7 @@ use crate::reactor::poller::Poller;
 use crate::reactor::source::{Request, Source};
 
 /// A link that parts of it reach from elsewhere.
-pub(super) trait Flush: Send + Sync {
+pub(super) trait Flush: std::fmt::Debug + Send + Sync {
     /// Writes what is queued, unless another thread or the event loop does.
     fn flush(&self);
 
@@ -27,7 +27,7 @@ pub(super) trait Flush: Send + Sync {
 
 pub(super) struct Port {
     pub(super) key: usize,
-    pub(super) events: Events,
+    pub(super) event_loop: LoopHandle,
     pub(super) status: Status,
     /// `None` once the descriptor is closed. Shared for one system call that does not block, and by a thread
     /// that sleeps on the socket.
@@ -36,12 +36,12 @@ pub(super) struct Port {
 
 /// The event loop of a link.
 #[derive(Clone)]
-pub(super) struct Events {
+pub(super) struct LoopHandle {
     poller: Poller,
     link: Weak<dyn Source>,
 }
 
-impl Events {
+impl LoopHandle {
     /// Has the link handle a request of its own soon, on the event loop's thread.
     pub(super) fn request(&self, request: Request) {
         if let Some(link) = self.link.upgrade() {
@@ -52,18 +52,18 @@ impl Events {
 
 impl Port {
     pub(super) fn new(key: usize, poller: &Poller, socket: Socket, link: Weak<dyn Source>) -> Port {
-        let events = Events { poller: poller.clone(), link };
-        Port { key, events, status: Status::new(), socket: RwLock::new(Some(socket)) }
+        let event_loop = LoopHandle { poller: poller.clone(), link };
+        Port { key, event_loop, status: Status::new(), socket: RwLock::new(Some(socket)) }
     }
 
     /// Returns true if this process was not forked since. To be checked before any lock: its holder may not
     /// exist here.
     pub(super) fn is_current(&self) -> bool {
-        self.events.poller.is_current()
+        self.event_loop.poller.is_current()
     }
 
     pub(super) fn send(&self, command: Command) {
-        self.events.poller.send(command);
+        self.event_loop.poller.send(command);
     }
 
     /// Tells the kernel to watch what `status` says. The event loop is told of what is ready then, also if it
@@ -75,7 +75,7 @@ impl Port {
         let socket = self.socket.read();
         let Some(mut socket) = socket.as_ref() else { return Ok(()) };
         let (registry, token, interest) =
-            (self.events.poller.registry(), Token(self.key), self.status.interest());
+            (self.event_loop.poller.registry(), Token(self.key), self.status.interest());
         let result = match (interest, registered.take()) {
             (Some(interest), Some(_)) => socket.reregister(registry, token, interest),
             (Some(interest), None) => socket.register(registry, token, interest),

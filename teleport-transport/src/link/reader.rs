@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::closing;
 use super::cork::{begin_turn, end_turn, release_answers, set_cork};
 use super::link::{Link, Receiving};
-use super::status::{Flag, Rest};
+use super::status::{Flag, QuietTimeout};
 use crate::memory::deferred_drop::DropScope;
 use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
 use crate::reactor::mailbox::Command;
@@ -88,7 +88,7 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
         // Others wait for its memory, and the goodbye may linger.
         inbound.discard();
     }
-    let rest = link.port.status.rest(leads_seen);
+    let quiet = link.port.status.handle_quiet_timeout(leads_seen);
     drop(receiving);
     if let Err(closed) = result {
         closing::abort(link, closed, scratch);
@@ -107,16 +107,16 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
         }
     }
     let mut sending = link.writer.lock();
-    match rest {
-        Rest::Again => next = next.min(now + UNWATCHED),
-        Rest::Watch => sending.register(&link.port),
-        Rest::Untimed => {}
+    match quiet {
+        QuietTimeout::Again => next = next.min(now + UNWATCHED),
+        QuietTimeout::Watch => sending.register(&link.port),
+        QuietTimeout::Done => {}
     }
     next = sending.linger.until.map_or(next, |until| until.min(next));
     // Nothing may be written for long: those who wait for results to go learn here of those that were given
     // up.
     if sending.outbound.ledger_mut().poll_drained() {
-        link.port.events.request(Request::Drained);
+        link.port.event_loop.request(Request::Drained);
     }
     link.writer.write(&link.port, sending);
     Some(next)

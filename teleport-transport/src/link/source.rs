@@ -55,9 +55,9 @@ impl Source for Link {
     }
 
     fn on_attached(self: Arc<Self>) {
-        if self.port.status.watch() {
-            self.writer.lock().register(&self.port);
-        }
+        self.port.status.watch();
+        // Also if a thread leads: an event that tells of a writable socket may have been lost.
+        self.writer.lock().register(&self.port);
         self.flush();
     }
 

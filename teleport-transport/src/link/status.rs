@@ -32,7 +32,7 @@ impl Flag {
     /// A message is held back, and nobody writes it yet.
     pub(super) const COALESCED: Flag = Flag(1 << 4);
     /// The event loop looks from time to time at how fast the peer moves memory that it holds.
-    pub(super) const PACED: Flag = Flag(1 << 5);
+    pub(super) const RATE_CHECKED: Flag = Flag(1 << 5);
     /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
     pub(super) const ENDS: Flag = Flag(1 << 6);
     /// Writing failed: the link is over once everything the peer sent is read.
@@ -88,15 +88,14 @@ impl Status {
         self.update(lead).map(|before| before & WATCHED != 0)
     }
 
-    /// The leader reads no longer. Returns true if the event loop needs a timeout to [`rest`](Status::rest)
-    /// at.
+    /// The leader reads no longer. Returns true if a timeout is to be set, for `handle_quiet_timeout`.
     pub(super) fn leave(&self) -> bool {
         self.update(|word| Some((word & !LED) | TIMED)).is_some_and(|before| before & TIMED == 0)
     }
 
-    /// Has the event loop watch, unless a thread leads. Returns true if the kernel is to be told.
-    pub(super) fn watch(&self) -> bool {
-        self.update(|word| (word & LED == 0).then_some(word | WATCHED)).is_some()
+    /// Has the event loop watch, unless a thread leads. The kernel is to be told afterwards.
+    pub(super) fn watch(&self) {
+        self.update(|word| (word & LED == 0).then_some(word | WATCHED));
     }
 
     /// Has the event loop watch if nobody reads. Returns true if the kernel is to be told.
@@ -133,25 +132,25 @@ impl Status {
 
     /// The timeout of the event loop for a socket that nobody reads. `seen` is the count of leads at the last
     /// one.
-    pub(super) fn rest(&self, seen: &mut u32) -> Rest {
+    pub(super) fn handle_quiet_timeout(&self, seen: &mut u32) -> QuietTimeout {
         if self.load() & TIMED == 0 {
-            return Rest::Untimed;
+            return QuietTimeout::Done;
         }
         let leads = self.leads();
         if std::mem::replace(seen, leads) != leads {
-            return Rest::Again;
+            return QuietTimeout::Again;
         }
         // In this order: who leaves in between sets a new timeout.
         self.0.fetch_and(!TIMED, Ordering::SeqCst);
-        if self.watch_if_unread() { Rest::Watch } else { Rest::Untimed }
+        if self.watch_if_unread() { QuietTimeout::Watch } else { QuietTimeout::Done }
     }
 }
 
 /// What follows from a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum QuietTimeout {
     /// There is no timeout any more.
-    Untimed,
+    Done,
     /// A thread has led since the last one: look again.
     Again,
     /// The event loop watches from now on, and the kernel is to be told.

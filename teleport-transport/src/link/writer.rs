@@ -152,7 +152,7 @@ impl Sending {
         let progress = self.outbound.poll_write(buffer);
         self.unwritten_bytes = buffer.remaining_bytes();
         if progress.drained {
-            port.events.request(Request::Drained);
+            port.event_loop.request(Request::Drained);
         }
         // The goodbye was the last thing to go.
         if progress.finished && !progress.staged && port.status.set(Flag::LINGERS) {

@@ -9,7 +9,7 @@ use loom::sync::{Arc, Condvar, Mutex, RwLock};
 use loom::thread;
 
 use super::super::sleeper::WakeState;
-use super::super::status::{Rest, Status};
+use super::super::status::{QuietTimeout, Status};
 use super::super::write_token::WriteToken;
 
 // ---- The write token ----
@@ -187,12 +187,12 @@ impl ReadModel {
         if !is_timed {
             return;
         }
-        let rest = self.status.rest(seen);
+        let quiet = self.status.handle_quiet_timeout(seen);
         let mut calls = self.calls.lock().expect("no thread panics");
-        match rest {
-            Rest::Again => calls.is_timed = true,
-            Rest::Watch => self.apply(&mut calls),
-            Rest::Untimed => {}
+        match quiet {
+            QuietTimeout::Again => calls.is_timed = true,
+            QuietTimeout::Watch => self.apply(&mut calls),
+            QuietTimeout::Done => {}
         }
     }
 
