@@ -50,7 +50,7 @@ impl ServerHandle {
 
     /// Returns what the server has done and does. Takes locks of each connection for a moment.
     pub fn stats(&self) -> Stats {
-        if !self.dispatcher.shared.lifecycle.is_here() {
+        if !self.dispatcher.shared.lifecycle.is_current() {
             return Stats::default();
         }
         let Dispatcher { shared, connections, log_order, sessions, .. } = &*self.dispatcher;
@@ -70,7 +70,7 @@ impl ServerHandle {
     /// not batched.
     pub fn batches(&self, method: &str) -> Option<BatchStats> {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
-        let batcher = registry.batcher(method).filter(|_| shared.lifecycle.is_here())?;
+        let batcher = registry.batcher(method).filter(|_| shared.lifecycle.is_current())?;
         Some(self.queues.batchers[batcher].stats())
     }
 
@@ -83,7 +83,7 @@ impl ServerHandle {
     /// [`ServeError::Function`] or [`ServeError::Done`]. [`ServeError::Forked`] in a process that `fork`
     /// copied: there, nothing that is done with the handle, including dropping it, touches the server.
     pub fn check(&self) -> Result<(), ServeError> {
-        if !self.dispatcher.shared.lifecycle.is_here() {
+        if !self.dispatcher.shared.lifecycle.is_current() {
             return Err(ServeError::Forked);
         }
         self.dispatcher.shared.lifecycle.check()

@@ -88,14 +88,14 @@ impl Lifecycle {
 
     /// Returns true if this process has the server's threads, rather than being a fork of that process. Must
     /// be checked before any lock is taken: its holder may not exist in a fork.
-    pub(crate) fn is_here(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.fork_guard.is_current()
     }
 
     /// Asks the server to close, within the configured time if none is given. A later request can only
     /// shorten the time.
     pub(crate) fn request_close(&self, within: Option<Duration>) {
-        if !self.is_here() {
+        if !self.is_current() {
             return;
         }
         let now = Instant::now();
@@ -203,7 +203,7 @@ impl Lifecycle {
     }
 
     fn may_wait(self: &Arc<Self>) -> Result<(), ServeError> {
-        if !self.is_here() {
+        if !self.is_current() {
             return Err(ServeError::Forked);
         }
         if self.is_own_thread() {
