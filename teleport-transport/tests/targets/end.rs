@@ -1,5 +1,4 @@
-//! One end of a connection with what stands above and below it: holds to settle, bytes that arrive, a
-//! clock that is told.
+//! One end of a connection, with leases to drop above it, bytes that arrive below it, and a clock.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
