@@ -85,7 +85,8 @@ pub(super) const CRATES: [Crate; 7] = [
 
 /// The rows of one crate: a folder or file of `src`, and the others that its code may use.
 ///
-/// A file belongs to the row with the longest path that holds it. Nothing may use `lib.rs`, which may use everything.
+/// A file belongs to the row with the longest path that holds it. Nothing may use `lib.rs`, which may
+/// use everything.
 pub(super) type Folders = &'static [(&'static str, &'static str)];
 
 pub(super) const FOLDERS: &[(&str, Folders)] = &[
