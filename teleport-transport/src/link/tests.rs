@@ -194,6 +194,19 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
     assert!(is_watched(&pair.client), "nobody reads");
 }
 
+#[test]
+fn events_from_before_a_link_is_attached_are_told_again() {
+    let mut pair = Pair::new();
+    // Also while a thread leads.
+    let role = pair.client.lead().expect("nobody reads");
+    pair.fill_socket();
+    assert!(pair.poller.is_writable(pair.client.key()));
+    assert!(!pair.poller.is_writable(pair.client.key()), "the kernel tells of it once");
+    pair.client.clone().on_attached();
+    assert!(pair.poller.is_writable(pair.client.key()));
+    drop(role);
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);

@@ -352,6 +352,13 @@ pub(crate) mod still {
             })
         }
 
+        /// Takes the events of the kernel. Returns true if the socket of `key` can be written.
+        pub(crate) fn is_writable(&mut self, key: usize) -> bool {
+            let mut events = Events::with_capacity(EVENTS_PER_ROUND);
+            self.poll.poll(&mut events, Some(Duration::ZERO)).expect("it can poll");
+            events.iter().any(|event| event.token() == Token(key) && event.is_writable())
+        }
+
         /// Returns the commands given since this was last called.
         pub(crate) fn commands(&self) -> Vec<Command> {
             self.commands.try_iter().collect()
