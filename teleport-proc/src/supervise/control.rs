@@ -15,7 +15,7 @@ pub(crate) enum Control {
     Threads { count: u32 },
     /// Owner to zygote, with descriptors: start a process.
     Start,
-    /// Reaper to owner: the process has started.
+    /// Reaper to owner, with the reaper's pidfd where the system has them: the process has started.
     Started { pid: i32 },
     /// Zygote or reaper to owner: the process could not be started.
     Failed { step: Step, errno: i32 },

@@ -108,8 +108,10 @@ fn run(
         fail(&control, step, &error)
     });
     sys::ignore_signals();
+    let this = ProcessFd::open(std::process::id() as i32).ok();
+    let this: Vec<_> = this.iter().filter_map(ProcessFd::sendable).collect();
     // This fails if the owner is gone, which `watch` shows soon.
-    let _ = control::send(&control, Control::Started { pid: child }, &[]);
+    let _ = control::send(&control, Control::Started { pid: child }, &this);
     let mut used = vec![control.as_raw_fd()];
     used.extend(watch.descriptors());
     used.extend(cgroup.iter().map(Cgroup::descriptor));

@@ -32,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) pid: u32,
     /// The socket to the reaper.
     pub(crate) control: OwnedFd,
+    /// The pidfd of the reaper, where the system has them.
+    pub(crate) reaper_fd: Option<OwnedFd>,
     /// The process id of the reaper, if it is a child of this process and has to be waited for.
     pub(crate) reaper: Option<i32>,
     pub(crate) result: ResultFile,
@@ -80,8 +82,9 @@ impl Run {
             Ok(Received::Nothing) => return Ok(None),
             Ok(Received::Closed | Received::Message(..)) | Err(_) => None,
         };
-        // The reaper closes the socket when it ends. If this fails, it is still there for a moment.
-        let _ = sys::readable(&self.control, deadline(MAX_LEAVING));
+        // Nothing is left once the reaper has exited, too. It closes the socket a moment before that. If this fails,
+        // it is still there.
+        let _ = sys::readable(self.reaper_fd.as_ref().unwrap_or(&self.control), deadline(MAX_LEAVING));
         if let Some(reaper) = self.reaper {
             sys::reap(reaper);
         }

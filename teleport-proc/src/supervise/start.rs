@@ -132,11 +132,12 @@ fn started(
         return Err(failed("its reaper does not answer")(silence));
     }
     match control::receive(&control).map_err(failed("the answer of its reaper cannot be read"))? {
-        Received::Message(Control::Started { pid }, _) => Ok(Run {
+        Received::Message(Control::Started { pid }, mut fds) => Ok(Run {
             name: settings.name.clone(),
             owner: std::process::id(),
             pid: pid as u32,
             control,
+            reaper_fd: fds.pop(),
             reaper,
             result,
             stop: stop.into(),

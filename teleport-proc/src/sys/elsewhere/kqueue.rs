@@ -46,6 +46,11 @@ impl ProcessFd {
         // The event stays in the queue, so that later waits see it too.
         readable(&self.queue, deadline)
     }
+
+    /// Returns no descriptor: a queue cannot be sent to another process.
+    pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 impl AsFd for ProcessFd {

@@ -43,6 +43,11 @@ impl ProcessFd {
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         readable(&self.0, deadline)
     }
+
+    /// Returns a descriptor to send to another process. It is readable there once this process has ended.
+    pub(crate) fn sendable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
 }
 
 impl AsFd for ProcessFd {
