@@ -256,7 +256,7 @@ impl Proxy {
     }
 
     /// Delivers `bytes_per_second` in each direction of each connection.
-    pub fn crawl(&self, bytes_per_second: u64) {
+    pub fn limit_rate(&self, bytes_per_second: u64) {
         assert!(bytes_per_second > 0, "to deliver nothing, call stall");
         self.change(|state| state.rules.bytes_per_second = Some(bytes_per_second));
     }

@@ -1,5 +1,5 @@
-//! Arrays there and back through a real server: every dtype and shape arrives as it went, on memory that is aligned and
-//! the receiver's own; and no byte is copied on the way out.
+//! Arrays that are echoed by a real server: every dtype and shape arrives unchanged, in aligned memory that
+//! the receiver owns, and sending copies no bytes.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::sync::mpsc;
@@ -14,9 +14,9 @@ fn echo_server(address: &str) -> (ServerHandle, Client) {
     (server, client)
 }
 
-/// Sends each tree there and back, over TCP and over a Unix socket.
+/// Echoes each tree over TCP and over a Unix socket and checks the result.
 #[track_caller]
-fn survives(trees: Vec<Tree>) {
+fn echoes(trees: Vec<Tree>) {
     watched(move || {
         for address in ["tcp://127.0.0.1:0", &abstract_address()] {
             let (server, client) = echo_server(address);
@@ -31,7 +31,7 @@ fn survives(trees: Vec<Tree>) {
     });
 }
 
-/// All keys in the order in which they stand.
+/// Returns all keys in their order.
 fn keys(tree: &Tree) -> Vec<String> {
     match tree {
         Tree::List(list) => list.iter().flat_map(keys).collect(),
@@ -42,7 +42,7 @@ fn keys(tree: &Tree) -> Vec<String> {
     }
 }
 
-/// Every array of a received tree is aligned, and writable in place once it is taken out.
+/// Checks that every array of a received tree is aligned, and writable in place once it is taken out.
 #[track_caller]
 fn check_memory(tree: Tree) {
     match tree {
@@ -69,16 +69,16 @@ fn check_buffer(mut buffer: Buffer) {
     }
     let start = buffer.as_ptr();
     assert!(start.addr().is_multiple_of(Buffer::ALIGNMENT), "{start:p}");
-    assert!(buffer.is_unique(), "one owner");
-    assert!(buffer.get_mut().is_some(), "writable in place");
-    assert_eq!(buffer.make_mut().as_ptr(), start, "it did not move");
+    assert!(buffer.is_unique(), "the buffer is shared");
+    assert!(buffer.get_mut().is_some(), "the buffer is not writable in place");
+    assert_eq!(buffer.make_mut().as_ptr(), start, "the buffer moved");
 }
 
 fn unit(multiple: u32, base: TimeBase) -> TimeUnit {
     TimeUnit::new(multiple, base).unwrap()
 }
 
-/// One of every kind.
+/// Returns one dtype of every kind.
 fn dtypes() -> Vec<DType> {
     use DType::*;
     let mut all = vec![Bool, I8, I16, I32, I64, U8, U16, U32, U64, F16, BF16, F32, F64, C64, C128];
@@ -91,7 +91,7 @@ fn dtypes() -> Vec<DType> {
 const SHAPES: [&[usize]; 9] =
     [&[], &[0], &[1], &[5], &[3, 0, 2], &[2, 3], &[1, 1, 1, 1, 1], &[2, 1, 3, 1, 2], &[1; 32]];
 
-/// An array of random bytes that are good values of the dtype.
+/// Returns an array of random valid values of the dtype.
 fn random_array(random: &mut Random, dtype: DType, shape: &[usize]) -> Array {
     let bytes = dtype.array_bytes(shape).unwrap();
     let mut data = random.bytes(bytes);
@@ -107,7 +107,7 @@ fn random_array(random: &mut Random, dtype: DType, shape: &[usize]) -> Array {
 }
 
 #[test]
-fn every_dtype_and_shape_comes_back_as_it_went() {
+fn every_dtype_and_shape_is_echoed_unchanged() {
     let mut random = Random::from_environment();
     let mut trees = Vec::new();
     for dtype in dtypes() {
@@ -115,22 +115,22 @@ fn every_dtype_and_shape_comes_back_as_it_went() {
             trees.push(Tree::from(random_array(&mut random, dtype, shape)));
         }
     }
-    survives(trees);
+    echoes(trees);
 }
 
 #[test]
-fn all_dtypes_share_one_message() {
+fn one_message_can_hold_all_dtypes() {
     let mut random = Random::from_environment();
     let arrays = dtypes().into_iter().map(|dtype| {
         let shape: Vec<usize> = (0..random.below(4)).map(|_| random.below(40)).collect();
         Tree::from(random_array(&mut random, dtype, &shape))
     });
-    survives(vec![Tree::List(arrays.collect())]);
+    echoes(vec![Tree::List(arrays.collect())]);
 }
 
 #[test]
-fn scalars_and_extremes_come_back_as_they_went() {
-    survives(vec![
+fn scalars_and_extreme_values_are_echoed_unchanged() {
+    echoes(vec![
         tree!({"max": i64::MAX, "min": i64::MIN, "u": u64::MAX, "nan": f64::NAN, "zero": (-0.0), "inf": f64::INFINITY}),
         Tree::from(Array::scalar(true)),
         Tree::from(Array::from(vec![Complex { re: 1.5f32, im: -2.5 }; 3])),
@@ -139,10 +139,10 @@ fn scalars_and_extremes_come_back_as_they_went() {
 }
 
 #[test]
-fn structure_comes_back_as_it_went() {
+fn the_structure_of_trees_is_echoed_unchanged() {
     let deep = (0..64)
         .fold(tree!(null), |inner, level| if level % 2 == 0 { tree!([inner]) } else { tree!({"in": inner}) });
-    survives(vec![
+    echoes(vec![
         tree!(null),
         tree!({}),
         tree!([]),
@@ -158,10 +158,10 @@ fn structure_comes_back_as_it_went() {
 }
 
 #[test]
-fn sizes_around_every_border_come_back_as_they_went() {
+fn arrays_with_sizes_around_every_threshold_are_echoed_unchanged() {
     let sizes = [1, 63, 64, 65, 4095, 16 << 10, 64 << 10, 1 << 20, 3 << 20];
     let around = sizes.iter().flat_map(|size| [size - 1, *size, size + 1]);
-    survives(
+    echoes(
         around
             .map(|size| Tree::from(Array::from((0..size).map(|i| (i / 7) as u8).collect::<Vec<_>>())))
             .collect(),
@@ -169,9 +169,9 @@ fn sizes_around_every_border_come_back_as_they_went() {
 }
 
 #[test]
-fn random_trees_come_back_as_they_went() {
+fn random_trees_are_echoed_unchanged() {
     let mut random = Random::from_environment();
-    survives((0..60).map(|_| random_tree(&mut random, 4)).collect());
+    echoes((0..60).map(|_| random_tree(&mut random, 4)).collect());
 }
 
 fn random_tree(random: &mut Random, depth: usize) -> Tree {
@@ -210,11 +210,11 @@ fn a_message_borrows_the_memory_of_a_vector() {
     let message = Message::call(&CallHead::new("echo"), &tree, &Limits::default()).unwrap();
     assert_eq!(message.payload[0].as_ptr(), start.cast());
     drop(tree);
-    assert_eq!(message.payload[0].as_ptr(), start.cast(), "the message keeps it alive");
+    assert_eq!(message.payload[0].as_ptr(), start.cast(), "the message does not keep the memory");
 }
 
 #[test]
-fn rows_and_strings_are_borrowed_too() {
+fn a_message_borrows_the_memory_of_rows_and_strings() {
     let text = String::from("a string of its own memory");
     let (text_start, array) = (text.as_ptr(), Array::from_vec(vec![7u8; 4096], [64, 64]).unwrap());
     let row = array.row(3);
@@ -226,14 +226,14 @@ fn rows_and_strings_are_borrowed_too() {
 }
 
 #[test]
-fn a_function_owns_what_it_receives_and_its_result_is_sent_from_there() {
+fn a_function_owns_its_arguments_and_results_are_sent_without_a_copy() {
     watched(|| {
         let (sender, addresses) = mpsc::channel();
         let methods = Methods::new().register("double", move |mut x: Tree| {
             let mut array: Array = x.take("x").unwrap();
             let start = array.as_bytes().as_ptr();
             assert!(start.addr().is_multiple_of(Buffer::ALIGNMENT));
-            // A copy would be elsewhere.
+            // A copy would have another address.
             array.as_mut_slice::<f32>().unwrap().iter_mut().for_each(|item| *item *= 2.0);
             sender.send(array.as_bytes().as_ptr() == start).unwrap();
             tree!({"x": array})
@@ -247,14 +247,14 @@ fn a_function_owns_what_it_receives_and_its_result_is_sent_from_there() {
             let mut array: Array = reply.take("x").unwrap();
             let start = array.as_bytes().as_ptr();
             assert!(start.addr().is_multiple_of(Buffer::ALIGNMENT));
-            assert_eq!(array.as_mut_slice::<f32>().unwrap().as_ptr(), start.cast(), "it did not move");
+            assert_eq!(array.as_mut_slice::<f32>().unwrap().as_ptr(), start.cast(), "the array moved");
             assert_eq!(array.to_vec::<f32>().unwrap(), vec![3.0; len]);
         }
     });
 }
 
 #[test]
-fn what_the_caller_keeps_is_not_changed_by_a_server_in_the_same_process() {
+fn a_server_in_the_same_process_does_not_change_the_callers_array() {
     watched(|| {
         let methods = Methods::new().register("clear", |mut x: Array| {
             x.as_mut_slice::<u64>().unwrap().fill(0);
@@ -270,7 +270,7 @@ fn what_the_caller_keeps_is_not_changed_by_a_server_in_the_same_process() {
 }
 
 #[test]
-fn memory_of_messages_is_used_again() {
+fn memory_of_messages_is_reused() {
     watched(|| {
         let (_server, client) = echo_server(&abstract_address());
         let array = Array::from(vec![1u8; 8 << 20]);
@@ -281,9 +281,10 @@ fn memory_of_messages_is_used_again() {
         for _ in 0..5 {
             client.call("echo", array.clone()).wait().unwrap();
         }
-        // Once at the server and once here, each time; other tests of this process only add to it.
+        // Each call reuses memory once at the server and once here. Other tests of this process only add to
+        // the count.
         assert!(Pool::global().stats().hits >= before + 10);
-        // And what is allocated to be sent.
+        // An array allocated by the client is sent too.
         let mut own = client.alloc::<f32>([2 << 20]).unwrap();
         own.as_mut_slice::<f32>().unwrap().fill(0.5);
         assert_eq!(client.call("echo", own.clone()).wait().unwrap(), Tree::from(own));
@@ -292,15 +293,15 @@ fn memory_of_messages_is_used_again() {
 
 #[cfg(feature = "half")]
 #[test]
-fn half_floats_are_elements() {
+fn half_floats_are_echoed_unchanged() {
     let f16s: Vec<half::f16> = [0.5, -2.0, 65504.0].map(half::f16::from_f32).to_vec();
     let bf16s: Vec<half::bf16> = [0.5, -2.0, 1e30].map(half::bf16::from_f32).to_vec();
-    survives(vec![Tree::from(Array::from(f16s)), Tree::from(Array::from(bf16s))]);
+    echoes(vec![Tree::from(Array::from(f16s)), Tree::from(Array::from(bf16s))]);
 }
 
 #[cfg(feature = "ndarray")]
 #[test]
-fn ndarray_arrays_go_without_a_copy() {
+fn ndarray_arrays_are_sent_without_a_copy() {
     let array = ndarray::Array2::<f32>::from_shape_fn((30, 40), |(i, j)| (i * 100 + j) as f32);
     let (start, expected) = (array.as_ptr(), array.clone());
     let sent = Array::from(array);

@@ -1,5 +1,5 @@
-//! What peers can make a server keep, against a server with little memory: results that a client does not fetch, and
-//! arguments that come slowly or that functions keep.
+//! Bounds on the memory that clients can make a small server hold: results that a client does not fetch,
+//! arguments that arrive slowly, and arrays that functions keep.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -20,16 +20,16 @@ use teleport_tests::{Cut, Log, Proxy, Raw, Received, Toward, until, watched};
 
 const MAX_MEMORY: u64 = 40 << 20;
 
-/// What of it grants and results may take.
+/// The part of [`MAX_MEMORY`] for granted arguments and for results.
 const SHARED: u64 = MAX_MEMORY / 4 * 3;
 
-/// What a connection may leave unfetched before its calls wait.
+/// The bytes of results that a connection may leave unfetched before its calls wait.
 const QUOTA: u64 = MAX_MEMORY / 8;
 
-/// The arrays that are called with and given back.
+/// The size of the arrays in calls and results.
 const BYTES: u64 = 500_000;
 
-/// Far more than fit the memory.
+/// The number of calls, whose arrays need far more than [`MAX_MEMORY`].
 const CALLS: u64 = 250;
 
 fn serve(methods: Methods) -> ServerHandle {
@@ -40,26 +40,26 @@ fn echo() -> Methods {
     Methods::new().register("echo", |x: Tree| x).register("inline", Method::inline(|x: Tree| x))
 }
 
-/// A peer whose every message waits for a grant, in both directions.
-struct Asking {
+/// A peer without eager credit: its calls and their results all wait for a grant.
+struct GrantingPeer {
     raw: Raw,
     call: Message,
     next_id: u64,
     granted: u64,
-    /// Results whose head came, and that were not granted.
+    /// The ids of results whose head has arrived and that the peer has not granted.
     withheld: BTreeSet<u64>,
-    /// Payload of results that came.
+    /// The received payload bytes of results.
     fetched_bytes: u64,
     errors: Vec<(u64, RemoteError)>,
 }
 
-impl Asking {
-    fn new(server: &ServerHandle, method: &str, bytes: u64) -> Asking {
+impl GrantingPeer {
+    fn new(server: &ServerHandle, method: &str, bytes: u64) -> GrantingPeer {
         let mut raw = Raw::connect(&server.address().to_string());
         raw.introduce(&Hello { eager_credit_bytes: 0, ..Raw::hello() });
         let array = Array::from(vec![7u8; bytes as usize]);
         let call = Message::call(&CallHead::new(method), &Tree::Array(array), &Limits::default()).unwrap();
-        Asking {
+        GrantingPeer {
             raw,
             call,
             next_id: 1,
@@ -70,7 +70,7 @@ impl Asking {
         }
     }
 
-    /// Sends the heads of so many calls.
+    /// Sends the heads of `calls` calls.
     fn begin(&mut self, calls: u64) {
         for _ in 0..calls {
             self.raw.send_head(self.next_id, &self.call, false);
@@ -86,7 +86,7 @@ impl Asking {
         }
     }
 
-    /// Takes one frame in; sends the payload of calls that were granted.
+    /// Handles the next frame and returns it. Sends the payload of granted calls.
     fn receive(&mut self) -> Received {
         let frame = self.raw.receive().expect("the server keeps the connection");
         let id = frame.header.id;
@@ -106,13 +106,13 @@ impl Asking {
         frame
     }
 
-    fn receive_until(&mut self, is_so: impl Fn(&Asking) -> bool) {
+    fn receive_until(&mut self, is_so: impl Fn(&GrantingPeer) -> bool) {
         while !is_so(self) {
             self.receive();
         }
     }
 
-    /// Grants the results that were withheld.
+    /// Grants all withheld results.
     fn grant_all(&mut self) {
         let ids: Vec<u64> = std::mem::take(&mut self.withheld).into_iter().collect();
         if !ids.is_empty() {
@@ -121,34 +121,37 @@ impl Asking {
     }
 }
 
-/// What is left of the memory while results nobody fetches hold their quota, is taken by arguments of calls that wait.
-fn fill_with_results(server: &ServerHandle, peer: &mut Asking, calls: u64) {
+/// Makes `calls` calls until unfetched results use up the quota of the connection and arguments of waiting
+/// calls the rest of the memory.
+fn fill_with_results(server: &ServerHandle, peer: &mut GrantingPeer, calls: u64) {
     peer.begin(calls);
     while peer.granted < SHARED / BYTES || (peer.withheld.len() as u64) <= QUOTA / BYTES {
         peer.receive();
         let held_bytes = server.stats().held_bytes;
         assert!(held_bytes <= SHARED + BYTES, "{held_bytes} bytes are held");
     }
-    // A call's arguments are given back before its result is there: one more may have been granted between.
+    // The arguments of a call are freed before its result exists, so one more call may have been granted in
+    // between.
     let waiting = SHARED / BYTES - QUOTA / BYTES - 1;
     until("the calls wait", || (waiting..waiting + 2).contains(&(server.stats().queued as u64)));
 }
 
 #[test]
-fn results_that_nobody_fetches_are_bounded() {
+fn unfetched_results_are_bounded() {
     watched(|| {
         for method in ["echo", "inline"] {
             let server = serve(echo());
-            let mut peer = Asking::new(&server, method, BYTES);
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
             fill_with_results(&server, &mut peer, CALLS);
-            // No more of them are made, and calls of others go past those that wait.
+            // The server makes no more results for this peer, and its waiting calls do not delay those of
+            // others.
             let other = Client::connect(&server.address().to_string()).unwrap();
             for number in 0..100 {
                 assert_eq!(other.call(method, number).wait().unwrap(), tree!(number));
             }
             assert_eq!(peer.withheld.len() as u64, QUOTA / BYTES + 1, "{:?}", server.stats());
             assert!(server.stats().running == 0 && server.stats().awaiting_memory > 0);
-            // All come once they are fetched, each once.
+            // Once the peer fetches them, each result arrives exactly once.
             let mut seen = peer.withheld.clone();
             while peer.fetched_bytes < CALLS * BYTES {
                 peer.grant_all();
@@ -157,22 +160,24 @@ fn results_that_nobody_fetches_are_bounded() {
             }
             assert_eq!(seen.len() as u64, CALLS);
             assert!(peer.errors.is_empty());
-            until("all is given back", || server.stats().held_bytes == 0 && server.stats().unsent_bytes == 0);
+            until("all memory is freed", || {
+                server.stats().held_bytes == 0 && server.stats().unsent_bytes == 0
+            });
         }
     });
 }
 
 #[test]
-fn one_result_of_any_size_holds_up_no_call() {
+fn a_single_unfetched_result_of_any_size_delays_no_call() {
     watched(|| {
         for method in ["zeros", "inline"] {
             let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
             let methods = Methods::new().register("zeros", zeros).register("inline", Method::inline(zeros));
             let server = serve(methods);
-            let mut peer = Asking::new(&server, method, BYTES);
-            // Nobody fetches anything. The first may even be more than half of what results share.
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
+            // Nothing is fetched. The first result may even be larger than half of the shared memory.
             let mut results = 0;
-            let mut call = |peer: &mut Asking, bytes: u64| {
+            let mut call = |peer: &mut GrantingPeer, bytes: u64| {
                 let call = Message::call(&CallHead::new(method), &tree!(bytes), &Limits::default()).unwrap();
                 results += 1;
                 peer.raw.send_eager(results, &call);
@@ -182,25 +187,25 @@ fn one_result_of_any_size_holds_up_no_call() {
                 call(&mut peer, QUOTA / 16);
                 peer.receive_until(|peer| peer.withheld.len() == expected);
             }
-            // Those beside it have the quota, and the one that passes it; then calls wait.
+            // The quota counts all results but the largest. One more may exceed it, and then calls wait.
             call(&mut peer, QUOTA / 2);
             call(&mut peer, 1);
             peer.receive_until(|peer| peer.withheld.len() == 11);
-            until("one waits", || server.stats().queued == 1);
+            until("one call waits", || server.stats().queued == 1);
             let held = 4 * QUOTA + 9 * (QUOTA / 16) + QUOTA / 2;
             assert_eq!((server.stats().running, server.stats().held_bytes), (0, held));
             drop(peer);
-            until("all is given back", || server.stats().held_bytes == 0);
+            until("all memory is freed", || server.stats().held_bytes == 0);
         }
     });
 }
 
 #[test]
-fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
+fn throttled_calls_can_be_cancelled() {
     watched(|| {
         for method in ["echo", "inline"] {
             let server = serve(echo());
-            let mut peer = Asking::new(&server, method, BYTES);
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
             let calls = SHARED / BYTES;
             fill_with_results(&server, &mut peer, calls);
             for id in QUOTA / BYTES + 2..=calls {
@@ -212,17 +217,17 @@ fn calls_that_wait_for_results_to_leave_can_be_withdrawn() {
             let stats = server.stats();
             assert_eq!((stats.queued, stats.held_bytes), (0, (QUOTA / BYTES + 1) * 500_000));
             drop(peer);
-            until("all is given back", || server.stats().held_bytes == 0);
+            until("all memory is freed", || server.stats().held_bytes == 0);
         }
     });
 }
 
 #[test]
-fn calls_whose_time_is_over_do_not_wait_for_results_to_leave() {
+fn throttled_calls_fail_at_their_deadline() {
     watched(|| {
         for method in ["echo", "inline"] {
             let server = serve(echo());
-            let mut peer = Asking::new(&server, method, BYTES);
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
             fill_with_results(&server, &mut peer, SHARED / BYTES);
             let queued = server.stats().queued;
             let head = |time| CallHead { deadline: Some(time), ..CallHead::new(method) };
@@ -240,11 +245,11 @@ fn calls_whose_time_is_over_do_not_wait_for_results_to_leave() {
 }
 
 #[test]
-fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
+fn a_closing_server_refuses_throttled_calls() {
     watched(|| {
         for method in ["echo", "inline"] {
             let server = serve(echo());
-            let mut peer = Asking::new(&server, method, BYTES);
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
             let calls = SHARED / BYTES;
             fill_with_results(&server, &mut peer, calls);
             server.closer().close();
@@ -252,7 +257,7 @@ fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
             peer.receive_until(|peer| peer.errors.len() as u64 == waiting);
             let is_closing = |error: &RemoteError| (error.kind, error.ran) == (ErrorKind::Closing, Ran::No);
             assert!(peer.errors.iter().all(|(_, error)| is_closing(error)));
-            // What ran is still delivered.
+            // Existing results are still delivered.
             peer.grant_all();
             peer.receive_until(|peer| peer.fetched_bytes == (QUOTA / BYTES + 1) * BYTES);
             peer.raw.until_closed();
@@ -262,7 +267,7 @@ fn a_closing_server_refuses_calls_that_wait_for_results_to_leave() {
 }
 
 #[test]
-fn a_lost_connection_gives_back_what_it_had_half_sent_while_its_functions_run() {
+fn a_lost_connection_frees_half_sent_arguments_while_its_functions_run() {
     watched(|| {
         let (stop, stopped) = mpsc::channel::<()>();
         let stopped = Mutex::new(stopped);
@@ -270,25 +275,25 @@ fn a_lost_connection_gives_back_what_it_had_half_sent_while_its_functions_run() 
             let _ = stopped.lock().unwrap().recv();
             x
         }));
-        let mut peer = Asking::new(&server, "stop", BYTES);
-        // One runs, one waits for the worker, one is half sent.
+        let mut peer = GrantingPeer::new(&server, "stop", BYTES);
+        // One call runs, one waits for the worker, and one is half sent.
         peer.begin(2);
         peer.receive_until(|peer| peer.granted == 2);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
         peer.raw.send(&Header::data(3, BYTES, None).encode());
         peer.raw.send(&[7; 1000]);
-        until("one runs", || server.stats().running == 1 && server.stats().queued == 1);
+        until("one call runs and one waits", || server.stats().running == 1 && server.stats().queued == 1);
         assert_eq!(server.stats().held_bytes, 2 * BYTES);
         drop(peer);
-        until("all is given back", || server.stats().held_bytes == 0);
+        until("all memory is freed", || server.stats().held_bytes == 0);
         assert_eq!(server.stats().running, 1);
         drop(stop);
     });
 }
 
 #[test]
-fn credit_is_a_part_of_the_memory_and_nobody_is_refused() {
+fn eager_credit_is_limited_by_the_memory_and_no_client_is_refused() {
     watched(|| {
         let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(8 << 20).start(echo()).unwrap();
         let address = server.address().to_string();
@@ -297,7 +302,7 @@ fn credit_is_a_part_of_the_memory_and_nobody_is_refused() {
         let bytes: Vec<u64> = credits.iter().map(|(_, hello)| hello.eager_credit_bytes).collect();
         let (roomy, tight) = (1 << 20, 64 << 10);
         assert_eq!(bytes, [[roomy].as_slice(), &[tight; 16], &[0; 3]].concat());
-        // Also without credit all is answered, in either direction.
+        // Clients without credit are served too, with arguments and results of any size.
         let client = Client::connect(&address).unwrap();
         for bytes in [0, 1, 100_000, 3 << 20] {
             let array = Array::from(vec![1u8; bytes]);
@@ -308,22 +313,22 @@ fn credit_is_a_part_of_the_memory_and_nobody_is_refused() {
         for part in ["6291457", "6291456", "max_message_bytes", "max_memory"] {
             assert!(text.contains(part), "{text}");
         }
-        // Who goes leaves its credit to the next.
+        // The credit of a lost client goes to the next one.
         credits.remove(0);
-        until("its end was noticed", || server.clients() == 20);
+        until("the server notices that one has left", || server.clients() == 20);
         assert_eq!(introduced().1.eager_credit_bytes, 64 << 10);
         credits.clear();
-        until("their end was noticed", || server.clients() == 1);
+        until("the server notices that the others have left", || server.clients() == 1);
         assert_eq!(introduced().1.eager_credit_bytes, 1 << 20);
     });
 }
 
-// ---- Peers that crawl while others wait ----
+// ---- Slow peers while others wait ----
 
-/// Two messages of it do not fit.
+/// The size of a large message. Two of them do not fit into the shared memory.
 const LARGE: u64 = SHARED / 3 * 2;
 
-/// A server that soon loses its patience.
+/// Starts a server that soon gives up slow transfers.
 fn serve_impatiently() -> ServerHandle {
     let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
     server.pace_window(Duration::from_millis(100)).start(echo().register("sum", sum)).unwrap()
@@ -333,7 +338,7 @@ fn sum(x: Vec<u8>) -> u64 {
     x.into_iter().map(u64::from).sum()
 }
 
-/// A call that needs the memory that somebody else has.
+/// Makes a call that needs memory that another client holds, and checks its result.
 fn call_large(server: &ServerHandle) {
     let client = Client::connect(&server.address().to_string()).unwrap();
     let sum = client.call("sum", Array::from(vec![1u8; LARGE as usize])).wait().unwrap();
@@ -341,10 +346,10 @@ fn call_large(server: &ServerHandle) {
 }
 
 #[test]
-fn arguments_that_crawl_while_others_wait_are_given_up() {
+fn slow_arguments_fail_while_others_wait_for_memory() {
     watched(|| {
         let (server, log) = (serve_impatiently(), Log::open());
-        let mut peer = Asking::new(&server, "sum", LARGE);
+        let mut peer = GrantingPeer::new(&server, "sum", LARGE);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
         let payload = peer.call.payload[0].clone();
@@ -359,23 +364,23 @@ fn arguments_that_crawl_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::No));
         assert!(error.message.contains("min_rate"), "{error}");
-        until("the log says so", || log.has("calls were given up") && log.has("arguments=1 results=0"));
-        // What still comes is dropped, and the connection goes on.
+        until("the log reports it", || log.has("calls were given up") && log.has("arguments=1 results=0"));
+        // The rest of the arguments is dropped, and the connection stays open.
         let (part, _) = rest.split_at(MAX_CHUNK_BYTES as usize - 1000);
         peer.raw.send(part);
         peer.raw.send(&Header::empty(Kind::Abort, 1).encode());
         peer.begin(1);
         peer.receive_until(|peer| peer.granted == 1);
         peer.receive_until(|peer| peer.fetched_bytes > 0 || !peer.withheld.is_empty());
-        until("all is given back", || server.stats().held_bytes == 0);
+        until("all memory is freed", || server.stats().held_bytes == 0);
     });
 }
 
 #[test]
-fn results_that_are_not_fetched_while_others_wait_are_given_up() {
+fn unfetched_results_fail_while_others_wait_for_memory() {
     watched(|| {
         let (server, log) = (serve_impatiently(), Log::open());
-        let mut peer = Asking::new(&server, "echo", LARGE);
+        let mut peer = GrantingPeer::new(&server, "echo", LARGE);
         peer.begin(1);
         peer.receive_until(|peer| peer.withheld.len() == 1);
         call_large(&server);
@@ -383,18 +388,18 @@ fn results_that_are_not_fetched_while_others_wait_are_given_up() {
         let (id, error) = &peer.errors[0];
         assert_eq!((*id, error.kind, error.ran), (1, ErrorKind::TooSlow, Ran::Yes));
         assert_eq!((server.stats().held_bytes, peer.fetched_bytes), (0, 0));
-        until("the log says so", || log.has("arguments=0 results=1"));
+        until("the log reports it", || log.has("arguments=0 results=1"));
     });
 }
 
 #[test]
-fn calls_that_wait_for_results_to_leave_lock_nobody_out() {
+fn throttled_calls_do_not_block_other_clients() {
     watched(|| {
         for method in ["echo", "inline"] {
             let server = serve_impatiently();
-            let mut peer = Asking::new(&server, method, BYTES);
+            let mut peer = GrantingPeer::new(&server, method, BYTES);
             fill_with_results(&server, &mut peer, CALLS);
-            // It reads what it is told, and fetches nothing.
+            // The peer reads frames but fetches no result.
             let reads = thread::spawn(move || {
                 peer.receive_until(|peer| peer.errors.len() as u64 >= QUOTA / BYTES);
                 peer
@@ -404,13 +409,13 @@ fn calls_that_wait_for_results_to_leave_lock_nobody_out() {
             let is_slow = |error: &RemoteError| (error.kind, error.ran) == (ErrorKind::TooSlow, Ran::Yes);
             assert!(peer.errors.iter().all(|(_, error)| is_slow(error)));
             drop(peer);
-            until("all is given back", || server.stats().held_bytes == 0);
+            until("all memory is freed", || server.stats().held_bytes == 0);
         }
     });
 }
 
-/// A server whose only worker is held up, and what ends that when dropped. Of two large calls one waits for the worker and
-/// the other for memory.
+/// Starts a server whose only worker is blocked until the returned sender is dropped. Of two large calls, one
+/// waits for the worker and the other for memory.
 fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
     let (stop, stopped) = mpsc::channel::<()>();
     let stopped = Mutex::new(stopped);
@@ -418,32 +423,34 @@ fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
         let _ = stopped.lock().unwrap().recv();
     });
     let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
-    // Long enough for a busy machine to see the memory charged before it is given back.
+    // Long enough for the test to see the charged memory before it is freed, even on a busy machine.
     let server = server.pace_window(Duration::from_millis(500)).start(methods).unwrap();
     let client = Client::connect(&server.address().to_string()).unwrap();
     let large = Tree::Array(Array::from(vec![1u8; LARGE as usize]));
     let futures = [("stop", Tree::Null), ("sum", large.clone()), ("sum", large)];
     let futures = futures.map(|(method, tree)| client.call(method, tree).send().unwrap());
-    until("one is there", || server.stats().queued == 1 && server.stats().awaiting_memory == 1);
+    until("one call waits for the worker and one for memory", || {
+        server.stats().queued == 1 && server.stats().awaiting_memory == 1
+    });
     (server, stop, futures.into_iter().collect())
 }
 
 #[test]
-fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
+fn calls_throttled_by_a_full_socket_do_not_block_other_clients() {
     watched(|| {
         let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
         let methods = echo().register("sum", sum).register("zeros", zeros);
         let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
         let server = server.pace_window(Duration::from_millis(100)).start(methods).unwrap();
         let (waiting, each) = (4, 2 << 20);
-        let mut peer = Asking::new(&server, "echo", each);
+        let mut peer = GrantingPeer::new(&server, "echo", each);
         peer.begin(waiting);
         let mut granted = 0;
         while granted < waiting {
             let frame = peer.raw.next_of(Kind::Grant);
             granted += decode_ids(&frame.body).unwrap().count() as u64;
         }
-        // A result that it lets come, and does not read.
+        // The peer grants this result but does not read it.
         let result = tree!(20u64 << 20);
         let call = Message::call(&CallHead::new("zeros"), &result, &Limits::default()).unwrap();
         peer.raw.send_eager(5, &call);
@@ -451,11 +458,9 @@ fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
         peer.withheld.insert(5);
         peer.grant_all();
         (1..=waiting).for_each(|id| peer.send_payload(id));
-        // Beside that result they may leave their quota.
-        until("one waits for results to leave", || {
-            server.stats().queued as u64 == waiting - QUOTA / each - 1
-        });
-        // There is no room beside the arguments of any.
+        // Beside the largest result, the others may use up the quota.
+        until("the other calls are throttled", || server.stats().queued as u64 == waiting - QUOTA / each - 1);
+        // This call fits only if no arguments of the peer are held.
         let client = Client::connect(&server.address().to_string()).unwrap();
         let large = SHARED - each + 1;
         let sum = client.call("sum", Array::from(vec![1u8; large as usize])).wait().unwrap();
@@ -465,58 +470,59 @@ fn calls_that_wait_for_a_full_socket_lock_nobody_out() {
 }
 
 #[test]
-fn metadata_that_crawls_while_others_wait_ends_the_connection() {
+fn slow_metadata_ends_its_connection_while_others_wait_for_memory() {
     watched(|| {
         let (server, stop, futures) = serve_in_need();
         let (mut peer, hello) = Raw::introduced(&server.address().to_string());
         let bytes = u64::from(hello.limits.max_metadata_bytes);
         peer.send(&Header { length: bytes, ..Header::empty(Kind::Call, 1) }.encode());
         peer.send(&vec![0; bytes as usize / 2]);
-        until("it is charged", || server.stats().held_bytes == LARGE + bytes / 2);
+        until("the memory is charged", || server.stats().held_bytes == LARGE + bytes / 2);
         let frames = peer.until_closed();
         let goodbye = frames.last().unwrap();
         let goodbye = Goodbye::decode(&goodbye.header, &goodbye.body).unwrap();
         assert_eq!(goodbye.kind, Some(ErrorKind::TooSlow), "{}", goodbye.reason);
-        until("it is given back", || server.stats().held_bytes == LARGE);
+        until("the memory is freed", || server.stats().held_bytes == LARGE);
         drop(stop);
         futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
     });
 }
 
 #[test]
-fn the_structure_of_large_calls_is_counted_and_must_not_crawl() {
+fn the_structure_of_a_call_is_charged_and_must_not_arrive_slowly() {
     watched(|| {
         let (server, stop, futures) = serve_in_need();
         let (mut peer, _) = Raw::introduced(&server.address().to_string());
         let tree = Tree::List((0..9000).map(|x: i64| tree!(x)).collect());
         let message = Message::call(&CallHead::new("echo"), &tree, &Limits::default()).unwrap();
         peer.send_head(1, &message, true);
-        until("it is charged", || server.stats().held_bytes > LARGE);
+        until("the memory is charged", || server.stats().held_bytes > LARGE);
         let error = peer.next_of(Kind::Error);
         let error = RemoteError::decode(&error.body).unwrap();
         assert_eq!((error.kind, error.ran), (ErrorKind::TooSlow, Ran::No));
-        until("it is given back", || server.stats().held_bytes == LARGE);
-        // Its credit, more than half of all, comes back when no more of it can come.
+        until("the memory is freed", || server.stats().held_bytes == LARGE);
+        // The call took more than half of the credit. The credit comes back once the client has aborted the
+        // call.
         peer.send(&Header::empty(Kind::Abort, 1).encode());
         assert_eq!(peer.next_of(Kind::Credit).header.id, message.memory_bytes);
         peer.send_eager(2, &message);
-        until("it is charged", || server.stats().held_bytes > LARGE);
+        until("the memory is charged", || server.stats().held_bytes > LARGE);
         drop(stop);
         assert_eq!(peer.next_of(Kind::Result).header.id, 2);
         futures.into_iter().for_each(|future| drop(future.wait().unwrap()));
-        until("all is given back", || server.stats().held_bytes == 0);
+        until("all memory is freed", || server.stats().held_bytes == 0);
     });
 }
 
 #[test]
-fn a_peer_may_crawl_while_nobody_waits() {
+fn a_peer_may_be_slow_while_no_other_waits_for_memory() {
     watched(|| {
         let server = serve_impatiently();
-        let mut peer = Asking::new(&server, "sum", LARGE);
+        let mut peer = GrantingPeer::new(&server, "sum", LARGE);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
         let start = Instant::now();
-        // Other calls find memory.
+        // Other calls get memory.
         let client = Client::connect(&server.address().to_string()).unwrap();
         let array = Array::from(vec![1u8; LARGE as usize / 4]);
         while start.elapsed() < Duration::from_millis(500) {
@@ -529,17 +535,17 @@ fn a_peer_may_crawl_while_nobody_waits() {
     });
 }
 
-// ---- Nobody locks others out ----
+// ---- Fair use of memory ----
 
 #[test]
-fn large_messages_come_one_after_the_other_and_none_is_locked_out() {
+fn large_messages_take_turns_and_all_arrive() {
     watched(|| {
         let server = serve(echo().register("sum", sum));
-        let mut peers: Vec<Asking> = (0..8).map(|_| Asking::new(&server, "sum", LARGE)).collect();
+        let mut peers: Vec<GrantingPeer> = (0..8).map(|_| GrantingPeer::new(&server, "sum", LARGE)).collect();
         peers.iter_mut().for_each(|peer| peer.begin(2));
-        until("one has the memory", || server.stats().awaiting_memory == 15);
+        until("one call has the memory", || server.stats().awaiting_memory == 15);
         assert_eq!(server.stats().held_bytes, LARGE);
-        // All or nothing: those that wait hold no part of it, and whoever has it can finish.
+        // A call gets all the memory it needs or none, so the one that has memory can finish.
         let threads: Vec<_> = peers
             .into_iter()
             .map(|mut peer| {
@@ -556,13 +562,13 @@ fn large_messages_come_one_after_the_other_and_none_is_locked_out() {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        until("all is given back", || server.stats().held_bytes == 0);
+        until("all memory is freed", || server.stats().held_bytes == 0);
         assert_eq!((server.stats().answered, server.stats().awaiting_memory), (16, 0));
     });
 }
 
 #[test]
-fn a_server_that_keeps_every_array_goes_on() {
+fn arrays_that_functions_keep_do_not_use_up_the_budget() {
     watched(|| {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keep = kept.clone();
@@ -577,31 +583,31 @@ fn a_server_that_keeps_every_array_goes_on() {
             let array = Array::from(vec![call as u8; LARGE as usize]);
             assert_eq!(client.call("keep", array.clone()).wait().unwrap(), Tree::Array(array));
         }
-        until("all is given back", || server.stats().held_bytes == 0);
+        until("all memory is freed", || server.stats().held_bytes == 0);
         assert_eq!(kept.lock().unwrap().len() as u64, calls);
     });
 }
 
 #[test]
-fn calls_that_wait_for_results_to_leave_survive_their_connection() {
+fn throttled_calls_survive_their_connection() {
     watched(|| {
         for method in ["zeros", "inline"] {
             let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
             let methods = Methods::new().register("zeros", zeros).register("inline", Method::inline(zeros));
-            // Room for all results, in case they are made while nobody is connected.
+            // The memory fits all results, which may be made while no client is connected.
             let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(1 << 30);
             let server = server.max_unsent_bytes(1 << 20).max_kept_bytes(256 << 20).start(methods).unwrap();
             let proxy = Proxy::start(&server.address().to_string());
             let client = Client::builder(&proxy.address()).on_disconnect(OnDisconnect::Resume);
             let client = client.max_inflight(64).connect().unwrap();
-            // Connected, and nothing of the results comes through.
+            // The client stays connected but receives no results.
             client.call(method, 0).wait().unwrap();
             proxy.stall_toward(Toward::Client);
-            // The kernels on the way take some of it.
+            // The socket buffers hold some of the results.
             let calls = 40;
             let futures: Vec<CallFuture> =
                 (0..calls).map(|_| client.call(method, 2 << 20).send().unwrap()).collect();
-            until("some wait", || server.stats().calls == calls + 1 && server.stats().queued > 0);
+            until("some calls wait", || server.stats().calls == calls + 1 && server.stats().queued > 0);
             proxy.cut(Cut::Reset);
             proxy.resume();
             for future in futures {
@@ -612,7 +618,7 @@ fn calls_that_wait_for_results_to_leave_survive_their_connection() {
     });
 }
 
-/// Memory of a result that tells when it is gone.
+/// Memory of a result, with a counter of the instances that are alive.
 struct Counted(Vec<u8>, Arc<AtomicUsize>);
 
 impl Counted {
@@ -646,7 +652,7 @@ fn a_slow_reader_does_not_keep_the_rows_of_others_in_memory() {
             }
         };
         let server = serve(Methods::new().register("act", Method::batched(Batch::exact(2), act)));
-        let mut slow = Asking::new(&server, "act", BYTES as u64);
+        let mut slow = GrantingPeer::new(&server, "act", BYTES as u64);
         let client = Client::connect(&server.address().to_string()).unwrap();
         let mut rounds = 0;
         let mut round = || {
@@ -657,17 +663,17 @@ fn a_slow_reader_does_not_keep_the_rows_of_others_in_memory() {
             slow.receive_until(|slow| slow.withheld.len() as u64 == rounds);
             alive.load(Ordering::SeqCst)
         };
-        // It is slow from when it has left its results for a tenth of a second.
+        // The peer counts as slow once it has left results unfetched for a tenth of a second.
         let mut before = round();
-        until("its rows are copied", || {
+        until("its rows are copied to other memory", || {
             let now = round();
             std::mem::replace(&mut before, now) >= now
         });
         let kept = before;
         let most = (0..20).map(|_| round()).max().unwrap();
-        assert!(most <= kept + 1, "no more are kept than before: {most}, {kept}");
+        assert!(most <= kept + 1, "more results are alive than before: {most}, {kept}");
         slow.grant_all();
         slow.receive_until(|slow| slow.fetched_bytes == rounds * BYTES as u64);
-        until("all are gone", || alive.load(Ordering::SeqCst) == 0);
+        until("all results are dropped", || alive.load(Ordering::SeqCst) == 0);
     });
 }

@@ -1,5 +1,5 @@
-//! Calls between a client and a server: futures waited for and awaited in any order, from many threads, and every way in
-//! which a call can fail.
+//! Calls between a client and a server: blocking and async futures in any order, many threads, and every way
+//! in which a call can fail.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,10 +15,10 @@ use teleport::{
 };
 use teleport_tests::{abstract_address, until, watched};
 
-/// Calls that run, by their numbers, and what ends each.
+/// Running calls of `turn`: the number of each, and a sender that ends it.
 type Waiting = Arc<Mutex<Vec<(i64, Sender<()>)>>>;
 
-/// A server whose method `turn` answers a call when the test names its number.
+/// A server whose method `turn` answers a call when the test passes its number to [`Turns::answer`].
 struct Turns {
     server: ServerHandle,
     turns: Waiting,
@@ -33,7 +33,7 @@ fn turns() -> Turns {
         let (mine, come) = mpsc::channel();
         waiting.lock().unwrap().push((number, mine));
         sender.send(number).unwrap();
-        // Also ends when the test is over.
+        // Also returns when the test ends and drops the sender.
         let _ = come.recv();
         number
     };
@@ -58,20 +58,21 @@ impl Turns {
         Client::builder(&self.server.address().to_string()).name("caller-1").connect().unwrap()
     }
 
-    /// Makes calls 0 to `count`, and waits until all of them run.
+    /// Makes `count` calls, numbered from 0, and waits until all of them run.
     fn calls(&self, client: &Client, count: i64) -> Vec<CallFuture> {
         let futures = (0..count).map(|i| client.call("turn", tree!(i)).send().unwrap()).collect();
         self.until_begun(count);
         futures
     }
 
-    /// Waits until so many more calls run.
+    /// Waits until `count` more calls run.
     fn until_begun(&self, count: i64) {
         for _ in 0..count {
             self.began.recv().unwrap();
         }
     }
 
+    /// Ends the running call with this number.
     fn answer(&self, number: i64) {
         let mut turns = self.turns.lock().unwrap();
         let index = turns.iter().position(|(waiting, _)| *waiting == number).expect("that call runs");
@@ -86,7 +87,7 @@ impl Drop for Turns {
 }
 
 #[test]
-fn futures_are_waited_for_in_any_order() {
+fn futures_can_be_waited_for_in_any_order() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -99,7 +100,7 @@ fn futures_are_waited_for_in_any_order() {
 }
 
 #[test]
-fn results_come_as_they_are_completed() {
+fn as_completed_returns_results_in_the_order_of_completion() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -115,7 +116,7 @@ fn results_come_as_they_are_completed() {
 }
 
 #[test]
-fn all_are_waited_for_in_the_order_of_their_calls() {
+fn wait_all_returns_results_in_the_order_of_the_calls() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -132,7 +133,7 @@ fn all_are_waited_for_in_the_order_of_their_calls() {
 }
 
 #[test]
-fn time_to_wait_ends_the_wait_and_not_the_call() {
+fn a_wait_timeout_ends_the_wait_and_not_the_call() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -145,7 +146,7 @@ fn time_to_wait_ends_the_wait_and_not_the_call() {
 }
 
 #[test]
-fn futures_are_awaited_on_an_executor() {
+fn futures_can_be_awaited_on_an_executor() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -155,7 +156,7 @@ fn futures_are_awaited_on_an_executor() {
         assert_eq!(pollster::block_on(second).unwrap(), tree!(1));
         turns.answer(0);
         assert_eq!(pollster::block_on(first).unwrap(), tree!(0));
-        // A call itself can be awaited: for its slot and its result.
+        // Awaiting a call waits for a slot and then for the result.
         let sum = pollster::block_on(async {
             let mut sum = 0;
             for i in 0..100i64 {
@@ -170,7 +171,7 @@ fn futures_are_awaited_on_an_executor() {
 }
 
 #[test]
-fn many_threads_call_through_one_client() {
+fn many_threads_can_share_one_client() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -217,7 +218,7 @@ const CALLER: Rpc<(), String> = Rpc::new("caller");
 const WRONG: Rpc<&str, i64> = Rpc::new("echo");
 
 #[test]
-fn typed_calls_give_what_they_say() {
+fn typed_calls_return_their_type_or_an_error() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -237,7 +238,7 @@ fn remote(error: &CallError) -> (ErrorKind, Ran, &str) {
 }
 
 #[test]
-fn failures_reach_their_caller_and_nobody_else() {
+fn failures_reach_only_their_caller_and_the_owner_of_the_server() {
     watched(|| {
         let turns = turns();
         let (client, other) = (turns.client(), turns.client());
@@ -257,7 +258,7 @@ fn failures_reach_their_caller_and_nobody_else() {
         let error = client.call("norm", "text").wait().unwrap_err();
         assert_eq!((remote(&error).0, error.ran()), (ErrorKind::BadArguments, Ran::No));
 
-        // The first two are the server's owner's to know, one of which was kept.
+        // Failures of functions are reported to the server's owner too, but only the first one is kept.
         assert!(turns.server.check().is_err());
         assert!(turns.server.check().is_ok());
         assert_eq!(other.call("echo", tree!(1)).wait().unwrap(), tree!(1));
@@ -273,18 +274,18 @@ fn a_dropped_future_detaches_and_its_failure_comes_from_check() {
         let client = turns.client();
         drop(client.call("fail", "left alone").send().unwrap());
         let mut found = Ok(());
-        until("the failure is noted", || {
+        until("`check` returns the failure", || {
             found = client.check();
             found.is_err()
         });
         let error = found.unwrap_err();
         assert_eq!(remote(&error).2, "left alone");
-        assert!(client.check().is_ok(), "it is told once");
+        assert!(client.check().is_ok(), "`check` returned the failure twice");
     });
 }
 
 #[test]
-fn a_deadline_ends_a_call_that_runs_and_one_that_waits() {
+fn a_deadline_ends_a_call() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -297,14 +298,14 @@ fn a_deadline_ends_a_call_that_runs_and_one_that_waits() {
 }
 
 #[test]
-fn a_closing_server_answers_what_it_drops() {
+fn a_closing_server_refuses_queued_calls_and_finishes_running_ones() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
-        // Eight run, and four more wait for a worker.
+        // Eight calls run, and four wait for a worker.
         let mut futures: Vec<_> = (0..12i64).map(|i| client.call("turn", tree!(i)).send().unwrap()).collect();
         turns.until_begun(8);
-        // All have arrived: an answer to a later call has come.
+        // Once a later call is answered, all of them have arrived.
         client.call("echo", ()).wait().unwrap();
         turns.server.closer().close();
         for future in futures.drain(8..) {
@@ -320,7 +321,7 @@ fn a_closing_server_answers_what_it_drops() {
 }
 
 #[test]
-fn closing_the_client_waits_for_what_it_sent() {
+fn closing_a_client_waits_for_its_calls() {
     watched(|| {
         let turns = turns();
         let client = turns.client();
@@ -329,12 +330,12 @@ fn closing_the_client_waits_for_what_it_sent() {
             let client = client.clone();
             thread::spawn(move || client.close())
         };
-        until("it takes no more calls", || {
+        until("the client refuses calls", || {
             matches!(client.call("echo", ()).try_send(), Err(CallError::Closed { ran: Ran::No, .. }))
         });
         turns.answer(0);
         assert_eq!(future.wait().unwrap(), tree!(0));
         closing.join().unwrap().unwrap();
-        until("it said goodbye", || turns.server.clients() == 0);
+        until("the client has disconnected", || turns.server.clients() == 0);
     });
 }

@@ -1,5 +1,5 @@
-//! Addresses and who meets whom: where a server listens and where not, servers that start late or not at all, several
-//! servers and many clients in one process.
+//! Addresses and connecting: where a server listens, servers that start late or never, and several servers
+//! and many clients in one process.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -29,8 +29,7 @@ fn answers(address: &str) {
     assert_eq!(client.call("echo", tree!(address)).wait().unwrap(), tree!(address));
 }
 
-/// An address of this machine other than loopback, if it has one: that from which it would send to the world. Nothing is
-/// sent.
+/// Returns this machine's source address for traffic to the internet, unless that is loopback. Sends nothing.
 fn other_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -47,7 +46,7 @@ fn has_ipv6() -> bool {
 }
 
 #[test]
-fn a_star_means_ipv4_and_ipv6_alike() {
+fn a_star_listens_on_ipv4_and_ipv6() {
     watched(|| {
         let server = start("tcp://*:0");
         let port = port(&server);
@@ -65,12 +64,12 @@ fn a_star_means_ipv4_and_ipv6_alike() {
 }
 
 #[test]
-fn a_server_listens_only_where_it_was_told_to() {
+fn a_server_listens_only_at_its_address() {
     watched(|| {
         let server = start("tcp://127.0.0.1:0");
         let port = port(&server);
         answers(&format!("tcp://127.0.0.1:{port}"));
-        // A name is tried at each of its addresses, of which IPv6's comes first on most machines.
+        // The client tries each address of a name. On most machines the IPv6 address is the first.
         answers(&format!("tcp://localhost:{port}"));
         assert!(is_refused(SocketAddr::new("127.0.0.2".parse().unwrap(), port)));
         if has_ipv6() {
@@ -88,11 +87,11 @@ fn a_server_listens_only_where_it_was_told_to() {
 }
 
 #[test]
-fn a_name_finds_a_server_at_any_of_its_addresses() {
+fn a_client_finds_a_server_at_any_address_of_a_name() {
     watched(|| {
         let server = start("tcp://localhost:0");
         answers(&format!("tcp://localhost:{}", port(&server)));
-        // Not every machine gives the name both addresses.
+        // Not every machine resolves the name to both addresses.
         for found in ("localhost", 0).to_socket_addrs().unwrap() {
             let server = start(&format!("tcp://{}:0", Host::Ip(found.ip())));
             answers(&format!("tcp://localhost:{}", port(&server)));
@@ -101,7 +100,7 @@ fn a_name_finds_a_server_at_any_of_its_addresses() {
 }
 
 #[test]
-fn the_same_address_twice_is_an_error_that_names_it() {
+fn binding_an_address_twice_is_an_error_that_names_it() {
     watched(|| {
         let scratch = Scratch::new();
         for address in ["tcp://127.0.0.1:0", &abstract_address(), &scratch.socket()] {
@@ -110,7 +109,7 @@ fn the_same_address_twice_is_an_error_that_names_it() {
             let error = Server::bind(&taken).unwrap_err();
             assert!(matches!(error, ServeError::Bind(_)), "{error:?}");
             assert!(error.to_string().contains(&taken), "{error}");
-            // The one that lives was not harmed.
+            // The first server still works.
             answers(&taken);
         }
         assert_eq!(scratch.files(), [""; 0], "a closed server removes its file");
@@ -127,7 +126,7 @@ fn a_client_waits_for_a_server_that_starts_later() {
                 let address = address.clone();
                 thread::spawn(move || sender.send(Client::connect(&address).is_ok()))
             };
-            // Nobody is there yet, however far it is.
+            // There is no server yet.
             assert_eq!(connected.try_recv(), Err(mpsc::TryRecvError::Empty));
             let server = start(&address);
             assert_eq!(connected.recv(), Ok(true));
@@ -147,21 +146,21 @@ fn a_client_finds_a_server_process_again_at_the_same_port() {
         assert_eq!(first.log(), [""; 0]);
         let second = Serve::start(&address);
         assert_eq!(second.address(), address);
-        // The call waits for the connection.
-        until("a call arrives at the second", || client.call("echo", tree!(2)).wait().is_ok());
+        // A call waits for a connection.
+        until("the second server answers", || client.call("echo", tree!(2)).wait().is_ok());
         assert_eq!(client.stats().connects, 2);
         drop(client);
         second.log();
     });
 }
 
-/// A port at which nobody listens.
+/// Returns a port at which no process listens.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
-fn time_that_is_over_is_told_with_address_attempts_and_remedy() {
+fn a_connect_timeout_error_names_address_attempts_and_remedy() {
     watched(|| {
         let address = format!("tcp://localhost:{}", free_port());
         for time in [Duration::ZERO, Duration::from_millis(300)] {
@@ -177,7 +176,7 @@ fn time_that_is_over_is_told_with_address_attempts_and_remedy() {
 }
 
 #[test]
-fn a_bad_address_is_told_at_once() {
+fn a_bad_address_is_an_error_at_once() {
     watched(|| {
         let scratch = Scratch::new();
         let long = format!("ipc:///{}", "x".repeat(200));
@@ -201,14 +200,14 @@ fn a_bad_address_is_told_at_once() {
 }
 
 #[test]
-fn two_servers_and_many_clients_in_one_process() {
+fn two_servers_and_many_clients_work_in_one_process() {
     watched(|| {
         let servers = [start("tcp://127.0.0.1:0"), start(&abstract_address())];
         let addresses = servers.each_ref().map(|server| server.address().to_string());
         let clients: Vec<Client> =
             (0..40).map(|index| Client::connect(&addresses[index % 2]).unwrap()).collect();
-        // The last hello may still be on its way.
-        until("all have come", || servers.each_ref().map(ServerHandle::clients) == [20, 20]);
+        // The last hello may not have arrived yet.
+        until("all clients are connected", || servers.each_ref().map(ServerHandle::clients) == [20, 20]);
         thread::scope(|scope| {
             for (index, client) in clients.iter().enumerate() {
                 scope.spawn(move || {
@@ -221,22 +220,22 @@ fn two_servers_and_many_clients_in_one_process() {
         });
         let mut clients = clients.into_iter();
         drop(clients.next());
-        until("one of the first server's clients has gone", || servers[0].clients() == 19);
+        until("one of the first server's clients has left", || servers[0].clients() == 19);
         assert_eq!(servers[1].clients(), 20);
         drop(clients);
-        until("all have gone", || servers.iter().all(|server| server.clients() == 0));
+        until("all clients have left", || servers.iter().all(|server| server.clients() == 0));
         assert_eq!(servers.each_ref().map(|server| server.stats().calls), [1000, 1000]);
     });
 }
 
 #[test]
-fn a_resolver_leads_to_the_server() {
+fn a_resolver_returns_the_address_of_the_server() {
     watched(|| {
         let server = start("tcp://127.0.0.1:0");
         let address = server.address().to_string();
         let client = Client::builder("names://trainer")
             .resolver("names://*", move |name| {
-                if name == "trainer" { Ok(address.clone()) } else { Err(format!("nobody is called {name}")) }
+                if name == "trainer" { Ok(address.clone()) } else { Err(format!("unknown name {name}")) }
             })
             .connect()
             .unwrap();
@@ -259,7 +258,7 @@ fn a_resolver_is_asked_again_when_the_server_has_moved() {
         let next = start("tcp://127.0.0.1:0");
         *place.lock().unwrap() = next.address().to_string();
         server.close().unwrap();
-        until("it has found the next one", || client.call("echo", tree!(1)).wait().is_ok());
+        until("the client finds the next server", || client.call("echo", tree!(1)).wait().is_ok());
         assert_eq!(client.stats().server.unwrap(), next.address().to_string());
     });
 }

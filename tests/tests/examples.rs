@@ -1,4 +1,4 @@
-//! The examples as a stranger runs them: what they print, how they end, and that Ctrl-C leaves nothing behind.
+//! The examples as a user runs them: their output, their exit status, and that Ctrl-C leaves nothing behind.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::fs;
@@ -14,6 +14,7 @@ use teleport_tests::{
     Ended, Program, Scratch, Serve, abstract_address, example, until, until_none_left, watched,
 };
 
+/// Waits until the program ends, checks that it succeeded, and returns its output.
 #[track_caller]
 fn ends_well(program: Program) -> String {
     let mark = program.mark();
@@ -23,7 +24,7 @@ fn ends_well(program: Program) -> String {
     output
 }
 
-/// Ends a program as Ctrl-C does; it must go, with all that it has started.
+/// Ends a program as Ctrl-C does and checks that it ends with all that it has started.
 #[track_caller]
 fn ends_at_once(program: Program) {
     let mark = program.mark();
@@ -32,7 +33,7 @@ fn ends_at_once(program: Program) {
     until_none_left(&mark);
 }
 
-/// The bytes of a `.npy` file.
+/// Returns the bytes of a `.npy` file.
 fn npy(dtype: &str, shape: &str, items: &[u8]) -> Vec<u8> {
     let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
     while (10 + header.len() + 1) % 64 != 0 {
@@ -43,9 +44,9 @@ fn npy(dtype: &str, shape: &str, items: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), items].concat()
 }
 
-/// Dtype, shape and items of a `.npy` file, as far as its header says it in words.
+/// Returns the header, as text, and the items of a `.npy` file.
 fn parts(file: &[u8]) -> (String, Vec<u8>) {
-    assert!(file.starts_with(b"\x93NUMPY"), "it is a .npy file");
+    assert!(file.starts_with(b"\x93NUMPY"), "this is no .npy file");
     let (start, length) = match file[6] {
         1 => (10, u16::from_le_bytes([file[8], file[9]]) as usize),
         _ => (12, u32::from_le_bytes([file[8], file[9], file[10], file[11]]) as usize),
@@ -59,7 +60,7 @@ fn floats(numbers: &[f32]) -> Vec<u8> {
 }
 
 #[test]
-fn quickstart_prints_what_the_readme_says() {
+fn quickstart_prints_the_output_in_the_readme() {
     watched(|| {
         let output = ends_well(Program::start("quickstart", &[]));
         assert!(output.lines().any(|line| line == r#"{"result": 2}"#), "{output}");
@@ -71,7 +72,7 @@ fn quickstart_prints_what_the_readme_says() {
 }
 
 #[test]
-fn quickstart_interrupted() {
+fn quickstart_ends_on_ctrl_c() {
     watched(|| {
         let mut quickstart = Program::start("quickstart", &[]);
         quickstart.line();
@@ -85,7 +86,7 @@ fn quickstart_killed_leaves_no_server() {
         let mut quickstart = Program::start("quickstart", &[]);
         quickstart.line();
         let mark = quickstart.mark();
-        // Only itself: its server must notice.
+        // Only this process is killed. Its server must notice and end.
         quickstart.signal(Signal::SIGKILL);
         quickstart.wait();
         until_none_left(&mark);
@@ -93,7 +94,7 @@ fn quickstart_killed_leaves_no_server() {
 }
 
 #[test]
-fn tree_is_grown_and_nothing_of_it_is_left() {
+fn tree_starts_a_tree_of_processes_and_leaves_none() {
     watched(|| {
         let output = ends_well(Program::start("tree", &[]));
         let depths = |depth: &str| output.lines().filter(|line| line.ends_with(depth)).count();
@@ -105,37 +106,41 @@ fn tree_is_grown_and_nothing_of_it_is_left() {
     });
 }
 
-/// The number that stands before `word` in the line that starts with `start`.
-fn right(output: &str, start: &str) -> String {
-    let line = output.lines().find(|line| line.starts_with(start)).expect("such a line");
-    line.split_once('(').expect("numbers in parentheses").1.split(' ').next().unwrap().to_owned()
+/// Returns the number after the parenthesis in the line that starts with `start`.
+fn correct_count(output: &str, start: &str) -> String {
+    let line = output.lines().find(|line| line.starts_with(start)).expect("a line with this start");
+    line.split_once('(').expect("a number in parentheses").1.split(' ').next().unwrap().to_owned()
 }
 
 #[test]
-fn digits_are_as_right_as_without_teleport() {
+fn digits_has_the_same_accuracy_as_without_teleport() {
     watched(|| {
         let output = ends_well(Program::start("digits", &["--clients", "3"]));
-        assert_eq!(right(&output, "accuracy "), right(&output, "without Teleport "), "{output}");
-        let count: u32 = right(&output, "accuracy ").parse().unwrap();
-        assert!((1700..=1797).contains(&count), "the nearest neighbour is right for most: {output}");
+        assert_eq!(
+            correct_count(&output, "accuracy "),
+            correct_count(&output, "without Teleport "),
+            "{output}"
+        );
+        let count: u32 = correct_count(&output, "accuracy ").parse().unwrap();
+        assert!((1700..=1797).contains(&count), "unexpected accuracy: {output}");
         assert!(output.contains("calls per second"), "{output}");
     });
 }
 
 #[test]
-fn digits_in_batches_are_exactly_as_right() {
+fn digits_has_the_same_accuracy_with_batches() {
     watched(|| {
         let output = ends_well(Program::start("digits", &["--clients", "3", "--batch", "32"]));
-        let one_by_one = right(&output, "without Teleport ");
-        assert_eq!(right(&output, "accuracy "), one_by_one, "{output}");
+        let one_by_one = correct_count(&output, "without Teleport ");
+        assert_eq!(correct_count(&output, "accuracy "), one_by_one, "{output}");
         let line = output.lines().last().unwrap();
-        let batches: u32 = line.split_once(" batches of ").expect("it tells of batches").0.parse().unwrap();
-        assert!((1797 / 32 + 1..1797).contains(&batches), "digits share batches: {line}");
+        let batches: u32 = line.split_once(" batches of ").expect("a number of batches").0.parse().unwrap();
+        assert!((1797 / 32 + 1..1797).contains(&batches), "unexpected number of batches: {line}");
     });
 }
 
 #[test]
-fn digits_interrupted() {
+fn digits_ends_on_ctrl_c() {
     watched(|| {
         let mut digits = Program::start("digits", &[]);
         digits.line();
@@ -155,12 +160,12 @@ fn digits_killed_leaves_no_clients() {
     });
 }
 
-/// What `policy` writes last: steps, batches, latency.
+/// Checks the summary at the end of the output of `policy`: steps, batches, latency.
 #[track_caller]
 fn sums_up(output: &str, actors: &str) {
     let lines: Vec<&str> = output.lines().rev().take(3).collect();
     let [latency, batches, steps] = lines[..] else { panic!("{output}") };
-    let steps = steps.strip_prefix(actors).and_then(|line| line.strip_prefix(" made ")).expect("it sums up");
+    let steps = steps.strip_prefix(actors).and_then(|line| line.strip_prefix(" made ")).expect("a summary");
     let steps: u64 = steps.split(' ').next().unwrap().parse().unwrap();
     let batches = batches.split_once(", in ").and_then(|(_, line)| line.split_once(' ')).unwrap().0;
     assert!((1..=steps).contains(&batches.parse().unwrap()), "{output}");
@@ -168,7 +173,7 @@ fn sums_up(output: &str, actors: &str) {
 }
 
 #[test]
-fn policy_shows_what_goes_on_and_sums_up() {
+fn policy_prints_progress_and_a_summary() {
     watched(|| {
         let output = ends_well(Program::start(
             "policy",
@@ -176,26 +181,30 @@ fn policy_shows_what_goes_on_and_sums_up() {
         ));
         let shown = output.lines().filter(|line| line.contains(" steps per second, batches of "));
         assert!(shown.count() >= 1, "{output}");
-        assert!(!output.contains(['\r', '\x1b']), "nothing is rewritten where it is no terminal: {output}");
+        assert!(
+            !output.contains(['\r', '\x1b']),
+            "lines were rewritten although the output is no terminal: {output}"
+        );
         sums_up(&output, "8 actors in 2 processes");
     });
 }
 
 #[test]
-fn policy_rewrites_one_line_on_a_terminal() {
+fn policy_updates_one_line_in_place_on_a_terminal() {
     watched(|| {
         let terminal = openpty(None, None).unwrap();
         let mut policy = Command::new(example("policy"));
         policy.args(["--processes", "1", "--actors", "2", "--seconds", "2"]);
         let mut process = policy.stdin(Stdio::null()).stdout(terminal.slave).spawn().unwrap();
-        // Its copy of the terminal, without which reading never ends.
+        // Drops the command's copy of the terminal. Otherwise reading would never end.
         drop(policy);
         let (mut output, mut screen) = (Vec::new(), fs::File::from(terminal.master));
-        // An error tells that nobody has the terminal any more.
+        // An error means that no process has the terminal open any more.
         let _ = screen.read_to_end(&mut output);
         assert!(process.wait().unwrap().success());
         let output = String::from_utf8(output).unwrap();
-        let rewritten = output.lines().find(|line| line.contains("\x1b[K")).expect("such a line");
+        let rewritten =
+            output.lines().find(|line| line.contains("\x1b[K")).expect("a line that was rewritten");
         assert!(rewritten.matches("\x1b[K").count() >= 2, "{output:?}");
         assert_eq!(output.lines().count(), 5, "{output:?}");
         sums_up(&output, "2 actors in 1 processes");
@@ -203,12 +212,12 @@ fn policy_rewrites_one_line_on_a_terminal() {
 }
 
 #[test]
-fn policy_interrupted_sums_up_what_there_was() {
+fn policy_prints_its_summary_on_ctrl_c() {
     watched(|| {
         let mut policy =
             Program::start("policy", &["--processes", "2", "--actors", "2", "--seconds", "3600"]);
         policy.line();
-        // The actors are at work.
+        // The actors are running.
         policy.line();
         let mark = policy.mark();
         policy.interrupt();
@@ -235,7 +244,7 @@ fn policy_killed_leaves_no_actors() {
 }
 
 #[test]
-fn serve_and_call_with_numpy_files() {
+fn call_sends_and_saves_numpy_files() {
     watched(|| {
         let scratch = Scratch::new();
         for address in ["tcp://127.0.0.1:0", &abstract_address(), &scratch.socket()] {
@@ -290,7 +299,7 @@ fn call_echoes_every_number_type_through_files() {
 }
 
 #[test]
-fn call_shows_errors_as_people_want_them() {
+fn call_prints_readable_errors() {
     watched(|| {
         let serve = Serve::start(&abstract_address());
         let fail = |arguments: &[&str]| {
@@ -301,17 +310,17 @@ fn call_shows_errors_as_people_want_them() {
         };
         assert!(fail(&["fail", "message=out of ink"]).contains("out of ink"));
         assert!(fail(&["panic"]).contains("this method panics"));
-        assert!(fail(&["ecko"]).contains("echo"), "it names the methods that there are");
+        assert!(fail(&["ecko"]).contains("echo"), "the error does not name the methods of the server");
         let missing = fail(&["echo", "/nowhere/x.npy"]);
         assert!(missing.contains("/nowhere/x.npy") && !missing.contains("Os {"), "{missing}");
-        // What the server wrote of it: one line for each function that failed, and none of the message that panics print.
+        // The server logs one line for each function that failed, without the message that a panic prints.
         let log = serve.log();
         assert_eq!(log.iter().filter(|line| line.contains("a call failed")).count(), 2, "{log:#?}");
     });
 }
 
 #[test]
-fn call_interrupted_while_it_waits() {
+fn call_ends_on_ctrl_c_while_it_waits() {
     watched(|| {
         let (sender, began) = mpsc::channel();
         let methods = Methods::new().register("hold", move |_: Tree, cx: Context| {
@@ -322,29 +331,29 @@ fn call_interrupted_while_it_waits() {
         let call = Program::start("call", &[&server.address().to_string(), "hold"]);
         began.recv().unwrap();
         ends_at_once(call);
-        until("the server notices", || server.clients() == 0);
+        until("the server notices that the client has left", || server.clients() == 0);
     });
 }
 
-/// A `serve` on a socket file, with a call that takes long, and the client that makes it.
+/// Starts `serve` on a socket file and a client with a long call in progress.
 fn busy_serve(scratch: &Scratch, seconds: f64) -> (Serve, Client, teleport::CallFuture) {
     let serve = Serve::start(&scratch.socket());
     let client = Client::builder(serve.address()).connect().unwrap();
     let sleeping = client.call("sleep", tree!({"seconds": seconds})).send().unwrap();
-    // It has begun: the same pool takes this one later, in order.
+    // The same pool takes calls in order, so the long call has begun when this one ends.
     client.call("sleep", tree!({"seconds": 0.0})).wait().unwrap();
     assert!(Path::new(&scratch.file("socket")).exists());
     (serve, client, sleeping)
 }
 
 #[test]
-fn serve_interrupted() {
+fn serve_ends_on_ctrl_c_and_removes_its_socket_file() {
     watched(|| {
         let scratch = Scratch::new();
         let (serve, _client, sleeping) = busy_serve(&scratch, 1e6);
         let mark = serve.program().mark();
         let ended = serve.interrupt();
-        assert!(ended.status.code().is_some(), "it is not the signal that ends it: {ended:?}");
+        assert!(ended.status.code().is_some(), "the signal killed it: {ended:?}");
         until_none_left(&mark);
         assert_eq!(scratch.files(), [""; 0]);
         sleeping.wait().unwrap_err();
@@ -352,7 +361,7 @@ fn serve_interrupted() {
 }
 
 #[test]
-fn serve_terminated_lets_running_calls_finish() {
+fn serve_lets_running_calls_finish_on_sigterm() {
     watched(|| {
         let scratch = Scratch::new();
         let (serve, client, sleeping) = busy_serve(&scratch, 1.0);
@@ -367,7 +376,7 @@ fn serve_terminated_lets_running_calls_finish() {
 }
 
 #[test]
-fn a_bad_address_is_shown_with_what_is_wrong() {
+fn a_bad_address_is_printed_in_a_readable_error() {
     watched(|| {
         for (program, arguments) in [
             ("serve", &["localhost:2222"][..]),

@@ -1,5 +1,7 @@
-//! What a client's results take of its memory: those that nobody has read are bounded, those that somebody has read are
-//! not, and one that somebody waits for comes whatever the others hold. And what a client that is gone leaves at a server.
+//! Memory of results at a client, and memory that lost clients leave at a server.
+//!
+//! Unread results of a client are bounded, read ones are not. A result that a thread waits for arrives even
+//! if others hold all the memory.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -10,21 +12,21 @@ use teleport::{
 };
 use teleport_tests::{Raw, abstract_address, until, watched};
 
-/// So many bytes, all of one value.
+/// Returns an array with a number of bytes that all have one value.
 const MAKE: Rpc<(u64, u8), Array> = Rpc::new("make");
 
-/// Larger than what a client takes without asking.
+/// The size of a large result. It exceeds the eager credit.
 const LARGE: u64 = 4 << 20;
 const MAX_MEMORY: u64 = 16 << 20;
-/// Large results that fit into `MAX_MEMORY`.
+/// The number of large results that fit into `MAX_MEMORY`.
 const FITTING: usize = 4;
 const CALLS: usize = 20;
 
-/// What a client takes without asking.
+/// The eager credit of a client.
 const CREDIT_BYTES: u64 = 1 << 20;
 
-/// A server whose results lie on memory that is not the pool's, and a client that may hold `MAX_MEMORY`. What the pool has
-/// lent out is then what the client has received.
+/// Starts a server whose results are not in the pool's memory, and a client that may hold `MAX_MEMORY`. So
+/// only what the client has received is in the pool.
 fn pair(address: &str, max_inflight: usize) -> (ServerHandle, Client) {
     let methods = Methods::new().register(MAKE, |(bytes, value)| Array::from(vec![value; bytes as usize]));
     let server = Server::bind(address).unwrap().start(methods).unwrap();
@@ -32,19 +34,21 @@ fn pair(address: &str, max_inflight: usize) -> (ServerHandle, Client) {
     (server, client.max_memory(MAX_MEMORY).max_inflight(max_inflight).connect().unwrap())
 }
 
-/// Runs a test for both kinds of sockets. All tests share the pool of the process, so they run one by one.
+/// Runs a test for both kinds of sockets. All tests share the pool of the process, so only one runs at a
+/// time.
 fn for_each_address(check: impl Fn(&str) + Send + 'static) {
     static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     let _turn = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
     watched(move || {
         for address in ["tcp://127.0.0.1:0", &abstract_address()] {
             check(address);
-            until("all memory is given back", || received_bytes() == 0);
+            until("the pool has all its memory back", || received_bytes() == 0);
         }
     });
 }
 
-/// Memory of received arrays that are alive. A size class of the pool is up to a quarter larger than what lies in it.
+/// Returns the memory of received arrays that are alive. A size class of the pool may be a quarter larger
+/// than the array in it.
 fn received_bytes() -> u64 {
     Pool::global().stats().in_use_bytes
 }
@@ -59,10 +63,10 @@ fn check(reply: &Array, bytes: u64, value: usize) {
     assert!(found.len() as u64 == bytes && found.iter().all(|byte| *byte == value as u8));
 }
 
-/// `CALLS` futures of large results, as many of them received as there is room for.
+/// Makes `CALLS` calls with large results and waits until no more of the results fit into memory.
 fn unread(client: &Client) -> Vec<CallFuture<Array>> {
     let futures = (0..CALLS).map(|value| send(client, LARGE, value)).collect();
-    until("no more results come", || {
+    until("as many results have arrived as fit", || {
         let stats = client.stats();
         assert!(stats.held_bytes <= MAX_MEMORY, "{stats:?}");
         stats.awaiting_memory == CALLS - FITTING && stats.receives == FITTING as u64
@@ -71,15 +75,15 @@ fn unread(client: &Client) -> Vec<CallFuture<Array>> {
 }
 
 #[test]
-fn a_client_that_reads_no_future_is_bounded() {
+fn unread_large_results_are_bounded() {
     for_each_address(|address| {
         let (server, client) = pair(address, CALLS - FITTING);
         let futures = unread(&client);
         assert!(received_bytes() <= MAX_MEMORY / 4 * 5, "{}", received_bytes());
         assert_eq!(server.stats().unsent_bytes, (CALLS - FITTING) as u64 * LARGE);
-        // They keep their slots, and who does not want to wait for one is told.
+        // Unread calls keep their slots, so `try_send` fails.
         assert!(matches!(client.call(MAKE, (1, 1)).try_send(), Err(CallError::Full { .. })));
-        // Another client of the same process and server has memory of its own.
+        // Another client in the same process has memory of its own.
         let other = Client::connect(&server.address().to_string()).unwrap();
         check(&other.call(MAKE, (LARGE, 9)).wait().unwrap(), LARGE, 9);
         let mut left = CALLS;
@@ -88,20 +92,20 @@ fn a_client_that_reads_no_future_is_bounded() {
             left -= 1;
         }
         assert_eq!(left, 0);
-        until("nothing is held", || client.stats().held_bytes == 0);
+        until("the client holds no results", || client.stats().held_bytes == 0);
     });
 }
 
 #[test]
-fn small_results_that_nobody_reads_are_bounded_too() {
+fn unread_small_results_are_bounded() {
     const SMALL: u64 = 10_000;
     const CALLS: usize = 3000;
     for_each_address(|address| {
         let (_server, client) = pair(address, CALLS);
         let futures: Vec<_> = (0..CALLS).map(|value| send(&client, SMALL, value)).collect();
         let fitting = ((MAX_MEMORY + CREDIT_BYTES) / SMALL) as usize;
-        // The last one may not fit into what is left of either.
-        until("no more results come", || client.stats().in_flight <= CALLS - fitting + 2);
+        // One result may not fit into the rest of the memory, and one not into the rest of the credit.
+        until("as many results have arrived as fit", || client.stats().in_flight <= CALLS - fitting + 2);
         let stats = client.stats();
         assert!(stats.held_bytes <= MAX_MEMORY, "{stats:?}");
         assert!(stats.receives as usize <= fitting, "{stats:?}");
@@ -114,24 +118,24 @@ fn small_results_that_nobody_reads_are_bounded_too() {
 }
 
 #[test]
-fn the_last_future_is_answered_while_the_first_hold_all_memory() {
+fn a_result_that_is_waited_for_arrives_while_others_hold_all_memory() {
     for_each_address(|address| {
         let (_server, client) = pair(address, CALLS);
         let mut futures = unread(&client);
         check(&futures.pop().unwrap().wait().unwrap(), LARGE, CALLS - 1);
         check(&pollster::block_on(futures.pop().unwrap()).unwrap(), LARGE, CALLS - 2);
-        // And one that is sent when all is held already, small or large.
+        // Calls that are made while all memory is held are answered too, small or large.
         check(&client.call(MAKE, (LARGE, 77)).wait().unwrap(), LARGE, 77);
         check(&client.call(MAKE, (10, 78)).wait().unwrap(), 10, 78);
         let stats = client.stats();
         assert_eq!((stats.awaiting_memory, stats.held_bytes), (CALLS - FITTING - 2, MAX_MEMORY));
         drop(futures);
-        until("nothing is held", || client.stats().held_bytes == 0);
+        until("the client holds no results", || client.stats().held_bytes == 0);
     });
 }
 
 #[test]
-fn a_client_that_keeps_every_result_goes_on() {
+fn results_that_the_user_keeps_do_not_count() {
     for_each_address(|address| {
         let (_server, client) = pair(address, 4);
         let kept: Vec<_> = (0..CALLS).map(|value| send(&client, LARGE, value).wait().unwrap()).collect();
@@ -139,13 +143,13 @@ fn a_client_that_keeps_every_result_goes_on() {
         assert!(kept_bytes > 2 * MAX_MEMORY && received_bytes() >= kept_bytes);
         let stats = client.stats();
         assert_eq!((stats.held_bytes, stats.lent_bytes), (0, kept_bytes));
-        // There is as much room for unread ones as ever.
+        // Unread results have as much room as before.
         let futures: Vec<_> = (0..FITTING).map(|value| send(&client, LARGE, value)).collect();
-        until("they come", || client.stats().receives as usize == CALLS + FITTING);
+        until("the results have arrived", || client.stats().receives as usize == CALLS + FITTING);
         for (value, reply) in kept.iter().enumerate() {
             check(reply, LARGE, value);
         }
-        assert_eq!(client.stats().lent_bytes, kept_bytes, "what nobody has read is not lent");
+        assert_eq!(client.stats().lent_bytes, kept_bytes, "unread results counted as lent");
         drop(futures);
         drop(kept);
         assert_eq!(client.stats().lent_bytes, 0);
@@ -153,7 +157,7 @@ fn a_client_that_keeps_every_result_goes_on() {
 }
 
 #[test]
-fn what_functions_keep_is_counted_apart() {
+fn arrays_that_functions_keep_are_counted_as_lent() {
     for_each_address(|address| {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keep = {
@@ -162,12 +166,12 @@ fn what_functions_keep_is_counted_apart() {
         };
         let server = Server::bind(address).unwrap().start(Methods::new().register("keep", keep)).unwrap();
         let client = Client::connect(&server.address().to_string()).unwrap();
-        // Eager, granted, and too small to be counted.
+        // One eager, one granted, and one too small to be counted.
         for rows in [10_000, LARGE, 8] {
             client.call("keep", Array::zeros::<u8>([2, rows as usize / 2])).wait().unwrap();
         }
         let stats = server.stats();
-        // A row keeps all rows.
+        // Keeping one row keeps the memory of all rows.
         assert_eq!((stats.held_bytes, stats.lent_bytes), (0, 10_000 + LARGE));
         kept.lock().unwrap().clear();
         assert_eq!(server.stats().lent_bytes, 0);
@@ -175,14 +179,14 @@ fn what_functions_keep_is_counted_apart() {
 }
 
 #[test]
-fn a_running_call_of_a_client_that_is_gone_holds_no_memory_for_it() {
+fn half_sent_calls_of_a_lost_client_are_freed_while_another_call_runs() {
     for_each_address(|address| {
         let (begin, began) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
         let hold = move |_: Tree| {
             begin.send(()).unwrap();
-            // Ends when the test does.
+            // Returns when the test drops the sender.
             let _ = released.lock().unwrap().recv();
         };
         let server = Server::bind(address).unwrap().start(Methods::new().register("hold", hold)).unwrap();
@@ -194,7 +198,7 @@ fn a_running_call_of_a_client_that_is_gone_holds_no_memory_for_it() {
         raw.next_of(Kind::Grant);
         assert_eq!(server.stats().held_bytes, 8 << 20);
         drop(raw);
-        until("its memory is given back", || server.stats().held_bytes == 0);
+        until("the memory of the half-sent call is freed", || server.stats().held_bytes == 0);
         assert_eq!(server.stats().running, 1);
         drop(release);
         server.close().unwrap();

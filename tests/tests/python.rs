@@ -1,8 +1,8 @@
-//! A client in another language, written from `FORMAT.md` alone, against the example `serve`.
+//! A client in Python, written from `FORMAT.md` alone, against the example `serve`.
 //!
-//! It needs Python 3 with NumPy: the interpreter in `TELEPORT_PYTHON`, else the one that `cargo xtask ci` makes in
-//! `target/python`, else `python3`. Where none has NumPy the tests say so and do nothing, unless
-//! `TELEPORT_REQUIRE_PYTHON=1` makes that a failure.
+//! The tests need Python 3 with NumPy. They use the interpreter in `TELEPORT_PYTHON`, or else the one that
+//! `cargo xtask ci` installs in `target/python`, or else `python3`. Without NumPy they print a notice and do
+//! nothing, or fail if `TELEPORT_REQUIRE_PYTHON=1` is set.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::io::Write;
@@ -15,14 +15,14 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Where `cargo xtask ci` puts a virtual environment: in the target folder that this program was built in.
+/// Returns the interpreter that `cargo xtask ci` installs in the target folder of this program.
 fn environment_of_ci() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let target = this.ancestors().nth(3).expect("cargo puts test programs into folders");
     target.join("python/bin/python3")
 }
 
-/// An interpreter with NumPy, or why there is none.
+/// Returns an interpreter with NumPy, or the reasons why each candidate failed.
 fn python() -> Result<PathBuf, String> {
     let chosen = std::env::var_os("TELEPORT_PYTHON").map(|chosen| vec![PathBuf::from(chosen)]);
     let mut tried = String::new();
@@ -33,7 +33,7 @@ fn python() -> Result<PathBuf, String> {
             Ok(output) if output.status.success() => return Ok(python),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
-                tried += &format!("\n  {}: {}", python.display(), text.lines().last().unwrap_or("it fails"));
+                tried += &format!("\n  {}: {}", python.display(), text.lines().last().unwrap_or("it failed"));
             }
             Err(error) => tried += &format!("\n  {}: {error}", python.display()),
         }
@@ -41,30 +41,31 @@ fn python() -> Result<PathBuf, String> {
     Err(tried)
 }
 
-/// Runs `check` with an interpreter, or says loudly that it did not.
+/// Runs `check` with an interpreter, or prints that the test was skipped.
 #[track_caller]
 fn with_python(test: &str, check: impl FnOnce(&Path) + Send + 'static) {
     match python() {
         Ok(python) => watched(move || check(&python)),
         Err(tried) => {
             let text = format!(
-                "SKIPPED: THE TEST {test} OF THE CLIENT IN PYTHON DID NOT RUN: NO PYTHON 3 WITH NUMPY. Tried:{tried}\n\
-                Install numpy, or name an interpreter in TELEPORT_PYTHON.\n"
+                "SKIPPED: THE PYTHON CLIENT TEST {test} NEEDS PYTHON 3 WITH NUMPY. Tried:{tried}\n\
+                Install numpy, or set TELEPORT_PYTHON to an interpreter.\n"
             );
             assert!(std::env::var_os("TELEPORT_REQUIRE_PYTHON").is_none_or(|value| value != "1"), "{text}");
-            // Past the test harness, which hides what a passing test prints.
+            // Written directly, because the test harness hides the output of passing tests.
             std::io::stderr().write_all(text.as_bytes()).unwrap();
         }
     }
 }
 
-/// Runs the client's own tests against a server at `address`; neither side may have anything to complain of.
+/// Runs the client's own tests against a server at `address`. The client must pass, and the server must log
+/// only the failures that the client causes on purpose.
 #[track_caller]
 fn self_test(python: &Path, address: &str) {
     let serve = Serve::start(address);
     let script = workspace().join("tests/python/teleport_client.py");
     let mut command = Command::new(python);
-    // No __pycache__ beside the sources.
+    // `-B` writes no __pycache__ beside the sources.
     command.arg("-B").arg(script).arg(serve.address()).arg("--quick");
     let Ended { status, output, errors } = Program::spawn(command).wait();
     assert!(status.success(), "{status}\n{output}\n{errors}");
@@ -75,16 +76,20 @@ fn self_test(python: &Path, address: &str) {
 }
 
 #[test]
-fn over_tcp() {
-    with_python("over_tcp", |python| self_test(python, "tcp://127.0.0.1:0"));
+fn the_python_client_works_over_tcp() {
+    with_python("the_python_client_works_over_tcp", |python| self_test(python, "tcp://127.0.0.1:0"));
 }
 
 #[test]
-fn over_a_socket_file() {
-    with_python("over_a_socket_file", |python| self_test(python, &Scratch::new().socket()));
+fn the_python_client_works_over_a_socket_file() {
+    with_python("the_python_client_works_over_a_socket_file", |python| {
+        self_test(python, &Scratch::new().socket())
+    });
 }
 
 #[test]
-fn over_an_abstract_socket() {
-    with_python("over_an_abstract_socket", |python| self_test(python, &abstract_address()));
+fn the_python_client_works_over_an_abstract_socket() {
+    with_python("the_python_client_works_over_an_abstract_socket", |python| {
+        self_test(python, &abstract_address())
+    });
 }

@@ -1,6 +1,8 @@
-//! Calls that survive their connection: each effect happens once, each result arrives, whatever is cut.
+//! Calls that survive their connection: each call runs once and each result arrives, wherever connections are
+//! cut.
 //!
-//! A proxy between client and server cuts connections at random bytes. The server counts how often each call ran.
+//! A proxy between client and server cuts connections at random bytes. The server counts how often each call
+//! ran.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +23,7 @@ use teleport::{
 };
 use teleport_tests::{Cut, Proxy, Random, Raw, abstract_address, until, watched};
 
-/// How often each call ran, on all servers together.
+/// The number of runs of each call, over all servers.
 #[derive(Clone, Default)]
 struct Effects(Arc<Mutex<HashMap<u64, u32>>>);
 
@@ -35,7 +37,7 @@ impl Effects {
     }
 }
 
-/// Holds functions up until it is opened.
+/// Blocks functions until it is opened.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -51,8 +53,11 @@ impl Gate {
     }
 }
 
-/// `step`: notes the call and gives its data back, each byte one more. `hold`: notes it and waits for the gate.
-/// `endless`: ends when it is cancelled.
+/// Returns the methods of the tests:
+///
+/// - `step` counts the call and returns its data with each byte incremented.
+/// - `hold` counts the call and waits for the gate.
+/// - `endless` ends when it is cancelled.
 fn methods(effects: &Effects, gate: &Gate) -> Methods {
     let (step, hold, gate) = (effects.clone(), effects.clone(), gate.clone());
     Methods::new()
@@ -74,7 +79,7 @@ fn methods(effects: &Effects, gate: &Gate) -> Methods {
         })
 }
 
-struct World {
+struct Scene {
     server: ServerHandle,
     proxy: Proxy,
     effects: Effects,
@@ -85,12 +90,12 @@ fn serve(address: &str, effects: &Effects, gate: &Gate) -> ServerHandle {
     Server::bind(address).unwrap().workers(2).start(methods(effects, gate)).unwrap()
 }
 
-impl World {
-    fn new(address: &str) -> World {
+impl Scene {
+    fn new(address: &str) -> Scene {
         let (effects, gate) = (Effects::default(), Gate::default());
         let server = serve(address, &effects, &gate);
         let proxy = Proxy::start(&server.address().to_string());
-        World { server, proxy, effects, gate }
+        Scene { server, proxy, effects, gate }
     }
 
     fn client(&self) -> Client {
@@ -101,7 +106,7 @@ impl World {
             .unwrap()
     }
 
-    /// Another server takes the place of the one there is, whose connections break.
+    /// Starts another server in place of the current one, whose connections are cut. Returns the old server.
     fn restart(&mut self, address: &str) -> ServerHandle {
         let server = serve(address, &self.effects, &self.gate);
         self.proxy.redirect(&server.address().to_string());
@@ -110,7 +115,7 @@ impl World {
     }
 }
 
-/// One call of a run, and what must come back.
+/// One call of `step` with its data.
 struct Step {
     call: u64,
     data: Vec<u8>,
@@ -135,17 +140,18 @@ impl Step {
         assert_eq!(reply.field::<u64>("call").unwrap(), self.call);
         let data: Array = reply.take("data").unwrap();
         let expected: Vec<u8> = self.data.iter().map(|byte| byte.wrapping_add(1)).collect();
-        assert!(data.as_slice::<u8>().unwrap() == expected, "call {} came back changed", self.call);
+        assert!(data.as_slice::<u8>().unwrap() == expected, "call {} has a wrong result", self.call);
         Ok(())
     }
 }
 
-/// Makes `calls` calls through a proxy that cuts at random bytes: each runs once, and its result arrives.
+/// Makes `calls` calls through a proxy that cuts at random bytes. Checks that each runs once and its result
+/// arrives.
 fn calls_through_cuts(address: &str, calls: u64) {
-    let world = World::new(address);
+    let scene = Scene::new(address);
     let mut random = Random::from_environment();
-    let client = world.client();
-    world.proxy.cut_every(100..500_000, random.next_u64());
+    let client = scene.client();
+    scene.proxy.cut_every(100..500_000, random.next_u64());
     let mut open = VecDeque::new();
     for call in 0..calls {
         open.push_back(Step::send(&client, call, false, &mut random));
@@ -154,15 +160,15 @@ fn calls_through_cuts(address: &str, calls: u64) {
         }
     }
     open.into_iter().for_each(|step| step.check().unwrap());
-    let cuts = world.proxy.cuts();
+    let cuts = scene.proxy.cuts();
     println!("{calls} calls, {cuts} cuts, {} connections", client.stats().connects);
     assert!(cuts > 10, "only {cuts} cuts");
-    assert!((0..calls).all(|call| world.effects.of(call) == 1));
-    // Everything was acknowledged, or will not be asked for again.
-    world.proxy.heal();
+    assert!((0..calls).all(|call| scene.effects.of(call) == 1));
+    // One more call without cuts lets the client acknowledge all results.
+    scene.proxy.heal();
     client.call("step", tree!({"call": calls, "data": Vec::<u8>::new()})).wait().unwrap();
-    until("nothing is kept", || world.server.stats().kept_bytes == 0);
-    assert_eq!(world.server.stats().held_bytes, 0);
+    until("the server keeps no results", || scene.server.stats().kept_bytes == 0);
+    assert_eq!(scene.server.stats().held_bytes, 0);
 }
 
 #[test]
@@ -176,18 +182,18 @@ fn calls_through_cuts_at_random_bytes_run_once_each_over_a_unix_socket() {
 }
 
 #[test]
-fn a_server_that_restarts_runs_each_call_at_most_once_and_each_idempotent_one_to_its_end() {
+fn across_restarts_calls_run_at_most_once_and_idempotent_ones_succeed() {
     watched(|| {
-        let mut world = World::new("tcp://127.0.0.1:0");
+        let mut scene = Scene::new("tcp://127.0.0.1:0");
         let mut random = Random::from_environment();
-        let client = world.client();
+        let client = scene.client();
         let (mut open, mut old, mut lost) = (VecDeque::new(), Vec::new(), 0);
         let mut check = |step: Step| {
             let (call, is_idempotent) = (step.call, step.call.is_multiple_of(2));
             match step.check() {
                 Ok(()) => {}
                 Err(error) => {
-                    assert!(!is_idempotent, "call {call} may run twice, and failed: {error}");
+                    assert!(!is_idempotent, "the idempotent call {call} failed: {error}");
                     assert_ne!(error.ran(), Ran::Yes, "call {call}: {error}");
                     lost += 1;
                 }
@@ -195,7 +201,7 @@ fn a_server_that_restarts_runs_each_call_at_most_once_and_each_idempotent_one_to
         };
         for call in 0..3_000 {
             if call % 300 == 299 {
-                old.push(world.restart("tcp://127.0.0.1:0"));
+                old.push(scene.restart("tcp://127.0.0.1:0"));
             }
             open.push_back(Step::send(&client, call, call.is_multiple_of(2), &mut random));
             if open.len() == 64 {
@@ -203,11 +209,11 @@ fn a_server_that_restarts_runs_each_call_at_most_once_and_each_idempotent_one_to
             }
         }
         open.into_iter().for_each(&mut check);
-        // Whatever an old server had queued has run by now, or never will.
+        // Calls that an old server had queued have run by now or never will.
         drop(old);
         println!("{lost} of 1500 calls that may run only once were lost in {} restarts", 10);
         for call in 0..3_000 {
-            let runs = world.effects.of(call);
+            let runs = scene.effects.of(call);
             assert!(
                 if call.is_multiple_of(2) { runs >= 1 } else { runs <= 1 },
                 "call {call} ran {runs} times"
@@ -217,52 +223,54 @@ fn a_server_that_restarts_runs_each_call_at_most_once_and_each_idempotent_one_to
 }
 
 #[test]
-fn a_server_that_closes_leaves_what_it_did_not_start_to_the_next_one() {
+fn calls_that_a_closing_server_refuses_run_on_the_next_one() {
     watched(|| {
-        let mut world = World::new("tcp://127.0.0.1:0");
-        let client = world.client();
-        // One for each worker runs, the others wait.
+        let mut scene = Scene::new("tcp://127.0.0.1:0");
+        let client = scene.client();
+        // Each worker runs one call, and the other calls wait.
         let futures: Vec<_> =
             (0..6).map(|call| client.call("hold", call).idempotent().send().unwrap()).collect();
-        until("two run", || world.server.stats().running == 2);
-        let next = serve("tcp://127.0.0.1:0", &world.effects, &world.gate);
-        world.proxy.redirect(&next.address().to_string());
-        let closed = std::mem::replace(&mut world.server, next);
+        until("two calls run", || scene.server.stats().running == 2);
+        let next = serve("tcp://127.0.0.1:0", &scene.effects, &scene.gate);
+        scene.proxy.redirect(&next.address().to_string());
+        let closed = std::mem::replace(&mut scene.server, next);
         let closing = std::thread::spawn(move || closed.close());
-        until("it refuses", || world.gate.0.0.lock().is_ok() && client.stats().receives >= 4);
-        world.gate.open();
+        until("the server refuses the others", || {
+            scene.gate.0.0.lock().is_ok() && client.stats().receives >= 4
+        });
+        scene.gate.open();
         closing.join().unwrap().unwrap();
         for (call, future) in futures.into_iter().enumerate() {
             assert_eq!(future.wait().unwrap(), tree!(call as u64));
-            assert_eq!(world.effects.of(call as u64), 1);
+            assert_eq!(scene.effects.of(call as u64), 1);
         }
     });
 }
 
 #[test]
-fn a_call_that_runs_while_its_connection_breaks_is_answered_on_the_next_one() {
+fn calls_are_answered_on_the_next_connection_when_theirs_breaks() {
     watched(|| {
-        let world = World::new("tcp://127.0.0.1:0");
-        let client = world.client();
+        let scene = Scene::new("tcp://127.0.0.1:0");
+        let client = scene.client();
         let (running, waiting) =
             (client.call("hold", 1u64).send().unwrap(), client.call("hold", 2u64).send().unwrap());
         let queued = client.call("hold", 3u64).send().unwrap();
-        until("all have arrived", || world.server.stats().calls == 3);
+        until("all calls have arrived", || scene.server.stats().calls == 3);
         for _ in 0..3 {
             let connects = client.stats().connects;
-            world.proxy.cut(Cut::Reset);
-            until("it connected again", || client.stats().connects > connects);
+            scene.proxy.cut(Cut::Reset);
+            until("the client connects again", || client.stats().connects > connects);
         }
-        world.gate.open();
+        scene.gate.open();
         for (call, future) in [(1u64, running), (2, waiting), (3, queued)] {
             assert_eq!(future.wait().unwrap(), tree!(call));
-            assert_eq!(world.effects.of(call), 1);
+            assert_eq!(scene.effects.of(call), 1);
         }
     });
 }
 
 #[test]
-fn a_result_that_was_not_kept_says_that_it_ran() {
+fn a_call_whose_result_was_not_kept_fails_as_expired_and_ran() {
     watched(|| {
         let (effects, gate) = (Effects::default(), Gate::default());
         let address = "tcp://127.0.0.1:0";
@@ -273,22 +281,22 @@ fn a_result_that_was_not_kept_says_that_it_ran() {
         proxy.stall_toward(teleport_tests::Toward::Client);
         let data = vec![0u8; 1000];
         let lost = client.call("step", tree!({"call": 7u64, "data": data})).send().unwrap();
-        until("it has ended", || server.stats().answered == 1);
+        until("the call has run", || server.stats().answered == 1);
         proxy.cut(Cut::End);
-        until("it is cut", || proxy.cuts() == 1);
+        until("the connection is cut", || proxy.cuts() == 1);
         proxy.heal();
         match lost.wait() {
             Err(CallError::Remote(failure)) => {
                 assert_eq!((failure.kind(), failure.ran()), (ErrorKind::Expired, Ran::Yes));
             }
-            other => panic!("nothing was kept, and this came: {other:?}"),
+            other => panic!("the result was not kept, but the call returned {other:?}"),
         }
         assert_eq!(effects.of(7), 1);
     });
 }
 
 #[test]
-fn a_client_that_does_not_come_back_leaves_nothing() {
+fn calls_of_a_client_that_does_not_come_back_are_withdrawn() {
     watched(|| {
         let (effects, gate) = (Effects::default(), Gate::default());
         let server = Server::bind("tcp://127.0.0.1:0").unwrap().resume_timeout(Duration::from_millis(50));
@@ -298,13 +306,13 @@ fn a_client_that_does_not_come_back_leaves_nothing() {
         let client = client.close_timeout(Duration::ZERO).connect().unwrap();
         let runs = client.call("endless", 0u64).send().unwrap();
         let waits = client.call("hold", 1u64).send().unwrap();
-        until("one runs, one waits", || server.stats().running == 1 && server.stats().queued == 1);
-        // Whatever connects from now on reaches nobody.
+        until("one call runs and one waits", || server.stats().running == 1 && server.stats().queued == 1);
+        // From now on the proxy forwards to an address without a server.
         proxy.redirect(&Server::bind("tcp://127.0.0.1:0").unwrap().address().to_string());
         proxy.cut(Cut::End);
-        until("the one that runs is cancelled", || server.stats().running == 0);
-        until("nothing is kept", || server.stats().kept_bytes == 0);
-        // The one that waited never runs.
+        until("the running call is cancelled", || server.stats().running == 0);
+        until("the server keeps no results", || server.stats().kept_bytes == 0);
+        // The waiting call never runs.
         let other = Client::connect(&server.address().to_string()).unwrap();
         let later = other.call("hold", 2u64).send().unwrap();
         until("a later call runs", || effects.of(2) == 1);
@@ -317,26 +325,26 @@ fn a_client_that_does_not_come_back_leaves_nothing() {
 }
 
 #[test]
-fn calls_that_do_not_ask_for_it_do_not_survive() {
+fn calls_without_resume_fail_when_their_connection_breaks() {
     watched(|| {
-        let world = World::new("tcp://127.0.0.1:0");
-        let client = world.client();
+        let scene = Scene::new("tcp://127.0.0.1:0");
+        let client = scene.client();
         let fails = client.call("hold", 1u64).on_disconnect(OnDisconnect::Fail).send().unwrap();
         let survives = client.call("hold", 2u64).send().unwrap();
-        until("both run", || world.server.stats().running == 2);
-        world.proxy.cut(Cut::End);
+        until("both calls run", || scene.server.stats().running == 2);
+        scene.proxy.cut(Cut::End);
         let Err(error @ CallError::Disconnected { .. }) = fails.wait() else {
-            panic!("its connection broke")
+            panic!("the call did not fail with its connection")
         };
         assert_eq!(error.ran(), Ran::Maybe);
-        world.gate.open();
+        scene.gate.open();
         assert_eq!(survives.wait().unwrap(), tree!(2u64));
     });
 }
 
-/// The client hears of the result with the answer to its question, and has given the call up by then.
+/// The client learns of the result from the server's answer to its resume. It has cancelled the call by then.
 #[test]
-fn a_call_that_was_withdrawn_while_the_server_was_asked_is_answered_in_one_breath() {
+fn a_client_acknowledges_the_result_of_a_call_cancelled_during_resume() {
     watched(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
@@ -369,16 +377,16 @@ fn a_call_that_was_withdrawn_while_the_server_was_asked_is_answered_in_one_breat
     });
 }
 
-/// Calls 1 and 2 of a client that lost its connection, and that leaves so much unfetched on the next one that they are
-/// kept. Call 3 is what it does not fetch.
-struct Estranged {
+/// A session whose calls 1 and 2 were made on a lost connection and are throttled on the next one, because
+/// the client does not fetch the results of calls 3 and 4.
+struct ThrottledSession {
     raw: Raw,
-    /// Dropped last: it waits for who is connected.
+    /// Dropped last, because it waits for its clients to disconnect.
     server: ServerHandle,
 }
 
-impl Estranged {
-    fn new(deadline: Option<Duration>) -> Estranged {
+impl ThrottledSession {
+    fn new(deadline: Option<Duration>) -> ThrottledSession {
         let gate = Gate::default();
         let methods = methods(&Effects::default(), &gate)
             .register("zeros", Method::inline(|bytes: usize| Array::zeros::<u8>([bytes])));
@@ -387,9 +395,9 @@ impl Estranged {
         let address = server.address().to_string();
         let client = Client::connect(&address).unwrap();
         let holds_the_worker = client.call("hold", 0u64).send().unwrap();
-        until("it runs", || server.stats().running == 1);
+        until("the call runs", || server.stats().running == 1);
 
-        // No result comes that was not granted.
+        // Without eager credit, each result waits for a grant.
         let hello =
             Hello { features: Hello::RESUME, session: random_id(), eager_credit_bytes: 0, ..Raw::hello() };
         let mut first = Raw::connect(&address);
@@ -399,14 +407,14 @@ impl Estranged {
                 CallHead { deadline: deadline.filter(|_| id == 1), resume: true, ..CallHead::new("hold") };
             first.send_eager(id, &call(&head, id));
         }
-        until("they wait", || server.stats().queued == 2);
+        until("both calls wait", || server.stats().queued == 2);
         drop(first);
         let mut raw = Raw::connect(&address);
         raw.introduce(&hello);
         let calls = vec![(1, CallState::Sent), (2, CallState::Sent)];
         raw.send(&encode_frame(Kind::Resume, 0, &Resume { server: instance, calls }.encode()));
         raw.next_of(Kind::ResumeAnswer);
-        // One may have any size; what is beside it counts.
+        // The quota does not count the largest result, so two are needed to exceed it.
         for id in [3, 4] {
             raw.send_eager(id, &call(&CallHead::new("zeros"), 1 << 20));
             assert_eq!(raw.next_of(Kind::Result).header.id, id);
@@ -414,12 +422,13 @@ impl Estranged {
 
         gate.open();
         holds_the_worker.wait().unwrap();
-        // The worker takes calls of each connection in turn: when it has run two of this one, it has seen both of those.
+        // The worker takes turns between connections. Once it has run two calls of this one, it has reached
+        // both others.
         (0..2).for_each(|_| drop(client.call("hold", 0u64).wait().unwrap()));
-        Estranged { raw, server }
+        ThrottledSession { raw, server }
     }
 
-    /// The next call that fails.
+    /// Returns the next call that fails.
     fn failure(&mut self) -> (u64, ErrorKind, Ran) {
         let frame = self.raw.next_of(Kind::Error);
         let error = RemoteError::decode(&frame.body).unwrap();
@@ -432,26 +441,26 @@ fn call(head: &CallHead<'_>, argument: u64) -> Message {
 }
 
 #[test]
-fn calls_of_a_lost_connection_that_wait_for_results_to_leave_end_with_their_time() {
+fn throttled_calls_of_a_resumed_session_fail_at_their_deadline() {
     watched(|| {
-        let mut estranged = Estranged::new(Some(Duration::from_secs(1)));
-        assert_eq!(estranged.failure(), (1, ErrorKind::Deadline, Ran::No));
-        assert_eq!(estranged.server.stats().queued, 1);
+        let mut session = ThrottledSession::new(Some(Duration::from_secs(1)));
+        assert_eq!(session.failure(), (1, ErrorKind::Deadline, Ran::No));
+        assert_eq!(session.server.stats().queued, 1);
     });
 }
 
 #[test]
-fn calls_of_a_lost_connection_that_wait_for_results_to_leave_are_refused_at_closing() {
+fn throttled_calls_of_a_resumed_session_are_refused_at_closing() {
     watched(|| {
-        let mut estranged = Estranged::new(None);
-        assert_eq!(estranged.server.stats().queued, 2);
-        estranged.server.closer().close();
+        let mut session = ThrottledSession::new(None);
+        assert_eq!(session.server.stats().queued, 2);
+        session.server.closer().close();
         for id in [1, 2] {
-            assert_eq!(estranged.failure(), (id, ErrorKind::Closing, Ran::No));
+            assert_eq!(session.failure(), (id, ErrorKind::Closing, Ran::No));
         }
-        // What ran is still delivered, and then the connection ends.
-        estranged.raw.send(&encode_frame(Kind::Grant, 0, &encode_ids(&[3, 4])));
-        estranged.raw.until_silent_end();
-        estranged.server.join().unwrap();
+        // Existing results are still delivered, and then the connection ends.
+        session.raw.send(&encode_frame(Kind::Grant, 0, &encode_ids(&[3, 4])));
+        session.raw.until_silent_end();
+        session.server.join().unwrap();
     });
 }

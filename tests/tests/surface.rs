@@ -1,4 +1,4 @@
-//! What users were promised to be able to write compiles, and does what it says: names, shapes of functions, options.
+//! The public API of the facade: the promised names, function signatures and options compile and work.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -93,7 +93,7 @@ fn served_failing(
             .connect()
             .unwrap();
         test(&client, printed, logged);
-        // What the server's owner hears: the error of the function that failed, and of no other call.
+        // `check` returns only the error of the function that failed.
         assert_eq!(server.check().is_err(), fails);
         server.check().unwrap();
         server.close().unwrap();
@@ -109,7 +109,7 @@ fn obs() -> Obs {
 }
 
 #[test]
-fn hello_world() {
+fn a_call_returns_a_tree_and_a_dropped_future_still_runs() {
     served(|client, printed, _| {
         let reply = client.call("add", tree!({"foo": 1, "bar": 1})).wait().unwrap();
         assert_eq!(reply.to_string(), r#"{"result": 2}"#);
@@ -121,7 +121,7 @@ fn hello_world() {
 }
 
 #[test]
-fn one_constant_is_the_contract_of_both_sides() {
+fn one_rpc_constant_types_both_sides() {
     served(|client, _, _| {
         let Action { action } = client.call(ACT, obs()).wait().unwrap();
         assert_eq!(action.shape(), [1, 7]);
@@ -144,7 +144,7 @@ fn calls_run_in_batches() {
 }
 
 #[test]
-fn futures_in_the_order_in_which_they_end() {
+fn futures_can_be_collected_in_the_order_in_which_they_end() {
     served(|client, _, _| {
         let futures =
             (0..64).map(|i| client.call("echo", tree!(i)).send()).collect::<Result<Vec<_>, _>>().unwrap();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_HELD_BYTES: usize = 1 << 20;
 
 /// The most writes a second into a direction with limited rate.
-const CRAWLING_WRITES_PER_SECOND: u64 = 50;
+const MAX_LIMITED_WRITES_PER_SECOND: u64 = 50;
 
 /// The faults that the proxy applies. By default it applies none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,8 +92,9 @@ impl Pipe {
             return Next::Wait(due);
         }
         let rest = &first.bytes[first.written..];
-        let crawling = rules.bytes_per_second.map(|rate| (rate / CRAWLING_WRITES_PER_SECOND).max(1) as usize);
-        let most = rules.max_piece_bytes.unwrap_or(usize::MAX).min(crawling.unwrap_or(usize::MAX));
+        let limited =
+            rules.bytes_per_second.map(|rate| (rate / MAX_LIMITED_WRITES_PER_SECOND).max(1) as usize);
+        let most = rules.max_piece_bytes.unwrap_or(usize::MAX).min(limited.unwrap_or(usize::MAX));
         Next::Write(&rest[..rest.len().min(most)])
     }
 

@@ -172,7 +172,7 @@ fn a_connection_is_cut_after_the_drawn_number_of_bytes() {
 fn slow_and_split_streams_arrive_whole() {
     for_each_sort(|mut pair| {
         pair.proxy.split(3);
-        pair.proxy.crawl(2000);
+        pair.proxy.limit_rate(2000);
         pair.proxy.delay(Duration::from_millis(10));
         let text: Vec<u8> = (0..200).collect();
         pair.client.write_all(&text).unwrap();

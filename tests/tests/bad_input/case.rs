@@ -1,45 +1,46 @@
-//! One bad thing that a client can do, which can be done by one or by many.
+//! A case: one kind of bad input, which one client or many clients at once can send.
 //!
-//! A file of cases has a function for each and lists them in [`cases!`], which makes a test of each and gives them all to
-//! the crowd.
+//! A file of cases has a function for each case and lists them in [`cases!`], which makes a test of each and
+//! a list for the `crowd`.
 
 use std::sync::OnceLock;
 
 use teleport::wire::{ErrorKind, Goodbye, Kind};
 use teleport_tests::Raw;
 
-/// Gets a server's address.
+/// The action of a case. It takes the server's address.
 type Harm = Box<dyn Fn(&str, Nth) + Send + Sync>;
 
-/// One of the times that a case is done.
+/// One repetition of a case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nth {
-    /// How often it was done before.
+    /// The number of earlier repetitions.
     pub(crate) number: usize,
-    /// Whether many do it at the same time.
+    /// True if many clients do it at the same time.
     pub(crate) is_in_a_crowd: bool,
 }
 
-/// How many ids each peer of a crowd makes a flood of. These are more calls than it may have open, 4,096.
+/// The number of ids that each peer of a crowd sends in a flood, more than the 4,096 calls that it may have
+/// open.
 const IDS_IN_A_CROWD: u64 = 4500;
 
-/// Something bad that is done to a server.
+/// Bad input to a server.
 pub(crate) struct Case {
-    /// What stands in the line that it leaves in the server's log; none if it leaves no line.
+    /// A part of the line that the case causes in the server's log, or `None` if it causes no line.
     pub(crate) line: Option<&'static str>,
-    /// How often it is done, in a row, where it is done alone.
+    /// The number of repetitions, in sequence, if the case runs alone.
     pub(crate) times: usize,
-    /// Does it on one connection.
+    /// Does the case on one connection.
     pub(crate) harm: Harm,
 }
 
 impl Case {
-    /// Does `harm` once; the server's log gets a line with `line` in it.
+    /// Does `harm` once. The server logs a line that contains `line`.
     pub(crate) fn new(line: &'static str, harm: impl Fn(&str) + Send + Sync + 'static) -> Case {
         Case::times(line, 1, move |address, _| harm(address))
     }
 
-    /// Does `harm` so often, and each leaves a line.
+    /// Does `harm` `times` times. The server logs a line for each.
     pub(crate) fn times(
         line: &'static str,
         times: usize,
@@ -48,28 +49,28 @@ impl Case {
         Case { line: Some(line), times, harm: Box::new(move |address, nth| harm(address, nth.number)) }
     }
 
-    /// Does what is no reason for a line in the log.
+    /// Does `harm`, for which the server logs no line.
     pub(crate) fn unnoticed(harm: impl Fn(&str) + Send + Sync + 'static) -> Case {
         Case { line: None, times: 1, harm: Box::new(move |address, _| harm(address)) }
     }
 }
 
-/// A stranger sends `bytes` and must find the connection closed.
+/// A stranger sends `bytes`. The server must close the connection.
 pub(crate) fn stranger(line: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
     strangers(line, vec![bytes.into()])
 }
 
-/// As [`stranger`], once for each of `bytes`, on a connection of its own.
+/// Does the same as [`stranger`] for each of `bytes`, on a connection of its own.
 pub(crate) fn strangers(line: &'static str, bytes: Vec<Vec<u8>>) -> Case {
     Case::times(line, bytes.len(), move |address, nth| {
         let mut peer = Raw::connect(address);
         peer.send(&bytes[nth]);
-        // It does not understand the introduction that the server may have sent before it knew better.
+        // The stranger ignores the handshake that the server may have sent before it rejected the bytes.
         peer.until_silent_end();
     })
 }
 
-/// A client that was introduced breaks a rule: it must be told so and find the connection closed.
+/// A client breaks a rule after a good handshake. The server must send a goodbye and close the connection.
 pub(crate) fn liar(line: &'static str, harm: impl Fn(&mut Raw) + Send + Sync + 'static) -> Case {
     Case::new(line, move |address| {
         let (mut peer, _) = Raw::introduced(address);
@@ -78,7 +79,7 @@ pub(crate) fn liar(line: &'static str, harm: impl Fn(&mut Raw) + Send + Sync + '
     })
 }
 
-/// As [`liar`], once for each of `lies`, on a connection of its own.
+/// Does the same as [`liar`] for each of `lies`, on a connection of its own.
 pub(crate) fn liars(line: &'static str, lies: Vec<Vec<u8>>) -> Case {
     Case::times(line, lies.len(), move |address, nth| {
         let (mut peer, _) = Raw::introduced(address);
@@ -87,9 +88,10 @@ pub(crate) fn liars(line: &'static str, lies: Vec<Vec<u8>>) -> Case {
     })
 }
 
+/// Checks that the server closes the connection with a goodbye that contains `reason`.
 pub(crate) fn is_sent_away(peer: &mut Raw, reason: &str) {
     let frames = peer.until_closed();
-    // Without one the system dropped it, since bytes were under way that the server never read.
+    // The kernel may drop the goodbye, if the server closed before it had read everything.
     if let Some(goodbye) = frames.last().filter(|frame| frame.header.kind == Kind::Goodbye) {
         let goodbye = Goodbye::decode(&goodbye.header, &goodbye.body).unwrap();
         assert_eq!(goodbye.kind, Some(ErrorKind::Protocol), "{}", goodbye.reason);
@@ -97,20 +99,20 @@ pub(crate) fn is_sent_away(peer: &mut Raw, reason: &str) {
     }
 }
 
-/// A client sends what `make` gives for each id, reads nothing, and goes when the server takes no more. The server may
-/// close the connection or stop reading; its memory is checked as for every case.
+/// A client sends `make(id)` for each id, reads nothing, and leaves when the server reads no more. The server
+/// may close the connection or stop reading. Its memory is checked as for every case.
 pub(crate) fn flood(ids: u64, make: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> Case {
     flood_after("a connection ended", |_| {}, ids, make)
 }
 
-/// As [`flood`], after `before` was done on the same connection, with another line in the log.
+/// Does the same as [`flood`] after `before` on the same connection, with another line in the log.
 pub(crate) fn flood_after(
     line: &'static str,
     before: impl Fn(&mut Raw) + Send + Sync + 'static,
     ids: u64,
     make: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
 ) -> Case {
-    // Made once, so that a crowd does not take the processor from the server that it is to harm.
+    // Made once, so that a crowd leaves the server enough processor time.
     let crowds = OnceLock::new();
     let harm = move |address: &str, nth: Nth| {
         let (mut peer, _) = Raw::introduced(address);
@@ -124,10 +126,10 @@ pub(crate) fn flood_after(
     Case { line: Some(line), times: 1, harm: Box::new(harm) }
 }
 
-/// The cases of a file: each becomes a test that does it alone.
+/// Makes a test of each case of a file, which does it alone, and a list of all.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
-        /// By name.
+        /// The cases of this file by name.
         pub(crate) const CASES: &[(&str, fn() -> Case)] = &[$((stringify!($name), $name)),*];
 
         mod alone {

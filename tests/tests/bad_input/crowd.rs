@@ -1,5 +1,5 @@
-//! Every case on 100 connections at once, and peers that send a byte now and then: a client that works meanwhile has all its
-//! calls answered, with the right content. How long they took stands in the log of the run.
+//! Every case on 100 connections at once, and peers that send a byte now and then. A steady client must get
+//! the right answer to each of its calls meanwhile. The tests print the latencies of its calls.
 
 use std::io::Write;
 use std::sync::Barrier;
@@ -15,19 +15,19 @@ use crate::{Scene, all};
 
 const PEERS: usize = 100;
 
-/// What a server's memory may grow by, whatever [`PEERS`] clients send at once.
+/// The most by which a server's memory may grow while [`PEERS`] clients send bad input at once.
 const MAX_GROWTH_BYTES: u64 = PEERS as u64 * crate::MAX_GROWTH_BYTES / 4;
 
-/// Waits for the server's handshake time-out, so it is done beside all others.
+/// A case that waits for the server's handshake timeout, so it runs alongside all others.
 const SLOW: &str = "a_preface_and_no_more";
 
 #[test]
-fn over_tcp() {
+fn a_crowd_does_not_disturb_a_steady_client_over_tcp() {
     watched(|| every_case("tcp://127.0.0.1:0"));
 }
 
 #[test]
-fn over_a_unix_socket() {
+fn a_crowd_does_not_disturb_a_steady_client_over_a_unix_socket() {
     watched(|| every_case(&abstract_address()));
 }
 
@@ -69,7 +69,7 @@ fn at_once(case: &Case, address: &str) {
     });
 }
 
-/// Writes past the test harness, which shows what passing tests print to nobody.
+/// Writes directly to standard error, because the test harness hides the output of passing tests.
 fn show(address: &str, times: &Times, scene: &Scene) {
     let kind = address.split(':').next().unwrap();
     let growth = (scene.serve.memory().peak_bytes - scene.peak_bytes) >> 20;
@@ -79,7 +79,8 @@ fn show(address: &str, times: &Times, scene: &Scene) {
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
-/// A log may leave lines out, so they are not counted; but each says what one of the cases is to say.
+/// Checks that each line of the log belongs to a case. Lines are not counted, since the log may leave some
+/// out.
 fn only_expected(log: &[String]) {
     let expected: Vec<&str> = all().filter_map(|(_, case)| case().line).chain(["left_out"]).collect();
     let is_expected = |line: &&String| expected.iter().any(|text| line.contains(text));
@@ -87,7 +88,7 @@ fn only_expected(log: &[String]) {
     assert!(others.is_empty(), "{others:#?}");
 }
 
-/// Everything that a peer may leave half-sent.
+/// Returns the beginnings of everything that a peer may leave half-sent.
 fn half_sent() -> Vec<Vec<u8>> {
     let eager = bytes(1 << 20);
     let eager =
@@ -105,9 +106,9 @@ fn half_sent() -> Vec<Vec<u8>> {
     ]
 }
 
-/// They send a byte now and then, as slow peers do, and hold no thread and no more memory than they were granted.
+/// Slow peers occupy no thread and no more memory than they were granted.
 #[test]
-fn slow_senders() {
+fn slow_senders_do_not_disturb_a_steady_client() {
     watched(|| {
         for address in ["tcp://127.0.0.1:0", &abstract_address()] {
             let mut scene = Scene::start(address);
@@ -128,7 +129,7 @@ fn slow_senders() {
             for _ in 0..10 {
                 scene.steady.works_on();
                 for (raw, kind) in &mut peers {
-                    // Of an eager payload, which has the most to come.
+                    // Bytes of eager payload, which has the most left to send.
                     if *kind == 4 {
                         raw.send(&[7]);
                     }

@@ -1,4 +1,4 @@
-//! What fails one call and not its connection.
+//! Bad calls that fail alone and leave their connection open.
 
 use teleport::tree;
 use teleport::wire::{CallHead, ErrorKind, Header, Kind, Limits, Message, Ran, RemoteError};
@@ -7,7 +7,7 @@ use teleport_tests::{Raw, Received};
 use crate::case::{Case, cases};
 use crate::made::{echo, good_frame, ungranted};
 
-/// The error that answers call `id`.
+/// Returns the error in a frame that answers call `id`.
 #[track_caller]
 fn error_of(frame: &Received, id: u64) -> RemoteError {
     assert_eq!(frame.header.id, id);

@@ -1,4 +1,4 @@
-//! More of something than anybody needs.
+//! Floods of calls and control frames.
 
 use teleport::wire::{CallHead, Header, Kind, Limits, Message};
 use teleport::{Tree, tree};
@@ -47,7 +47,7 @@ fn empty_chunks() -> Case {
     )
 }
 
-/// The first one withdraws a call that would last for ever; the others say nothing new.
+/// The first cancel ends a call that would never return. The others have no effect.
 fn cancels_of_one_call() -> Case {
     let message =
         Message::call(&CallHead::new("sleep"), &tree!({"seconds": 1e6}), &Limits::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Frames that are good in themselves, and not allowed now.
+//! Valid frames that are not allowed in the state of the connection.
 
 use teleport::tree;
 use teleport::wire::{Header, Kind, Preface, encode_ids};
@@ -57,7 +57,7 @@ fn an_id_that_was_used_before() -> Case {
 fn ids_that_were_used_before() -> Case {
     let again = |id: u64| {
         let message = echo(&tree!(null));
-        // The first one may be open still, answered or aborted.
+        // The first call may still be open, answered or aborted.
         let head = |id| [&message.header(id, false)[..], &message.metadata].concat();
         let abort = Header::empty(Kind::Abort, 5).encode();
         [&head(5)[..], &abort, &head(id)].concat()
@@ -66,7 +66,7 @@ fn ids_that_were_used_before() -> Case {
 }
 
 fn a_frame_after_goodbye() -> Case {
-    // The goodbye ends the connection well, and nothing after it is looked at.
+    // The goodbye ends the connection properly, and the server ignores everything after it.
     Case::unnoticed(|address| {
         let (mut peer, _) = Raw::introduced(address);
         peer.send(&good_frame(Kind::Goodbye));

@@ -1,4 +1,4 @@
-//! Frames and messages made by hand, good ones and bad ones.
+//! Valid and invalid frames and messages, made by hand.
 
 use teleport::wire::{
     CallHead, ErrorKind, Goodbye, Header, Id128, Kind, Limits, Message, Ran, RemoteError, Resume,
@@ -7,14 +7,14 @@ use teleport::wire::{
 use teleport::{Array, Tree, tree};
 use teleport_tests::Raw;
 
-/// Ids that nobody has used.
+/// An id of no message.
 pub(crate) const NOBODY: u64 = 77;
 
 pub(crate) fn frame(kind: Kind, id: u64, body: &[u8]) -> Vec<u8> {
     encode_frame(kind, id, body)
 }
 
-/// A call of `echo` with this tree, as the library would make it.
+/// Returns a call of `echo` with this tree, as the library makes it.
 pub(crate) fn echo(tree: &Tree) -> Message {
     Message::call(&CallHead::new("echo"), tree, &Limits::default()).unwrap()
 }
@@ -23,7 +23,7 @@ pub(crate) fn bytes(len: usize) -> Message {
     echo(&Tree::from(Array::from(vec![7u8; len])))
 }
 
-/// The body of a call of `echo` with this signature, made by hand.
+/// Returns the body of a call of `echo` with this signature, made by hand.
 pub(crate) fn call_body(signature: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(4u16.to_le_bytes()); // method bytes
@@ -35,19 +35,19 @@ pub(crate) fn call_body(signature: &[u8]) -> Vec<u8> {
     body
 }
 
-/// The frame of such a call.
+/// Returns the frame of a call with the body of [`call_body`].
 pub(crate) fn call(signature: &[u8]) -> Vec<u8> {
     frame(Kind::Call, 1, &call_body(signature))
 }
 
-/// The signature of an array of bytes.
+/// Returns the signature of an array of bytes.
 pub(crate) fn array_signature(shape: &[u64]) -> Vec<u8> {
     let mut signature = vec![1, 6, shape.len() as u8];
     signature.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
     signature
 }
 
-/// The header's bytes after `change`, with a checksum that is right again.
+/// Returns the bytes of the header after `change`, with a correct checksum.
 pub(crate) fn changed(header: Header, change: impl FnOnce(&mut [u8; 32])) -> Vec<u8> {
     let mut bytes = header.encode();
     change(&mut bytes);
@@ -56,7 +56,7 @@ pub(crate) fn changed(header: Header, change: impl FnOnce(&mut [u8; 32])) -> Vec
     bytes.to_vec()
 }
 
-/// One frame of this kind that is good in itself.
+/// Returns a valid frame of this kind.
 pub(crate) fn good_frame(kind: Kind) -> Vec<u8> {
     let message = echo(&tree!("text"));
     match kind {
@@ -76,7 +76,8 @@ pub(crate) fn good_frame(kind: Kind) -> Vec<u8> {
     }
 }
 
-/// A call that needs a grant, and its payload, in one piece: between two the grant might come.
+/// Returns a call that needs a grant with its payload, to be sent at once so that no grant arrives in
+/// between.
 pub(crate) fn ungranted() -> Vec<u8> {
     let message = bytes(100);
     [&message.header(1, false)[..], &message.metadata, &Header::data(1, 100, None).encode()].concat()

@@ -1,8 +1,9 @@
-//! Bad input, tried against the example `serve` as a stranger would, over TCP and over a Unix socket.
+//! Bad input to the example `serve`, over TCP and over a Unix socket.
 //!
-//! Each [`Case`] does one bad thing. The server must close that connection, or answer that one call with an error; write
-//! one line to its log; take no more memory than [`MAX_GROWTH_BYTES`]; and a client that works meanwhile must not notice.
-//! The `crowd` does the same on 100 connections at once. What a server could do to a client stands in `servers`.
+//! Each [`Case`] sends one kind of bad input. The server must close the connection or answer the one call
+//! with an error, log one line, and take at most [`MAX_GROWTH_BYTES`] more memory. A steady client must not
+//! be affected. `crowd` does the cases on 100 connections at once. `servers` tests bad input from servers to
+//! clients.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 mod case;
@@ -20,11 +21,11 @@ mod strangers;
 use case::{Case, Nth};
 use teleport_tests::{Raw, Serve, Steady, abstract_address, allow_many_descriptors, watched};
 
-/// What a server's memory may grow by, whatever one client sends: its eager credit and its metadata (1 MiB each), a
-/// structure made of these, and what the allocator keeps of it.
+/// The most by which a server's memory may grow for one client: its eager credit and metadata (1 MiB each),
+/// the structure decoded from these, and memory that the allocator retains.
 const MAX_GROWTH_BYTES: u64 = 16 << 20;
 
-/// Every case, by its name.
+/// Returns every case by name.
 fn all() -> impl Iterator<Item = (&'static str, fn() -> Case)> {
     let files = [
         strangers::CASES,
@@ -38,7 +39,7 @@ fn all() -> impl Iterator<Item = (&'static str, fn() -> Case)> {
     files.into_iter().flatten().copied()
 }
 
-/// A server, and a client that works all the time.
+/// A server and a steady client.
 struct Scene {
     serve: Serve,
     steady: Steady,
@@ -57,7 +58,8 @@ impl Scene {
         self.serve.address()
     }
 
-    /// Checks that nothing suffered; gives the lines of the log.
+    /// Checks that neither the steady client nor the server's memory was affected. Returns the lines of the
+    /// log.
     #[track_caller]
     fn end(self) -> Vec<String> {
         self.end_within(MAX_GROWTH_BYTES)
@@ -73,7 +75,8 @@ impl Scene {
     }
 }
 
-/// Does a case to a server at each kind of address, and checks that its log got exactly the lines that it should.
+/// Does a case to a server at each kind of address and checks that the server logs exactly the expected
+/// lines.
 #[track_caller]
 fn alone(case: fn() -> Case) {
     watched(move || {
@@ -94,7 +97,7 @@ fn alone(case: fn() -> Case) {
 }
 
 #[test]
-fn a_thousand_connections_that_say_nothing() {
+fn a_thousand_silent_connections_are_closed_and_logged_within_bounds() {
     watched(|| {
         allow_many_descriptors(4096);
         let mut scene = Scene::start("tcp://127.0.0.1:0");
@@ -103,7 +106,8 @@ fn a_thousand_connections_that_say_nothing() {
         for mut peer in silent {
             peer.until_silent_end();
         }
-        // One line each, but strangers cannot fill the disk: the log is bounded in each stretch of time.
+        // The server logs each of them, but the rate of log lines is limited, so that strangers cannot fill
+        // the disk.
         let log = scene.end();
         let said: Vec<_> = log.iter().filter(|line| line.contains("no hello within")).collect();
         assert!((100..=1000).contains(&said.len()), "{} lines", said.len());

@@ -1,4 +1,4 @@
-//! Payload, credit and checksums that break the rules, and clients that vanish in the middle.
+//! Payload, credit and checksums that break the rules, and clients that vanish in the middle of a message.
 
 use teleport::Tree;
 use teleport::wire::{Header, Kind, MAX_CHUNK_BYTES};
@@ -63,7 +63,7 @@ fn eager_calls_that_are_past_the_credit_together() -> Case {
     Case::new("past the credit of", |address| {
         let (mut peer, hello) = Raw::introduced(address);
         let message = bytes(60_000);
-        // Not even one is whole, so no credit comes back.
+        // No call is complete, so no credit comes back.
         for id in 1..=hello.eager_credit_bytes / 60_000 + 1 {
             peer.send_head(id, &message, true);
         }
@@ -94,7 +94,7 @@ fn more_calls_than_the_server_allows() -> Case {
     Case::new("calls without an answer", |address| {
         let (mut peer, hello) = Raw::introduced(address);
         let message = bytes(100);
-        // No payload follows, so that none is ever answered.
+        // No payload follows, so no call is ever answered.
         let head = |id| [&message.header(id, false)[..], &message.metadata].concat();
         let calls = (1..=2 * u64::from(hello.max_open_calls) + 1).flat_map(head).collect::<Vec<_>>();
         peer.send(&calls);
@@ -104,7 +104,7 @@ fn more_calls_than_the_server_allows() -> Case {
 
 fn a_client_that_vanishes_in_the_middle_of_a_chunk() -> Case {
     Case::times("the connection broke", 60, |address, nth| {
-        // Together they send more than the server's memory may grow by.
+        // All repetitions together send more than the server's memory may grow by.
         let (mut peer, _) = Raw::introduced(address);
         let message = bytes(1 << 20);
         peer.send_head(1, &message, true);

@@ -1,4 +1,4 @@
-//! What a server could do to a client.
+//! Bad input from a server to a client.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use teleport_tests::{Random, Raw, watched};
 
 use crate::made::{NOBODY, array_signature, frame, good_frame};
 
-/// Has a client call a server that answers with `harm`, and gives what becomes of the call.
+/// Makes a call to a server that answers with `harm`. Returns the error of the call.
 fn liar_server(harm: impl FnOnce(&mut Raw) + Send + 'static) -> CallError {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Sessions that are not there, that are somebody else's, and clients that do not keep to the rules of theirs.
+//! Unknown sessions, sessions of other clients, and clients that break the rules of their own session.
 
 use teleport::Tree;
 use teleport::transport::random_id;
@@ -10,13 +10,13 @@ use teleport_tests::Raw;
 use crate::case::{Case, cases, is_sent_away};
 use crate::made::frame;
 
-/// As many calls as a resume can list.
+/// The number of calls that a resume can list.
 const MOST_CALLS: u64 = 65_536;
 
-/// These keep to the rules, and go without a goodbye.
+/// The log line of clients that follow the rules and leave without a goodbye.
 const CUT: &str = "the connection broke";
 
-/// A client with this session, and what the server said of itself.
+/// Connects a client with this session. Returns it with the server's hello.
 fn introduced(address: &str, session: Id128) -> (Raw, Hello) {
     let mut peer = Raw::connect(address);
     let hello = peer.introduce(&Hello { features: Hello::RESUME, session, ..Raw::hello() });
@@ -27,7 +27,7 @@ fn resume(server: Id128, calls: &[(u64, CallState)]) -> Vec<u8> {
     frame(Kind::Resume, 0, &Resume { server, calls: calls.to_vec() }.encode())
 }
 
-/// A call without arguments that survives its connection.
+/// Returns a call without arguments that survives its connection.
 fn surviving(id: u64) -> Vec<u8> {
     let head = CallHead { resume: true, ..CallHead::new("echo") };
     let message = Message::call(&head, &Tree::Null, &Limits::default()).unwrap();
@@ -118,7 +118,7 @@ fn a_session_that_is_taken_over_again_and_again() -> Case {
             if let Some(mut before) = before.take() {
                 before.until_silent_end();
             }
-            // What the one before it was answered and did not acknowledge comes again.
+            // Answers that the previous connection did not acknowledge are sent again.
             peer.send(&resume(hello.instance, &[(1, CallState::Sent)]));
             match answers(&mut peer)[..] {
                 [(1, CallAnswer::Missing)] => peer.send(&surviving(1)),

@@ -1,4 +1,4 @@
-//! Sizes, counts and depths that lie.
+//! Wrong or huge sizes, counts and depths.
 
 use teleport::wire::{Header, Kind, Preface};
 use teleport_tests::Raw;
@@ -75,7 +75,7 @@ fn more_nodes_than_the_limit() -> Case {
     liar("65536", move |peer| peer.send(&call(&signature)))
 }
 
-/// Lists within lists, as many as asked for, around a null.
+/// Returns the signature of `depth` nested lists around a null.
 fn nested(depth: usize) -> Vec<u8> {
     let mut signature = [4u8, 1, 0, 0, 0].repeat(depth);
     signature.push(0);

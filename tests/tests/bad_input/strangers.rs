@@ -1,4 +1,4 @@
-//! Peers that speak something else, or nothing.
+//! Peers that speak another protocol, send noise, or send nothing.
 
 use teleport::tree;
 use teleport::wire::{Kind, Preface};
@@ -7,13 +7,13 @@ use teleport_tests::{Random, Raw};
 use crate::case::{Case, cases, stranger, strangers};
 use crate::made::{echo, frame};
 
-/// Noise that is longer than any introduction.
+/// Returns random bytes, more than any handshake has.
 fn some_bytes(random: &mut Random) -> Vec<u8> {
     let len = 200 + random.below(1 << 16);
     random.bytes(len)
 }
 
-fn introduction() -> Vec<u8> {
+fn handshake() -> Vec<u8> {
     [&Preface::BYTES[..], &frame(Kind::Hello, 0, &Raw::hello().encode())].concat()
 }
 
@@ -46,7 +46,7 @@ fn random_bytes() -> Case {
     strangers("does not keep to the protocol", (0..30).map(|_| some_bytes(&mut random)).collect())
 }
 
-fn random_bytes_after_a_good_introduction() -> Case {
+fn random_bytes_after_a_good_handshake() -> Case {
     let mut random = Random::from_environment();
     let noise: Vec<Vec<u8>> = (0..30).map(|_| some_bytes(&mut random)).collect();
     Case::times("does not keep to the protocol", noise.len(), move |address, nth| {
@@ -59,7 +59,7 @@ fn random_bytes_after_a_good_introduction() -> Case {
 fn a_good_session_with_one_random_byte_changed() -> Case {
     let mut random = Random::from_environment();
     let message = echo(&tree!({"text": "hello", "bytes": (vec![1u8; 100]), "list": [1, 2, null]}));
-    let mut session = introduction();
+    let mut session = handshake();
     session.extend(message.header(1, true));
     session.extend(&message.metadata);
     let sessions: Vec<Vec<u8>> = (0..30)
@@ -73,7 +73,7 @@ fn a_good_session_with_one_random_byte_changed() -> Case {
     Case::times("a connection ended", sessions.len(), move |address, nth| {
         let mut peer = Raw::connect(address);
         peer.send(&sessions[nth]);
-        // A changed hello may still be one, but no checksum is right any more.
+        // A changed hello may still be valid, but its checksum is wrong.
         peer.finish();
         peer.until_silent_end();
     })
@@ -102,7 +102,7 @@ cases![
     a_zeromq_greeting,
     another_version,
     random_bytes,
-    random_bytes_after_a_good_introduction,
+    random_bytes_after_a_good_handshake,
     a_good_session_with_one_random_byte_changed,
     a_preface_cut_short,
     a_preface_and_no_more,

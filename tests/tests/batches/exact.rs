@@ -1,4 +1,4 @@
-//! Exact batches that do not become full: the log tells of them, and their time ends.
+//! Exact batches that do not become full: the log reports them, and their calls time out.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use teleport_tests::{Log, until};
 use crate::{bind, connect, for_each_address, nothing_is_left, row};
 
 #[test]
-fn the_log_tells_once_who_is_there_of_a_batch_that_waits() {
+fn a_batch_that_waits_is_logged_once_with_its_clients() {
     for_each_address(|address| {
         let log = Log::open();
         // Other servers of this process log too.
@@ -26,7 +26,7 @@ fn the_log_tells_once_who_is_there_of_a_batch_that_waits() {
             two.call(method, 3u8).send().unwrap(),
         ];
         let lines = || log.lines(&format!("method=\"{method}\""));
-        until("the log tells of it", || !lines().is_empty());
+        until("the log reports the batch", || !lines().is_empty());
         for text in [
             "a batch waits until it is full: it has 3 of 5 calls, from 2 clients",
             "one-actor with 1 (`max_inflight` 1)",
@@ -39,24 +39,24 @@ fn the_log_tells_once_who_is_there_of_a_batch_that_waits() {
         for (number, sent) in (1u8..).zip(sent) {
             assert_eq!(sent.wait().unwrap(), teleport::tree!(number));
         }
-        assert_eq!(lines().len(), 1, "it is told once");
+        assert_eq!(lines().len(), 1, "the batch was logged more than once");
         nothing_is_left(&server, method);
     });
 }
 
 #[test]
-fn two_shapes_that_hold_all_memory_half_filled_end_when_their_time_is_over() {
+fn half_full_batches_of_two_shapes_that_hold_all_memory_time_out() {
     const ROWS: usize = 6;
     const LEN: usize = 1 << 20;
     for_each_address(|address| {
         let batch = Batch::exact(ROWS).full_timeout(Duration::from_millis(500));
         let methods = Methods::new().register("act", Method::batched(batch, |x: Tree| x));
-        // Three quarters of this hold four rows of each, with what lies about them.
+        // Three quarters of this fit four rows of each shape, with overhead.
         let server = bind(address).max_memory(14 << 20).start(methods).unwrap();
         let client = connect(&server, 2 * ROWS);
         let lens = [LEN, LEN + 1];
         let send = |number: usize, len: usize| client.call("act", row(number, len)).send().unwrap();
-        // Fewer than fill a batch, so that none can become full, however long any of this takes.
+        // These are too few calls to fill a batch, so the test does not depend on timing.
         let futures: Vec<_> = (0..ROWS - 1).flat_map(|number| lens.map(|len| send(number, len))).collect();
         until("memory is short", || server.stats().awaiting_memory > 0 || server.stats().failed > 0);
         for future in futures {
@@ -67,11 +67,11 @@ fn two_shapes_that_hold_all_memory_half_filled_end_when_their_time_is_over() {
             }
         }
         nothing_is_left(&server, "act");
-        // One shape alone has room.
+        // A full batch of one shape fits into memory.
         for len in lens {
             let futures: Vec<_> = (0..ROWS).map(|number| send(number, len)).collect();
             for (number, future) in futures.into_iter().enumerate() {
-                assert!(future.wait().unwrap() == row(number, len), "call {number}");
+                assert!(future.wait().unwrap() == row(number, len), "call {number} got a wrong result");
             }
         }
     });

@@ -1,4 +1,4 @@
-//! Functions that give what is no result, or panic: the calls of that batch are told, and no others.
+//! Functions that return an invalid result or panic fail the calls of their batch, and no others.
 
 use teleport::wire::{ErrorKind, Ran};
 use teleport::{Array, Batch, CallError, CallFuture, Client, Method, Methods, ServerHandle, Tree, tree};
@@ -7,7 +7,7 @@ use crate::{bind, connect, for_each_address, nothing_is_left};
 
 const ROWS: usize = 4;
 
-/// What the function does, which all calls of a batch ask for; then kind of error and text that callers get.
+/// Number of the misdeed that all calls of a batch request, error kind, and a part of the error text.
 const MISDEEDS: [(u8, ErrorKind, &str); 8] = [
     (0, ErrorKind::Failed, "5"),
     (1, ErrorKind::Failed, "3"),
@@ -57,7 +57,9 @@ fn each_bad_result_fails_its_batch_and_the_next_one_runs() {
             let bad = ask(&client, how);
             let good = other.call("other", how).send().unwrap();
             for future in bad {
-                let Err(CallError::Remote(error)) = future.wait() else { panic!("{how} has a result") };
+                let Err(CallError::Remote(error)) = future.wait() else {
+                    panic!("the calls of misdeed {how} succeeded")
+                };
                 assert_eq!((error.kind(), error.ran()), (kind, Ran::Yes), "{error}");
                 assert!(error.message().contains(text), "{error}\nhas no {text:?}");
             }
@@ -76,11 +78,11 @@ fn each_bad_result_fails_its_batch_and_the_next_one_runs() {
 }
 
 #[test]
-fn a_list_function_that_panics_once_serves_the_next() {
+fn a_list_function_runs_again_after_a_panic() {
     for_each_address(|address| {
         let listed = |calls: Vec<i64>| -> Vec<i64> {
             assert!(calls.iter().all(|call| *call >= 0), "there is a negative one");
-            // One result too few for a call of 100.
+            // Returns one result too few if a call has the value 100.
             calls.into_iter().filter(|call| *call != 100).collect()
         };
         let server =

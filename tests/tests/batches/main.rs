@@ -1,9 +1,9 @@
-//! Batched methods among functions that do badly, clients that crawl, vanish and never repeat themselves, and networks that
-//! break: each gets its own row or its own error, all others are served, and nothing is left behind.
+//! Batched methods with bad functions, slow or vanishing clients, ever new signatures, and broken networks.
+//! Each call gets its own row or its own error, other calls are not affected, and no memory is left in use.
 //!
-//! - `functions`: results that are none, and panics
-//! - `crowd`: a hundred clients that send a byte now and then, and calls that are never alike
-//! - `networks`: calls whose connection, or whose time, ends before they are whole
+//! - `functions`: invalid results and panics
+//! - `crowd`: a hundred clients that send a byte now and then, and calls whose signatures never repeat
+//! - `networks`: calls whose connection or time ends before they are complete
 //! - `exact`: batches that do not become full
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use teleport::{Array, Client, Server, ServerHandle, Tree};
 use teleport_tests::{abstract_address, until, watched};
 
-/// Runs a test for both kinds of sockets. All tests share the memory of the process, which some look at, so they run one by
-/// one.
+/// Runs a test for both kinds of sockets. Some tests measure the memory of the process, so only one runs at a
+/// time.
 fn for_each_address(check: impl Fn(&str) + Send + 'static) {
     static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     let _turn = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,11 +36,11 @@ fn connect(server: &ServerHandle, max_inflight: usize) -> Client {
     Client::builder(&server.address().to_string()).max_inflight(max_inflight).connect().unwrap()
 }
 
-/// Bytes that tell rows apart, also where one was moved to the place of another.
+/// Returns bytes that differ between rows, to detect that one overwrote another.
 fn bytes(number: usize, len: usize) -> Vec<u8> {
     const PERIOD: usize = 7 << 8;
     let mut bytes: Vec<u8> = (0..PERIOD).map(|at| (at / 7 + number * 31) as u8).collect();
-    // Copied: without optimization, each byte that is computed takes its time.
+    // Copied, since computing each byte is slow without optimization.
     bytes = bytes.repeat(len.div_ceil(PERIOD));
     bytes.truncate(len);
     bytes
@@ -50,9 +50,9 @@ fn row(number: usize, len: usize) -> Tree {
     Tree::from(Array::from(bytes(number, len)))
 }
 
-/// Waits until no call of the method is left, and nothing that any has brought.
+/// Waits until no call of the method is waiting and all memory of calls is freed.
 #[track_caller]
 fn nothing_is_left(server: &ServerHandle, method: &str) {
     until("no call is left", || server.batches(method).unwrap().waiting == 0);
-    until("its memory is given back", || server.stats().held_bytes == 0);
+    until("its memory is freed", || server.stats().held_bytes == 0);
 }

@@ -1,4 +1,4 @@
-//! Calls whose connection breaks, or whose time is over, before they are whole; and calls that survive it.
+//! Calls whose connection or time ends before they are complete, and calls that survive their connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,11 @@ use crate::{bind, bytes, connect, for_each_address, nothing_is_left, row};
 
 const SOON: Duration = Duration::from_millis(100);
 
-/// More than goes without a grant.
+/// The size of a row that needs a grant.
 const LARGE: usize = 4 << 20;
 
 #[test]
-fn clients_that_vanish_in_the_middle_of_a_row_take_no_place_in_a_batch() {
+fn clients_that_vanish_in_the_middle_of_a_row_leave_their_batch() {
     for_each_address(|address| {
         let methods = Methods::new().register("act", Method::batched(Batch::exact(4), |x: Tree| x));
         let server = bind(address).start(methods).unwrap();
@@ -25,24 +25,27 @@ fn clients_that_vanish_in_the_middle_of_a_row_take_no_place_in_a_batch() {
         let send = |number: usize| client.call("act", row(number, LARGE)).send().unwrap();
         for round in 0..3 {
             let mut sent = vec![send(0), send(1)];
-            until("they are there", || server.stats().queued == 2);
+            until("two calls are queued", || server.stats().queued == 2);
             let vanishing =
                 Client::builder(&proxy.address()).close_timeout(Duration::ZERO).connect().unwrap();
             proxy.stall_after_payload(Toward::Server, 1 << 20);
             let lost = vanishing.call("act", row(9, LARGE)).send().unwrap();
-            until("it is half there", || proxy.is_stalled(Toward::Server));
-            // Behind its seat.
+            until("the row is half received", || proxy.is_stalled(Toward::Server));
+            // This call gets the row after the incomplete one.
             sent.push(send(2));
-            until("all are there", || server.stats().queued == 3);
+            until("three calls are queued", || server.stats().queued == 3);
             proxy.cut(Cut::Reset);
             let Err(CallError::Disconnected { ran: Ran::Maybe, .. }) = lost.wait() else {
-                panic!("its connection broke")
+                panic!("the call did not fail with its connection")
             };
             proxy.heal();
-            until("its row is free", || server.batches("act").unwrap().waiting == 3);
+            until("the incomplete row is free", || server.batches("act").unwrap().waiting == 3);
             sent.push(send(3));
             for (number, sent) in sent.into_iter().enumerate() {
-                assert!(sent.wait().unwrap() == row(number, LARGE), "call {number} of round {round}");
+                assert!(
+                    sent.wait().unwrap() == row(number, LARGE),
+                    "call {number} of round {round} got a wrong row"
+                );
             }
         }
         nothing_is_left(&server, "act");
@@ -51,7 +54,7 @@ fn clients_that_vanish_in_the_middle_of_a_row_take_no_place_in_a_batch() {
     });
 }
 
-/// Lengths of few kinds, so that calls meet in batches: such as go at once, and such as need a grant.
+/// Few lengths, so that calls share batches: eager ones, and one that needs a grant.
 const LENGTHS: [usize; 4] = [0, 100, 5_000, 70_000];
 
 fn argument(call: usize) -> Tree {
@@ -85,7 +88,7 @@ fn calls_that_survive_their_connection_run_once_and_get_their_own_row() {
             let data: Array = reply.take("data").unwrap();
             let expected: Vec<u8> =
                 bytes(call, LENGTHS[call % LENGTHS.len()]).iter().map(|byte| !byte).collect();
-            assert!(data.as_slice::<u8>().unwrap() == expected, "call {call} came back changed");
+            assert!(data.as_slice::<u8>().unwrap() == expected, "call {call} has a wrong result");
         };
         let mut open = VecDeque::new();
         for call in 0..CALLS {
@@ -99,10 +102,10 @@ fn calls_that_survive_their_connection_run_once_and_get_their_own_row() {
         assert!(proxy.cuts() > 10, "only {} cuts", proxy.cuts());
         proxy.heal();
         let noted = runs.lock().unwrap().clone();
-        assert!((0..CALLS).all(|call| noted.get(&call) == Some(&1)), "each runs once");
-        // Everything was acknowledged, or will not be asked for again.
+        assert!((0..CALLS).all(|call| noted.get(&call) == Some(&1)), "some call did not run exactly once");
+        // One more call without cuts lets the client acknowledge all results.
         client.call("step", argument(CALLS)).wait().unwrap();
-        until("nothing is kept", || server.stats().kept_bytes == 0);
+        until("the server keeps no results", || server.stats().kept_bytes == 0);
         nothing_is_left(&server, "step");
         let stats = server.batches("step").unwrap();
         assert!(stats.batches < stats.calls, "{stats:?}");
@@ -118,8 +121,8 @@ fn a_deadline_in_the_middle_of_a_row_frees_it() {
         let client = Client::builder(&proxy.address()).connect().unwrap();
         proxy.stall_after_payload(Toward::Server, 1 << 20);
         let late = client.call("act", row(0, LARGE)).deadline(20 * SOON).send().unwrap();
-        until("it is half there", || proxy.is_stalled(Toward::Server));
-        // The client may have sent all of it, into what the network holds.
+        until("the row is half received", || proxy.is_stalled(Toward::Server));
+        // The client may have sent the whole row into the buffers of the network.
         let error = late.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { .. }) && error.ran() != Ran::Yes, "{error:?}");
         proxy.resume();
@@ -132,9 +135,9 @@ fn a_deadline_in_the_middle_of_a_row_frees_it() {
     });
 }
 
-/// Of a client that does not look at its own deadlines.
+/// The client here does not enforce deadlines itself.
 #[test]
-fn a_row_that_is_whole_too_late_is_in_no_batch() {
+fn a_row_that_is_complete_too_late_runs_in_no_batch() {
     for_each_address(|address| {
         let methods = Methods::new()
             .register("act", Method::batched(Batch::exact(2), |x: Tree| x))
@@ -147,8 +150,8 @@ fn a_row_that_is_whole_too_late_is_in_no_batch() {
         peer.send_head(1, &call, true);
         peer.send(&Header::data(1, payload.len() as u64, None).encode());
         peer.send(&payload[..payload.len() / 2]);
-        until("it has a row", || server.batches("act").unwrap().waiting == 1);
-        // One with as much time that came later is late already.
+        until("the call has a row", || server.batches("act").unwrap().waiting == 1);
+        // A call that arrived later with as much time has expired, so the first one has too.
         let (mut other, _) = Raw::introduced(&server.address().to_string());
         let later = Message::call(&head("never"), &tree!(1), &Limits::default()).unwrap();
         other.send_eager(1, &later);

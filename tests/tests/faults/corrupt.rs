@@ -42,7 +42,7 @@ fn check(address: &str, toward: Toward, checksums: [bool; 2], random: &mut Rando
 
     is_answered(&client);
     assert_eq!(client.stats().connects, 1);
-    until("all memory is given back", || scene.server.stats().held_bytes == 0);
+    until("all memory is freed", || scene.server.stats().held_bytes == 0);
     client.close().unwrap();
     scene.server.close().unwrap();
 }

@@ -82,7 +82,7 @@ impl Scene {
     fn is_alone(&self) {
         until("the server gives up its client", || self.server.clients() == 0);
         until("its calls are withdrawn", || self.server.stats().running == 0);
-        until("its memory is given back", || self.server.stats().held_bytes == 0);
+        until("its memory is freed", || self.server.stats().held_bytes == 0);
     }
 }
 

@@ -58,15 +58,15 @@ fn late_streams_arrive_whole() {
 
 #[test]
 fn slow_streams_arrive_whole() {
-    check(2_000_000, |proxy| proxy.crawl(4_000_000));
-    check(2000, |proxy| proxy.crawl(10_000));
+    check(2_000_000, |proxy| proxy.limit_rate(4_000_000));
+    check(2000, |proxy| proxy.limit_rate(10_000));
 }
 
 #[test]
 fn late_slow_and_split_streams_arrive_whole() {
     check(200_000, |proxy| {
         proxy.delay(Duration::from_millis(5));
-        proxy.crawl(1_000_000);
+        proxy.limit_rate(1_000_000);
         proxy.split(997);
     });
 }

@@ -24,7 +24,7 @@ fn half_sent(scene: &Scene, client: &Client) -> teleport::CallFuture {
 /// `note` runs.
 #[track_caller]
 fn nothing_else_runs(scene: &Scene, client: &Client) {
-    until("its memory is given back", || scene.server.stats().held_bytes == 0);
+    until("its memory is freed", || scene.server.stats().held_bytes == 0);
     client.call("note", tree!("next")).wait().unwrap();
     assert_eq!(scene.begins(), tree!("next"));
     assert!(scene.began.try_recv().is_err());
@@ -114,7 +114,7 @@ fn a_deadline_ends_a_call_that_is_half_sent() {
     for_each_address(|address| {
         let scene = Scene::start(address, HOUR);
         let client = scene.client(HOUR);
-        scene.proxy.crawl(3 << 20);
+        scene.proxy.limit_rate(3 << 20);
         let call = client.call("note", bytes(LARGE)).deadline(SOON * 10).send().unwrap();
         let error = call.wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { ran: Ran::No, .. }), "{error:?}");
