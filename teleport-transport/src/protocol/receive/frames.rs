@@ -382,7 +382,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn on_cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.outbound.with(|outbound| outbound.queue.check_known(Kind::Cancel, id))?;
         // A call that is not whole is withdrawn by an abort.
-        if !self.reception.messages.get(id).is_some() {
+        if self.reception.messages.get(id).is_none() {
             self.events.push(Event::Cancel { id });
         }
         Ok(())
