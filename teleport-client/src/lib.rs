@@ -35,8 +35,9 @@
 //! #     pub struct Add;
 //! #     impl Gate for Add {
 //! #         fn admit(&self, name: &str, _: u64) -> Result<u32, RemoteError> {
-//! #             let unknown = || RemoteError::new(ErrorKind::UnknownMethod, Ran::No, format!("no method {name:?}"));
-//! #             if name == "add" { Ok(0) } else { Err(unknown()) }
+//! #             let text = format!("no method {name:?}");
+//! #             let unknown = RemoteError::new(ErrorKind::UnknownMethod, Ran::No, text);
+//! #             if name == "add" { Ok(0) } else { Err(unknown) }
 //! #         }
 //! #     }
 //! #     impl Handler for Add {

@@ -82,8 +82,8 @@ impl Run {
             Ok(Received::Nothing) => return Ok(None),
             Ok(Received::Closed | Received::Message(..)) | Err(_) => None,
         };
-        // Nothing is left once the reaper has exited, too. It closes the socket a moment before that. If this fails,
-        // it is still there.
+        // Nothing is left once the reaper has exited, too. It closes the socket a moment before that. If this
+        // fails, it is still there.
         let _ = sys::readable(self.reaper_fd.as_ref().unwrap_or(&self.control), deadline(MAX_LEAVING));
         if let Some(reaper) = self.reaper {
             sys::reap(reaper);

@@ -1,5 +1,5 @@
-//! One side of a connection against frames made by hand: each rule of the format broken once, and frames that look
-//! like a breach and are none.
+//! One side of a connection against frames made by hand: each rule of the format broken once, and frames that
+//! look like a breach and are none.
 
 mod placing;
 mod resuming;

@@ -1,4 +1,5 @@
-//! Peers that move memory too slowly while others wait for it, against one server's connection in virtual time.
+//! Peers that move memory too slowly while others wait for it, against one server's connection in virtual
+//! time.
 
 use std::cell::RefCell;
 use std::io;

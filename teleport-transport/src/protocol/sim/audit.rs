@@ -1,7 +1,7 @@
 //! An account of one connection that is kept from its frames alone: who may send how much, by the format.
 //!
-//! Flow: the bytes of each direction, as they are sent -> a decoder -> the account, which both directions share.
-//! It uses nothing of the code that it checks, except to read frames.
+//! Flow: the bytes of each direction, as they are sent -> a decoder -> the account, which both directions
+//! share. It uses nothing of the code that it checks, except to read frames.
 
 use std::collections::HashMap;
 

@@ -1,11 +1,13 @@
 //! Clients and a server in virtual time, while everything between them goes wrong.
 //!
 //! Both ends of a connection are real. Above them stands the logic of a client ([`caller`]) and of a server
-//! ([`answerer`]) with its sessions, and rows that are moved while their calls arrive ([`arranger`]). Between them
-//! are pipes that stall, split, swallow, change and cut ([`link`], [`faults`]). The ledger knows what really
-//! happened; an audit of each connection knows what its frames say ([`audit`]). [`invariants`] lists what must hold.
+//! ([`answerer`]) with its sessions, and rows that are moved while their calls arrive ([`arranger`]). Between
+//! them are pipes that stall, split, swallow, change and cut ([`link`], [`faults`]). The ledger knows what
+//! really happened; an audit of each connection knows what its frames say ([`audit`]). [`invariants`] lists
+//! what must hold.
 //!
-//! Each seed is one run, the same on every machine, and a failure prints it. `TELEPORT_TEST_SEED` sets the first.
+//! Each seed is one run, the same on every machine, and a failure prints it. `TELEPORT_TEST_SEED` sets the
+//! first.
 
 mod answerer;
 mod arranger;

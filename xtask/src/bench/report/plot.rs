@@ -1,6 +1,6 @@
 //! The plots: which rows go where.
 //!
-//! Flow: judged rows -> [`figures`], each with a panel for each transport -> `chart` draws them. Sizes,
+//! Flow: judged rows -> [`drawings`], each with a panel for each transport -> `chart` draws them. Sizes,
 //! calls in flight and times are shown by their logarithms, which this file takes; a plot without data is
 //! left out.
 
