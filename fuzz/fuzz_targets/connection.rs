@@ -1,4 +1,4 @@
-//! The state of a connection: two ends that keep the rules, or one against frames made by hand.
+//! Fuzzes the state of a connection: two ends that follow the rules, or one end against hand-made frames.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The stream decoder, with any bytes in any split.
+//! Fuzzes the stream decoder with any bytes in any split.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Headers and the bodies of control frames, from any bytes.
+//! Fuzzes the decoding of headers and of the bodies of control frames.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Metadata of calls and results, from any bytes.
+//! Fuzzes the decoding of metadata of calls and results.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any tree: sent and received, taken apart and put together.
+//! Fuzzes trees: each is sent and received, converted to its parts and back.
 
 #![no_main]
 

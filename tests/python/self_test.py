@@ -1,8 +1,8 @@
-"""Calls a Teleport server with everything that the format can say, and checks the answers.
+"""Calls a Teleport server with everything that the format can express and checks the answers.
 
     python3 tests/python/self_test.py ADDRESS [--quick]
 
-The server is the example `serve`, or any with its methods `echo`, `add` and `fail`. Each function
+The server is the example `serve` or any other with its methods `echo`, `add` and `fail`. Each function
 `test_*` is one test; the exit code is 0 if all passed.
 """
 
@@ -19,7 +19,7 @@ from teleport_client import Client
 from teleport_format import BFloat16, ConnectionLost, ProtocolError, RemoteError, TooLarge
 
 def same(a, b):
-    """Whether two trees are equal: structure, key order, dtypes, shapes and bytes."""
+    """Returns True if two trees have the same structure, key order, dtypes, shapes and bytes."""
     if isinstance(a, dict):
         return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
@@ -30,7 +30,7 @@ def same(a, b):
     if isinstance(a, BFloat16) != isinstance(b, BFloat16) or a.shape != b.shape:
         return False
     little = a.dtype.newbyteorder("<")
-    # NumPy widens items of no bytes when it converts them.
+    # NumPy widens items of zero bytes when it converts them.
     return b.dtype == little and (a.nbytes == b.nbytes == 0 or a.astype(little).tobytes() == b.tobytes())
 
 
@@ -46,7 +46,7 @@ def check_error(client, kind, ran, method, tree=None):
         assert error.kind == kind, f"kind {error.kind!r}, expected {kind!r}: {error}"
         assert error.ran == ran, f"ran {error.ran!r}, expected {ran!r}: {error}"
         return error
-    raise AssertionError(f"{method} gave {reply!r} where {kind} was expected")
+    raise AssertionError(f"{method} returned {reply!r}, but the error {kind} was expected")
 
 
 WATCHDOG_S = 120.0
@@ -93,19 +93,19 @@ def test_structure(client, _):
 
 
 def test_large(client, quick):
-    """Past the eager credit, so that grants go both ways, in chunks both ways."""
+    """An array past the eager credit, which needs a grant and several chunks in both directions."""
     size = (8 if quick else 100) << 20
     data = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     start = time.monotonic()
     check_echo(client, data)
     seconds = time.monotonic() - start
-    print(f"    {size >> 20} MiB there and back, compared: {seconds:.2f} s")
-    # Leaves that straddle the chunks.
+    print(f"    {size >> 20} MiB echoed and compared: {seconds:.2f} s")
+    # Leaves that cross the borders of chunks.
     check_echo(client, [data[: (1 << 20) - 3], {"b": data[:5], "a": data[: (1 << 20) + 7]}, "end"])
 
 
 def test_many_in_flight(client, quick):
-    """More bytes than the eager credit in small calls, beside large ones."""
+    """Small calls with more bytes than the eager credit, beside large calls."""
     count = 40 if quick else 400
     trees = [{"i": i, "x": np.full(i * 997 % 150_000, i % 256, np.uint8)} for i in range(count)]
     trees[count // 2] = {"large": np.zeros(3 << 20, np.float32), "i": -1}
@@ -124,7 +124,7 @@ def test_errors(client, _):
     error = check_error(client, "failed", "yes", "fail", {"message": "on purpose"})
     assert "on purpose" in error.message, error.message
     check_error(client, "unknown_method", "no", "no-such-method", {"x": 1})
-    # The answer may come while the argument still waits for its grant.
+    # The answer may arrive while the argument still waits for its grant.
     check_error(client, "unknown_method", "no", "no-such-method", np.zeros(4 << 20, np.uint8))
     check_echo(client, "the connection goes on")
 
@@ -137,7 +137,7 @@ def test_limits_of_the_server(client, _):
         client.call("echo", deep, WATCHDOG_S)
     except TooLarge:
         return check_echo(client, "nothing was sent")
-    raise AssertionError("a tree past the server's depth was sent")
+    raise AssertionError("a tree deeper than the server's max_depth was sent")
 
 
 def test_checksums(_, quick):
@@ -156,14 +156,14 @@ FORMAT = pathlib.Path(__file__).resolve().parents[2] / "teleport-wire" / "FORMAT
 
 
 def golden(name):
-    """The bytes of a ```hex block of `FORMAT.md`."""
+    """Returns the bytes of a ```hex block of `FORMAT.md`."""
     block = re.search(rf"```hex {name}\n(.*?)```", FORMAT.read_text(), re.S)
     assert block, f"{FORMAT} has no block `{name}`"
     return bytes.fromhex("".join(line.split("#")[0] for line in block[1].splitlines()))
 
 
 def test_golden_bytes(client, _):
-    """The format's own examples, written and read."""
+    """The examples of the format are encoded and decoded as documented."""
     assert wire.preface() == golden("preface")
     message = wire.Outgoing({"foo": 1, "bar": 2}, client.server)
     lengths = len(message.signature), len(message.order)
@@ -186,7 +186,7 @@ def test_golden_bytes(client, _):
 
 
 def test_cancel(client, quick):
-    """A call that waits for its grant is over at once; one that was sent is answered, whichever way."""
+    """A call that waits for its grant ends at once. A call that was sent succeeds or ends as cancelled."""
     large = client.start("echo", np.zeros((8 if quick else 64) << 20, np.uint8))
     small = client.start("echo", 1)
     large.cancel()
@@ -200,11 +200,11 @@ def test_cancel(client, quick):
 
 
 def run(test, client, quick):
-    """Runs one test and says how it went; whether it passed, and whether the connection is still good."""
+    """Runs one test and prints the outcome. Returns if it passed and if the connection is still usable."""
     name, start = test.__name__[5:], time.monotonic()
     try:
         test(client, quick)
-    except Exception as error:  # whatever it is, it is reported, and the next test runs
+    except Exception as error:  # any error is reported, and the next test runs
         print(f"FAILED  {name}: {type(error).__name__}: {error}", flush=True)
         return False, not isinstance(error, (ConnectionLost, ProtocolError, TimeoutError))
     print(f"ok      {name} ({time.monotonic() - start:.2f} s)", flush=True)
@@ -212,7 +212,7 @@ def run(test, client, quick):
 
 
 def self_test(address, quick):
-    """Runs all tests against the server; returns how many failed."""
+    """Runs all tests against the server. Returns the number of failures."""
     test_checksums.address = address
     tests = [test for name, test in globals().items() if name.startswith("test_")]
     failed, client = 0, None
@@ -230,7 +230,7 @@ def self_test(address, quick):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Call a Teleport server with all that the format can say.")
+    parser = argparse.ArgumentParser(description="Check a Teleport server with all that the format can say.")
     parser.add_argument("address", help="of a server with the methods echo, add and fail")
     parser.add_argument("--quick", action="store_true", help="8 MiB instead of 100 MiB, and fewer calls")
     arguments = parser.parse_args()

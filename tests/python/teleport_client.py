@@ -1,4 +1,4 @@
-"""A small Teleport client: the standard library and NumPy only, written from `FORMAT.md` alone.
+"""A small Teleport client that needs only the standard library and NumPy, written from `FORMAT.md` alone.
 
 It shows that the format is enough to write a client in another language, and the project's tests run it
 against a server in Rust:
@@ -12,17 +12,17 @@ Or from Python:
         futures = [client.start("echo", {"i": i}) for i in range(8)]
         replies = [future.wait() for future in futures]
 
-Trees are dicts, lists, NumPy arrays, str, bytes and None. Python's numbers become arrays of rank 0, as
-NumPy makes them; arrays come back as arrays, of rank 0 too.
+Trees are dicts, lists, NumPy arrays, str, bytes and None. Python's numbers become arrays of rank 0, with
+NumPy's dtypes. Replies hold arrays, also for numbers.
 
-Data flows one way through each half. Out: `teleport_format.Outgoing` splits a tree into metadata and views of
-its arrays' memory, `Client._outbox` holds the frames, `_write` sends them. In: the generator `_frames` asks
-for the memory that the next bytes belong into, `_read` fills it from the socket, `teleport_format.Incoming`
-turns a message's metadata into that memory and then into a tree. Nothing copies an array that is contiguous.
+Sending: `teleport_format.Outgoing` splits a tree into metadata and views of its arrays' memory,
+`Client._outbox` holds the frames, and `_write` sends them. Receiving: the generator `_frames` yields the
+memory for the next bytes, `_read` fills it from the socket, and `teleport_format.Incoming` allocates a
+message's memory from its metadata and makes a tree of it. Contiguous arrays are not copied.
 
-One thread drives everything, within `wait` and `call`: between calls nobody answers pings. So a program that
-is silent for longer than the server's `max_silence` is taken for dead. It never reconnects, resumes or shares
-memory, and sends no deadline unless asked.
+The caller's thread does all work within `wait` and `call`, so the client answers no pings between calls.
+The server disconnects a client that is silent for longer than the server's `max_silence`. The client never
+reconnects, resumes or shares memory, and sends no deadline by default.
 """
 
 import collections
@@ -41,12 +41,12 @@ from teleport_format import (
     preface,
 )  # fmt: skip
 
-# Silence after which the server is asked for a sign of life, and after which it is given up.
+# Silence after which the client pings the server, and after which it gives up the server.
 PING_S, MAX_SILENCE_S = 10.0, 120.0
 
 
 class Future:
-    """The reply to come of one call."""
+    """The future reply of one call."""
 
     def __init__(self, client, call_id):
         self._client, self.id, self._outcome = client, call_id, None
@@ -55,7 +55,7 @@ class Future:
         return self._outcome is not None
 
     def wait(self, timeout=None):
-        """The reply's tree, or the exception that the call ended with."""
+        """Waits for the reply and returns its tree, or raises the error of the call."""
         self._client._drive(self.done, timeout)
         tree, error = self._outcome
         if error is not None:
@@ -63,15 +63,15 @@ class Future:
         return tree
 
     def cancel(self):
-        """Withdraws the call. One that was not sent whole is over at once; else the server answers."""
+        """Cancels the call. It ends at once if it was not fully sent, else when the server answers."""
         if not self.done():
             self._client._cancel(self.id)
 
 
 class Client:
-    """A connection to a server. Blocking, for one thread.
+    """A blocking connection to a server, for use by one thread.
 
-    `timeout` bounds the connecting, in seconds. With `checksum`, payload carries checksums both ways.
+    `timeout` limits the seconds to connect. With `checksum`, payload has checksums in both directions.
     """
 
     def __init__(self, address, name="python", timeout=60.0, checksum=False):
@@ -79,9 +79,9 @@ class Client:
         self._socket.setblocking(False)
         self._checksum = checksum
         self._last_id = 0
-        # Open calls; results whose payload is coming; calls that wait for a grant.
+        # Open calls, results that are being received, and calls that wait for a grant.
         self._futures, self._incoming, self._waiting = {}, {}, {}
-        # Frames that go first; calls whose chunks take turns; the views of the frames that have begun.
+        # Frames to send first, calls whose chunks take turns, and views of the partly sent frames.
         self._outbox, self._transfers, self._writing = (collections.deque() for _ in range(3))
         self._lost, self._credit, self.server = None, 0, None
         self._heard, self._pinged = time.monotonic(), False
@@ -102,21 +102,21 @@ class Client:
         return self.start(method, tree).wait(timeout)
 
     def start(self, method, tree=None, deadline=None):
-        """Sends a call and returns a `Future`; waits while the server's limit of open calls is reached.
+        """Sends a call and returns a `Future`. Waits while the server's limit of open calls is reached.
 
-        `deadline` is the seconds that the call is worth running.
+        The server ends the call after `deadline` seconds, if given.
         """
         self._drive(lambda: len(self._futures) < self.server["max_open_calls"], None)
         name, message = method.encode(), Outgoing(tree, self.server)
         if not 1 <= len(name) <= MAX_METHOD_BYTES:
-            raise ValueError(f"a method's name has 1 to {MAX_METHOD_BYTES} bytes, this one has {len(name)}")
+            raise ValueError(f"the method name has {len(name)} bytes; it must have 1 to {MAX_METHOD_BYTES}")
         deadline_us = 0 if deadline is None else max(1, int(deadline * 1e6))
         lengths = len(message.signature), len(message.order)
         metadata = CALL_FIXED.pack(len(name), 0, *lengths, 0, deadline_us)
         metadata += name + message.signature + message.order
         limit = self.server["max_metadata_bytes"]
         if len(metadata) > limit:
-            raise TooLarge(f"{len(metadata)} exceeds the server's max_metadata_bytes of {limit}")
+            raise TooLarge(f"{len(metadata)} bytes exceed the server's max_metadata_bytes of {limit}")
         self._last_id += 1
         future = self._futures[self._last_id] = Future(self, self._last_id)
         self._send_call(future.id, metadata, message)
@@ -124,7 +124,7 @@ class Client:
         return future
 
     def close(self):
-        """Says goodbye and closes; open calls are given up."""
+        """Says goodbye and closes the connection. Open calls fail."""
         if self._lost is None:
             for number in list(self._futures):
                 self._stop_sending(number)
@@ -132,7 +132,7 @@ class Client:
             try:
                 self._drive(lambda: not (self._outbox or self._writing), 1.0)
             except (TeleportError, TimeoutError):
-                pass  # it is over either way
+                pass  # the connection closes anyway
             self._lose(ConnectionLost("closed by this client"))
 
     # Out
@@ -168,7 +168,7 @@ class Client:
             self._send(CANCEL, number)
 
     def _stop_sending(self, number):
-        """Aborts a call if payload of it is unsent; a frame that has begun is finished."""
+        """Aborts a call if some of its payload is unsent. A partly sent frame is finished first."""
         waiting = self._waiting.pop(number, None)
         sending = [transfer for transfer in self._transfers if transfer[0] == number]
         for transfer in sending:
@@ -178,7 +178,7 @@ class Client:
         return bool(waiting or sending)
 
     def _next_frame(self):
-        """Control frames and metadata first; then each transfer in turn gives a chunk."""
+        """Returns control frames and metadata first, and then a chunk of each transfer in turn."""
         if self._outbox:
             return [self._outbox.popleft()]
         if not self._transfers:
@@ -186,7 +186,7 @@ class Client:
         number, unsent, frames = self._transfers.popleft()
         head, *views = next(frames)
         unsent -= sum(view.nbytes for view in views)
-        # A transfer is listed only while bytes of it are unsent, which is what allows an ABORT.
+        # A transfer is listed only while it has unsent bytes, since only then an ABORT is allowed.
         if unsent:
             self._transfers.append((number, unsent, frames))
         return [head, *views]
@@ -211,7 +211,7 @@ class Client:
     # In
 
     def _read(self):
-        """Reads until the socket is empty, for at most a few chunks, so that writing gets its turn."""
+        """Reads until the socket is empty, but at most a few chunks, so that writing gets its turn."""
         for _ in range(8):
             try:
                 count = self._socket.recv_into(self._want)
@@ -225,7 +225,7 @@ class Client:
                 self._want = next(self._parser)
 
     def _frames(self):
-        """Yields the memory for the next bytes, is resumed once they are there, and acts on each frame."""
+        """Yields the memory for the next bytes, continues once it is filled, and handles each frame."""
         start = bytearray(16)
         for index in range(16):
             yield memoryview(start)[index : index + 1]
@@ -235,7 +235,7 @@ class Client:
             yield memoryview(head)
             kind, flags, crc, number, length, argument = check_header(head)
             if (self.server is None) != (kind == HELLO) and kind != GOODBYE:
-                raise ProtocolError(f"kind {kind}, though hello comes first and only once")
+                raise ProtocolError(f"a frame of kind {kind}, but hello must come first and only once")
             if kind == DATA:
                 yield from self._data(flags, crc, number, length)
                 continue
@@ -245,13 +245,13 @@ class Client:
             if kind & SKIPPABLE:
                 continue
             if crc32c(body) != crc:
-                raise ProtocolError(f"a damaged body in a frame of kind {kind}")
+                raise ProtocolError(f"a frame of kind {kind} with a wrong body checksum")
             self._act(kind, flags, number, argument, bytes(body))
 
     def _data(self, flags, crc, number, length):
         message = self._incoming.get(number)
         if message is None:
-            raise ProtocolError(f"a chunk for call {number}, of which no result is coming")
+            raise ProtocolError(f"a chunk for call {number}, which receives no result")
         views = message.memory_for(length)
         yield from views
         if flags & CHECKSUM and crc32c(b"".join(views)) != crc:
@@ -272,11 +272,11 @@ class Client:
         elif kind == CREDIT:
             self._credit += number
             if self._credit > self.server["eager_credit_bytes"]:
-                raise ProtocolError(f"{number} bytes of credit, more than were taken")
+                raise ProtocolError(f"{number} bytes of credit given back, more than were taken")
         elif kind == GRANT:
             self._on_grant(struct.unpack(f"<{len(body) // 8}Q", body))
         elif kind == PING:
-            # Ahead of all that has not begun.
+            # Sent before all frames that have not begun.
             self._outbox.appendleft(frame(PONG, number))
         elif kind == GOODBYE:
             reason = ERROR_KINDS.get(argument, f"kind {argument}") if argument else "a plain end"
@@ -285,7 +285,7 @@ class Client:
 
     def _on_result(self, flags, number, body):
         if number not in self._futures or number in self._incoming:
-            raise ProtocolError(f"a result for call {number}, which waits for none")
+            raise ProtocolError(f"a result for call {number}, which is not open or has one already")
         reader = Reader(body)
         signature_bytes, order_bytes = reader.numbers("<II")
         message = Incoming(reader.take(signature_bytes), reader.take(order_bytes), bool(flags & EAGER))
@@ -306,7 +306,7 @@ class Client:
             self._end(number, error=error)
         elif not 1 <= number <= self._last_id:
             raise ProtocolError(f"an answer to call {number}, which was never made")
-        # Else it crossed with our ABORT.
+        # Otherwise the answer crossed with our ABORT.
 
     def _on_grant(self, numbers):
         for number in numbers:
@@ -321,7 +321,7 @@ class Client:
         self._give_back(message)
         try:
             if message.damaged:
-                raise BadContents("the result was changed on its way: its checksum is wrong")
+                raise BadContents("the checksum of the result is wrong")
             tree = message.tree()
         except BadContents as error:
             self._end(number, error=error)
@@ -340,12 +340,12 @@ class Client:
     def _drive(self, ready, timeout):
         """Reads and writes until `ready()`."""
         start = time.monotonic()
-        # Nobody listened until now, so silence counts from now.
+        # The client did not read until now, so silence counts from now.
         self._heard = start
         while not ready():
             left = PING_S if timeout is None else start + timeout - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"nothing came within {timeout} s")
+                raise TimeoutError(f"no reply within {timeout} s")
             self._step(min(left, PING_S))
 
     def _step(self, timeout):
@@ -381,12 +381,12 @@ class Client:
             self._send(PING, 0)
 
     def _say_goodbye(self, argument, text):
-        """Tells the server why, if that can be done at once and at the border of a frame."""
+        """Sends a goodbye with the reason, unless a partly sent frame or a full socket prevents it."""
         if not self._writing:
             try:
                 self._socket.send(frame(GOODBYE, 0, text.encode()[:512], argument=argument))
             except OSError:
-                pass  # it has closed already
+                pass  # the server has closed already
 
     def _lose(self, error):
         self._lost = error
@@ -396,7 +396,7 @@ class Client:
 
 
 def dial(address, timeout):
-    """A connected socket. Tries again until the server is there or the time is over."""
+    """Returns a connected socket. Tries again until the server answers or the time is over."""
     end = time.monotonic() + timeout
     while True:
         try:

@@ -1,8 +1,8 @@
-"""Teleport's wire format, in Python: bytes in, values out, and the other way round.
+"""Teleport's wire format in Python, which encodes and decodes frames and trees.
 
-Written from `FORMAT.md` alone. `Outgoing` splits a tree into metadata and views of its arrays' memory;
-`Incoming` turns a message's metadata into the memory that its payload belongs into, and then into a tree.
-Touches no socket. What a peer sends is checked before memory is made for it.
+This module is written from `FORMAT.md` alone. `Outgoing` splits a tree into metadata and views of its
+arrays' memory. `Incoming` allocates memory for the payload from a message's metadata and makes a tree of it.
+The module uses no socket, and checks sizes from a peer before it allocates memory for them.
 """
 
 import collections
@@ -27,21 +27,21 @@ _CRC_LANE_BYTES = 1024
 
 
 def crc32c_plain(data, state=0xFFFFFFFF):
-    """The running state of a CRC-32C after `data`, byte by byte; the checksum is its complement."""
+    """Returns the state of a CRC-32C after `data`, byte by byte. The checksum is its complement."""
     for byte in bytes(data):
         state = _CRC_LIST[(state ^ byte) & 0xFF] ^ (state >> 8)
     return state
 
 
 def _crc_lanes(lanes, state):
-    """Feeds byte after byte of each row into that row's state, all rows at a time."""
+    """Updates the state of each row with its bytes, for all rows at once."""
     for column in lanes.T:
         state = CRC_TABLE[(state ^ column) & 0xFF] ^ (state >> 8)
     return state
 
 
 def _lane_shift():
-    """What each single bit of a state becomes by a lane of zero bytes; the rest follows by XOR."""
+    """Returns the states that follow from each single bit after a lane of zero bytes. XOR combines them."""
     zeros = np.zeros((32, _CRC_LANE_BYTES), np.uint8)
     return [int(value) for value in _crc_lanes(zeros, np.uint32(1) << np.arange(32, dtype=np.uint32))]
 
@@ -50,7 +50,7 @@ _LANE_SHIFT = _lane_shift()
 
 
 def crc32c(data):
-    """CRC-32C (Castagnoli). Long input is cut into lanes that NumPy computes side by side."""
+    """Returns the CRC-32C (Castagnoli). Long input is cut into lanes that NumPy computes side by side."""
     data = np.frombuffer(data, np.uint8)
     state = 0xFFFFFFFF
     count = data.size // _CRC_LANE_BYTES
@@ -99,14 +99,14 @@ MAX_NAME_BYTES = 256
 MAX_ERROR_BYTES = 16 + 256 + (16 << 10) + (32 << 10)
 MAX_HELLO_BYTES = HELLO_FIXED.size + MAX_NAME_BYTES + 4096
 
-# What this side takes, as its hello says.
+# The limits of this side, as stated in its hello.
 MAX_MESSAGE_BYTES = 1 << 34
 MAX_METADATA_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 65536
 EAGER_CREDIT_BYTES = 1 << 20
 
-# What a server may send: flags, whether the id is 0, 1 (not 0) or None (anything), and the bytes of the body.
+# Frames that a server may send: flags, id (0, 1 for nonzero, None for any), and the bytes of the body.
 SERVER_FRAMES = {
     HELLO: (0, 0, range(HELLO_FIXED.size, MAX_HELLO_BYTES + 1)),
     RESULT: (EAGER, 1, range(8, MAX_METADATA_BYTES + 1)),
@@ -124,27 +124,27 @@ SERVER_FRAMES = {
 
 
 class TeleportError(Exception):
-    """Any failure of a call or of the connection."""
+    """A failure of a call or of the connection."""
 
 
 class ProtocolError(TeleportError):
-    """The server sent what the format does not allow; the connection is over."""
+    """The server broke the protocol, which ends the connection."""
 
 
 class NotTeleport(ProtocolError):
-    """What answered does not speak this version of Teleport."""
+    """The peer does not speak this version of Teleport."""
 
 
 class ConnectionLost(TeleportError):
-    """The connection ended; an open call may have run."""
+    """The connection ended. An open call may have run."""
 
 
 class TooLarge(TeleportError):
-    """A message exceeds a limit that the server stated; nothing was sent."""
+    """A message exceeds a limit of the server. Nothing was sent."""
 
 
 class BadContents(TeleportError):
-    """One result's payload is not what its signature says, or was changed on its way."""
+    """The payload of a result does not fit its signature or its checksum."""
 
 
 class RemoteError(TeleportError):
@@ -159,7 +159,7 @@ class RemoteError(TeleportError):
 
 
 class BFloat16(np.ndarray):
-    """bf16 has no NumPy dtype: an array of this class holds the 16 bits of each value as uint16."""
+    """An array of bf16, which NumPy lacks. It holds the 16 bits of each value as uint16."""
 
     def __new__(cls, bits):
         return np.asarray(bits, np.uint16).view(cls)
@@ -176,7 +176,7 @@ TIME_BASES = ("generic", "Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "p
 
 
 def encode_dtype(array):
-    """The code of an array's dtype, and its parameters."""
+    """Returns the code of an array's dtype and its parameters."""
     dtype = array.dtype.newbyteorder("<")
     if isinstance(array, BFloat16) or dtype.name == "bfloat16":
         return BF16, b""
@@ -190,17 +190,17 @@ def encode_dtype(array):
         base, multiple = np.datetime_data(dtype)
         code = DATETIME if dtype.kind == "M" else TIMEDELTA
         return code, struct.pack("<BI", TIME_BASES.index(base), multiple)
-    raise TypeError(f"dtype {dtype} has no place in the format; convert the array first")
+    raise TypeError(f"the format has no dtype {dtype}; convert the array first")
 
 
 def decode_dtype(code, reader):
-    """The NumPy dtype of a code; reads the parameters, if the code has some."""
+    """Returns the NumPy dtype of a code. Reads the parameters if the code has any."""
     if code in PLAIN:
         return np.dtype(PLAIN[code])
     if code in (FIXED_BYTES, FIXED_TEXT):
         width = reader.number("<I")
         if width > np.iinfo(np.int32).max // 4:
-            raise ProtocolError(f"items {width} wide, which the format has and NumPy has not")
+            raise ProtocolError(f"items of width {width}, which NumPy does not support")
         return np.dtype(f"S{width}" if code == FIXED_BYTES else f"<U{width}")
     if code in (DATETIME, TIMEDELTA):
         base, multiple = reader.numbers("<BI")
@@ -212,7 +212,7 @@ def decode_dtype(code, reader):
 
 
 def check_values(array):
-    """Refuses bytes that are no value of a bool or text dtype."""
+    """Rejects bytes that are no valid value of a bool or text dtype."""
     bits = array.reshape(-1)
     if array.dtype.kind == "b" and (bits.view(np.uint8) > 1).any():
         raise BadContents("a bool that is neither 0 nor 1")
@@ -223,7 +223,7 @@ def check_values(array):
 
 
 def area(shape, item_bytes):
-    """What the limit on a message's bytes is held against: as if no size were 0."""
+    """Returns the bytes that count against the limit of a message. Sizes of 0 count as 1."""
     product = max(item_bytes, 1)
     for size in shape:
         product *= max(size, 1)
@@ -231,7 +231,7 @@ def area(shape, item_bytes):
 
 
 def memory_bytes(sizes):
-    """The memory of a message with leaves of these sizes: each starts at a multiple of 64."""
+    """Returns the memory of a message with leaves of these sizes. Each starts at a multiple of 64 bytes."""
     end = 0
     for size in sizes:
         if size:
@@ -243,9 +243,9 @@ def memory_bytes(sizes):
 
 
 class Outgoing:
-    """A tree as `signature`, `order`, and `payload`: views of the leaves' memory, empty ones left out.
+    """A tree as `signature`, `order` and `payload`, which holds views of the memory of all leaves with bytes.
 
-    `limits` is the peer's hello; what exceeds it raises `TooLarge` here, before anything is sent.
+    `limits` is the peer's hello. A tree that exceeds them raises `TooLarge` here, before anything is sent.
     """
 
     def __init__(self, tree, limits):
@@ -285,7 +285,7 @@ class Outgoing:
 
     def _dict(self, tree, around):
         self._signature += struct.pack("<BI", DICT, len(tree))
-        # Code points sort as their UTF-8 does.
+        # Code points have the same order as their UTF-8 bytes.
         keys = sorted(tree)
         if len(keys) >= 2:
             places = {key: index for index, key in enumerate(keys)}
@@ -315,7 +315,7 @@ class Outgoing:
 
 
 def chunks(payload):
-    """The payload as lists of views, each list one chunk's bytes."""
+    """Splits the payload into chunks, each a list of views."""
     chunk, room = [], MAX_CHUNK_BYTES
     for view in payload:
         while view.nbytes:
@@ -333,7 +333,7 @@ def chunks(payload):
 
 
 class Reader:
-    """Takes numbers and bytes off the front of a frame's body, and refuses to run past its end."""
+    """Reads numbers and bytes from the front of a frame's body and never past its end."""
 
     def __init__(self, data):
         self._data, self._at = memoryview(data), 0
@@ -343,7 +343,7 @@ class Reader:
 
     def take(self, count):
         if count > self.left():
-            raise ProtocolError(f"{count} bytes are wanted where {self.left()} are left")
+            raise ProtocolError(f"{count} bytes are expected, but {self.left()} are left")
         self._at += count
         return bytes(self._data[self._at - count : self._at])
 
@@ -365,7 +365,7 @@ class Reader:
 
 
 class Incoming:
-    """A message whose metadata is here: makes the memory of its leaves, takes payload, gives the tree."""
+    """A message whose metadata has arrived. Allocates the leaves, receives payload, and returns the tree."""
 
     def __init__(self, signature, order, eager):
         self._reader, self._orders, self._nodes = Reader(signature), [], 0
@@ -377,12 +377,12 @@ class Incoming:
         self.memory, self.missing = memory_bytes(self._sizes), sum(self._sizes)
         if self.memory > MAX_MESSAGE_BYTES:
             raise ProtocolError(f"a message of {self.memory} bytes, past the limit of {MAX_MESSAGE_BYTES}")
-        # Only now, with all sizes checked, is memory made.
+        # Memory is allocated only after all sizes are checked.
         self._leaves = [make() for make in self._makers]
         self._views = collections.deque(view for _, view in self._leaves if view is not None)
 
     def _node(self, around):
-        """Reads one node and returns a function that gives its value once the payload is there."""
+        """Reads one node and returns a function that returns its value once the payload has arrived."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise ProtocolError(f"a tree with more than {MAX_NODES} nodes")
@@ -416,13 +416,13 @@ class Incoming:
         for _ in range(count):
             key = self._reader.text(self._reader.number("<I"))
             if keys and keys[-1] >= key:
-                raise ProtocolError(f"the key {key!r} stands out of order")
+                raise ProtocolError(f"the key {key!r} is out of order")
             keys.append(key)
             children.append(self._node(around + 1))
         return lambda: {keys[index]: children[index]() for index in order}
 
     def _reorder(self, data):
-        """Reads the order in which the caller had each dict's keys; without one it is the sorted order."""
+        """Reads the order of each dict's keys. Without one, the keys are sorted."""
         if not data:
             return
         reader, changed = Reader(data), False
@@ -434,7 +434,7 @@ class Incoming:
             order[:] = written
         reader.end()
         if not changed:
-            raise ProtocolError("an order is written though it is the sorted one")
+            raise ProtocolError("an order that is the sorted one, which must be left out")
 
     def _array(self):
         code, rank = self._reader.numbers("<BB")
@@ -446,7 +446,7 @@ class Incoming:
             raise ProtocolError(f"an array of shape {shape}, past the limit of {MAX_MESSAGE_BYTES} bytes")
 
         def make():
-            # `np.empty` would widen items of no bytes.
+            # `np.empty` would widen items of zero bytes.
             array = np.ndarray(shape, dtype)
             return array, memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else None
 
@@ -475,9 +475,9 @@ class Incoming:
         return lambda: finish(self._leaves[index][0])
 
     def memory_for(self, count):
-        """Views of where the next `count` bytes of payload belong."""
+        """Returns views of the memory for the next `count` bytes of payload."""
         if count > self.missing:
-            raise ProtocolError(f"a chunk of {count} bytes where {self.missing} are missing")
+            raise ProtocolError(f"a chunk of {count} bytes, but only {self.missing} are missing")
         self.missing -= count
         found = []
         while count:
@@ -513,16 +513,16 @@ def preface():
 
 
 def check_preface(data):
-    """Refuses another protocol or version; takes what has come so far, to know a stranger at once."""
+    """Rejects another protocol or version. Accepts a partial preface, to detect a wrong peer at once."""
     if not preface().startswith(bytes(data)):
         raise NotTeleport(f"the server does not speak Teleport {VERSION}; it began with {bytes(data)!r}")
 
 
 def check_header(data):
-    """The header's kind, flags, body checksum, id, length and argument, all allowed from a server."""
+    """Checks a header from a server. Returns its kind, flags, body checksum, id, length and argument."""
     kind, flags, reserved, crc, number, length, argument, header_crc = HEADER.unpack(data)
     if crc32c(data[:28]) != header_crc:
-        raise ProtocolError(f"a damaged header: {data.hex()}")
+        raise ProtocolError(f"a header with a wrong checksum: {data.hex()}")
     if kind not in SERVER_FRAMES and kind & SKIPPABLE:
         allowed = reserved == 0 and length <= MAX_METADATA_BYTES
     elif kind in SERVER_FRAMES:
@@ -534,7 +534,7 @@ def check_header(data):
     else:
         allowed = False
     if not allowed:
-        raise ProtocolError(f"a header that a server may not send: {data.hex()}")
+        raise ProtocolError(f"a header that a server must not send: {data.hex()}")
     return kind, flags, crc, number, length, argument
 
 
@@ -542,7 +542,7 @@ def decode_error(body):
     reader = Reader(body)
     kind, ran, reserved, *lengths = reader.numbers("<HBBIII")
     if kind == 0 or ran >= len(RAN) or reserved or any(map(int.__gt__, lengths, (256, 16 << 10, 32 << 10))):
-        raise ProtocolError(f"an error that cannot be: {body[:16].hex()}")
+        raise ProtocolError(f"an invalid error: {body[:16].hex()}")
     texts = [reader.text(count) for count in lengths]
     reader.end()
     return RemoteError(ERROR_KINDS.get(kind, f"kind {kind}"), RAN[ran], *texts)
@@ -555,7 +555,7 @@ HELLO_NAMES = (
 
 
 def encode_hello(name, features):
-    """A client's hello, with the limits above, a fresh instance and no session."""
+    """Returns a client's hello, with the limits above, a new instance and no session."""
     encoded = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore").encode()
     return HELLO_FIXED.pack(
         features, MAX_MESSAGE_BYTES, EAGER_CREDIT_BYTES, MAX_METADATA_BYTES, 0, MAX_DEPTH, MAX_NODES,
@@ -564,11 +564,11 @@ def encode_hello(name, features):
 
 
 def decode_hello(body):
-    """The server's hello as a dict; its limits are what `Outgoing` and the client hold to."""
+    """Returns the server's hello as a dict. Its limits apply to `Outgoing` and the client."""
     reader = Reader(body)
     *values, name_bytes, auth_bytes, reserved = reader.numbers(HELLO_FIXED.format)
     if reserved or name_bytes > MAX_NAME_BYTES or auth_bytes > 4096:
-        raise ProtocolError("a hello that cannot be")
+        raise ProtocolError("an invalid hello")
     hello = dict(zip(HELLO_NAMES, values))
     hello["max_depth"] = min(hello["max_depth"], 256)
     hello["name"], hello["auth"] = reader.text(name_bytes), reader.take(auth_bytes)
