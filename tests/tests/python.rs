@@ -83,13 +83,13 @@ fn the_python_client_works_over_tcp() {
 #[test]
 fn the_python_client_works_over_a_socket_file() {
     with_python("the_python_client_works_over_a_socket_file", |python| {
-        self_test(python, &Scratch::new().socket())
+        self_test(python, &Scratch::new().socket());
     });
 }
 
 #[test]
 fn the_python_client_works_over_an_abstract_socket() {
     with_python("the_python_client_works_over_an_abstract_socket", |python| {
-        self_test(python, &abstract_address())
+        self_test(python, &abstract_address());
     });
 }
