@@ -23,24 +23,24 @@ pub(crate) const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600)
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The name of this side, which the peer's logs show. At most 256 bytes. Default: empty.
+    /// The name of this side, for the peer's logs. At most 256 bytes. Default: empty.
     pub name: String,
-    /// Limits on received messages. The peer learns them and keeps to them.
+    /// Limits on received messages. The handshake announces them to the peer, which must respect them.
     pub limits: Limits,
-    /// The calls that a client may have open on one connection. A client announces its maximum, which the
-    /// server logs. Default: 4,096.
+    /// The number of calls that a client may have open on one connection. A client announces its maximum,
+    /// which the server logs. Default: 4,096.
     pub max_open_calls: u32,
     /// The memory for names, shapes and nodes of unanswered calls on one connection, without their payload. A
     /// call past it fails with the error `overloaded`; a single call always fits. A client holds this much
     /// for the result of each call in flight. Default: 256 MiB, enough for 4,096 calls of about 100 named
     /// arrays each.
     pub max_structure_bytes: u64,
-    /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Takes this
-    /// much memory for each connection that uses it. Default: 1 MiB.
+    /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Each
+    /// connection that uses this credit takes this much memory. Default: 1 MiB.
     pub eager_credit_bytes: u64,
-    /// A ping is sent when nothing was received for this time. Default: 10 s.
+    /// A ping is sent after this time without received bytes. Default: 10 s.
     pub ping_interval: Duration,
-    /// The connection ends when nothing was received for this time. Default: 120 s.
+    /// The connection ends after this time without received bytes. Default: 120 s.
     pub max_silence: Duration,
     /// The peer must complete the handshake within this time. Default: 10 s.
     pub handshake_timeout: Duration,
@@ -49,25 +49,26 @@ pub struct Config {
     /// payload in that direction has these calls fail with the error `too_slow`. 0 disables the check.
     /// Default: 64 KiB.
     pub min_rate: u64,
-    /// The time for which a client may be slower. Not public: tests shorten it.
+    /// The time for which a client may be slower. Not public: for tests.
     #[doc(hidden)]
     pub pace_window: Duration,
-    /// Identifies this instance, also among earlier ones at the same address. A peer that meets another
-    /// instance knows that its calls and sessions here are lost. Default: one id for the process.
+    /// Identifies this instance, also among earlier ones at the same address. If a peer finds another
+    /// instance after it reconnects, its calls and sessions there are lost. Default: one id for the process.
     pub instance: Id128,
     /// The session of a client, whose calls may survive a lost connection. Use the same id for each of its
     /// connections. Default: none.
     pub session: Id128,
-    /// True if the layer above can resume calls: as a client with a `session`, or as a server that keeps
+    /// True if the layer above can resume calls: a client that has a `session`, or a server that keeps
     /// answers until they are acknowledged. Default: false.
     pub resume: bool,
-    /// Adds checksums to payload in both directions; one side that sets it is enough. A message with
+    /// Adds checksums to payload in both directions. It is enough if one side sets this. A message with
     /// corrupted payload fails with the error `checksum`. Headers and metadata always have checksums.
     /// Default: false.
     pub checksum: bool,
     /// The time for which a waiting thread spins before it sleeps. If answers arrive within this time,
     /// spinning is several times as fast as being woken. The thread yields to other threads meanwhile, and
-    /// spins less where it was in vain. Zero disables spinning; the maximum is 1 ms. Default: 50 µs.
+    /// spins less often after spins that found nothing. Zero disables spinning; the maximum is 1 ms. Default:
+    /// 50 µs.
     pub spin: Duration,
     /// The pool for received payload. Default: the pool of the process.
     pub pool: Pool,

@@ -110,8 +110,8 @@ pub use reactor::wakers::Wakers;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// This is a module and not the crate itself because of the feature `derive`: derived code finds the traits
-/// through this crate, so that nobody needs `teleport-wire` in their manifest too.
+/// This module exists for the feature `derive`: derived code refers to the traits through this crate, so
+/// users need no `teleport-wire` in their manifest.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

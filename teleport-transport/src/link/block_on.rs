@@ -1,4 +1,4 @@
-//! A thread that waits for something, and reads a link meanwhile if it has the read role.
+//! Blocks a thread until something is ready. A thread with the read role reads its link meanwhile.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::reader_role::ReaderRole;
 use super::sleeper::{Sleeper, left_until};
 use crate::reactor::source::Scratch;
 
-/// What a thread needs to wait. Kept for its next wait.
+/// State of a waiting thread, kept for its next wait.
 struct Local {
     sleeper: Arc<Sleeper>,
     waker: Waker,
@@ -22,17 +22,17 @@ thread_local! {
     static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
 }
 
-/// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` comes first.
+/// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` is reached first.
 ///
-/// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two changes of
-/// threads when the answer comes on it.
+/// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two context switches
+/// if the answer arrives on it.
 pub fn block_on<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    // Taken out, not borrowed: what `poll` runs may wait for something of its own. Fails while the thread
-    // ends: what it leaves is dropped then.
+    // Taken out, not borrowed, because `poll` may run code that waits too. Fails while the thread ends; then
+    // the state is not kept.
     let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
         let sleeper = Sleeper::new();
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
@@ -50,7 +50,8 @@ pub fn block_on<T>(
         }
         match role {
             Some(leader) if leader.wait(sleeper, scratch, until) => {}
-            // The link's end has completed all that waited for it, and what still waits is for another.
+            // The end of the link completed everything that waited for it. What is still pending waits for
+            // something else.
             Some(_) => *role = None,
             None => left.map_or_else(thread::park, thread::park_timeout),
         }

@@ -1,9 +1,9 @@
-//! How a link ends: with a goodbye, with an error that the peer is told, or at once.
+//! The end of a link: with a goodbye, with an error that is sent to the peer, or at once.
 //!
-//! Flow: [`Link::close`] queues a goodbye -> it is written behind everything else, or, when the time to close
-//! is over, instead of it -> the writing direction is shut down, and what still comes is dropped -> the peer
-//! closes, or [`LINGER`] is over -> the descriptor is closed. The handler is told once, when nothing is sent
-//! or received any more.
+//! Flow: [`Link::close`] queues a goodbye -> it is written after everything else; if the time to close is
+//! over, everything else is dropped -> the writing direction is shut down, and arriving bytes are dropped ->
+//! the peer closes, or [`LINGER`] is over -> the descriptor is closed. The handler's `closed` is called once,
+//! when nothing is sent or received any more.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::protocol::{Closed, Outbound, SharedOutbound};
 use crate::reactor::source::{Scratch, Turn};
 use crate::reactor::wakers::Wakers;
 
-/// The link cannot go on. A peer that broke a rule is told which one before the descriptor is closed.
+/// Ends a link that cannot continue. A peer that broke a rule gets the reason in a goodbye before the
+/// descriptor is closed.
 pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
     let (kind, text) = match &closed {
         Closed::Protocol(error) if !error.is_stranger() => (ErrorKind::Protocol, error.to_string()),
@@ -41,19 +42,19 @@ pub(super) fn close(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Tu
     Turn::Gone
 }
 
-/// As [`close`], from outside of a turn of reading.
+/// Like [`close`], but outside of a turn of reading.
 pub(super) fn abort(link: &Arc<Link>, closed: Closed, scratch: &mut Scratch) {
     close(link, closed, &mut scratch.wakers);
     scratch.wakers.wake_all();
 }
 
-/// Sends no message any more, tells the handler, once, and gives back the memory that was held.
+/// Stops sending, calls the handler's `closed` once, and frees the memory of the link.
 fn end(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers, silence: impl FnOnce(&mut Outbound)) {
     link.memory.forget(link.port.key);
     let _scope = DropScope::enter();
     let closed = Arc::new(closed);
     let is_first = link.closed.set(closed.clone()).is_ok();
-    // Before the handler is told, so that it can tell what was sent.
+    // Before the handler is called, so that it can read what was sent.
     link.writer.with(silence);
     if is_first {
         link.handler.closed(link, &closed, wakers);

@@ -1,16 +1,16 @@
-//! Small calls that wait a moment for others, so that one system call sends them together.
+//! Holds small calls back for a moment, so that one system call sends several.
 //!
-//! A system call costs more than all else that is done for a small message. So a call that is made while
-//! others are open is held back: its answer is not the one that its thread waits for next. It goes
+//! A system call costs more than all other work for a small message. A call that is made while others are
+//! open is held back, because its thread waits for an older answer first. It is sent
 //! - when its thread waits for anything ([`flush_coalesced`]), or another thread waits for its answer;
-//! - when half of the open calls, or `MAX_COALESCED_BYTES`, have come together, or the oldest is older than
+//! - when half of the open calls or `MAX_COALESCED_BYTES` are held back, or the oldest of them is older than
 //!   `MAX_GROUP_AGE`;
 //! - with anything else that is sent on the link;
-//! - at a check of the event loop, which also has answers read that nobody reads.
+//! - at a check of the event loop, which also reads answers if no thread does.
 //!
-//! Nothing is held back while another thread writes, or while the socket is full: it goes together anyway.
-//! Never blocks. Bounds: as above; by the event loop, two checks, so `2 * MAX_PAUSE`, and a little later
-//! where it is busy.
+//! Nothing is held back while another thread writes or the socket is full, because the next write takes it
+//! anyway. Never blocks. Bounds: as above; a check sends a call after at most two checks (`2 * MAX_PAUSE`),
+//! or a little later on a busy event loop.
 
 use std::cell::RefCell;
 use std::sync::Weak;
@@ -23,36 +23,36 @@ use crate::memory::deferred_drop::DropScope;
 use crate::reactor::adaptive::Adaptive;
 use crate::reactor::mailbox::{Command, on_poller_thread};
 
-/// With more than this queued, no message waits for another.
+/// If more than this is queued, nothing is held back.
 pub(super) const MAX_COALESCED_BYTES: u64 = 16 << 10;
 
-/// Calls go when half of those that are open have come together, within these bounds: the other side begins
-/// with them while this one makes the next. Measured with 64 of 64 B in flight over TCP: 0.88 million a
-/// second in groups of 16, 0.97 of 32. With all of them in one group both sides wait for each other in turn,
-/// and 32 in flight reach 0.6 instead of 0.8.
+/// Calls are sent once half of the open calls are held back, within these bounds. The other side then works
+/// on them while this side makes the next ones. Measured over TCP with 64 calls of 64 B in flight: 0.88
+/// million a second in groups of 16, 0.97 in groups of 32. If all open calls were one group, the sides would
+/// wait for each other in turn: 32 in flight reach 0.6 instead of 0.8.
 const GROUP_CALLS: std::ops::RangeInclusive<usize> = 8..=32;
 
-/// A call that is older waits for no other.
+/// A call that is older than this is sent at once.
 const MAX_GROUP_AGE: Duration = Duration::from_micros(30);
 
-/// The time to the first check.
+/// The time until the first check.
 const MIN_PAUSE: Duration = Duration::from_micros(200);
 
-/// The longest time between checks. It doubles after each that found all in motion. A check costs two changes
-/// of threads: measured with 5,000 a second instead of 600, 64 KiB arguments took 1.15 times as long, and
-/// calls from 4 processes 1.11 times.
+/// The longest time between checks. It doubles after each check that found progress. A check costs two
+/// context switches: with 5,000 a second instead of 600, 64 KiB arguments took 1.15 times as long, and calls
+/// from 4 processes 1.11 times.
 const MAX_PAUSE: Duration = Duration::from_micros(1600);
 
-/// Checks end after this many that found nothing new.
+/// Checks stop after this many in a row found nothing to do.
 const MAX_IDLE_CHECKS: u32 = 16;
 
-/// What a link holds back, and what the event loop saw of it at the last check. `Flag::COALESCED` is set
-/// while something is held.
+/// The calls that a link holds back, and the state that the last check saw. `Flag::COALESCED` is set while a
+/// call is held back.
 #[derive(Debug, Default)]
 pub(super) struct Coalesce {
-    /// Counts how often what was held has gone.
+    /// Counts how often held calls were sent.
     gone: u32,
-    /// The event loop checks.
+    /// The event loop runs checks.
     is_checked: bool,
     last: Seen,
     adaptive: Adaptive,
@@ -69,7 +69,7 @@ struct Seen {
 }
 
 impl Coalesce {
-    /// All that is queued is about to be written.
+    /// Called when everything queued is about to be written.
     pub(super) fn on_write(&mut self, status: &Status) {
         if status.has(Flag::COALESCED) {
             self.take(status);
@@ -82,7 +82,7 @@ impl Coalesce {
         self.gone = self.gone.wrapping_add(1);
     }
 
-    /// Has the event loop check, if it does not yet.
+    /// Lets the event loop run checks, if it does not yet.
     fn begin_checks(&mut self, port: &Port) {
         if !std::mem::replace(&mut self.is_checked, true) {
             self.last = Seen { pause: MIN_PAUSE, ..Seen::default() };
@@ -95,11 +95,11 @@ thread_local! {
     static GROUP: RefCell<Option<Group>> = const { RefCell::new(None) };
 }
 
-/// The calls that a thread holds back, on one link.
+/// The calls that a thread holds back on one link.
 pub(super) struct Group {
     key: usize,
     link: Weak<dyn Flush>,
-    /// The link's count when it began.
+    /// The link's `gone` when the group began.
     gone: u32,
     since: Instant,
     calls: usize,
@@ -113,19 +113,19 @@ impl Group {
     }
 }
 
-/// Sends the calls that this thread holds back, on whichever link.
+/// Sends the calls that this thread holds back, on any link.
 ///
 /// Call it before the thread waits for anything, with no lock held. [`block_on`](crate::block_on) does.
 pub fn flush_coalesced() {
-    // Fails while the thread ends: the event loop sends them.
+    // Fails while the thread ends; then the event loop sends them.
     let group = GROUP.try_with(|group| if group.borrow().is_some() { group.take() } else { None });
     if let Ok(Some(group)) = group {
         group.flush();
     }
 }
 
-/// Holds back the call that this thread has queued. Returns false if it is to be written now. Also returns
-/// the group of another link, to be flushed once no lock is held.
+/// Holds back the call that this thread has just queued. Returns false if it should be written now. Also
+/// returns the group of another link, which the caller flushes once it holds no lock.
 pub(super) fn hold(
     port: &Port,
     sending: &mut Sending,
@@ -141,7 +141,7 @@ pub(super) fn hold(
         let mut current = current.borrow_mut();
         let Some(group) = current.as_mut().filter(|group| group.key == key && group.gone == gone) else {
             let before = current.replace(Group { key, link: link(), gone, since: now, calls: 1 });
-            // An earlier group of this link has gone.
+            // An earlier group of this link was sent.
             return (true, before.filter(|other| other.key != key));
         };
         group.calls += 1;
@@ -152,7 +152,7 @@ pub(super) fn hold(
         }
         (!is_due, None)
     });
-    // Fails while the thread ends: it writes now.
+    // Fails while the thread ends; then the call is written now.
     let (is_held, other) = held.unwrap_or((false, None));
     if is_held {
         port.status.set(Flag::COALESCED);
@@ -161,8 +161,8 @@ pub(super) fn hold(
     (is_held, other)
 }
 
-/// Calls are open, and perhaps nobody reads. The thread that made them most likely waits for them next, and
-/// reads then. The event loop watches the socket if that does not happen soon, or at once if another thread
+/// Called when calls are open and perhaps nobody reads. The thread that made them will most likely wait and
+/// read soon. If it does not, a check lets the event loop watch the socket, and at once if another thread
 /// waits.
 pub(super) fn leave_unread(port: &Port, sending: &mut Sending, is_waited_for: impl FnOnce() -> bool) {
     if !port.status.is_unread() {
@@ -175,9 +175,9 @@ pub(super) fn leave_unread(port: &Port, sending: &mut Sending, is_waited_for: im
     }
 }
 
-/// Sends and reads what threads have left behind: what one check finds, and the next one finds untouched.
-/// Each time, the link is trusted less. While it finds all in motion, it runs ever less often, since each
-/// takes the processor from a thread that works. Returns when to check again, if there is need.
+/// Sends held calls, and lets answers be read, if two checks in a row find them untouched. Each such case
+/// makes the link hold back less often. While checks find progress, they become rarer, since each takes the
+/// processor from a working thread. Returns the time of the next check, if one is needed.
 pub(super) fn check(port: &Port, writer: &Writer, now: Instant, is_open: bool) -> Option<Instant> {
     let _scope = DropScope::enter();
     let status = &port.status;
@@ -198,7 +198,7 @@ pub(super) fn check(port: &Port, writer: &Writer, now: Instant, is_open: bool) -
         coalesce.adaptive.miss();
     }
     if is_left {
-        // Taken out here: to hold it back has not paid.
+        // Taken without `on_write`, since holding it back gained nothing.
         coalesce.adaptive.miss();
         coalesce.take(status);
     }

@@ -1,8 +1,7 @@
-//! Small answers of one thread that go together, so that one system call sends them: those that a handler
-//! gives while a turn of reading tells it of calls, and those of a thread that has many at once
-//! ([`AnswersTogether`]).
+//! Collects small answers of one thread, so that one system call sends them: those that a handler gives
+//! during a turn of reading, and those of a thread that has many ready ([`AnswersTogether`]).
 //!
-//! They go at the latest when the turn is over, or that value is dropped. Never blocks. Bound:
+//! They are sent at the latest when the turn ends or that value is dropped. Never blocks. Bound:
 //! `MAX_CORKED_ANSWERS`.
 
 use std::cell::Cell;
@@ -10,21 +9,22 @@ use std::marker::PhantomData;
 
 use super::port::Flush;
 
-/// Answers go when this many wait: a side that answers does not know how many calls its peer keeps open.
+/// Answers are sent when this many are corked, since the answering side does not know how many calls its peer
+/// keeps open.
 const MAX_CORKED_ANSWERS: u32 = 24;
 
 thread_local! {
     static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
 }
 
-/// The answers of one turn of reading, or of a thread that has many at once.
+/// The corked answers of one turn of reading, or of an `AnswersTogether`.
 #[derive(Clone, Copy, Debug)]
 struct Cork {
     key: usize,
     is_turn: bool,
-    /// Answers wait for others from here on.
+    /// New answers are corked.
     is_on: bool,
-    /// Those that wait.
+    /// The number of corked answers.
     answers: u32,
 }
 
@@ -32,18 +32,17 @@ fn cork_of(key: usize) -> Option<Cork> {
     CORK.get().filter(|cork| cork.key == key)
 }
 
-/// This thread reads a link, and tells the handler what arrives, until `end_turn`.
+/// Marks that this thread reads a link and calls its handler, until `end_turn`.
 pub(super) fn begin_turn(key: usize) {
     CORK.set(Some(Cork { key, is_turn: true, is_on: false, answers: 0 }));
 }
 
-/// Has the answers that this thread gives from here on wait for others. Before it no longer has, release
-/// those that do.
+/// Turns corking of this thread's answers on or off. Release the corked ones before turning it off.
 pub(super) fn set_cork(key: usize, is_on: bool) {
     CORK.set(cork_of(key).map(|cork| Cork { is_on, ..cork }));
 }
 
-/// The turn is over. The caller writes what is queued.
+/// Ends the turn. The caller writes what is queued.
 pub(super) fn end_turn() {
     CORK.set(None);
 }
@@ -53,7 +52,7 @@ pub(super) fn is_in_turn(key: usize) -> bool {
     cork_of(key).is_some_and(|cork| cork.is_turn)
 }
 
-/// Returns true if the answer that was queued just now waits for others.
+/// Returns true if the answer that was queued just now is corked.
 pub(super) fn holds_answer(key: usize) -> bool {
     let Some(cork) = cork_of(key).filter(|cork| cork.is_on) else { return false };
     let answers = (cork.answers + 1) % MAX_CORKED_ANSWERS;
@@ -61,7 +60,7 @@ pub(super) fn holds_answer(key: usize) -> bool {
     answers > 0
 }
 
-/// Sends the answers that wait.
+/// Sends the corked answers.
 pub(super) fn release_answers(key: usize, link: &dyn Flush) {
     if let Some(cork) = cork_of(key).filter(|cork| cork.answers > 0) {
         CORK.set(Some(Cork { answers: 0, ..cork }));
@@ -69,7 +68,7 @@ pub(super) fn release_answers(key: usize, link: &dyn Flush) {
     }
 }
 
-/// While it lives, small answers that its thread gives on one link go together. See
+/// Combines small answers of its thread on one link into fewer writes while it lives. See
 /// [`Link::answers_together`](crate::Link::answers_together).
 #[must_use = "the answers go when this is dropped"]
 #[derive(Debug)]
@@ -77,7 +76,7 @@ pub struct AnswersTogether<'a> {
     key: usize,
     link: &'a dyn Flush,
     before: Option<Cork>,
-    /// It belongs to its thread.
+    /// The cork belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -91,7 +90,7 @@ impl AnswersTogether<'_> {
 impl Drop for AnswersTogether<'_> {
     fn drop(&mut self) {
         let holds_nothing = |cork: &Cork| cork.key == self.key && !cork.is_turn && cork.answers == 0;
-        // If this thread has read meanwhile, on any link, it is not known what waited before that.
+        // If this thread has read a link meanwhile, its earlier corked answers are unknown.
         if !CORK.replace(self.before).as_ref().is_some_and(holds_nothing) {
             self.link.flush();
         }

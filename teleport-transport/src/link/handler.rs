@@ -1,4 +1,4 @@
-//! The layer above links.
+//! The interface of the layer above links.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use crate::reactor::wakers::Wakers;
 /// Only [`drained`](Handler::drained) and [`gave_up`](Handler::gave_up) may run beside them. They must not
 /// block and must not wait for another call.
 pub trait Handler: Gate + Send + Sync + 'static {
-    /// The peer said hello: messages can be sent.
+    /// Called when the peer's hello arrived: messages can be sent.
     fn opened(&self, link: &Arc<Link>, peer: &Hello);
 
-    /// A call arrived (on a server). Answer it with [`Link::answer`], now or later, from any thread.
+    /// Called when a call arrived (on a server). Answer it with [`Link::answer`], now or later, from any
+    /// thread.
     fn called(&self, _link: &Arc<Link>, _call: Call) {}
 
-    /// The caller of `id` no longer wants the answer. It still gets one.
+    /// Called when the caller of `id` no longer wants the answer. The call must be answered all the same.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
 
-    /// Returns true if somebody waits for message `id`, for which the link's budget has no room: it is then
-    /// granted all the same. Called once for each message. [`Link::want`] does the same for one that somebody
-    /// waits for later.
+    /// Returns true if somebody waits for message `id`. The link then grants it memory although its budget
+    /// has no room. Called once for each message that finds no room. [`Link::want`] does the same later.
     fn is_awaited(&self, _link: &Arc<Link>, _id: u64) -> bool {
         false
     }
 
-    /// Returns true if a thread waits for an answer that does not [lead](Link::lead) (on a client). The event
-    /// loop then reads the link at once when a leader leaves. Called under a lock of the link, which it must
-    /// not use.
+    /// Returns true if a thread that does not [lead](Link::lead) waits for an answer (on a client). The event
+    /// loop then reads the link at once when a leader leaves. Called under a lock of the link: it must not
+    /// use the link.
     fn is_waited_for(&self) -> bool {
         true
     }
 
-    /// A call of ours was answered (on a client).
+    /// Called when a call of this side was answered (on a client).
     fn answered(
         &self,
         _link: &Arc<Link>,
@@ -47,26 +47,28 @@ pub trait Handler: Gate + Send + Sync + 'static {
     ) {
     }
 
-    /// The peer has these messages whole: calls of ours (on a client), or answers to its calls (on a server).
+    /// Called when the peer has received these messages completely: calls of this side (on a client), or
+    /// answers (on a server).
     fn acknowledged(&self, _link: &Arc<Link>, _ids: &[u64]) {}
 
-    /// A client asks for its calls of earlier links (on a server). Answer it with [`Link::answer_resume`],
-    /// now or later. The client makes no calls until then.
+    /// Called when a client asks for its calls of earlier links (on a server). Answer it with
+    /// [`Link::answer_resume`], now or later. The client makes no calls until then.
     fn resuming(&self, _link: &Arc<Link>, _resume: Resume) {}
 
-    /// The server answered [`Link::resume`] (on a client). It answers the calls that it has on this link.
+    /// Called when the server answered [`Link::resume`] (on a client). The server will answer the calls that
+    /// it has on this link.
     fn resumed(&self, _link: &Arc<Link>, _calls: Vec<(u64, CallAnswer)>, _wakers: &mut Wakers) {}
 
-    /// What is left to be sent has shrunk to what [`Link::await_drain`] asked for. Called on the event loop's
+    /// Called when the unsent results are within the quota of [`Link::await_drain`]. Runs on the event loop's
     /// thread with no lock held.
     fn drained(&self, _link: &Arc<Link>) {}
 
-    /// Calls of the peer were answered with [`TooSlow`](teleport_wire::ErrorKind::TooSlow) (on a server): it
-    /// moved their memory slower than `min_rate` while others waited for memory. For logs: the calls are no
-    /// longer open.
+    /// Called when calls of the peer were answered with [`TooSlow`](teleport_wire::ErrorKind::TooSlow) (on a
+    /// server), because it moved their memory slower than `min_rate` while others waited for memory. For
+    /// logs: the calls are no longer open.
     fn gave_up(&self, _link: &Arc<Link>, _calls: SlowCalls) {}
 
-    /// The link is over, and sends nothing any more. Called once, and last, except that
+    /// Called once when the link is over and sends nothing more. This is the last call, except that
     /// [`drained`](Handler::drained) may follow.
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers);
 }

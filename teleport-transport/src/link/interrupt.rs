@@ -1,8 +1,8 @@
 //! Waits that another library can interrupt.
 //!
 //! A library that can stop its threads installs one [`InterruptHook`] for the process.
-//! [`block_on_interruptible`] asks it whenever it polls, and returns early in a thread that is interrupted.
-//! This crate knows no such library. Without a hook a wait costs one load more than [`block_on`].
+//! [`block_on_interruptible`] calls it at each poll, and returns early in a thread that is interrupted. This
+//! crate does not depend on such a library. Without a hook, a wait costs one more load than [`block_on`].
 
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -11,13 +11,12 @@ use std::time::Instant;
 use super::block_on::block_on;
 use super::reader_role::ReaderRole;
 
-/// How a library interrupts waits of its threads.
+/// The functions by which a library interrupts waits of its threads.
 #[derive(Clone, Copy, Debug)]
 pub struct InterruptHook {
     /// Returns true in a thread that the library may interrupt.
     pub is_interruptible: fn() -> bool,
-    /// Returns `Ready` in a thread that is interrupted. Otherwise registers the waker, to be woken once it
-    /// is.
+    /// Returns `Ready` in a thread that is interrupted. Otherwise registers the waker for the interruption.
     pub poll_interrupted: fn(&mut Context<'_>) -> Poll<()>,
     /// Unwinds a thread that is interrupted. May return, for example while the thread is unwinding already.
     pub unwind: fn(),
@@ -36,12 +35,12 @@ impl InterruptHook {
     }
 }
 
-/// The thread was interrupted while it waited.
+/// The error of a thread that was interrupted while it waited.
 #[derive(Debug)]
 pub struct Interrupted(&'static InterruptHook);
 
 impl Interrupted {
-    /// Returns a value if this thread is interrupted. Otherwise has `cx` woken once it is.
+    /// Returns a value if this thread is interrupted. Otherwise registers the waker of `cx` for that.
     pub fn poll(cx: &mut Context<'_>) -> Option<Interrupted> {
         let hook = InterruptHook::of_this_thread()?;
         (hook.poll_interrupted)(cx).is_ready().then_some(Interrupted(hook))
@@ -53,7 +52,7 @@ impl Interrupted {
     }
 }
 
-/// As [`block_on`], but ends early in a thread that is interrupted.
+/// Blocks like [`block_on`], but ends early in a thread that is interrupted.
 ///
 /// # Errors
 /// [`Interrupted`] if the thread was interrupted before `poll` was ready.
@@ -72,10 +71,10 @@ pub fn block_on_interruptible<T>(
     result.transpose()
 }
 
-/// As [`block_on`], but unwinds a thread that is interrupted.
+/// Blocks like [`block_on`], but unwinds a thread that is interrupted.
 ///
-/// Lets go of `role` first, so that another thread reads the connection meanwhile. Where the hook does not
-/// unwind, it returns `None` as if the time were over.
+/// Drops `role` before that, so that another thread can read the connection. If the hook does not unwind,
+/// returns `None` as for a timeout.
 pub fn block_on_or_unwind<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,
@@ -100,7 +99,7 @@ mod tests {
     }
 
     fn poll_interrupted(cx: &mut Context<'_>) -> Poll<()> {
-        // The next poll finds it interrupted.
+        // The next poll finds the interruption.
         cx.waker().wake_by_ref();
         if IS_INTERRUPTED.replace(Some(true)) == Some(true) { Poll::Ready(()) } else { Poll::Pending }
     }
@@ -113,7 +112,7 @@ mod tests {
             unwind: || UNWINDS.set(UNWINDS.get() + 1),
         };
         hook.install();
-        // Threads that the library does not know wait as without a hook.
+        // Threads that the library does not know wait as if there were no hook.
         assert!(matches!(block_on_interruptible(&mut None, None, |_| Poll::Ready(7)), Ok(Some(7))));
         IS_INTERRUPTED.set(Some(false));
         assert!(matches!(block_on_interruptible(&mut None, None, |_| Poll::Ready(7)), Ok(Some(7))));

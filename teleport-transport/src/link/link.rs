@@ -1,4 +1,4 @@
-//! A link and what other threads do with it: send, wait, close.
+//! A link and the operations of other threads on it: send, wait, close.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -32,16 +32,16 @@ pub struct Link {
     pub(super) receiving: Mutex<Receiving>,
     pub(super) writer: Writer,
     pub(super) memory: Memory,
-    /// Of threads that lead.
+    /// Used by threads that lead.
     pub(super) spin: Spin,
-    /// Why the link is over, once it is.
+    /// The reason for the end of the link, once it has ended.
     pub(super) closed: OnceLock<Arc<Closed>>,
 }
 
 /// The receiving half. A thread that has its lock reads.
 pub(super) struct Receiving {
     pub(super) inbound: Inbound,
-    /// How often a thread had begun to lead at the last timeout.
+    /// The number of times that a thread had begun to lead, as of the last timeout.
     pub(super) leads_seen: u32,
 }
 
@@ -76,7 +76,7 @@ impl Link {
         let key = poller.next_key();
         Arc::new_cyclic(|link: &Weak<Link>| {
             let credited = link.clone();
-            // A thread that reads the link writes at the end of its turn, or earlier.
+            // If this thread is reading the link, the turn writes the credit.
             let wake = move || {
                 if !cork::is_in_turn(key)
                     && let Some(link) = credited.upgrade()
@@ -98,7 +98,7 @@ impl Link {
         })
     }
 
-    /// Returns a number that no other link of this process has, or had.
+    /// Returns a number that no other link of this process has or had.
     pub fn key(&self) -> usize {
         self.port.key
     }
@@ -108,27 +108,27 @@ impl Link {
         &self.peer_address
     }
 
-    /// Returns what the peer said of itself, or `None` before its hello came.
+    /// Returns the peer's hello, or `None` before it arrived.
     pub fn peer(&self) -> Option<Hello> {
         self.writer.with(|outbound| outbound.peer().cloned())
     }
 
-    /// Returns the limits of messages to the peer, or `None` before its hello came.
+    /// Returns the limits of messages to the peer, or `None` before its hello arrived.
     pub fn peer_limits(&self) -> Option<Limits> {
         self.writer.with(|outbound| outbound.peer().map(|peer| peer.limits))
     }
 
-    /// Returns why the link is over, or `None` while it is open.
+    /// Returns the reason for the end of the link, or `None` while it is open.
     pub fn closed(&self) -> Option<&Arc<Closed>> {
         self.closed.get()
     }
 
-    /// Returns the bytes that wait for the socket, or for the peer to grant them.
+    /// Returns the bytes that wait for the socket or for a grant.
     pub fn queued_bytes(&self) -> u64 {
         self.writer.with(|outbound| outbound.ledger().queued_bytes())
     }
 
-    /// Returns what is left to be sent of large results.
+    /// Returns the unsent bytes of large results.
     pub fn unsent_bytes(&self) -> UnsentBytes {
         self.writer.with(|outbound| outbound.ledger().unsent_bytes())
     }
@@ -140,16 +140,16 @@ impl Link {
 
     // ---- Calls ----
 
-    /// Sends a call, as far as the socket takes it now; the event loop sends the rest. `register` learns the
-    /// call's id before it can be answered. It runs under a lock and must not use the link.
+    /// Sends as much of a call as the socket takes now; the event loop sends the rest. `register` gets the
+    /// call's id before the call can be answered. It runs under a lock and must not use the link.
     ///
-    /// A small call that is made while others are open may be held back, so that more go with it: until this
-    /// thread waits with [`block_on`](crate::block_on), a thread [expects answers](Link::expect_answers), or
-    /// something else is sent on the link, and for a few milliseconds at most. A thread that waits in another
-    /// way calls [`flush_coalesced`](crate::flush_coalesced) first.
+    /// A small call that is made while others are open may be held back for a few milliseconds, so that later
+    /// calls share its write. It is sent when this thread waits with [`block_on`](crate::block_on), when a
+    /// thread [expects answers](Link::expect_answers), or when something else is sent on the link. A thread
+    /// that waits in another way must call [`flush_coalesced`](crate::flush_coalesced) first.
     ///
     /// # Errors
-    /// Fails if the link is not open, or if the peer allows no more calls at once.
+    /// Fails if the link is not open, or if the peer's limit on open calls is reached.
     pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         self.check_fork()?;
         let _scope = DropScope::enter();
@@ -157,8 +157,7 @@ impl Link {
         let id = sending.outbound.send_call(message, register)?;
         let may_wait = sending.outbound.open_calls() > 1
             && sending.outbound.ledger().queued_bytes() <= MAX_COALESCED_BYTES;
-        // While somebody writes, or the socket is full, it goes with what goes next as it is: there is
-        // nothing to save.
+        // While another thread writes or the socket is full, the call shares the next write anyway.
         let (is_held, other) = if may_wait && sending.is_idle() {
             coalesce::hold(&self.port, &mut sending, || Arc::downgrade(self) as _)
         } else {
@@ -176,18 +175,17 @@ impl Link {
         Ok(id)
     }
 
-    /// Before any lock: its holder may not exist in a process that was forked.
+    /// Checks for a fork. Call this before taking a lock: its holder may not exist in a forked process.
     fn check_fork(&self) -> Result<(), SendError> {
         if self.port.is_current() { Ok(()) } else { Err(SendError::Forked) }
     }
 
     /// Answers a call with a result or an error. Never blocks: the memory of a large result is charged to the
-    /// budget, whether or not there is room, until the last of it is on its way. Use
-    /// [`await_drain`](Link::await_drain) to keep a connection that does not fetch its results from making
-    /// more of them.
+    /// budget even if there is no room, until all of it is staged. [`await_drain`](Link::await_drain) lets
+    /// the layer above start no more calls of a peer that does not fetch its results.
     ///
     /// # Errors
-    /// Fails if the link is over, or if the call was answered or withdrawn. Nobody waits for the answer then.
+    /// Fails if the link is over, or if the call was answered or withdrawn already.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
         self.check_fork()?;
         let _scope = DropScope::enter();
@@ -209,21 +207,20 @@ impl Link {
         withdrawn
     }
 
-    /// Has the small answers that this thread gives on this link go together, with fewer system calls, until
-    /// the returned value is dropped. Some leave before that, so that the peer can begin with them. For a
-    /// thread that has many answers ready: it does nothing else meanwhile that takes long.
+    /// Combines the small answers that this thread gives on this link into fewer writes, until the returned
+    /// value is dropped. Some are sent earlier, so that the peer can begin with them. For a thread that has
+    /// many answers ready and does nothing slow meanwhile.
     pub fn answers_together(self: &Arc<Self>) -> AnswersTogether<'_> {
         AnswersTogether::new(self.port.key, &**self)
     }
 
-    /// Sends the answers that wait for others of this turn of reading. A handler calls it before it does what
-    /// takes long.
+    /// Sends the answers that are held back in this turn of reading. A handler calls this before slow work.
     pub fn release_answers(self: &Arc<Self>) {
         cork::release_answers(self.port.key, &**self);
     }
 
-    /// Has [`Handler::drained`] called, once, when no more of large results is left to be sent than `until`
-    /// allows, which may be at once. If several ask before that, the most that any of them allows counts.
+    /// Requests one call of [`Handler::drained`] when the unsent bytes of large results are within `until`,
+    /// which may be at once. If several requests are pending, the largest quota counts.
     pub fn await_drain(self: &Arc<Self>, until: Quota) {
         let mut sending = self.writer.lock();
         sending.outbound.ledger_mut().await_drain(until);
@@ -234,8 +231,8 @@ impl Link {
 
     // ---- Waiting for answers ----
 
-    /// A thread waits for an answer: sends the calls that are held back, since that call may be among them,
-    /// and has the event loop read the link at once, unless a thread does.
+    /// Prepares for a thread's wait for an answer: sends the calls that are held back, and lets the event
+    /// loop read the link at once unless a thread reads it.
     pub fn expect_answers(self: &Arc<Self>) {
         self.flush_coalesced();
         if self.port.status.is_unread() {
@@ -243,11 +240,11 @@ impl Link {
         }
     }
 
-    /// Grants message `id` its memory although the budget has no room, since a thread waits for it. Changes
-    /// nothing for a message that has not begun, was granted, or is gone. One that begins later asks
-    /// [`Handler::is_awaited`].
+    /// Grants message `id` its memory even if the budget has no room, because a thread waits for the message.
+    /// Does nothing if the message has not begun, was granted, or is gone. For a message that begins later,
+    /// the link asks [`Handler::is_awaited`].
     ///
-    /// Never call it from a handler, which would wait for itself: see [`want_later`](Link::want_later).
+    /// Must not be called from a handler, which would deadlock: use [`want_later`](Link::want_later) there.
     pub fn want(self: &Arc<Self>, id: u64) {
         let mut receiving = self.receiving.lock();
         let Some(charge) = self.memory.charge_anyway(&self.port, &receiving.inbound, id) else { return };
@@ -256,17 +253,17 @@ impl Link {
         self.flush();
     }
 
-    /// As [`want`](Link::want), but on the event loop, soon: for handlers, which are called with the
-    /// receiving half locked.
+    /// Does the same as [`want`](Link::want), but soon and on the event loop. For handlers, which run with
+    /// the receiving half locked.
     pub fn want_later(self: &Arc<Self>, id: u64) {
         self.port.event_loop.request(Request::Want { id });
     }
 
     // ---- The end ----
 
-    /// Says goodbye once everything queued has gone, and closes. When `within` is over, what has not gone is
-    /// dropped, since it may wait for a grant for as long as the peer likes, and the peer has another second
-    /// to take the goodbye.
+    /// Closes the link: sends everything queued, then a goodbye. If that takes longer than `within`, the rest
+    /// is dropped, since it may wait for a grant forever. The peer then has another second to receive the
+    /// goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
@@ -282,20 +279,21 @@ impl Link {
 
     // ---- Calls that survive their link ----
     //
-    // A link is lost -> `call_states` says what the server can have -> on the next link `resume` lists them
-    // -> the server answers with `answer_resume`, and `call_again` sends what it does not have. In between,
-    // both sides `acknowledge` what they have whole. Whatever is kept meanwhile, the layer above keeps.
+    // When a link is lost, `call_states` returns what the server may have received of each call. On the next
+    // link, `resume` lists those calls. The server answers with `answer_resume`, and `call_again` sends the
+    // calls that it does not have. Meanwhile both sides `acknowledge` what they have received completely. The
+    // layer above keeps all messages that may be needed again.
 
     /// Returns true if both sides can resume, and the client has a session. False before the peer's hello.
     pub fn resumes(&self) -> bool {
         self.writer.with(|outbound| outbound.resumes())
     }
 
-    /// Asks the server what became of a client's calls of earlier links. [`Handler::resumed`] gets the
-    /// answer. Calls are refused with [`SendError::NotReady`] until then.
+    /// Asks the server for the state of a client's calls of earlier links. The answer goes to
+    /// [`Handler::resumed`]. Until then, calls are refused with [`SendError::NotReady`].
     ///
     /// # Errors
-    /// Fails if one side cannot resume, or if calls were made on this link already.
+    /// Fails if one side cannot resume, or if a call was made on this link already.
     pub fn resume(self: &Arc<Self>, resume: &Resume) -> Result<(), SendError> {
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
@@ -304,11 +302,11 @@ impl Link {
         Ok(())
     }
 
-    /// Answers a client's resume, the same ids in the same order, and sends the answers of calls that are
-    /// done. Those, and the ones that run, can be answered on this link from now on.
+    /// Answers a client's resume, with the same ids in the same order, and sends the answers of calls that
+    /// are done. From now on, these calls and the running ones can be answered on this link.
     ///
     /// # Errors
-    /// Fails if the link is over, or if the ids are not those of the resume.
+    /// Fails if the link is over, or if the ids differ from those of the resume.
     pub fn answer_resume(
         self: &Arc<Self>,
         calls: Vec<(u64, CallAnswer)>,
@@ -318,7 +316,7 @@ impl Link {
         let mut sending = self.writer.lock();
         let outbound = &mut sending.outbound;
         outbound.send_resume_answer(calls)?;
-        // All before any is written, so that small ones go first.
+        // All are queued before any is written, so that small ones are sent first.
         let mut done = done.into_iter();
         let queued =
             done.try_for_each(|(id, message)| self.memory.queue_answer(&self.port, outbound, id, message));
@@ -326,8 +324,8 @@ impl Link {
         queued
     }
 
-    /// Sends a client's call again under its old id, which the server said is missing: in the order of the
-    /// ids, and before any new call.
+    /// Sends again a client's call, with its old id, that the server reported as missing. Must be called in
+    /// the order of the ids and before any new call.
     ///
     /// # Errors
     /// Fails if the link is over.
@@ -340,19 +338,19 @@ impl Link {
         Ok(())
     }
 
-    /// Numbers a client's calls from above `id`, the last one of its earlier links.
+    /// Continues the numbers of a client's calls after `id`, the last one of its earlier links.
     pub fn number_after(&self, id: u64) {
         self.writer.with(|outbound| outbound.number_after(id));
     }
 
-    /// Returns what the server can know of each of a client's calls whose answer has not come whole. Does not
-    /// change any more once [`Handler::closed`] is called.
+    /// Returns what the server may have received of each of a client's calls whose answer is incomplete. The
+    /// result no longer changes once [`Handler::closed`] is called.
     pub fn call_states(&self) -> Vec<(u64, CallState)> {
         self.writer.with(|outbound| outbound.call_states())
     }
 
-    /// Tells the peer that a call (on a server) or an answer (on a client) has come whole. For handlers,
-    /// while they are told of what arrived: it goes out when they return.
+    /// Informs the peer that a call (on a server) or an answer (on a client) was received completely. For
+    /// handler methods: the acknowledgement is sent after they return.
     pub fn acknowledge(&self, id: u64) {
         self.writer.with(|outbound| outbound.send_ack(id));
     }

@@ -1,8 +1,7 @@
-//! The memory of a server's budget that a link holds, and whether its peer is slow with it while others wait.
+//! The budget memory that a link holds, and the check that its peer is not slow while others wait for memory.
 //!
 //! Flow: memory is charged (a grant, a result, a large frame) -> `watch_rate` -> the event loop calls
-//! `check_rate` once a window, until nothing is held. Never blocks. Bound: one timeout, however much a link
-//! holds.
+//! `check_rate` once a window, until nothing is held. Never blocks. Bound: one timeout per link.
 
 use std::time::Instant;
 
@@ -16,11 +15,11 @@ use crate::protocol::{Closed, Inbound, Outbound, SendError, SlowCalls};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
-/// A link's part of a budget. Without one, all memory is free.
+/// A link's access to a budget. Without a budget, all memory is granted.
 #[derive(Debug)]
 pub(super) struct Memory {
     budget: Option<Budget>,
-    /// It matters how fast the peer moves memory that it holds.
+    /// The peer has a minimum rate.
     has_min_rate: bool,
 }
 
@@ -29,21 +28,21 @@ impl Memory {
         Memory { budget, has_min_rate: inbound.has_min_rate() }
     }
 
-    /// Nothing of the connection waits for memory any more.
+    /// Removes the connection's requests for memory.
     pub(super) fn forget(&self, key: usize) {
         if let Some(budget) = &self.budget {
             budget.forget_connection(key as u64);
         }
     }
 
-    /// A message of the peer's that waited for memory will not come.
+    /// Removes the request of a message that was withdrawn.
     pub(super) fn forget_message(&self, key: usize, id: u64) {
         if let Some(budget) = &self.budget {
             budget.forget_message(key as u64, id);
         }
     }
 
-    /// Queues an answer, whose memory is charged if it is large.
+    /// Queues an answer. Charges its memory if it is large.
     pub(super) fn queue_answer(
         &self,
         port: &Port,
@@ -59,8 +58,8 @@ impl Memory {
         Ok(())
     }
 
-    /// Message `id` waits for its memory: lets it come if there is room, or if somebody waits for it.
-    /// Otherwise the link is told when its turn has come.
+    /// Requests memory for message `id`. Grants it if there is room or somebody waits for the message.
+    /// Otherwise the link gets a request when its turn has come.
     pub(super) fn request(
         &self,
         port: &Port,
@@ -82,33 +81,33 @@ impl Memory {
         }
     }
 
-    /// Returns what pays for message `id` whether or not there is room, or `None` if it does not wait.
+    /// Charges message `id` even if there is no room. Returns `None` if it does not wait for memory.
     pub(super) fn charge_anyway(&self, port: &Port, inbound: &Inbound, id: u64) -> Option<Charge> {
         let budget = self.budget.as_ref()?;
-        // Charged before it leaves the line, so that its memory is not given to others.
+        // Charged before its request is removed, so that its memory is not granted to others.
         let charge = budget.charge_anyway(inbound.wanted_bytes(id)?);
         budget.forget_message(port.key as u64, id);
         Some(charge)
     }
 
-    /// Lets a message come whose memory is paid for.
+    /// Grants a message whose memory is charged.
     pub(super) fn grant(&self, port: &Port, writer: &Writer, inbound: &mut Inbound, id: u64, charge: Charge) {
         inbound.send_grant(id, Some(charge), writer);
         self.watch_rate(port);
     }
 
-    /// The connection holds memory of the budget from now on: others may wait for it.
+    /// Notes that the connection holds memory of the budget, for which others may wait.
     pub(super) fn watch_rate(&self, port: &Port) {
         if self.has_min_rate && port.status.set(Flag::RATE_CHECKED) {
             port.send(Command::Timeout(port.key, Instant::now()));
         }
     }
 
-    /// Ends what is slower than `min_rate` while others wait. Returns that, and when to check again if the
-    /// connection holds anything.
+    /// Ends calls that are slower than `min_rate` while others wait. Returns them, and the time of the next
+    /// check if the connection holds memory.
     ///
     /// # Errors
-    /// Fails if the connection cannot go on.
+    /// Fails if the connection cannot continue.
     pub(super) fn check_rate(
         &self,
         port: &Port,
@@ -118,8 +117,7 @@ impl Memory {
     ) -> Result<(SlowCalls, Option<Instant>), Closed> {
         let budget = self.budget.as_ref().filter(|_| port.status.has(Flag::RATE_CHECKED));
         let Some(budget) = budget else { return Ok(Default::default()) };
-        // First: a thread that holds something from now on either sets this again, or what it holds is seen
-        // here.
+        // Cleared first: memory that a thread charges from now on either sets the flag again or is seen here.
         port.status.clear(Flag::RATE_CHECKED);
         let unwritten = writer.lock().unwritten_bytes as u64;
         let others_wait = || budget.others_wait(port.key as u64);

@@ -1,17 +1,18 @@
 //! One connection on one socket, which many threads use.
 //!
-//! A [`Link`] has two halves. The receiving half ([`reader`]): the event loop, or a thread that waits for an
-//! answer, reads a turn and tells the [`Handler`] what came. The sending half ([`writer`]): any thread queues
-//! a message and writes it, if no other thread writes. [`closing`] ends both.
+//! A [`Link`] has two halves. The receiving half ([`reader`]) is driven by the event loop, or by a thread
+//! that waits for an answer: it reads a turn and passes events to the [`Handler`]. The sending half
+//! ([`writer`]) is used by any thread, which queues a message and writes it unless another thread is writing.
+//! [`closing`] ends both.
 //!
 //! # Locks
-//! In this order: the receiving half, the sending half, the socket. The socket's lock is held by readers and
-//! writers for one system call that does not block, by a thread that leads while it sleeps, and exclusively
-//! to close the descriptor, which wakes that thread first. Nothing else is held while the network is waited
-//! for. Wakers, and destructors of what was sent, run with none of them held: see [`Wakers`](crate::Wakers)
-//! and [`deferred_drop`](crate::memory::deferred_drop).
+//! Locks are taken in this order: the receiving half, the sending half, the socket. Readers and writers hold
+//! the socket's lock for one system call that does not block. A leading thread holds it while it sleeps.
+//! Closing the descriptor takes it exclusively, after waking that thread. No other lock is held while a
+//! thread waits for the network. Wakers and destructors of sent values run without any of these locks: see
+//! [`Wakers`](crate::Wakers) and [`deferred_drop`](crate::memory::deferred_drop).
 //!
-//! Everything that threads must see without a lock is one word, [`Status`](status::Status).
+//! All state that threads read without a lock is one word, [`Status`](status::Status).
 
 mod block_on;
 mod closing;

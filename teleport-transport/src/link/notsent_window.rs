@@ -1,9 +1,9 @@
-//! The bound of bytes that the kernel holds of a link that are written and not sent.
+//! Bounds the written bytes of a link that the kernel has not sent yet.
 //!
-//! A small message waits behind these bytes, and a writer is woken when half of them have gone. So the bound
-//! is a time: the bytes that the peer took within [`MAX_DELAY`] when it was last the slower side. Measured
-//! over loopback, 1 MiB messages reach 0.53 of the speed of plain sockets with 128 KiB, 0.6 with 512 KiB and
-//! 0.95 with 2 MiB, while over a gigabit network 2 MiB would hold up a small message for 17 ms.
+//! A small message waits behind these bytes, and a writer is woken when half of them are sent. So the bound
+//! is a time: it allows the bytes that the peer took within [`MAX_DELAY`] when it was last the slower side.
+//! Over loopback, messages of 1 MiB reach 0.53 of the speed of plain sockets with 128 KiB, 0.6 with 512 KiB
+//! and 0.95 with 2 MiB. Over a gigabit network, 2 MiB would delay a small message by 17 ms.
 //!
 //! Flow: `wrote` counts the bytes that the socket took -> `full` when it takes no more, which returns a new
 //! bound from time to time, or `idle` when there is nothing more to write. Idle time does not count. Never
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 
 use crate::net::socket::MIN_NOTSENT_BYTES as MIN_BYTES;
 
-/// The bytes before a small message, in time.
+/// The delay of a small message behind written bytes.
 const MAX_DELAY: Duration = Duration::from_micros(400);
 
-/// More gains nothing that was measured, and a peer may stop reading at any time.
+/// A larger window showed no gain, and a peer may stop reading at any time.
 const MAX_BYTES: u32 = 2 << 20;
 
-/// A rate is believed once this much was taken.
+/// The bytes that make a measured rate reliable.
 const MEASURED_BYTES: u64 = 1 << 20;
 
-/// What a link has measured of its peer's speed.
+/// The measured speed of a link's peer.
 #[derive(Debug)]
 pub(super) struct NotsentWindow {
-    /// When the socket was full last, if there was something to write ever since.
+    /// The time when the socket was last full, if there was something to write ever since.
     full_since: Option<Instant>,
-    /// Taken by the socket since then.
+    /// The bytes that the socket has taken since then.
     taken_bytes: u64,
-    /// Of spans that began when the socket was full.
+    /// The bytes of spans that began with a full socket.
     measured_bytes: u64,
     measured_time: Duration,
     /// The bound in force.
@@ -47,20 +47,20 @@ impl NotsentWindow {
         }
     }
 
-    /// The socket took this many bytes.
+    /// Counts bytes that the socket took.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.taken_bytes += bytes as u64;
     }
 
-    /// Everything is written: from here on, the peer's speed is not known.
+    /// Ends the measurement, because everything is written: from now on the peer's speed is unknown.
     pub(super) fn idle(&mut self, now: impl FnOnce() -> Instant) {
         if self.full_since.is_some() {
             self.measure(now(), false);
         }
     }
 
-    /// Ends a span, in which the peer took about as much as the socket did, and begins another if the socket
-    /// is full.
+    /// Ends a span, in which the peer took about as much as the socket did. Begins another if the socket is
+    /// full.
     fn measure(&mut self, now: Instant, is_full: bool) {
         let taken = std::mem::take(&mut self.taken_bytes);
         if let Some(before) = std::mem::replace(&mut self.full_since, is_full.then_some(now)) {
@@ -69,7 +69,7 @@ impl NotsentWindow {
         }
     }
 
-    /// The socket is full. Returns a bound for it if that is to change.
+    /// Called when the socket is full. Returns a new bound if it should change.
     pub(super) fn full(&mut self, now: Instant) -> Option<u32> {
         self.measure(now, true);
         if self.measured_bytes < MEASURED_BYTES {

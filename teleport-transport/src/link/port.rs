@@ -1,4 +1,4 @@
-//! The socket of a link, and the link's place at its event loop.
+//! The socket of a link, and its registration with the event loop.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::sync::Weak;
@@ -16,12 +16,12 @@ use crate::reactor::mailbox::Command;
 use crate::reactor::poller::Poller;
 use crate::reactor::source::{Request, Source};
 
-/// A link that parts of it reach from elsewhere.
+/// A link, for parts that must not depend on its type.
 pub(super) trait Flush: std::fmt::Debug + Send + Sync {
     /// Writes what is queued, unless another thread or the event loop does.
     fn flush(&self);
 
-    /// As `flush`, if a call is held back.
+    /// Like `flush`, but only if a call is held back.
     fn flush_coalesced(&self);
 }
 
@@ -29,8 +29,8 @@ pub(super) struct Port {
     pub(super) key: usize,
     pub(super) event_loop: LoopHandle,
     pub(super) status: Status,
-    /// `None` once the descriptor is closed. Shared for one system call that does not block, and by a thread
-    /// that sleeps on the socket.
+    /// `None` once the descriptor is closed. Locked in shared mode for one non-blocking system call, and by a
+    /// thread that sleeps on the socket.
     socket: RwLock<Option<Socket>>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct LoopHandle {
 }
 
 impl LoopHandle {
-    /// Has the link handle a request of its own soon, on the event loop's thread.
+    /// Lets the event loop handle a request of this link soon.
     pub(super) fn request(&self, request: Request) {
         if let Some(link) = self.link.upgrade() {
             self.poller.send(Command::Request(link, request));
@@ -56,8 +56,8 @@ impl Port {
         Port { key, event_loop, status: Status::new(), socket: RwLock::new(Some(socket)) }
     }
 
-    /// Returns true if this process was not forked since. To be checked before any lock: its holder may not
-    /// exist here.
+    /// Returns true unless this process was forked from the link's. Check this before taking a lock: its
+    /// holder may not exist here.
     pub(super) fn is_current(&self) -> bool {
         self.event_loop.poller.is_current()
     }
@@ -66,8 +66,8 @@ impl Port {
         self.event_loop.poller.send(command);
     }
 
-    /// Tells the kernel to watch what `status` says. The event loop is told of what is ready then, also if it
-    /// was told before. `registered` is what the kernel was told last.
+    /// Registers the interest that `status` holds with the kernel. The kernel then reports readiness even if
+    /// it has before. `registered` is the last registered interest.
     ///
     /// # Errors
     /// Returns the system's error. The socket is then not watched.
@@ -92,8 +92,8 @@ impl Port {
         self.socket.read().as_ref().ok_or(io::ErrorKind::NotConnected)?.read_vectored(slices)
     }
 
-    /// Writes once. Returns the bytes that the socket took and those that it was offered: a system call takes
-    /// only so many pieces.
+    /// Writes once. Returns the bytes that the socket took and those that it was offered, since one system
+    /// call takes a limited number of segments.
     pub(super) fn write(&self, buffer: &WriteBuffer) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
         let filled = buffer.slices(&mut slices);
@@ -103,27 +103,27 @@ impl Port {
         Ok((socket.write_vectored(&slices[..filled])?, offered))
     }
 
-    /// Bounds the bytes that the kernel holds unsent. If that fails, the bound before will do as well.
+    /// Bounds the unsent bytes in the kernel. On failure, the earlier bound stays.
     pub(super) fn set_max_unsent(&self, bytes: u32) {
         let _ = self.socket.read().as_ref().map(|socket| socket.set_max_unsent(bytes));
     }
 
-    /// Sleeps until the socket can be read, the thread is woken or `left` is over. Returns true for the
+    /// Sleeps until the socket is readable, the thread is woken or `left` is over. Returns true for the
     /// first, and `None` if the socket is closed.
     pub(super) fn sleep(&self, sleeper: &Sleeper, left: Option<Duration>) -> Option<bool> {
         self.socket.read().as_ref().map(|socket| sleeper.poll(socket, left))
     }
 
-    /// Sends nothing more. An error means that the connection is gone already, which reading finds out.
+    /// Shuts the writing direction down. An error means that the connection is gone, which reading will find.
     pub(super) fn shutdown_write(&self) {
         let _ = self.socket.read().as_ref().map(Socket::shutdown_write);
     }
 
-    /// Closes the descriptor, and has the event loop forget the link.
+    /// Closes the descriptor and lets the event loop forget the link.
     pub(super) fn close(&self) {
         // Wakes a thread that sleeps on the socket. An error means that the connection is gone already.
         let _ = self.socket.read().as_ref().map(Socket::shutdown);
-        // Takes the lock from readers and writers: nobody uses the descriptor when it is closed and its
+        // Taking the lock waits for readers and writers: nobody uses the descriptor when it is closed and its
         // number reused.
         drop(self.socket.write().take());
         self.send(Command::Detach(self.key));

@@ -1,9 +1,8 @@
 //! The receiving half of a link: turns of reading, by the event loop or by the thread that leads.
 //!
-//! Flow: `read` -> [`Inbound`] places and judges what comes -> its events -> the
-//! [`Handler`](super::handler::Handler) -> what the turn queued is written at once. Never blocks. Bounds: one
-//! turn moves at most `MAX_BYTES_PER_TURN` and ends after `MAX_TURN`, so that no link keeps a thread for
-//! itself.
+//! Flow: `read` -> [`Inbound`] places and checks what arrives -> its events -> the
+//! [`Handler`](super::handler::Handler) -> what the turn queued is written at once. Never blocks. Bounds: a
+//! turn moves at most `MAX_BYTES_PER_TURN` and ends after `MAX_TURN`, so that no link occupies a thread.
 
 use std::io::{self, IoSliceMut};
 use std::sync::Arc;
@@ -18,25 +17,25 @@ use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{Request, Scratch, Turn};
 
-/// How long a link stays unwatched when a thread that read it left, and nothing is expected but pings.
+/// The time for which a link stays unwatched after a leader left, while only pings are expected.
 pub(super) const UNWATCHED: Duration = Duration::from_millis(20);
 
-/// What one turn of reading moves at most: a few chunks, so that links take turns within a millisecond or
-/// two.
+/// The bytes that one turn of reading moves at most: a few chunks, so that links take turns within a
+/// millisecond or two.
 const MAX_BYTES_PER_TURN: usize = 4 << 20;
 
-/// A turn of many small messages ends after this time, since what they cost is not their bytes.
+/// A turn of many small messages ends after this time, since their cost is not their bytes.
 const MAX_TURN: Duration = Duration::from_millis(2);
 
-/// A turn ends where somebody is to be woken and this much of a chunk is still to come: the thread would wait
-/// for bytes that are not its answer's.
+/// A turn ends if a thread is to be woken and this much of a chunk is still missing. Otherwise the thread
+/// would wait for bytes of another message.
 const MIN_DELAYING_BYTES: usize = 256 << 10;
 
-/// After a read of at most this size that was filled, answers wait for those of the next one, which comes at
-/// once. A larger one takes longer than a system call.
+/// After a filled read of at most this size, answers wait for those of the next read, which follows at once.
+/// A larger read takes longer than a system call.
 const MAX_CORKED_READ_BYTES: usize = 128 << 10;
 
-/// Reads what there is, for one turn. Cheap where nothing has come.
+/// Reads what is available, for one turn. Cheap if nothing arrived.
 pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Turn {
     let scope = DropScope::enter();
     let mut receiving = link.receiving.lock();
@@ -48,14 +47,14 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
         return turn;
     }
     if link.closed.get().is_some() {
-        // Calls that still run may hold the link for long.
+        // Running calls may hold the link for long.
         inbound.discard();
     } else if inbound.poll_charged() {
         link.memory.watch_rate(&link.port);
     }
     drop(receiving);
     let sending = link.writer.lock();
-    // One write takes the answers, pings, grants and withdrawals of the turn.
+    // One write sends the answers, pings, grants and withdrawals of the turn.
     if turn != Turn::Gone && sending.outbound.has_work() {
         link.writer.write(&link.port, sending);
     } else {
@@ -66,15 +65,15 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
     turn
 }
 
-/// Does what is due. Returns the next time to do so, or `None` if the link is gone.
+/// Handles timeouts that are due. Returns the next one, or `None` if the link is gone.
 pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-    // Results that are given up here may stand on owners of the user's.
+    // Results that are given up here may contain values with user-defined destructors.
     let _scope = DropScope::enter();
     if link.writer.lock().is_linger_over(now) {
         closing::abort(link, Closed::Here, scratch);
         return None;
     }
-    // After a late wake-up bytes may be waiting that show that the peer lives: read first, then judge.
+    // After a late wake-up, unread bytes may show that the peer is alive: read first, then judge.
     let is_due = link.receiving.lock().inbound.poll_timeout() <= now;
     if is_due && read(link, scratch, now) == Turn::Gone {
         return None;
@@ -85,7 +84,7 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
     let mut next = inbound.poll_timeout();
     let rate = link.memory.check_rate(&link.port, &link.writer, inbound, now);
     if rate.is_err() {
-        // Others wait for its memory, and the goodbye may linger.
+        // Other connections wait for its memory, and the link may linger.
         inbound.discard();
     }
     let quiet = link.port.status.handle_quiet_timeout(leads_seen);
@@ -113,8 +112,8 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
         QuietTimeout::Done => {}
     }
     next = sending.linger.until.map_or(next, |until| until.min(next));
-    // Nothing may be written for long: those who wait for results to go learn here of those that were given
-    // up.
+    // The next write may be far away, so threads that wait for results to drain are notified of given-up
+    // results here.
     if sending.outbound.ledger_mut().poll_drained() {
         link.port.event_loop.request(Request::Drained);
     }
@@ -151,7 +150,7 @@ fn read_turn(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch, now
             Ok(_) if status.has(Flag::BROKEN) => {
                 return closing::fail(link, Closed::Lost { error: None }, &mut scratch.wakers);
             }
-            // A short read has emptied the socket, except that the end of the stream may stand behind it.
+            // A short read has emptied the socket, but the end of the stream may follow.
             Ok(received) if received.bytes > 0 && status.has(Flag::ENDS) => taken += received.bytes,
             Ok(received) => {
                 return if taken + received.bytes == 0 { Turn::Empty } else { Turn::Drained };
@@ -166,7 +165,7 @@ fn read_turn(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch, now
     }
 }
 
-/// Tells the handler what arrived. Returns the reason for the end if the peer said goodbye.
+/// Passes events to the handler. Returns the reason for the end if the peer said goodbye.
 fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
     let Scratch { events, wakers, .. } = scratch;
     let handler = &link.handler;
@@ -174,7 +173,7 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
     for event in events.drain(..) {
         match event {
             Event::Open(peer) => {
-                // From now on silence counts, which may end earlier than the handshake's time.
+                // From now on silence counts, and its timeout may be earlier than the handshake's.
                 link.port.send(Command::Timeout(link.port.key, inbound.poll_timeout()));
                 handler.opened(link, &peer);
             }
@@ -195,7 +194,8 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
     goodbye
 }
 
-/// Drops what still comes after the end, so that closing does not destroy the goodbye on its way.
+/// Drops bytes that arrive after the end. Closing a socket with unread bytes could destroy the goodbye in
+/// transit.
 fn drop_input(link: &Arc<Link>, scratch: &mut Scratch) -> Turn {
     let mut taken = 0;
     while taken < MAX_BYTES_PER_TURN {

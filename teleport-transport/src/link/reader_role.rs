@@ -1,17 +1,16 @@
-//! A thread that waits for an answer reads the connection itself: it leads.
+//! Lets a thread that waits for an answer read the connection itself: it leads.
 //!
-//! Without this, the event loop would read the answer and then wake the thread, which costs two changes of
-//! threads for each call. So a thread that is about to wait takes the read role if no other has it: the event
-//! loop stops watching the socket, the thread sleeps in `poll(2)` on it and on its own waker, and reads what
-//! comes, also for the threads that follow.
+//! Otherwise the event loop would read the answer and wake the thread, which costs two context switches for
+//! each call. So a thread that is about to wait takes the read role if it is free. The event loop then stops
+//! watching the socket. The thread sleeps in `poll(2)` on the socket and on its own waker, and reads all
+//! answers, also those of other waiting threads.
 //!
-//! When it leaves, nobody takes over at once, since the thread most likely calls again: a loop of calls needs
-//! no system call for taking turns. See [`Status`](super::status::Status) and [`leave_unread`]. Without open
-//! calls only pings and a goodbye can come, and the event loop watches again once nobody has led for
+//! When the leader leaves, nobody takes over at once, since it most likely calls again: a loop of calls needs
+//! no system call to change roles. See [`Status`](super::status::Status) and [`leave_unread`]. Without open
+//! calls, only pings and a goodbye can arrive, and the event loop watches again after nobody has led for
 //! [`UNWATCHED`].
 //!
-//! Never blocks past the time given. Bounds: one leader per link, one read-ahead buffer per thread that
-//! waits.
+//! Never blocks past the given time. Bounds: one leader per link, one read-ahead buffer per waiting thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,16 +24,16 @@ use crate::reactor::source::{Scratch, Turn};
 
 /// The right to read a link in place of its event loop, which gets it back when this is dropped.
 ///
-/// Take it before sending what is to be waited for, and wait with [`block_on`](crate::block_on): nobody else
-/// reads the link meanwhile.
+/// Take it before sending the call, and wait with [`block_on`](crate::block_on): nobody else reads the link
+/// meanwhile.
 #[derive(Debug)]
 pub struct ReaderRole {
     link: Arc<Link>,
 }
 
 impl Link {
-    /// Makes this thread the one that reads the link, until the returned value is dropped. Returns `None` if
-    /// the link is over, or if another thread reads it.
+    /// Makes this thread the reader of the link until the returned value is dropped. Returns `None` if the
+    /// link is over or another thread leads.
     pub fn lead(self: &Arc<Self>) -> Option<ReaderRole> {
         if self.closed.get().is_some() || !self.port.is_current() {
             return None;
@@ -47,7 +46,7 @@ impl Link {
 }
 
 impl ReaderRole {
-    /// Waits until something comes, the thread is woken or the time is over, and reads what came. Returns
+    /// Waits until bytes arrive, the thread is woken or the time is over, and reads what arrived. Returns
     /// false if the link is over.
     pub(super) fn wait(&self, sleeper: &Sleeper, scratch: &mut Scratch, until: Option<Instant>) -> bool {
         let spin = &self.link.spin;
@@ -65,8 +64,8 @@ impl ReaderRole {
         !readable || read(&self.link, scratch, Instant::now()) != Turn::Gone
     }
 
-    /// Reads what has come, without asking first if there is something: that would be a system call more for
-    /// each answer. Returns `None` if there is no reason to wake, and otherwise if the link goes on.
+    /// Reads without polling first, which saves a system call for each answer. Returns `None` if nothing
+    /// happened, otherwise false if the link is over.
     fn try_read(&self, sleeper: &Sleeper, scratch: &mut Scratch, now: Instant) -> Option<bool> {
         if sleeper.state.is_woken() {
             return Some(true);
@@ -81,11 +80,11 @@ impl ReaderRole {
 impl Drop for ReaderRole {
     fn drop(&mut self) {
         let port = &self.link.port;
-        // Also with calls open: checks end with them, and they may be withdrawn before.
+        // Also if calls are open: checks end with them, and the calls may be withdrawn earlier.
         if port.status.leave() {
             port.send(Command::Timeout(port.key, Instant::now() + UNWATCHED));
         }
-        // After that: a call that is made meanwhile finds that nobody reads, or is found here.
+        // After leaving: a concurrent call either finds that nobody reads, or is found here.
         let mut sending = self.link.writer.lock();
         if sending.outbound.open_calls() > 0 {
             leave_unread(port, &mut sending, || self.link.handler.is_waited_for());

@@ -1,7 +1,6 @@
-//! A thread that sleeps until it is woken, until a time has come, or until a socket can be read.
+//! A thread that sleeps until it is woken, a time is reached, or a socket is readable.
 //!
-//! It is parked, or sleeps in `poll(2)` on the socket and on a flag of its own. Whoever wakes it need not
-//! know which.
+//! It is parked, or sleeps in `poll(2)` on the socket and on an event flag. A waker need not know which.
 
 use std::sync::{Arc, OnceLock};
 use std::task::Wake;
@@ -17,13 +16,13 @@ use loom::sync::atomic::{AtomicU8, Ordering};
 use crate::net::socket::Socket;
 use crate::sys::EventFlag;
 
-/// The thread is in `poll(2)`, or about to be.
+/// The thread is in `poll(2)` or about to enter it.
 const POLLS: u8 = 1;
-/// It was woken since it last looked.
+/// The thread was woken since the last `reset`.
 const WOKEN: u8 = 2;
 
-/// Whether a thread polls, and whether it was woken: one word, so that either the thread sees that it was
-/// woken, or the other sees that it polls.
+/// The two flags of a sleeping thread. They are one word, so that either the thread sees that it was woken,
+/// or the waker sees that it polls.
 #[derive(Debug)]
 pub(super) struct WakeState(AtomicU8);
 
@@ -36,12 +35,12 @@ impl WakeState {
         self.0.load(Ordering::SeqCst) & WOKEN != 0
     }
 
-    /// Forgets that the thread was woken. It looks afterwards.
+    /// Clears the wake-up. The thread must check its condition afterwards.
     pub(super) fn reset(&self) {
         self.0.fetch_and(!WOKEN, Ordering::SeqCst);
     }
 
-    /// Wakes the thread. Returns true if it polls, and a flag has to be raised.
+    /// Wakes the thread. Returns true if it polls, so that its event flag must be raised.
     pub(super) fn wake(&self) -> bool {
         self.0.fetch_or(WOKEN, Ordering::SeqCst) & POLLS != 0
     }
@@ -56,16 +55,16 @@ impl WakeState {
     }
 }
 
-/// Returns the time until `until`, or `None` if there is none.
+/// Returns the time left until `until`, or `None` for no limit.
 pub(super) fn left_until(until: Option<Instant>) -> Option<Duration> {
     until.map(|until| until.saturating_duration_since(Instant::now()))
 }
 
-/// One thread. It is the waker of what the thread waits for.
+/// The waker of one thread.
 #[derive(Debug)]
 pub(super) struct Sleeper {
     thread: Thread,
-    /// Ends a sleep in `poll(2)`. Made for the first one; `None` if the process had no descriptor left.
+    /// Ends a sleep in `poll(2)`. Created by the first one; `None` if the process had no descriptor left.
     flag: OnceLock<Option<EventFlag>>,
     pub(super) state: WakeState,
 }
@@ -76,7 +75,7 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // A thread that polls has made its flag before.
+        // A thread that polls has created its event flag already.
         let flag = if self.state.wake() { self.flag.get() } else { None };
         match flag {
             Some(Some(flag)) => flag.raise(),
@@ -91,7 +90,7 @@ impl Sleeper {
         Arc::new(Sleeper { thread: thread::current(), flag: OnceLock::new(), state: WakeState::new() })
     }
 
-    /// Returns true if the thread can sleep on a socket: it has, or gets, a flag to be woken by.
+    /// Returns true if the thread can sleep on a socket: its event flag exists or can be created.
     pub(super) fn can_poll(&self) -> bool {
         self.flag().is_some()
     }
@@ -100,8 +99,8 @@ impl Sleeper {
         self.flag.get_or_init(|| EventFlag::new().ok()).as_ref()
     }
 
-    /// Sleeps until the thread is woken, `left` is over, or the socket can be read or has failed. Returns
-    /// true for the last.
+    /// Sleeps until the thread is woken, `left` is over, or the socket is readable or has failed. Returns
+    /// true for the last case.
     pub(super) fn poll(&self, socket: &Socket, left: Option<Duration>) -> bool {
         let Some(flag) = self.flag() else { return false };
         let is_readable = self.state.begin_poll() && flag.wait_with(socket, left);

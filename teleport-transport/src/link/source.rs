@@ -1,4 +1,4 @@
-//! A link as the event loop sees it, and how it comes there.
+//! A link as its event loop sees it, and how it is attached.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::reactor::source::{Request, Scratch, Source, Turn};
 
 impl Poller {
     /// Takes over a connected socket and begins the handshake. With a `budget`, large messages wait for
-    /// memory from it; without, all are taken.
+    /// memory from it. Without one, all are accepted.
     ///
     /// # Errors
     /// Returns the system's error if it cannot watch the socket.
@@ -56,13 +56,13 @@ impl Source for Link {
 
     fn on_attached(self: Arc<Self>) {
         self.port.status.watch();
-        // Also if a thread leads: an event that tells of a writable socket may have been lost.
+        // Also if a thread leads: a writable event may have been lost.
         self.writer.lock().register(&self.port);
         self.flush();
     }
 
     fn on_detached(&self) {
-        // Gives back the memory of what came in part. Calls that still run may hold the link for long.
+        // Frees the memory of incomplete messages. Running calls may hold the link for long.
         self.receiving.lock().inbound.discard();
     }
 

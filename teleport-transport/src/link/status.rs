@@ -1,10 +1,10 @@
-//! Who reads a link, and what its threads must know of it without a lock: all in one word.
+//! The read role of a link and the flags that its threads read without a lock, in one word.
 //!
-//! The read role: at most one thread *leads*, which means that it reads in place of the event loop. When it
-//! leaves, nobody reads: most threads come back soon, and to let the event loop watch the socket takes a
-//! system call each time. So it watches again only when a thread waits for an answer, at a check of the event
-//! loop, or at its timeout. Every change is one atomic operation, so that no state in between can be seen.
-//! What follows from a change, such as telling the kernel what to watch, is done after it.
+//! At most one thread *leads*: it reads in place of the event loop. When it leaves, nobody reads, because
+//! most threads return soon and each change of the event loop's interest takes a system call. The event loop
+//! watches again when a thread waits for an answer, at one of its checks, or at its timeout. Each change is
+//! one atomic operation, so threads never see an intermediate state. Actions that follow from a change, such
+//! as registering with the kernel, come after it.
 
 #[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,30 +15,29 @@ use mio::Interest;
 
 /// A thread reads, not the event loop.
 const LED: u64 = 1;
-/// The event loop is told of what can be read. Never together with `LED`.
+/// The event loop watches for readable bytes. Never together with `LED`.
 const WATCHED: u64 = 1 << 1;
 /// The event loop has a timeout for a socket that nobody reads.
 const TIMED: u64 = 1 << 2;
 /// The lowest bit of the count of threads that began to lead.
 const LEADS: u64 = 1 << 32;
 
-/// A fact that one thread tells the others.
+/// A condition that one thread reports to the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flag(u64);
 
 impl Flag {
     /// The event loop writes next, when the socket is writable.
     pub(super) const BLOCKED: Flag = Flag(1 << 3);
-    /// A message is held back, and nobody writes it yet.
+    /// A message is held back and not being written.
     pub(super) const COALESCED: Flag = Flag(1 << 4);
-    /// The event loop looks from time to time at how fast the peer moves memory that it holds.
+    /// The event loop checks from time to time how fast the peer moves the memory that it holds.
     pub(super) const RATE_CHECKED: Flag = Flag(1 << 5);
-    /// The end of the stream has arrived, behind what is still to be read. The kernel tells of it once.
+    /// The end of the stream has arrived, after bytes that are still unread. The kernel reports it once.
     pub(super) const ENDS: Flag = Flag(1 << 6);
-    /// Writing failed: the link is over once everything the peer sent is read.
+    /// Writing failed: the link is over once all bytes from the peer are read.
     pub(super) const BROKEN: Flag = Flag(1 << 7);
-    /// The goodbye was sent: what still comes is dropped, until the peer closes or the time to linger is
-    /// over.
+    /// The goodbye was sent: arriving bytes are dropped, until the peer closes or the time to linger is over.
     pub(super) const LINGERS: Flag = Flag(1 << 8);
 }
 
@@ -49,7 +48,7 @@ impl Flag {
 pub(super) struct Status(AtomicU64);
 
 impl Status {
-    /// The event loop watches, and no flag is set.
+    /// Returns the initial status: the event loop watches, and no flag is set.
     pub(super) fn new() -> Status {
         Status(AtomicU64::new(WATCHED))
     }
@@ -81,24 +80,24 @@ impl Status {
 
     // ---- The read role ----
 
-    /// Makes the caller the thread that reads, if no other is. Returns true if the event loop was watching,
-    /// which it is then to stop.
+    /// Makes the caller the leader, unless another thread leads. Returns true if the event loop was watching:
+    /// the caller must stop it.
     pub(super) fn lead(&self) -> Option<bool> {
         let lead = |word: u64| (word & LED == 0).then_some(((word | LED) & !WATCHED).wrapping_add(LEADS));
         self.update(lead).map(|before| before & WATCHED != 0)
     }
 
-    /// The leader reads no longer. Returns true if a timeout is to be set, for `handle_quiet_timeout`.
+    /// Ends the caller's lead. Returns true if the caller must set a timeout for `handle_quiet_timeout`.
     pub(super) fn leave(&self) -> bool {
         self.update(|word| Some((word & !LED) | TIMED)).is_some_and(|before| before & TIMED == 0)
     }
 
-    /// Has the event loop watch, unless a thread leads. The kernel is to be told afterwards.
+    /// Lets the event loop watch, unless a thread leads. The caller must then register the interest.
     pub(super) fn watch(&self) {
         self.update(|word| (word & LED == 0).then_some(word | WATCHED));
     }
 
-    /// Has the event loop watch if nobody reads. Returns true if the kernel is to be told.
+    /// Lets the event loop watch if nobody reads. Returns true if the caller must register the interest.
     pub(super) fn watch_if_unread(&self) -> bool {
         self.is_unread()
             && self.update(|word| (word & (LED | WATCHED) == 0).then_some(word | WATCHED)).is_some()
@@ -109,7 +108,7 @@ impl Status {
         self.load() & (LED | WATCHED) == 0
     }
 
-    /// Returns what the event loop is to be told of.
+    /// Returns the interest to register.
     pub(super) fn interest(&self) -> Option<Interest> {
         let word = self.load();
         match (word & WATCHED != 0, word & Flag::BLOCKED.0 != 0) {
@@ -120,18 +119,18 @@ impl Status {
         }
     }
 
-    /// Returns true if the event loop has to read, and does not wait until the socket is writable.
+    /// Returns true if no thread leads and the socket is not full.
     pub(super) fn only_reads(&self) -> bool {
         self.load() & (LED | Flag::BLOCKED.0) == 0
     }
 
-    /// Returns how often a thread began to lead.
+    /// Returns how often a thread has begun to lead.
     pub(super) fn leads(&self) -> u32 {
         (self.load() / LEADS) as u32
     }
 
-    /// The timeout of the event loop for a socket that nobody reads. `seen` is the count of leads at the last
-    /// one.
+    /// Handles the event loop's timeout for a socket that nobody reads. `seen` is the number of leads at the
+    /// last one.
     pub(super) fn handle_quiet_timeout(&self, seen: &mut u32) -> QuietTimeout {
         if self.load() & TIMED == 0 {
             return QuietTimeout::Done;
@@ -140,19 +139,19 @@ impl Status {
         if std::mem::replace(seen, leads) != leads {
             return QuietTimeout::Again;
         }
-        // In this order: who leaves in between sets a new timeout.
+        // In this order: a leader that leaves in between sets a new timeout.
         self.0.fetch_and(!TIMED, Ordering::SeqCst);
         if self.watch_if_unread() { QuietTimeout::Watch } else { QuietTimeout::Done }
     }
 }
 
-/// What follows from a timeout.
+/// The outcome of a timeout for an unread socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QuietTimeout {
-    /// There is no timeout any more.
+    /// The timeout is no longer needed.
     Done,
-    /// A thread has led since the last one: look again.
+    /// A thread has led since the last timeout: check again later.
     Again,
-    /// The event loop watches from now on, and the kernel is to be told.
+    /// The event loop watches from now on: register the interest.
     Watch,
 }

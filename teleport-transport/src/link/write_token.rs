@@ -1,11 +1,11 @@
-//! The right to write to one socket: a value that one thread at a time has.
+//! The right to write to one socket: a value that one thread at a time owns.
 //!
-//! The token stands under the lock of the send queue. A thread that queues something takes the value with it,
-//! if it is free, and writes. Otherwise its holder, or the event loop, finds what was queued: the holder
-//! gives the value back only under the lock and when the queue is empty. So nothing queued is ever left
-//! behind, and no thread waits to write.
+//! The token is under the lock of the send queue. A thread that queues something takes the value if it is
+//! free, and writes. Otherwise the owner of the value, or the event loop, finds what was queued: the owner
+//! returns the value only under the lock and when the queue is empty. So nothing queued is left behind, and
+//! no thread waits to write.
 
-/// Where the value is.
+/// The location of the value.
 #[derive(Debug)]
 pub(super) enum WriteToken<T> {
     /// Nobody writes.
@@ -17,7 +17,7 @@ pub(super) enum WriteToken<T> {
 }
 
 impl<T> WriteToken<T> {
-    /// Returns true if nobody writes, and nobody waits until the socket is writable.
+    /// Returns true if no thread writes and the socket is not known to be full.
     pub(super) fn is_free(&self) -> bool {
         matches!(self, WriteToken::Free(_))
     }
@@ -33,7 +33,7 @@ impl<T> WriteToken<T> {
         }
     }
 
-    /// Takes the value to write on, if it waited until the socket is writable. Only for the event loop.
+    /// Takes the value after the socket became writable, if it was blocked. Only for the event loop.
     pub(super) fn unblock(&mut self) -> Option<T> {
         match std::mem::replace(self, WriteToken::Taken) {
             WriteToken::Blocked(value) => Some(value),
@@ -44,12 +44,12 @@ impl<T> WriteToken<T> {
         }
     }
 
-    /// Gives the value back. Nothing is queued.
+    /// Returns the value, because nothing is queued.
     pub(super) fn free(&mut self, value: T) {
         *self = WriteToken::Free(value);
     }
 
-    /// Gives the value to the event loop, which takes it with `unblock`.
+    /// Leaves the value to the event loop, which takes it with `unblock`.
     pub(super) fn block(&mut self, value: T) {
         *self = WriteToken::Blocked(value);
     }

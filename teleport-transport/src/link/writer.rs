@@ -1,9 +1,9 @@
-//! The sending half of a link: its queue, and who writes it to the socket.
+//! The sending half of a link: its queue, and the thread that writes it to the socket.
 //!
 //! Flow: a thread locks the half and queues something -> `write` takes the [`WriteToken`] with the write
-//! buffer, if it is free -> stages under the lock, writes outside of it, until there is no more, the socket
-//! is full or the turn is over; then the event loop goes on when the socket is writable. Never blocks. Bound:
-//! `MAX_WRITTEN_BYTES_PER_TURN`, and what was staged when that was passed.
+//! buffer, if it is free -> it stages under the lock and writes outside of it, until the queue is empty, the
+//! socket is full or the turn is over; then the event loop continues when the socket is writable. Never
+//! blocks. Bound: `MAX_WRITTEN_BYTES_PER_TURN`, and the bytes that were staged when that was exceeded.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,30 +23,30 @@ use crate::protocol::{Outbound, SharedOutbound, WriteBuffer};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
-/// The bytes after which a turn of writing ends: one chunk. An event loop that writes more to a fast reader
-/// leaves its other work lying for as long, such as a small call that arrived on the same connection.
+/// A turn of writing ends after this many bytes: one chunk. An event loop that writes more to a fast reader
+/// delays its other work, such as a small call that arrived on the same connection.
 const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
-/// How long a link that said goodbye waits for the peer to read it, before the descriptor is closed.
+/// The time for which a link waits for the peer to read its goodbye, before the descriptor is closed.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
-/// The half of a link that sends.
+/// The sending half of a link.
 pub(super) struct Writer(Mutex<Sending>);
 
-/// What is under the lock. A thread enters a [`DropScope`] before it takes the lock to queue, drop or write
+/// The state under the lock. A thread enters a [`DropScope`] before it takes the lock to queue, drop or write
 /// something.
 pub(super) struct Sending {
     pub(super) outbound: Outbound,
     pub(super) coalesce: Coalesce,
     pub(super) linger: Linger,
     token: WriteToken<Box<Output>>,
-    /// Bytes in the write buffer, when it was last seen here.
+    /// Bytes in the write buffer when it was last returned.
     pub(super) unwritten_bytes: usize,
-    /// What the kernel was told to watch.
+    /// The interest that is registered with the kernel.
     registered: Option<Interest>,
 }
 
-/// What goes to the socket next, and how far the peer is behind.
+/// The bytes that the socket takes next, and how far the peer is behind.
 #[derive(Debug)]
 struct Output {
     buffer: WriteBuffer,
@@ -76,14 +76,14 @@ impl Writer {
         self.write(port, self.lock());
     }
 
-    /// As [`flush`](Writer::flush), with the lock taken, which is given back.
+    /// Like [`flush`](Writer::flush), with the lock held. Releases the lock.
     pub(super) fn write(&self, port: &Port, mut sending: MutexGuard<'_, Sending>) {
         if let Some(output) = sending.token.take() {
             self.write_turn(port, sending, output);
         }
     }
 
-    /// The socket is writable: goes on where a turn ended.
+    /// Continues a blocked write, because the socket is writable.
     pub(super) fn on_writable(&self, port: &Port) {
         let _scope = DropScope::enter();
         let mut sending = self.lock();
@@ -99,7 +99,7 @@ impl Writer {
             if output.buffer.is_empty() && !sending.stage(port, &mut output.buffer) {
                 return sending.finish_turn(port, output);
             }
-            // Only now, so that a turn which writes all there is wakes no event loop.
+            // Checked after staging, so that a turn that writes everything wakes no event loop.
             if written >= MAX_WRITTEN_BYTES_PER_TURN {
                 return sending.block(port, output);
             }
@@ -141,12 +141,12 @@ impl Output {
 }
 
 impl Sending {
-    /// Returns true if nobody writes, and the socket is not full.
+    /// Returns true if no thread writes and the socket is not full.
     pub(super) fn is_idle(&self) -> bool {
         self.token.is_free()
     }
 
-    /// Moves what goes next from the queue into `buffer`. Returns false if there is nothing.
+    /// Moves the next frames from the queue into `buffer`. Returns false if there are none.
     fn stage(&mut self, port: &Port, buffer: &mut WriteBuffer) -> bool {
         self.coalesce.on_write(&port.status);
         let progress = self.outbound.poll_write(buffer);
@@ -154,7 +154,7 @@ impl Sending {
         if progress.drained {
             port.event_loop.request(Request::Drained);
         }
-        // The goodbye was the last thing to go.
+        // The goodbye was the last frame.
         if progress.finished && !progress.staged && port.status.set(Flag::LINGERS) {
             port.shutdown_write();
             self.linger.close_within(LINGER, port);
@@ -162,7 +162,7 @@ impl Sending {
         progress.staged
     }
 
-    /// Everything is written.
+    /// Ends a turn that has written everything.
     fn finish_turn(&mut self, port: &Port, mut output: Box<Output>) {
         output.window.idle(Instant::now);
         self.token.free(output);
@@ -171,15 +171,16 @@ impl Sending {
         }
     }
 
-    /// The socket is full, or the turn is over: the event loop writes on when the socket is writable, which
-    /// may be at once.
+    /// Ends a turn because the socket is full or the turn was long enough. The event loop continues when the
+    /// socket is writable, which may be at once.
     fn block(&mut self, port: &Port, output: Box<Output>) {
         self.token.block(output);
         port.status.set(Flag::BLOCKED);
         self.register(port);
     }
 
-    /// Writing failed. What the peer said last may still be unread: reading finds out why the link is over.
+    /// Handles a failed write. The peer's last bytes may still be unread: reading finds the reason for the
+    /// end.
     fn fail(&mut self, port: &Port, mut output: Box<Output>) {
         output.buffer.clear();
         self.outbound.discard();
@@ -189,7 +190,7 @@ impl Sending {
         port.send(Command::Read(port.key));
     }
 
-    /// Tells the kernel what to watch, after `status` has changed.
+    /// Registers the interest with the kernel, after `status` has changed.
     pub(super) fn register(&mut self, port: &Port) {
         if let Err(error) = self.try_register(port) {
             tracing::error!(link = port.key, %error, "cannot watch a socket: its connection will time out");
@@ -200,15 +201,15 @@ impl Sending {
         port.register(&mut self.registered)
     }
 
-    /// Has the event loop watch the socket if nobody reads it.
+    /// Lets the event loop watch the socket if nobody reads it.
     pub(super) fn watch_if_unread(&mut self, port: &Port) {
         if port.status.watch_if_unread() {
             self.register(port);
         }
     }
 
-    /// Returns true if the descriptor is to be closed now. The first time, a goodbye that waits for what is
-    /// queued goes instead of it, and has another [`LINGER`].
+    /// Returns true if the descriptor should be closed now. If a goodbye still waits behind other messages,
+    /// drops those and gives the goodbye another [`LINGER`].
     pub(super) fn is_linger_over(&mut self, now: Instant) -> bool {
         if self.linger.until.is_none_or(|until| now < until) {
             return false;
@@ -221,17 +222,17 @@ impl Sending {
     }
 }
 
-/// When a link that closes gives up.
+/// The time limit of a link that closes.
 #[derive(Debug, Default)]
 pub(super) struct Linger {
     /// `None` while it does not close.
     pub(super) until: Option<Instant>,
-    /// The goodbye goes before everything that is queued, since the time for that is over.
+    /// The queue was dropped in favour of the goodbye, because the time to close is over.
     hurries: bool,
 }
 
 impl Linger {
-    /// Closes the descriptor after `within`, or earlier where an earlier time was set.
+    /// Closes the descriptor after `within`, unless an earlier time is set.
     pub(super) fn close_within(&mut self, within: Duration, port: &Port) {
         let until = Instant::now() + within.min(MAX_TIME);
         if self.until.is_none_or(|earlier| until < earlier) {
@@ -243,7 +244,7 @@ impl Linger {
 
 #[cfg(test)]
 impl Writer {
-    /// Leaves the half as a thread does that finds the socket full.
+    /// Puts the half into the state after a write to a full socket.
     pub(super) fn block(&self, port: &Port) {
         let mut sending = self.lock();
         let output = sending.token.take().expect("nobody writes");
