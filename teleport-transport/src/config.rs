@@ -51,7 +51,7 @@ pub struct Config {
     pub min_rate: u64,
     /// The time for which a client may be slower. Not public: for tests.
     #[doc(hidden)]
-    pub pace_window: Duration,
+    pub min_rate_window: Duration,
     /// Identifies this instance, also among earlier ones at the same address. If a peer finds another
     /// instance after it reconnects, its calls and sessions there are lost. Default: one id for the process.
     pub instance: Id128,
@@ -88,7 +88,7 @@ impl Default for Config {
             max_silence: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(10),
             min_rate: 64 << 10,
-            pace_window: Duration::from_secs(5),
+            min_rate_window: Duration::from_secs(5),
             instance: process_id(),
             session: Id128::NONE,
             resume: false,

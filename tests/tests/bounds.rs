@@ -331,7 +331,7 @@ const LARGE: u64 = SHARED / 3 * 2;
 /// Starts a server that soon gives up slow transfers.
 fn serve_impatiently() -> ServerHandle {
     let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
-    server.pace_window(Duration::from_millis(100)).start(echo().register("sum", sum)).unwrap()
+    server.min_rate_window(Duration::from_millis(100)).start(echo().register("sum", sum)).unwrap()
 }
 
 fn sum(x: Vec<u8>) -> u64 {
@@ -424,7 +424,7 @@ fn serve_in_need() -> (ServerHandle, mpsc::Sender<()>, Vec<CallFuture>) {
     });
     let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
     // Long enough for the test to see the charged memory before it is freed, even on a busy machine.
-    let server = server.pace_window(Duration::from_millis(500)).start(methods).unwrap();
+    let server = server.min_rate_window(Duration::from_millis(500)).start(methods).unwrap();
     let client = Client::connect(&server.address().to_string()).unwrap();
     let large = Tree::Array(Array::from(vec![1u8; LARGE as usize]));
     let futures = [("stop", Tree::Null), ("sum", large.clone()), ("sum", large)];
@@ -441,7 +441,7 @@ fn calls_throttled_by_a_full_socket_do_not_block_other_clients() {
         let zeros = |bytes: usize| Array::zeros::<u8>([bytes]);
         let methods = echo().register("sum", sum).register("zeros", zeros);
         let server = Server::bind("tcp://127.0.0.1:0").unwrap().max_memory(MAX_MEMORY);
-        let server = server.pace_window(Duration::from_millis(100)).start(methods).unwrap();
+        let server = server.min_rate_window(Duration::from_millis(100)).start(methods).unwrap();
         let (waiting, each) = (4, 2 << 20);
         let mut peer = GrantingPeer::new(&server, "echo", each);
         peer.begin(waiting);

@@ -173,6 +173,6 @@ fn warn_of_slots(address: &str, max_memory: u64) {
     tracing::warn!(
         address,
         max_memory,
-        "calls wait for slots of results that nobody reads: read them first, or raise `max_memory`"
+        "calls wait for slots that unread results hold: read those results, or raise `max_memory`"
     );
 }

@@ -43,7 +43,7 @@ pub struct Receiver<T>(Arc<Shared<T>>);
 
 /// The error when the other end of a channel is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the other end of the channel is gone")]
+#[error("the other end of the channel is closed")]
 pub struct Disconnected;
 
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::error::ProcError;
 /// use teleport_proc::{BoxError, Group, Process, Restart, Thread, sleep};
 ///
 /// fn serve(port: u16) -> Result<(), BoxError> {
-///     Err(format!("nobody serves at {port}").into())
+///     Err(format!("no server listens at port {port}").into())
 /// }
 ///
 /// fn main() -> Result<(), BoxError> {

@@ -111,8 +111,8 @@ impl Server {
 
     /// Not part of the public interface: how long a client may be slower than `min_rate`, for tests.
     #[doc(hidden)]
-    pub fn pace_window(mut self, window: Duration) -> Server {
-        self.options.config.pace_window = window;
+    pub fn min_rate_window(mut self, window: Duration) -> Server {
+        self.options.config.min_rate_window = window;
         self
     }
 

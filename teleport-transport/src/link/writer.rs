@@ -247,7 +247,7 @@ impl Writer {
     /// Puts the half into the state after a write to a full socket.
     pub(super) fn block(&self, port: &Port) {
         let mut sending = self.lock();
-        let output = sending.token.take().expect("nobody writes");
+        let output = sending.token.take().expect("the write token is free");
         sending.block(port, output);
     }
 }

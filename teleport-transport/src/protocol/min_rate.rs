@@ -54,7 +54,7 @@ impl MinRate {
     /// Returns none if the peer may be as slow as it likes. Clients never require a rate: their results
     /// are their own.
     pub(super) fn new(role: Role, config: &Config) -> Option<MinRate> {
-        let window = config.pace_window.clamp(MIN_WINDOW, MAX_TIME);
+        let window = config.min_rate_window.clamp(MIN_WINDOW, MAX_TIME);
         let bytes_per_second = config.min_rate;
         (role == Role::Server && bytes_per_second > 0).then_some(MinRate {
             bytes_per_second,
@@ -116,7 +116,7 @@ mod tests {
     const NEITHER: Slow = Slow { receiving: false, sending: false };
 
     fn min_rate() -> MinRate {
-        let config = Config { min_rate: RATE, pace_window: 5 * S, ..Config::default() };
+        let config = Config { min_rate: RATE, min_rate_window: 5 * S, ..Config::default() };
         MinRate::new(Role::Server, &config).expect("a rate is set")
     }
 
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn any_rate_and_window_can_be_set() {
-        let with = |role, min_rate, pace_window| {
-            MinRate::new(role, &Config { min_rate, pace_window, ..Config::default() })
+        let with = |role, min_rate, min_rate_window| {
+            MinRate::new(role, &Config { min_rate, min_rate_window, ..Config::default() })
         };
         assert!(with(Role::Server, 0, S).is_none() && with(Role::Client, 1, S).is_none());
         let mut rate = with(Role::Server, u64::MAX, Duration::MAX).expect("a rate is set");

@@ -151,7 +151,7 @@ fn slow_senders_that_hold_all_memory_are_given_up_when_others_wait() {
     allow_many_descriptors(4096);
     for_each_address(|address| {
         // Three quarters of this fit rows for fewer than half of the slow senders.
-        let server = bind(address).max_memory(6 << 20).pace_window(Duration::from_millis(100));
+        let server = bind(address).max_memory(6 << 20).min_rate_window(Duration::from_millis(100));
         let server = server.start(methods(&Arc::default())).unwrap();
         let senders: Vec<_> = (0..SENDERS).map(|number| SlowSender::begin(&server, number)).collect();
         until("a call waits for memory", || server.stats().awaiting_memory > 0);

@@ -36,7 +36,7 @@ struct World {
 impl World {
     fn new() -> World {
         let now = Instant::now();
-        let config = Config { min_rate: 1000, pace_window: 5 * S, ..Config::default() };
+        let config = Config { min_rate: 1000, min_rate_window: 5 * S, ..Config::default() };
         let budget = Budget::new(1 << 20);
         let (inbound, outbound) = halves(Role::Server, &Arc::new(config), Some(budget.clone()), now, || {});
         let mut world = World { inbound, outbound: RefCell::new(outbound), budget, now };

@@ -53,7 +53,7 @@ fn config(random: &mut Random, session: Id128) -> Arc<Config> {
         ping_interval: PING_INTERVAL,
         max_silence: MAX_SILENCE,
         min_rate: if random.one_in(3) { 1 << 20 } else { 0 },
-        pace_window: Duration::from_millis(20),
+        min_rate_window: Duration::from_millis(20),
         session,
         resume: true,
         ..Config::default()
