@@ -8,10 +8,10 @@ use super::timers::Timers;
 use crate::net::socket::listener::Listener;
 use crate::net::socket::{AcceptError, Socket};
 
-/// Connections accepted before the other sockets get their turn again.
+/// A listener accepts this many connections before other sockets get their turn.
 const MAX_ACCEPTS_PER_ROUND: usize = 64;
 
-/// When accepting failed for lack of descriptors, it is tried again after this time.
+/// The time after which accepting is tried again when it failed for lack of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes the sockets that a [`Listener`] accepts. Called on the poller's thread; must not block.
@@ -20,7 +20,7 @@ pub trait Acceptor: Send + Sync + 'static {
     /// drop it to refuse.
     fn accepted(&self, socket: Socket);
 
-    /// Called when accepting failed. It is tried again soon where that can help.
+    /// Called when accepting failed. The listener tries again soon if that can help.
     fn failed(&self, error: &AcceptError);
 }
 
@@ -28,7 +28,7 @@ pub trait Acceptor: Send + Sync + 'static {
 #[derive(Default)]
 pub(super) struct Listeners {
     by_key: HashMap<usize, (Listener, Arc<dyn Acceptor>)>,
-    /// Those that had more to accept when their turn was over.
+    /// Listeners that had more to accept when their turn ended.
     ready: Vec<usize>,
 }
 
@@ -45,12 +45,12 @@ impl Listeners {
         self.by_key.clear();
     }
 
-    /// Returns true if some have more to accept.
+    /// Returns true if a listener has more to accept.
     pub(super) fn are_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Gives each that has more to accept a turn.
+    /// Gives a turn to each listener that has more to accept.
     pub(super) fn take_turns(&mut self, timers: &mut Timers) {
         for key in std::mem::take(&mut self.ready) {
             self.accept(key, timers);

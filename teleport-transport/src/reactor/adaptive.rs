@@ -1,8 +1,8 @@
-//! A bet that is made less often while it does not pay.
+//! Decides if an optional step is worth trying, from how often it has paid lately.
 //!
-//! Flow: `should_try` -> the bet -> `hit` or `miss`. After a miss some chances are skipped, twice as many if
-//! another follows soon; each hit halves that. Races between threads lose a step, which does no harm. Bound:
-//! `MAX_SKIPPED`.
+//! Flow: `should_try` -> the step -> `hit` or `miss`. After a miss some chances are skipped, twice as many if
+//! another miss follows soon. Each hit halves that number. Races between threads lose a count, which is
+//! harmless. Bound: `MAX_SKIPPED`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,14 +11,14 @@ const MAX_SKIPPED: u32 = 1 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Adaptive {
-    /// Chances still to be skipped.
+    /// The number of chances still to skip.
     skipped: AtomicU32,
-    /// Chances to skip after the next miss.
+    /// The number of chances to skip after the next miss.
     next: AtomicU32,
 }
 
 impl Adaptive {
-    /// Returns true if the bet is to be made now. Counts a chance that is skipped.
+    /// Returns true if the step should be tried now. Counts a skipped chance.
     pub(crate) fn should_try(&self) -> bool {
         let skipped = self.skipped.load(Ordering::Relaxed);
         if skipped > 0 {
@@ -40,7 +40,7 @@ impl Adaptive {
         self.next.store(skipped * 2, Ordering::Relaxed);
     }
 
-    /// The bet would have paid just now: the next chance is taken.
+    /// Notes that the step would have paid just now: the next chance is tried.
     pub(crate) fn reset(&self) {
         self.skipped.store(0, Ordering::Relaxed);
     }

@@ -1,10 +1,10 @@
 //! One thread's loop over its sockets, commands and timers.
 //!
-//! A round: wait until something is ready -> sources that had more than their last turn allowed -> checks of
-//! what threads left behind -> ready sockets -> commands -> timeouts. Each source gets one turn a round, so
-//! that none keeps the others waiting. Never runs user code that blocks: an inline method is the user's
-//! promise not to. Bounds: one turn per source and round, the commands that had come when theirs began,
-//! `MAX_ACCEPTS_PER_ROUND`, one timer entry per source.
+//! A round: wait for readiness -> sources whose last turn left bytes unread -> checks of what threads left
+//! behind -> ready sockets -> commands -> timeouts. Each source gets one turn a round, so that none delays
+//! the others. Never runs user code that blocks: inline methods promise not to. Bounds: one turn per source
+//! and round, the commands that were queued when their turn began, `MAX_ACCEPTS_PER_ROUND`, one timer entry
+//! per source.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -25,34 +25,34 @@ use crate::sys::wait_for;
 /// Readiness events taken from the kernel at once.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// The kernel is asked for events of all sockets after this many reads of the hot source, whether they find
-/// something or not. A read that finds nothing takes less than a microsecond.
+/// The kernel is polled for events of all sockets after this many reads of the hot source, empty or not. An
+/// empty read takes less than a microsecond.
 const READS_PER_POLL: u32 = 4;
 
-/// A source's timeout is handled no more often than this.
+/// A source's timeout is handled at most this often.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
 
 struct Entry {
     source: Arc<dyn Source>,
-    /// The source is in the list of those that have more to read.
+    /// The source is in the list of those with more to read.
     is_ready: bool,
 }
 
 pub(super) struct EventLoop {
     poll: Poll,
-    /// From other threads.
+    /// Sent by other threads.
     commands: Receiver<Command>,
     sources: HashMap<usize, Entry, QuickHash>,
     listeners: Listeners,
-    /// Sources that had more to read when their turn was over.
+    /// Sources with unread bytes after their turn.
     ready: VecDeque<usize>,
     timeouts: Timers,
     checks: Timers,
-    /// Runs before the thread sleeps, for the longest time that any source asks for.
+    /// Runs before the thread sleeps, for the longest spin time of all sources.
     spin: SharedSpin,
-    /// The source that brought something last, if it was the only one.
+    /// The source of the last bytes, if it was the only one.
     hot: Option<usize>,
-    /// Reads of the hot source that found something since the kernel was asked for events of all.
+    /// Reads of the hot source that found bytes since the kernel was last polled for all sockets.
     hot_rounds: u32,
     scratch: Scratch,
 }
@@ -100,8 +100,7 @@ impl EventLoop {
 
     // ---- Waiting ----
 
-    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets had
-    /// something.
+    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets are ready.
     fn wait(&mut self, events: &mut Events, may_spin: bool) -> io::Result<bool> {
         let is_idle = self.ready.is_empty() && !self.listeners.are_ready() && mailbox::own_is_empty();
         if !(is_idle && may_spin) {
@@ -120,16 +119,16 @@ impl EventLoop {
         }
     }
 
-    /// Reads the hot source for a moment, which saves a system call for each small call, and now and then
-    /// asks for events of all. Returns when it began if nothing comes.
+    /// Reads the hot source for a moment, which saves a system call for each small call. Polls for all
+    /// sockets now and then. Returns the time at which it began if nothing arrives.
     fn spin(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
         let limit = self.idle_time();
         let EventLoop { poll, spin, sources, hot, hot_rounds, scratch, ready, .. } = self;
         let mut hot = hot.and_then(|key| sources.get_mut(&key).map(|entry| (key, entry)));
         let mut reads = 0;
         spin.spin.find(limit, |now| {
-            // A source that always has something must not keep the others from being read, nor itself from
-            // writing.
+            // A source that always has bytes must not keep the others from being read, nor itself from being
+            // written.
             let others_turn = *hot_rounds == READS_PER_POLL;
             let hot = hot.as_mut().filter(|(_, entry)| !others_turn && entry.source.only_reads());
             let is_hot = hot.is_some();
@@ -159,7 +158,7 @@ impl EventLoop {
     /// Waits for events, or until something else is due.
     fn sleep(&mut self, events: &mut Events, is_idle: bool) -> io::Result<()> {
         let mut time = if is_idle { self.idle_time() } else { Some(Duration::ZERO) };
-        // The time of a check is less than a millisecond away, which `poll` would round up.
+        // A check that is due in less than a millisecond: `poll` would round the time up.
         if let Some(short) = time.filter(|time| !time.is_zero() && !self.checks.is_empty()) {
             wait_for(&self.poll, short);
             time = Some(Duration::ZERO);
@@ -167,7 +166,7 @@ impl EventLoop {
         self.poll.poll(events, time)
     }
 
-    /// Returns the time until a timeout or check is due, or `None` if none ever is.
+    /// Returns the time until a timeout or check is due, or `None` without one.
     fn idle_time(&self) -> Option<Duration> {
         let now = Instant::now();
         self.timeouts.wait(now).into_iter().chain(self.checks.wait(now)).min()
@@ -175,7 +174,7 @@ impl EventLoop {
 
     // ---- One round ----
 
-    /// Gives a turn to each that had more than its last turn allowed.
+    /// Gives a turn to each source whose last turn left bytes unread.
     fn take_turns(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
             if let Some(key) = self.ready.pop_front()
@@ -188,7 +187,7 @@ impl EventLoop {
         self.listeners.take_turns(&mut self.timeouts);
     }
 
-    /// Reads for one turn. A source that waits for its next turn has had this round's.
+    /// Reads for one turn. A source that is queued for its next turn has had one in this round.
     fn read(&mut self, key: usize, now: Instant) {
         if let Some(entry) = self.sources.get_mut(&key)
             && !entry.is_ready
@@ -231,10 +230,10 @@ impl EventLoop {
         }
     }
 
-    /// Carries out the commands given so far. Returns true if the loop is to end. Commands given meanwhile,
-    /// also from here, wait for the next round: sockets get their turn before.
+    /// Runs the commands that are queued now. Returns true if the loop should end. Commands that are queued
+    /// meanwhile wait for the next round, so that sockets get their turn first.
     fn run_commands(&mut self, now: Instant) -> bool {
-        // First those of this thread: it may have learned of a source before the command that attaches it is
+        // Commands of this thread come first: it may know of a source before the command that attaches it has
         // run.
         let (own, others) = (mailbox::take_own(), self.commands.len());
         let ends = own.into_iter().any(|command| self.run_command(command, now));
@@ -242,7 +241,7 @@ impl EventLoop {
             .any(|_| self.commands.try_recv().is_ok_and(|command| self.run_command(command, now)))
     }
 
-    /// Returns true if the loop is to end.
+    /// Returns true if the loop should end.
     fn run_command(&mut self, command: Command, now: Instant) -> bool {
         match command {
             Command::Attach(source) => self.attach(source, now),
@@ -287,13 +286,13 @@ impl EventLoop {
                 continue;
             };
             if let Some(next) = entry.source.clone().handle_timeout(&mut self.scratch, now) {
-                // Never at once: this loop would not end.
+                // Never at once: otherwise this loop would not end.
                 self.timeouts.add(next.max(now + MIN_SLEEP), key);
             }
         }
     }
 
-    /// Ends all sources, also those that were on their way here.
+    /// Ends all sources, also those whose attach command is still queued.
     pub(super) fn end(mut self) {
         self.listeners.clear();
         let mut sources: Vec<_> = self.sources.drain().map(|(_, entry)| entry.source).collect();
@@ -328,9 +327,8 @@ pub(crate) mod still {
             StillPoller { poller, commands, poll }
         }
 
-        /// Returns the rounds in which an event loop that spins, and last had something of `hot`, finds
-        /// events of `other` only: `before` each, the test makes what is to be found. `None` if it never
-        /// does.
+        /// Spins with `hot` as the last source, and `before` in each round makes what is to be found. Returns
+        /// the number of rounds until only events of `other` are found, or `None` if that never happens.
         pub(crate) fn rounds_until_found(
             self,
             hot: Arc<dyn Source>,

@@ -1,5 +1,5 @@
-//! Commands for an event loop. Other threads send them through a channel and wake the loop; its own thread
-//! puts them into a queue.
+//! Commands for an event loop. Other threads send them through a channel and wake the loop. Its own thread
+//! appends them to a queue.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,38 +25,40 @@ pub(crate) enum Command {
 }
 
 thread_local! {
-    /// The poller whose event loop runs on this thread: the address of what its handles share, or 0.
+    /// The poller whose event loop runs on this thread: the address of the state that its handles share, or
+    /// 0.
     static POLLER: Cell<usize> = const { Cell::new(0) };
     static OWN: RefCell<VecDeque<Command>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Returns true on the thread of a poller. Such a thread must not wait for calls: it would wait for itself.
+/// Returns true on a poller's thread. Such a thread must not wait for calls, because it would wait for
+/// itself.
 pub fn on_poller_thread() -> bool {
     POLLER.get() != 0
 }
 
-/// Makes this thread that of `poller`, or of none for 0.
+/// Makes this thread the thread of `poller`, or of no poller for 0.
 pub(super) fn set_poller(poller: usize) {
     POLLER.set(poller);
 }
 
-/// Queues `command` if this is the thread of `poller`, and gives it back otherwise.
+/// Queues `command` if this is the thread of `poller`, and returns it otherwise.
 pub(super) fn push_own(poller: usize, command: Command) -> Result<(), Command> {
     if POLLER.get() != poller {
         return Err(command);
     }
     let mut command = Some(command);
-    // Fails while the thread ends: the event loop is over then.
+    // Fails while the thread ends: the event loop has ended then.
     let _ = OWN.try_with(|own| own.borrow_mut().extend(command.take()));
     Ok(())
 }
 
-/// Returns true if no command of this thread's own waits.
+/// Returns true if this thread has queued no command for itself.
 pub(super) fn own_is_empty() -> bool {
     OWN.with_borrow(VecDeque::is_empty)
 }
 
-/// Removes and returns the commands of this thread's own.
+/// Removes and returns the commands that this thread has queued for itself.
 pub(super) fn take_own() -> VecDeque<Command> {
     OWN.take()
 }

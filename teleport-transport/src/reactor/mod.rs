@@ -1,4 +1,4 @@
-//! Threads that wait for many sockets at once. They know nothing of connections but the trait
+//! Threads that wait for many sockets at once. They know connections only through the trait
 //! [`Source`](source::Source).
 
 pub(crate) mod accept;

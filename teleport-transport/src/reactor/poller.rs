@@ -1,6 +1,6 @@
-//! Handles on the threads that wait for many sockets at once.
+//! Handles of threads that wait for many sockets at once.
 //!
-//! A [`PollerThread`] runs one event loop and ends with it. A [`Poller`] gives it commands, from any thread.
+//! A [`PollerThread`] owns one event loop. A [`Poller`] sends it commands, from any thread.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,13 +18,13 @@ use super::mailbox::{self, Command, on_poller_thread};
 use crate::fork_guard::{ForkGuard, wrong_process};
 use crate::net::socket::listener::Listener;
 
-/// The token of the waker. Sources and listeners count up from the one after it.
+/// The token of the waker. Keys of sources and listeners are larger.
 const WAKER: Token = Token(0);
 
-/// Keys are never reused, so that an event for one that is gone finds nothing.
+/// Keys are never reused, so an event with an old key has no effect.
 static NEXT_KEY: AtomicUsize = AtomicUsize::new(WAKER.0 + 1);
 
-/// A handle on a polling thread. Clones share it.
+/// A handle of a polling thread. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Poller {
     inner: Arc<Inner>,
@@ -35,7 +35,7 @@ struct Inner {
     registry: Registry,
     waker: Waker,
     commands: Sender<Command>,
-    /// The thread does not exist in a process that was forked from this one.
+    /// Detects a forked process, in which the thread does not exist.
     fork_guard: ForkGuard,
 }
 
@@ -50,7 +50,7 @@ impl PollerThread {
     /// Starts a polling thread called `name`.
     ///
     /// # Errors
-    /// Returns the system's error when no descriptor or thread is left.
+    /// Returns the system's error if no descriptor or thread is left.
     pub fn start(name: &str) -> io::Result<PollerThread> {
         let poll = Poll::new()?;
         let (poller, receiver) = Poller::new(&poll)?;
@@ -58,7 +58,7 @@ impl PollerThread {
         let mut event_loop = EventLoop::new(poll, receiver);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             mailbox::set_poller(id);
-            // Whatever ends the loop, those who wait on its connections learn of it.
+            // Even after a panic, all threads that wait on its connections must be notified.
             if catch_unwind(AssertUnwindSafe(|| event_loop.run())).is_err() {
                 tracing::error!("a poller panicked: all its connections end");
             }
@@ -67,7 +67,7 @@ impl PollerThread {
         Ok(PollerThread { poller, thread: Some(thread) })
     }
 
-    /// Returns the handle that connections are attached with.
+    /// Returns the handle that attaches connections.
     pub fn poller(&self) -> &Poller {
         &self.poller
     }
@@ -80,14 +80,14 @@ impl Drop for PollerThread {
             && self.poller.is_current()
             && thread.thread().id() != std::thread::current().id()
         {
-            // The panic hook has printed the thread's panic; there is nobody else to tell.
+            // The panic hook has printed the thread's panic already.
             let _ = thread.join();
         }
     }
 }
 
 impl Poller {
-    /// Makes a handle on the thread that will wait with `poll`, and the receiver of its commands.
+    /// Creates a handle of the thread that will wait with `poll`, and the receiver of its commands.
     pub(super) fn new(poll: &Poll) -> io::Result<(Poller, Receiver<Command>)> {
         let (commands, receiver) = crossbeam_channel::unbounded();
         let registry = poll.registry().try_clone()?;
@@ -96,12 +96,12 @@ impl Poller {
         Ok((Poller { inner: Arc::new(inner) }, receiver))
     }
 
-    /// Returns the poller that all clients of this process share. It starts with the first of them and never
+    /// Returns the poller that all clients of this process share. The first call starts it, and it never
     /// ends.
     ///
     /// # Errors
-    /// Returns the system's error when no descriptor or thread is left. Fails in a process that was forked
-    /// from one in which the poller was started.
+    /// Returns the system's error if no descriptor or thread is left. Fails in a process that was forked from
+    /// one in which the poller was started.
     pub fn shared() -> io::Result<&'static Poller> {
         static SHARED: OnceLock<PollerThread> = OnceLock::new();
         if let Some(thread) = SHARED.get() {
@@ -130,12 +130,12 @@ impl Poller {
         &self.inner.registry
     }
 
-    /// Returns true if the thread is one of this process, which was not forked since.
+    /// Returns true unless this process was forked from the thread's.
     pub(crate) fn is_current(&self) -> bool {
         self.inner.fork_guard.is_current()
     }
 
-    /// Gives a command to the event loop. Returns false if the loop has ended, with all its sources, or if
+    /// Sends a command to the event loop. Returns false if the loop has ended with all its sources, or if
     /// this process was forked from the poller's.
     pub(crate) fn send(&self, command: Command) -> bool {
         if !self.is_current() {
@@ -154,7 +154,7 @@ impl Poller {
     }
 }
 
-/// A listener that a poller accepts connections of. Dropping this closes the listener before it returns.
+/// A listener of a poller. Dropping this closes the listener before it returns.
 #[derive(Debug)]
 pub struct Listening {
     key: usize,
@@ -166,7 +166,7 @@ impl Drop for Listening {
         let (done, closed) = crossbeam_channel::bounded(1);
         self.poller.send(Command::Unlisten(self.key, done));
         if !on_poller_thread() && self.poller.is_current() {
-            // Fails when the poller has stopped, which closed the listener too.
+            // Fails if the poller has stopped, which closed the listener too.
             let _ = closed.recv();
         }
     }

@@ -1,10 +1,9 @@
-//! Looking for a moment before a thread sleeps.
+//! Spinning before a thread sleeps.
 //!
-//! To put a processor to sleep and wake it takes several times as long as a small call. So a thread that is
-//! about to wait looks for what it waits for a few times, and lets other threads run in between. It sleeps
-//! when the time is over. Where spinning does not pay, because the other side computes for long or the
-//! processors are busy, the thread sleeps at once and tries again now and then. Bound: for each wait, the
-//! time of the spin, and the time until something else is due.
+//! Putting a processor to sleep and waking it takes several times as long as a small call. So a thread that
+//! is about to wait first polls for a moment, and yields to other threads in between. If spinning does not
+//! pay, because the other side computes for long or the processors are busy, the thread sleeps at once and
+//! tries again now and then. Bound: for each wait, the spin time, and the time until something else is due.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -12,16 +11,15 @@ use std::time::{Duration, Instant};
 
 use crate::reactor::adaptive::Adaptive;
 
-/// A look at a socket takes half as long as a yield. Measured with one core each: a call of 1 KiB over a Unix
-/// socket takes 6.5 us with one look per yield, 5.7 with two, 5.2 with four. With both sides on one core, a
+/// Polling a socket takes half as long as a yield. Measured with one core each: a call of 1 KiB over a Unix
+/// socket takes 6.5 us with one poll per yield, 5.7 with two, 5.2 with four. With both sides on one core, a
 /// call over TCP takes 15.0, 15.1 and 16.4.
 const LOOKS_PER_YIELD: u32 = 4;
 
-/// The longest spin. A longer wait gains nothing from it, and the thread keeps a processor that others may
-/// need.
+/// The longest spin. A longer one gains nothing and occupies a processor that others may need.
 const MAX_SPIN: Duration = Duration::from_millis(1);
 
-/// Spinning before a sleep, for a thread that waits for others of its process or for a peer.
+/// Spins before a sleep, for a thread that waits for other threads or for a peer.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,21 +42,21 @@ pub struct Spin {
 }
 
 impl Spin {
-    /// Spins for up to `time`: not at all for zero, and at most for 1 ms.
+    /// Creates a spin of up to `time`: zero disables it, and the maximum is 1 ms.
     pub fn new(time: Duration) -> Spin {
         Spin { time: time.min(MAX_SPIN), adaptive: Adaptive::default() }
     }
 
-    /// Returns for how long it spins.
+    /// Returns the longest time of a spin.
     pub fn time(&self) -> Duration {
         self.time
     }
 
-    /// Calls `look` with the current time until it finds something, for the time of the spin or for `limit`,
-    /// after which something else is due.
+    /// Calls `look` with the current time until it returns a value, for at most the spin time and at most
+    /// `limit`, after which something else is due.
     ///
     /// # Errors
-    /// Returns the time at which it began, if nothing was found or `look` was not called.
+    /// Returns the time at which it began, if no value was found or `look` was not called.
     pub fn find<T>(
         &self,
         limit: Option<Duration>,
@@ -78,15 +76,15 @@ impl Spin {
             thread::yield_now();
             now = Instant::now();
         }
-        // A spin that was cut short does not tell how long it would have taken.
+        // A spin that was cut short says nothing about the time that it would have needed.
         if time == self.time {
             self.adaptive.miss();
         }
         Err(start)
     }
 
-    /// Call this when something came while the thread slept. If spinning since `since` would have found it,
-    /// the next spin is not skipped.
+    /// Call this when the awaited thing came during the sleep. If a spin that began at `since` would have
+    /// found it, the next spin is not skipped.
     pub fn woke(&self, since: Instant) {
         if since.elapsed() < self.time {
             self.adaptive.reset();
@@ -94,11 +92,11 @@ impl Spin {
     }
 }
 
-/// The spin of a thread that works for many sources, each with a time of its own. The longest one counts.
+/// The spin of a thread that works for many sources, each with its own time. The longest one counts.
 #[derive(Debug)]
 pub(crate) struct SharedSpin {
     pub(super) spin: Spin,
-    /// The number of sources for each time. Few times differ, however many sources there are.
+    /// The number of sources for each time. Most sources have the same time.
     times: BTreeMap<Duration, usize>,
 }
 
@@ -176,7 +174,7 @@ mod tests {
         assert!(
             spin.find(Some(Duration::ZERO), |_| -> Option<()> { unreachable!("no time is left") }).is_err()
         );
-        // It ends, and was not in vain.
+        // The spin was cut short, which is no miss.
         assert!(spin.find(Some(Duration::from_nanos(1)), |_| None::<()>).is_err());
         assert_eq!(spin.find(None, |_| Some("it")), Ok("it"));
     }

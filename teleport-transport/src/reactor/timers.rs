@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use teleport_wire::QuickHash;
 
-/// A heap with fewer stale entries than this is not worth a sweep.
+/// A heap with fewer stale entries than this is not swept.
 const MIN_SWEEP: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
-    /// The time that counts for each key. Later ones in the heap are stale.
+    /// The valid time of each key. Later ones in the heap are stale.
     next: HashMap<usize, Instant, QuickHash>,
 }
 
 impl Timers {
-    /// Adds a timeout of `key`. Only the earliest one of a key counts.
+    /// Adds a timeout of `key`. Only the earliest one of a key is valid.
     pub(super) fn add(&mut self, at: Instant, key: usize) {
         if self.next.get(&key).is_none_or(|earlier| at < *earlier) {
             self.next.insert(key, at);
@@ -32,7 +32,7 @@ impl Timers {
         self.heap.is_empty()
     }
 
-    /// Returns the time until something is due, or `None` if nothing ever is.
+    /// Returns the time until the next timeout, or `None` without one.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, _))| at.saturating_duration_since(now))
     }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Wakers to be run when no lock is held any more.
+/// Wakers to run once no lock is held.
 #[derive(Debug, Default)]
 pub struct Wakers(Vec<Waker>);
 
@@ -13,7 +13,7 @@ impl Wakers {
         self.0.push(waker);
     }
 
-    /// Adds a waker, unless one is there that wakes the same task.
+    /// Adds a waker, unless one of the same task is there.
     pub fn push_once(&mut self, waker: &Waker) {
         if !self.0.iter().any(|other| other.will_wake(waker)) {
             self.0.push(waker.clone());
@@ -25,7 +25,7 @@ impl Wakers {
         self.0.is_empty()
     }
 
-    /// Runs and removes all wakers. The caller must hold no lock that a waker could want.
+    /// Runs and removes all wakers. The caller must hold no lock that a waker could need.
     ///
     /// The panic of a waker is logged. The others still run.
     pub fn wake_all(&mut self) {
