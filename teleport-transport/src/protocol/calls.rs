@@ -1,13 +1,12 @@
-//! The calls that are open on a connection: which may be answered, and what an answer or a withdrawal
-//! changes.
+//! The open calls of a connection: which may be answered, and how answers and withdrawals change them.
 //!
 //! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or
-//! `withdraw`. On a server, these are the calls of its peer: `on_call` -> `answer` ->
-//! `on_answer_staged`. Each entry also holds the message of this side that has not been staged whole:
+//! `withdraw`. On a server, these are the calls of its peer: `on_call` -> `answer` -> `on_answer_staged`.
+//! Each entry also holds this side's message until it is staged completely: the call, or its answer.
 //! the call, or its answer.
 //!
-//! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED`
-//! withdrawn calls more; the structure of the peer's calls by `max_structure_bytes`.
+//! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` more
+//! withdrawn calls; `max_structure_bytes` for the structure of the peer's calls.
 
 use teleport_wire::{CallState, ErrorKind, Ran, RemoteError};
 
@@ -17,27 +16,26 @@ use super::send::unsent::Unsent;
 use crate::config::Config;
 use crate::memory::budget::Charge;
 
-/// Withdrawn calls that are remembered until the error that may cross their abort has come. An error
-/// for an older call is ignored too, but a second one is not noticed. Few such errors are ever on their
-/// way.
+/// The number of withdrawn calls to remember, because an error may cross their abort. An error for an older
+/// call is ignored as well, but a second error for it is not detected. Few such errors are ever in transit.
 const MAX_REMEMBERED: usize = 256;
 
-/// Structure of more bytes than this counts as memory that others may wait for. Most calls have a few
+/// A structure of more bytes than this counts as memory for which others may wait. Most calls have a few
 /// hundred bytes.
 pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
 
-/// How far a call has come.
+/// The progress of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// On a client: nothing of it was staged, so the peer cannot know it.
     Queued,
-    /// On a client: its head was staged, and not all of its payload.
+    /// On a client: its head was staged, but not all of its payload.
     Begun,
-    /// On a client: it was staged whole.
+    /// On a client: it was staged completely.
     Sent,
-    /// On a client: the head of its result has come, and not all of its payload.
+    /// On a client: the head of its result arrived, but not all of its payload.
     Receiving,
-    /// On a client: it ended with an abort, and no answer to it has come.
+    /// On a client: it ended with an abort, and no answer to it has arrived.
     Withdrawn,
     /// On a server: it has no answer.
     Unanswered,
@@ -49,16 +47,16 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Call {
     progress: Progress,
-    /// False once its caller was told of a failure: an answer that still comes is dropped.
+    /// False once its caller was informed of a failure: a later answer is dropped.
     is_awaited: bool,
-    /// The peer said that it has the call whole.
+    /// The peer has acknowledged the complete call.
     is_acknowledged: bool,
-    /// The call or its answer, if it was not staged whole.
+    /// The call or its answer, until it is staged completely.
     pub(super) unsent: Option<Unsent>,
-    /// What its names, shapes and nodes take until it is answered.
+    /// The memory for its names, shapes and nodes, until it is answered.
     structure_bytes: u64,
-    /// Pays for a large structure until the call is answered, then for a large result until that was
-    /// staged whole.
+    /// Pays for a large structure until the call is answered, and then for a large result until it is staged
+    /// completely.
     pub(super) charge: Option<Charge>,
     /// The window of the minimum rate in which the result was queued.
     pub(super) window: u32,
@@ -77,8 +75,8 @@ impl Call {
         }
     }
 
-    /// The head of its message was staged, or all that was left of it. Returns true if the message is
-    /// an answer.
+    /// Called when the head of its message, or the rest of it, was staged. Returns true if the message is an
+    /// answer.
     pub(super) fn on_staged(&mut self, is_whole: bool) -> bool {
         let is_answer = self.progress == Progress::Answered;
         if !is_answer {
@@ -102,16 +100,16 @@ pub(super) struct Calls {
     closed: usize,
     /// The newest call of this connection. Calls number from 1.
     last_id: u64,
-    /// The newest call that the peer may name; it may also name older ones.
+    /// The newest call that the peer may name. It may also name older ones.
     last_known_id: u64,
-    /// Of calls up to here that are not in the table, it is not known whether they were withdrawn.
+    /// It is unknown if calls up to this id that are not in the table were withdrawn.
     forgotten_id: u64,
     /// Invariant: the sum over the table.
     structure_bytes: u64,
 }
 
 impl Calls {
-    /// Calls without an answer, and those of a client whose result is not whole.
+    /// Returns the number of calls without an answer, including a client's calls whose result is incomplete.
     pub(super) fn open(&self) -> usize {
         self.table.len() - self.closed
     }
@@ -128,29 +126,29 @@ impl Calls {
         self.table.iter_mut().map(|(_, call)| call)
     }
 
-    /// Returns what is charged for each result.
+    /// Returns the charge of each result.
     pub(super) fn result_charges(&self) -> impl Iterator<Item = u64> {
         self.table.iter().filter_map(|(_, call)| call.result_charge_bytes())
     }
 
-    /// Returns true if the peer may name the call: its frame may have crossed something of ours that
-    /// ended the call.
+    /// Returns true if the peer may name the call: its frame may have crossed a frame of this side that ended
+    /// the call.
     pub(super) fn is_known(&self, id: u64) -> bool {
         id <= self.last_known_id
     }
 
-    /// Lets the peer name a call of an earlier connection.
+    /// Allows the peer to name a call of an earlier connection.
     pub(super) fn know(&mut self, id: u64) {
         self.last_known_id = self.last_known_id.max(id);
     }
 
-    /// Takes over a call of an earlier connection: it is answered on this one.
+    /// Adds a call of an earlier connection, which is answered on this one.
     pub(super) fn adopt(&mut self, id: u64, progress: Progress) {
         self.know(id);
         self.table.insert(id, Call { is_acknowledged: true, ..Call::new(progress) });
     }
 
-    /// Ends a call of the peer whose answer was staged whole.
+    /// Ends a call of the peer, because its answer was staged completely.
     pub(super) fn on_answer_staged(&mut self, id: u64) -> Option<Call> {
         self.closed -= 1;
         self.table.remove(id)
@@ -169,12 +167,12 @@ impl Calls {
         self.table.insert(id, Call { unsent: Some(message), ..Call::new(Progress::Queued) });
     }
 
-    /// Numbers new calls from above `id`: those up to it belong to earlier connections.
+    /// Continues the ids of new calls after `id`. Ids up to it belong to earlier connections.
     pub(super) fn number_after(&mut self, id: u64) {
         self.last_id = self.last_id.max(id);
     }
 
-    /// Returns what the peer can know of each call whose answer has not come whole.
+    /// Returns what the peer may have received of each call whose answer is incomplete.
     pub(super) fn states(&self) -> Vec<(u64, CallState)> {
         let state = |(id, call): (u64, &Call)| {
             let state = match call.progress {
@@ -189,8 +187,8 @@ impl Calls {
         self.table.iter().filter_map(state).collect()
     }
 
-    /// Ends a call that the peer does not have whole. Returns how far it had come, and what was left of
-    /// its message; none if there is nothing to withdraw. A call that was sent whole stays open.
+    /// Ends a call that the peer cannot have completely. Returns its progress and the rest of its message, or
+    /// `None` if there is nothing to withdraw. A call that was sent completely stays open.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<(Progress, Option<Unsent>)> {
         let call = self.table.get_mut(id)?;
         let progress = call.progress;
@@ -210,7 +208,7 @@ impl Calls {
         Some((progress, unsent))
     }
 
-    /// Forgets the older half of the withdrawn calls if they are too many.
+    /// Forgets the older half of the withdrawn calls if there are too many.
     fn forget_withdrawn(&mut self) {
         if self.closed > MAX_REMEMBERED {
             let withdrawn = self.table.iter().filter(|(_, call)| call.progress == Progress::Withdrawn);
@@ -223,15 +221,15 @@ impl Calls {
         }
     }
 
-    /// The peer said that it has a call whole, which counts only if it was sent whole.
+    /// The peer acknowledged a complete call. This counts only if the call was sent completely.
     pub(super) fn on_ack(&mut self, id: u64) {
         if let Some(call) = self.table.get_mut(id) {
             call.is_acknowledged |= matches!(call.progress, Progress::Sent | Progress::Receiving);
         }
     }
 
-    /// An error arrived, which ends the call. Returns true if its caller waits for it, and what was
-    /// left of its message.
+    /// An error arrived, which ends the call. Returns true if its caller waits for the error, and the rest of
+    /// the call's message.
     pub(super) fn on_error(&mut self, id: u64) -> Result<(bool, Option<Unsent>), ProtocolError> {
         match self.table.get(id).map(|call| call.progress) {
             Some(Progress::Begun | Progress::Sent | Progress::Withdrawn) => {}
@@ -243,7 +241,7 @@ impl Calls {
         Ok((call.is_awaited, call.unsent))
     }
 
-    /// The head of a result arrived. Returns true if its caller waits for it.
+    /// The head of a result arrived. Returns true if the caller waits for the result.
     pub(super) fn on_result_head(&mut self, id: u64) -> Result<bool, ProtocolError> {
         match self.table.get_mut(id) {
             Some(call) if call.progress == Progress::Sent => {
@@ -255,20 +253,20 @@ impl Calls {
         }
     }
 
-    /// A result is whole, which ends the call.
+    /// A result is complete, which ends the call.
     pub(super) fn on_result_whole(&mut self, id: u64) {
         self.table.remove(id);
     }
 
-    /// The peer gave up a result that it had begun: another answer follows.
+    /// The peer gave up a result that it had begun. Another answer follows.
     pub(super) fn on_result_abort(&mut self, id: u64, is_awaited: bool) {
         self.table.insert(id, Call { is_awaited, ..Call::new(Progress::Sent) });
     }
 
     // ---- The calls of a server's peer ----
 
-    /// The head of a call arrived, which is open from now on. Returns a refusal if there is no room for
-    /// its structure, which must not be kept then.
+    /// The head of a call arrived: opens the call. Returns a refusal if there is no room for its structure,
+    /// which must not be kept then.
     pub(super) fn on_call(
         &mut self,
         id: u64,
@@ -279,7 +277,7 @@ impl Calls {
         if id <= self.last_id || (self.is_known(id) && self.table.get(id).is_some()) {
             return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
         }
-        // Answers that wait for the socket count: a peer that does not read them cannot have any number
+        // Answers in the send queue count. Otherwise a peer that reads none of them could have any number
         // queued.
         let max_open_calls = config.max_open_calls;
         if self.table.len() >= max_open_calls as usize {
@@ -310,7 +308,7 @@ impl Calls {
         Ok((!fits).then(refusal))
     }
 
-    /// Marks a call as answered; none if it has an answer, or is gone.
+    /// Marks a call as answered. Returns `None` if it has an answer or is gone.
     pub(super) fn answer(&mut self, id: u64) -> Option<&mut Call> {
         let call = self.table.get_mut(id).filter(|call| call.progress == Progress::Unanswered)?;
         call.progress = Progress::Answered;
@@ -320,13 +318,12 @@ impl Calls {
         Some(call)
     }
 
-    /// Returns a call whose answer was not staged whole.
+    /// Returns a call whose answer is not staged completely.
     pub(super) fn answered_mut(&mut self, id: u64) -> Option<&mut Call> {
         self.table.get_mut(id).filter(|call| call.progress == Progress::Answered)
     }
 
-    /// The peer gave a call up before it was whole, which ends it. Nobody wants an answer that is
-    /// queued.
+    /// The peer gave up an incomplete call, which ends it. Its queued answer is not needed.
     pub(super) fn on_call_abort(&mut self, id: u64) -> Option<Call> {
         let call = self.table.remove(id)?;
         self.structure_bytes -= call.structure_bytes;
@@ -346,7 +343,7 @@ mod tests {
             self.on_call(id, structure_bytes, config, |_| None).expect("the call is legal")
         }
 
-        /// Begins a call and stages it, whole, in part or not at all.
+        /// Begins a call and stages all of it, a part or nothing.
         fn make(&mut self, staged: Option<bool>) -> u64 {
             let id = self.next_id();
             let message = Message::error(&RemoteError::new(ErrorKind::Failed, Ran::No, ""));

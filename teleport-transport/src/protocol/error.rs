@@ -1,5 +1,5 @@
-//! Why a connection ends, and why it refuses a message. The texts name the value, the limit and the
-//! remedy.
+//! The reasons for the end of a connection and for the refusal of a message. The texts name the value, the
+//! limit and the remedy.
 
 use std::io;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use teleport_wire::{DecodeError, ErrorKind, Kind};
 
 use crate::role::Role;
 
-/// A rule of the format that the peer broke. The connection ends; no other is touched.
+/// A rule of the format that the peer broke. Only this connection ends.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// The bytes themselves are not of the format.
+    /// The bytes are not valid in the format.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A frame came before the peer's hello.
+    /// A frame arrived before the peer's hello.
     #[error("{kind} came before the hello")]
     BeforeHello {
         /// The frame.
         kind: Kind,
     },
-    /// A frame came after the peer's goodbye.
+    /// A frame arrived after the peer's goodbye.
     #[error("{kind} came after the goodbye")]
     AfterGoodbye {
         /// The frame.
         kind: Kind,
     },
-    /// A frame of a kind that this side does not receive now.
+    /// A frame of a kind that this side does not accept now.
     #[error("{kind} is not allowed here: this is the {role:?} and the hellos agreed on no such thing")]
     NotAllowed {
         /// The frame.
         kind: Kind,
-        /// Which side received it.
+        /// The side that received it.
         role: Role,
     },
     /// A frame names a message that does not exist.
@@ -40,10 +40,10 @@ pub enum ProtocolError {
     UnknownId {
         /// The frame.
         kind: Kind,
-        /// What it named.
+        /// The unknown id.
         id: u64,
     },
-    /// A resume came after a call, a call before the answer to a resume, or an answer with other ids.
+    /// A resume arrived after a call, a call before the answer to a resume, or an answer with other ids.
     #[error(
         "{kind} came out of turn: a resume stands before all calls, which wait for its answer of the same ids"
     )]
@@ -51,27 +51,27 @@ pub enum ProtocolError {
         /// The frame.
         kind: Kind,
     },
-    /// A call's id is not above that of the call before.
+    /// The id of a call is not larger than that of the call before.
     #[error("call {id} came after call {last_id}: ids must increase")]
     ReusedId {
         /// The call.
         id: u64,
-        /// The newest one before it.
+        /// The newest call before it.
         last_id: u64,
     },
-    /// An answer came to a call that was never made, was answered, or was withdrawn.
+    /// An answer arrived for a call that was never made, was answered, or was withdrawn.
     #[error("an answer came for call {id}, which is not open")]
     UnexpectedAnswer {
-        /// What it named.
+        /// The id of that call.
         id: u64,
     },
-    /// A result came of a call that the server cannot have whole.
+    /// A result arrived for a call that the server cannot have completely.
     #[error("a result came for call {id}, whose payload was not sent to its end")]
     EarlyResult {
         /// The call.
         id: u64,
     },
-    /// More calls came at once than the hello allows.
+    /// The peer has more open calls than the hello allows.
     #[error(
         "more than {max_open_calls} calls without an answer, or twice as many not sent whole (the server's `max_open_calls`)"
     )]
@@ -79,21 +79,21 @@ pub enum ProtocolError {
         /// The limit that was sent in the hello.
         max_open_calls: u32,
     },
-    /// Payload came for a message that was not granted.
+    /// Payload arrived for a message that was not granted.
     #[error("payload of message {id} came before its grant")]
     NotGranted {
         /// The message.
         id: u64,
     },
-    /// A chunk goes past the end of its message.
+    /// A chunk exceeds the rest of its message.
     #[error("more payload for message {id} than the {bytes} bytes that its metadata announced")]
     TooMuchData {
         /// The message.
         id: u64,
-        /// What its metadata announced.
+        /// The bytes that its metadata announced.
         bytes: u64,
     },
-    /// More eager payload came than there was credit for.
+    /// More eager payload arrived than there was credit for.
     #[error("{bytes} eager bytes go past the credit of {max_bytes}")]
     CreditOverrun {
         /// The message's payload.
@@ -101,10 +101,10 @@ pub enum ProtocolError {
         /// The whole credit of the connection.
         max_bytes: u64,
     },
-    /// More credit was given back than was used.
+    /// The peer returned more credit than was used.
     #[error("{bytes} bytes of credit given back go past the {max_bytes} that there are")]
     TooMuchCredit {
-        /// What was given back.
+        /// The returned credit.
         bytes: u64,
         /// The whole credit of the connection.
         max_bytes: u64,
@@ -117,7 +117,7 @@ pub enum ProtocolError {
     },
 }
 
-/// Why a connection is over.
+/// The reason for the end of a connection.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
@@ -127,34 +127,34 @@ pub enum Closed {
     /// The peer said goodbye.
     #[error("the peer closed the connection{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Goodbye {
-        /// The error that caused it; none for a plain close.
+        /// The error that caused it; `None` for a plain close.
         kind: Option<ErrorKind>,
-        /// Its text; may be empty.
+        /// The peer's text; may be empty.
         reason: String,
     },
-    /// The stream ended without a goodbye: the peer died, or the network between.
+    /// The stream ended without a goodbye: the peer died, or the network failed.
     #[error("the connection broke{}", error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())]
     Lost {
-        /// The system's error; none at the end of the stream.
+        /// The system's error; `None` at the end of the stream.
         error: Option<io::Error>,
     },
-    /// Nothing came for too long, not even the answer to a ping.
+    /// Nothing arrived for too long, not even the answer to a ping.
     #[error(
         "nothing came for {silence:.1?}, longer than `max_silence` ({max_silence:?}): the peer hangs or is cut off"
     )]
     NotAlive {
-        /// How long nothing came.
+        /// The time since the last bytes.
         silence: Duration,
         /// The configured limit.
         max_silence: Duration,
     },
-    /// The peer did not introduce itself in time.
+    /// The peer did not complete the handshake in time.
     #[error("no hello within {waited:?} (`handshake_timeout`)")]
     NoHandshake {
         /// The configured limit.
         waited: Duration,
     },
-    /// A frame came too slowly while others waited for its memory.
+    /// A frame arrived too slowly while others waited for its memory.
     #[error(
         "a call's metadata came slower than {min_rate} bytes per second (`min_rate`) while others waited for memory"
     )]
@@ -168,14 +168,14 @@ pub enum Closed {
 }
 
 impl ProtocolError {
-    /// Returns true if the peer does not speak the format at all, and would not understand a reason.
+    /// Returns true if the peer does not use this format at all and would not understand a reason.
     pub fn is_stranger(&self) -> bool {
         matches!(self, ProtocolError::Decode(DecodeError::Preface(_)))
     }
 }
 
 impl Closed {
-    /// Returns the kind that the peer gave in its goodbye, if any.
+    /// Returns the error kind of the peer's goodbye, if it has one.
     pub fn goodbye_kind(&self) -> Option<ErrorKind> {
         match self {
             Closed::Goodbye { kind, .. } => *kind,
@@ -184,28 +184,28 @@ impl Closed {
     }
 }
 
-/// Why a connection takes no message.
+/// The reason why a connection refuses a message of this side.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The peer's hello has not come yet.
+    /// The peer's hello has not arrived yet.
     #[error("the connection is not open yet")]
     NotReady,
-    /// The connection is over or ending.
+    /// The connection has ended or is ending.
     #[error("the connection is closed")]
     Closed,
-    /// As many calls are open as the peer allows.
+    /// The peer's limit on open calls is reached.
     #[error(
         "{max_open_calls} calls are open, which is all that the server allows a connection (`max_open_calls`)"
     )]
     TooManyCalls {
-        /// The limit of the peer's hello.
+        /// The limit from the peer's hello.
         max_open_calls: u32,
     },
     /// This process was forked from the one that owns the connection.
     #[error("the connection belongs to the process that this one was forked from")]
     Forked,
-    /// The call to answer has been answered, or was withdrawn.
+    /// The call was answered or withdrawn already.
     #[error("call {id} is not open: it was answered, or withdrawn by its caller")]
     NotOpen {
         /// The call.

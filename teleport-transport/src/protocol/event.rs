@@ -8,41 +8,41 @@ use teleport_wire::{CallAnswer, DecodeError, Goodbye, Hello, Order, RemoteError,
 use super::ledger::Lease;
 use crate::memory::rows::Ticket;
 
-/// A call, received whole.
+/// A complete call.
 #[derive(Debug)]
 pub struct Call {
-    /// Names the call on this connection; the answer carries it.
+    /// The id of the call on this connection. The answer carries it.
     pub id: u64,
-    /// What [`Gate::admit`] gave for its method.
+    /// The number that [`Gate::admit`] returned for its method.
     pub slot: u32,
-    /// The arguments; an error where a string is not UTF-8. Null if they are in `row`.
+    /// The arguments, or an error if a string is not UTF-8. Null if they are in `row`.
     pub tree: Result<Tree, DecodeError>,
-    /// The row that the arguments were received into, if [`Gate::place`] gave one.
+    /// The row with the arguments, if [`Gate::place`] returned one.
     pub row: Option<Ticket>,
-    /// When the caller stops waiting, if it said so.
+    /// The time at which the caller stops waiting, if there is one.
     pub deadline: Option<Instant>,
     /// The caller allows the call to run twice.
     pub idempotent: bool,
-    /// The call survives the connection: it is to be acknowledged, and its answer kept until the caller
-    /// has it.
+    /// The call survives the connection. It must be acknowledged, and its answer kept until the caller has
+    /// it.
     pub resume: bool,
     /// Pays for the arguments' memory.
     pub lease: Lease,
 }
 
-/// A result, received whole.
+/// A complete result.
 #[derive(Debug)]
 pub struct Reply {
-    /// The result; an error where a string is not UTF-8.
+    /// The result, or an error if a string is not UTF-8.
     pub tree: Result<Tree, DecodeError>,
     /// Pays for its memory.
     pub lease: Lease,
 }
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum Event {
-    /// The peer said hello: messages can be sent.
+    /// The peer's hello arrived: messages can be sent.
     Open(Hello),
     /// A message waits until its memory is paid for: call
     /// [`Inbound::send_grant`](super::Inbound::send_grant).
@@ -54,34 +54,34 @@ pub enum Event {
     },
     /// A call arrived (on a server).
     Call(Call),
-    /// A call of ours was answered (on a client).
+    /// A call of this side was answered (on a client).
     Answer {
         /// The call.
         id: u64,
-        /// Its result, or the error that the server or the connection found.
+        /// Its result, or an error from the server or the connection.
         answer: Result<Reply, RemoteError>,
     },
-    /// The peer no longer wants the answer to a call, which may be running.
+    /// The peer no longer wants the answer to a call. The call may be running.
     Cancel {
         /// The call.
         id: u64,
     },
-    /// The peer has these messages whole: calls of ours (on a client), or answers (on a server).
+    /// The peer has received these messages completely: calls of this side (on a client), or answers (on a
+    /// server).
     Acknowledged {
         /// The calls.
         ids: Vec<u64>,
     },
-    /// A client has calls of an earlier connection, and waits for
+    /// A client asks for its calls of earlier connections, and waits for
     /// [`Outbound::send_resume_answer`](super::Outbound::send_resume_answer) (on a server).
     Resume(Resume),
-    /// The server said what became of the calls that
-    /// [`Outbound::send_resume`](super::Outbound::send_resume) listed (on a client). The calls that it
-    /// has are open on this connection.
+    /// The server answered [`Outbound::send_resume`](super::Outbound::send_resume) (on a client). The calls
+    /// that it has are open on this connection.
     Resumed {
-        /// In the order of the list.
+        /// The calls in the order of the request.
         calls: Vec<(u64, CallAnswer)>,
     },
-    /// A message that waited for memory will not come.
+    /// A message that waited for memory was withdrawn.
     Withdrawn {
         /// The message.
         id: u64,
@@ -90,30 +90,30 @@ pub enum Event {
     Goodbye(Goodbye),
 }
 
-/// Decides about calls whose metadata has come and of which no payload was accepted. Its methods are
-/// called with the receiving half locked: they must not block or use the connection.
+/// Decides about calls whose metadata has arrived, before any payload is accepted. The methods run with the
+/// receiving half locked: they must not block or use the connection.
 pub trait Gate {
-    /// Returns a number for `method`, which the call carries as its `slot`, or refuses the call.
+    /// Admits a call of `method` and returns the `slot` of the call, or refuses it.
     ///
     /// # Errors
-    /// The answer to the call, whose payload is then not received.
+    /// Returns the answer to the call. Its payload is then not received.
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
 
-    /// Checks the arguments of a call that was admitted as `slot`, before any memory is granted to
-    /// them. Allows all by default.
+    /// Checks the arguments of a call that was admitted as `slot`, before memory is granted to them. Accepts
+    /// all by default.
     ///
     /// # Errors
-    /// The answer to the call, whose payload is then not received.
+    /// Returns the answer to the call. Its payload is then not received.
     fn admit_tree(&self, _slot: u32, _signature: &Arc<Signature>) -> Result<(), RemoteError> {
         Ok(())
     }
 
-    /// Returns a row of this signature for the arguments of a call, right before the first byte of its
-    /// payload is received; none to receive them into memory of their own, which is the default. Their
-    /// memory is paid for.
+    /// Returns a row of this signature for the arguments of a call, right before their first byte is
+    /// received. Returns `None` to receive them into memory of their own, which is the default. Their memory
+    /// is already charged.
     ///
     /// # Errors
-    /// The answer to the call, whose payload is then dropped as it comes.
+    /// Returns the answer to the call. Its payload is then dropped as it arrives.
     fn place(
         &self,
         _slot: u32,

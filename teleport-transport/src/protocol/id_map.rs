@@ -4,5 +4,5 @@ use std::collections::HashMap;
 
 use teleport_wire::QuickHash;
 
-/// A map by id. Ids may come from peers, which cannot choose ids that collide.
+/// A map by id. Peers may choose ids, but cannot choose ids that collide.
 pub type IdMap<V> = HashMap<u64, V, QuickHash>;

@@ -1,13 +1,12 @@
 //! A table by id, for ids that mostly come in increasing order.
 //!
-//! The entries lie in a deque that is sorted by id: a new id is appended, and most ids are found where
-//! they are expected, at their distance from the first. Ids may come from peers, which gain nothing by
-//! choosing them: a look-up takes at most a binary search. A removed entry leaves a gap. Bound: as many
-//! gaps as entries, and `MIN_GAPS`.
+//! The entries are in a deque that is sorted by id. A new id is appended. Most ids are found at their
+//! distance from the first. Peers may choose ids but gain nothing by it: a lookup takes at most a binary
+//! search. A removed entry leaves a gap. Bound: as many gaps as entries, and `MIN_GAPS`.
 
 use std::collections::VecDeque;
 
-/// Gaps that are never worth a compaction.
+/// This number of gaps is never worth a compaction.
 const MIN_GAPS: usize = 16;
 
 /// An empty table keeps memory for this many entries.
@@ -58,11 +57,11 @@ impl<V> IdTable<V> {
         self.index_of(id).and_then(|index| self.slots[index].1.as_mut())
     }
 
-    /// Adds an entry, in the place of one with the same id.
+    /// Adds an entry, or replaces the one with the same id.
     pub(super) fn insert(&mut self, id: u64, value: V) {
         if self.slots.back().is_none_or(|(last, _)| *last < id) {
             if self.slots.capacity() == 0 {
-                // Most connections never have two entries at once.
+                // Most connections never have two open calls at once.
                 self.slots.reserve_exact(1);
             }
             if self.slots.is_empty() {
@@ -118,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// The same operations on a table and on a map of the standard library lead to the same entries.
+    /// The table and a map of the standard library have the same entries after the same operations.
     #[test]
     fn it_is_a_map() {
         for spread in [1, 3, 1u64 << 40] {

@@ -1,17 +1,16 @@
-//! Whether the peer is alive: any byte from it shows that, and a ping asks for one if none came.
+//! Detects a dead peer: any received byte shows that it is alive, and a ping asks for one after a silence.
 //!
-//! Flow: `on_received` with each read -> `poll_timeout` -> `handle_timeout` pings or gives up. Knows no
-//! clock: `now` comes in. Bound: one ping in `ping_interval`.
+//! Flow: `on_received` at each read -> `poll_timeout` -> `handle_timeout` sends a ping or gives up. Reads no
+//! clock: callers pass `now`. Bound: one ping per `ping_interval`.
 //!
-//! Time during which this process itself was stopped does not count as silence: its peer had nothing to
-//! answer then.
+//! Time during which this process itself was stopped does not count as silence.
 
 use std::time::{Duration, Instant};
 
 use super::error::Closed;
 use crate::config::{Config, MAX_TIME};
 
-/// Shorter times would only keep the poller busy.
+/// Shorter times would only occupy the poller.
 const MIN_TIME: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(super) struct Keepalive {
     handshake_timeout: Duration,
     opened: Instant,
     last_received: Instant,
-    /// When the newest ping was sent, if nothing has come since.
+    /// The time of the newest ping, if nothing has arrived since.
     pinged: Option<Instant>,
     next_token: u64,
 }
@@ -52,7 +51,7 @@ impl Keepalive {
         ping.min(self.last_received + self.max_silence)
     }
 
-    /// Returns the token of the ping that is due, if one is.
+    /// Returns the token of a ping, if one is due.
     pub(super) fn handle_timeout(&mut self, now: Instant, handshaking: bool) -> Result<Option<u64>, Closed> {
         if handshaking {
             if now >= self.opened + self.handshake_timeout {
@@ -73,8 +72,8 @@ impl Keepalive {
         Ok(Some(self.next_token - 1))
     }
 
-    /// If this is called a ping or more too late, does not count the delay as silence. What was due is
-    /// due now, and no later, so that even a side that is always late finds out that its peer is dead.
+    /// Does not count the delay as silence if this is called a ping interval or more too late. The timeout
+    /// that was due then is due now, so that even a process that is always late detects a dead peer.
     fn forgive_lateness(&mut self, now: Instant) {
         let late = now.saturating_duration_since(self.poll_timeout(false));
         if late >= self.ping_interval {
@@ -84,8 +83,7 @@ impl Keepalive {
     }
 }
 
-/// Bounds a time: as long a time as means "never" would overflow a clock, and none would keep the
-/// poller from sleeping.
+/// Bounds a time: a time that means "never" could overflow a clock, and zero would keep the poller awake.
 fn clamp(time: Duration) -> Duration {
     time.clamp(MIN_TIME, MAX_TIME)
 }
@@ -132,11 +130,11 @@ mod tests {
         let start = Instant::now();
         let mut keepalive = new(start);
         keepalive.on_received(start);
-        // It pings before it gives up, as if the time had not passed.
+        // A ping is sent before it gives up, as if the time had not passed.
         let woken = start + 1000 * S;
         assert!(matches!(keepalive.handle_timeout(woken, false), Ok(Some(1))));
         assert_eq!(keepalive.poll_timeout(false), woken + 10 * S);
-        // It gives up in the end, however often this side sleeps.
+        // It gives up in the end, however often this side is stopped.
         let (now, error) = loop {
             let now = keepalive.poll_timeout(false) + 500 * S;
             match keepalive.handle_timeout(now, false) {

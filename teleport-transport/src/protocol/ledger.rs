@@ -1,11 +1,10 @@
-//! The account of one connection: what pays for the memory of its messages.
+//! The account of one connection: how the memory of its messages is paid for.
 //!
-//! A received message holds a [`Lease`], paid either from the eager credit that this side gave its
-//! peer, or by a charge to a budget. Dropping the lease gives the bytes back. Returned credit is added
-//! up in [`ReturnedCredit`]; one frame then gives back what many messages took. The [`Ledger`] of the
-//! sending half counts everything else: credit of both sides, queued bytes, and large results that are
-//! charged to the budget until they have gone. Never blocks. Bound: the connection's eager credit and
-//! the budget.
+//! A received message holds a [`Lease`], paid from the eager credit that this side gave its peer, or by a
+//! charge to a budget. Dropping the lease returns the bytes. [`ReturnedCredit`] sums returned credit, so that
+//! one frame returns the credit of many messages to the peer. The [`Ledger`] of the sending half counts the
+//! rest: the credit of both sides, queued bytes, and large results, which are charged to the budget until
+//! they are sent. Never blocks. Bound: the connection's eager credit and the budget.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,23 +17,23 @@ use super::send::unsent::Unsent;
 use crate::memory::budget::{Budget, Charge};
 use crate::memory::user_held::Loan;
 
-/// Larger results are charged to the budget while they wait. The number of calls that a peer may have
-/// open bounds the others.
+/// Larger results are charged to the budget while they are queued. The limit on open calls bounds smaller
+/// ones.
 const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
-/// Pays for the memory of a received message. Drop it when the memory belongs to the user: the peer may
-/// then send more.
+/// Pays for the memory of a received message. Drop it when the user takes the memory: the peer may then send
+/// more.
 ///
 /// The default pays for nothing.
 #[derive(Debug, Default)]
 pub struct Lease {
     eager: Option<EagerBytes>,
     charge: Option<Charge>,
-    /// Counts the memory as held by the user from when this is dropped.
+    /// Counts the memory as held by the user once this is dropped.
     handoff: Option<Loan>,
 }
 
-/// Bytes of the eager credit, returned when dropped.
+/// Bytes of the eager credit, which are returned on drop.
 #[derive(Debug)]
 struct EagerBytes {
     bytes: u64,
@@ -56,7 +55,7 @@ impl Lease {
         Lease { charge, ..Lease::default() }
     }
 
-    /// Bytes of the connection's eager credit that it holds.
+    /// Returns the bytes of the connection's eager credit that the lease holds.
     pub fn eager_bytes(&self) -> u64 {
         self.eager.as_ref().map_or(0, |eager| eager.bytes)
     }
@@ -70,15 +69,15 @@ impl Lease {
     }
 }
 
-/// Eager credit that came back and that the peer does not know of.
+/// Eager credit that was returned here but not yet to the peer.
 ///
-/// Once a sixteenth of the connection's credit has come back, the next write takes it along. Once half
-/// of it has, it is worth a write of its own.
+/// Once a sixteenth of the connection's credit is returned, the next write includes it. Half of it is worth a
+/// write of its own.
 pub(super) struct ReturnedCredit {
     bytes: AtomicU64,
-    /// This much is worth a frame in a write that happens anyway.
+    /// This many bytes are worth a frame in a write that happens anyway.
     min_frame_bytes: u64,
-    /// This much is worth a write.
+    /// This many bytes are worth a write.
     min_write_bytes: u64,
     /// Asks for a write.
     wake: Box<dyn Fn() + Send + Sync>,
@@ -90,8 +89,8 @@ impl fmt::Debug for ReturnedCredit {
     }
 }
 
-// Only the sum counts, so the additions need no order. What is taken out changes the sending half,
-// whose lock orders it after the arrival of the messages that it paid for.
+// Only the sum counts, so the additions need no order. Credit that is taken out changes the sending half,
+// whose lock orders it after the arrival of the messages.
 impl ReturnedCredit {
     pub(super) fn new(eager_credit_bytes: u64, wake: Box<dyn Fn() + Send + Sync>) -> ReturnedCredit {
         let min_frame_bytes = eager_credit_bytes.div_ceil(16).max(1);
@@ -120,33 +119,33 @@ impl ReturnedCredit {
     }
 }
 
-/// What is left to be sent of large results, in bytes of memory.
+/// The unsent bytes of large results, as memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnsentBytes {
     /// All of them.
     pub all: u64,
-    /// All but the largest result, which may be larger than any quota.
+    /// All but the largest result, which may exceed any quota.
     pub but_largest: u64,
-    /// True from [`await_drain`](Ledger::await_drain) until no more than its quota is left.
+    /// True from [`await_drain`](Ledger::await_drain) until the unsent bytes are within the quota.
     pub is_drain_awaited: bool,
 }
 
-/// How much of large results may be left to be sent. Both bounds hold.
+/// A limit on the unsent bytes of large results. Both bounds apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// For all results; `u64::MAX` for no bound.
+    /// The bound for all results; `u64::MAX` for none.
     pub max_bytes: u64,
-    /// For all but the largest result.
+    /// The bound for all but the largest result.
     pub max_bytes_but_largest: u64,
 }
 
 impl Quota {
-    /// Returns true if no more than this is left.
+    /// Returns true if `unsent` is within the quota.
     pub fn allows(&self, unsent: UnsentBytes) -> bool {
         unsent.all <= self.max_bytes && unsent.but_largest <= self.max_bytes_but_largest
     }
 
-    /// Returns half of it.
+    /// Returns half of the quota.
     pub fn half(self) -> Quota {
         let half = |bytes| if bytes == u64::MAX { bytes } else { bytes / 2 };
         Quota { max_bytes: half(self.max_bytes), max_bytes_but_largest: half(self.max_bytes_but_largest) }
@@ -160,17 +159,17 @@ impl Quota {
     }
 }
 
-/// What the sending half counts of a connection's memory.
+/// The counts of a connection's memory in the sending half.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Eager memory that the peer still accepts, and all that it gave.
+    /// The eager memory that the peer still accepts, and the whole that it granted.
     credit_bytes: u64,
     max_credit_bytes: u64,
-    /// Eager memory that was received and not yet given back. Invariant: at most `max_eager_bytes`.
+    /// Eager memory that was received and not yet returned. Invariant: at most `max_eager_bytes`.
     held_eager_bytes: u64,
     max_eager_bytes: u64,
     pub(super) returned: Arc<ReturnedCredit>,
-    /// Metadata and payload that were not staged.
+    /// Metadata and payload that are not staged.
     queued_bytes: u64,
     /// Payload that was staged since the connection began.
     staged_payload_bytes: u64,
@@ -178,7 +177,7 @@ pub struct Ledger {
     /// Invariant: the sum, and the largest, of the charges for results.
     result_bytes: u64,
     largest_result_bytes: u64,
-    /// The quota that somebody waits for.
+    /// The quota of a pending `await_drain`.
     awaited: Option<Quota>,
 }
 
@@ -199,27 +198,27 @@ impl Ledger {
         }
     }
 
-    /// Bytes of memory that the peer still accepts without a grant.
+    /// Returns the bytes of memory that the peer still accepts without a grant.
     pub fn credit_bytes(&self) -> u64 {
         self.credit_bytes
     }
 
-    /// Bytes of payload and metadata that wait, for the socket or for a grant.
+    /// Returns the bytes of payload and metadata that wait for the socket or for a grant.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes
     }
 
-    /// Bytes of payload that were staged since the connection began.
+    /// Returns the bytes of payload that were staged since the connection began.
     pub fn staged_payload_bytes(&self) -> u64 {
         self.staged_payload_bytes
     }
 
-    /// Bytes that are charged to the budget for large results.
+    /// Returns the bytes that are charged to the budget for large results.
     pub fn result_bytes(&self) -> u64 {
         self.result_bytes
     }
 
-    /// What is left to be sent of large results. Small results do not count: waiting for them gains
+    /// Returns the unsent bytes of large results. Small results do not count, since waiting for them gains
     /// nothing.
     pub fn unsent_bytes(&self) -> UnsentBytes {
         UnsentBytes {
@@ -231,12 +230,12 @@ impl Ledger {
 
     // ---- Eager credit ----
 
-    /// The peer's hello gave this much credit.
+    /// The peer's hello granted this credit.
     pub(super) fn on_hello(&mut self, credit_bytes: u64) {
         (self.credit_bytes, self.max_credit_bytes) = (credit_bytes, credit_bytes);
     }
 
-    /// The peer gave credit back.
+    /// The peer returned credit.
     pub(super) fn on_credit(&mut self, bytes: u64) -> Result<(), ProtocolError> {
         let max_bytes = self.max_credit_bytes;
         let credit_bytes = self.credit_bytes.saturating_add(bytes);
@@ -256,7 +255,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes what is to be given back to the peer.
+    /// Takes the credit that should be returned to the peer.
     pub(super) fn take_returned(&mut self) -> u64 {
         let bytes = self.returned.take();
         self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
@@ -265,7 +264,7 @@ impl Ledger {
 
     // ---- Queued messages ----
 
-    /// Counts a message that is to be sent. The peer's credit pays for its payload, if there is enough.
+    /// Counts a message to be sent. The peer's credit pays for its payload if there is enough.
     pub(super) fn queue(&mut self, message: Message) -> Unsent {
         self.queued_bytes += message.payload_bytes + message.metadata.len() as u64;
         let is_eager = message.payload_bytes > 0 && message.memory_bytes <= self.credit_bytes;
@@ -275,12 +274,12 @@ impl Ledger {
         Unsent::Head { message, is_eager }
     }
 
-    /// Metadata was staged, or something that was queued is not sent any more.
+    /// Counts staged metadata, or queued bytes that are not sent any more.
     pub(super) fn unqueue(&mut self, bytes: u64) {
         self.queued_bytes -= bytes;
     }
 
-    /// The peer never learns of an eager message.
+    /// Takes credit back for an eager message that the peer never learned of.
     pub(super) fn refund(&mut self, memory_bytes: u64) {
         self.credit_bytes += memory_bytes;
     }
@@ -293,12 +292,12 @@ impl Ledger {
 
     // ---- The budget ----
 
-    /// Charges memory that is taken whether or not there is room for it.
+    /// Charges memory even if there is no room.
     pub(super) fn charge(&self, bytes: u64) -> Option<Charge> {
         self.budget.as_ref().map(|budget| budget.charge_anyway(bytes))
     }
 
-    /// Charges a result, if it is large.
+    /// Charges a result if it is large.
     pub(super) fn charge_result(&mut self, payload_bytes: u64, memory_bytes: u64) -> Option<Charge> {
         let charge = if payload_bytes > MIN_CHARGED_BYTES { self.charge(memory_bytes) } else { None };
         if let Some(charge) = &charge {
@@ -308,7 +307,8 @@ impl Ledger {
         charge
     }
 
-    /// A result has gone whole, or is not sent any more. `others` are the charges that are left.
+    /// Releases the charge of a result that was sent or is not sent any more. `others` are the remaining
+    /// charges.
     pub(super) fn release_result(&mut self, charge: Charge, others: impl Iterator<Item = u64>) {
         self.result_bytes -= charge.bytes();
         if charge.bytes() == self.largest_result_bytes {
@@ -322,19 +322,19 @@ impl Ledger {
         }
     }
 
-    /// Nothing is queued or charged any more.
+    /// Forgets everything that is queued or charged.
     pub(super) fn clear(&mut self) {
         (self.queued_bytes, self.result_bytes, self.largest_result_bytes) = (0, 0, 0);
     }
 
-    /// Lets [`poll_drained`](Ledger::poll_drained) tell once no more than `until` allows is unsent,
-    /// which may be now. If several wait, the most that any of them allows counts: whoever looks too
-    /// early asks again.
+    /// Requests a report of [`poll_drained`](Ledger::poll_drained) once the unsent bytes are within `until`,
+    /// which may be at once. If several requests are pending, the largest quota counts; a caller that finds
+    /// its own exceeded asks again.
     pub fn await_drain(&mut self, until: Quota) {
         self.awaited = Some(self.awaited.map_or(until, |awaited| awaited.or(until)));
     }
 
-    /// Returns true, once, when no more is unsent than [`await_drain`](Ledger::await_drain) asked for.
+    /// Returns true, once, if the unsent bytes are within the quota of [`await_drain`](Ledger::await_drain).
     pub fn poll_drained(&mut self) -> bool {
         let is_drained = self.is_drained();
         if is_drained {

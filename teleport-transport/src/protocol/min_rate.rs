@@ -1,8 +1,8 @@
-//! Whether a peer moves the memory that it holds fast enough while others wait for it.
+//! Detects a peer that moves the memory that it holds too slowly while others wait for memory.
 //!
-//! Flow: `end_window` once a window, for as long as the connection holds memory -> the directions that
-//! are too slow. A window is judged only if others waited at both of its ends, and if this process
-//! looked in time. Knows no clock, messages or budget: `now` and a sample come in. Bound: one sample.
+//! Flow: `end_window` once a window, while the connection holds memory -> the directions that are too slow. A
+//! window counts only if others waited at both of its ends and this process was not late. Knows no clock,
+//! messages or budget: callers pass `now` and a sample. Bound: one sample.
 
 use std::time::{Duration, Instant};
 
@@ -11,27 +11,26 @@ use teleport_wire::{ErrorKind, Ran, RemoteError};
 use crate::config::{Config, MAX_TIME};
 use crate::role::Role;
 
-/// Shorter windows would only keep the poller busy.
+/// Shorter windows would only occupy the poller.
 const MIN_WINDOW: Duration = Duration::from_millis(1);
 
-/// What a connection had moved at one moment.
+/// The bytes that a connection has moved at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
-    /// Payload, and metadata of unfinished frames, that has come.
+    /// Payload, and metadata of unfinished frames, that arrived.
     pub(super) received_bytes: u64,
-    /// Payload that the socket has taken.
+    /// Payload that the socket took.
     pub(super) sent_bytes: u64,
     /// Other connections wait for memory.
     pub(super) others_wait: bool,
 }
 
-/// The number of calls of a connection that were given up because its peer was slow while others waited
-/// for memory.
+/// The number of calls that were given up because their peer was slow while others waited for memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlowCalls {
-    /// Calls whose arguments came too slowly: they never ran.
+    /// Calls whose arguments arrived too slowly. They never ran.
     pub arguments: usize,
-    /// Calls that ran and whose results were fetched too slowly.
+    /// Calls that ran and whose results the peer received too slowly.
     pub results: usize,
 }
 
@@ -46,13 +45,13 @@ pub(super) struct Slow {
 pub(super) struct MinRate {
     bytes_per_second: u64,
     window: Duration,
-    /// The last sample, and when it was taken.
+    /// The last sample and its time.
     last: Option<(Instant, Sample)>,
 }
 
 impl MinRate {
-    /// Returns none if the peer may be as slow as it likes. Clients never require a rate: their results
-    /// are their own.
+    /// Returns `None` if the peer may be arbitrarily slow. Clients never require a rate, because their
+    /// results are their own.
     pub(super) fn new(role: Role, config: &Config) -> Option<MinRate> {
         let window = config.min_rate_window.clamp(MIN_WINDOW, MAX_TIME);
         let bytes_per_second = config.min_rate;
@@ -63,12 +62,12 @@ impl MinRate {
         })
     }
 
-    /// Returns the end of the window that runs, if one does.
+    /// Returns the end of the current window, if there is one.
     pub(super) fn window_end(&self) -> Option<Instant> {
         self.last.map(|(at, _)| at + self.window)
     }
 
-    /// Ends the window without judging it: nothing is held any more.
+    /// Ends the window without a verdict, because nothing is held any more.
     pub(super) fn rest(&mut self) {
         self.last = None;
     }
@@ -76,7 +75,7 @@ impl MinRate {
     /// Ends a window and begins the next one.
     pub(super) fn end_window(&mut self, now: Instant, sample: Sample) -> Slow {
         let Some((at, before)) = self.last.replace((now, sample)) else { return Slow::default() };
-        // If this process is late, it was held up, and perhaps what it would have moved too.
+        // A late process may itself have delayed the bytes.
         let is_late = now.saturating_duration_since(at) > self.window * 2;
         if is_late || !before.others_wait || !sample.others_wait {
             return Slow::default();
@@ -88,7 +87,7 @@ impl MinRate {
         }
     }
 
-    /// What must move in a window.
+    /// Returns the bytes that must move in a window.
     fn min_bytes(&self) -> u128 {
         u128::from(self.bytes_per_second) * self.window.as_micros() / 1_000_000
     }

@@ -1,12 +1,12 @@
-//! The state of one connection, without a socket and without a clock: bytes and `now` come in, bytes
-//! and events go out.
+//! The state of one connection, without a socket and without a clock: callers pass bytes and `now`, and get
+//! bytes and events.
 //!
-//! It has two halves, so that a thread that sends and a thread that receives do not wait for each
-//! other. [`Inbound`] judges and places what arrives. [`Outbound`] holds what will be sent and decides
-//! what goes next; it also owns the table of calls and the ledger of bytes. What the receiving half
-//! learns for the other (a grant, a ping to answer) goes through [`SharedOutbound`]. `link` puts both
-//! on a socket. `sim` drives two of them against each other in virtual time while everything goes
-//! wrong, `fairness` while nothing does, and `rules` breaks each rule of the format once.
+//! It has two halves, so that a sending thread and a receiving thread do not wait for each other. [`Inbound`]
+//! checks and places what arrives. [`Outbound`] holds what will be sent and decides the order; it also owns
+//! the table of calls and the ledger of bytes. The receiving half changes the sending half (a grant, a ping
+//! to answer) through [`SharedOutbound`]. `link` puts both on a socket. The tests: `sim` runs two connections
+//! against each other in virtual time with faults, `fairness` without faults, and `rules` breaks each rule of
+//! the format once.
 
 mod calls;
 mod error;
@@ -42,11 +42,11 @@ use crate::config::Config;
 use crate::memory::budget::Budget;
 pub use crate::role::Role;
 
-/// Makes both halves of a new connection. Preface and hello are queued.
+/// Creates both halves of a new connection, with preface and hello queued.
 ///
 /// `budget` pays for large results of a server, for unfinished frames, and for calls of many names and
-/// shapes. `wake` is called by the thread that drops a [`Lease`] when enough credit has come back for a
-/// write of its own.
+/// shapes. `wake` is called by the thread that drops a [`Lease`], when enough credit is returned for a write
+/// of its own.
 pub fn halves(
     role: Role,
     config: &Arc<Config>,

@@ -1,8 +1,8 @@
-//! The agreement of both sides on the calls of earlier connections of a session.
+//! Both sides' agreement on the calls of a session's earlier connections.
 //!
-//! Flow: the hellos agree -> `ask` (a client's list is sent, or has arrived) -> `answer` (the server's
-//! answer is sent, or has arrived). The list stands before all calls, which wait for its answer. Knows
-//! no messages and no clock. Bound: one list of at most `MAX_OPEN_CALLS` ids.
+//! Flow: the hellos agree -> `ask` (a client's list is sent, or has arrived) -> `answer` (the server's answer
+//! is sent, or has arrived). The list precedes all calls, which wait for its answer. Knows no messages and no
+//! clock. Bound: one list of at most `MAX_OPEN_CALLS` ids.
 
 use teleport_wire::{CallAnswer, CallState, Hello};
 
@@ -22,9 +22,9 @@ pub(super) struct Resumption {
 
 #[derive(Debug)]
 enum Turn {
-    /// No call was made, and no list was sent.
+    /// No call was made and no list was sent.
     First,
-    /// These calls were asked for, and there is no answer.
+    /// The list with these calls was sent, and there is no answer.
     Asked(Vec<u64>),
     /// Calls may be made.
     Calls,
@@ -45,7 +45,7 @@ impl Resumption {
         self.is_agreed
     }
 
-    /// The client asks for calls. Returns false if it is not its turn.
+    /// The client sends its list. Returns false if that is not allowed now.
     pub(super) fn ask(&mut self, calls: &[(u64, CallState)]) -> bool {
         let is_turn = matches!(self.turn, Turn::First);
         if is_turn {
@@ -54,7 +54,7 @@ impl Resumption {
         is_turn
     }
 
-    /// The server answers. Returns false unless it answers for the same ids.
+    /// The server answers the list. Returns false unless the answer has the same ids.
     pub(super) fn answer(&mut self, calls: &[(u64, CallAnswer)]) -> bool {
         let fits = matches!(&self.turn, Turn::Asked(asked) if *asked == ids(calls));
         if fits {
@@ -63,8 +63,8 @@ impl Resumption {
         fits
     }
 
-    /// A call is made, or arrives: nothing can be resumed any more. Returns false while calls wait for
-    /// an answer.
+    /// A call is made, or arrives: calls can no longer be resumed. Returns false while a list waits for its
+    /// answer.
     pub(super) fn begin_call(&mut self) -> bool {
         let is_turn = !matches!(self.turn, Turn::Asked(_));
         if is_turn {

@@ -1,7 +1,7 @@
-//! The rules of the frames that a connection receives: which are legal now, and what each changes.
+//! The rules for received frames: which are legal now, and what each changes.
 //!
-//! Flow: the decoder -> [`Session`], which lives for one read -> the messages that are not whole, the
-//! sending half, and events for the layer above. Knows no socket and no clock.
+//! Flow: the decoder -> [`Session`], which lives for one read -> the incomplete messages, the sending half,
+//! and events for the layer above. Knows no socket and no clock.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,27 +31,27 @@ enum Phase {
     Finished,
 }
 
-/// What was received and is not whole.
+/// The incomplete messages of a connection.
 #[derive(Debug)]
 pub(super) struct Reception {
     role: Role,
     config: Arc<Config>,
     phase: Phase,
-    /// Messages whose payload has not come whole.
+    /// Messages whose payload is incomplete.
     pub(super) messages: IdTable<Incoming>,
     chunk: Chunk,
-    /// Where the leases of eager messages return their bytes.
+    /// The leases of eager messages return their bytes here.
     credit: Arc<ReturnedCredit>,
     signatures: SignatureCache,
-    /// Payload that came since the connection began.
+    /// Payload bytes that arrived since the connection began.
     pub(super) received_bytes: u64,
     /// Counts the windows of the minimum rate.
     pub(super) window: u32,
-    /// A call with a large structure has begun, since this was cleared.
+    /// A call with a large structure has begun since this was cleared.
     pub(super) has_new_structure: bool,
 }
 
-/// The chunk that came last, which may not have ended: its message, length and checksum.
+/// The last chunk, which may be incomplete: its message, length and checksum.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chunk {
     id: u64,
@@ -83,12 +83,12 @@ impl Reception {
         self.phase == Phase::Open
     }
 
-    /// Returns the message whose chunk came last, if it is not whole.
+    /// Returns the message of the last chunk, if it is incomplete.
     pub(super) fn open_message(&mut self) -> Option<&mut Incoming> {
         self.messages.get_mut(self.chunk.id)
     }
 
-    /// Payload of the open chunk was read into its place.
+    /// Counts payload of the open chunk that was read in place.
     pub(super) fn on_placed(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
         if let Some(message) = self.open_message() {
@@ -96,13 +96,13 @@ impl Reception {
         }
     }
 
-    /// Ends the messages that began before this window, and returns their number.
+    /// Ends the messages that began before this window. Returns their number.
     pub(super) fn give_up_slow(&mut self, error: &RemoteError, outbound: &impl SharedOutbound) -> usize {
         let mut given_up = 0;
         for (id, message) in self.messages.iter_mut() {
             if message.holds_charge_before(self.window) {
                 message.give_up();
-                // Fails when the connection closes: nobody waits for the answer then.
+                // Fails if the connection closes; then nobody waits for the answer.
                 let _ = outbound.with(|outbound| outbound.send_answer(id, Message::error(error)));
                 given_up += 1;
             }
@@ -111,7 +111,7 @@ impl Reception {
     }
 }
 
-/// The reception with all that a frame may change, for one read.
+/// The reception and everything that a frame may change, for one read.
 pub(super) struct Session<'a, O> {
     pub(super) reception: &'a mut Reception,
     pub(super) outbound: &'a O,
@@ -127,7 +127,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
         Ok(())
     }
 
-    /// Refuses a frame out of turn before its body is collected.
+    /// Refuses an illegal frame before its body is collected.
     fn header(&mut self, header: &Header) -> Result<(), ProtocolError> {
         let kind = header.kind;
         match self.reception.phase {
@@ -184,7 +184,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
         self.header(header)?;
         let (id, kind, role) = (header.id, Kind::Data, self.reception.role);
         if header.is_shared() {
-            // No hello of ours offers shared memory.
+            // The hello of this side offers no shared memory.
             return Err(ProtocolError::NotAllowed { kind, role });
         }
         let Some(message) = self.reception.messages.get_mut(id) else {
@@ -250,7 +250,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         let (signature, order) = self.tree(metadata.signature, metadata.order)?;
         let structure_bytes = signature.structure_bytes();
         let config = &self.reception.config;
-        // Refused calls are unfinished until the client has taken note, and no longer open.
+        // Refused calls stay unfinished until the client reacts, but are no longer open.
         let max_unfinished = config.max_open_calls as usize * 2;
         if signature.memory_bytes() > 0 && self.reception.messages.len() >= max_unfinished {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
@@ -282,8 +282,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             }
             Err(error) => {
                 self.answer(id, &error);
-                // Without a grant none of its payload comes. The entry stays until the client has taken
-                // note.
+                // Without a grant, none of its payload arrives. The entry stays until the client reacts.
                 self.begin_dropped(id, head, header.is_eager());
             }
         }
@@ -306,7 +305,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             return Ok(());
         }
         self.begin_dropped(id, head, header.is_eager());
-        // It is granted all the same: the server cannot let go of it otherwise.
+        // It is granted anyway, because the server must be able to send the rest.
         if let Some(message) = self.reception.messages.get_mut(id)
             && message.admit(None)
         {
@@ -322,12 +321,12 @@ impl<O: SharedOutbound> Session<'_, O> {
         Ok((signature, order))
     }
 
-    /// A message's head is legal: completes it, or waits for its payload.
+    /// Begins a legal message: completes it, or waits for its payload.
     fn begin(&mut self, id: u64, head: Head, is_eager: bool) {
         let mut message = Incoming::new(head);
         let bytes = message.memory_bytes();
         if bytes == 0 {
-            // It is whole, but a call may have a row all the same.
+            // Without payload it is complete, but a call may still have a row.
             return match message.find_place(self.gate, &self.reception.config) {
                 Ok(()) => self.complete(id, message),
                 Err(error) => self.answer(id, &error),
@@ -341,7 +340,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         self.reception.messages.insert(id, message);
     }
 
-    /// A message's head is legal, and nobody wants it: drops what comes of its payload.
+    /// Begins a legal message that nobody wants: drops its payload as it arrives.
     fn begin_dropped(&mut self, id: u64, head: Head, is_eager: bool) {
         let mut message = Incoming::dropped(head);
         if message.memory_bytes() > 0 {
@@ -353,11 +352,11 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     fn answer(&mut self, id: u64, error: &RemoteError) {
-        // Fails only when the call is gone or the connection closes: nobody waits for the answer then.
+        // Fails only if the call is gone or the connection closes; then nobody waits for the answer.
         let _ = self.outbound.with(|outbound| outbound.send_answer(id, Message::error(error)));
     }
 
-    /// Drops the payload of a message that was admitted, and tells its caller why.
+    /// Drops the payload of a message that was admitted, and sends its caller the reason.
     fn drop_message(&mut self, id: u64, error: RemoteError) {
         if let Some(message) = self.reception.messages.get_mut(id) {
             message.drop_payload();
@@ -381,7 +380,7 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     fn on_cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.outbound.with(|outbound| outbound.queue.check_known(Kind::Cancel, id))?;
-        // A call that is not whole is withdrawn by an abort.
+        // An incomplete call is withdrawn by an abort.
         if self.reception.messages.get(id).is_none() {
             self.events.push(Event::Cancel { id });
         }
@@ -412,8 +411,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 }
 
-/// Returns what an eager message takes of the credit that this side gave; 0 for one that waits for a
-/// grant.
+/// Returns the eager credit that a message uses; 0 for one that waits for a grant.
 fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolError> {
     match signature.memory_bytes() as u64 {
         _ if !header.is_eager() => Ok(0),

@@ -1,10 +1,10 @@
-//! One message whose payload is arriving: which memory its next byte belongs to.
+//! One message whose payload is arriving, and the memory for its next bytes.
 //!
-//! Flow: `Incoming::new` (the head came) -> `admit` (its memory is paid for) -> `read_target` and
-//! `on_placed` (read in place) or `copy` (what was read ahead) -> `finish` (the tree). Memory is taken
-//! from the pool when the first byte comes, unless the layer above has a row of a slab for the call. A
-//! row may be moved by another thread, so it is locked for each read. The payload of a refused message
-//! is only counted; neither memory nor structure is kept for it.
+//! Flow: `Incoming::new` (the head arrived) -> `admit` (its memory is charged) -> `read_target` and
+//! `on_placed` (read in place) or `copy` (from the read-ahead buffer) -> `finish` (the tree). Memory is taken
+//! from the pool at the first byte, unless the layer above has a row of a slab for the call. Another thread
+//! may move a row, so it is locked for each read. The payload of a refused message is only counted; neither
+//! memory nor structure is kept for it.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
 use crate::protocol::event::{Call, Event, Gate, Reply};
 use crate::protocol::ledger::{Lease, ReturnedCredit};
 
-/// Segments of one message that one read is offered; more arrive with the next.
+/// The segments of one message that one read gets. More are read with the next one.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
 
-/// What the head of a message says of it.
+/// The head of a message.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) kind: HeadKind,
@@ -38,42 +38,41 @@ pub(super) enum HeadKind {
 
 #[derive(Debug)]
 enum Storage {
-    /// No byte of the payload has come, or the message was refused and the rest of it is dropped.
+    /// No payload has arrived, or the message was refused and the rest of it is dropped.
     None,
     /// Invariant: the buffer has one owner and is `Signature::memory_bytes` long.
     Memory(Buffer),
-    /// A call is received into the row of a slab.
+    /// A call whose payload is received into the row of a slab.
     Row(Ticket),
 }
 
-/// Where the next bytes of a message belong, for one read.
+/// The memory for the next bytes of a message, for one read.
 pub(super) enum ReadTarget<'a> {
-    /// The runs from the one that holds the next byte on, the payload bytes that are there, and the
-    /// memory.
+    /// The runs from the one with the next byte on, the received payload bytes, and the memory.
     Memory(&'a [Run], u64, &'a mut [u8]),
     Row(RowGuard<'a>),
-    /// They are dropped.
+    /// The bytes are dropped.
     None,
 }
 
 #[derive(Debug)]
 pub(super) struct Incoming {
-    /// None if it was refused. Invariant: then the storage is none too.
+    /// `None` if it was refused. Invariant: then the storage is `None` too.
     head: Option<Head>,
     storage: Storage,
     payload_bytes: u64,
     /// The memory of the payload, with each leaf at its alignment.
     memory_bytes: u64,
-    /// Payload bytes that have come.
+    /// The received payload bytes.
     received_bytes: u64,
     /// The run that holds the next byte.
     run: usize,
-    /// Payload bytes in chunks that were announced, received or not.
+    /// The payload bytes of all announced chunks, received or not.
     announced_bytes: u64,
     /// The window of the minimum rate in which it was admitted.
     window: u32,
-    /// Pays for the memory; none until the message is granted. Invariant: dropped after `storage`, so
-    /// that memory which no user gets never counts as held by one.
+    /// Pays for the memory; `None` until the message is granted. Invariant: dropped after `storage`, so that
+    /// memory that no user gets never counts as held by one.
     lease: Option<Lease>,
 }
 
@@ -92,15 +91,15 @@ impl Incoming {
         }
     }
 
-    /// Makes a message that nobody wants, and whose payload may still come.
+    /// Creates a message that nobody wants, but whose payload may still arrive.
     pub(super) fn dropped(head: Head) -> Incoming {
         let mut dropped = Incoming::new(head);
         dropped.drop_payload();
         dropped
     }
 
-    /// Grants the message, paid by `charge`. Returns false if it was granted before, or if the charge
-    /// is not of its size.
+    /// Grants the message, paid by `charge`. Returns false if it was granted before, or if the charge has
+    /// another size.
     pub(super) fn admit(&mut self, charge: Option<Charge>) -> bool {
         let pays = charge.as_ref().is_none_or(|charge| charge.bytes() == self.memory_bytes);
         let is_new = pays && self.lease.is_none();
@@ -128,7 +127,7 @@ impl Incoming {
         is_charged && self.window < window
     }
 
-    /// Drops its payload and gives its memory back. Eager credit goes back when the last byte has come.
+    /// Drops its payload and frees its memory. Eager credit returns when the last byte has arrived.
     pub(super) fn give_up(&mut self) {
         self.drop_payload();
         self.lease = self.lease.take().map(|lease| if lease.is_charged() { Lease::default() } else { lease });
@@ -154,20 +153,19 @@ impl Incoming {
         self.received_bytes == self.payload_bytes
     }
 
-    /// A chunk begins. Returns false if it holds more than the message lacks.
+    /// A chunk begins. Returns false if it exceeds the rest of the message.
     pub(super) fn announce(&mut self, bytes: u64) -> bool {
         let fits = bytes <= self.payload_bytes - self.announced_bytes;
         self.announced_bytes += if fits { bytes } else { 0 };
         fits
     }
 
-    /// Returns true if payload follows the chunk that came last.
+    /// Returns true if payload follows the last chunk.
     pub(super) fn has_more_chunks(&self) -> bool {
         self.announced_bytes < self.payload_bytes
     }
 
-    /// Finds the place for the payload, once: a row that the layer above has for a call, or memory from
-    /// the pool.
+    /// Finds the memory for the payload, once: a row of the layer above for a call, or memory from the pool.
     pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), RemoteError> {
         let (Some(head), Storage::None) = (&self.head, &self.storage) else { return Ok(()) };
         if let HeadKind::Call { slot, .. } = head.kind {
@@ -195,13 +193,13 @@ impl Incoming {
         Ok(memory)
     }
 
-    /// Drops the payload that came, and what still comes.
+    /// Drops the payload that arrived or still arrives.
     pub(super) fn drop_payload(&mut self) {
         self.head = None;
         self.storage = Storage::None;
     }
 
-    /// Returns where the next bytes belong. A row does not move while this lives.
+    /// Returns the memory for the next bytes. A row does not move while the result lives.
     pub(super) fn read_target(&mut self) -> ReadTarget<'_> {
         match (&mut self.storage, &self.head) {
             (Storage::Memory(memory), Some(head)) => match memory.get_mut() {
@@ -215,7 +213,7 @@ impl Incoming {
         }
     }
 
-    /// Bytes were read into their place.
+    /// Counts bytes that were read in place.
     pub(super) fn on_placed(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
         let (Storage::Memory(_), Some(head)) = (&self.storage, &self.head) else { return };
@@ -228,7 +226,7 @@ impl Incoming {
         }
     }
 
-    /// Copies bytes to where they belong.
+    /// Copies bytes to their place.
     pub(super) fn copy(&mut self, bytes: &[u8]) {
         match (&mut self.storage, &self.head) {
             (Storage::Memory(memory), Some(head)) => {
@@ -243,7 +241,7 @@ impl Incoming {
         self.on_placed(bytes.len());
     }
 
-    /// Returns the checksum of the `bytes` payload bytes that came last; none if they were dropped.
+    /// Returns the checksum of the last `bytes` payload bytes, or `None` if they were dropped.
     pub(super) fn checksum_of_last(&self, bytes: usize) -> Option<u32> {
         let (start, end) = (self.received_bytes - bytes as u64, self.received_bytes);
         let (head, memory) = match (&self.head, &self.storage) {
@@ -265,7 +263,7 @@ impl Incoming {
         Some(crc)
     }
 
-    /// Returns the event of a message that is whole; none if it was dropped.
+    /// Returns the event of a complete message, or `None` if it was dropped.
     pub(super) fn finish(self, id: u64) -> Option<Event> {
         let lease = self.lease.unwrap_or_default();
         let Head { kind, signature, order } = self.head?;
@@ -283,8 +281,7 @@ impl Incoming {
     }
 }
 
-/// Copies the payload bytes from `at` on to where they belong. The first of `runs` holds the byte at
-/// `at`.
+/// Copies the payload bytes from `at` on to their place. The first of `runs` holds the byte at `at`.
 fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
     let (mut at, mut rest) = (at, bytes);
     for run in runs {
@@ -301,8 +298,8 @@ fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
 }
 
 impl ReadTarget<'_> {
-    /// Fills `slices` with the places of the next bytes, up to `bytes` of them. Returns the number of
-    /// slices and of bytes.
+    /// Fills `slices` with the memory for the next bytes, up to `bytes` of them. Returns the number of slices
+    /// and of bytes.
     pub(super) fn slices<'a>(
         &'a mut self,
         bytes: usize,
@@ -334,7 +331,7 @@ impl ReadTarget<'_> {
         (filled, offered)
     }
 
-    /// Bytes were read into the slices. Notes it in a row before other threads see the row again.
+    /// Counts the bytes that were read into the slices. Updates a row before other threads see it again.
     pub(super) fn on_read(mut self, bytes: usize) {
         if let ReadTarget::Row(row) = &mut self {
             row.placed(bytes);

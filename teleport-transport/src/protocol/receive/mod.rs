@@ -1,13 +1,12 @@
-//! The receiving half of a connection: what each read is offered, and what becomes of the bytes that
-//! came.
+//! The receiving half of a connection: the memory for each read, and the processing of what arrives.
 //!
-//! Flow: `on_readable` offers one read the memory of the open message and the thread's read-ahead
-//! buffer -> bytes that fell into place are only counted, the others go through the [`Decoder`] -> each
-//! frame is judged ([`frames`]) -> [`Event`]s for the layer above, changes to the sending half.
+//! Flow: `on_readable` passes one read the memory of the open message and the thread's read-ahead buffer ->
+//! bytes that were read in place are only counted, the others go through the [`Decoder`] -> each frame is
+//! checked ([`frames`]) -> [`Event`]s for the layer above, and changes to the sending half.
 //!
-//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager
-//! credit and grants, one metadata by `max_metadata_bytes`, that of all calls by `max_structure_bytes`.
-//! Each is checked before memory is taken, the last before it is kept.
+//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager credit
+//! and grants, one metadata by `max_metadata_bytes`, the metadata of all calls by `max_structure_bytes`. Each
+//! is checked before memory is taken, except the last, which is checked before the metadata is kept.
 
 mod frames;
 mod message;
@@ -32,16 +31,16 @@ use crate::config::Config;
 use crate::memory::budget::{Budget, Charge};
 use crate::role::Role;
 
-/// An unfinished frame of more bytes than this counts as memory that others may wait for, in steps of
-/// as much.
+/// An unfinished frame of more bytes than this counts as memory for which others may wait. It is charged in
+/// steps of this size.
 const UNCHARGED_FRAME_BYTES: u64 = 64 << 10;
 
-/// What one [`Inbound::on_readable`] came to.
+/// The result of one [`Inbound::on_readable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that came.
+    /// The received bytes.
     pub bytes: usize,
-    /// The socket gave as much as it was asked for, and so may hold more.
+    /// The read filled all of its memory, so the socket may have more.
     pub filled: bool,
 }
 
@@ -51,12 +50,12 @@ pub struct Inbound {
     decoder: Decoder,
     reception: Reception,
     keepalive: Keepalive,
-    /// None if the peer may be as slow as it likes.
+    /// `None` if the peer may be arbitrarily slow.
     min_rate: Option<MinRate>,
-    /// Calls that were given up because the peer is slow, and that were not reported.
+    /// Calls that were given up because the peer is slow, and not reported yet.
     slow: SlowCalls,
     budget: Option<Budget>,
-    /// Pays for an unfinished frame, if it is large; with the window in which it was first charged.
+    /// Pays for a large unfinished frame. Also holds the window in which it was first charged.
     frame_charge: Option<(u32, Charge)>,
 }
 
@@ -81,13 +80,13 @@ impl Inbound {
 
     // ---- What is received ----
 
-    /// Reads once and takes in what came. `read` is offered the memory that the open message belongs in
-    /// and, as the last segment, `ahead`. It returns as `readv` does, and may fail with `WouldBlock` or
-    /// `Interrupted`. Events are appended to `events`.
+    /// Reads once and processes what arrived. `read` gets the memory of the open message and, as the last
+    /// segment, `ahead`. It returns as `readv` does, and may fail with `WouldBlock` or `Interrupted`. Events
+    /// are appended to `events`.
     ///
     /// # Errors
-    /// Why the connection is over: what `read` returned (0 bytes are the end of the stream), or the
-    /// peer broke a rule.
+    /// Returns the reason for the end of the connection: an error or end of stream (0 bytes) from `read`, or
+    /// a rule that the peer broke.
     pub fn on_readable(
         &mut self,
         now: Instant,
@@ -115,7 +114,7 @@ impl Inbound {
         Ok(Received { bytes, filled: bytes == read.asked })
     }
 
-    /// Drops every message that is not whole, with what pays for it: nothing comes any more.
+    /// Drops all incomplete messages and their charges, because nothing more arrives.
     pub fn discard(&mut self) {
         self.reception.messages = IdTable::default();
         self.frame_charge = None;
@@ -123,10 +122,9 @@ impl Inbound {
 
     // ---- What is queued ----
 
-    /// Tells the peer to send a message whose memory is paid for: by `charge`, if there is a budget.
+    /// Grants a message whose memory is charged: by `charge`, if there is a budget.
     pub fn send_grant(&mut self, id: u64, charge: Option<Charge>, outbound: &impl SharedOutbound) {
-        // If the message was withdrawn meanwhile, or replaced by another, the charge is given back at
-        // once.
+        // If the message was withdrawn or replaced by another meanwhile, the charge is released at once.
         if let Some(message) = self.reception.messages.get_mut(id)
             && message.admit(charge)
         {
@@ -137,11 +135,11 @@ impl Inbound {
 
     // ---- Time ----
 
-    /// Sends a ping or gives the connection up, if it is time to. Call it after all that has arrived
-    /// was received.
+    /// Sends a ping or gives the connection up, if that is due. Call it after receiving everything that has
+    /// arrived.
     ///
     /// # Errors
-    /// The peer has been silent for too long.
+    /// Fails if the peer has been silent for too long.
     pub fn handle_timeout(&mut self, now: Instant, outbound: &impl SharedOutbound) -> Result<(), Closed> {
         if let Some(token) = self.keepalive.handle_timeout(now, self.reception.is_handshaking())? {
             outbound.with(|outbound| outbound.queue.control.ping = Some(token));
@@ -149,12 +147,12 @@ impl Inbound {
         Ok(())
     }
 
-    /// Ends calls whose memory the peer moves too slowly while others wait for it. Returns when to look
-    /// again; none while the connection holds no memory of a budget. `unwritten_bytes` are staged and
-    /// not taken by the socket.
+    /// Ends calls whose memory the peer moves too slowly while others wait for it. Returns the time of the
+    /// next check, or `None` while the connection holds no memory of a budget. `unwritten_bytes` are staged
+    /// but not taken by the socket.
     ///
     /// # Errors
-    /// A frame came too slowly: the connection cannot go on.
+    /// Fails if a frame arrives too slowly: the connection cannot continue.
     pub fn handle_rate_timeout(
         &mut self,
         now: Instant,
@@ -196,24 +194,23 @@ impl Inbound {
 
     // ---- Answers ----
 
-    /// Returns when [`handle_timeout`](Inbound::handle_timeout) wants to be called next.
+    /// Returns the next time at which [`handle_timeout`](Inbound::handle_timeout) must be called.
     pub fn poll_timeout(&self) -> Instant {
         self.keepalive.poll_timeout(self.reception.is_handshaking())
     }
 
-    /// Returns true if [`handle_rate_timeout`](Inbound::handle_rate_timeout) ever does anything.
+    /// Returns true if [`handle_rate_timeout`](Inbound::handle_rate_timeout) has any effect.
     pub fn has_min_rate(&self) -> bool {
         self.min_rate.is_some()
     }
 
-    /// Returns the calls that were given up because the peer is slow, since this was called last.
+    /// Returns the calls that were given up because the peer is slow, since the last call of this.
     pub fn poll_slow_calls(&mut self) -> SlowCalls {
         std::mem::take(&mut self.slow)
     }
 
-    /// Charges a frame that has not come whole, if it is large and has grown. Returns true if the
-    /// connection began to hold memory of the budget since this was called last, in a frame or in the
-    /// structure of a call.
+    /// Charges an incomplete frame if it is large and has grown. Returns true if, since the last call of
+    /// this, the connection began to hold memory of the budget for a frame or for the structure of a call.
     pub fn poll_charged(&mut self) -> bool {
         let began = std::mem::take(&mut self.reception.has_new_structure);
         let collected_bytes = self.decoder.collected_bytes() as u64;
@@ -234,24 +231,24 @@ impl Inbound {
         began || is_new
     }
 
-    /// Returns the memory in bytes that message `id` waits for; none if it was granted, is gone, or has
+    /// Returns the bytes of memory that message `id` waits for, or `None` if it was granted, is gone, or has
     /// not begun.
     pub fn wanted_bytes(&self, id: u64) -> Option<u64> {
         let message = self.reception.messages.get(id)?;
         (!message.is_admitted() && !message.is_dropped()).then(|| message.memory_bytes())
     }
 
-    /// Returns true if both sides have said hello and neither goodbye.
+    /// Returns true if both sides have sent a hello and neither a goodbye.
     pub fn is_open(&self) -> bool {
         self.reception.is_open()
     }
 
-    /// Returns the bytes of the open chunk that are still to come.
+    /// Returns the missing bytes of the open chunk.
     pub fn chunk_remaining(&self) -> usize {
         self.decoder.chunk_remaining()
     }
 
-    /// Returns the number of messages that are not whole.
+    /// Returns the number of incomplete messages.
     pub fn unfinished(&self) -> usize {
         self.reception.messages.len()
     }

@@ -1,8 +1,8 @@
-//! One read: which memory it is offered, so that as little payload as possible is copied.
+//! Chooses the memory for one read, so that as little payload as possible is copied.
 //!
-//! Within a chunk, a read is offered the memory of its message and behind it the read-ahead buffer. If
-//! more of the message follows, only the next header is read ahead, so that no payload lands there.
-//! Never blocks. Bound: one read.
+//! Within a chunk, a read gets the memory of its message, followed by the read-ahead buffer. If more of the
+//! message follows, only the next header is read ahead, so that no payload is read there. Never blocks.
+//! Bound: one read.
 
 use std::io::{self, IoSliceMut};
 
@@ -11,17 +11,17 @@ use teleport_wire::{Decoder, Header};
 use super::message::{Incoming, MAX_SEGMENTS_PER_READ};
 use crate::protocol::error::Closed;
 
-/// What one read came to.
+/// The result of one read.
 pub(super) struct Read {
     /// Bytes in the memory of the open message.
     pub(super) in_place: usize,
     /// Bytes in the read-ahead buffer.
     pub(super) ahead: usize,
-    /// Bytes that the socket was asked for.
+    /// The size of the memory for the read.
     pub(super) asked: usize,
 }
 
-/// Reads once. `message` is the one whose chunk came last, and may not have ended.
+/// Reads once. `message` is the message of the last chunk, if it may be incomplete.
 pub(super) fn read_once(
     message: Option<&mut Incoming>,
     decoder: &Decoder,
@@ -53,8 +53,8 @@ pub(super) fn read_once(
                 return outcome;
             }
         } else if header_bytes > 0 && !message.is_dropped() && message.has_more_chunks() {
-            // The same holds between two chunks: a sender whose write ended with the first sends
-            // payload right behind the next header, again and again.
+            // The same holds between two chunks: a sender whose write ended with the first chunk sends
+            // payload right after the next header, again and again.
             max_ahead = max_ahead.min(header_bytes);
         }
     }
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// Receives what comes with one write, and returns the bytes that were read ahead and had to be
+    /// Receives the bytes of one write. Returns the number of bytes that were read ahead and had to be
     /// copied.
     fn read_ahead(inbound: &mut Inbound, outbound: &RefCell<Outbound>, mut written: &[u8]) -> usize {
         let (mut ahead, copied) = ([0; 16 << 10], Cell::new(0));

@@ -1,10 +1,10 @@
-//! Signatures that came lately, decoded: most messages have the signature of one shortly before.
+//! A cache of recently decoded signatures, because most messages repeat a recent signature.
 //!
-//! Each connection keeps small signatures, without a lock. Large signatures, such as those of dicts
-//! with many entries, would add up over thousands of connections, so the process keeps a few for all
-//! connections. A signature is decoded again for a connection with other limits. Bounds: `SMALL` of up
-//! to `MAX_SMALL_BYTES` a connection, `LARGE` of up to `MAX_LARGE_BYTES` in the process; decoded, they
-//! take a small multiple of that.
+//! Each connection keeps small signatures, without a lock. Large signatures, such as those of dicts with many
+//! entries, would add up over thousands of connections, so the process keeps a few for all of them. A
+//! signature is decoded again for a connection with other limits. Bounds: `SMALL` of up to `MAX_SMALL_BYTES`
+//! a connection, `LARGE` of up to `MAX_LARGE_BYTES` in the process. Decoded signatures take a small multiple
+//! of their bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const MAX_SMALL_BYTES: usize = 1 << 10;
 const LARGE: usize = 16;
 const MAX_LARGE_BYTES: usize = 16 << 10;
 
-/// The large signatures of the process, the last used first.
+/// The large signatures of the process, most recently used first.
 static PROCESS: Mutex<VecDeque<(Limits, Arc<Signature>)>> = Mutex::new(VecDeque::new());
 
 /// The signatures of one connection, whose limits never change.
@@ -31,7 +31,7 @@ impl SignatureCache {
     /// Returns the signature with these bytes.
     ///
     /// # Errors
-    /// If the bytes are no signature, or break a limit.
+    /// Fails if the bytes are not a valid signature, or break a limit.
     pub(super) fn decoded(&mut self, bytes: &[u8], limits: &Limits) -> Result<Arc<Signature>, DecodeError> {
         if bytes.len() > MAX_SMALL_BYTES {
             return large(bytes, limits);

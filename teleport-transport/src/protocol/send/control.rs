@@ -1,14 +1,12 @@
-//! Control frames: coalesced, and ahead of all messages.
+//! Control frames: they are merged and sent before all messages.
 //!
-//! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each message that is
-//! open.
+//! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each open message.
 
 use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
 
 use super::write_buffer::WriteBuffer;
 
-/// The control frames that wait. At most one ping, pong and credit waits, however often it was asked
-/// for.
+/// The queued control frames. At most one ping, pong and credit is queued, however often one is requested.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Control {
     pub(in crate::protocol) ping: Option<u64>,
@@ -16,7 +14,7 @@ pub(in crate::protocol) struct Control {
     pub(super) credit_bytes: u64,
     pub(in crate::protocol) grants: Vec<u64>,
     pub(super) acks: Vec<u64>,
-    /// A resume or its answer, as a frame.
+    /// A resume or its answer, as an encoded frame.
     pub(super) resume: Vec<u8>,
     pub(super) aborts: Vec<u64>,
     pub(super) cancels: Vec<u64>,
@@ -34,8 +32,8 @@ impl Control {
                 && self.cancels.is_empty())
     }
 
-    /// Forgets a grant that was not sent, which is for nothing now. Kept, grants could pile up behind a
-    /// peer that does not read.
+    /// Forgets an unsent grant of a message that is gone. Otherwise grants could pile up behind a peer that
+    /// does not read.
     pub(super) fn forget_grant(&mut self, id: u64) {
         self.grants.retain(|granted| *granted != id);
     }

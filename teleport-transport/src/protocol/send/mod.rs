@@ -1,15 +1,15 @@
-//! The sending half of a connection: when what may be sent, and the goodbye that ends it.
+//! The sending half of a connection: the order of what is sent, and the goodbye that ends it.
 //!
 //! Flow: `send_*` (from any thread, a short lock) -> `poll_write` (by the thread that holds the write
 //! token) -> [`WriteBuffer`] -> the socket. Control frames go first; messages follow by their schedule.
 //!
-//! Its methods are of four kinds, in this order: what is received (`on_*`), what is queued (`send_*`),
-//! timers (`handle_timeout`, of the receiving half), and answers (`poll_*`).
+//! Its methods are of four kinds, in this order: received things (`on_*`), queued things (`send_*`), timers
+//! (`handle_timeout`, in the receiving half), and answers (`poll_*`).
 //!
-//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held
-//! (see [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`,
-//! answers by our own, control frames by those two. The bytes of answers are not bounded here: the
-//! layer above starts no more calls while too many wait (see [`Ledger::await_drain`]).
+//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
+//! [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`, answers by
+//! this side's, control frames by both. The bytes of answers are not bounded here: the layer above starts no
+//! more calls while too many are unsent (see [`Ledger::await_drain`]).
 
 mod control;
 pub(super) mod queue;
@@ -37,14 +37,14 @@ use crate::config::Config;
 use crate::memory::budget::Budget;
 use crate::role::Role;
 
-/// What came of withdrawing a call.
+/// The outcome of withdrawing a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Withdrawn {
-    /// Not a byte of it was sent.
+    /// Nothing of it was sent.
     NeverSent,
-    /// It was sent in part. The server was told to forget it, and never runs it.
+    /// A part of it was sent. The server was told to forget it and never runs it.
     Aborted,
-    /// It was sent whole. The server was asked to drop or stop it, and still answers.
+    /// It was sent completely. The server was asked to drop or stop it, and still answers.
     Requested,
     /// No such call is open.
     NotOpen,
@@ -57,16 +57,16 @@ pub struct WriteProgress {
     pub staged: bool,
     /// The goodbye was staged: nothing follows it.
     pub finished: bool,
-    /// The unsent results have shrunk to what [`Ledger::await_drain`] waits for. Reported once.
+    /// The unsent results are within the quota of [`Ledger::await_drain`]. Reported once.
     pub drained: bool,
-    /// Calls without an answer, and those of a client whose result is not whole.
+    /// The calls without an answer, including a client's calls whose result is incomplete.
     pub open_calls: usize,
 }
 
 #[derive(Debug)]
 enum Farewell {
     None,
-    /// Goes once everything queued has gone.
+    /// Sent after everything that is queued.
     Queued(Goodbye),
     Staged,
 }
@@ -76,7 +76,7 @@ enum Farewell {
 pub struct Outbound {
     /// Preface and hello, until they are staged.
     introduction: Vec<u8>,
-    /// None before its hello.
+    /// `None` before its hello.
     peer: Option<Hello>,
     pub(super) queue: Queue,
     pub(super) resumption: Resumption,
@@ -101,27 +101,27 @@ impl Outbound {
         }
     }
 
-    /// What the peer said of itself; none before its hello.
+    /// Returns the peer's hello, or `None` before it arrived.
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
 
-    /// What the connection's memory costs.
+    /// Returns the counts of the connection's memory.
     pub fn ledger(&self) -> &Ledger {
         &self.queue.ledger
     }
 
-    /// What the connection's memory costs, to wait for it.
+    /// Returns the counts of the connection's memory, to wait for a change.
     pub fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.queue.ledger
     }
 
-    /// Calls without an answer, and those of a client whose result is not whole.
+    /// Returns the number of calls without an answer, including a client's calls whose result is incomplete.
     pub fn open_calls(&self) -> usize {
         self.queue.calls.open()
     }
 
-    /// Returns what the server can know of each of a client's calls whose answer has not come whole.
+    /// Returns what the server may have received of each of a client's calls whose answer is incomplete.
     pub fn call_states(&self) -> Vec<(u64, CallState)> {
         self.queue.calls.states()
     }
@@ -131,7 +131,7 @@ impl Outbound {
         self.resumption.is_agreed()
     }
 
-    /// Returns true if [`poll_write`](Outbound::poll_write) would find anything.
+    /// Returns true if [`poll_write`](Outbound::poll_write) would stage anything.
     pub fn has_work(&self) -> bool {
         !self.introduction.is_empty()
             || (self.peer.is_some() && !self.is_finished() && self.queue.has_frames())
@@ -140,12 +140,12 @@ impl Outbound {
             || self.queue.ledger.returned.is_due()
     }
 
-    /// Returns true if the goodbye was staged: nothing follows it.
+    /// Returns true if the goodbye was staged. Nothing follows it.
     pub fn is_finished(&self) -> bool {
         matches!(self.farewell, Farewell::Staged)
     }
 
-    /// Bytes that are charged to the budget for results and for the structure of calls.
+    /// Returns the bytes that are charged to the budget for results and for the structure of calls.
     #[cfg(test)]
     pub(super) fn charged_bytes(&self) -> u64 {
         self.queue
@@ -164,7 +164,7 @@ impl Outbound {
         self.peer = Some(hello);
     }
 
-    /// The answer to a resume arrived (on a client): the calls that the server has are answered on this
+    /// The answer to a resume arrived (on a client). The calls that the server has will be answered on this
     /// connection.
     pub(super) fn on_resume_answer(&mut self, calls: &[(u64, CallAnswer)]) -> Result<(), ProtocolError> {
         if !self.resumption.answer(calls) {
@@ -178,10 +178,10 @@ impl Outbound {
 
     // ---- What is queued ----
 
-    /// Queues a call and returns its id, which `register` learns before the call can be answered.
+    /// Queues a call and returns its id. `register` gets the id before the call can be answered.
     ///
     /// # Errors
-    /// Before the peer's hello, after a goodbye, and past the calls that the peer allows at once.
+    /// Fails before the peer's hello, after a goodbye, and if the peer's limit on open calls is reached.
     pub fn send_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
         if let Err(error) = self.may_call() {
             drop_message(message);
@@ -208,11 +208,11 @@ impl Outbound {
         self.peer.as_ref().ok_or(SendError::NotReady)
     }
 
-    /// Queues a call of an earlier connection again, under its id, which the server does not know: in
-    /// the order of the ids, and before any new call.
+    /// Queues again, under its old id, a call of an earlier connection that the server does not have. Must be
+    /// called in the order of the ids and before any new call.
     ///
     /// # Errors
-    /// If the connection takes nothing any more.
+    /// Fails if the connection accepts no more messages.
     pub fn send_call_again(&mut self, id: u64, message: Message) -> Result<(), SendError> {
         if let Err(error) = self.sendable() {
             drop_message(message);
@@ -222,16 +222,16 @@ impl Outbound {
         Ok(())
     }
 
-    /// Numbers a client's next calls from above `id`, the last one of its earlier connections.
+    /// Continues the ids of a client's calls after `id`, the last one of its earlier connections.
     pub fn number_after(&mut self, id: u64) {
         self.queue.calls.number_after(id);
     }
 
-    /// Queues the answer to a call, a result or an error. Charges a large result to the budget, whether
-    /// or not there is room, until it has gone whole.
+    /// Queues the answer to a call, a result or an error. Charges a large result to the budget, even if there
+    /// is no room, until it is staged completely.
     ///
     /// # Errors
-    /// If the connection takes nothing any more, or the call was answered or withdrawn.
+    /// Fails if the connection accepts no more messages, or if the call was answered or withdrawn.
     pub fn send_answer(&mut self, id: u64, message: Message) -> Result<(), SendError> {
         if let Err(error) = self.sendable() {
             drop_message(message);
@@ -240,21 +240,22 @@ impl Outbound {
         if self.queue.push_answer(id, message) { Ok(()) } else { Err(SendError::NotOpen { id }) }
     }
 
-    /// Replaces an answer that has not gone whole by an error, because its receiver is too slow or its
+    /// Replaces an answer that is not staged completely by an error, because its receiver is too slow or its
     /// memory is needed. Returns false if there is no such answer.
     pub fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
         self.queue.replace_answer(id, error)
     }
 
-    /// Withdraws a client's call, as far as that is still possible.
+    /// Withdraws a client's call as far as that is still possible.
     pub fn withdraw(&mut self, id: u64) -> Withdrawn {
         self.queue.withdraw(id)
     }
 
-    /// Asks what became of a client's calls of earlier connections. Calls have to wait for the answer.
+    /// Asks the server for the state of a client's calls of earlier connections. Calls must wait for the
+    /// answer.
     ///
     /// # Errors
-    /// Before the peer's hello, if one side cannot resume, or after the first call.
+    /// Fails before the peer's hello, if one side cannot resume, or after the first call.
     pub fn send_resume(&mut self, resume: &Resume) -> Result<(), SendError> {
         self.sendable()?;
         if !(self.resumes() && self.resumption.ask(&resume.calls)) {
@@ -264,17 +265,17 @@ impl Outbound {
         Ok(())
     }
 
-    /// Answers a client's resume. From now on the calls that are done or running can be answered here.
+    /// Answers a client's resume. From now on, the calls that are done or running can be answered here.
     ///
     /// # Errors
-    /// If the connection takes nothing any more, or the ids are not those of the resume.
+    /// Fails if the connection accepts no more messages, or if the ids differ from those of the resume.
     pub fn send_resume_answer(&mut self, calls: Vec<(u64, CallAnswer)>) -> Result<(), SendError> {
         self.sendable()?;
         if !self.resumption.answer(&calls) {
             return Err(SendError::NotReady);
         }
         for (id, answer) in &calls {
-            // The client may name them all: it acknowledges that an answer has expired.
+            // The client may name all of them: it also acknowledges expired answers.
             self.queue.calls.know(*id);
             if is_held(*answer) {
                 self.queue.calls.adopt(*id, Progress::Unanswered);
@@ -284,28 +285,28 @@ impl Outbound {
         Ok(())
     }
 
-    /// Tells the peer that a call (on a server) or its answer (on a client) has come whole, and is kept
-    /// here.
+    /// Informs the peer that a call (on a server) or its answer (on a client) was received completely and is
+    /// kept here.
     pub fn send_ack(&mut self, id: u64) {
         if self.resumes() {
             self.queue.control.acks.push(id);
         }
     }
 
-    /// Gives back to the peer the credit of all leases that were dropped, in one frame.
+    /// Returns the credit of all dropped leases to the peer, in one frame.
     /// [`poll_write`](Outbound::poll_write) does so once there is enough for a frame.
     pub fn send_credit(&mut self) {
         self.queue.control.credit_bytes += self.queue.ledger.take_returned();
     }
 
-    /// Says goodbye once everything queued has gone. Nothing can be queued from now on.
+    /// Queues a goodbye behind everything else. Nothing can be queued from now on.
     pub fn send_goodbye(&mut self, kind: Option<ErrorKind>, reason: &str) {
         if matches!(self.farewell, Farewell::None) {
             self.farewell = Farewell::Queued(Goodbye { kind, reason: reason.to_owned() });
         }
     }
 
-    /// Drops everything queued if a goodbye waits for it. Returns true if so.
+    /// Drops everything queued before a goodbye. Returns true if a goodbye was queued.
     pub fn hurry_goodbye(&mut self) -> bool {
         let waits = matches!(self.farewell, Farewell::Queued(_));
         if waits {
@@ -319,7 +320,7 @@ impl Outbound {
         self.queue.discard();
     }
 
-    /// Drops everything queued and takes nothing more: the connection is gone.
+    /// Drops everything queued and accepts nothing more, because the connection is gone.
     pub fn end(&mut self) {
         self.discard();
         self.farewell = Farewell::Staged;
@@ -327,7 +328,7 @@ impl Outbound {
 
     // ---- Answers ----
 
-    /// Moves what goes next into `buffer`, and returns what else a writer has to know.
+    /// Moves the next frames into `buffer`, and returns what else a writer must know.
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
         if self.queue.ledger.returned.is_worth_frame() && self.has_work() {
             self.send_credit();
@@ -353,12 +354,12 @@ impl Outbound {
     }
 }
 
-/// Returns true if the server has a call that a resume asked for, and answers it.
+/// Returns true if the server has a call of a resume and will answer it.
 fn is_held(answer: CallAnswer) -> bool {
     matches!(answer, CallAnswer::Done | CallAnswer::Running)
 }
 
-/// Reaches the sending half from the receiving half, for a moment.
+/// Access to the sending half from the receiving half.
 pub trait SharedOutbound {
     /// Runs `change` on the sending half. It must not block.
     fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T;

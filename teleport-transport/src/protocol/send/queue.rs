@@ -1,8 +1,7 @@
-//! What waits to be sent: the messages with their calls, control frames, and what they all cost.
+//! The send queue: messages with their calls, control frames, and the ledger.
 //!
-//! Flow: `push` -> `stage` -> the write buffer. The queue applies the peer's answers, grants and aborts
-//! to both the calls and their messages. Never touches a socket, and copies no large array. Bound: the
-//! calls that are open.
+//! Flow: `push` -> `stage` -> the write buffer. The peer's answers, grants and aborts change both the calls
+//! and their messages. Never touches a socket, and copies no large array. Bound: the open calls.
 
 use teleport_wire::{Kind, Message, RemoteError};
 
@@ -16,7 +15,8 @@ use crate::protocol::calls::{Call, Calls, Progress};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::ledger::Ledger;
 
-/// Small messages that are staged at once. With more, a later ping or grant would wait behind them.
+/// The bytes of small messages that are staged at once. A ping or grant that is queued later waits behind
+/// them.
 const MAX_STAGED_SMALL_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(in crate::protocol) struct Queue {
     pub(in crate::protocol) control: Control,
     pub(in crate::protocol) ledger: Ledger,
     schedule: Schedule,
-    /// Payload is sent with a checksum, because this side or the peer wants it.
+    /// Payload is sent with checksums, because this side or the peer requires it.
     pub(super) checksum: bool,
     /// Counts the windows of the minimum rate.
     window: u32,
@@ -43,12 +43,12 @@ impl Queue {
         }
     }
 
-    /// Returns true if `stage` would find anything.
+    /// Returns true if `stage` would stage anything.
     pub(super) fn has_frames(&self) -> bool {
         self.control.has_frames() || !self.schedule.is_empty()
     }
 
-    /// Returns true if all messages were staged whole. Some may wait for a grant.
+    /// Returns true if all messages are staged completely. Otherwise some may wait for a grant.
     pub(super) fn is_empty(&self) -> bool {
         self.ledger.queued_bytes() == 0
     }
@@ -62,8 +62,8 @@ impl Queue {
         self.schedule.push_small(id);
     }
 
-    /// Queues the answer to a call, and charges it if it is large. Returns false if the call has one,
-    /// or is gone.
+    /// Queues the answer to a call, and charges it if it is large. Returns false if the call was answered or
+    /// is gone.
     pub(super) fn push_answer(&mut self, id: u64, message: Message) -> bool {
         let Some(call) = self.calls.answer(id) else {
             drop_message(message);
@@ -76,7 +76,7 @@ impl Queue {
         true
     }
 
-    /// Replaces an answer that was not staged whole. Returns false if there is none.
+    /// Replaces an answer that is not staged completely. Returns false if there is none.
     pub(super) fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
         let Some(call) = self.calls.answered_mut(id) else { return false };
         let (Some(unsent), charge) = (call.unsent.take(), call.charge.take()) else { return false };
@@ -94,7 +94,7 @@ impl Queue {
         true
     }
 
-    /// Withdraws a client's call, as far as that is still possible.
+    /// Withdraws a client's call as far as that is still possible.
     pub(super) fn withdraw(&mut self, id: u64) -> Withdrawn {
         let Some((progress, unsent)) = self.calls.withdraw(id) else { return Withdrawn::NotOpen };
         if let Some(unsent) = unsent {
@@ -113,7 +113,7 @@ impl Queue {
         }
     }
 
-    /// Drops what is left of a message.
+    /// Drops the rest of a message.
     fn unqueue(&mut self, id: u64, unsent: Unsent) {
         if let Unsent::Head { message, is_eager: true } = &unsent {
             self.ledger.refund(message.memory_bytes);
@@ -149,7 +149,7 @@ impl Queue {
         self.calls.on_call(id, structure_bytes, config, |bytes| ledger.charge(bytes))
     }
 
-    /// The peer has these messages whole.
+    /// The peer acknowledged these complete messages.
     pub(in crate::protocol) fn on_ack(&mut self, ids: &[u64]) -> Result<(), ProtocolError> {
         for id in ids {
             self.check_known(Kind::Ack, *id)?;
@@ -158,8 +158,8 @@ impl Queue {
         Ok(())
     }
 
-    /// An error arrived. What is left of the call's payload is not sent. Returns true if the caller
-    /// waits for the error.
+    /// An error arrived. Drops the rest of the call's payload. Returns true if the caller waits for the
+    /// error.
     pub(in crate::protocol) fn on_error(&mut self, id: u64) -> Result<bool, ProtocolError> {
         let (is_awaited, unsent) = self.calls.on_error(id)?;
         if let Some(unsent) = unsent {
@@ -175,7 +175,7 @@ impl Queue {
         self.calls.on_result_abort(id, is_awaited);
     }
 
-    /// The peer gave up a call that it had not sent whole.
+    /// The peer gave up a call that it had not sent completely.
     pub(in crate::protocol) fn on_call_abort(&mut self, id: u64) {
         self.control.forget_grant(id);
         if let Some(call) = self.calls.on_call_abort(id) {
@@ -199,14 +199,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Refuses a frame about a call that was never made. One about a call that is gone may have crossed
-    /// something of ours.
+    /// Refuses a frame about a call that was never made. A frame about a call that has ended is legal: it may
+    /// have crossed a frame of this side.
     pub(in crate::protocol) fn check_known(&self, kind: Kind, id: u64) -> Result<(), ProtocolError> {
         if self.calls.is_known(id) { Ok(()) } else { Err(ProtocolError::UnknownId { kind, id }) }
     }
 
-    /// Ends a window of the minimum rate. With `error`, it replaces the results that were queued before
-    /// the window began. Returns the number of results that were replaced.
+    /// Ends a window of the minimum rate. With `error`, replaces the results that were queued before the
+    /// window began by it. Returns the number of replaced results.
     pub(in crate::protocol) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
         let window = self.window;
         self.window += 1;
@@ -218,7 +218,7 @@ impl Queue {
 
     // ---- Staging ----
 
-    /// Moves what goes next into `buffer`: control frames, then small messages, then at most one chunk.
+    /// Moves the next frames into `buffer`: control frames, then small messages, then at most one chunk.
     pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
         self.control.stage(buffer);
         let start = buffer.remaining_bytes();
@@ -228,8 +228,8 @@ impl Queue {
             self.stage_small(id, buffer);
             self.schedule.on_small(buffer.remaining_bytes() - before);
         }
-        // Behind metadata as long as a chunk, it goes next time: a ping that comes now waits for two
-        // chunks at most.
+        // If the staged metadata is as long as a chunk, the chunk waits for the next call. So a ping that is
+        // queued now waits for two chunks at most.
         if buffer.remaining_bytes() < MAX_STAGED_SMALL_BYTES
             && let Some(id) = self.schedule.next_large()
         {
@@ -237,7 +237,7 @@ impl Queue {
         }
     }
 
-    /// Stages the head of a message, and its payload if that is small and may go.
+    /// Stages the head of a message, and its payload if that is small and granted.
     fn stage_small(&mut self, id: u64, buffer: &mut WriteBuffer) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let mut payload = match call.unsent.take() {
@@ -284,7 +284,7 @@ impl Queue {
         }
     }
 
-    /// The head of a message was staged, or all that was left of it.
+    /// Called when the head of a message, or the rest of it, was staged.
     fn on_staged(&mut self, id: u64, is_whole: bool, is_answer: bool) {
         if !is_answer {
             self.calls.know(id);
@@ -293,7 +293,7 @@ impl Queue {
         }
     }
 
-    /// A call of the peer is over: its answer was staged whole, or nobody wants it.
+    /// Ends a call of the peer, because its answer was staged completely or is not wanted.
     fn end_call(&mut self, id: u64, call: Call) {
         let is_charged = call.result_charge_bytes().is_some();
         if let Some(unsent) = call.unsent {

@@ -1,17 +1,17 @@
 //! The order in which messages are staged.
 //!
-//! Small messages keep their order. Large payloads take turns, a chunk each, in what is left. After
-//! `SMALL_BYTES_PER_CHUNK` of small messages one chunk goes first, so that neither starves the other.
+//! Small messages keep their order. Large payloads take turns, one chunk each, after the small messages.
+//! After `SMALL_BYTES_PER_CHUNK` of small messages one chunk is sent first, so that neither kind starves.
 //! Knows only ids. Bound: one place for each message that may be staged.
 
 use std::collections::VecDeque;
 
-/// After this many bytes of small messages a large payload gets one chunk.
+/// A large payload gets one chunk after this many bytes of small messages.
 const SMALL_BYTES_PER_CHUNK: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    /// Messages whose head is to be staged, and small payloads that were granted.
+    /// Messages whose head is not staged, and small payloads that were granted.
     small: VecDeque<u64>,
     /// Messages whose large payload may be staged.
     large: VecDeque<u64>,
@@ -49,18 +49,18 @@ impl Schedule {
         self.small_bytes_since_chunk >= SMALL_BYTES_PER_CHUNK
     }
 
-    /// Returns the next small message, unless a chunk goes first.
+    /// Returns the next small message, unless it is a chunk's turn.
     pub(super) fn next_small(&mut self) -> Option<u64> {
         if !self.large.is_empty() && self.is_chunk_due() { None } else { self.small.pop_front() }
     }
 
-    /// Counts what was staged of a small message.
+    /// Counts the staged bytes of a small message.
     pub(super) fn on_small(&mut self, bytes: usize) {
         let counts = !self.large.is_empty();
         self.small_bytes_since_chunk = if counts { self.small_bytes_since_chunk + bytes } else { 0 };
     }
 
-    /// Returns the next message with a large payload, if it is its turn: put it back while it has more.
+    /// Returns the next message with a large payload, if it is its turn. Put it back while it has more.
     pub(super) fn next_large(&mut self) -> Option<u64> {
         let id = if self.small.is_empty() || self.is_chunk_due() { self.large.pop_front() } else { None };
         if id.is_some() {

@@ -1,4 +1,4 @@
-//! One message of this side, until it was staged whole.
+//! One message of this side, until it is staged completely.
 //!
 //! Flow: `Head` -> its head is staged -> `Payload` -> the payload is staged, in one data frame or in
 //! many. Copies at most a few KiB of array bytes. Drops no buffer while a lock is held: see
@@ -11,22 +11,22 @@ use teleport_wire::{Buffer, Header, MAX_CHUNK_BYTES, Message};
 use super::write_buffer::WriteBuffer;
 use crate::memory::deferred_drop::drop_buffer_later;
 
-/// A payload of up to this size travels among the small messages, whole and in their order.
+/// A payload of up to this size is sent with the small messages, in one frame and in their order.
 pub(super) const MAX_SMALL_BYTES: u64 = 64 << 10;
 
-/// A buffer of up to this size is copied beside its header, which costs less than a segment of its own.
+/// A buffer of up to this size is copied behind its header, which costs less than a segment of its own.
 const MAX_COPIED_BYTES: usize = 2 << 10;
 
-/// At most this much of one message is copied beside headers.
+/// The bytes of one message that are copied behind headers at most.
 const MAX_COPIED_BYTES_PER_MESSAGE: usize = 16 << 10;
 
-/// A message that was not staged whole.
+/// A message that is not staged completely.
 #[derive(Debug)]
 pub(in crate::protocol) enum Unsent {
     /// Nothing of it was staged.
     Head {
         message: Message,
-        /// The payload follows at once, paid from the peer's credit.
+        /// The payload follows at once, and the peer's credit pays for it.
         is_eager: bool,
     },
     /// Its head was staged.
@@ -34,7 +34,7 @@ pub(in crate::protocol) enum Unsent {
 }
 
 impl Unsent {
-    /// Returns the bytes of metadata and payload that are left.
+    /// Returns the remaining bytes of metadata and payload.
     pub(super) fn queued_bytes(&self) -> u64 {
         match self {
             Unsent::Head { message, .. } => message.payload_bytes + message.metadata.len() as u64,
@@ -42,7 +42,7 @@ impl Unsent {
         }
     }
 
-    /// Drops the buffers once no lock is held: they may have owners of the user's.
+    /// Drops the buffers once no lock is held, since they may run destructors of users.
     pub(super) fn drop_later(self) {
         match self {
             Unsent::Head { message, .. } => drop_message(message),
@@ -55,14 +55,14 @@ pub(super) fn drop_message(message: Message) {
     message.payload.into_iter().for_each(drop_buffer_later);
 }
 
-/// A payload, as far as it was not staged.
+/// The rest of a payload.
 #[derive(Debug)]
 pub(in crate::protocol) struct Payload {
     /// Invariant: no buffer is empty, and their lengths add up to `remaining_bytes`.
     pieces: VecDeque<Buffer>,
     remaining_bytes: u64,
     is_granted: bool,
-    /// The bytes of the message that were copied beside headers.
+    /// The bytes of the message that were copied behind headers.
     copied_bytes: usize,
 }
 
@@ -72,12 +72,12 @@ impl Payload {
         Payload { pieces, remaining_bytes, is_granted, copied_bytes: 0 }
     }
 
-    /// Returns true if it may be sent, because it is eager or was granted.
+    /// Returns true if it may be sent, because it is eager or granted.
     pub(super) fn is_granted(&self) -> bool {
         self.is_granted
     }
 
-    /// Returns true if it waited for the grant.
+    /// Grants it. Returns true if it waited for the grant.
     pub(super) fn grant(&mut self) -> bool {
         !std::mem::replace(&mut self.is_granted, true)
     }
@@ -118,7 +118,7 @@ impl Payload {
     fn checksum_of_first(&self, mut bytes: usize) -> u32 {
         let mut crc = 0;
         for piece in &self.pieces {
-            // A message of many pieces is not walked through for each of its chunks.
+            // Fast path: a message of many pieces is not traversed for each of its chunks.
             if bytes == 0 {
                 break;
             }

@@ -1,9 +1,9 @@
-//! Bytes that were staged and that the socket has not yet taken.
+//! Staged bytes that the socket has not taken yet.
 //!
 //! Flow: frames are appended (`append` copies, `share` keeps a reference) -> `slices` (for writev) ->
-//! `advance`. Small pieces lie one behind the other in one buffer, so that many small messages are one
-//! segment. Array bytes stay where their owner has them. The thread that stages lends the buffer, so an
-//! idle connection has none. Bound: what `stage` moves at a time.
+//! `advance`. Small pieces are contiguous in one buffer, so that many small messages are one segment. Array
+//! bytes stay in their owner's memory. The thread that stages lends the buffer, so an idle connection has
+//! none. Bound: the bytes that one `stage` moves.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -14,14 +14,14 @@ use teleport_wire::Buffer;
 
 use crate::memory::deferred_drop::drop_buffer_later;
 
-/// Segments of one `writev`. Linux takes 1,024; 64 fit on the stack and already fill a socket's buffer.
+/// The segments of one `writev`. Linux accepts 1,024; 64 fit on the stack and already fill a socket's buffer.
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
 
 /// A thread keeps a buffer of up to this size for the next connection.
 const MAX_SPARE_BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// The buffer for the next connection for which this thread stages.
+    /// The buffer for the next connection that this thread stages for.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -44,13 +44,13 @@ impl Segment {
     }
 }
 
-/// Frames in the order in which they go to the socket.
+/// Frames in the order in which they are written to the socket.
 #[derive(Debug, Default)]
 pub struct WriteBuffer {
     inline: Vec<u8>,
     /// Invariant: no segment is empty.
     segments: VecDeque<Segment>,
-    /// Bytes of the first segment that the socket has taken; less than its length.
+    /// The bytes of the first segment that the socket has taken; fewer than its length.
     written_bytes: usize,
     /// Invariant: the lengths of `segments` less `written_bytes`.
     remaining_bytes: usize,
@@ -67,13 +67,13 @@ impl WriteBuffer {
         self.remaining_bytes == 0
     }
 
-    /// Copies bytes behind those that are there.
+    /// Appends a copy of `bytes`.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         if self.inline.capacity() == 0 {
-            // Fails while the thread ends: then there is none.
+            // Fails while the thread ends; then there is no spare buffer.
             self.inline = SPARE.try_with(Cell::take).unwrap_or_default();
         }
         let start = self.inline.len();
@@ -85,7 +85,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Adds a buffer behind the bytes that are there, without copying it.
+    /// Appends a buffer without copying it.
     pub(super) fn share(&mut self, buffer: Buffer) {
         if !buffer.is_empty() {
             self.remaining_bytes += buffer.len();
@@ -93,7 +93,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Fills `slices` with the bytes that come next, and returns the number of slices that it filled.
+    /// Fills `slices` with the next bytes. Returns the number of filled slices.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SEGMENTS_PER_WRITE]) -> usize {
         let mut skip = self.written_bytes;
         let mut filled = 0;
@@ -109,10 +109,11 @@ impl WriteBuffer {
         filled
     }
 
-    /// The socket took the next `bytes` bytes: drops the segments that have gone whole.
+    /// Removes the next `bytes` bytes, which the socket took. Drops the segments that were written
+    /// completely.
     ///
     /// # Panics
-    /// If fewer bytes are left.
+    /// Panics if fewer bytes are left.
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.remaining_bytes, "{bytes} bytes written of {}", self.remaining_bytes);
         self.remaining_bytes -= bytes;
@@ -131,7 +132,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Drops everything: the connection is gone.
+    /// Drops everything, because the connection is gone.
     pub fn clear(&mut self) {
         for segment in mem::take(self).segments {
             if let Segment::Shared(buffer) = segment {
