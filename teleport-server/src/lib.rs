@@ -39,11 +39,11 @@
 //!
 //! # Failures
 //! A function's error or panic goes to its caller, to [`ServerHandle::check`], and to the log (with
-//! `tracing`, target `teleport_server`). The server goes on, except with [`Server::stop_on_error`]. A
-//! [`Failure`] adds a code to the text that the caller gets. Calls of unknown methods or with wrong
-//! arguments fail alone.
+//! `tracing`, target `teleport_server`). The server continues, except with [`Server::stop_on_error`]. A
+//! [`Failure`] adds a code to the text that the caller gets. A call of an unknown method or with wrong
+//! arguments fails without affecting others.
 //!
-//! To note where panics happen, the first start of a server adds a panic hook before the hook of the
+//! To record where panics happen, the first start of a server adds a panic hook before the hook of the
 //! process. With `panic = "abort"`, a panicking function ends the whole process; the log says so at the
 //! start.
 #![forbid(unsafe_code)]

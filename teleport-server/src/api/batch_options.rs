@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::batch::plan::policy::{BatchPolicy, Close};
 
-/// Bounds the memory that an open batch takes. No batch needs more rows.
+/// Bounds the memory of an open batch. No batch needs more rows.
 pub(crate) const MAX_ROWS: usize = 65_536;
 
-/// How long a call waits for an exact batch to become full by default.
+/// The default time for which a call waits for an exact batch to become full.
 const FULL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the calls of a method are batched, for [`Method::batched`](crate::Method::batched) and
-/// [`Method::listed`](crate::Method::listed).
+/// The options by which the calls of a method are batched, for [`Method::batched`](crate::Method::batched)
+/// and [`Method::listed`](crate::Method::listed).
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,15 +59,15 @@ impl Batch {
     /// Creates batches of exactly `rows` calls.
     ///
     /// A call waits for the others until its deadline, or for [`full_timeout`](Batch::full_timeout). After 1
-    /// s the log says how many calls there are, and from which clients. This is `batch=rows` of
+    /// s the log names the number of waiting calls and their clients. This is `batch=rows` of
     /// danijar/teleport.
     #[doc(alias = "batch")]
     pub fn exact(rows: usize) -> Batch {
         Batch::new(true, rows)
     }
 
-    /// Creates batches of at most `rows` calls: those that have arrived when a worker is free. So batches
-    /// are small under low load and full under high load. They do not wait for more calls without
+    /// Creates batches of at most `rows` calls: those that have arrived when a worker is free. So batches are
+    /// small under low load and full under high load. They wait for more calls only with
     /// [`max_wait`](Batch::max_wait) or [`adaptive`](Batch::adaptive).
     #[doc(alias = "max_batch_size")]
     pub fn up_to(rows: usize) -> Batch {
@@ -77,8 +77,8 @@ impl Batch {
     /// Sets how long a free worker waits for a fuller batch after the first call has arrived whole. An
     /// earlier deadline of one of its calls closes the batch earlier. Default: zero.
     ///
-    /// The batch also waits for calls that are being received at about 1 GiB/s or faster, for up to 20 ms,
-    /// because to copy their rows would take longer.
+    /// The batch also waits, for up to 20 ms, for calls that arrive at about 1 GiB/s or faster, because
+    /// copying their rows would take longer.
     #[doc(alias = "batch_wait_timeout_s")]
     #[doc(alias = "max_queue_delay_microseconds")]
     pub fn max_wait(mut self, time: Duration) -> Batch {
@@ -86,10 +86,10 @@ impl Batch {
         self
     }
 
-    /// Waits for one more call only if that costs the waiting calls less than it saves, and never longer
-    /// than `max_wait`. For this it learns, for each kind of arguments, how often calls arrive and how long
-    /// the function takes for a batch of each size. A batch also closes in time for the earliest of its
-    /// deadlines. Default: off.
+    /// Waits for one more call only if that costs the waiting calls less than it saves, and never longer than
+    /// `max_wait`. To decide, it measures for each kind of arguments how often calls arrive and how long the
+    /// function takes for each batch size. A batch also closes in time for its earliest deadline. Default:
+    /// off.
     pub fn adaptive(mut self, max_wait: Duration) -> Batch {
         self.is_adaptive = true;
         self.max_wait(max_wait)
@@ -164,11 +164,11 @@ impl Batch {
     }
 }
 
-/// What is wrong with a [`Batch`].
+/// The error in a [`Batch`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchProblem {
-    /// No rows, or too many.
+    /// The batch has no rows, or too many.
     #[error("a batch of {rows} calls: it must have 1 to {max_rows}")]
     Rows {
         /// The requested size.

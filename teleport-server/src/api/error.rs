@@ -1,4 +1,4 @@
-//! Errors: why a server does not start or does not end well, and what functions may return.
+//! The errors of starting and ending a server, and the errors that functions may return.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
@@ -9,7 +9,7 @@ use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 
 use crate::api::batch_options::BatchProblem;
 
-/// Why a server did not start or did not end well, and which of its functions failed.
+/// The reason why a server did not start or did not end well, or the failure of a function.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -114,7 +114,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// An error with a code of the application's own.
 ///
-/// A function may return any error, of which the caller gets the text. This one also carries a code, so that
+/// A function may return any error, and its caller gets the text. This error also carries a code, so that
 /// callers can tell failures apart without reading text. It may be anywhere in an error's chain of sources.
 ///
 /// ```
@@ -165,7 +165,7 @@ impl Error for Failure {
     }
 }
 
-/// Converts a function's error to what its caller gets.
+/// Converts a function's error to the error that its caller gets.
 pub(crate) fn failed(error: &BoxError) -> RemoteError {
     let code = chain(&**error).find_map(|link| link.downcast_ref::<Failure>()).map_or("", Failure::code);
     RemoteError::new(ErrorKind::Failed, Ran::Yes, full_text(&**error)).with_code(code)

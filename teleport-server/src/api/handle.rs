@@ -1,4 +1,4 @@
-//! A running server as its owner sees it.
+//! The handle of a running server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl ServerHandle {
         self.dispatcher.shared.counters.clients()
     }
 
-    /// Returns what the server has done and does. Takes locks of each connection for a moment.
+    /// Returns the server's counters and its current state. Locks each connection for a moment.
     pub fn stats(&self) -> Stats {
         if !self.dispatcher.shared.lifecycle.is_current() {
             return Stats::default();
@@ -66,8 +66,8 @@ impl ServerHandle {
         }
     }
 
-    /// Returns what the batches of a method have done. Returns `None` if there is no such method, or it is
-    /// not batched.
+    /// Returns the statistics of a method's batches, or `None` if there is no such method or it is not
+    /// batched.
     pub fn batches(&self, method: &str) -> Option<BatchStats> {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
         let batcher = registry.batcher(method).filter(|_| shared.lifecycle.is_current())?;
@@ -80,8 +80,8 @@ impl ServerHandle {
     /// The caller of the function gets the error in any case.
     ///
     /// # Errors
-    /// [`ServeError::Function`] or [`ServeError::Done`]. [`ServeError::Forked`] in a process that `fork`
-    /// copied: there, nothing that is done with the handle, including dropping it, touches the server.
+    /// Returns [`ServeError::Function`] or [`ServeError::Done`]. Returns [`ServeError::Forked`] in a forked
+    /// process: there, no use of the handle touches the server, and neither does dropping it.
     pub fn check(&self) -> Result<(), ServeError> {
         if !self.dispatcher.shared.lifecycle.is_current() {
             return Err(ServeError::Forked);
@@ -96,19 +96,19 @@ impl ServerHandle {
 
     /// Closes the server and waits until it is closed.
     ///
-    /// The server accepts no more connections, answers calls that have not started with an error (they did
-    /// not run), lets running ones end and their results leave, says goodbye to its clients, and removes its
-    /// socket file. Blocks for at most the `close_timeout` and a few seconds. Functions that still run then
-    /// are told so by [`Context::is_cancelled`](crate::Context::is_cancelled); if they do not return, they
-    /// are left behind with their threads. Closing twice does nothing more.
+    /// The server accepts no more connections. It answers calls that have not started with an error that says
+    /// that they did not run. It waits for running calls and sends their results, says goodbye to its
+    /// clients, and removes its socket file. Blocks for at most the `close_timeout` and a few seconds.
+    /// Functions that still run then can see that in [`Context::is_cancelled`](crate::Context::is_cancelled).
+    /// If they do not return, they are left behind with their threads. Closing twice has no further effect.
     ///
-    /// A thread of the server itself, such as a function, asks the server to close and does not wait. With
-    /// the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the server
-    /// closes by itself.
+    /// On a thread of the server itself, such as in a function, this requests the close and does not wait.
+    /// With the feature `threads`, a `Thread` of `teleport-proc` that is killed meanwhile unwinds, and the
+    /// server continues to close.
     ///
     /// # Errors
-    /// [`ServeError::StillRunning`], or the failure that ended the server before. Each is returned once.
-    /// [`ServeError::Forked`] in a process that was forked from the server's; nothing happens then.
+    /// Returns [`ServeError::StillRunning`], or the failure that ended the server before. Each is returned
+    /// once. Returns [`ServeError::Forked`] in a forked process, where nothing happens.
     pub fn close(&self) -> Result<(), ServeError> {
         self.end(None)
     }
@@ -116,7 +116,7 @@ impl ServerHandle {
     /// Closes the server like [`close`](ServerHandle::close), within a time of its own.
     ///
     /// # Errors
-    /// As [`close`](ServerHandle::close).
+    /// Returns the same errors as [`close`](ServerHandle::close).
     pub fn close_within(&self, time: Duration) -> Result<(), ServeError> {
         self.end(Some(time))
     }
@@ -134,9 +134,9 @@ impl ServerHandle {
     /// `teleport-proc` that is killed meanwhile closes the server and unwinds.
     ///
     /// # Errors
-    /// The failure that ended the server, or [`ServeError::StillRunning`]. On a thread of the server itself,
-    /// [`ServeError::OnOwnThread`], and the server closes. [`ServeError::Forked`] in a process that was
-    /// forked from the server's.
+    /// Returns the failure that ended the server, or [`ServeError::StillRunning`]. On a thread of the server
+    /// itself, returns [`ServeError::OnOwnThread`], and the server closes. In a forked process, returns
+    /// [`ServeError::Forked`].
     pub fn join(self) -> Result<(), ServeError> {
         self.dispatcher.shared.lifecycle.wait_closed()
     }

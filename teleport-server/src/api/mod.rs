@@ -1,4 +1,4 @@
-//! What users see: the server and its options, functions, errors and numbers.
+//! The public interface: the server and its options, functions, errors and statistics.
 
 pub(crate) mod batch_options;
 pub(crate) mod error;

@@ -18,8 +18,8 @@ const MIN_MEMORY: u64 = 1 << 20;
 const CREDIT_PART: u64 = 4;
 
 /// The part of `max_memory` that results of one connection may take by default before the connection is
-/// throttled, and the least that this comes to: one chunk being sent and one behind it should not throttle a
-/// connection.
+/// throttled, and the minimum of this limit. The minimum lets one chunk be sent and one wait without
+/// throttling.
 const UNSENT_PART: u64 = 8;
 const MIN_UNSENT: u64 = 1 << 20;
 
@@ -31,7 +31,7 @@ const CORES_PER_POLLER: usize = 4;
 /// Clients reconnect within a second when that is possible. A switch that restarts takes a minute or two.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The part of `max_memory` that answers which are kept for their clients may take by default.
+/// The part of `max_memory` that answers kept for clients may take by default.
 const KEPT_PART: u64 = 8;
 
 /// A done function of any form, and the method whose logs it gets.
@@ -103,7 +103,7 @@ impl Options {
         self.max_memory - self.credit_memory()
     }
 
-    /// Returns the configuration of connections. It allows no message that could never be granted.
+    /// Returns the configuration of connections. It refuses messages that could never be granted.
     pub(crate) fn config(&self) -> Config {
         let mut config = self.config.clone();
         config.limits.max_message_bytes = config.limits.max_message_bytes.min(self.shared_memory());

@@ -1,7 +1,7 @@
 //! A server, from its socket to its start.
 //!
 //! Flow: [`Server::bind`] opens the socket -> options -> [`Server::run`] or [`Server::start`] checks the
-//! methods and starts the threads. Clients that connect in between wait in the system's queue.
+//! methods and starts the threads. Clients that connect in between wait in the system's backlog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::runtime::lifecycle::Lifecycle;
 use crate::runtime::shared::Shared;
 use crate::threads::supervisor::{Threads, start_pollers, supervise};
 
-/// A server that listens and has not started.
+/// A server that listens but has not started.
 ///
 /// ```no_run
 /// use teleport_server::{Methods, Server};
@@ -75,11 +75,11 @@ impl Server {
     /// Sets how many bytes clients can make the server keep. At least 1 MiB. Default: a quarter of the
     /// machine's memory, or of the limit of its control group.
     ///
-    /// One quarter is eager credit, which all clients share and send into without asking. Three quarters
-    /// hold larger arguments until their functions start, and results of more than 4 KiB until they are
-    /// sent; a single call can take no more than this. Names and shapes count if they take more than 64 KiB.
-    /// Calls that find no room wait at the client. Results are made even if there is no room, within
-    /// [`max_unsent_bytes`](Server::max_unsent_bytes). What functions keep is not counted.
+    /// One quarter is eager credit: clients share it and send into it without a grant. Three quarters hold
+    /// larger arguments until their functions start, and results of more than 4 KiB until they are sent; a
+    /// single call can take no more than this. Names and shapes count if they take more than 64 KiB. Calls
+    /// that find no room wait at the client. Results are stored even if there is no room, within
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Memory that functions keep is not counted.
     pub fn max_memory(mut self, bytes: u64) -> Server {
         self.options.set_max_memory(bytes);
         self
@@ -101,27 +101,27 @@ impl Server {
     /// Sets how many bytes per second a client must move while other clients wait for the memory that it
     /// occupies with half-sent arguments or unfetched results. 0 disables the check. Default: 64 KiB.
     ///
-    /// If a client has moved less for 5 s in one direction, the calls concerned fail with the error
-    /// `too_slow`. Functions that ran are not run again. If metadata of more than 64 KiB arrives that
-    /// slowly, the connection ends. A client may be as slow as it likes while there is memory for all.
+    /// If a client moves less for 5 s in one direction, the affected calls fail with the error `too_slow`.
+    /// Functions that ran are not run again. If metadata of more than 64 KiB arrives that slowly, the
+    /// connection ends. While there is memory for all, a client may be arbitrarily slow.
     pub fn min_rate(mut self, bytes_per_second: u64) -> Server {
         self.options.config.min_rate = bytes_per_second;
         self
     }
 
-    /// Not part of the public interface: how long a client may be slower than `min_rate`, for tests.
+    /// The time for which a client may be slower than `min_rate`. Not public: for tests.
     #[doc(hidden)]
     pub fn min_rate_window(mut self, window: Duration) -> Server {
         self.options.config.min_rate_window = window;
         self
     }
 
-    /// Sets how many connections may be open at once. Further clients are told so and closed. Default:
-    /// 16,384.
+    /// Sets how many connections may be open at once. Further clients get an error and are disconnected.
+    /// Default: 16,384.
     ///
     /// Each connection takes a descriptor and up to 1 MiB of `max_memory` as credit for small calls. When
-    /// connections have taken an eighth of the memory, a new one gets 64 KiB. When they have taken a
-    /// quarter, it gets none, and all its arguments wait until the server asks for them.
+    /// connections have taken an eighth of the memory, a new one gets 64 KiB. When they have taken a quarter,
+    /// it gets none, and each of its arguments waits for a grant.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = connections;
         self
@@ -141,14 +141,14 @@ impl Server {
         self
     }
 
-    /// Sets after how long a silence the server sends a ping. Default: 10 s.
+    /// Sets the time without received bytes after which the server sends a ping. Default: 10 s.
     #[doc(alias = "pings")]
     pub fn ping_interval(mut self, interval: Duration) -> Server {
         self.options.config.ping_interval = interval;
         self
     }
 
-    /// Sets how long a client has to introduce itself. Default: 10 s.
+    /// Sets how long a client may take for the handshake. Default: 10 s.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Server {
         self.options.config.handshake_timeout = timeout;
         self
@@ -179,18 +179,19 @@ impl Server {
     /// Sets how many bytes of answers the server keeps for clients that can resume, until they acknowledge
     /// them. Part of `max_memory`. Default: an eighth of `max_memory`.
     ///
-    /// An answer that finds no room is sent all the same. If its connection is lost before it arrives, the
-    /// caller learns that the call ran and that its answer has expired.
+    /// An answer that finds no room is sent anyway. If its connection is lost before it arrives, the caller
+    /// learns that the call ran and that its answer has expired.
     pub fn max_kept_bytes(mut self, bytes: u64) -> Server {
         self.options.max_kept_bytes = Some(bytes);
         self
     }
 
-    /// Sets how long an I/O thread, and one worker of each pool, looks for more work before it sleeps. At
-    /// most 1 ms; zero disables it. Default: 50 µs.
+    /// Sets how long an I/O thread, and one worker of each pool, spins before it sleeps. At most 1 ms; zero
+    /// disables it. Default: 50 µs.
     ///
-    /// If calls arrive that soon, this saves the time to wake a thread, which is most of the time of a small
-    /// call. Other threads can run meanwhile, and a thread that has looked in vain too often sleeps at once.
+    /// If the next call arrives within this time, this saves waking a thread, which is most of the time of a
+    /// small call. Other threads can run meanwhile. A thread that has spun without success too often sleeps
+    /// at once.
     pub fn spin(mut self, time: Duration) -> Server {
         self.options.config.spin = time;
         self
@@ -217,9 +218,9 @@ impl Server {
         self
     }
 
-    /// Passes the logs of a [`logged`](crate::Method::logged) method to `function`. One thread calls the
-    /// done functions of all methods, in the order in which workers took the calls. Failures come from
-    /// [`check`](ServerHandle::check).
+    /// Passes the logs of a [`logged`](crate::Method::logged) method to `function`. One thread calls the done
+    /// functions of all methods, in the order in which workers took the calls. [`check`](ServerHandle::check)
+    /// returns their failures.
     ///
     /// If the logs of twice as many calls as there are workers wait, further logged calls stay in the queue
     /// and other calls pass them.
@@ -282,7 +283,7 @@ impl Server {
     }
 }
 
-/// A `Thread` of `teleport-proc` that is killed ends where it waits for a server.
+/// Lets a killed `Thread` of `teleport-proc` unwind while it waits for a server.
 #[cfg(feature = "threads")]
 fn let_threads_interrupt_waits() {
     teleport_transport::InterruptHook {

@@ -1,9 +1,9 @@
-//! The numbers that a server's owner can read.
+//! The statistics of a server.
 
 use std::time::Duration;
 
-/// What a server has done and does, from [`ServerHandle::stats`](crate::ServerHandle::stats). The numbers
-/// are read one after the other while work goes on, so they may be slightly inconsistent.
+/// The counters and the current state of a server, from [`ServerHandle::stats`](crate::ServerHandle::stats).
+/// The numbers are read one after the other while work continues, so they may be slightly inconsistent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -20,16 +20,15 @@ pub struct Stats {
     pub running: usize,
     /// Calls that wait for a worker, or for their client to fetch results (`max_unsent_bytes`).
     pub queued: usize,
-    /// Calls whose logs wait for a done function, and running calls whose logs will.
+    /// Calls whose logs wait for a done function, and running calls of logged methods.
     pub awaiting_done: usize,
     /// Connected clients.
     pub clients: usize,
     /// Bytes of `max_memory` that are in use: arguments whose functions have not started, memory that was
     /// granted for such arguments, and unfetched results of more than 4 KiB.
     pub held_bytes: u64,
-    /// Bytes of arguments that functions took and still hold, or gave to others. No bound counts them.
-    /// Arguments of up to 4 KiB are left out. One array that is kept keeps all larger arguments of its call
-    /// alive.
+    /// Bytes of arguments that functions took and that are still alive. No limit counts them. Arguments of up
+    /// to 4 KiB are left out. One array that is kept keeps all larger arguments of its call alive.
     pub lent_bytes: u64,
     /// Calls that wait for memory before they are received.
     pub awaiting_memory: usize,
@@ -42,7 +41,7 @@ pub struct Stats {
 /// Batch sizes are counted by powers of two: 1, 2, up to 4, up to 8, …, up to 65,536.
 const CLASSES: usize = 17;
 
-/// What a batched method has done so far, from [`ServerHandle::batches`](crate::ServerHandle::batches).
+/// The statistics of a batched method, from [`ServerHandle::batches`](crate::ServerHandle::batches).
 ///
 /// ```
 /// use teleport_server::{Batch, Method, Methods, Server};
@@ -65,12 +64,12 @@ pub struct BatchStats {
     pub sizes: [u64; CLASSES],
     /// Rows of zeros that batches were padded with.
     pub padding: u64,
-    /// The sum of the times that these calls waited after they were whole and could run.
+    /// The sum of the times that these calls waited for their batch after they were complete.
     pub waited: Duration,
     /// The sum of the times that the function ran.
     pub ran: Duration,
-    /// Rows that were copied, either because they were still being received when their batch was made, or to
-    /// fill the holes that those left.
+    /// Rows that were copied, because they were still being received when their batch was assembled, or to
+    /// fill the holes that such rows left.
     pub moved: u64,
     /// Calls that had a row and did not run because they were withdrawn, late, or lost with their
     /// connection.

@@ -43,7 +43,7 @@ struct BudgetState {
     /// Invariant: the sum of all charges. Exceeds `max_bytes` only by `charge_anyway`, or by one charge that
     /// is alone.
     used_bytes: u64,
-    /// The connection whose turn is next comes first. Invariant: no line is empty.
+    /// The connection whose turn is next comes first. Invariant: no queue is empty.
     lines: VecDeque<Line>,
 }
 
@@ -94,7 +94,7 @@ impl Budget {
         self.inner.state.lock().lines.iter().map(|line| line.requests.len()).sum()
     }
 
-    /// Returns true if a connection other than `connection` waits for memory.
+    /// Returns true if another connection waits for memory.
     pub fn others_wait(&self, connection: u64) -> bool {
         self.inner.state.lock().lines.iter().any(|line| line.connection != connection)
     }

@@ -1,10 +1,10 @@
-//! Dropping users' values once no lock is held: a buffer may have an owner of the user's, whose destructor
-//! runs any code.
+//! Drops users' values only when no lock is held: the owner of a buffer may be a user's value whose
+//! destructor runs any code.
 //!
 //! Flow: a thread enters a [`DropScope`] before it takes a link's locks -> values that are released under the
-//! locks go through [`drop_later`] -> the outermost scope of the thread drops them as it ends, after the
-//! locks are released. Without a scope, values are dropped at once. A destructor's panic is logged and
-//! caught. Never blocks. Bound: the values that one turn of reading or writing releases.
+//! locks go through [`drop_later`] -> the outermost scope of the thread drops them when it ends, after the
+//! locks are released. Without a scope, values are dropped at once. A destructor's panic is caught and
+//! logged. Never blocks. Bound: the values that one turn of reading or writing releases.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -35,7 +35,7 @@ pub(crate) struct DropScope(());
 
 impl DropScope {
     pub(crate) fn enter() -> DropScope {
-        // Fails while the thread ends: values are dropped at once then.
+        // Fails while the thread ends; then values are dropped at once.
         let _ = STATE.try_with(|state| state.depth.set(state.depth.get() + 1));
         DropScope(())
     }

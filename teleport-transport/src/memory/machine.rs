@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Assumed if the system does not tell. Small, since defaults are fractions of it.
+/// The result if the system does not report its memory. Small, since defaults are fractions of it.
 const UNKNOWN_BYTES: u64 = 4 << 30;
 
 /// Returns the bytes of memory that this process may use: the machine's memory, or the limit of its control

@@ -1,36 +1,36 @@
-//! How much received memory users hold: it counts against no budget any more, and yet somebody should see it.
+//! Counts the received memory that users hold, which no budget counts any more.
 //!
-//! Flow: a message's memory is taken and stands behind a [`Loan`] -> its [`Lease`](crate::Lease) is dropped,
-//! as a function takes it or a future is read: from here on it is counted -> the last array on it is dropped.
-//! What is dropped before it was handed over is never counted. Never blocks. Costs two small allocations a
-//! message, and none for those that are too small to count.
+//! Flow: a message's memory is allocated, with a [`Loan`] -> its [`Lease`](crate::Lease) is dropped when a
+//! function takes the message or a future is read: from now on the memory counts -> its last array is
+//! dropped. Memory that is dropped before it is handed over never counts. Never blocks. Costs two small
+//! allocations a message, and none for messages too small to count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use teleport_wire::Buffer;
 
-/// Messages up to this size are not counted: that would cost as much as they do.
+/// Messages up to this size are not counted: counting them would cost as much as they do.
 const MAX_UNCOUNTED_BYTES: u64 = 4096;
 
-/// Counts bytes of received memory that are in users' hands. Clones share it.
+/// Counts the bytes of received memory that users hold. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Lent(Arc<AtomicU64>);
 
 impl Lent {
-    /// Bytes that users hold now: those of messages of more than 4 KiB of which an array, string or bytes is
-    /// alive.
+    /// Returns the bytes that users hold now. A message of more than 4 KiB counts while one of its arrays,
+    /// strings or bytes is alive.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Puts the memory of a message behind a loan, unless it is too small to count.
+    /// Lets the memory of a message be counted, unless it is too small.
     pub(crate) fn watch(&self, memory: Buffer) -> (Buffer, Option<Loan>) {
         let bytes = memory.len() as u64;
         self.watch_bytes(memory, bytes)
     }
 
-    /// Memory of which so many bytes are in use, in users' hands from now on.
+    /// Counts memory with `bytes` used bytes as held by the user from now on.
     pub(crate) fn lend(&self, memory: Buffer, bytes: u64) -> Buffer {
         let (memory, loan) = self.watch_bytes(memory, bytes);
         drop(loan);
@@ -49,18 +49,18 @@ impl Lent {
 #[derive(Debug)]
 struct State {
     bytes: u64,
-    /// Whether one of the two has come: the memory was handed over, or it is gone. The second one takes off
-    /// what the first, if it was handed over, has added; `AcqRel`, so that it is never taken off before.
+    /// Set when the memory is handed over or freed. The second of these events subtracts the bytes that the
+    /// handover added; `AcqRel`, so that the subtraction never comes first.
     came: AtomicBool,
     lent: Lent,
 }
 
-/// The memory of one message, not yet handed over.
+/// The memory of one message that is not handed over yet.
 #[derive(Debug)]
 pub struct Loan(Arc<State>);
 
 impl Drop for Loan {
-    /// The memory is the user's now, if there is any.
+    /// Hands the memory over to the user, unless it is freed already.
     fn drop(&mut self) {
         let State { bytes, came, lent } = &*self.0;
         lent.0.fetch_add(*bytes, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Drop for Loan {
     }
 }
 
-/// What stands behind the arrays of a message.
+/// The owner of the arrays of a message.
 struct Watched {
     memory: Buffer,
     loan: Arc<State>,
@@ -85,7 +85,7 @@ impl AsMut<[u8]> for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let State { bytes, came, lent } = &*self.loan;
-        // Where it was handed over, it was added before.
+        // If it was handed over, its bytes were added before.
         if came.swap(true, Ordering::AcqRel) {
             lent.0.fetch_sub(*bytes, Ordering::Relaxed);
         }

@@ -162,7 +162,7 @@ impl Quota {
 /// The counts of a connection's memory in the sending half.
 #[derive(Debug)]
 pub struct Ledger {
-    /// The eager memory that the peer still accepts, and the whole that it granted.
+    /// The eager memory that the peer still accepts, and all that its hello granted.
     credit_bytes: u64,
     max_credit_bytes: u64,
     /// Eager memory that was received and not yet returned. Invariant: at most `max_eager_bytes`.

@@ -1,4 +1,4 @@
-//! What a function can ask about the call that it runs for.
+//! Information for a function about the call that it runs for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,14 +54,14 @@ impl Context {
         }
     }
 
-    /// Returns how many calls the function runs for: 1, or the number of calls in the
+    /// Returns the number of calls that the function runs for: 1, or the number of calls in the
     /// [batch](crate::Method::batched), which are the first rows of its arrays.
     pub fn rows(&self) -> usize {
         self.calls().len()
     }
 
-    /// Returns how many rows the arrays of the batch have, and those of the result must have:
-    /// [`rows`](Context::rows), or more with [`Batch::pad_to`](crate::Batch::pad_to).
+    /// Returns the number of rows of the batch's arrays: [`rows`](Context::rows), or more with
+    /// [`Batch::pad_to`](crate::Batch::pad_to). The arrays of the result need the same number.
     pub fn rows_padded(&self) -> usize {
         match &self.calls {
             Calls::One(_) => 1,
@@ -98,20 +98,20 @@ impl Context {
         &self.first().method.name
     }
 
-    /// Returns how long the caller still waits: zero when its time is over, and `None` if it waits without a
-    /// limit. In a batch, the shortest time of all.
+    /// Returns how long the caller still waits: zero after its deadline, and `None` without a deadline. In a
+    /// batch, the shortest time of all.
     pub fn time_left(&self) -> Option<Duration> {
         let earliest = self.calls().iter().filter_map(|call| call.deadline).min();
         earliest.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Returns true if nobody waits for the result any more: the caller withdrew the call or lost its
-    /// connection, or the server is closing and its time for that is over. In a batch, if none of the
-    /// callers waits.
+    /// connection, or the server is closing and its time to close is over. In a batch, returns true only if
+    /// no caller waits.
     ///
-    /// A long function that asks from time to time can end early. What it returns after that does not
-    /// matter, and an error is neither logged nor returned by `check`. An inline method cannot learn that
-    /// its caller has gone, since it keeps its thread from receiving that: use a worker.
+    /// A long function can check this from time to time to end early. Its result is then ignored, and an
+    /// error is neither logged nor returned by `check`. An inline method cannot learn that its caller is
+    /// gone, because it runs on the thread that would receive that: use a worker.
     pub fn is_cancelled(&self) -> bool {
         self.calls().iter().all(|call| call.tell_cancelled())
     }
@@ -158,14 +158,13 @@ impl<'a> CallOfRow<'a> {
         self.call.reply.link.peer_address()
     }
 
-    /// Returns how long the caller still waits: zero when its time is over, and `None` if it waits without a
-    /// limit.
+    /// Returns how long the caller still waits: zero after its deadline, and `None` without a deadline.
     pub fn time_left(&self) -> Option<Duration> {
         self.call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Returns true if the caller waits no more: it withdrew the call or lost its connection, or the server
-    /// is closing and its time for that is over. Its row of the result does not matter then.
+    /// Returns true if the caller no longer waits: it withdrew the call or lost its connection, or the server
+    /// is closing and its time to close is over. Its row of the result is then ignored.
     pub fn is_cancelled(&self) -> bool {
         self.call.tell_cancelled()
     }

@@ -9,7 +9,7 @@ use crate::api::error::BoxError;
 use crate::api::functions::context::Context;
 use crate::api::functions::method::IntoReply;
 
-/// Why a list function returned no replies.
+/// The reason why a list function returned no replies.
 #[derive(Debug)]
 pub(crate) enum NoReplies {
     /// Its own error, for all callers.
@@ -21,7 +21,7 @@ pub(crate) enum NoReplies {
 /// A reply or error for each call whose arguments fit.
 pub(crate) type Replies = Result<Vec<Result<Tree, BoxError>>, NoReplies>;
 
-/// Gets, for each call, why its arguments do not fit, if so. Returns the context of the calls that fit.
+/// Gets, for each call, the error if its arguments do not fit. Returns the context of the calls that fit.
 pub(crate) type Sorter<'a> = dyn FnMut(Vec<Option<TreeError>>) -> Context + 'a;
 
 /// A list function of any form.
@@ -66,7 +66,7 @@ where
 pub trait ListFunction<Signature>: Send + Sync + 'static {
     /// The arguments of one call.
     type Item: FromTree;
-    /// What the function returns.
+    /// The type that the function returns.
     type Return;
 
     /// Calls the function.
@@ -107,8 +107,8 @@ pub struct Each<K>(K);
 #[derive(Clone, Copy, Debug)]
 pub struct AllOrNone<K>(K);
 
-/// What a list function may return: a `Vec` with one reply for each call, in the same order, or a `Result`
-/// of that, whose error all callers get. A reply implements
+/// The types that a list function may return: a `Vec` with one reply for each call, in the same order, or a
+/// `Result` of that, whose error all callers get. A reply implements
 /// [`IntoTree`](teleport_transport::wire::IntoTree), or is a `Result` of that.
 ///
 /// `Kind` is inferred.

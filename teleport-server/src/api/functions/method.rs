@@ -12,7 +12,7 @@ use crate::api::error::BoxError;
 use crate::api::functions::context::Context;
 use crate::api::functions::list::{ErasedList, IntoReplies, ListFunction, erase};
 
-/// What a function returned.
+/// The result of a function.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) reply: Tree,
@@ -20,7 +20,7 @@ pub(crate) struct Output {
     pub(crate) logs: Option<Tree>,
 }
 
-/// Why a function returned nothing.
+/// The reason why a function returned no result.
 #[derive(Debug)]
 pub(crate) enum NoOutput {
     /// The arguments do not fit its type, so it did not run.
@@ -116,12 +116,13 @@ impl Method {
         Method::new(function).batch(batch)
     }
 
-    /// Creates a method that runs once for many calls and gets them in a list. Use it for arguments of
-    /// different shapes, for strings, and if each call has a result or an error of its own.
+    /// Creates a method that runs once for a list of calls. Use it for arguments of different shapes, for
+    /// strings, and if each call needs its own result or error.
     ///
     /// The function gets a `Vec` with the arguments of each call. It returns a `Vec` with a reply, or a
-    /// `Result` of one, for each call in the same order, or a `Result` of such a `Vec`, whose error goes to
-    /// all callers. A call whose arguments do not fit gets its own error and is not in the list.
+    /// `Result` of one, for each call in the same order. It may also return a `Result` of such a `Vec`; its
+    /// error goes to all callers. A call whose arguments do not fit gets its own error and is not in the
+    /// list.
     ///
     /// ```
     /// use teleport_server::{Batch, BoxError, Method, Methods};
@@ -150,7 +151,7 @@ impl Method {
         }
     }
 
-    /// Creates a method that runs on the thread that received the call. That saves a change of threads, for
+    /// Creates a method that runs on the thread that received the call. That saves a context switch, for
     /// functions of a few microseconds.
     ///
     /// While the function runs, its thread serves no other connection, so it **must not block** or wait for
@@ -234,7 +235,7 @@ where
     })
 }
 
-/// What can be registered under a name: a function, or a [`Method`] with options.
+/// A function or [`Method`] that can be registered under a name.
 ///
 /// `Form` is inferred. It tells the compiler which form of function this is.
 #[diagnostic::on_unimplemented(
@@ -272,13 +273,13 @@ where
     note = "it is `Fn(A) -> R` or `Fn(A, Context) -> R` with the type of `A` written down, and `Send + Sync + 'static`"
 )]
 pub trait Function<Signature>: Send + Sync + 'static {
-    /// What the function returns.
+    /// The type that the function returns.
     type Return;
 
     /// Converts a tree to the function's arguments and calls it.
     ///
     /// # Errors
-    /// Fails if the arguments do not fit, with the path to the part that does not. The function did not run
+    /// Fails if the arguments do not fit, with the path to the part that does not. The function has not run
     /// then.
     fn call(&self, arguments: Tree, context: Context) -> Result<Self::Return, TreeError>;
 }
@@ -315,8 +316,8 @@ pub enum Plain {}
 #[derive(Clone, Copy, Debug)]
 pub enum Fallible {}
 
-/// What a function may return: a type that implements [`IntoTree`] (also `()`, which is null), or a `Result`
-/// of it.
+/// The types that a function may return: a type that implements [`IntoTree`] (also `()`, which is null), or a
+/// `Result` of it.
 ///
 /// `Kind` is inferred.
 #[diagnostic::on_unimplemented(
@@ -343,7 +344,7 @@ impl<T: IntoTree, E: Into<BoxError>> IntoReply<Fallible> for Result<T, E> {
     }
 }
 
-/// What a [`logged`](Method::logged) function may return: `(reply, logs)`, or a `Result` of that.
+/// The types that a [`logged`](Method::logged) function may return: `(reply, logs)`, or a `Result` of that.
 #[diagnostic::on_unimplemented(
     message = "a logged function cannot return `{Self}`",
     note = "it returns `(reply, logs)`, both of which implement `IntoTree`, or a `Result` of that"
@@ -369,7 +370,7 @@ impl<T: IntoTree, L: IntoTree, E: Into<BoxError>> IntoLogged for Result<(T, L), 
     }
 }
 
-/// What a [`done`](crate::Server::done) function may return: `()`, or a `Result` of that.
+/// The types that a [`done`](crate::Server::done) function may return: `()`, or a `Result` of that.
 #[diagnostic::on_unimplemented(
     message = "a done function cannot return `{Self}`",
     note = "it returns `()`, or a `Result` of that whose error converts into `BoxError`"

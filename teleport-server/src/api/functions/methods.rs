@@ -29,8 +29,8 @@ impl Methods {
         Methods::default()
     }
 
-    /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is there already, or
-    /// too long, is an error when the server starts.
+    /// Adds a function, or a [`Method`], under a name of 1 to 256 bytes. A name that is already used, or too
+    /// long, is an error when the server starts.
     ///
     /// Under an [`Rpc<A, R>`](teleport_transport::wire::Rpc) the compiler checks that a function takes `A`
     /// and returns `R`, or a `Result` of it. A [`Method`] is not checked.

@@ -1,7 +1,7 @@
-//! Names for methods: strings, and names that carry types, which the compiler checks against the function's.
+//! Names of methods: strings, and names with types that the compiler checks against the function's.
 //!
-//! [`IntoMethod`](crate::IntoMethod) infers a form for each function, which says what it takes and returns.
-//! A string implements the trait for all forms, and an [`Rpc`] for the forms of its types.
+//! [`IntoMethod`](crate::IntoMethod) infers a form for each function: the types that it takes and returns. A
+//! string implements the trait for all forms, and an [`Rpc`] for the forms of its types.
 
 use teleport_transport::wire::Rpc;
 

@@ -205,8 +205,8 @@ impl Queue {
         if self.calls.is_known(id) { Ok(()) } else { Err(ProtocolError::UnknownId { kind, id }) }
     }
 
-    /// Ends a window of the minimum rate. With `error`, replaces the results that were queued before the
-    /// window began by it. Returns the number of replaced results.
+    /// Ends a window of the minimum rate. If there is an `error`, it replaces the results that were queued
+    /// before the window began. Returns the number of replaced results.
     pub(in crate::protocol) fn end_window(&mut self, error: Option<&RemoteError>) -> usize {
         let window = self.window;
         self.window += 1;
