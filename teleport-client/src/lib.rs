@@ -2,22 +2,22 @@
 //!
 //! A [`Client`] is one connection to one server, used from any number of threads. [`Client::call`] creates a
 //! [`Call`], which does nothing until it is waited for, sent or awaited. Sending it returns a
-//! [`CallFuture`]. Arguments are counted, not copied, on their way to the socket. Results are received in
-//! memory of their own, which is the caller's once the future is read.
+//! [`CallFuture`]. Arguments are shared with the caller, not copied, until they are sent. Results are
+//! received into memory that belongs to the caller once the future is read.
 //!
 //! ```text
 //! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> pending call -> CallFuture
 //! ```
 //!
-//! Each call that was accepted has exactly one result or error. It comes out of its future or, if that was
-//! dropped, out of [`Client::check`]. [`CallError::ran`] tells whether the function ran.
+//! Each accepted call has exactly one result or error. Its future returns it or, if that was dropped,
+//! [`Client::check`]. [`CallError::ran`] returns whether the function ran.
 //!
 //! # Threads and blocking
 //! All clients of a process share one polling thread and one thread for deadlines. While a client has no
 //! connection, one more thread connects. Only `connect`, `wait`, `send`, `wait_timeout`, [`wait_all`],
 //! [`as_completed`], `close` and dropping the last clone can block, each for a time that its documentation
-//! states. With the feature `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them, and
-//! where it awaits a call on an executor that it runs itself.
+//! states. With the feature `threads`, a `Thread` of `teleport-proc` that is killed ends in any of them, or
+//! while it awaits a call on an executor that it runs itself.
 //!
 //! # Example
 //! ```

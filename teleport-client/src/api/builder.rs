@@ -1,4 +1,4 @@
-//! The settings of a client, before it connects.
+//! The builder of a client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::engine::dialing;
 use crate::engine::shared::{Engine, Settings};
 use crate::error::connect::{BoxError, ClientError};
 
-/// With less memory most results would wait.
+/// With less memory most results would wait at the server.
 const MIN_MEMORY: u64 = 1 << 20;
 
 /// Settings of a client. Each has a default.
@@ -56,8 +56,8 @@ impl ClientBuilder {
         Arc::make_mut(&mut self.settings.config)
     }
 
-    /// Sets the client's name, which the server shows in its logs and to its functions. At most 256 bytes
-    /// travel. Default: empty.
+    /// Sets the client's name, which the server shows in its logs and to its functions. At most 256 bytes are
+    /// sent. Default: empty.
     pub fn name(mut self, name: &str) -> ClientBuilder {
         name.clone_into(&mut self.config().name);
         self
@@ -65,16 +65,16 @@ impl ClientBuilder {
 
     /// Bounds the calls that are in flight at once, at least 1. More calls wait.
     ///
-    /// A call is in flight until its result has come. A server may allow a connection fewer calls. Default:
-    /// 16.
+    /// A call is in flight until its result has arrived. A server may allow a connection fewer calls.
+    /// Default: 16.
     #[doc(alias = "maxinflight")]
     pub fn max_inflight(mut self, calls: usize) -> ClientBuilder {
         self.settings.max_inflight = calls.max(1);
         self
     }
 
-    /// Bounds how long `connect` waits for its server, and a call for a connection that was lost. Zero tries
-    /// each address of the server once. Default: 60 s.
+    /// Bounds how long `connect` waits for its server, and how long a call waits for a new connection. Zero
+    /// tries each address of the server once. Default: 60 s.
     pub fn connect_timeout(mut self, time: Duration) -> ClientBuilder {
         self.settings.connect_timeout = Some(time);
         self
@@ -86,7 +86,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what becomes of calls in flight when the connection is lost, unless a call sets it. Default:
+    /// Sets what happens to calls in flight when the connection is lost, unless a call sets it. Default:
     /// [`OnDisconnect::Fail`].
     pub fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> ClientBuilder {
         self.on_disconnect = on_disconnect;
@@ -99,15 +99,15 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends a ping when nothing came for this time, which tells a busy server from a dead one. Default: 10
-    /// s.
+    /// Sends a ping after this time without received bytes, to tell a busy server from a dead one. Default:
+    /// 10 s.
     #[doc(alias = "pings")]
     pub fn ping_interval(mut self, time: Duration) -> ClientBuilder {
         self.config().ping_interval = time;
         self
     }
 
-    /// Gives the server up when nothing came for this time. Calls in flight then fail with
+    /// Ends the connection after this time without received bytes. Calls in flight then fail with
     /// [`CallError::NotAlive`](crate::CallError::NotAlive). Keep it well above `ping_interval`. Default: 120
     /// s.
     #[doc(alias = "maxage")]
@@ -116,53 +116,52 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how long a thread that waits for a result looks for it before it sleeps.
+    /// Sets how long a thread that waits for a result spins before it sleeps.
     ///
-    /// If results come that soon, this saves the time to wake a thread, which is most of the time of a small
-    /// call. Other threads run meanwhile. If results often come later, threads sleep at once. Zero turns it
-    /// off. More than 1 ms counts as 1 ms. Default: 50 µs.
+    /// If results arrive within this time, this saves waking a thread, which is most of the time of a small
+    /// call. Other threads can run meanwhile. If results often arrive later, threads sleep at once. Zero
+    /// disables spinning. More than 1 ms counts as 1 ms. Default: 50 µs.
     pub fn spin(mut self, time: Duration) -> ClientBuilder {
         self.config().spin = time;
         self
     }
 
     /// Sends arguments with a checksum, which the server checks. Both sides then read each byte once more.
-    /// Headers, names and shapes always have one. Default: no.
+    /// Headers, names and shapes always have checksums. Default: no.
     pub fn checksum(mut self, checksum: bool) -> ClientBuilder {
         self.config().checksum = checksum;
         self
     }
 
-    /// Bounds the results that the client takes. A server sends an error instead of a larger one. Default:
-    /// 16 GiB.
+    /// Bounds the size of a result. The server sends an error instead of a larger one. Default: 16 GiB.
     pub fn max_message_bytes(mut self, bytes: u64) -> ClientBuilder {
         self.config().limits.max_message_bytes = bytes;
         self
     }
 
-    /// Bounds the memory for results that have come and that nobody has read, at least 1 MiB.
+    /// Bounds the memory for results that have arrived but were not read, at least 1 MiB.
     ///
     /// A result that finds no room stays at the server, and keeps its slot of `max_inflight`, until other
-    /// results are read or dropped, **or until somebody waits for it**. A future that is waited for, polled,
-    /// asked or dropped gets its result at once, whatever the others hold. If it is still waited for after a
-    /// second or two, the results of earlier calls come too, since the server may have no room for more. So
-    /// a caller that only sends and never reads will wait for a slot.
+    /// results are read or dropped, **or until a caller waits for it**. A future that is waited for, polled,
+    /// asked or dropped gets its result at once, even if there is no room. If it still has no result after a
+    /// second or two, the results of earlier calls are fetched too, since the server may have no room for
+    /// more. So a caller that only sends and never reads will wait for a slot.
     ///
-    /// Small results of up to 1 MiB in all, for each connection, do not count. Neither does a result that
-    /// was read: it is the caller's own. Default: a quarter of the machine's memory, or of its control
-    /// group's limit.
+    /// Small results of up to 1 MiB in all, for each connection, do not count. Neither does a result that was
+    /// read: it belongs to the caller. Default: a quarter of the machine's memory, or of its control group's
+    /// limit.
     pub fn max_memory(mut self, bytes: u64) -> ClientBuilder {
         self.settings.max_memory = bytes.max(MIN_MEMORY);
         self
     }
 
-    /// Lets `function` tell the address that a name stands for. It runs at each connect, on a thread that
-    /// may block.
+    /// Registers `function` to resolve a name to an address. It runs at each connect, on a thread that may
+    /// block.
     ///
     /// `pattern` is the whole address, or has one `*` that stands for any text. The function gets that text
-    /// (`slurm://*` and `slurm://trainer` give `trainer`), or the whole address if there is no `*`. The
-    /// first pattern that matches counts. The answer may be a name again. Names that lead to each other are
-    /// an error.
+    /// (for `slurm://*` and `slurm://trainer`, this is `trainer`), or the whole address if there is no `*`.
+    /// The first pattern that matches counts. The function may return another name to resolve. Names that
+    /// form a loop are an error.
     pub fn resolver<E: Into<BoxError>>(
         mut self,
         pattern: &str,
@@ -173,10 +172,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Lets the next call return the failure of a call whose future was dropped.
+    /// Lets the next call report the failure of a call whose future was dropped.
     ///
-    /// That next call is not sent, and fails with [`CallError::Earlier`](crate::CallError::Earlier).
-    /// [`Client::check`] returns the failure too, whichever comes first. Default: no.
+    /// That next call is not sent, and fails with [`CallError::Earlier`](crate::CallError::Earlier). Each
+    /// failure is reported once: here or by [`Client::check`]. Default: no.
     pub fn errors_from_next_call(mut self, from_next_call: bool) -> ClientBuilder {
         self.settings.errors_from_next_call = from_next_call;
         self
@@ -185,13 +184,13 @@ impl ClientBuilder {
     /// Connects, and **blocks** until the server has answered, for up to `connect_timeout`.
     ///
     /// # Errors
-    /// [`ClientError`]: at once for a bad address and for a peer that speaks another protocol, otherwise
-    /// when the time is over, with the reason of the last attempt.
+    /// Returns [`ClientError`]: at once for a bad address or a peer that speaks another protocol, otherwise
+    /// after `connect_timeout`, with the reason of the last attempt.
     pub fn connect(mut self) -> Result<Client, ClientError> {
         if on_poller_thread() {
             return Err(ClientError::OnPoller);
         }
-        // Each client has its own, since a builder can be used again.
+        // Each client has its own configuration, since a builder can be used again.
         let max_open_calls = u32::try_from(self.settings.max_inflight).unwrap_or(u32::MAX);
         let (session, lent) = (random_id(), Some(Lent::default()));
         let config = self.config();

@@ -60,12 +60,12 @@ impl<R: FromTree> Call<R> {
         Call { engine, request, reply: PhantomData }.on_disconnect(on_disconnect)
     }
 
-    /// Bounds the time of the call, from when it is sent, waited for or first polled. Waiting for a slot
+    /// Bounds the time of the call, from when it is sent, waited for or first polled. The wait for a slot
     /// counts.
     ///
-    /// When the time is over, the call ends with [`CallError::Deadline`], its slot is free, and the server
-    /// is told to drop or stop it. The deadline travels as a duration, so the clocks of the machines need
-    /// not agree. Default: none.
+    /// After this time, the call ends with [`CallError::Deadline`], its slot is free, and the server is asked
+    /// to drop or stop it. The deadline is sent as a duration, so the clocks of the machines need not agree.
+    /// Default: none.
     pub fn deadline(mut self, time: Duration) -> Call<R> {
         self.request.time = Some(time);
         self
@@ -73,15 +73,15 @@ impl<R: FromTree> Call<R> {
 
     /// Allows the function to run twice for this call.
     ///
-    /// With [`OnDisconnect::Resume`] the call is then sent again if nobody can tell whether it ran, for
-    /// example when the server has restarted. The client keeps the arguments for that until the result has
-    /// come. Default: no.
+    /// With [`OnDisconnect::Resume`] the call is then sent again if it is unknown whether it ran, for example
+    /// after the server has restarted. For that, the client keeps the arguments until the result has arrived.
+    /// Default: no.
     pub fn idempotent(mut self) -> Call<R> {
         self.request.is_idempotent = true;
         self
     }
 
-    /// Sets what becomes of the call if its connection is lost before its result came.
+    /// Sets what happens to the call if its connection is lost before its result arrives.
     ///
     /// Default: the setting of the [client](crate::ClientBuilder::on_disconnect).
     ///
@@ -100,13 +100,13 @@ impl<R: FromTree> Call<R> {
         self
     }
 
-    /// Sends the call and **blocks** until its result comes.
+    /// Sends the call and **blocks** until its result arrives.
     ///
-    /// Before that, it blocks until a slot is free (`max_inflight`) and, where there is no connection, for
+    /// Before that, it blocks until a slot is free (`max_inflight`). Without a connection, it also blocks for
     /// up to `connect_timeout` until there is one.
     ///
     /// # Errors
-    /// Any [`CallError`] except `Full` and `Cancelled` by this side.
+    /// Returns any [`CallError`] except `Full` and a `Cancelled` by this side.
     pub fn wait(self) -> Result<R, CallError> {
         let mut reader = None;
         self.send_with(true, &mut reader)?.wait_with(&mut reader)
@@ -114,20 +114,20 @@ impl<R: FromTree> Call<R> {
 
     /// Sends the call and returns a future for its result.
     ///
-    /// **Blocks** until a slot is free (`max_inflight`) and, where there is no connection, for up to
+    /// **Blocks** until a slot is free (`max_inflight`). Without a connection, it also blocks for up to
     /// `connect_timeout` until there is one. Returns when the arguments are queued. This thread sends what
-    /// the socket takes at once. The arguments are counted, not copied, so an array that the caller keeps
-    /// costs a copy if it is written to before it has left.
+    /// the socket takes at once. The arguments are shared, not copied: if the caller writes to an array that
+    /// it keeps before the array is sent, the write makes a copy.
     ///
-    /// A small call that is sent while others are in flight may be held back for up to a few milliseconds,
-    /// so that the next calls go with it. It leaves at once when this thread waits for any result, or when
-    /// anybody looks for this one. A call that has not left is lost if the process ends by `exit` or returns
+    /// A small call that is sent while others are in flight may be held back for up to a few milliseconds, so
+    /// that the next calls share its write. It is sent at once when this thread waits for any result, or when
+    /// any thread polls this one. A call that is held back is lost if the process ends by `exit`, or returns
     /// from `main` with a client that was neither [closed](crate::Client::close) nor dropped.
     ///
     /// # Errors
-    /// Those of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`, `OnPoller`,
-    /// `Forked`, `Earlier`. Also `Disconnected`, `NotAlive` and `Closing` if the connection ends at this
-    /// moment.
+    /// Returns the errors of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`,
+    /// `OnPoller`, `Forked`, `Earlier`. Also returns `Disconnected`, `NotAlive` or `Closing` if the
+    /// connection ends at this moment.
     pub fn send(self) -> Result<CallFuture<R>, CallError> {
         self.send_with(false, &mut None)
     }
@@ -141,8 +141,8 @@ impl<R: FromTree> Call<R> {
     /// Sends the call as [`send`](Call::send) does, but never blocks.
     ///
     /// # Errors
-    /// [`CallError::Full`] if no slot is free, or others wait for one. [`CallError::Connect`] if there is no
-    /// connection. Otherwise as for `send`.
+    /// Returns [`CallError::Full`] if no slot is free or other calls wait for one, and [`CallError::Connect`]
+    /// without a connection. Otherwise returns the errors of `send`.
     pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
         let mut submission = Submission::new(self.engine, self.request);
         let call = submission.try_send()?;
@@ -163,7 +163,7 @@ impl<R: FromTree> IntoFuture for Call<R> {
 
 /// A call that is awaited: first its slot, then its result. Made by `.await` on a [`Call`].
 ///
-/// If it is dropped before the call was sent, the call is never sent. After that, it detaches as a
+/// If it is dropped before the call is sent, the call is never sent. If it is dropped later, it detaches as a
 /// [`CallFuture`] does.
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]

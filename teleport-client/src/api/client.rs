@@ -23,12 +23,11 @@ use crate::error::connect::ClientError;
 /// meanwhile wait for that, up to `connect_timeout`.
 ///
 /// When the last clone is dropped, it **waits** for the calls whose futures were dropped, up to
-/// `close_timeout` (default 10 s). Calls whose futures are kept go on. Then it says goodbye. It does not
-/// wait, and all calls go on, on a poller's thread, while a panic unwinds, and in a thread that is killed.
+/// `close_timeout` (default 10 s). Calls whose futures are kept continue. Then it says goodbye. On a poller's
+/// thread, while a panic unwinds, and in a thread that is killed, it does not wait, and all calls continue.
 ///
-/// In a process that `fork` copied from the client's, all calls fail with [`CallError::Forked`]. Nothing
-/// that is done there with the client or its futures touches the connection, and neither does dropping them.
-/// Start processes by executing a program.
+/// In a forked process, all calls fail with [`CallError::Forked`]. There, no use of the client or its futures
+/// touches the connection, and neither does dropping them. Start processes by executing a program instead.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -48,12 +47,12 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects to the server at `address`, and waits for it for up to a minute.
+    /// Connects to the server at `address`. Waits for it for up to a minute.
     ///
     /// Addresses are `tcp://HOST:PORT`, `ipc:///PATH` and `ipc://@NAME`. **Blocks** until connected.
     ///
     /// # Errors
-    /// [`ClientError`], which tells what was tried.
+    /// Returns [`ClientError`] with the reason and the attempts.
     pub fn connect(address: &str) -> Result<Client, ClientError> {
         Client::builder(address).connect()
     }
@@ -69,8 +68,8 @@ impl Client {
 
     /// Creates a call of `method` with `args`, which is not sent yet.
     ///
-    /// Called by a name, a method returns a [`Tree`](teleport_transport::wire::Tree). Called by an
-    /// [`Rpc`](teleport_transport::wire::Rpc), it returns the type of that.
+    /// Returns a [`Tree`](teleport_transport::wire::Tree) for a method called by its name, and the result
+    /// type of an [`Rpc`](teleport_transport::wire::Rpc).
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -89,19 +88,19 @@ impl Client {
         Call::new(engine.clone(), method.into_name(), args.into_tree(), *on_disconnect)
     }
 
-    /// Allocates an array of `shape` from the pool. It is writable, and warm if memory of earlier messages
-    /// can be used again.
+    /// Allocates an array of `shape` from the pool. It is writable, and warm if it reuses memory of earlier
+    /// messages.
     ///
     /// Its content is unspecified, except that booleans are false. Filling and sending it touches no fresh
-    /// pages, which is several times faster than a new vector if the array is large.
+    /// pages. For large arrays, this is several times faster than a new vector.
     ///
     /// # Errors
-    /// [`MemoryError`] if the system gives no memory, or if none could hold such an array.
+    /// Returns [`MemoryError`] if the system gives no memory, or if the size of the array overflows.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<Array, MemoryError> {
         self.handle.engine.settings.config.pool.alloc_array::<T>(shape)
     }
 
-    /// Returns the oldest failure of a call whose future was dropped, once.
+    /// Returns the oldest unreported failure of a call whose future was dropped.
     ///
     /// Up to 64 failures are kept. Later ones are only logged.
     ///
@@ -115,7 +114,7 @@ impl Client {
         engine.state.lock().client.failures.take().map_or(Ok(()), Err)
     }
 
-    /// Returns the numbers of this moment.
+    /// Returns the current statistics.
     pub fn stats(&self) -> ClientStats {
         let engine = &self.handle.engine;
         if !engine.process.is_current() {
@@ -153,13 +152,13 @@ impl Client {
 
     /// Closes the client for all its clones.
     ///
-    /// Takes no more calls, **waits** for those in flight up to `close_timeout` (default 10 s), says
-    /// goodbye, and ends what is left with [`CallError::Closed`]. Closing again does nothing. On a poller's
-    /// thread it does not wait. With the feature `threads`, a `Thread` of `teleport-proc` that is killed
-    /// does not wait either, and unwinds once the client is closed.
+    /// Accepts no more calls, **waits** for those in flight up to `close_timeout` (default 10 s), says
+    /// goodbye, and ends the remaining calls with [`CallError::Closed`]. Closing again does nothing. On a
+    /// poller's thread it does not wait. With the feature `threads`, a `Thread` of `teleport-proc` that is
+    /// killed does not wait either, and unwinds once the client is closed.
     ///
     /// # Errors
-    /// As for [`check`](Client::check): the first failure of a call whose future was dropped.
+    /// Returns the first failure of a call whose future was dropped, like [`check`](Client::check).
     pub fn close(&self) -> Result<(), CallError> {
         let engine = &self.handle.engine;
         if !engine.process.is_current() {

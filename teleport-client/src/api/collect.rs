@@ -1,4 +1,4 @@
-//! Waiting for many futures: for all of them, or for each as it comes.
+//! Waits for many futures: for all of them, or for each as it completes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::error::call::CallError;
 /// **Blocks** until all calls have ended. Returns their results in the order of the futures.
 ///
 /// # Errors
-/// The error of the first future whose call failed. Other failures are reported as those of dropped futures
-/// are.
+/// Returns the error of the first future whose call failed. Other failures are reported like those of dropped
+/// futures.
 pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -> Result<Vec<R>, CallError> {
     let futures: Vec<_> = futures.into_iter().collect();
     if !on_poller_thread() {
@@ -27,7 +27,7 @@ pub fn wait_all<R: FromTree>(futures: impl IntoIterator<Item = CallFuture<R>>) -
     futures.into_iter().map(CallFuture::wait).collect()
 }
 
-/// Returns the results of many calls as they come, each with the index of its future.
+/// Returns the results of many calls in the order of their arrival, each with the index of its future.
 ///
 /// Each step of the iterator **blocks** until the next result. Dropping the iterator detaches from the calls
 /// that are left.
@@ -130,7 +130,7 @@ impl<R: FromTree> Iterator for AsCompleted<R> {
         let until = on_poller_thread().then(std::time::Instant::now);
         let mut reader = self.futures.iter().flatten().find_map(CallFuture::lead);
         let next = block_on_or_unwind(&mut reader, until, |cx| self.poll_next(cx));
-        // Converting runs code of the user, which may take long or call. Others read meanwhile.
+        // Conversion may run user code that takes long or makes calls. Other threads can read meanwhile.
         drop(reader);
         // A poller's thread must not wait: a call without an outcome fails.
         let index = next.or_else(|| self.futures.iter().position(Option::is_some))?;

@@ -1,4 +1,4 @@
-//! A call that was sent: its result, to be waited for, awaited, cancelled, or left to itself.
+//! A call that was sent. Its result can be waited for, awaited, cancelled or ignored.
 
 use std::fmt;
 use std::future::Future;
@@ -18,9 +18,9 @@ use crate::error::call::CallError;
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
 ///
-/// Dropping it **detaches**: the call runs, its result is dropped, and its failure comes from
-/// [`Client::check`](crate::Client::check), or from the next call if the client was built so.
-/// [`cancel`](CallFuture::cancel) withdraws the call instead.
+/// Dropping it **detaches**: the call runs and its result is dropped. [`Client::check`](crate::Client::check)
+/// returns its failure, or the next call does if the client was built so. [`cancel`](CallFuture::cancel)
+/// withdraws the call instead.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,7 +39,7 @@ pub struct CallFuture<R = Tree> {
     engine: Arc<Engine>,
     call: Arc<PendingCall>,
     cancels: bool,
-    /// The outcome was read: nothing is left to detach from.
+    /// The outcome was read, so dropping this does not detach.
     is_read: bool,
     reply: PhantomData<fn() -> R>,
 }
@@ -57,14 +57,14 @@ impl<R: FromTree> CallFuture<R> {
         CallFuture { engine, call, cancels: false, is_read: false, reply: PhantomData }
     }
 
-    /// **Blocks** until the result comes.
+    /// **Blocks** until the result arrives.
     ///
     /// # Errors
-    /// Any [`CallError`] of a call that was sent. [`CallError::OnPoller`] on a poller's thread, if the
-    /// result has not come yet.
+    /// Returns any [`CallError`] of a call that was sent. Returns [`CallError::OnPoller`] on a poller's
+    /// thread if the result has not arrived yet.
     ///
     /// # Panics
-    /// If [`wait_timeout`](CallFuture::wait_timeout) returned the result already.
+    /// Panics if [`wait_timeout`](CallFuture::wait_timeout) has returned the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
         let mut reader = self.lead();
         self.wait_until(None, &mut reader, false).unwrap_or_else(|| Err(self.on_poller()))
@@ -76,14 +76,14 @@ impl<R: FromTree> CallFuture<R> {
         self.wait_until(None, reader, reads).unwrap_or_else(|| Err(self.on_poller()))
     }
 
-    /// **Blocks** until the result comes or `time` is over. Returns `None` if the time is over: the call
-    /// goes on and can be waited for again.
+    /// **Blocks** until the result arrives, for at most `time`. Returns `None` after that time: the call
+    /// continues and can be waited for again.
     ///
     /// # Errors
-    /// As for [`wait`](CallFuture::wait).
+    /// Returns the same errors as [`wait`](CallFuture::wait).
     ///
     /// # Panics
-    /// If it returned the result already.
+    /// Panics if it has returned the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
         let until = Instant::now().checked_add(time);
         let mut reader = self.lead();
@@ -94,9 +94,9 @@ impl<R: FromTree> CallFuture<R> {
         }
     }
 
-    /// Returns true if the result has come. Waiting does not block then.
+    /// Returns true if the result has arrived. Waiting does not block then.
     ///
-    /// Asking counts as waiting: the result comes even if others hold all of
+    /// This counts as waiting: the result is fetched even if other results hold all of
     /// [`max_memory`](crate::ClientBuilder::max_memory).
     pub fn is_done(&self) -> bool {
         if self.is_read || self.is_elsewhere() {
@@ -112,22 +112,23 @@ impl<R: FromTree> CallFuture<R> {
 
     /// Withdraws the call. Its slot is free at once.
     ///
-    /// A call that was not sent is never sent. A call that has not started does not start. A function that
-    /// runs can see the cancellation in its context.
+    /// A call that was not sent is never sent. A call that has not started does not start. A running function
+    /// can see the cancellation in its context.
     ///
-    /// Returns whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] means that its result had come.
+    /// Returns whether the function ran: [`Ran::No`] is certain, [`Ran::Yes`] means that its result had
+    /// arrived.
     pub fn cancel(mut self) -> Ran {
         self.is_read = true;
         self.cancel_now()
     }
 
-    /// Has the call withdrawn if the future is dropped before the result came.
+    /// Withdraws the call if the future is dropped before the result arrives.
     pub fn cancel_on_drop(mut self) -> CallFuture<R> {
         self.cancels = true;
         self
     }
 
-    /// Returns `None` if `until` comes first, or if this thread must not wait.
+    /// Returns `None` if `until` is reached first, or if this thread must not wait.
     fn wait_until(
         &mut self,
         until: Option<Instant>,
@@ -136,7 +137,7 @@ impl<R: FromTree> CallFuture<R> {
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
         let outcome = block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx, reads))?;
-        // Converting runs code of the user, which may take long or call. Others read meanwhile.
+        // Conversion may run user code that takes long or makes calls. Other threads can read meanwhile.
         *reader = None;
         Some(self.convert(outcome))
     }
@@ -145,7 +146,8 @@ impl<R: FromTree> CallFuture<R> {
         CallError::OnPoller { method: self.call.method.clone(), ran: Ran::Maybe }
     }
 
-    /// A thread that `reads` the connection, and sent the call itself, needs nobody else to bring the answer.
+    /// Polls the outcome. A thread that `reads` the connection and sent the call itself needs no other thread
+    /// to read the answer.
     fn poll_outcome(&mut self, cx: &Context<'_>, reads: bool) -> Poll<Outcome> {
         assert!(!self.is_read, "the result of {} was taken before", self.method());
         if let Err(error) = self.engine.check_process(&self.call.method, Ran::Maybe) {
@@ -157,7 +159,8 @@ impl<R: FromTree> CallFuture<R> {
         polled
     }
 
-    /// The result as `R`. Its memory is the user's from here on, and no longer counts for the connection.
+    /// Converts the result to `R`. From now on its memory belongs to the user and no longer counts for the
+    /// connection.
     fn convert(&self, outcome: Outcome) -> Result<R, CallError> {
         let reply = outcome?;
         let method = || self.call.method.clone();
@@ -166,17 +169,17 @@ impl<R: FromTree> CallFuture<R> {
         R::from_tree(tree).map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
     }
 
-    /// The right to read the connection, unless there is nothing to wait for.
+    /// Takes the read role of the connection, unless there is nothing to wait for.
     pub(crate) fn lead(&self) -> Option<ReaderRole> {
         if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.lead() }
     }
 
-    /// Returns true in a process that was forked from the one that made the call. No result comes there.
+    /// Returns true in a process that was forked from the call's. No result arrives there.
     fn is_elsewhere(&self) -> bool {
         !self.engine.process.is_current()
     }
 
-    /// As `poll`, but leaves the result where it is.
+    /// Like `poll`, but does not take the result.
     pub(crate) fn poll_done(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_read || self.is_elsewhere() {
             return Poll::Ready(());

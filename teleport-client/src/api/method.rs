@@ -1,4 +1,4 @@
-//! Methods as callers name them: by a name, or by a name with types.
+//! The names of methods for calls: a string, or an [`Rpc`] with types.
 
 use teleport_transport::wire::{FromTree, IntoTree, Key, Rpc, Tree};
 

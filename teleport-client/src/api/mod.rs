@@ -1,4 +1,4 @@
-//! The types that users hold: clients, calls, futures.
+//! The public interface: clients, calls, futures and statistics.
 
 pub(crate) mod builder;
 pub(crate) mod call;

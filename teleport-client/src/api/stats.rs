@@ -1,26 +1,26 @@
-//! The numbers of a client.
+//! The statistics of a client.
 
-/// Numbers of a client at one moment.
+/// The statistics of a client at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClientStats {
-    /// The address of the connected server, and its process where that is known. `None` without a connection.
+    /// The address of the connected server, and its process if that is known. `None` without a connection.
     pub server: Option<String>,
-    /// Futures that are alive, including those whose result has come.
+    /// Futures that are alive, including those whose result has arrived.
     pub futures: usize,
     /// Calls that were sent and not answered.
     pub in_flight: usize,
     /// Calls that wait for a free slot or a connection.
     pub waiting: usize,
-    /// Bytes of `max_memory` that hold results which were not read, or that are granted to such results.
+    /// Bytes of `max_memory` that hold unread results or are granted to them.
     pub held_bytes: u64,
-    /// Bytes of results that were read and of which something is alive. They are the caller's memory, which
-    /// no bound counts. Results of up to 4 KiB are left out. Of a larger result, one array that is kept
-    /// keeps all of it alive.
+    /// Bytes of results that were read and are still alive. This memory belongs to the caller, and no limit
+    /// counts it. Results of up to 4 KiB are left out. One array that is kept keeps all of a larger result
+    /// alive.
     pub lent_bytes: u64,
-    /// Results that wait at the server for memory, until others are read or somebody waits for them.
+    /// Results that wait at the server for memory, until others are read or a caller waits for them.
     pub awaiting_memory: usize,
-    /// How often the client has connected.
+    /// The number of times that the client has connected.
     pub connects: u64,
     /// Calls sent.
     pub sends: u64,
@@ -30,7 +30,7 @@ pub struct ClientStats {
     pub sent_bytes: u64,
     /// Bytes of arrays, strings and bytes received as results.
     pub received_bytes: u64,
-    /// Calls sent per second since the statistics were last read, or since the client was made.
+    /// Calls sent per second since the statistics were last read, or since the client was created.
     pub sends_per_second: f64,
     /// Answers received per second since then.
     pub receives_per_second: f64,

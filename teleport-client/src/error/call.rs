@@ -1,6 +1,6 @@
-//! Why a call failed, grouped by what the caller can do next.
+//! The reasons for failed calls, grouped by what the caller can do next.
 //!
-//! The texts name the value, the limit and the remedy. Texts of the server stay as they came.
+//! The texts name the value, the limit and the remedy. Texts from the server are unchanged.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use teleport_transport::wire::{DecodeError, EncodeError, ErrorKind, Key, Ran, Re
 
 use crate::error::connect::{AttemptError, last_attempt};
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 ///
-/// [`ran`](CallError::ran) tells whether its function ran, and so whether calling again is safe.
+/// [`ran`](CallError::ran) returns whether its function ran, and so whether calling again is safe.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// The server answered with an error: the function failed or panicked, there is no such method, the
-    /// arguments do not fit it, or the server is overloaded. [`RemoteFailure::kind`] tells which.
+    /// arguments do not fit it, or the server is overloaded. [`RemoteFailure::kind`] says which.
     #[error(transparent)]
     Remote(Box<RemoteFailure>),
     /// The server is closing or has closed. Call another server, or the same one after its restart.
@@ -31,28 +31,28 @@ pub enum CallError {
         /// `No` if the server refused the call, `Maybe` if it closed before it answered.
         ran: Ran,
     },
-    /// Nothing came from the server for too long: it hangs, was stopped, or is cut off.
+    /// Nothing arrived from the server for too long: it hangs, was stopped, or is cut off.
     #[error(
         "{method}: nothing came from the server for {silence:.1?}, longer than `max_silence` ({max_silence:?})"
     )]
     NotAlive {
         /// The method.
         method: Key,
-        /// How long nothing came.
+        /// The time since the last bytes from the server.
         silence: Duration,
         /// The client's limit.
         max_silence: Duration,
-        /// `No` if not a byte of the call had left, `Maybe` otherwise.
+        /// `No` if no byte of the call was sent, `Maybe` otherwise.
         ran: Ran,
     },
-    /// The connection broke before the answer came. The client connects again by itself.
+    /// The connection broke before the answer arrived. The client connects again by itself.
     #[error("{method}: disconnected before the answer came: {reason}")]
     Disconnected {
         /// The method.
         method: Key,
-        /// Why the connection ended.
+        /// The reason for the end of the connection.
         reason: Arc<Closed>,
-        /// `No` if not a byte of the call had left, `Maybe` otherwise.
+        /// `No` if no byte of the call was sent, `Maybe` otherwise.
         ran: Ran,
     },
     /// One side broke the protocol, and the connection ended. One of the two programs has a bug.
@@ -62,11 +62,11 @@ pub enum CallError {
         method: Key,
         /// The rule that was broken.
         reason: Arc<Closed>,
-        /// `No` if not a byte of the call had left, `Maybe` otherwise.
+        /// `No` if no byte of the call was sent, `Maybe` otherwise.
         ran: Ran,
     },
-    /// The time of the call was over before its result came. It is the time of its deadline, or the time
-    /// that the server gives a batch to fill.
+    /// The time limit of the call passed before its result arrived: its deadline, or the time that the server
+    /// gives a batch to fill.
     #[error(
         "{method}: no result in time{}{}{reason}",
         time.map_or(String::new(), |time| format!(" ({time:?})")),
@@ -75,11 +75,11 @@ pub enum CallError {
     Deadline {
         /// The method.
         method: Key,
-        /// The time that the call was given, if this side knows it.
+        /// The time limit of the call, if this side knows it.
         time: Option<Duration>,
         /// The server's text. Empty if this side gave up.
         reason: String,
-        /// `No` if the call was never sent whole, or if the server dropped it before it started. `Maybe`
+        /// `No` if the call was never sent completely, or if the server dropped it before it started. `Maybe`
         /// otherwise.
         ran: Ran,
     },
@@ -104,7 +104,7 @@ pub enum CallError {
         /// The server's limit.
         max_bytes: u64,
     },
-    /// The method's name or the structure of the arguments is past a limit. Nothing was sent.
+    /// The method's name or the structure of the arguments exceeds a limit. Nothing was sent.
     #[error("{method}: {source}")]
     Encode {
         /// The method.
@@ -136,7 +136,7 @@ pub enum CallError {
         /// The lower of the client's limit and the server's.
         max_inflight: usize,
     },
-    /// There was no connection for the time that a call waits for one.
+    /// There was no connection within the time that a call waits for one.
     #[error(
         "{method}: no connection to {address} within {waited:.1?} (`connect_timeout`){}",
         last_attempt(last.as_deref())
@@ -146,9 +146,9 @@ pub enum CallError {
         method: Key,
         /// The address of the client.
         address: Arc<str>,
-        /// How long the call waited.
+        /// The time that the call waited.
         waited: Duration,
-        /// Why the last attempt failed, if there was one.
+        /// The reason for the failure of the last attempt, if there was one.
         last: Option<Arc<AttemptError>>,
     },
     /// The client was closed.
@@ -156,22 +156,22 @@ pub enum CallError {
     Closed {
         /// The method.
         method: Key,
-        /// `No` if the call was not sent before.
+        /// `No` if the call was not sent before that.
         ran: Ran,
     },
-    /// A poller's thread, which moves the bytes of connections, would have waited for itself. Call from
-    /// another thread, or use `try_send` or `.await`.
+    /// The call was made on a poller's thread, which would have waited for itself. Call from another thread,
+    /// or use `try_send` or `.await`.
     #[error(
         "{method}: waiting on a poller's thread would wait for itself: wait on another thread, or `.await`"
     )]
     OnPoller {
         /// The method.
         method: Key,
-        /// `No` if the call was not sent. `Maybe` otherwise, since it goes on.
+        /// `No` if the call was not sent. `Maybe` otherwise, since it continues.
         ran: Ran,
     },
-    /// This process was forked from the one that has the client. Execute a program instead, as
-    /// `std::process::Command` and the crate `teleport-proc` do, and connect there.
+    /// This process was forked from the client's. Execute a program instead, as `std::process::Command` and
+    /// the crate `teleport-proc` do, and connect there.
     #[error(
         "{method}: the client belongs to the process that this one was forked from: execute a program instead, and \
         connect there"
@@ -179,14 +179,14 @@ pub enum CallError {
     Forked {
         /// The method.
         method: Key,
-        /// `No` if the call was made here. `Maybe` otherwise, since it goes on in the other process.
+        /// `No` if the call was made here. `Maybe` otherwise, since it continues in the other process.
         ran: Ran,
     },
     /// An earlier call whose future was dropped failed. This call was not sent. See
     /// [`errors_from_next_call`](crate::ClientBuilder::errors_from_next_call).
     #[error("an earlier call failed: {source}")]
     Earlier {
-        /// Why that call failed.
+        /// The reason why that call failed.
         source: Box<CallError>,
     },
 }
@@ -220,7 +220,7 @@ impl CallError {
         }
     }
 
-    /// The method that was called.
+    /// Returns the name of the method that was called.
     pub fn method(&self) -> &str {
         match self {
             CallError::Remote(failure) => failure.method(),
@@ -286,27 +286,27 @@ pub struct RemoteFailure {
 }
 
 impl RemoteFailure {
-    /// The method that was called.
+    /// Returns the name of the method that was called.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The kind of failure: the function failed, it panicked, there is no such method, …
+    /// Returns the kind of failure: the function failed, it panicked, there is no such method, …
     pub fn kind(&self) -> ErrorKind {
         self.error.kind
     }
 
-    /// The application's own code. Empty if it gave none.
+    /// Returns the application's own code. Empty if it set none.
     pub fn code(&self) -> &str {
         &self.error.code
     }
 
-    /// The text for people, from the server.
+    /// Returns the server's text for people.
     pub fn message(&self) -> &str {
         &self.error.message
     }
 
-    /// The place in the server's program, if the server sends it.
+    /// Returns the place in the server's program, if the server sends it.
     pub fn backtrace(&self) -> Option<&str> {
         self.error.backtrace.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Why a client could not connect: as a whole, in one attempt, or when it asked a resolver.
+//! The reasons why a client could not connect: in all, in one attempt, or in a resolver.
 
 use std::io;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use teleport_transport::protocol::Closed;
 use teleport_transport::wire::ErrorKind;
 use teleport_transport::{AddressError, ConnectError};
 
-/// Any error, as resolvers return them.
+/// Any error, as resolvers may return.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a client was not created.
+/// The reason why a client was not created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -25,32 +25,32 @@ pub enum ClientError {
         last_attempt(last.as_deref())
     )]
     TimedOut {
-        /// The address as it was given.
+        /// The address as given.
         address: Arc<str>,
-        /// How long the client tried.
+        /// The time that the client tried.
         waited: Duration,
-        /// How often it tried.
+        /// The number of attempts.
         attempts: u64,
-        /// Why the last attempt failed. `None` if the first one is still under way.
+        /// The reason for the failure of the last attempt. `None` if the first one is still under way.
         last: Option<Arc<AttemptError>>,
     },
     /// The server speaks another protocol, or refuses this client. Waiting longer does not help.
     #[error("the server at {address} does not accept this client: {reason}")]
     Refused {
-        /// The address as it was given.
+        /// The address as given.
         address: Arc<str>,
-        /// Why the server refused.
+        /// The reason for the refusal.
         reason: Arc<AttemptError>,
     },
     /// The system has no descriptor or thread left for a client.
     #[error("the system has no thread or descriptor left for a client: {0}")]
     System(#[source] io::Error),
-    /// Connecting blocks, which a poller's thread must not.
+    /// Connecting blocks, which is not allowed on a poller's thread.
     #[error("connecting on a poller's thread would wait for itself: connect on another thread")]
     OnPoller,
 }
 
-/// Why one attempt to connect failed.
+/// The reason why one attempt to connect failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttemptError {
@@ -71,7 +71,7 @@ pub enum AttemptError {
     Handshake {
         /// The address of the peer.
         peer: String,
-        /// Why the connection ended.
+        /// The reason for the end of the connection.
         reason: Arc<Closed>,
     },
     /// The client was closed meanwhile.
@@ -99,22 +99,22 @@ pub(crate) fn last_attempt(last: Option<&AttemptError>) -> String {
     last.map_or(String::new(), |last| format!(": {last}"))
 }
 
-/// Why a resolver returned no address.
+/// The reason why a resolver returned no address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
     /// Its function returned an error or panicked.
     #[error("the resolver of {address} failed: {source}")]
     Failed {
-        /// The address that it was asked for.
+        /// The name to resolve.
         address: String,
         /// The error that it returned.
         source: BoxError,
     },
-    /// Names stand for each other, or too many names stand for one another.
+    /// The names form a loop, or the chain of names is too long.
     #[error("names lead to each other without end: {}", chain.join(" -> "))]
     Loop {
-        /// Each name, followed by the name that it stands for.
+        /// Each name, followed by the name that it resolves to.
         chain: Vec<String>,
     },
 }

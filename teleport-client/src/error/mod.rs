@@ -1,4 +1,4 @@
-//! Why calls fail, and why clients do not connect.
+//! The errors of calls and of connecting.
 
 pub(crate) mod call;
 pub(crate) mod connect;
