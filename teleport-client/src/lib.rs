@@ -102,8 +102,8 @@ pub use teleport_transport as transport;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the
-/// traits through this crate, so users need no `teleport-wire` in their manifest.
+/// This module exists for the feature `derive`: derived code refers to the traits through this crate, so
+/// users need no `teleport-wire` in their manifest.
 ///
 /// ```
 /// # #[cfg(feature = "derive")]

@@ -90,7 +90,7 @@ fn called(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }
 
-/// The one process that stays for the next start.
+/// Returns the one process that stays for the next start.
 fn zygote(root: u32) -> u32 {
     children(root).first().copied().unwrap_or_default()
 }

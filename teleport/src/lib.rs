@@ -55,15 +55,15 @@
 //! # Ok(())
 //! # }
 //! ```
-//! The documentation of the derives states the rules. They have the names of their traits, [`IntoTree`] and
-//! [`FromTree`].
+//! The derive macros have the names of their traits, [`IntoTree`] and [`FromTree`]. Their documentation
+//! states the rules.
 //!
 //! # Crates
 //! This crate re-exports the crates beneath it. Each of them can be used alone.
 //! - [`wire`]: arrays, trees and the format, without sockets
 //! - [`transport`]: addresses, connections, memory
 //! - [`client`] and [`server`]: the two sides
-//! - [`proc`]: processes and threads that end when they should
+//! - [`proc`]: processes and threads that end with their owner
 //!
 //! # Features
 //! - `derive`: `#[derive(IntoTree, FromTree)]` for structs and enums
@@ -94,8 +94,8 @@ pub use wire::{
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.
 ///
-/// This is a module instead of the crate itself for the feature `derive`. Code that it derives reaches the
-/// traits through this crate, so users need no `teleport-wire` in their manifest.
+/// This module exists for the feature `derive`: derived code refers to the traits through this crate, so
+/// users need no `teleport-wire` in their manifest.
 pub mod wire {
     #[doc(no_inline)]
     pub use teleport_server::transport::wire::*;

@@ -9,7 +9,7 @@ use crate::sys::{self, ProcessFd};
 use crate::tree::kill_tree::KillTree;
 
 /// The maximum number of kills. After each one the tree is searched again, since processes may have started
-/// meanwhile. A tree that still grows after all of them is reported as still running.
+/// meanwhile. A tree that still grows after the last one is reported as still running.
 const MAX_ROUNDS: usize = 1000;
 
 /// Returns whether a process is running. A zombie is not.
@@ -21,18 +21,18 @@ const MAX_ROUNDS: usize = 1000;
 pub fn proc_alive(pid: u32) -> bool {
     valid(pid).is_some_and(|pid| match ProcessFd::open(pid) {
         Ok(process) => !process.wait(Some(Instant::now())).unwrap_or(false),
-        // A process that this one may not open is there all the same.
+        // A process that this one may not open still exists.
         Err(error) => !sys::is_gone(&error),
     })
 }
 
-/// Ends a process and all that it has started: with SIGTERM, and with SIGKILL what is left after `grace`.
-/// With a grace of zero it uses only SIGKILL. **Blocks** until all have ended, for up to 10 s after it.
+/// Ends a process and everything that it has started: with SIGTERM, and after `grace` with SIGKILL. With a
+/// grace of zero it uses only SIGKILL. **Blocks** until all have ended, for up to 10 s after `grace`.
 ///
-/// Processes whose parents have ended are found only if another process of the tree has adopted them. A
-/// child of this process stays a zombie until it is waited for. If there is no such process, it succeeds.
+/// Processes whose parents have ended are found only if another process of the tree has adopted them. A child
+/// of this process stays a zombie until it is waited for. Succeeds if there is no such process.
 ///
-/// If this process belongs to the tree, it ends last, with SIGKILL, and this does not return.
+/// If this process belongs to the tree, it is killed last, with SIGKILL, and the call never returns.
 ///
 /// # Examples
 /// ```no_run
@@ -49,12 +49,13 @@ pub fn kill_proc(pid: u32, grace: Duration) -> Result<(), ProcError> {
     end(KillTree::of(pid).map_err(failed())?, grace)
 }
 
-/// Ends every process that this one has started, and all that those have started, as [`kill_proc`] does.
+/// Ends every process that this one has started, and everything that those have started, as [`kill_proc`]
+/// does.
 ///
 /// Processes whose parents have ended are not found.
 ///
 /// # Errors
-/// As for [`kill_proc`].
+/// Returns the same errors as [`kill_proc`].
 pub fn kill_subprocs(grace: Duration) -> Result<(), ProcError> {
     end(KillTree::below_this(), grace)
 }

@@ -102,10 +102,11 @@ impl<T> Receiver<T> {
         self.receive(None).and_then(|value| value.ok_or(Disconnected))
     }
 
-    /// As [`recv`](Receiver::recv), for at most `time`. Returns `None` after it.
+    /// Takes a value like [`recv`](Receiver::recv), but waits for at most `time`. Returns `None` after that
+    /// time.
     ///
     /// # Errors
-    /// As for [`recv`](Receiver::recv).
+    /// Returns the same errors as [`recv`](Receiver::recv).
     pub fn recv_timeout(&self, time: Duration) -> Result<Option<T>, Disconnected> {
         self.receive(deadline(time))
     }

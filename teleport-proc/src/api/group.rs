@@ -9,7 +9,7 @@ use crate::error::ProcError;
 /// Processes and threads that start and end together.
 ///
 /// [`run`](Group::run) starts them in the order in which they were added, and ends them one by one in the
-/// reverse order. So add those first that others need.
+/// reverse order. So add a member before the members that need it.
 ///
 /// # Examples
 /// ```no_run
@@ -68,7 +68,7 @@ impl Group {
     /// - SIGINT or SIGTERM arrives, which has no other effect. A second signal kills all members at once.
     ///
     /// Members are asked to end by their [`Stop`](crate::Stop), and processes without one by SIGTERM. After
-    /// its grace a member is killed. A thread has the same time once more to end.
+    /// its grace a member is killed. A killed thread has its grace once more to end.
     ///
     /// # Errors
     /// Returns the error of the first member that failed or could not be started, once the others have

@@ -33,7 +33,7 @@ pub(crate) trait Task: Send + Sync {
     /// Ends it by force, without waiting. Does nothing if it is not running.
     fn kill_now(&self);
 
-    /// Returns the time that it has to end by force.
+    /// Returns the time within which it must end after `kill_now`.
     fn max_dying(&self) -> Duration;
 
     /// Returns the error for a task that has not ended in that time.

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 
-/// A port that the system gives for IPv4 may be taken for IPv6. It is not so this many times in a row.
+/// A port that is free for IPv4 may be taken for IPv6, but not this many times in a row.
 const MAX_TRIES: usize = 100;
 
 /// Returns a TCP port at which nobody listens, on any address of this machine.

@@ -1,4 +1,4 @@
-//! Functions in processes of their own, as users hold them.
+//! Functions in processes of their own: the type that users hold.
 //!
 //! Flow: [`Process::new`] -> `start`, see `supervise` -> [`Run`] -> `join`, `check`, `kill`.
 
@@ -20,19 +20,19 @@ use crate::sys::Exit;
 
 /// A function in a process of its own.
 ///
-/// When the process ends, all that it has started ends, too: children and grandchildren, also if they have
-/// another group or session, if their parents have ended, and if they start others meanwhile. The process
-/// ends
+/// When the process ends, everything that it has started ends too: children and grandchildren, even if they
+/// are in another group or session, if their parents have ended, or if they start others meanwhile. The
+/// process ends
 /// - when the function has returned or failed, or it exits in any other way: then the others are killed at
 ///   once;
 /// - on [`kill`](Process::kill) and [`stop`](Process::stop): after a grace;
 /// - when this value is dropped: as on `kill`, without waiting;
 /// - when this process ends, in whatever way, SIGKILL included: at once.
 ///
-/// Two helper processes of this crate see to that, and it also holds if one of them is killed together with
-/// this process. Only killing all of them at the same time leaves the rest running. With a cgroup, the rest
-/// ends before the next program in the same place starts a process: see the documentation of the crate,
-/// which also has an example.
+/// Two helper processes of this crate ensure this, even if one of them is killed together with this process.
+/// Only if all of them are killed at the same time, the rest keeps running. With a cgroup, the rest ends
+/// before the next program in the same place starts a process: see the documentation of the crate, which also
+/// has an example.
 ///
 /// `R` is the type that the function returns. Its result, error or panic is returned each time that
 /// [`join`](Process::join) is called.
@@ -73,7 +73,8 @@ impl<R> Process<R> {
         Process::with(name.into(), body, T::value)
     }
 
-    /// As [`new`](Process::new), for a function that can be asked to [`stop`](Process::stop).
+    /// Makes a process like [`new`](Process::new), for a function that can be asked to
+    /// [`stop`](Process::stop).
     ///
     /// # Examples
     /// ```no_run
@@ -223,10 +224,10 @@ impl<R> Process<R> {
         }
     }
 
-    /// As [`join`](Process::join), for at most `time`. Returns `None` after it.
+    /// Waits like [`join`](Process::join), but for at most `time`. Returns `None` after that time.
     ///
     /// # Errors
-    /// As for [`join`](Process::join).
+    /// Returns the same errors as [`join`](Process::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
         let end = self.inner.run()?.wait(deadline(time))?;
         end.map(|end| self.value(&end)).transpose()
@@ -236,8 +237,8 @@ impl<R> Process<R> {
         (self.value)(end.result.clone()?).map_err(ProcError::result(self.name()))
     }
 
-    /// Ends the process and all that it started: with SIGTERM, and with SIGKILL what is left after the
-    /// [`grace`](Process::grace). **Blocks** until nothing is left, for up to 10 s after the grace.
+    /// Ends the process and everything that it started: with SIGTERM, and after the [`grace`](Process::grace)
+    /// with SIGKILL. **Blocks** until nothing is left, for up to 10 s after the grace.
     ///
     /// Several threads may call it at once. It does nothing if the process has ended or was not started.
     ///
@@ -251,7 +252,7 @@ impl<R> Process<R> {
     /// the process has ended. After `grace` it is killed.
     ///
     /// # Errors
-    /// As for [`kill`](Process::kill).
+    /// Returns the same errors as [`kill`](Process::kill).
     pub fn stop(&self, grace: Duration) -> Result<(), ProcError> {
         let Ok(run) = self.inner.run() else { return Ok(()) };
         if !self.inner.has_stop() {

@@ -154,7 +154,7 @@ impl RunningGroup {
         deadline: Option<Instant>,
     ) -> Result<(), ProcError> {
         self.pipe.clear();
-        // If a task has ended since it was looked at, its descriptor is readable or the waker was woken.
+        // If a task has ended since it was checked, its descriptor is readable or the waker was woken.
         let runs: Vec<_> = tasks.into_iter().filter_map(|task| task.watch(&self.pipe.waker)).collect();
         let mut fds = vec![self.signals.descriptor(), self.pipe.descriptor()];
         fds.extend(runs.iter().map(|run| run.descriptor()));

@@ -18,7 +18,7 @@ use crate::supervise::catch::catch;
 use crate::supervise::run;
 use crate::supervise::settings::{Backoff, Restart, Settings};
 
-/// A closure in a thread of its own, which ends with its owner as far as a thread can.
+/// A closure in a thread of its own, which ends with its owner as far as threads can.
 ///
 /// A thread of Rust cannot be ended at an arbitrary point: it may hold a lock, or be changing what others
 /// read. So [`kill`](Thread::kill) marks the thread, and wakes it where it waits in Teleport: for a future,
@@ -157,10 +157,10 @@ impl<R> Thread<R> {
         }
     }
 
-    /// As [`join`](Thread::join), for at most `time`. Returns `None` after it.
+    /// Waits like [`join`](Thread::join), but for at most `time`. Returns `None` after that time.
     ///
     /// # Errors
-    /// As for [`join`](Thread::join).
+    /// Returns the same errors as [`join`](Thread::join).
     pub fn join_timeout(&self, time: Duration) -> Result<Option<R>, ProcError> {
         let end = self.inner.run()?.wait(deadline(time));
         end.map(|end| self.value(end)).transpose()
@@ -183,7 +183,7 @@ impl<R> Thread<R> {
     /// **Blocks** until it has ended.
     ///
     /// # Errors
-    /// As for [`kill`](Thread::kill).
+    /// Returns the same errors as [`kill`](Thread::kill).
     pub fn stop(&self, grace: Duration) -> Result<(), ProcError> {
         let Ok(run) = self.inner.run() else { return Ok(()) };
         run.flag.set();

@@ -1,7 +1,7 @@
 //! The derive macros, and the functions that derived code calls.
 //!
-//! Values are moved out of their tree and a null is left. So arrays keep having one owner, and all keys are
-//! still there when an error lists them.
+//! A value is moved out of its tree and leaves a null. So arrays keep one owner, and an error can still list
+//! all keys.
 
 use crate::model::convert::FromTree;
 use crate::model::tree::{Dict, error::TreeError};

@@ -1,4 +1,4 @@
-//! Rust types that an array's items can be, and the reading of scalars across dtypes.
+//! Rust types for an array's items, and the reading of scalars across dtypes.
 //!
 //! An [`Element`] ties a Rust type to the one [`DType`] with the same bytes. Whole arrays are cast without
 //! conversion. A single item may also be read as a wider type, through [`Value`]. Casts are bytemuck's: they
@@ -8,7 +8,7 @@ use bytemuck::checked::{self, CheckedCastError};
 
 use crate::model::dtype::DType;
 
-/// A Rust type that array items can be read and written as.
+/// A Rust type for the items of an array.
 ///
 /// Implemented for `bool`, `i8` to `i64`, `u8` to `u64`, `f32`, `f64`, [`Complex<f32>`](Complex),
 /// `Complex<f64>`, and with the feature `half` for `half::f16` and `half::bf16`. This trait is sealed.

@@ -1,4 +1,4 @@
-//! The macro `tree!`, and what it expands to.
+//! The macro `tree!` and its helpers.
 //!
 //! `tree!` passes the inside of a dict or list to `__tree_fill`, which takes one entry at a time: first the
 //! key, then by `__tree_value` the value and the comma. A value of one token goes to `tree!` again. Literals
@@ -7,7 +7,7 @@
 
 use crate::model::{convert::IntoTree, tree::Tree};
 
-/// Creates a [`Tree`], written as it prints.
+/// Creates a [`Tree`] from the notation in which trees are displayed.
 ///
 /// `null`, `{"key": value, …}` and `[value, …]` can be nested. Literals of integers are `i64` and those of
 /// floats `f64`, as in NumPy, unless they have a suffix (`1u8`). Any other value is an expression that

@@ -1,7 +1,7 @@
 //! A fast hash for maps whose keys come from peers: ids, and names of a few bytes.
 //!
-//! The hasher of the standard library costs more than the rest of a look-up. This one multiplies once for
-//! each eight bytes. State and factor are random numbers of this process that no peer knows, so a peer cannot
+//! The hasher of the standard library costs more than the rest of a lookup. This one multiplies once for each
+//! eight bytes. State and factor are random numbers of this process that no peer knows, so a peer cannot
 //! choose keys that collide.
 
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example call -- tcp://host:2222 add foo.npy bar.npy --save sum.npy`
 //!
-//! The arguments become one dict. A file stands under its name without `.npy`, or under a key of your choice
+//! The arguments become one dict. The key of a file is its name without `.npy`, or a key of your choice
 //! (`foo=x.npy`). Numbers and texts are `key=value` (`sleep seconds=1.5`, `fail message=no`).
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files as arrays, and back.
+//! Reads and writes arrays as NumPy's `.npy` files.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use npyz::{DType as NpyType, NpyHeader, Order, WriterBuilder};
 use teleport::{Array, BoxError, Buffer, DType, Tree};
 
-/// Reads an array of any dtype that Teleport has.
+/// Reads an array of any dtype that Teleport supports.
 pub(crate) fn read(path: &Path) -> Result<Array, BoxError> {
     read_array(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
 }

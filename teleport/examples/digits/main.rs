@@ -1,5 +1,5 @@
-//! Real input: several client processes send handwritten digits to a server, which classifies each by its
-//! nearest neighbour among the others. The accuracy must equal that of the same computation without
+//! A real workload: several client processes send handwritten digits to a server, which classifies each by
+//! its nearest neighbour among the others. The accuracy must equal that of the same computation without
 //! Teleport.
 //!
 //! `cargo run --release --example digits -- --clients 4 --workers 2`
@@ -28,7 +28,7 @@ struct Options {
     /// Threads of the server that classify
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Most digits to classify at once, as they come; one by one without it
+    /// Largest number of digits to classify at once; one by one without it
     #[arg(long, value_name = "DIGITS")]
     batch: Option<usize>,
 }

@@ -39,7 +39,7 @@ impl Digits {
         self.labels[index]
     }
 
-    /// Returns the label of the image that is nearest to `image`, without image number `except`.
+    /// Returns the label of the image that is nearest to `image`, ignoring image number `except`.
     pub(crate) fn classify(&self, image: &[u8], except: usize) -> u8 {
         let others =
             self.images.as_bytes().chunks_exact(PIXELS).enumerate().filter(|(index, _)| *index != except);

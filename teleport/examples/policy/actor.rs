@@ -1,4 +1,4 @@
-//! A process of actors. Each actor moves in its own small world, as the policy tells it.
+//! A process of actors. Each actor moves in its own small world, by the actions of the policy.
 //!
 //! Flow: observe -> `act` on the server -> step, in a loop, on a thread for each actor. From time to time
 //! `report` sends their latencies to the server. When the process has to stop, each actor finishes its step.
@@ -24,10 +24,10 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// An actor that waits longer than this for an action fails.
 const MAX_LATENCY: Duration = Duration::from_secs(30);
 
-/// The steps of an episode. After them a world starts again.
+/// The steps of an episode. Then the world starts again.
 const EPISODE: u32 = 200;
 
-/// Pixels along each side of the dot that is the actor.
+/// Pixels along each side of the dot that shows the actor.
 const DOT: usize = 6;
 
 /// State that the actors of this process share.

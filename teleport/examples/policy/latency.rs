@@ -1,4 +1,4 @@
-//! The latencies of steps, counted in classes that are 4 % wide. The memory does not grow with their number.
+//! Latencies, counted in classes that are 4 % wide. The memory does not grow with their number.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Latencies {
         self.counts
     }
 
-    /// Adds counts of another process.
+    /// Adds the counts of another process.
     pub(crate) fn add(&mut self, counts: &[u64]) {
         for (sum, count) in self.counts.iter_mut().zip(counts) {
             *sum += count;

@@ -1,5 +1,5 @@
 //! Batching: many simulated actors, in several processes, ask one policy for their next action. Each actor
-//! sends an image and a few scalars. The server runs the policy once for all observations that have come,
+//! sends an image and a few scalars. The server runs the policy once for all observations that have arrived,
 //! and each actor gets an action and a value.
 //!
 //! `cargo run --release --example policy -- --processes 4 --actors 16 --batch 32`
@@ -38,7 +38,7 @@ struct Options {
     /// Actors in each process
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     actors: u32,
-    /// Most observations in a batch
+    /// Largest number of observations in a batch
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// How long a free worker waits for a fuller batch, in milliseconds

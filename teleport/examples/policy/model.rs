@@ -12,8 +12,8 @@ const OUTPUTS: usize = ACTIONS + 1;
 const PIXELS: usize = SIDE * SIDE * CHANNELS;
 const SCALARS: usize = 3;
 
-/// Inputs whose weights are used for all rows before the next inputs. Their weights take 16 KiB, which stays
-/// in the fastest cache.
+/// Inputs whose weights are used for all rows before the next inputs. Their weights take 16 KiB, which fits
+/// into the fastest cache.
 const PIECE: usize = 512;
 
 /// Weights, f32 [inputs, outputs].
@@ -50,7 +50,7 @@ impl Policy {
         let (rewards, speeds): (Vec<f32>, Vec<f32>) = (x.take("reward")?, x.take("speed")?);
         let firsts: Vec<bool> = x.take("is_first")?;
         let mut sums = vec![[0.0; OUTPUTS]; rows];
-        // A batch saves time here: each piece of the weights comes from memory once for all rows.
+        // Batching saves time here: each piece of the weights is loaded from memory once for all rows.
         let images = images.as_slice::<u8>()?;
         for (piece, weights) in self.pixels.chunks(PIECE).enumerate() {
             for (sums, image) in sums.iter_mut().zip(images.chunks_exact(PIXELS)) {

@@ -16,7 +16,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Takes the counts of now.
+    /// Takes the current counts.
     pub(crate) fn of(server: &ServerHandle, latencies: &Latencies) -> Sample {
         let batches = server.batches("act").unwrap_or_default();
         Sample { at: Instant::now(), batches, latencies: latencies.clone() }
@@ -33,7 +33,7 @@ impl Sample {
     }
 }
 
-/// The counts of some time.
+/// The counts of a period.
 pub(crate) struct Totals {
     time: Duration,
     steps: u64,
@@ -99,7 +99,7 @@ impl Screen {
         );
         let mut output = io::stdout().lock();
         if self.is_terminal {
-            // Goes to the start of the line, and erases the rest of the last one.
+            // Returns to the start of the line, and erases the rest of the last one.
             write!(output, "\r{line}\x1b[K")?;
             output.flush()
         } else {

@@ -1,4 +1,4 @@
-//! A server to experiment with, also between two machines:
+//! A server to experiment with, also across two machines:
 //!
 //! `cargo run --release --example serve -- tcp://*:2222 --workers 4`
 //!
@@ -57,7 +57,7 @@ fn methods() -> Methods {
             Ok(tree!({"result": numbers::add(x.take("foo")?, x.take("bar")?)?}))
         })
         .register("sum", |x: Tree| numbers::sum(x))
-        // Has its own pool, so that calls that sleep do not delay other methods.
+        // This method has its own pool, so that calls that sleep do not delay other methods.
         .register("sleep", Method::new(sleep).workers(4))
         .register("fail", |x: Tree| -> Result<(), BoxError> { Err(x.field::<String>("message")?.into()) })
         .register("panic", |_: Tree| -> () { panic!("this method panics, and the server goes on") })

@@ -50,7 +50,7 @@ impl Array {
     /// Copies the items into a vector, in C order.
     ///
     /// # Errors
-    /// As [`as_slice`](Array::as_slice), but the memory need not be aligned.
+    /// Returns the same errors as [`as_slice`](Array::as_slice), except that the memory need not be aligned.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>, ArrayError> {
         match self.as_slice::<T>() {
             Err(ArrayError::Unaligned { .. }) => self.detach().as_slice().map(<[T]>::to_vec),
@@ -157,7 +157,7 @@ impl Array {
     /// Returns a view of the items for `ndarray`, without a copy.
     ///
     /// # Errors
-    /// As [`as_slice`](Array::as_slice).
+    /// Returns the same errors as [`as_slice`](Array::as_slice).
     ///
     /// ```
     /// use teleport_wire::Array;
@@ -176,7 +176,7 @@ impl Array {
     /// read-only.
     ///
     /// # Errors
-    /// As [`as_mut_slice`](Array::as_mut_slice).
+    /// Returns the same errors as [`as_mut_slice`](Array::as_mut_slice).
     #[cfg(feature = "ndarray")]
     pub fn view_mut<T: Element>(&mut self) -> Result<ndarray::ArrayViewMutD<'_, T>, ArrayError> {
         let shape = ndarray::IxDyn(self.shape());
@@ -195,7 +195,7 @@ pub(crate) fn check_rank(array: &Array, expected: usize) -> Result<(), ArrayErro
     if shape.len() == expected { Ok(()) } else { Err(ArrayError::Rank { expected, shape: shape.into() }) }
 }
 
-/// Returns the error for the first byte that is no `bool`.
+/// Returns the error for the first byte that is not a `bool`.
 fn bad_bool(bytes: &[u8]) -> ArrayError {
     let index = bytes.iter().position(|&byte| byte > 1).unwrap_or_default();
     let bits = bytes.get(index).copied().unwrap_or_default().into();

@@ -2,7 +2,7 @@
 
 use crate::model::dtype::DType;
 
-/// An array that cannot be made, or cannot be read as requested.
+/// The error of an array that cannot be created or read as requested.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrayError {

@@ -4,7 +4,7 @@ use ndarray::Dimension;
 
 use crate::model::{array::Array, buffer::Buffer, convert::IntoTree, element::Element, tree::Tree};
 
-/// Takes over the memory if the items lie in C order. Copies them otherwise.
+/// Takes over the memory if the items are in C order. Copies them otherwise.
 impl<T: Element, D: Dimension> From<ndarray::Array<T, D>> for Array {
     fn from(array: ndarray::Array<T, D>) -> Array {
         let (dtype, shape) = (T::DTYPE, array.shape().into());

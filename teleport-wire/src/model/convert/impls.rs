@@ -12,7 +12,7 @@ use crate::model::element::{Complex, Element};
 use crate::model::tree::{Dict, Tree, error::TreeError, key::Key};
 use crate::model::{buffer::Buffer, dtype::DType, text::Text};
 
-/// Types that have a variant of `Tree`.
+/// Implements the conversions of types that have a variant of `Tree`.
 macro_rules! variants {
     ($($variant:ident($value:ty), $expected:literal;)*) => {$(
         impl From<$value> for Tree {
@@ -93,13 +93,13 @@ impl FromTree for String {
     }
 }
 
-/// Reads one number of a type that it fits.
+/// Reads one number of a type that holds it.
 fn scalar<T: Element>(tree: &Tree) -> Result<T, TreeError> {
     let array = tree.as_array().ok_or_else(|| TreeError::kind("a number", tree))?;
     Ok(array.item()?)
 }
 
-/// Numbers: one is a scalar, many are one array.
+/// Implements the conversions of numbers: one is a scalar, many are one array.
 macro_rules! elements {
     ($($element:ty)*) => {$(
         impl IntoTree for $element {
@@ -135,7 +135,7 @@ elements! { bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 Complex<f32> Complex<f64>
 #[cfg(feature = "half")]
 elements! { half::f16 half::bf16 }
 
-/// Numbers whose size depends on the machine travel with 64 bits.
+/// Numbers whose size depends on the machine are sent as 64 bits.
 macro_rules! sizes {
     ($($size:ty as $element:ty, $dtype:ident;)*) => {$(
         impl IntoTree for $size {
@@ -167,7 +167,7 @@ sizes! {
     isize as i64, I64;
 }
 
-/// Happens only where addresses have fewer than 64 bits.
+/// Happens only on machines whose addresses have fewer than 64 bits.
 fn too_large(value: impl ToString, found: DType) -> TreeError {
     ArrayError::OutOfRange { value: value.to_string(), found, expected: DType::U32 }.into()
 }

@@ -1,6 +1,6 @@
 //! Rust values as trees, and trees as Rust values.
 //!
-//! Functions and calls are generic over these two traits, so that a call takes and gives plain Rust types.
+//! Functions and calls are generic over these two traits, so that they can use plain Rust types.
 
 mod impls;
 
@@ -71,7 +71,7 @@ pub trait FromTree: Sized {
     /// Converts a tree into the value.
     ///
     /// # Errors
-    /// Returns an error with the path to what does not fit.
+    /// Returns an error with the path to the part that does not fit.
     fn from_tree(tree: Tree) -> Result<Self, TreeError>;
 
     /// Converts one tree into many values: a list, or for numbers an array.

@@ -7,7 +7,7 @@ pub(crate) mod numpy;
 
 /// The type of an array's items.
 ///
-/// Items are little-endian and packed, exactly as NumPy holds them, so that array memory travels unchanged.
+/// Items are little-endian and packed, exactly as in NumPy, so that array memory is sent unchanged.
 ///
 /// ```
 /// use teleport_wire::DType;
@@ -153,7 +153,7 @@ impl From<TimeBase> for TimeUnit {
     }
 }
 
-/// The unit that a [`TimeUnit`] is a multiple of.
+/// The base unit of a [`TimeUnit`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TimeBase {
     /// No unit. NumPy writes it as `<M8`.

@@ -1,13 +1,14 @@
 //! The errors of reading, joining and stacking trees.
 //!
-//! An error is made where something does not fit. On its way outwards, each level adds its step to the path.
+//! An error is created at the part that does not fit. On its way outwards, each level adds its step to the
+//! path.
 
 use std::fmt;
 
 use crate::model::tree::key::{Key, Step};
 use crate::model::{array::error::ArrayError, dtype::DType};
 
-/// A tree that does not fit what was requested of it.
+/// The error of a tree that does not fit a request.
 ///
 /// The `path` leads from the tree that was read to the part that does not fit.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -33,10 +34,10 @@ pub enum TreeError {
         /// The length of the list.
         len: usize,
     },
-    /// A tree of another kind was expected.
+    /// The tree is of another kind than expected.
     #[error("{path}expected {expected}, found {found}")]
     Kind {
-        /// Where it is.
+        /// Where the tree is.
         path: TreePath,
         /// The expected kind: `a list`, `a dict`, `a string`, …
         expected: &'static str,
@@ -132,10 +133,10 @@ pub enum TreeError {
         /// The shape of the array.
         shape: Box<[usize]>,
     },
-    /// The number of rows is unknown: there are no trees or no arrays.
+    /// The number of rows is unknown, because there are no trees or no arrays.
     #[error("no trees to stack, or no arrays to cut into rows")]
     Empty,
-    /// A tree was to be made of too few or too many leaves.
+    /// The number of leaves differs from that of the structure.
     #[error("the structure has {expected} leaves, but {found} were given")]
     Leaves {
         /// The number of leaves of the structure.

@@ -1,4 +1,4 @@
-//! Trees: what a call takes and gives.
+//! Trees: the arguments and results of calls.
 //!
 //! Leaves share their memory, so cloning a tree copies no array. Functions recurse as deep as the tree. The
 //! decoder bounds the depth of what a peer sends.
@@ -111,7 +111,7 @@ impl Tree {
     /// tree.
     ///
     /// # Errors
-    /// As [`at`](Tree::at), or the error of the conversion.
+    /// Returns the errors of [`at`](Tree::at) and of the conversion.
     pub fn field<'a, T: FromTree>(&self, step: impl Into<Step<'a>>) -> Result<T, TreeError> {
         let step = step.into();
         T::from_tree(self.at(step)?.clone()).map_err(|error| error.within(step))
@@ -119,11 +119,11 @@ impl Tree {
 
     /// Moves the subtree at a key of a dict or an index of a list out of the tree, and converts it.
     ///
-    /// If the tree was the only owner of an array, the result is, and can write it in place. A dict loses the
-    /// key. In a list a null is left, so that the other items keep their index.
+    /// If the tree was the only owner of an array, the result can write it in place. A dict loses the key. A
+    /// list gets a null in its place, so that the other items keep their index.
     ///
     /// # Errors
-    /// As [`field`](Tree::field). A subtree that cannot be converted is lost.
+    /// Returns the same errors as [`field`](Tree::field). A subtree that cannot be converted is lost.
     pub fn take<'a, T: FromTree>(&mut self, step: impl Into<Step<'a>>) -> Result<T, TreeError> {
         let step = step.into();
         let taken = match (&mut *self, step) {

@@ -1,7 +1,7 @@
 //! Operations on whole trees: flatten, map, zip, stack and their opposites.
 //!
 //! Leaves are arrays, strings and bytes. Nulls belong to the structure, as in JAX. Only `stack` copies the
-//! bytes of arrays. The rows of `unstack` are views. Errors have the path to what does not fit.
+//! bytes of arrays. The rows of `unstack` are views. Errors have the path to the part that does not fit.
 
 use crate::model::tree::error::{TreeError, TreePath};
 use crate::model::tree::{Dict, Tree, key::Key};
@@ -100,7 +100,7 @@ impl Tree {
         self.unstack_rows(rows.unwrap_or(1))
     }
 
-    /// Splits a tree into one for each of `rows` rows, as views. A tree without arrays gives `rows` copies.
+    /// Splits a tree into one for each of `rows` rows, as views. Copies a tree without arrays `rows` times.
     ///
     /// # Errors
     /// Returns [`TreeError::Rows`] if an array has another number of rows, [`TreeError::Scalar`] for scalars,
