@@ -25,7 +25,7 @@ use crate::supervise::settings::{Backoff, Restart, Settings};
 /// in a `join`, in [`sleep`](crate::sleep), at a [`channel`](crate::channel), while a client connects or
 /// closes, and while a server runs. There, or at its next [`checkpoint`](crate::checkpoint), it unwinds. Its
 /// destructors run and close a server that it owns: give the server a `close_timeout` below the
-/// [`grace`](Thread::grace). A thread that reaches no such point goes on, and `kill` returns an error.
+/// [`grace`](Thread::grace). A thread that reaches no such point continues, and `kill` returns an error.
 ///
 /// The result, error or panic of the closure is returned each time that [`join`](Thread::join) is called.
 ///
@@ -423,7 +423,7 @@ mod tests {
             inner.start().unwrap();
             assert_eq!(inner_reports.recv().unwrap(), "started");
             sender.send(()).unwrap();
-            // This is no cancellation point, so the thread goes on.
+            // This is not a cancellation point, so the thread continues.
             is_killed.lock().unwrap().recv().unwrap();
             drop(inner);
             assert_eq!(inner_reports.try_recv(), Ok("unwound"));

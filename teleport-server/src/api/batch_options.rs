@@ -74,7 +74,7 @@ impl Batch {
         Batch::new(false, rows)
     }
 
-    /// Sets how long a free worker waits for a fuller batch after the first call has arrived whole. An
+    /// Sets how long a free worker waits for a fuller batch after the first call is complete. An
     /// earlier deadline of one of its calls closes the batch earlier. Default: zero.
     ///
     /// The batch also waits, for up to 20 ms, for calls that arrive at about 1 GiB/s or faster, because
@@ -96,8 +96,8 @@ impl Batch {
     }
 
     /// Sets sizes to which batches are padded with rows of zeros, because compiled models need few shapes.
-    /// They must ascend and end with the size of a full batch. The function gets and returns arrays of one
-    /// of these sizes; [`Context::rows`](crate::Context::rows) tells how many rows are calls. Default: none.
+    /// They must ascend and end with the size of a full batch. The function gets and returns arrays of one of
+    /// these sizes; [`Context::rows`](crate::Context::rows) returns how many rows are calls. Default: none.
     #[doc(alias = "preferred_batch_size")]
     pub fn pad_to(mut self, sizes: impl IntoIterator<Item = usize>) -> Batch {
         self.pad_to = sizes.into_iter().collect();

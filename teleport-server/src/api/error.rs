@@ -56,7 +56,7 @@ pub enum ServeError {
         /// The problem.
         problem: BatchProblem,
     },
-    /// A done function belongs to a method that gives no logs.
+    /// A done function belongs to a method that is not logged.
     #[error("method {name:?} has a done function, but gives no logs: register it with `Method::logged`")]
     NotLogged {
         /// The method.

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Calls that arrived whole since the start.
+    /// Calls that arrived completely since the start.
     pub calls: u64,
     /// Calls that were answered with a result.
     pub answered: u64,

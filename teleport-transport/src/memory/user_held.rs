@@ -50,7 +50,7 @@ impl Lent {
 struct State {
     bytes: u64,
     /// Set when the memory is handed over or freed. The second of these events subtracts the bytes that the
-    /// handover added; `AcqRel`, so that the subtraction never comes first.
+    /// handover added; `AcqRel`, so that the subtraction is never first.
     came: AtomicBool,
     lent: Lent,
 }

@@ -1,4 +1,4 @@
-//! Decides if an optional step is worth trying, from how often it has paid lately.
+//! Decides if an optional step is worth trying, from how often it has paid recently.
 //!
 //! Flow: `should_try` -> the step -> `hit` or `miss`. After a miss some chances are skipped, twice as many if
 //! another miss follows soon. Each hit halves that number. Races between threads lose a count, which is

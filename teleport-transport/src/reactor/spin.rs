@@ -83,7 +83,7 @@ impl Spin {
         Err(start)
     }
 
-    /// Call this when the awaited thing came during the sleep. If a spin that began at `since` would have
+    /// Call this if the awaited value arrived during the sleep. If a spin that began at `since` would have
     /// found it, the next spin is not skipped.
     pub fn woke(&self, since: Instant) {
         if since.elapsed() < self.time {

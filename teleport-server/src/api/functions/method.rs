@@ -168,9 +168,9 @@ impl Method {
         Method::with(RunsOn::Inline, false, reply_of(function))
     }
 
-    /// Creates a method whose function returns `(reply, logs)`, or a `Result` of that. The reply goes to the
-    /// caller. The logs go to the method's done function (see [`Server::done`](crate::Server::done)) in the
-    /// order in which workers took the calls, or are dropped if there is none.
+    /// Creates a method whose function returns `(reply, logs)`, or a `Result` of that. The reply is sent to
+    /// the caller. The logs go to the method's done function (see [`Server::done`](crate::Server::done)) in
+    /// the order in which workers took the calls, or are dropped if there is none.
     pub fn logged<F, S>(function: F) -> Method
     where
         F: Function<S>,

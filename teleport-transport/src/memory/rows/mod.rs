@@ -1,7 +1,7 @@
 //! Memory for the arguments of many calls side by side: connections receive rows while a batcher arranges
 //! them.
 //!
-//! Flow: a [`Slab`] is memory for calls of one signature -> [`Slab::claim`] gives exclusive access to one
+//! Flow: a [`Slab`] is memory for calls of one signature -> [`Slab::claim`] returns exclusive access to one
 //! row, a [`RowMemory`] -> a [`Row`] holds it for a call, and [`Gate::place`](crate::protocol::Gate::place)
 //! passes the row to the connection as a [`Ticket`] -> payload is read into the row -> the call arrives with
 //! its ticket -> [`Slab::into_tree`] returns all rows as one tree.

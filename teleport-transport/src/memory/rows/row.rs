@@ -25,7 +25,7 @@ struct RowState {
     memory: Option<RowMemory>,
     /// The leaf that holds the next byte, or a full leaf before it.
     leaf: usize,
-    /// Payload was dropped: the row can never become whole.
+    /// Payload was dropped: the row can never become complete.
     is_lost: bool,
 }
 
