@@ -48,7 +48,7 @@ impl Counters {
     }
 }
 
-/// Bytes of arrays, strings and bytes in an answer.
+/// Returns the bytes of arrays, strings and bytes in an answer.
 pub(crate) fn answer_bytes(answer: &Result<Reply, RemoteError>) -> u64 {
     match answer {
         Ok(Reply { tree: Ok(tree), .. }) => payload_bytes(tree),

@@ -1,30 +1,30 @@
 //! Deferred results: they wait at the server, since the client has no memory for them.
 //!
-//! A result that finds no memory is accepted anyway if somebody waits for it, or if nobody ever will, since
-//! it is then dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or
+//! A result that finds no memory is accepted anyway in two cases: somebody waits for it, or nobody ever will
+//! and it is dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or
 //! dropping its future fetches it ([`Demand::ask`], [`Demand::release`]). Both sides hold the lock of the
 //! call, so neither misses the other.
 //!
 //! A server also bounds the results that it keeps, and starts no calls of this client past that bound. So
-//! deferred results are fetched too when somebody has waited for a later call for one to two times
-//! `PATIENCE` ([`DeferredResults`]).
+//! deferred results are also fetched when a later call has been waited for during one to two times `PATIENCE`
+//! ([`DeferredResults`]).
 
 use std::mem;
 use std::time::{Duration, Instant};
 
-/// How long a call may be waited for before deferred results of earlier calls are fetched.
+/// The time for which a call is waited for before deferred results of earlier calls are fetched.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much the outcome of a call is wanted.
+/// The interest in the outcome of a call.
 #[derive(Debug)]
 pub(crate) struct Demand {
     /// A future will read the outcome.
     has_future: bool,
-    /// Somebody asked for the outcome before it came.
+    /// A caller asked for the outcome before it arrived.
     is_awaited: bool,
     /// `is_awaited` at the last check.
     was_awaited: bool,
-    /// The result waits at the server, and nobody has fetched it.
+    /// The result waits at the server and has not been fetched.
     is_deferred: bool,
 }
 
@@ -41,27 +41,27 @@ impl Demand {
         self.is_deferred
     }
 
-    /// Returns true if a result is accepted though there is no memory for it. Otherwise the result is
-    /// deferred.
+    /// Returns true if a result is accepted without memory for it. Otherwise the result is deferred.
     pub(crate) fn accepts(&mut self) -> bool {
         let accepts = self.is_awaited || !self.has_future;
         self.is_deferred = !accepts;
         accepts
     }
 
-    /// Somebody asks for the outcome. Returns true if the caller has to fetch the result.
+    /// Notes that a caller asks for the outcome. Returns true if the caller must fetch the result.
     pub(crate) fn ask(&mut self) -> bool {
         self.is_awaited = true;
         mem::take(&mut self.is_deferred)
     }
 
-    /// The outcome was read, or its future was dropped. Returns true if the caller has to fetch the result.
+    /// Notes that the outcome was read or its future dropped. Returns true if the caller must fetch the
+    /// result.
     pub(crate) fn release(&mut self) -> bool {
         self.has_future = false;
         mem::take(&mut self.is_deferred)
     }
 
-    /// Returns true if somebody waits, and did so at the last check too.
+    /// Returns true if a caller waits now and waited at the last check.
     pub(crate) fn waits_long(&mut self) -> bool {
         let is_awaited = self.is_awaited && self.has_future;
         mem::replace(&mut self.was_awaited, is_awaited) && is_awaited
@@ -80,15 +80,15 @@ impl DeferredResults {
         self.check_at
     }
 
-    /// A result was deferred. Returns when to check.
+    /// Notes a deferred result. Returns the time of the check.
     pub(crate) fn defer(&mut self, now: Instant) -> Instant {
-        // A time in the past belongs to a check that runs already, and that does not count this result.
+        // A time in the past belongs to a check that already runs and does not include this result.
         let at = self.check_at.filter(|at| *at > now).unwrap_or(now + PATIENCE);
         self.check_at = Some(at);
         at
     }
 
-    /// Sets the next check. `are_there` tells whether results are deferred.
+    /// Sets the next check. `are_there` is true if results are deferred.
     pub(crate) fn checked(&mut self, now: Instant, are_there: bool) {
         let later = self.check_at.filter(|at| *at > now);
         self.check_at = later.or(are_there.then(|| now + PATIENCE));

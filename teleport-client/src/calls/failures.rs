@@ -1,4 +1,4 @@
-//! Failures of calls whose futures were dropped, until somebody asks for them.
+//! Failures of calls whose futures were dropped, until they are taken.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! A call whose connection was lost: nobody knows what became of it, until the next connection tells.
+//! A call whose connection was lost. Its state is unknown until the next connection reports it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,21 +12,21 @@ use crate::error::call::CallError;
 #[derive(Debug)]
 pub(crate) struct InDoubtCall {
     pub(crate) call: Arc<PendingCall>,
-    /// How much of it the server can have.
+    /// The part of the call that the server may have received.
     pub(crate) state: CallState,
-    /// When its connection was lost.
+    /// The time at which its connection was lost.
     pub(crate) since: Instant,
-    /// Why its connection ended.
+    /// The reason for the end of its connection.
     pub(crate) reason: Arc<Closed>,
 }
 
 impl InDoubtCall {
-    /// Returns whether its function ran, as far as this side can tell.
+    /// Returns whether its function ran, as far as this side knows.
     pub(crate) fn ran(&self) -> Ran {
         if self.state == CallState::Unsent { Ran::No } else { Ran::Maybe }
     }
 
-    /// The error of a call that does not go on.
+    /// Returns the error of a call that cannot continue.
     pub(crate) fn error(&self) -> CallError {
         CallError::lost(self.call.method.clone(), &self.reason, self.ran())
     }

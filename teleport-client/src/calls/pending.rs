@@ -1,7 +1,7 @@
-//! A call on its way: where its outcome is put, and who waits for it.
+//! A call that was sent: its outcome, and the future that waits for it.
 //!
-//! Flow: sent -> `complete` (by the thread that reads the connection, the timer, or the end of the client)
-//! -> `poll` (by the future). A future that is dropped releases the call. Its error is reported then.
+//! Flow: sent -> `complete` (by the thread that reads the connection, the timer, or the end of the client) ->
+//! `poll` (by the future). Dropping the future releases the call, and its error is then reported.
 //!
 //! Never runs a waker under its lock.
 
@@ -18,7 +18,7 @@ use crate::error::call::CallError;
 
 pub(crate) type Outcome = Result<Reply, CallError>;
 
-/// When the time of a call is over, and how long it was.
+/// The end of a call's time, and its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
@@ -36,12 +36,12 @@ impl Deadline {
     }
 }
 
-/// A call as its caller describes it.
+/// The caller's description of a call.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: Key,
     pub(crate) tree: Tree,
-    /// How much time the call has.
+    /// The time limit of the call.
     pub(crate) time: Option<Duration>,
     pub(crate) is_idempotent: bool,
     /// The call survives its connection.
@@ -55,8 +55,7 @@ pub(crate) struct PendingCall {
     pub(crate) deadline: Option<Deadline>,
     /// The call survives its connection.
     pub(crate) resumes: bool,
-    /// The call survives its connection and may run twice. It is sent again where nobody knows whether it
-    /// ran.
+    /// The call survives its connection and may run twice. It is sent again if it is unknown whether it ran.
     pub(crate) is_idempotent: bool,
     cell: Mutex<Cell>,
 }
@@ -68,8 +67,8 @@ struct Cell {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
     demand: Demand,
-    /// Kept to send the call again: until the server has them or, if the call is
-    /// idempotent, until it has its outcome.
+    /// Kept to send the call again: until the server has them or, if the call is idempotent, until the
+    /// outcome.
     arguments: Option<Tree>,
 }
 
@@ -77,7 +76,7 @@ struct Cell {
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     Ready(T),
-    /// There is none yet. The id is of a deferred result, which the caller has to fetch.
+    /// There is no outcome yet. The id is that of a deferred result, which the caller must fetch.
     Pending {
         deferred: Option<u64>,
     },
@@ -97,7 +96,7 @@ impl PendingCall {
         }
     }
 
-    /// Encodes the call for a server of these limits, with what is left of its time.
+    /// Encodes the call for a server with these limits, with the rest of its time.
     pub(crate) fn encode(&self, tree: &Tree, limits: &Limits) -> Result<Message, CallError> {
         let left = self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
         if let Some(deadline) = self.deadline.filter(|_| left.is_some_and(|left| left.is_zero())) {
@@ -108,7 +107,7 @@ impl PendingCall {
         Message::call(&head, tree, limits).map_err(|error| CallError::encode(self.method.clone(), error))
     }
 
-    /// The id under which it is on its way, or was last.
+    /// Returns the id under which it was last sent.
     pub(crate) fn id(&self) -> u64 {
         self.cell.lock().id
     }
@@ -117,18 +116,18 @@ impl PendingCall {
         self.cell.lock().id = id;
     }
 
-    /// As `set_id`, before others know of the call.
+    /// Does the same as `set_id`, before other threads know the call.
     pub(crate) fn with_id(mut self, id: u64) -> PendingCall {
         self.cell.get_mut().id = id;
         self
     }
 
-    /// The arguments, if the call can be sent again.
+    /// Returns the arguments, if the call can be sent again.
     pub(crate) fn arguments(&self) -> Option<Tree> {
         self.cell.lock().arguments.clone()
     }
 
-    /// The server has the arguments. An idempotent call keeps them, for another server.
+    /// Drops the arguments, because the server has them. An idempotent call keeps them, for another server.
     pub(crate) fn arrived(&self) {
         if self.resumes && !self.is_idempotent {
             let arguments = self.cell.lock().arguments.take();
@@ -136,8 +135,7 @@ impl PendingCall {
         }
     }
 
-    /// Keeps the outcome for the future. Returns it if there is no future any more, or if there is an
-    /// outcome already.
+    /// Keeps the outcome for the future. Returns it if the future is gone, or if there is an outcome already.
     pub(crate) fn complete(
         &self,
         outcome: Outcome,
@@ -156,7 +154,7 @@ impl PendingCall {
         None
     }
 
-    /// Takes the outcome. If there is none yet, `cx` is woken when it comes.
+    /// Takes the outcome. If there is none yet, `cx` is woken when it arrives.
     pub(crate) fn poll(&self, waiters: &Waiters, cx: &Context<'_>) -> Asked<Outcome> {
         let mut cell = self.cell.lock();
         match cell.outcome.take() {
@@ -168,7 +166,7 @@ impl PendingCall {
         }
     }
 
-    /// As `poll`, but leaves the outcome where it is.
+    /// Does the same as `poll`, but does not take the outcome.
     pub(crate) fn poll_done(&self, waiters: &Waiters, cx: &Context<'_>) -> Asked<()> {
         let mut cell = self.cell.lock();
         if cell.outcome.is_some() { Asked::Ready(()) } else { cell.wait(waiters, cx) }
@@ -178,14 +176,14 @@ impl PendingCall {
         self.cell.lock().outcome.is_some()
     }
 
-    /// As `poll_done`, but wakes nobody.
+    /// Does the same as `poll_done`, but registers no waker.
     pub(crate) fn ask(&self) -> Asked<()> {
         let mut cell = self.cell.lock();
         if cell.outcome.is_some() { Asked::Ready(()) } else { cell.ask() }
     }
 
-    /// The outcome is not read any more. Returns it if it has come, and the id of a deferred result, which
-    /// the caller has to fetch.
+    /// Releases the outcome, which is not read any more. Returns it if it has arrived, and the id of a
+    /// deferred result, which the caller must fetch.
     pub(crate) fn release(&self, waiters: &Waiters) -> (Option<Outcome>, Option<u64>) {
         let mut cell = self.cell.lock();
         if cell.waker.take().is_some() {
@@ -195,8 +193,7 @@ impl PendingCall {
         (cell.outcome.take(), deferred)
     }
 
-    /// Returns true if its result is accepted though there is no memory for it. Otherwise the result is
-    /// deferred.
+    /// Returns true if its result is accepted without memory for it. Otherwise the result is deferred.
     pub(crate) fn accepts(&self) -> bool {
         self.cell.lock().demand.accepts()
     }
@@ -205,7 +202,7 @@ impl PendingCall {
         self.cell.lock().demand.is_deferred()
     }
 
-    /// Returns true if somebody waits for the outcome, and did so at the last check too.
+    /// Returns true if a caller waits for the outcome now and waited at the last check.
     pub(crate) fn waits_long(&self) -> bool {
         let mut cell = self.cell.lock();
         cell.outcome.is_none() && cell.demand.waits_long()
@@ -218,7 +215,7 @@ impl PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        // They may be the last that holds memory of the user, and a link's lock may be held here.
+        // They may own memory of the user, and a link's lock may be held here.
         if let Some(arguments) = self.cell.get_mut().arguments.take() {
             drop_later(arguments);
         }
@@ -242,14 +239,14 @@ impl Cell {
     }
 }
 
-/// Counts who waits for answers to a client's calls: futures that are waited for, and calls in the line for
-/// a slot.
+/// Counts the waiters for answers to a client's calls: futures that are waited for, and calls in the queue
+/// for a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(AtomicUsize);
 
 impl Waiters {
-    // Sequentially consistent with a thread that stops reading: it sees the waiter, or the waiter sees that
-    // nobody reads.
+    // Sequentially consistent with a thread that stops reading: either it sees the waiter, or the waiter sees
+    // that nobody reads.
     pub(crate) fn join(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }

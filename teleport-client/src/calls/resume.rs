@@ -1,7 +1,7 @@
-//! The end of a connection, and the calls that go on with the next one.
+//! The end of a connection, and the calls that continue on the next one.
 //!
-//! Flow: `lost` (calls are in doubt) -> `begin` (the next connection is there, with what to ask it) ->
-//! `resumed` (the server has answered) -> `opened` (new calls may go out).
+//! Flow: `lost` (calls are in doubt) -> `begin` (the next connection is there, and its server is asked) ->
+//! `resumed` (the server has answered) -> `opened` (new calls may be sent).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,33 +21,32 @@ use crate::connect::status::OpenConnection;
 pub(crate) enum Opening {
     /// The client was closed.
     TooLate,
-    /// Calls may go out.
+    /// Calls may be sent.
     Open,
-    /// The server is asked for calls of earlier connections first.
+    /// The server must first be asked for calls of earlier connections.
     Resume(Resume),
 }
 
 /// The next step with a call of an earlier connection.
 #[derive(Debug)]
 pub(crate) enum Resumed {
-    /// The server has it, with its arguments.
+    /// The server has it with its arguments.
     Arrived(Arc<PendingCall>),
-    /// To send again, under its id.
+    /// It must be sent again under its id.
     Again(Arc<PendingCall>),
-    /// To send as a new call. It has a slot.
+    /// It must be sent as a new call. It has a slot.
     Anew(InDoubtCall),
-    /// The server knows nothing of it, and it may not run twice.
+    /// The server does not know it, and it may not run twice.
     Lost(InDoubtCall),
-    /// The server dropped its result, and has to learn that this side knows. `None` if it was withdrawn
-    /// meanwhile.
+    /// The server dropped its result, and needs an acknowledgement. `None` if it was withdrawn meanwhile.
     Expired(Option<Arc<PendingCall>>),
     /// It was withdrawn since the server was asked.
     Unwanted,
 }
 
 impl<L: Clone> ClientState<L> {
-    /// A connection is over. Returns the calls that fail with it and whether they ran, or `None` if it was
-    /// not the current connection. `states` tells what the server can have of each call.
+    /// Ends a connection. Returns the calls that fail with it and whether they ran, or `None` if it was not
+    /// the current connection. `states` holds what the server may have received of each call.
     pub(crate) fn lost(
         &mut self,
         connection: usize,
@@ -75,8 +74,8 @@ impl<L: Clone> ClientState<L> {
         Some(failed)
     }
 
-    /// A closing server refused a call before it started. If the call survives, it waits for the next
-    /// connection, as if it had not been sent. Returns true then.
+    /// Handles the refusal of a call by a closing server before it started. A call that survives then waits
+    /// for the next connection, as if it had not been sent. Returns true in that case.
     pub(crate) fn put_off(&mut self, connection: usize, id: u64, reason: Closed, now: Instant) -> bool {
         let call = self.pending(connection, id).filter(|call| call.arguments().is_some()).cloned();
         let Some(call) = call else { return false };
@@ -86,7 +85,7 @@ impl<L: Clone> ClientState<L> {
         true
     }
 
-    /// A connection is there.
+    /// Begins with a new connection.
     pub(crate) fn begin(&mut self, connection: OpenConnection<L>, now: Instant) -> Opening {
         if !self.wants_connection() {
             return Opening::TooLate;
@@ -99,8 +98,8 @@ impl<L: Clone> ClientState<L> {
         Opening::Open
     }
 
-    /// The server answered for the calls of earlier connections. Returns the limits of the server, or `None`
-    /// if the connection is over.
+    /// Handles the server's answer for the calls of earlier connections. Returns the limits of the server, or
+    /// `None` if the connection is over.
     pub(crate) fn resumed(
         &mut self,
         connection: usize,
@@ -143,8 +142,8 @@ impl<L: Clone> ClientState<L> {
         })
     }
 
-    /// A call was to be sent anew, and this connection has ended too: it waits for the next one. Returns the
-    /// call if the client has ended.
+    /// Keeps a call that should have been sent as a new one for the next connection, because this connection
+    /// has ended too. Returns the call if the client has ended.
     pub(crate) fn hold_again(&mut self, id: u64, in_doubt: InDoubtCall) -> Option<InDoubtCall> {
         self.slots.given -= 1;
         if self.connection.is_over() {
@@ -154,15 +153,15 @@ impl<L: Clone> ClientState<L> {
         None
     }
 
-    /// Calls of earlier connections have gone on: new ones may go out, unless this connection has ended
-    /// meanwhile.
+    /// Allows new calls, because calls of earlier connections have continued. Does nothing if this connection
+    /// has ended meanwhile.
     pub(crate) fn opened(&mut self, connection: usize, now: Instant) {
         if let Some(connection) = self.resuming(connection) {
             self.connection.set_open(connection, now);
         }
     }
 
-    /// The connection, if its server was asked for earlier calls.
+    /// Returns the connection, if its server was asked for earlier calls.
     fn resuming(&self, connection: usize) -> Option<OpenConnection<L>> {
         let is_resuming = self.connection.is_resuming() && self.connection.is_current(connection);
         self.connection.current().filter(|_| is_resuming).cloned()

@@ -1,8 +1,8 @@
-//! Slots: the calls that may be in flight at once, and the line for them.
+//! Slots: they bound the calls that may be in flight. Calls wait for them in a queue.
 //!
-//! Slots are given in the order in which calls asked, whether they block or are awaited. Flow of a waiter:
+//! Slots are assigned in the order of requests, for blocking and awaiting callers alike. Flow of a waiter:
 //! `join` -> `settle` (a slot is free, or its time is over) -> `poll` (by the call). Bound: `max_inflight`
-//! slots. The line is as long as the callers make it.
+//! slots. The callers bound the length of the queue.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +14,7 @@ use teleport_transport::wire::Key;
 use crate::calls::pending::Deadline;
 use crate::error::call::CallError;
 
-/// A call in the line for a slot.
+/// A call in the queue for a slot.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) method: Key,
@@ -26,12 +26,12 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Slots {
     pub(crate) max_inflight: usize,
-    /// Slots of calls that have not been sent.
+    /// Slots of calls that are not sent yet.
     pub(crate) given: usize,
-    /// By ticket. Tickets count up, so the first in the line comes first.
+    /// By ticket. Tickets count up, so the oldest waiter is first.
     line: BTreeMap<u64, Waiter>,
     last_ticket: u64,
-    /// Waiters that have left the line: with a slot, or an error.
+    /// Waiters that have left the queue, with a slot or an error.
     settled: BTreeMap<u64, Result<(), CallError>>,
 }
 
@@ -40,12 +40,12 @@ impl Slots {
         Slots { max_inflight, given: 0, line: BTreeMap::new(), last_ticket: 0, settled: BTreeMap::new() }
     }
 
-    /// The waiters in the line, by ticket.
+    /// Returns the waiters in the queue, by ticket.
     pub(crate) fn line(&self) -> &BTreeMap<u64, Waiter> {
         &self.line
     }
 
-    /// Puts a call at the end of the line. Returns its ticket.
+    /// Appends a call to the queue. Returns its ticket.
     pub(crate) fn join(
         &mut self,
         method: Key,
@@ -65,7 +65,7 @@ impl Slots {
         self.settled.remove(&ticket).map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Gives the first in the line a slot.
+    /// Assigns a slot to the first waiter.
     pub(crate) fn admit_first(&mut self, wakers: &mut Wakers) {
         if let Some((ticket, _)) = self.line.first_key_value() {
             self.given += 1;
@@ -73,7 +73,7 @@ impl Slots {
         }
     }
 
-    /// Takes a waiter out of the line.
+    /// Removes a waiter from the queue.
     pub(crate) fn settle(
         &mut self,
         ticket: u64,
@@ -86,7 +86,7 @@ impl Slots {
         }
     }
 
-    /// A call no longer waits. Returns true if it was given a slot, which it has not taken.
+    /// Removes a call that no longer waits. Returns true if it was assigned a slot that it has not taken.
     pub(crate) fn leave(&mut self, ticket: u64) -> bool {
         self.line.remove(&ticket);
         matches!(self.settled.remove(&ticket), Some(Ok(())))

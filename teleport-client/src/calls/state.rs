@@ -1,10 +1,10 @@
 //! The state of a client: its calls, slots and connection.
 //!
-//! Flow: `acquire` (a slot, or a place in the line) -> `sent` -> `answered`, `withdraw` or `lost` -> the
-//! slot goes to the first in the line. The calls between two connections are in
-//! [`resume`](crate::calls::resume).
+//! Flow: `acquire` (a slot, or a place in the queue) -> `sent` -> `answered`, `withdraw` or `lost` -> the
+//! slot is assigned to the first waiter. [`resume`](crate::calls::resume) handles calls between two
+//! connections.
 //!
-//! Pure: no socket, no thread, no clock. A connection is whatever `L` is.
+//! Pure: no socket, no thread, no clock. `L` is the type of a connection.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,14 +22,14 @@ use crate::calls::table::{CallTable, Entry, GivenUp};
 use crate::connect::status::{OpenConnection, Status};
 use crate::error::call::CallError;
 
-/// The outcome of asking for a slot.
+/// The outcome of a request for a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acquired {
     /// A slot on the open connection.
     Slot,
-    /// A place in the line, where its time is over at a time.
+    /// A place in the queue, and the time at which it expires.
     Place(Option<Instant>),
-    /// The call stands in the line already.
+    /// The call is in the queue already.
     Pending,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct ClientState<L> {
     pub(crate) deferred: DeferredResults,
     pub(crate) failures: Failures,
     pub(crate) counters: Counters,
-    /// The client takes no more calls.
+    /// The client accepts no more calls.
     pub(crate) is_closing: bool,
 }
 
@@ -70,27 +70,27 @@ impl<L: Clone> ClientState<L> {
         !self.connection.is_over() && (!self.is_closing || has_earlier)
     }
 
-    /// Returns true if the caller has to start the thread that connects.
+    /// Returns true if the caller must start the thread that connects.
     pub(crate) fn needs_dial(&mut self) -> bool {
         self.wants_connection() && self.connection.start_dialing()
     }
 
     // ---- Slots ----
 
-    /// The connection, if a slot on it is free.
+    /// Returns the connection, if a slot on it is free.
     fn room(&self) -> Option<&OpenConnection<L>> {
         let open = self.table.open_at_server() + self.slots.given;
-        // A server that says it takes no calls is asked, and refuses the call itself.
+        // If a server says that it takes no calls, the call is sent anyway, and the server refuses it itself.
         let has_room = |connection: &&OpenConnection<L>| {
             self.in_flight() < self.slots.max_inflight && open < connection.max_open_calls.max(1)
         };
         self.connection.open().filter(has_room)
     }
 
-    /// Gives a slot, or a place in the line for one. The ticket is of that place.
+    /// Takes a slot, or a place in the queue for one. The ticket is that of the place.
     ///
     /// # Errors
-    /// If the client is closed, or the time is over.
+    /// Fails if the client is closed, or the time is over.
     pub(crate) fn acquire(
         &mut self,
         ticket: &mut Option<u64>,
@@ -120,7 +120,7 @@ impl<L: Clone> ClientState<L> {
         Ok(Acquired::Place(self.waiter_expiry(now, deadline)))
     }
 
-    /// The error of a call that does not wait for a slot.
+    /// Returns the error of a call that does not wait for a slot.
     pub(crate) fn no_slot(&self, method: &Key) -> CallError {
         match self.connection.open() {
             None => self.connection.not_connected(method, Duration::ZERO),
@@ -131,20 +131,20 @@ impl<L: Clone> ClientState<L> {
         }
     }
 
-    /// Gives free slots to the first in the line.
+    /// Assigns free slots to the first waiters.
     pub(crate) fn admit(&mut self, wakers: &mut Wakers) {
         while !self.slots.line().is_empty() && self.room().is_some() {
             self.slots.admit_first(wakers);
         }
     }
 
-    /// A slot that was given is not used.
+    /// Returns a slot that was assigned but is not used.
     pub(crate) fn give_back(&mut self, wakers: &mut Wakers) {
         self.slots.given -= 1;
         self.admit(wakers);
     }
 
-    /// A call no longer waits. It may have been given a slot meanwhile.
+    /// Removes a call that no longer waits. It may have been assigned a slot meanwhile.
     pub(crate) fn leave(&mut self, ticket: u64, wakers: &mut Wakers) {
         if self.slots.leave(ticket) {
             self.give_back(wakers);
@@ -153,7 +153,7 @@ impl<L: Clone> ClientState<L> {
 
     // ---- Calls ----
 
-    /// A call goes out on a connection, with a slot that it was given. Returns false if the connection is
+    /// Adds a call that is sent on a connection with its assigned slot. Returns false if the connection is
     /// over.
     pub(crate) fn sent(&mut self, connection: usize, id: u64, call: &Arc<PendingCall>) -> bool {
         let is_current = self.connection.is_current(connection);
@@ -164,8 +164,8 @@ impl<L: Clone> ClientState<L> {
         is_current
     }
 
-    /// A call was answered. Returns the call if somebody wants its outcome, and true if the server keeps the
-    /// answer until it is acknowledged.
+    /// Handles the answer to a call. Returns the call if its outcome is wanted, and true if the server keeps
+    /// the answer until it is acknowledged.
     pub(crate) fn answered(
         &mut self,
         connection: usize,
@@ -187,41 +187,41 @@ impl<L: Clone> ClientState<L> {
         answered
     }
 
-    /// The call, if it is on this connection and somebody wants its outcome.
+    /// Returns the call, if it is on this connection and its outcome is wanted.
     pub(crate) fn pending(&self, connection: usize, id: u64) -> Option<&Arc<PendingCall>> {
         if self.connection.is_current(connection) { self.table.get(id) } else { None }
     }
 
-    /// Gives up a call, and its slot with it. Returns `None` if it has ended. Its answer may still come.
+    /// Gives up a call and its slot. Returns `None` if it has ended. Its answer may still arrive.
     pub(crate) fn withdraw(&mut self, id: u64, wakers: &mut Wakers) -> Option<GivenUp> {
         let given_up = self.table.give_up(id)?;
         self.admit(wakers);
         Some(given_up)
     }
 
-    /// No answer will come to a call that was withdrawn.
+    /// Forgets a withdrawn call that will get no answer.
     pub(crate) fn forget(&mut self, connection: usize, id: u64, wakers: &mut Wakers) {
         if self.connection.is_current(connection) && self.table.forget(id) {
             self.admit(wakers);
         }
     }
 
-    /// The number of calls that hold a slot.
+    /// Returns the number of calls that hold a slot.
     pub(crate) fn in_flight(&self) -> usize {
         self.table.in_flight() + self.slots.given
     }
 
     // ---- Time ----
 
-    /// When the time of a call in the line is over.
+    /// Returns the time at which a call in the queue expires.
     fn waiter_expiry(&self, since: Instant, deadline: Option<Deadline>) -> Option<Instant> {
         let is_open = self.connection.open().is_some();
         let gives_up = if is_open { None } else { self.connection.gives_up_at(since) };
         earliest(deadline.map(|deadline| deadline.at), gives_up)
     }
 
-    /// When the time of a call that was sent is over. If it is in doubt while a connection is open, its
-    /// server is closing and soon says goodbye.
+    /// Returns the time at which a call that was sent expires. If it is in doubt while a connection is open,
+    /// its server is closing and will soon say goodbye.
     fn entry_expiry(&self, entry: &Entry) -> Option<Instant> {
         let (call, gives_up) = match entry {
             Entry::Sent(call) => (call, None),
@@ -231,14 +231,14 @@ impl<L: Clone> ClientState<L> {
         earliest(call.deadline.map(|deadline| deadline.at), gives_up)
     }
 
-    /// When `expire` next has something to do.
+    /// Returns the time at which `expire` is needed next.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let waiters = self.slots.line().values();
         let waiters = waiters.filter_map(|waiter| self.waiter_expiry(waiter.since, waiter.deadline));
         waiters.chain(self.table.entries().filter_map(|(_, entry)| self.entry_expiry(entry))).min()
     }
 
-    /// Gives up the calls whose time is over. Those in the line fail, the others are returned.
+    /// Gives up the expired calls. Those in the queue fail, the others are returned.
     pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<GivenUp> {
         let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let line = self.slots.line().iter();
@@ -265,7 +265,7 @@ impl<L: Clone> ClientState<L> {
 
     // ---- The end ----
 
-    /// Takes no more calls. Those that wait for a slot fail.
+    /// Accepts no more calls. Those that wait for a slot fail.
     pub(crate) fn begin_close(&mut self, wakers: &mut Wakers) {
         self.is_closing = true;
         while let Some((ticket, _)) = self.slots.line().first_key_value() {
@@ -282,7 +282,7 @@ impl<L: Clone> ClientState<L> {
     }
 }
 
-/// The earlier of two times that may never come.
+/// Returns the earlier of two times, either of which may be missing.
 pub(crate) fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }

@@ -1,8 +1,8 @@
 //! The one table of a client's calls: every call that was sent and has no outcome, by its id.
 //!
 //! Flow of an entry: `insert` (sent) -> `take_answered`, `give_up` (withdrawn) or `take_sent` and
-//! `put_in_doubt` (the connection is over). A client uses no id twice, not even on later connections. Bound:
-//! the client's slots, and withdrawn calls up to what the server accepts.
+//! `put_in_doubt` (the connection is over). A client never reuses an id, not even on later connections.
+//! Bound: the client's slots, and withdrawn calls up to the server's limit.
 
 use std::collections::hash_map;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::calls::pending::PendingCall;
 pub(crate) enum Entry {
     /// Sent on the current connection, and not answered.
     Sent(Arc<PendingCall>),
-    /// Given up. Its answer is still to come, and holds no slot. The server is told that the answer has come
-    /// if it `is_kept` there for later connections.
+    /// Given up. It holds no slot, but its answer will still arrive. If the server keeps the answer for later
+    /// connections (`is_kept`), it gets an acknowledgement then.
     Withdrawn { is_kept: bool },
-    /// Waits for a connection that tells what became of it.
+    /// Waits for a connection that reports its state.
     InDoubt(Box<InDoubtCall>),
 }
 
-/// Where a call was that is given up.
+/// The place of a call that is given up.
 #[derive(Debug)]
 pub(crate) enum GivenUp {
-    /// It was sent under this id on the current connection, which has to withdraw it.
+    /// It was sent under this id on the current connection, which must withdraw it.
     Sent(u64, Arc<PendingCall>),
     InDoubt(InDoubtCall),
 }
@@ -40,16 +40,16 @@ pub(crate) struct CallTable {
     withdrawn: usize,
     /// Invariant: the number of entries in doubt.
     in_doubt: usize,
-    /// The newest id of the client. Ids of the next connection are above it.
+    /// The newest id of the client. Ids on the next connection are larger.
     last_id: u64,
-    /// A call that survives its connection was sent: the server may keep something of this client's session.
+    /// A call that survives its connection was sent, so the server may keep state of this client's session.
     has_session: bool,
     /// The server that the calls in doubt were sent to.
     pub(crate) server: Id128,
 }
 
 impl CallTable {
-    /// A call goes out on the current connection.
+    /// Adds a call that is sent on the current connection.
     pub(crate) fn insert(&mut self, id: u64, call: Arc<PendingCall>) {
         self.last_id = self.last_id.max(id);
         self.has_session |= call.resumes;
@@ -85,7 +85,7 @@ impl CallTable {
         *count = count.wrapping_add_signed(change);
     }
 
-    /// The call `id`, if it was sent on the current connection and somebody wants its outcome.
+    /// Returns the call `id`, if it was sent on the current connection and its outcome is wanted.
     pub(crate) fn get(&self, id: u64) -> Option<&Arc<PendingCall>> {
         match self.entries.get(&id) {
             Some(Entry::Sent(call)) => Some(call),
@@ -93,7 +93,7 @@ impl CallTable {
         }
     }
 
-    /// Gives up a call that somebody may wait for.
+    /// Gives up a call, which may be waited for.
     pub(crate) fn give_up(&mut self, id: u64) -> Option<GivenUp> {
         match self.entries.get(&id)? {
             Entry::Sent(call) => {
@@ -106,17 +106,17 @@ impl CallTable {
         }
     }
 
-    /// No answer will come to a withdrawn call. Returns true if `id` is one.
+    /// Forgets a withdrawn call that will get no answer. Returns false if `id` is not one.
     pub(crate) fn forget(&mut self, id: u64) -> bool {
         self.take_if(id, |entry| matches!(entry, Entry::Withdrawn { .. })).is_some()
     }
 
-    /// Keeps a call until the next connection tells what became of it.
+    /// Keeps a call until the next connection reports its state.
     pub(crate) fn put_in_doubt(&mut self, id: u64, call: InDoubtCall) {
         self.put(id, Entry::InDoubt(Box::new(call)));
     }
 
-    /// Takes a call that is in doubt.
+    /// Takes a call in doubt.
     pub(crate) fn take_in_doubt(&mut self, id: u64) -> Option<InDoubtCall> {
         match self.take_if(id, |entry| matches!(entry, Entry::InDoubt(_)))? {
             Entry::InDoubt(call) => Some(*call),
@@ -124,7 +124,7 @@ impl CallTable {
         }
     }
 
-    /// The connection is over: no answers come any more. Returns the calls that had been sent on it.
+    /// Returns the calls that were sent on the connection, which is over: no answers arrive any more.
     pub(crate) fn take_sent(&mut self) -> Vec<(u64, Arc<PendingCall>)> {
         self.withdrawn = 0;
         let sent = self.entries.extract_if(|_, entry| !matches!(entry, Entry::InDoubt(_)));
@@ -132,7 +132,7 @@ impl CallTable {
             .collect()
     }
 
-    /// Takes all calls that somebody may wait for.
+    /// Takes all calls that may be waited for.
     pub(crate) fn take_all(&mut self) -> Vec<Arc<PendingCall>> {
         let mut calls: Vec<_> = self.take_sent().into_iter().map(|(_, call)| call).collect();
         self.in_doubt = 0;
@@ -147,7 +147,7 @@ impl CallTable {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
-    /// The sent calls whose outcome somebody wants.
+    /// Returns the sent calls whose outcome is wanted.
     pub(crate) fn sent(&self) -> impl Iterator<Item = (u64, &Arc<PendingCall>)> {
         self.entries().filter_map(|(id, entry)| match entry {
             Entry::Sent(call) => Some((id, call)),
@@ -155,17 +155,17 @@ impl CallTable {
         })
     }
 
-    /// The calls whose results are deferred, and that were sent before a call that is waited for since the
-    /// last check.
+    /// Returns the calls whose results are deferred and that precede a call that has been waited for since
+    /// the last check.
     pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
-        // Checks all of them, since each check counts for the next one.
+        // Visits all of them, since each check counts for the next one.
         let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
         let is_older = |id| newest.is_some_and(|newest| id < newest);
         let older = self.sent().filter(|(id, call)| is_older(*id) && call.is_deferred());
         older.map(|(_, call)| call.clone()).collect()
     }
 
-    /// The number of calls that a future waits for.
+    /// Returns the number of calls that a future waits for.
     pub(crate) fn futures(&self) -> usize {
         let has_future = |entry: &&Entry| match entry {
             Entry::Sent(call) => call.has_future(),
@@ -175,12 +175,12 @@ impl CallTable {
         self.entries.values().filter(has_future).count()
     }
 
-    /// The number of calls that hold a slot.
+    /// Returns the number of calls that hold a slot.
     pub(crate) fn in_flight(&self) -> usize {
         self.entries.len() - self.withdrawn
     }
 
-    /// The number of calls that are open at the server.
+    /// Returns the number of calls that are open at the server.
     pub(crate) fn open_at_server(&self) -> usize {
         self.entries.len() - self.in_doubt
     }
@@ -193,7 +193,7 @@ impl CallTable {
         self.last_id
     }
 
-    /// Returns the first message of the next connection, if the server may keep something of this client.
+    /// Returns the first message of the next connection, if the server may keep state of this client.
     pub(crate) fn resume(&self) -> Option<Resume> {
         let in_doubt = |(id, entry): (u64, &Entry)| match entry {
             Entry::InDoubt(in_doubt) => Some((id, in_doubt.state)),

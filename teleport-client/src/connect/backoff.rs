@@ -1,6 +1,6 @@
 //! The time before the next attempt to connect: longer after each failure, and different for each client.
 //!
-//! Pure: time and randomness come in. Bounds: `FIRST_WAIT` and `MAX_WAIT`.
+//! Pure: callers pass time and randomness. Bounds: `FIRST_WAIT` and `MAX_WAIT`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -22,12 +22,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// An attempt failed.
+    /// Notes a failed attempt.
     pub(crate) fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// A connection ended after `life`.
+    /// Notes a connection that ended after `life`.
     pub(crate) fn ended(&mut self, life: Duration, has_answered: bool) {
         if life >= MIN_LIFE {
             self.failures = 0;
@@ -40,8 +40,8 @@ impl Backoff {
 
     /// Returns how long to wait before the next attempt.
     ///
-    /// Nothing before the first attempt. Then between a half and the whole of a time that doubles up to
-    /// `MAX_WAIT`. `random` decides where in between, so that clients do not connect in step.
+    /// The first attempt is made at once. Later, the wait is between half and all of a time that doubles up
+    /// to `MAX_WAIT`. `random` decides where in between, so that clients do not connect in step.
     pub(crate) fn wait(&self, random: u32) -> Duration {
         let Some(doublings) = self.failures.checked_sub(1) else { return Duration::ZERO };
         let whole = FIRST_WAIT.saturating_mul(1 << doublings.min(16)).min(MAX_WAIT);

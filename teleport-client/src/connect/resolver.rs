@@ -1,4 +1,4 @@
-//! Names that stand for addresses: `slurm://trainer` -> `tcp://10.0.0.7:2222`.
+//! Names for addresses: `slurm://trainer` -> `tcp://10.0.0.7:2222`.
 //!
 //! Flow: an address -> the first resolver whose pattern matches -> its function -> an address, which may be
 //! a name again. Runs at each attempt, on the thread that connects, so a function may block. Bound:
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::connect::{BoxError, ResolveError};
 
-/// A name may stand for a name. A longer chain is a mistake.
+/// A name may resolve to another name. A longer chain is a mistake.
 const MAX_STEPS: usize = 8;
 
 type Function = dyn Fn(&str) -> Result<String, BoxError> + Send + Sync;
@@ -33,8 +33,8 @@ impl Resolver {
         Resolver { pattern: pattern.to_owned(), function }
     }
 
-    /// Returns the text that the `*` of the pattern stands for, or the whole address if the pattern has
-    /// none. `None` if the pattern does not match.
+    /// Returns the text that the `*` of the pattern matches, or the whole address if the pattern has none.
+    /// Returns `None` if the pattern does not match.
     fn name<'a>(&self, address: &'a str) -> Option<&'a str> {
         match self.pattern.split_once('*') {
             None => (self.pattern == address).then_some(address),
@@ -58,7 +58,7 @@ pub(crate) fn is_name(resolvers: &[Resolver], address: &str) -> bool {
     resolvers.iter().any(|resolver| resolver.name(address).is_some())
 }
 
-/// Returns the address that `address` stands for: itself, if no resolver matches.
+/// Resolves `address`. Returns it unchanged if no resolver matches.
 pub(crate) fn resolve(resolvers: &[Resolver], address: &str) -> Result<String, ResolveError> {
     let mut chain = vec![address.to_owned()];
     loop {

@@ -1,7 +1,7 @@
 //! The status of a client's connection: down, resuming, open or over.
 //!
-//! Pure: an open connection is whatever `L` is, and time comes in. The thread that connects reads and writes
-//! this under the lock of the client's state.
+//! Pure: `L` is the type of an open connection, and callers pass the time. The thread that connects reads and
+//! writes this under the lock of the client's state.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::connect::backoff::Backoff;
 use crate::error::call::CallError;
 use crate::error::connect::AttemptError;
 
-/// A connection, and what its server accepts.
+/// A connection, and the limits of its server.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenConnection<L> {
     pub(crate) link: L,
@@ -20,7 +20,7 @@ pub(crate) struct OpenConnection<L> {
     pub(crate) key: usize,
     pub(crate) limits: Limits,
     pub(crate) max_open_calls: usize,
-    /// Tells this server from another one at the same address.
+    /// Distinguishes this server from another one at the same address.
     pub(crate) server: Id128,
 }
 
@@ -46,14 +46,14 @@ enum Phase<L> {
 #[derive(Debug)]
 pub(crate) struct Status<L> {
     address: Arc<str>,
-    /// How long calls wait for a connection.
+    /// The time for which calls wait for a connection.
     connect_timeout: Option<Duration>,
     phase: Phase<L>,
     /// True while a thread connects.
     pub(crate) is_dialing: bool,
     /// Failed attempts since the last connection.
     pub(crate) attempts: u64,
-    /// Why the last attempt failed.
+    /// The reason for the failure of the last attempt.
     pub(crate) last_error: Option<Arc<AttemptError>>,
     backoff: Backoff,
 }
@@ -71,7 +71,7 @@ impl<L> Status<L> {
         }
     }
 
-    /// The connection, if new calls may go out on it.
+    /// Returns the connection, if new calls may be sent on it.
     pub(crate) fn open(&self) -> Option<&OpenConnection<L>> {
         match &self.phase {
             Phase::Open { connection, .. } => Some(connection),
@@ -79,7 +79,7 @@ impl<L> Status<L> {
         }
     }
 
-    /// The connection, if it is open or resuming.
+    /// Returns the connection, if it is open or resuming.
     pub(crate) fn current(&self) -> Option<&OpenConnection<L>> {
         match &self.phase {
             Phase::Open { connection, .. } | Phase::Resuming { connection, .. } => Some(connection),
@@ -106,18 +106,18 @@ impl<L> Status<L> {
         }
     }
 
-    /// When a call that has waited for a connection since then gives up.
+    /// Returns the time at which a call gives up that has waited for a connection since `since`.
     pub(crate) fn gives_up_at(&self, since: Instant) -> Option<Instant> {
         self.down_since().map_or(since, |down_since| since.max(down_since)).checked_add(self.connect_timeout?)
     }
 
-    /// The error of a call that has waited for a connection for this time.
+    /// Returns the error of a call that has waited for a connection for this time.
     pub(crate) fn not_connected(&self, method: &Key, waited: Duration) -> CallError {
         let (address, last) = (self.address.clone(), self.last_error.clone());
         CallError::Connect { method: method.clone(), address, waited, last }
     }
 
-    /// Returns true if the caller has to start the thread that connects.
+    /// Returns true if the caller must start the thread that connects.
     pub(crate) fn start_dialing(&mut self) -> bool {
         let starts = matches!(self.phase, Phase::Down { .. }) && !self.is_dialing;
         self.is_dialing |= starts;
@@ -130,31 +130,31 @@ impl<L> Status<L> {
         self.last_error = Some(Arc::new(error));
     }
 
-    /// How long to wait before the next attempt.
+    /// Returns the wait before the next attempt.
     pub(crate) fn pause(&self, random: u32) -> Duration {
         self.backoff.wait(random)
     }
 
-    /// The server is asked for calls of earlier connections.
+    /// Sets the status after the server was asked for calls of earlier connections.
     pub(crate) fn set_resuming(&mut self, connection: OpenConnection<L>, now: Instant) {
         let down_since = self.down_since().unwrap_or(now);
         self.phase = Phase::Resuming { connection, down_since };
     }
 
-    /// Lets new calls go out.
+    /// Allows new calls.
     pub(crate) fn set_open(&mut self, connection: OpenConnection<L>, now: Instant) {
         self.phase = Phase::Open { connection, since: now, has_answered: false };
         self.attempts = 0;
     }
 
-    /// The server has answered a call.
+    /// Notes that the server has answered a call.
     pub(crate) fn answered(&mut self) {
         if let Phase::Open { has_answered, .. } = &mut self.phase {
             *has_answered = true;
         }
     }
 
-    /// The connection is over. Returns the server's id, if the connection was open.
+    /// Ends the connection. Returns the server's id if the connection was open.
     pub(crate) fn lost(&mut self, now: Instant) -> Option<Id128> {
         match &self.phase {
             Phase::Open { connection, since, has_answered } => {
@@ -171,7 +171,7 @@ impl<L> Status<L> {
         }
     }
 
-    /// The client ends. Returns the connection, if there is one.
+    /// Ends the client. Returns the connection, if there is one.
     pub(crate) fn end(&mut self) -> Option<OpenConnection<L>> {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Open { connection, .. } | Phase::Resuming { connection, .. } => Some(connection),

@@ -1,7 +1,7 @@
-//! The thread that connects. It lives while there is no connection.
+//! The thread that connects. It runs while there is no connection.
 //!
-//! Flow: a socket -> handshake on the poller -> the waiting calls go out, and the thread ends. After a
-//! failure it waits, longer each time, and asks the resolvers again. Bound: one such thread for each client.
+//! Flow: a socket -> handshake on the poller -> the waiting calls are sent, and the thread ends. After a
+//! failure it waits, longer each time, and calls the resolvers again. Bound: one such thread for each client.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::connect::dial::{check_address, dial};
 use crate::engine::shared::{Engine, Locked};
 use crate::error::connect::{AttemptError, ClientError};
 
-/// Starts the thread. The caller found that it is needed.
+/// Starts the thread. The caller has checked that it is needed.
 pub(crate) fn start(engine: Arc<Engine>) -> io::Result<()> {
     let thread = Dialing { engine };
     std::thread::Builder::new().name("teleport-connect".into()).spawn(move || thread.run()).map(drop)
@@ -74,7 +74,7 @@ impl Dialing {
         self.handshake(&link)
     }
 
-    /// Waits until both sides have introduced themselves. The link bounds the time.
+    /// Waits until the handshake is complete. The link bounds the time.
     fn handshake(&self, link: &Arc<Link>) -> Result<(), AttemptError> {
         let introduced = self.engine.wait(None, |state| {
             let client = &state.client;
@@ -87,10 +87,10 @@ impl Dialing {
             }
             (!client.wants_connection()).then_some(Err(AttemptError::Closed))
         });
-        // Without a limit of time, there is an end.
+        // Without a time limit there is always a result.
         let introduced = introduced.unwrap_or(Err(AttemptError::Closed));
-        // A link that has opened says goodbye by itself as the client ends: it may have carried calls before
-        // this thread looked.
+        // A link that has opened says goodbye by itself when the client ends: it may have carried calls
+        // before this thread noticed.
         if matches!(introduced, Err(AttemptError::Closed)) && link.peer().is_none() {
             link.abort();
         }
@@ -98,8 +98,8 @@ impl Dialing {
     }
 }
 
-/// **Blocks** until the client is connected for the first time, within its time. Unwinds a thread that is
-/// interrupted.
+/// **Blocks** until the client is connected for the first time, within `connect_timeout`. Unwinds a thread
+/// that is interrupted.
 pub(crate) fn connect(engine: &Arc<Engine>) -> Result<(), ClientError> {
     let settings = &engine.settings;
     check_address(&settings.resolvers, &settings.address)?;

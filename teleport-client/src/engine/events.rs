@@ -1,4 +1,4 @@
-//! Events of a client: those of its connection, and its alarm.
+//! Events of a client: those of its connection, and those of its alarm.
 //!
 //! Called by the thread that reads the connection, and by the timer. Never blocks.
 
@@ -21,7 +21,7 @@ use crate::engine::timer::Alarm;
 use crate::error::call::CallError;
 
 impl Gate for Engine {
-    /// A client answers no calls. The link refuses them before it asks.
+    /// A client answers no calls. The link refuses them before it calls this.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
         let text = format!("a client has no methods, and so no {method:?}");
         Err(RemoteError::new(ErrorKind::UnknownMethod, Ran::No, text))
@@ -44,7 +44,7 @@ impl Handler for Engine {
             (opening, client.table.last_id())
         };
         link.number_after(last_id);
-        // The thread that connects waits for this, and lets the waiting calls go.
+        // Wakes the thread that connects, which lets the waiting calls be sent.
         self.notify();
         if let Opening::TooLate = opening {
             return link.close(None, "", GOODBYE_TIME);
@@ -59,7 +59,7 @@ impl Handler for Engine {
         self.waiters.any()
     }
 
-    /// The server has these calls, with their arguments.
+    /// Notes that the server has these calls with their arguments.
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
         let calls: Vec<_> = {
             let client = &self.state.lock().client;
@@ -75,10 +75,10 @@ impl Handler for Engine {
     fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
         let mut state = self.state.lock();
         let call = state.client.pending(link.key(), id);
-        // Closing waits for all of them.
+        // Closing waits for all results.
         let is_awaited = state.client.is_closing || call.is_none_or(|call| call.accepts());
         if !is_awaited {
-            // Under the lock: the alarm may be ringing, and the budget knows of the result only after this.
+            // Under the lock: the alarm may be running, and the budget learns of the result only after this.
             let at = state.client.deferred.defer(Instant::now());
             state.alarm.ring_by(at);
         }
@@ -119,8 +119,8 @@ impl Handler for Engine {
     }
 }
 
-/// If a server refused a call since it is closing, and did not start it: the reason why the call waits for
-/// the next server.
+/// If a closing server refused a call that had not started, returns the reason why the call waits for the
+/// next server.
 fn put_off_reason(answer: &Result<Reply, RemoteError>) -> Option<Closed> {
     match answer {
         Err(RemoteError { kind: kind @ ErrorKind::Closing, ran: Ran::No, message, .. }) => {
@@ -168,7 +168,8 @@ impl Alarm for Engine {
     }
 }
 
-/// Calls wait for slots of results that wait to be read: a thread that does both waits for itself.
+/// Warns that calls wait for slots of unread results: a thread that both sends and reads would wait for
+/// itself.
 fn warn_of_slots(address: &str, max_memory: u64) {
     tracing::warn!(
         address,

@@ -1,4 +1,4 @@
-//! The engine of a client: it sends calls, waits for answers, connects again and ends the client.
+//! The engine of a client: it sends calls, waits for answers, reconnects and ends the client.
 //!
 //! [`shared`] holds the state. Callers use [`sending`], the thread that reads the connection and the timer
 //! use [`events`] and [`resume`], the thread that connects uses [`dialing`], the owner of the client

@@ -1,8 +1,8 @@
-//! Calls that survive their connection, on the next one.
+//! Continues calls that survived their connection on the next one.
 //!
-//! Flow: a connection is there -> [`Resuming::ask`] lists the calls -> [`Resuming::go_on`] with the server's
+//! Flow: a new connection -> [`Resuming::ask`] lists the calls -> [`Resuming::go_on`] with the server's
 //! answer: calls that it has are waited for, calls that it never got are sent again, the others fail -> new
-//! calls may go out. Called by the thread that reads the connection. Never waits.
+//! calls may be sent. Runs on the thread that reads the connection. Never waits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::calls::resume::Resumed;
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
-/// A connection on which earlier calls go on.
+/// A connection on which earlier calls continue.
 pub(crate) struct Resuming<'a> {
     engine: &'a Engine,
     link: &'a Arc<Link>,
@@ -26,7 +26,7 @@ pub(crate) struct Resuming<'a> {
 }
 
 impl<'a> Resuming<'a> {
-    /// Asks what became of the calls of earlier connections.
+    /// Asks the server for the state of calls of earlier connections.
     pub(crate) fn ask(engine: &Engine, link: &Arc<Link>, resume: &Resume) {
         if link.resume(resume).is_ok() {
             return;
@@ -38,7 +38,7 @@ impl<'a> Resuming<'a> {
         wakers.wake_all();
     }
 
-    /// Lets earlier calls go on, as the server answered.
+    /// Continues earlier calls by the server's answer.
     pub(crate) fn go_on(
         engine: &'a Engine,
         link: &'a Arc<Link>,
@@ -85,13 +85,13 @@ impl<'a> Resuming<'a> {
         self.engine.complete(call, Err(error), self.wakers);
     }
 
-    /// Sends a call that the server does not have once more, under its id.
+    /// Sends a call that the server does not have again, under its id.
     fn send_again(&mut self, id: u64, call: &Arc<PendingCall>) {
         match self.message(call) {
             Ok(message) => {
-                // Fails when this connection has ended too. Then the next one asks again.
+                // Fails if this connection has ended too. Then the next one asks again.
                 let _ = self.link.call_again(id, message);
-                // A withdrawal before it went out found nothing to withdraw.
+                // If it was withdrawn before it was sent, the withdrawal found nothing to withdraw.
                 let is_withdrawn = self.engine.state.lock().client.pending(self.link.key(), id).is_none();
                 if is_withdrawn {
                     self.engine.withdraw_from(self.link, id, self.wakers);
@@ -104,7 +104,7 @@ impl<'a> Resuming<'a> {
         }
     }
 
-    /// Sends a call that no server knows to a new server: as a new call, with the slot that it has.
+    /// Sends a call that no server knows to a new server, as a new call with its slot.
     fn send_anew(&mut self, id: u64, in_doubt: InDoubtCall) {
         let call = in_doubt.call.clone();
         let message = match self.message(&call) {
@@ -118,7 +118,7 @@ impl<'a> Resuming<'a> {
         });
         match sent {
             Ok(_) if is_current => {}
-            // The client ended meanwhile, and gave up the calls that it knew of.
+            // The client ended meanwhile, and gave up the calls that it knew.
             Ok(sent_id) => {
                 let ran = match self.link.withdraw(sent_id) {
                     Withdrawn::NeverSent | Withdrawn::Aborted => in_doubt.ran(),
@@ -134,7 +134,7 @@ impl<'a> Resuming<'a> {
         }
     }
 
-    /// A call with a slot fails before it is sent.
+    /// Fails a call with a slot before it is sent.
     fn give_up(&mut self, call: &PendingCall, error: CallError) {
         self.engine.state.lock().client.give_back(self.wakers);
         self.fail(call, error);
@@ -155,8 +155,8 @@ impl<'a> Resuming<'a> {
 
     fn message(&self, call: &PendingCall) -> Result<Message, CallError> {
         let Some(arguments) = call.arguments() else {
-            // The server said that it has them, and now that it does not: nobody can tell whether the call
-            // ran.
+            // The server said first that it has them, and now that it does not: it is unknown whether the
+            // call ran.
             let reason = Arc::new(Closed::Lost { error: None });
             return Err(CallError::lost(call.method.clone(), &reason, Ran::Maybe));
         };

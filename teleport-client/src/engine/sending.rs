@@ -1,6 +1,6 @@
 //! Sending a call: a slot, then the link.
 //!
-//! Blocking and awaiting are the same poll function, so both stand in the same line.
+//! Blocking and awaiting use the same poll function, so both wait in the same queue.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -30,20 +30,20 @@ impl Slot {
     }
 }
 
-/// Why a call with a slot was not sent.
+/// The reason why a call with a slot was not sent.
 enum Unsent {
-    /// The connection ended meanwhile, and nothing of the call left. It may wait for the next connection.
+    /// The connection ended meanwhile, and nothing of the call was sent. It may wait for the next connection.
     Again,
     Failed(CallError),
 }
 
-/// A call on its way to a slot. Dropped before the call is sent, it leaves the line.
+/// A call that waits for a slot. If it is dropped before the call is sent, it leaves the queue.
 pub(crate) struct Submission {
     pub(crate) engine: Arc<Engine>,
     request: Request,
-    /// Set once the time of the call has begun to count.
+    /// Set once the time of the call has started.
     deadline: Option<Option<Deadline>>,
-    /// Of its place in the line for slots.
+    /// The ticket of its place in the queue for slots.
     ticket: Option<u64>,
 }
 
@@ -59,8 +59,8 @@ impl Submission {
         Submission { engine, request, deadline: None, ticket: None }
     }
 
-    /// **Blocks** until the call is sent. If `reads`, takes the right to read the connection before that, so
-    /// that the poller does not read the answer first.
+    /// **Blocks** until the call is sent. If `reads`, takes the read role before that, so that the poller
+    /// does not read the answer first.
     pub(crate) fn send(
         &mut self,
         reads: bool,
@@ -74,9 +74,9 @@ impl Submission {
         if let Poll::Ready(sent) = first {
             return sent;
         }
-        // Slots become free as answers come, so a thread that waits for one reads.
+        // Answers free slots, so a thread that waits for a slot reads.
         *reader = self.engine.lead();
-        // A poller's thread may send, but not wait until it can.
+        // A poller's thread may send, but must not wait.
         let until = on_poller_thread().then(Instant::now);
         block_on_or_unwind(reader, until, |cx| self.poll(cx))
             .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
@@ -114,7 +114,7 @@ impl Submission {
         }
     }
 
-    /// Gives a slot, or `None` for one whose link is gone.
+    /// Returns a slot, or `None` for a slot whose link is gone.
     fn poll_slot(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Slot>, CallError>> {
         let (deadline, waited) = (self.deadline(), self.ticket.is_some());
         let (mut slot, mut dials) = (None, false);
@@ -136,7 +136,7 @@ impl Submission {
             acquired
         };
         match (waited, self.ticket.is_some()) {
-            // Answers free slots: a call in the line waits for them.
+            // Answers free slots, and a call in the queue waits for one.
             (false, true) => self.engine.waiters.join(),
             (true, false) => self.engine.waiters.leave(),
             _ => {}
@@ -151,13 +151,13 @@ impl Submission {
         Poll::Pending
     }
 
-    /// The deadline of the call, whose time counts from the first time that this is called.
+    /// Returns the deadline of the call. Its time starts at the first call of this.
     fn deadline(&mut self) -> Option<Deadline> {
         let time = self.request.time;
         *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())))
     }
 
-    /// The failure of an earlier call, if it comes out of this one.
+    /// Returns the failure of an earlier call, if this call must report it.
     fn check_earlier_failure(&self, state: &mut Locked) -> Result<(), CallError> {
         let reports = self.engine.settings.errors_from_next_call;
         match if reports { state.client.failures.take() } else { None } {
@@ -166,7 +166,7 @@ impl Submission {
         }
     }
 
-    /// Sends the call with a slot that it was given. Gives the slot back if it cannot.
+    /// Sends the call with its assigned slot. Returns the slot if that fails.
     fn send_with(&mut self, slot: Option<Slot>) -> Result<Arc<PendingCall>, Unsent> {
         let sent = slot.map_or(Err(Unsent::Again), |slot| self.send_on(&slot.link, &slot.limits));
         if sent.is_err() {
@@ -201,7 +201,7 @@ impl Submission {
                 Err(Unsent::Failed(CallError::Full { method, max_inflight }))
             }
             Err(_) => {
-                // The link is over, though the engine has not heard of it yet.
+                // The link is over, but the engine has not been informed yet.
                 let mut wakers = Wakers::default();
                 engine.lose(link, &closed(), &mut wakers);
                 wakers.wake_all();

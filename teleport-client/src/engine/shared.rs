@@ -1,15 +1,15 @@
 //! The state that all clones of a client, its calls and its futures share.
 //!
-//! Flow out: a call gets a slot -> is encoded -> goes to the link, which writes it on the caller's own
-//! thread as far as the socket takes it. A small call may wait there for others, until that thread waits for
-//! anything or the poller looks after it. Flow in: the thread that reads the link calls `answered` -> the
-//! pending call -> its future.
+//! Sending: a call gets a slot -> is encoded -> is queued on the link, which writes as much as the socket
+//! takes on the caller's thread. A small call may be held back there, until that thread waits for anything or
+//! the poller checks the link. Receiving: the thread that reads the link calls `answered` -> the pending call
+//! -> its future.
 //!
 //! Ownership: the poller owns the link, the link its handler, which is the engine. The engine refers to the
-//! link weakly. So the engine goes with the last handle, future, and connection.
+//! link weakly. So the engine is dropped with its last handle, future and connection.
 //!
 //! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may
-//! take it while it holds its own locks, so nothing that takes those is called under it.
+//! take it while it holds its own locks, so no function that takes those is called under it.
 
 use std::io;
 use std::mem;
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) max_memory: u64,
     pub(crate) resolvers: Vec<Resolver>,
     pub(crate) config: Arc<Config>,
-    /// Starts the thread that connects. Tests replace it.
+    /// Starts the thread that connects. Tests replace this.
     pub(crate) dialer: fn(Arc<Engine>) -> io::Result<()>,
 }
 
@@ -55,20 +55,20 @@ pub(crate) type State = ClientState<Weak<Link>>;
 /// The state that the engine's lock protects.
 pub(crate) struct Locked {
     pub(crate) client: State,
-    /// Rings when the time of a call may be over, or deferred results are to be checked.
+    /// Rings when a call may have expired, or deferred results must be checked.
     pub(crate) alarm: AlarmClock,
-    /// Threads that wait for a change of the state, to connect or to close. Bound: one entry a thread.
+    /// Threads that wait for a change of the state, to connect or to close. Bound: one entry per thread.
     watchers: Wakers,
 }
 
 pub(crate) struct Engine {
     me: Weak<Engine>,
-    /// The process whose threads this engine has.
+    /// The process that has this engine's threads.
     pub(crate) process: ForkGuard,
     pub(crate) settings: Settings,
     pub(crate) poller: Poller,
     pub(crate) state: Mutex<Locked>,
-    /// Pays for results that have come, or may come, and were not read.
+    /// Pays for results that have arrived, or may arrive, and were not read.
     pub(crate) budget: Budget,
     /// Futures that are alive.
     pub(crate) futures: AtomicUsize,
@@ -100,8 +100,8 @@ impl Engine {
         }))
     }
 
-    /// Refuses in a process that was forked from the client's. Comes before any lock, whose holder may not
-    /// exist there.
+    /// Fails in a process that was forked from the client's. Call this before taking a lock: its holder may
+    /// not exist there.
     pub(crate) fn check_process(&self, method: &Key, ran: Ran) -> Result<(), CallError> {
         if self.process.is_current() {
             Ok(())
@@ -110,8 +110,7 @@ impl Engine {
         }
     }
 
-    /// Changes the state and wakes whom that concerns. Ends the client if it is closing and the last call
-    /// has ended.
+    /// Changes the state and runs the wakers. Ends the client if it is closing and the last call has ended.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State, &mut Wakers)) {
         let mut wakers = Wakers::default();
         let is_closing = {
@@ -127,8 +126,8 @@ impl Engine {
 
     // ---- Waiting ----
 
-    /// The right to read the connection, if no other thread has it. A thread that waits for an answer reads
-    /// it itself.
+    /// Takes the read role of the connection, if no other thread has it. A thread that waits for an answer
+    /// reads it itself.
     pub(crate) fn lead(&self) -> Option<ReaderRole> {
         if on_poller_thread() || !self.process.is_current() {
             return None;
@@ -137,8 +136,8 @@ impl Engine {
         link.and_then(|link| link.lead())
     }
 
-    /// **Blocks** until `look` finds something in the state, at most until `until`. Unwinds a thread that is
-    /// interrupted.
+    /// **Blocks** until `look` returns a value from the state, at most until `until`. Unwinds a thread that
+    /// is interrupted.
     pub(crate) fn wait<T>(
         &self,
         until: Option<Instant>,
@@ -168,12 +167,12 @@ impl Engine {
         watchers.wake_all();
     }
 
-    /// The current connection, which may be resuming.
+    /// Returns the current connection, which may be resuming.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         self.state.lock().client.connection.current()?.link.upgrade()
     }
 
-    /// This thread waits: sends what it holds back, and has somebody read what comes.
+    /// Prepares for a wait: sends the calls that this thread holds back, and lets answers be read.
     pub(crate) fn expect_answers(&self) {
         flush_coalesced();
         if let Some(link) = self.link() {
@@ -181,7 +180,7 @@ impl Engine {
         }
     }
 
-    /// Fetches a deferred result: it is accepted though there is no memory for it, to be read or dropped.
+    /// Fetches a deferred result, to be read or dropped: it is accepted without memory for it.
     pub(crate) fn fetch(&self, deferred: Option<u64>) {
         if let Some(id) = deferred
             && let Some(link) = self.link()
@@ -190,8 +189,8 @@ impl Engine {
         }
     }
 
-    /// Somebody asked for an outcome, and may wait for it now. If it does not read the connection, others
-    /// have to.
+    /// Handles a request for an outcome, which may be waited for now. If the caller does not read the
+    /// connection, another thread must.
     pub(crate) fn asked<T>(&self, asked: Asked<T>, reads: bool) -> Poll<T> {
         match asked {
             Asked::Ready(outcome) => Poll::Ready(outcome),
@@ -214,7 +213,7 @@ impl Engine {
 
     // ---- Outcomes ----
 
-    /// Hands an outcome to the call's future. Without a future, an error is kept for `check`.
+    /// Passes an outcome to the call's future. Without a future, keeps an error for `check`.
     pub(crate) fn complete(&self, call: &PendingCall, outcome: Outcome, wakers: &mut Wakers) {
         if let Some(Err(error)) = call.complete(outcome, &self.waiters, wakers) {
             self.report(error);
@@ -240,7 +239,7 @@ impl Engine {
         Some(ran)
     }
 
-    /// Withdraws a call that the state has given up from its connection. Returns whether it may have run.
+    /// Withdraws from its connection a call that the state has given up. Returns whether it may have run.
     pub(crate) fn give_up(&self, given_up: &GivenUp, wakers: &mut Wakers) -> Ran {
         match given_up {
             GivenUp::InDoubt(in_doubt) => in_doubt.ran(),
@@ -250,17 +249,17 @@ impl Engine {
         }
     }
 
-    /// Has the link withdraw a call that the state has given up.
+    /// Lets the link withdraw a call that the state has given up.
     pub(crate) fn withdraw_from(&self, link: &Arc<Link>, id: u64, wakers: &mut Wakers) -> Ran {
         match link.withdraw(id) {
-            // A call that did not arrive whole never runs, and gets no answer.
+            // A call that did not arrive completely never runs and gets no answer.
             Withdrawn::NeverSent | Withdrawn::Aborted => {
                 self.state.lock().client.forget(link.key(), id, wakers);
                 Ran::No
             }
             Withdrawn::Requested => Ran::Maybe,
-            // Its result may be deferred: it comes, and is dropped. The link may be reading, so the poller
-            // asks for it.
+            // Its result may be deferred: fetch it, to be dropped. The link may be reading, so the poller
+            // requests it.
             Withdrawn::NotOpen => {
                 link.want_later(id);
                 Ran::Maybe
@@ -270,7 +269,7 @@ impl Engine {
 
     // ---- Connections ----
 
-    /// A connection is over. Fails those of its calls that do not survive it, and connects again.
+    /// Handles the end of a connection. Fails its calls that do not survive it, and reconnects.
     pub(crate) fn lose(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
         // Before the state is locked: a link may take that lock under its own ones.
         let states = link.call_states().into_iter().collect();
@@ -294,7 +293,7 @@ impl Engine {
         self.end_if_idle(wakers);
     }
 
-    /// Starts the thread that connects. The caller found that it is needed.
+    /// Starts the thread that connects. The caller has checked that it is needed.
     pub(crate) fn dial(&self) {
         let Some(engine) = self.me.upgrade() else { return };
         let Err(error) = (self.settings.dialer)(engine) else { return };
@@ -302,14 +301,14 @@ impl Engine {
         let mut state = self.state.lock();
         state.client.connection.is_dialing = false;
         state.client.connection.attempt_failed(AttemptError::System(error));
-        // Without an alarm, calls that wait already would wait for ever.
+        // Without an alarm, calls that already wait would wait forever.
         let at = Instant::now() + state.client.connection.pause(backoff::random());
         state.alarm.ring_by(at);
     }
 }
 
 impl Locked {
-    /// A call goes out on a connection. Returns false if the connection is over.
+    /// Adds a call that is sent on a connection. Returns false if the connection is over.
     pub(crate) fn sent(&mut self, connection: usize, id: u64, call: &Arc<PendingCall>) -> bool {
         let is_current = self.client.sent(connection, id, call);
         if let Some(deadline) = call.deadline.filter(|_| is_current) {
@@ -318,7 +317,7 @@ impl Locked {
         is_current
     }
 
-    /// Rings when the time of a call is over, or earlier.
+    /// Rings when a call expires, or earlier.
     pub(crate) fn ring_at_next_expiry(&mut self) {
         if let Some(at) = self.client.next_expiry() {
             self.alarm.ring_by(at);
@@ -326,7 +325,7 @@ impl Locked {
     }
 }
 
-/// A `Thread` of `teleport-proc` that is killed ends where it waits for a client.
+/// Lets a killed `Thread` of `teleport-proc` unwind while it waits for a client.
 #[cfg(feature = "threads")]
 fn let_threads_interrupt_waits() {
     teleport_transport::InterruptHook {

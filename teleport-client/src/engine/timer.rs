@@ -1,8 +1,8 @@
 //! One thread for the deadlines of all clients of the process.
 //!
-//! Flow: a client sets when its alarm rings -> the thread sleeps until the earliest -> the client ends the
-//! calls whose time is over, and sets the next time. Bound: one entry for each client, which goes with its
-//! client. The thread starts with the first client and never ends, also if an alarm panics.
+//! Flow: a client sets its alarm -> the thread sleeps until the earliest alarm -> the client ends its expired
+//! calls and sets the next alarm. Bound: one entry for each client, which is removed with its client. The
+//! thread starts with the first client and never ends, even if an alarm panics.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use teleport_transport::ForkGuard;
 
-/// Runs on the timer's thread when its time has come. Must not block.
+/// Called on the timer's thread at the set time. Must not block.
 pub(crate) trait Alarm: Send + Sync {
     fn ring(&self, now: Instant);
 }
@@ -21,7 +21,7 @@ pub(crate) trait Alarm: Send + Sync {
 /// Starts the timer's thread, if it does not run yet.
 ///
 /// # Errors
-/// If the system has no thread left.
+/// Fails if the system has no thread left.
 pub(crate) fn start() -> io::Result<()> {
     let mut schedule = TIMER.schedule.lock();
     if !schedule.is_running {
@@ -31,7 +31,7 @@ pub(crate) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// When the alarm of one client rings. Dropping it stops the alarm.
+/// The alarm of one client. Dropping it stops the alarm.
 pub(crate) struct AlarmClock {
     /// Never reused.
     id: u64,
@@ -54,7 +54,7 @@ impl AlarmClock {
         }
     }
 
-    /// Rings at `at`, and not at the time that was set before.
+    /// Rings at `at` instead of the time that was set before.
     pub(crate) fn set(&mut self, at: Option<Instant>) {
         let before = std::mem::replace(&mut self.at, at);
         let entries = &mut TIMER.schedule.lock().entries;
@@ -76,7 +76,7 @@ impl AlarmClock {
 
 impl Drop for AlarmClock {
     fn drop(&mut self) {
-        // In a process that was forked, a thread that is not there may hold the timer's lock.
+        // In a forked process, the holder of the timer's lock may not exist.
         if self.at.is_some() && self.process.is_current() {
             self.set(None);
         }
@@ -120,8 +120,8 @@ impl Timer {
     }
 }
 
-/// Rings one alarm. This may hold its client last, whose end runs code of the user. A panic must not end the
-/// deadlines of the others.
+/// Rings one alarm. This may drop the last reference to its client, whose end runs user code. A panic must
+/// not end the deadlines of the others.
 fn ring(alarm: &Weak<dyn Alarm>, now: Instant) {
     let rung = catch_unwind(AssertUnwindSafe(|| {
         if let Some(alarm) = alarm.upgrade() {
