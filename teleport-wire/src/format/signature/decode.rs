@@ -14,7 +14,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Signature, DecodeE
     at_most(bytes.len() as u64, u64::from(limits.max_metadata_bytes), "metadata bytes")?;
     let signature = Signature {
         bytes: bytes.into(),
-        nodes: Vec::new(),
+        // The tree of most messages is one leaf.
+        nodes: Vec::with_capacity(1),
         keys: Vec::new(),
         leaves: Vec::new(),
         ranges: Vec::new(),
@@ -30,16 +31,16 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Signature, DecodeE
     decoder.announce(1)?;
     decoder.node(0)?;
     decoder.reader.finish("signature")?;
-    let mut signature = decoder.signature;
+    let signature = &mut decoder.signature;
     signature.payload_bytes = decoder.placement.payload_bytes;
     signature.memory_bytes = decoder.placement.memory_bytes as usize;
+    signature.ranges = signature.leaves.iter().map(|leaf| leaf.memory.clone()).collect();
     // A connection keeps signatures for its whole life, and there may be thousands of connections.
     signature.nodes.shrink_to_fit();
     signature.keys.shrink_to_fit();
     signature.leaves.shrink_to_fit();
-    signature.ranges.shrink_to_fit();
     signature.runs.shrink_to_fit();
-    Ok(signature)
+    Ok(decoder.signature)
 }
 
 struct Decoder<'a> {
@@ -105,7 +106,6 @@ impl Decoder<'_> {
         if bytes > 0 {
             extend_runs(&mut signature.runs, Run { payload_start, memory_start, bytes });
         }
-        signature.ranges.push(memory.clone());
         signature.leaves.push(Leaf { kind, payload_start, memory });
         signature.nodes.push(Node::Leaf);
         Ok(())
@@ -153,6 +153,8 @@ impl Decoder<'_> {
             return Err(DecodeError::Truncated { field, bytes, remaining });
         }
         self.announce(u64::from(count))?;
+        // For the list or dict, and its children.
+        self.signature.nodes.reserve(1 + count as usize);
         Ok(count)
     }
 
