@@ -83,7 +83,8 @@ impl<V> IdTable<V> {
 
     pub(super) fn remove(&mut self, id: u64) -> Option<V> {
         let index = self.index_of(id)?;
-        let value = self.slots[index].1.take()?;
+        // The first slot goes at once. Any other becomes a gap, until it is the first.
+        let value = if index == 0 { self.slots.pop_front()?.1? } else { self.slots[index].1.take()? };
         self.len -= 1;
         while let Some((id, value)) = self.slots.front() {
             if value.is_some() {

@@ -39,6 +39,10 @@ impl Control {
     }
 
     pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
+        // Most writes send no control frames.
+        if !self.has_frames() {
+            return;
+        }
         for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
             if let Some(token) = token {
                 buffer.append(&Header::empty(kind, token).encode());
