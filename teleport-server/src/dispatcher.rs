@@ -1,11 +1,11 @@
-//! Brings each call to where it runs, and takes it away from there.
+//! Brings each call to its pool, batcher or function, and removes it again.
 //!
 //! Flow: `start` (a call arrived) -> a pool's queue, a batcher, or the function itself if it is inline. A
 //! call whose client fetches no results is `throttled` until `release`. `withdraw` and `expire` remove calls
 //! that have not started.
 //!
-//! Calls hold their links, links hold their connections, and connections hold the dispatcher. So it holds
-//! everything that holds calls weakly: [`Queues`] belongs to the supervisor, and each worker has its own
+//! Calls refer to their links, links to their connections, and connections to the dispatcher. So its
+//! references to owners of calls are weak: [`Queues`] belongs to the supervisor, and each worker has its own
 //! queue. Never waits.
 
 use std::sync::{Arc, Weak};
@@ -63,7 +63,7 @@ impl Queues {
     }
 }
 
-/// The way from connections to functions.
+/// Connects the connections to the functions.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pub(crate) shared: Arc<Shared>,
@@ -154,7 +154,7 @@ impl Dispatcher {
         }
     }
 
-    /// Lets calls start that waited for the results of a link to be fetched.
+    /// Starts calls that were throttled by unfetched results of a link.
     pub(crate) fn release(&self, link: &Arc<Link>) {
         for queue in self.pools.iter().filter_map(Weak::upgrade) {
             queue.release(link.key());
@@ -185,8 +185,7 @@ impl Dispatcher {
         }
     }
 
-    /// Withdraws a call: frees its memory, or tells its function to give up. Returns true if it had not
-    /// started.
+    /// Withdraws a call: frees its memory, or cancels its function. Returns true if it had not started.
     pub(crate) fn withdraw(&self, call: &OpenCall) -> bool {
         let had_not_started = self.give_up(call);
         if !had_not_started {
@@ -226,7 +225,7 @@ impl Dispatcher {
         }
     }
 
-    /// Refuses queued calls that are out of time. Does nothing until the next deadline has passed.
+    /// Refuses queued calls whose deadline has passed. Does nothing before the next deadline.
     pub(crate) fn expire(&self, now: Instant) {
         if !self.shared.deadlines.begin(now) {
             return;
@@ -241,7 +240,7 @@ impl Dispatcher {
             late.extend(calls);
             next = next.into_iter().chain(earliest).min();
         }
-        // The supervisor itself is here, so it need not be woken.
+        // This is the supervisor's thread, so it need not be woken.
         self.shared.deadlines.note(next);
         for call in late {
             if self.give_up(&call) {

@@ -164,7 +164,7 @@ impl Registry {
         })
     }
 
-    /// Returns the method with this number, which [`find`](Registry::find) gave.
+    /// Returns the method with this number, which [`find`](Registry::find) returned.
     pub(crate) fn method(&self, slot: u32) -> Option<&Arc<MethodInfo>> {
         self.methods.get(slot as usize)
     }
@@ -194,7 +194,7 @@ impl Registry {
         }
     }
 
-    /// Says which method a caller may have meant.
+    /// Returns a hint about the methods that a caller may have meant.
     fn others(&self, name: &str) -> String {
         let names = || self.methods.iter().map(|method| &*method.name).take(MAX_NAMES_COMPARED);
         let close: Vec<&str> = names().filter(|known| is_close(known, name)).take(MAX_NAMES_TOLD).collect();
@@ -210,7 +210,7 @@ impl Registry {
     }
 }
 
-/// At most this many names are put into an error text.
+/// The most names in an error text.
 const MAX_NAMES_TOLD: usize = 8;
 
 /// At most this many names, of at most this length, are compared, so that a call of an unknown method costs

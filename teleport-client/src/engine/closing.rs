@@ -1,7 +1,7 @@
 //! Closing a client, and dropping its last handle.
 //!
-//! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls up
-//! to a time, and then ends what is left.
+//! Flow: `begin_close` (no more calls) -> calls end -> `end_if_idle` (goodbye). The owner waits for calls for
+//! a limited time, and then ends the rest.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,11 @@ use teleport_transport::{Interrupted, Wakers, block_on_interruptible, flush_coal
 use crate::engine::shared::{Engine, Locked, State};
 use crate::error::call::CallError;
 
-/// How long a goodbye may take to reach the server, once nothing waits for an answer.
+/// The time that a goodbye may take to reach the server after the last answer.
 pub(crate) const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// Closes for everyone: waits for all calls in flight. If this thread is interrupted meanwhile, the time
-    /// is over.
+    /// Closes for all handles: waits for all calls in flight. An interruption of this thread ends the wait.
     pub(crate) fn close(&self, within: Duration) -> Result<(), Interrupted> {
         self.begin_close();
         let waited = self.wait_while(within, |client| client.in_flight() > 0);
@@ -24,8 +23,8 @@ impl Engine {
         waited
     }
 
-    /// The last handle is gone: waits `within` for calls without a future, if at all. Calls with a future go
-    /// on.
+    /// Handles the drop of the last handle: waits `within` for calls without a future, if at all. Calls with
+    /// a future continue.
     pub(crate) fn release(&self, within: Option<Duration>) {
         self.begin_close();
         let waited = within.map(|within| {
@@ -33,14 +32,14 @@ impl Engine {
         });
         match waited {
             Some(true) => self.end_unless(|client| client.table.futures() > 0),
-            // Calls without a future go on too.
+            // Calls without a future continue too.
             None | Some(false) => self.end_unless(|client| client.in_flight() > 0),
         }
     }
 
-    /// Takes no more calls.
+    /// Accepts no more calls.
     fn begin_close(&self) {
-        // Closing also waits for what this thread holds back, on this link or another.
+        // Closing also waits for calls that this thread holds back, on this link or another.
         flush_coalesced();
         let mut wakers = Wakers::default();
         let sent: Vec<_> = {
@@ -49,7 +48,7 @@ impl Engine {
             state.client.table.sent().map(|(_, call)| call.clone()).collect()
         };
         wakers.wake_all();
-        // Closing waits for deferred results too, which nobody may ever read.
+        // Closing also waits for deferred results, which may never be read otherwise.
         sent.iter().for_each(|call| self.fetch_now(call));
     }
 

@@ -1,7 +1,7 @@
-//! What calls know of the client that made them, and how a connection finds its calls.
+//! The client of a connection, for its calls, and the table of its open calls.
 //!
-//! Each call holds its caller, so a caller holds no call: its table is weak. A call that has not started is
-//! held by its queue, and one that runs by its worker.
+//! Each call refers to its caller, so the table is weak. A queue owns a call that has not started, and a
+//! worker owns a running call.
 
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -18,11 +18,11 @@ use crate::runtime::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) shared: Arc<Shared>,
-    /// The name that the client gave itself, or its address if it gave none.
+    /// The client's name, or its address if it has no name.
     pub(crate) name: String,
-    /// What messages to the client must keep to.
+    /// The client's limits on messages.
     pub(crate) limits: Limits,
-    /// How many calls the client has open at most; 0 if it did not say.
+    /// The most calls that the client will have open; 0 if unknown.
     pub(crate) max_inflight: u32,
     pub(crate) slow_reader: SlowReader,
     /// Calls without an answer, except those of a session and inline calls that are not throttled.

@@ -1,4 +1,4 @@
-//! One call, and what it knows of its client and its method.
+//! One call, with its client and its method.
 
 pub(crate) mod caller;
 pub(crate) mod job;

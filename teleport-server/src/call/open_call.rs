@@ -1,11 +1,11 @@
-//! One call that a server owes an answer, from its arrival to that answer.
+//! A call from its arrival to its answer.
 //!
-//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by whoever withdraws the
-//! call -> `answer`. Only one thread can claim the arguments, and that thread decides whether the function
-//! runs. So a withdrawn call frees its memory at once, wherever it is queued.
+//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by the thread that
+//! withdraws the call -> `answer`. Only one thread can claim the arguments, and that thread decides whether
+//! the function runs. So a withdrawn call frees its memory at once, wherever it is queued.
 //!
-//! A call holds what its answer needs, and nothing that holds calls: neither a queue nor the server. Never
-//! waits. Bound: the calls that a client may have open.
+//! A call refers to what its answer needs, and to nothing that owns calls: neither a queue nor the server.
+//! Never waits. Bound: the calls that a client may have open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -23,17 +23,17 @@ use crate::runtime::counters::Counter;
 use crate::runtime::shared::Shared;
 use crate::session::session::Session;
 
-/// What a function is called with, and what pays for its memory until then.
+/// The arguments of a call, with the lease that pays for their memory until the function runs.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) tree: Tree,
     pub(crate) lease: Lease,
 }
 
-/// Where the answer of a call goes.
+/// The destination of a call's answer.
 #[derive(Debug)]
 pub(crate) struct ReplyTo {
-    /// The link on which the call came.
+    /// The link on which the call arrived.
     pub(crate) link: Arc<Link>,
     pub(crate) caller: Arc<Caller>,
     /// The session that keeps the answer, if the call survives its connection.
@@ -41,8 +41,7 @@ pub(crate) struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// Calls `function` with the link that the answer goes to. Returns `None` while the client has no
-    /// connection.
+    /// Calls `function` with the link for the answer. Returns `None` while the client has no connection.
     pub(crate) fn with_link<T>(&self, function: impl FnOnce(&Arc<Link>) -> T) -> Option<T> {
         match &self.session {
             None => Some(function(&self.link)),
@@ -50,7 +49,7 @@ impl ReplyTo {
         }
     }
 
-    /// Returns true if the answer would wait for long before it is sent.
+    /// Returns true if the answer would wait for a long time before it is sent.
     pub(crate) fn is_slow(&self, now: Instant) -> bool {
         // Without a connection the answer is kept for the next one.
         self.with_link(|link| self.caller.slow_reader.is_slow(link, now)).unwrap_or(true)
@@ -92,19 +91,19 @@ pub(crate) struct OpenCall {
     flags: AtomicU8,
     /// Present until the call starts or is withdrawn.
     arguments: Mutex<Option<Arguments>>,
-    /// Set while the call stands in its pool's queue.
+    /// Set while the call is in its pool's queue.
     queue_mark: QueueMark,
     /// The call's number in its batcher; written before another thread can find the call there.
     key: AtomicU64,
 }
 
-/// The caller has gone, or wants no answer.
+/// The caller is gone, or wants no answer.
 const CANCELLED: u8 = 1;
 
-/// The function asked whether the call is cancelled, and was told that it is.
+/// The function asked whether the call is cancelled, and got the answer yes.
 const FUNCTION_KNOWS: u8 = 2;
 
-/// The caller's table of open calls has the call.
+/// The call is in the caller's table of open calls.
 const IN_TABLE: u8 = 4;
 
 impl OpenCall {
@@ -162,12 +161,12 @@ impl OpenCall {
         self.arguments.lock().is_some()
     }
 
-    /// Tells a running function that nobody waits for its result.
+    /// Marks the call as cancelled, for its running function.
     pub(crate) fn cancel(&self) {
         self.flags.fetch_or(CANCELLED, Ordering::Relaxed);
     }
 
-    /// Returns true if the function should give up, and notes that it was told so.
+    /// Returns true if the function should give up, and remembers that it knows.
     pub(crate) fn tell_cancelled(&self) -> bool {
         let is_cancelled =
             self.flags.load(Ordering::Relaxed) & CANCELLED != 0 || self.shared().lifecycle.is_cancelling();
@@ -177,7 +176,7 @@ impl OpenCall {
         is_cancelled
     }
 
-    /// Returns true if the function was told to give up.
+    /// Returns true if the function knows that it should give up.
     pub(crate) fn knows_cancelled(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & FUNCTION_KNOWS != 0
     }
@@ -203,7 +202,7 @@ impl OpenCall {
     }
 
     fn send(&self, message: Message, counter: &Counter) {
-        // Before the answer, so that its caller finds it counted.
+        // Before the answer, so that it is counted when the caller gets it.
         counter.add();
         let ReplyTo { link, caller, session } = &self.reply;
         if self.flags.load(Ordering::Relaxed) & IN_TABLE != 0 {

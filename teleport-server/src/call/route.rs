@@ -1,17 +1,17 @@
-//! What a call needs to know of its method: the name, and where it goes.
+//! The part of a method that its calls use: the name, and where they run.
 
 use std::sync::Arc;
 
 use crate::call::run_time::RunTime;
 
-/// Where a method's calls go.
+/// Where a method's calls run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// They run on the thread that received them.
+    /// On the thread that received them.
     Inline,
-    /// To the pool with this number.
+    /// In the pool with this number.
     Pool(usize),
-    /// To the batcher with this number.
+    /// In the batcher with this number.
     Batch(usize),
 }
 
@@ -24,6 +24,6 @@ pub(crate) struct MethodInfo {
     pub(crate) route: Route,
     /// The number of the done function that gets its logs.
     pub(crate) done: Option<usize>,
-    /// How long an inline method takes.
+    /// The run time of an inline method.
     pub(crate) run_time: RunTime,
 }

@@ -1,15 +1,14 @@
-//! An estimate of how long an inline method runs: answers given before it wait for its own only if it is
-//! quick.
+//! An estimate of an inline method's run time. Earlier answers wait for its answer only if it is quick.
 //!
-//! Never measures by itself. Pollers may race and lose a run, which does no harm.
+//! Takes no measurements itself. Pollers may race and lose a run, which is harmless.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A method that takes longer holds up no other answer.
+/// A method that takes longer does not delay other answers.
 const QUICK: Duration = Duration::from_micros(30);
 
-/// A longer run counts as this, so that a thread that was once kept from running is soon forgotten.
+/// A longer run counts as this, so that one interruption of the thread has little effect.
 const MAX_COUNTED: Duration = Duration::from_millis(1);
 
 /// A moving average of the last few runs, in nanoseconds; `u32::MAX` before the first.

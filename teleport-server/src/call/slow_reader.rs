@@ -1,8 +1,8 @@
 //! Finds clients that fetch their results so slowly that a row of a batch result should be copied for them.
 //!
-//! A row is a part of the whole batch's result, and keeps all of it alive until the row is sent. Flow:
-//! before a row is sent, [`SlowReader::is_slow`] compares the bytes that wait with those sent since its last
-//! sample. Never waits.
+//! A row is a part of the whole batch's result, and keeps all of it alive until the row is sent. Flow: before
+//! a row is sent, [`SlowReader::is_slow`] compares the waiting bytes with those sent since its last sample.
+//! Never waits.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use teleport_transport::Link;
 /// between samples.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How fast one client fetches its results.
+/// The rate at which one client fetches its results.
 #[derive(Debug, Default)]
 pub(crate) struct SlowReader {
     last: Mutex<Option<Sample>>,
@@ -24,12 +24,12 @@ struct Sample {
     at: Instant,
     /// Payload bytes that were sent since the connection began.
     sent_bytes: u64,
-    /// Holds until the next sample.
+    /// The verdict until the next sample.
     is_slow: bool,
 }
 
 impl SlowReader {
-    /// Returns true if the results that wait on the link will wait for long.
+    /// Returns true if the waiting results of the link will wait for a long time.
     pub(crate) fn is_slow(&self, link: &Link, now: Instant) -> bool {
         let unsent_bytes = link.queued_bytes();
         let mut last = self.last.lock();

@@ -15,11 +15,10 @@ use crate::connection::credit::Credit;
 use crate::connection::dispatch::Connection;
 use crate::dispatcher::Dispatcher;
 
-/// This many connections past `max_connections` are told why they are refused. More are closed without a
-/// word.
+/// This many connections past `max_connections` get the reason for their refusal. More are closed without it.
 const MAX_REFUSALS: usize = 64;
 
-/// How long a refused client has to read why.
+/// The time for a refused client to read the reason.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! Eager credit: the bytes that connections may send without asking, from a part of the memory of their own.
+//! Eager credit: the bytes that connections may send without a grant, from their own part of the memory.
 //!
-//! Flow: `reserve` when a client connects -> the configuration that tells it its credit, and a
-//! [`Reservation`], which is held until the connection has ended. The more connections there are, the less
-//! credit a new one gets, down to none: then all of its messages wait for a grant. Never waits.
+//! Flow: `reserve` when a client connects -> the configuration with its credit, and a [`Reservation`], which
+//! is held until the connection has ended. The more connections there are, the less credit a new one gets.
+//! With no credit, all of its messages wait for a grant. Never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,8 +1,8 @@
-//! One connection: what its poller reports goes to the dispatcher.
+//! One connection: passes the events of its link to the dispatcher.
 //!
-//! Flow: the hello -> calls, each of which goes to the [`Dispatcher`] -> cancels, acknowledgements and
-//! resumes -> the end, which withdraws calls that do not survive it. Never blocks. Bound: the calls that the
-//! server allows a connection at once (`max_open_calls`).
+//! Flow: the hello -> calls, which the [`Dispatcher`] starts -> cancels, acknowledgements and resumes -> the
+//! end, which withdraws calls that do not survive it. Never blocks. Bound: the calls that one connection may
+//! have open (`max_open_calls`).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -20,10 +20,10 @@ use crate::connection::credit::Reservation;
 use crate::dispatcher::Dispatcher;
 use crate::session::session::{Session, unknown};
 
-/// How long a client has to read which rule it broke.
+/// The time for a client to read which rule it broke.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
-/// The server's end of one connection. Its link holds it, so it holds no link.
+/// The server's end of one connection. Its link owns it, so it refers to no link.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) dispatcher: Arc<Dispatcher>,
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     caller: OnceLock<Arc<Caller>>,
     /// Keeps the calls that survive this connection.
     session: OnceLock<Arc<Session<OpenCall>>>,
-    /// What pays for the connection's eager credit until its end.
+    /// Pays for the connection's eager credit until its end.
     reservation: Mutex<Option<Reservation>>,
 }
 
@@ -49,7 +49,7 @@ impl Connection {
         self.caller.get().map_or(link.peer_address(), |caller| &caller.name)
     }
 
-    /// Notes a call that has arrived whole. Returns false if it must not run.
+    /// Registers a complete call. Returns false if it must not run.
     fn note(&self, call: &Arc<OpenCall>) -> bool {
         let ReplyTo { link, caller, session } = &call.reply;
         if call.method.route != Route::Inline {
@@ -103,7 +103,7 @@ impl Handler for Connection {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
         shared.counters.calls.add();
         let Call { id, slot, tree, row, deadline, resume, lease, .. } = call;
-        // `admit` gave the slot, and calls come after the hello.
+        // `admit` returned the slot, and calls arrive after the hello.
         let (Some(method), Some(caller)) = (registry.method(slot), self.caller.get()) else { return };
         let tree = match tree {
             Ok(tree) => tree,

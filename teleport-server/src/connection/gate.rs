@@ -1,4 +1,4 @@
-//! Accepts a call before its arguments come, and says where they are received.
+//! Admits calls before their arguments arrive, and chooses the memory for these.
 
 use std::sync::Arc;
 

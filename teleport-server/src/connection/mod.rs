@@ -1,4 +1,4 @@
-//! Connections: from the accepted socket to the calls that go to the dispatcher.
+//! Connections: from the accepted socket to calls for the dispatcher.
 
 pub(crate) mod accept;
 pub(crate) mod credit;

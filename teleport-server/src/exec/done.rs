@@ -30,13 +30,13 @@ pub(crate) struct LogOrder {
 
 #[derive(Debug, Default)]
 struct Slots {
-    /// The number of the next slot to be taken. Earlier slots are done with.
+    /// The number of the next slot to take. Earlier slots are finished.
     first: u64,
     /// The number of the next slot to be reserved.
     next: u64,
     /// Slots between those whose calls have ended, with their logs, if any.
     ended: HashMap<u64, Option<Logs>>,
-    /// The done thread works on the logs that it took last.
+    /// The done thread is working on the logs that it took last.
     is_busy: bool,
     is_closed: bool,
 }
@@ -78,8 +78,8 @@ impl LogOrder {
 
     /// Waits for the next logs in order. Returns `None` once the order is closed and no call with a slot
     /// runs.
-    ///
-    /// The caller is done with the logs that it took before. `freed` is called without the lock when slots
+    /// Ends the work on the logs that the caller took before. Calls `freed` without the lock when slots have
+    /// become free.
     /// have become free.
     pub(crate) fn next(&self, freed: impl Fn()) -> Option<Logs> {
         let mut slots = self.slots.lock();
@@ -107,7 +107,7 @@ impl LogOrder {
         }
     }
 
-    /// No more calls start. The logs of those that run are still taken.
+    /// Closes the order: no more calls start. The logs of running calls are still taken.
     pub(crate) fn close(&self) {
         self.slots.lock().is_closed = true;
         self.changed.notify_all();

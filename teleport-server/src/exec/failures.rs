@@ -1,4 +1,4 @@
-//! What happens when a function fails: its caller gets the error, and so does the server's owner.
+//! The failures of functions: the caller gets the error, and so does the server's owner.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::api::error::ServeError;
 use crate::call::open_call::OpenCall;
 use crate::runtime::shared::Shared;
 
-/// A function failed for one call.
+/// Handles a function's failure for one call.
 pub(crate) fn function_failed(call: &OpenCall, error: RemoteError) {
     // A function that gave up because it was cancelled has not failed. One that did not know has.
     if error.kind == ErrorKind::Failed && call.knows_cancelled() {
@@ -19,7 +19,8 @@ pub(crate) fn function_failed(call: &OpenCall, error: RemoteError) {
     fail(call, 0, error);
 }
 
-/// A function failed for a whole batch: each caller gets the error, and the server's owner gets it once.
+/// Handles a function's failure for a whole batch: each caller gets the error, and the server's owner gets it
+/// once.
 pub(crate) fn batch_failed(calls: &[Arc<OpenCall>], error: RemoteError) {
     let Some((first, others)) = calls.split_first() else { return };
     for call in others {
@@ -33,7 +34,7 @@ pub(crate) fn batch_failed(calls: &[Arc<OpenCall>], error: RemoteError) {
 
 /// Reports a failure that `call` had together with this number of `others`.
 fn fail(call: &OpenCall, others: usize, error: RemoteError) {
-    // The mistake is the caller's own.
+    // The caller made the mistake.
     if error.kind == ErrorKind::BadArguments {
         return call.refuse(&error);
     }
@@ -50,7 +51,7 @@ fn fail(call: &OpenCall, others: usize, error: RemoteError) {
     shared.note_failure(failure, || call.refuse(&error));
 }
 
-/// A done function failed.
+/// Handles the failure of a done function.
 pub(crate) fn done_failed(shared: &Shared, method: &str, message: String) {
     if shared.log_limit.allows() {
         tracing::warn!(method, "a done function failed: {message}");

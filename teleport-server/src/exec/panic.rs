@@ -23,7 +23,7 @@ pub(crate) struct Panic {
 }
 
 impl Panic {
-    /// Converts to what the caller gets.
+    /// Converts the panic to the error that the caller gets.
     pub(crate) fn remote(&self) -> RemoteError {
         let mut error = RemoteError::new(ErrorKind::Panicked, Ran::Yes, self.to_string());
         error.backtrace.clone_from(&self.backtrace);
@@ -47,11 +47,11 @@ struct Noted {
 thread_local! {
     /// True while this thread is inside `catch`.
     static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// What the hook noted inside `catch`.
+    /// The location and backtrace that the hook recorded inside `catch`.
     static NOTED: RefCell<Noted> = const { RefCell::new(Noted { location: None, backtrace: None }) };
 }
 
-/// Adds a hook, once, that notes the places of panics inside [`catch`]. The previous hook still runs for
+/// Adds a hook, once, that records the places of panics inside [`catch`]. The previous hook still runs for
 /// every panic.
 pub(crate) fn note_panics() {
     static ONCE: Once = Once::new();

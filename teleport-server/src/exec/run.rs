@@ -24,8 +24,8 @@ const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
 /// Runs a call on the poller's thread.
 pub(crate) fn run_inline(function: &Body, call: &Arc<OpenCall>) {
     let method = &call.method;
-    // Earlier answers must not wait for a slow function. If a quick one is slow this time, they wait all the
-    // same: only another thread could send them, and inline methods must not block.
+    // Earlier answers must not wait for a slow function. If a quick function is slow this time, they wait
+    // anyway: only another thread could send them, and inline methods must not block.
     if !method.run_time.is_quick() {
         call.reply.link.release_answers();
     }
@@ -39,14 +39,14 @@ pub(crate) fn run_inline(function: &Body, call: &Arc<OpenCall>) {
     }
 }
 
-/// Runs a call, and answers it even if the memory of its arguments or result panics when it is dropped.
+/// Runs a call. Answers it even if dropping the memory of its arguments or result panics.
 pub(crate) fn run(function: &Body, call: &Arc<OpenCall>, slot: Option<LogSlot>) {
     if let Err(panic) = catch(|| try_run(function, call, slot)) {
         function_failed(call, panic.remote());
     }
 }
 
-/// A message, or why there is none, and the logs.
+/// A message or the error of its encoding, and the logs.
 type Run = Result<(Result<Message, EncodeError>, Option<Tree>), NoOutput>;
 
 fn try_run(function: &Body, call: &Arc<OpenCall>, slot: Option<LogSlot>) {
@@ -55,7 +55,7 @@ fn try_run(function: &Body, call: &Arc<OpenCall>, slot: Option<LogSlot>) {
     if call.deadline.is_some() && call.is_late(Instant::now()) {
         return call.refuse_late();
     }
-    // From here on the memory is the function's, and the client may send more.
+    // From now on the memory belongs to the function, and the client may send more.
     drop(lease);
     let counters = &call.shared().counters;
     counters.running.add();

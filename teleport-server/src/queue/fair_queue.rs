@@ -1,17 +1,18 @@
-//! The order in which calls start: each connection has a line of its calls, and the lines take turns.
+//! The order in which calls start: each connection has a queue of its calls (a line), and the lines take
+//! turns.
 //!
 //! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first
-//! call, and the line goes behind all others. `remove` marks a withdrawn call; its entry goes when it reaches
-//! the front of its line, or when more than half of the line's entries are of such calls.
+//! call, and the line moves behind all others. `remove` marks a withdrawn call. Its entry is dropped when it
+//! reaches the front of its line, or when more than half of the line's entries are marked.
 //!
-//! Some calls need a slot to start. A call that finds none is set aside within its line, and later calls pass
-//! it. A line with such calls also stands in `blocked`. Blocked lines take every other turn while slots are
-//! free, and a line keeps its place there until it gets a slot.
+//! Some calls need a slot to start. If no slot is free, the call is set aside within its line, and later
+//! calls pass it. A line with such calls is also in `blocked`. Blocked lines take every other turn while
+//! slots are free, and a line keeps its place there until it gets a slot.
 //!
 //! A line whose first call is throttled has no turns until `release`.
 //!
-//! So a call waits for at most as many calls of each other connection as stand before it in its own line, and
-//! for twice as many where slots are short.
+//! So a call waits for at most as many calls of each other connection as precede it in its own line, and for
+//! twice as many if slots are short.
 //!
 //! Holds no locks and reads no clock. Bounds: two entries for each call, and two lines for each connection
 //! with calls or `MIN_LINES` in all.
@@ -30,9 +31,9 @@ const MIN_LINES: usize = 16;
 /// A line without calls keeps memory for at most this many.
 const MAX_KEPT_CAPACITY: usize = 256;
 
-/// A call that can stand in a queue.
+/// A call for a queue.
 pub(crate) trait Queueable {
-    /// Returns a number of the connection that the call came on.
+    /// Returns the number of the call's connection.
     fn connection(&self) -> usize;
     /// Returns true if the call needs a slot to start.
     fn needs_slot(&self) -> bool;
@@ -41,13 +42,13 @@ pub(crate) trait Queueable {
     /// Returns when the call's caller stops waiting.
     fn deadline(&self) -> Option<Instant>;
     /// Returns a key if the call must not start before [`release`](FairQueue::release) is called with it.
-    /// Asked when the call's turn has come.
+    /// Called when it is the call's turn.
     fn throttled_by(&self) -> Option<usize>;
     /// Returns the call's mark.
     fn mark(&self) -> &QueueMark;
 }
 
-/// True while a call stands in a queue. Used under the queue's lock alone.
+/// True while a call is in a queue. Used only under the queue's lock.
 #[derive(Debug, Default)]
 pub(crate) struct QueueMark(AtomicBool);
 
@@ -70,7 +71,7 @@ impl QueueMark {
 
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    /// By connection. A line that stands in `turns` or `blocked` is never removed.
+    /// By connection. A line in `turns` or `blocked` is never removed.
     lines: HashMap<usize, Line<T>, QuickHash>,
     /// Lines without calls are removed when there are more lines than this.
     max_lines: usize,
@@ -85,7 +86,7 @@ pub(crate) struct FairQueue<T> {
     removed: Vec<Arc<T>>,
 }
 
-/// The calls of one connection.
+/// The queue of one connection's calls.
 ///
 /// Invariant: the first call of each deque is marked as queued, so a deque without queued calls is empty.
 #[derive(Debug)]
@@ -95,9 +96,9 @@ struct Line<T> {
     aside: VecDeque<Arc<T>>,
     /// Calls of both that are still queued.
     count: usize,
-    /// True while it stands in `turns`.
+    /// True while it is in `turns`.
     has_turn: bool,
-    /// True while it stands in `blocked`.
+    /// True while it is in `blocked`.
     is_blocked: bool,
     throttled_by: Option<usize>,
 }
@@ -167,7 +168,7 @@ impl<T: Queueable> FairQueue<T> {
 
     /// Returns the next call that may start. `reserve` returns a slot if one is free.
     pub(crate) fn next<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
-        // Once there is no slot for one call, there is none for the others.
+        // If there is no slot for one call, there is none for the others.
         let mut has_slots = true;
         let mut reserve = || {
             let slot = if has_slots { reserve() } else { None };
@@ -218,12 +219,12 @@ impl<T: Queueable> FairQueue<T> {
         self.remove_if(|_| true)
     }
 
-    /// Returns the removed calls that the queue has let go since the last time.
+    /// Returns the removed calls that the queue has dropped since the last call of this.
     pub(crate) fn take_removed(&mut self) -> Vec<Arc<T>> {
         mem::take(&mut self.removed)
     }
 
-    /// Returns the number of entries and of lines that there is memory for.
+    /// Returns the number of entries and of lines that have memory.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> (usize, usize) {
         (self.lines.values().map(|line| line.waiting.len() + line.aside.len()).sum(), self.lines.len())
@@ -235,7 +236,7 @@ impl<T: Queueable> FairQueue<T> {
             line.has_turn = false;
             let taken = line.take(reserve, &mut self.removed);
             if taken.as_ref().is_some_and(|taken| taken.was_aside) && mem::take(&mut line.is_blocked) {
-                // It had a slot: behind the others that wait for one.
+                // It had a slot, so it moves behind the others that wait for one.
                 self.blocked.retain(|other| *other != connection);
             }
             line.join(connection, &mut self.turns, &mut self.blocked);
@@ -294,7 +295,7 @@ impl<T: Queueable> Line<T> {
         self.count += 1;
     }
 
-    /// Appends the line to the queues where it belongs and does not stand yet.
+    /// Appends the line to the queues where it belongs and is not yet.
     fn join(&mut self, connection: usize, turns: &mut VecDeque<usize>, blocked: &mut VecDeque<usize>) {
         if self.throttled_by.is_some() {
             return;
@@ -313,7 +314,7 @@ impl<T: Queueable> Line<T> {
         reserve: &mut impl FnMut() -> Option<P>,
         removed: &mut Vec<Arc<T>>,
     ) -> Option<Taken<T, P>> {
-        // The calls that it had a turn for may have gone.
+        // The calls that it had a turn for may be gone.
         if !self.waiting.is_empty()
             && let Some(taken) = self.take_aside(reserve, removed)
         {
@@ -362,8 +363,7 @@ impl<T: Queueable> Line<T> {
         self.drop_removed(removed);
     }
 
-    /// Lets go of entries whose calls were removed: those at the front, and all if they are more than the
-    /// others.
+    /// Drops the entries of removed calls: those at the front, and all if they outnumber the others.
     fn drop_removed(&mut self, removed: &mut Vec<Arc<T>>) {
         let is_sparse = self.waiting.len() + self.aside.len() > 2 * self.count;
         for calls in [&mut self.waiting, &mut self.aside] {

@@ -1,4 +1,4 @@
-//! The queue of a pool: connections take turns, and their calls take turns with batches that are due.
+//! The queue of a pool: connections take turns, and their calls take turns with due batches.
 
 pub(crate) mod batch_timers;
 pub(crate) mod fair_queue;

@@ -1,13 +1,13 @@
-//! The queue of one pool of workers: calls, in the order of [`FairQueue`], and batches that are due, which
-//! take turns with the calls.
+//! The queue of one pool of workers: calls, in the order of [`FairQueue`], and due batches, which take turns
+//! with the calls.
 //!
-//! Flow: `push` (from pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of
-//! the workers that wait spins for a moment before it sleeps, since waking a thread takes longer than most
-//! calls. Of batches only the times are known here: `set_batch_timer` says when a method's next batch is due,
-//! and the worker that takes it asks the method for its calls. Calls that were withdrawn leave at once, and
-//! late ones when the supervisor calls `expire`.
+//! Flow: `push` (by pollers) -> `take` (by workers, which wait here) -> the worker runs the call. One of the
+//! waiting workers spins for a moment before it sleeps, since waking a thread takes longer than most calls.
+//! Of batches only the times are known here: `set_batch_timer` sets when a method's next batch is due, and
+//! the worker that takes it gets the calls from the method. Withdrawn calls are removed at once, and late
+//! ones when the supervisor calls `expire`.
 //!
-//! Bound: the calls that all clients have open.
+//! Bound: the open calls of all clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use teleport_transport::Spin;
 use crate::queue::batch_timers::BatchTimers;
 use crate::queue::fair_queue::{FairQueue, Queueable};
 
-/// One thing for a worker to do, with its slot in the order of logs if it needs one.
+/// One piece of work for a worker, with its slot in the order of logs if it needs one.
 #[derive(Debug)]
 pub(crate) enum Work<T, P> {
     Call(Arc<T>, Option<P>),
@@ -34,7 +34,7 @@ pub(crate) struct Queue<T> {
     /// Something may be taken, or the queue was closed.
     changed: Condvar,
     spin: Spin,
-    /// Tells the spinning worker that something may be taken. Written under the lock.
+    /// Set to notify the spinning worker. Written under the lock.
     has_news: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Queue<T> {
 pub(super) struct Inner<T> {
     pub(super) calls: FairQueue<T>,
     timers: BatchTimers,
-    /// True if a batch that is due comes before a call.
+    /// True if a due batch comes before a call.
     is_turn_of_batches: bool,
     /// True while a worker spins. It takes the lock again before it sleeps.
     is_spinning: bool,
@@ -50,8 +50,8 @@ pub(super) struct Inner<T> {
 }
 
 impl<T: Queueable> Queue<T> {
-    /// Creates an empty queue, for calls and for the batches of as many methods as `batched` has items, which
-    /// say whether a batch needs a slot. A worker spins for `spin` before it sleeps.
+    /// Creates an empty queue. `batched` has an item for each batched method, which is true if its batches
+    /// need a slot. A worker spins for `spin` before it sleeps.
     pub(crate) fn new(spin: Duration, batched: &[bool]) -> Queue<T> {
         let inner = Inner {
             calls: FairQueue::new(),
@@ -67,7 +67,7 @@ impl<T: Queueable> Queue<T> {
     /// Appends a call to those of its connection, unless it was withdrawn.
     ///
     /// # Errors
-    /// Gives the call back if the queue is closed.
+    /// Returns the call if the queue is closed.
     pub(crate) fn push(&self, call: Arc<T>) -> Result<(), Arc<T>> {
         let mut inner = self.inner.lock();
         if inner.closed {
@@ -83,8 +83,8 @@ impl<T: Queueable> Queue<T> {
         Ok(())
     }
 
-    /// Sets when the next batch of a method is due, if it has one. To be set again after each batch that was
-    /// taken.
+    /// Sets when the next batch of a method is due, if it has one. Must be called again after each taken
+    /// batch.
     pub(crate) fn set_batch_timer(&self, method: usize, due: Option<Instant>) {
         let mut inner = self.inner.lock();
         if inner.timers.set(method, due) {
@@ -93,7 +93,7 @@ impl<T: Queueable> Queue<T> {
     }
 
     fn notify_one(&self, inner: MutexGuard<'_, Inner<T>>) {
-        // The spinning worker takes one thing; the next one is for another worker.
+        // The spinning worker takes one piece of work; the next one is for another worker.
         let is_seen = inner.is_spinning && !self.has_news.swap(true, Ordering::Relaxed);
         drop(inner);
         if !is_seen {
@@ -152,7 +152,7 @@ impl<T: Queueable> Queue<T> {
         Some(Work::Batch(method, slot))
     }
 
-    /// Sleeps until something changes, or until the next batch is due if no other worker wakes up for it.
+    /// Sleeps until something changes, or until the next batch is due unless another worker wakes up for it.
     fn sleep(&self, inner: &mut MutexGuard<'_, Inner<T>>) {
         match inner.timers.next() {
             Some(due) if inner.timers.next_wakeup.is_none_or(|wakeup| due < wakeup) => {
@@ -170,7 +170,7 @@ impl<T: Queueable> Queue<T> {
     /// Spins until there is news.
     ///
     /// # Errors
-    /// Returns when it began if there is none for as long as it may spin.
+    /// Returns the time at which it began if nothing changes while it may spin.
     fn spin(&self, inner: &mut MutexGuard<'_, Inner<T>>) -> Result<(), Instant> {
         inner.is_spinning = true;
         self.has_news.store(false, Ordering::Relaxed);
@@ -181,16 +181,16 @@ impl<T: Queueable> Queue<T> {
         found
     }
 
-    /// Wakes workers if any call or batch waits for a slot: one may be free now.
+    /// Wakes workers if any call or batch waits for a slot, since one may be free now.
     pub(crate) fn slots_freed(&self) {
-        // Under the lock, so a worker that has just found no slot sleeps before it is woken.
+        // Under the lock, so that a worker that has just found no slot sleeps before it is woken.
         let mut inner = self.inner.lock();
         if inner.timers.unblock() || inner.calls.has_blocked() {
             self.changed.notify_all();
         }
     }
 
-    /// Lets the calls start that are throttled by `key`.
+    /// Releases the calls that are throttled by `key`.
     pub(crate) fn release(&self, key: usize) {
         if self.inner.lock().calls.release(key) {
             self.changed.notify_all();
@@ -215,7 +215,7 @@ impl<T: Queueable> Queue<T> {
         (late, next)
     }
 
-    /// Ends all calls of `take`, and returns the calls that no worker took.
+    /// Makes all calls of `take` return, and returns the calls that no worker took.
     pub(crate) fn close(&self) -> Vec<Arc<T>> {
         let mut inner = self.inner.lock();
         inner.closed = true;
@@ -231,7 +231,7 @@ impl<T: Queueable> Queue<T> {
     }
 }
 
-/// Drops removed calls without the lock: they may be the last to hold what they refer to.
+/// Drops removed calls without the lock: they may own the last reference to other state.
 fn unlock<T: Queueable>(mut inner: MutexGuard<'_, Inner<T>>) {
     let removed = inner.calls.take_removed();
     drop(inner);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use teleport_transport::Link;
 
-/// Links by their keys. Weak, since each link holds its connection, which reaches this list.
+/// Links by their keys. Weak, since each link owns its connection, which refers to this list.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionList {
     links: Mutex<HashMap<usize, Weak<Link>>>,

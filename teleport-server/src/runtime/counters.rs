@@ -1,10 +1,10 @@
-//! The numbers that a server counts.
+//! The counters of a server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::stats::Stats;
 
-/// One number. Nothing else depends on it, so its memory order is relaxed.
+/// One counter. Nothing else depends on it, so its memory order is relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -30,7 +30,7 @@ impl Counter {
     }
 }
 
-/// The numbers behind [`Stats`], by the same names.
+/// The counters behind [`Stats`], with the same names.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) calls: Counter,
@@ -46,7 +46,7 @@ impl Counters {
         self.clients.get() as usize
     }
 
-    /// Returns statistics with the numbers that are counted here.
+    /// Returns statistics with these counters.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             calls: self.calls.get(),

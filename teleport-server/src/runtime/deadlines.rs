@@ -1,13 +1,13 @@
-//! When queued calls run out of time, so that the server keeps no arguments for callers who have gone.
+//! The deadlines of queued calls, so that the server keeps no arguments for callers that no longer wait.
 //!
 //! Flow: a queued call's deadline is noted -> the supervisor wakes if that is earlier than it expected ->
-//! `begin` -> it checks all queued calls, and notes the earliest deadline of those that stay. Holds no
-//! calls. Bounds: calls are checked at most once in a `STEP`, and end at most two steps late.
+//! `begin` -> it checks all queued calls, and notes the earliest remaining deadline. Holds no calls. Bounds:
+//! calls are checked at most once in a `STEP`, and end at most two steps late.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// To check 100,000 calls takes some milliseconds, a small part of this.
+/// Checking 100,000 calls takes some milliseconds, a small part of this.
 const STEP: Duration = Duration::from_millis(100);
 const STEP_NS: u64 = STEP.as_nanos() as u64;
 
@@ -20,7 +20,7 @@ pub(crate) struct Deadlines {
     base: Instant,
     /// Invariant: no deadline of a queued call is more than a `STEP` before this.
     earliest_ns: AtomicU64,
-    /// When calls may be checked again.
+    /// The time until which calls are not checked again.
     rests_until_ns: AtomicU64,
 }
 
@@ -40,14 +40,14 @@ impl Deadlines {
         self.earliest_ns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_earlier).is_ok()
     }
 
-    /// Returns when calls must be checked.
+    /// Returns the time of the next check.
     pub(crate) fn next(&self) -> Option<Instant> {
         let earliest = self.earliest_ns.load(Ordering::SeqCst);
         let at = earliest.max(self.rests_until_ns.load(Ordering::Relaxed));
         (earliest != NEVER).then(|| self.base + Duration::from_nanos(at))
     }
 
-    /// Returns true if calls must be checked now. Then the earliest deadline that is left must be noted.
+    /// Returns true if calls must be checked now. The caller must then note the earliest remaining deadline.
     pub(crate) fn begin(&self, now: Instant) -> bool {
         let is_due = self.next().is_some_and(|next| next <= now);
         if is_due {

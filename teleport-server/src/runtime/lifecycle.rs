@@ -1,7 +1,7 @@
-//! How far a server is in its life, and the failures that its owner has not seen.
+//! The life of a server: running, closing or closed, and the failures that its owner has not seen.
 //!
 //! Flow: running -> a request to close, with a time -> closed. Any thread may request it, the supervisor
-//! carries it out, and owners wait here. The first failure of a function is kept until `check` takes it.
+//! closes the server, and owners wait here. The first failure of a function is kept until `check` takes it.
 //! Bound: one failure for `check`, and one that ends the server.
 
 use std::cell::Cell;
@@ -21,7 +21,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
-    /// Tells whether this process has the server's threads.
+    /// Detects a forked process, which does not have the server's threads.
     fork_guard: ForkGuard,
     closing: AtomicBool,
     cancelling: AtomicBool,
@@ -46,12 +46,12 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Request {
     since: Instant,
-    /// When functions that still run are given up; `None` for never.
+    /// The time at which running functions are given up; `None` for never.
     until: Option<Instant>,
 }
 
 thread_local! {
-    /// The server whose thread this is, by the address of its lifecycle; 0 on all others.
+    /// The server that this thread belongs to, as the address of its lifecycle; 0 on all other threads.
     static OWNED_BY: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -86,8 +86,8 @@ impl Lifecycle {
         self.state.lock().close_timeout = Some(timeout);
     }
 
-    /// Returns true if this process has the server's threads, rather than being a fork of that process. Must
-    /// be checked before any lock is taken: its holder may not exist in a fork.
+    /// Returns false in a process that was forked from the server's, which does not have its threads. Check
+    /// this before taking a lock: its holder may not exist in a fork.
     pub(crate) fn is_current(&self) -> bool {
         self.fork_guard.is_current()
     }
@@ -118,7 +118,7 @@ impl Lifecycle {
     pub(crate) fn wait_for_request(&self, until: impl FnOnce() -> Option<Instant>) -> bool {
         let mut state = self.state.lock();
         if state.request.is_none() {
-            // Called under the lock, so that a change is followed by a notification that this thread hears.
+            // Called under the lock, so that this thread cannot miss the notification of a change.
             match until() {
                 Some(until) => drop(self.changed.wait_until(&mut state, until)),
                 None => self.changed.wait(&mut state),
@@ -145,7 +145,7 @@ impl Lifecycle {
         }
     }
 
-    /// Returns what is left of the time to close; `None` if there is no limit.
+    /// Returns the rest of the time to close, or `None` without a limit.
     pub(crate) fn time_to_close(&self) -> Option<Duration> {
         let request = self.state.lock().request;
         request.and_then(|request| request.until).map(|until| until.saturating_duration_since(Instant::now()))
@@ -153,7 +153,7 @@ impl Lifecycle {
 
     /// Wakes waiting threads to check their conditions again.
     pub(crate) fn notify(&self) {
-        // With the lock, so that no thread has checked its condition and does not wait yet.
+        // With the lock, so that no thread is between the check of its condition and its wait.
         drop(self.state.lock());
         self.changed.notify_all();
     }
@@ -174,7 +174,7 @@ impl Lifecycle {
         self.state.lock().unreported.take().map_or(Ok(()), Err)
     }
 
-    /// The server is closed. `running` lists functions that did not return in time.
+    /// Marks the server as closed. `running` lists functions that did not return in time.
     pub(crate) fn finish(&self, running: Vec<String>) {
         let mut state = self.state.lock();
         if !running.is_empty() {
@@ -188,7 +188,7 @@ impl Lifecycle {
         owners.wake_all();
     }
 
-    /// Waits until the server is closed. The first call returns how it ended. Unwinds in a thread that is
+    /// Waits until the server is closed. The first call returns its outcome. Unwinds in a thread that is
     /// killed.
     pub(crate) fn wait_closed(self: &Arc<Self>) -> Result<(), ServeError> {
         self.may_wait()?;
@@ -196,7 +196,7 @@ impl Lifecycle {
         block_on_or_unwind(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))
     }
 
-    /// As [`wait_closed`](Lifecycle::wait_closed), for destructors, which must not unwind.
+    /// Waits like [`wait_closed`](Lifecycle::wait_closed), for destructors, which must not unwind.
     pub(crate) fn wait_closed_in_drop(self: &Arc<Self>) -> Result<(), ServeError> {
         self.may_wait()?;
         block_on(&mut None, None, |cx| self.poll_closed(cx)).unwrap_or(Ok(()))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The lines of one window: enough to see what goes on.
+/// The lines of one window: enough to see what happens.
 const MAX_LINES: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,7 @@ impl LogLimit {
         allowed
     }
 
-    /// Logs how many lines were left out last, because the server ends.
+    /// Logs how many lines were last left out, because the server ends.
     pub(crate) fn finish(&self) {
         let left_out = std::mem::take(&mut self.window.lock().left_out);
         log_left_out(left_out);

@@ -1,4 +1,4 @@
-//! What all threads of a running server share: its life, deadlines, numbers and connections.
+//! State that all threads of a running server share: its life, deadlines, counters and connections.
 
 pub(crate) mod connections;
 pub(crate) mod counters;

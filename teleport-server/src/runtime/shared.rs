@@ -1,6 +1,6 @@
-//! What the threads, connections and calls of a running server share.
+//! State that the threads, connections and calls of a running server share.
 //!
-//! It holds no call and no connection, so each of them can hold it. Never waits.
+//! It refers to no call and no connection, so each of them can own it. Never waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,11 +29,11 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) log_limit: LogLimit,
     pub(crate) budget: Budget,
-    /// The id that tells this server from another at the same address.
+    /// Distinguishes this server from another one at the same address.
     pub(crate) instance: Id128,
-    /// When queued calls run out of time.
+    /// The deadlines of queued calls.
     pub(crate) deadlines: Deadlines,
-    /// Received memory that functions, or those to whom they gave it, still hold.
+    /// Counts received memory that functions, or their users, still hold.
     pub(crate) lent: Option<Lent>,
     /// Connections that have not ended, including those in their handshake.
     pub(crate) connections: AtomicUsize,
@@ -61,14 +61,14 @@ impl Shared {
         self.lent.as_ref().map_or(0, Lent::bytes)
     }
 
-    /// Returns how many bytes of results a connection may leave unfetched and still start calls.
+    /// Returns the quota of unfetched results within which a connection may start calls.
     ///
-    /// While memory is free, the largest result may have any size, so that one big result never blocks
-    /// calls. When more than half of the memory is in use, all connections share the other half and the
-    /// largest result counts too, because results are made whether or not there is memory left for them.
+    /// While memory is free, the largest result may have any size, so that one big result never blocks calls.
+    /// When more than half of the memory is in use, all connections share the other half and the largest
+    /// result counts too, because results are stored even if there is no memory left for them.
     pub(crate) fn quota(&self, unsent: UnsentBytes) -> Quota {
         let part = self.budget.max_bytes() / SHARED_PART;
-        // A connection's largest result does not hold up its own calls.
+        // A connection's largest result does not block its own calls.
         let largest_bytes = unsent.all - unsent.but_largest;
         if self.budget.used_bytes() <= part.saturating_add(largest_bytes) {
             return Quota { max_bytes: u64::MAX, max_bytes_but_largest: self.max_unsent_bytes };
@@ -78,15 +78,15 @@ impl Shared {
         Quota { max_bytes, max_bytes_but_largest: max_bytes }
     }
 
-    /// Returns true if a connection with so many unfetched bytes starts no call. A connection that was past
-    /// its quota starts none until half of the quota is free.
+    /// Returns true if a connection with these unfetched bytes must not start calls. A connection that was
+    /// past its quota starts none until half of the quota is free.
     pub(crate) fn is_past_quota(&self, unsent: UnsentBytes) -> bool {
         // Most connections are below the smallest quota, so the shared budget is not read for them.
         let may_be = unsent.all > self.max_unsent_bytes.min(MIN_UNSENT_BYTES);
         unsent.is_drain_awaited || may_be && !self.quota(unsent).allows(unsent)
     }
 
-    /// Notes the deadline of a call that was queued. The supervisor wakes in time for it.
+    /// Notes the deadline of a queued call. The supervisor wakes in time for it.
     pub(crate) fn waits_until(&self, deadline: Option<Instant>) {
         if self.deadlines.note(deadline) {
             self.lifecycle.notify();

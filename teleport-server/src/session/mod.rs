@@ -1,5 +1,5 @@
-//! Calls that survive their connections: `records` is what a session knows of its calls, `session` one
-//! session, and `table` all sessions of a server.
+//! Calls that survive their connections: `records` holds the calls of a session, `session` is one session,
+//! and `table` holds all sessions of a server.
 
 pub(crate) mod records;
 #[expect(clippy::module_inception, reason = "the session itself")]

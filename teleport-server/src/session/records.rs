@@ -11,13 +11,13 @@ use std::collections::btree_map::Entry;
 
 use teleport_transport::wire::{CallAnswer, CallState};
 
-/// One call.
+/// The state of one call.
 #[derive(Debug)]
 enum Record<C, A> {
     Open(C),
     /// It ended, and its answer is kept.
     Kept(A),
-    /// It ended, and its answer is not kept any more.
+    /// It ended, and its answer is gone.
     Expired,
 }
 
@@ -32,8 +32,8 @@ pub(crate) struct Records<C, A> {
     newest_id: u64,
     /// Calls up to this one that are not in `calls` may have run.
     forgotten_id: u64,
-    /// True if the session may have been forgotten without its newest id. Its first call or resume decides: a
-    /// client that has made calls resumes before it makes others.
+    /// True if the session may have been forgotten without its newest id. The client's first call or resume
+    /// decides: a client that has made calls resumes before it makes others.
     is_unsure: bool,
 }
 
@@ -101,7 +101,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
     /// Adds a call that is complete.
     ///
     /// # Errors
-    /// The call is known already, or more than `max_ended` answers wait to be acknowledged.
+    /// Fails if the call is known already, or if more than `max_ended` answers wait to be acknowledged.
     pub(crate) fn arrived(&mut self, id: u64, call: C, max_ended: usize) -> Result<(), Breach> {
         if self.ended > max_ended {
             return Err(Breach::Unacknowledged);
@@ -117,7 +117,7 @@ impl<C: Clone, A: Clone> Records<C, A> {
         }
     }
 
-    /// Ends a call, and keeps its answer if there is one to keep. Returns false if the call is not open.
+    /// Ends a call. Keeps its answer if there is one. Returns false if the call is not open.
     pub(crate) fn ended(&mut self, id: u64, kept: Option<A>) -> bool {
         let Some(record @ Record::Open(_)) = self.calls.get_mut(&id) else { return false };
         *record = kept.map_or(Record::Expired, Record::Kept);

@@ -1,12 +1,12 @@
 //! The calls of one client that survive its connections.
 //!
-//! Flow: a client with a session connects -> `Sessions::opened` finds its session and ends the connection
-//! before -> calls `arrived` and `ended` here -> the connection is lost: calls run on, and answers are kept
-//! -> the client's next connection resumes, is answered once the one before is no longer read, and gets the
-//! answers that it has missed.
+//! Flow: a client with a session connects -> `Sessions::opened` finds its session and ends the previous
+//! connection -> calls `arrived` and `ended` here -> the connection is lost: calls continue to run, and
+//! answers are kept -> the client's next connection resumes. It is answered once the previous one is no
+//! longer read, and gets the missed answers.
 //!
-//! A call runs at most once: a call that is complete is known here before its client can ask for it. Locks:
-//! that of all sessions, then a session's own, then that of a link's outbound half. Never waits. Bounds:
+//! A call runs at most once: a complete call is registered here before its client can ask for it. Locks: that
+//! of all sessions, then a session's own, then that of a link's sending half. Never waits. Bounds:
 //! `max_kept_bytes` of answers, `resume_timeout` without a connection, and `max_lost` such sessions.
 
 use std::mem;
@@ -19,7 +19,7 @@ use teleport_transport::{Budget, Charge, Link};
 
 use crate::session::records::{Breach, Records};
 
-/// Pays for kept answers, from a budget of their own and that of the whole server.
+/// Pays for kept answers, from their own budget and that of the whole server.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptBudget {
     pub(crate) kept: Budget,
@@ -47,12 +47,12 @@ pub(crate) struct Kept {
     _room: Arc<Room>,
 }
 
-/// Calls to be withdrawn, since their client has given them up, and answers to be dropped.
+/// Calls to withdraw, since their client has given them up, and answers to drop.
 pub(crate) type Forgotten<C> = crate::session::records::Forgotten<Weak<C>, Kept>;
 
 /// One session.
 ///
-/// Calls and links hold their session, so a session holds them weakly. A queue or a worker holds the calls.
+/// Calls and links own their session, so a session refers to them weakly. A queue or a worker owns the calls.
 #[derive(Debug)]
 pub(crate) struct Session<C> {
     pub(crate) id: Id128,
@@ -67,13 +67,13 @@ struct SessionState<C> {
     records: Records<Weak<C>, Kept>,
     /// Connections that have not ended: one, or two while the older one is being ended.
     connections: usize,
-    /// The key of the newest link. Hellos may be read in another order than that of the connections.
+    /// The key of the newest link. Hellos may be read in another order than connections were accepted.
     newest: usize,
-    /// The link that answers go to. `None` from the end of a connection until the next one has resumed.
+    /// The link for answers. `None` from the end of a connection until the next one has resumed.
     link: Option<WeakLink>,
-    /// A resume that came before the connection before had ended.
+    /// A resume that arrived before the previous connection had ended.
     waiting: Option<(WeakLink, Resume)>,
-    /// Since when there is no connection.
+    /// The time since which there is no connection.
     lost: Option<Instant>,
 }
 
@@ -102,14 +102,14 @@ impl<C> Session<C> {
         Session { id, max_ended: 2 * max_open_calls as usize, budget, inner: Mutex::new(state) }
     }
 
-    /// Adds a connection, and ends the one before: a resume is answered only then, so that no call arrives
-    /// unseen. Returns since when there was no connection.
+    /// Adds a connection, and ends the previous one: a resume is answered only then, so that no call is
+    /// missed. Returns the time since which there was no connection.
     pub(crate) fn opened(&self, link: &Arc<Link>) -> Option<Instant> {
         let mut state = self.inner.lock();
         state.connections += 1;
         let lost = state.lost.take();
         let ended = if link.key() < state.newest {
-            // The client has given up this one already.
+            // The client has already given up this connection.
             Some(link.clone())
         } else {
             state.newest = link.key();
@@ -130,7 +130,7 @@ impl<C> Session<C> {
     /// Adds a call that is complete.
     ///
     /// # Errors
-    /// The client broke the protocol, and the call must not run.
+    /// Fails if the client broke the protocol: the call must not run.
     pub(crate) fn arrived(&self, link: &Arc<Link>, id: u64, call: &Arc<C>) -> Result<(), Breach> {
         let mut state = self.inner.lock();
         if !state.takes_calls_of(link) {
@@ -139,8 +139,8 @@ impl<C> Session<C> {
         state.records.arrived(id, Arc::downgrade(call), self.max_ended)
     }
 
-    /// Ends a call. The answer is kept if there is room for it, and sent if there is a connection. Returns
-    /// false if the call was answered before, or its client has given it up.
+    /// Ends a call. Keeps the answer if there is room, and sends it if there is a connection. Returns false
+    /// if the call was answered before, or its client has given it up.
     pub(crate) fn ended(&self, id: u64, message: Message) -> bool {
         let bytes = message.memory_bytes + message.metadata.len() as u64;
         let (mut room, mut expired) = (self.budget.room(bytes), Vec::new());
@@ -169,12 +169,12 @@ impl<C> Session<C> {
         self.inner.lock().records.open(id)?.upgrade()
     }
 
-    /// Returns the link that answers go to now.
+    /// Returns the current link for answers.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         self.inner.lock().link.as_ref()?.link.upgrade()
     }
 
-    /// Drops answers that the client has.
+    /// Drops acknowledged answers.
     pub(crate) fn acknowledged(&self, ids: &[u64]) {
         let mut state = self.inner.lock();
         let answers: Vec<Kept> = ids.iter().filter_map(|id| state.records.acknowledged(*id)).collect();
@@ -182,7 +182,7 @@ impl<C> Session<C> {
         drop(answers);
     }
 
-    /// Answers a resume now, or once the connection before has ended.
+    /// Answers a resume now, or once the previous connection has ended.
     pub(crate) fn resuming(&self, link: &Arc<Link>, resume: Resume) -> Forgotten<C> {
         let mut state = self.inner.lock();
         if link.key() != state.newest {
@@ -195,7 +195,7 @@ impl<C> Session<C> {
         state.resume(link, &resume)
     }
 
-    /// Removes a connection that is no longer read, and answers the resume of the next one if it waits.
+    /// Removes a connection that is no longer read, and answers the next connection's resume if it waits.
     /// Returns true if no connection is left.
     pub(crate) fn closed(&self, link: &Link, now: Instant) -> (Forgotten<C>, bool) {
         let mut state = self.inner.lock();
@@ -239,8 +239,8 @@ impl<C> SessionState<C> {
         self.link.as_ref().is_some_and(|current| current.key == link.key())
     }
 
-    /// Answers a resume, and sends the answers that the client has missed. Under the lock, so that a call
-    /// that ends now finds its id open on the new link.
+    /// Answers a resume, and sends the missed answers. Under the lock, so that a call that ends now finds its
+    /// id open on the new link.
     pub(crate) fn resume(&mut self, link: &Arc<Link>, resume: &Resume) -> Forgotten<C> {
         self.link = Some(WeakLink::new(link));
         let resumed = self.records.resume(&resume.calls);

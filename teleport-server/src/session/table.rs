@@ -1,9 +1,9 @@
 //! All sessions of a server.
 //!
-//! Flow: `opened` for each connection that names a session -> `closed` -> `expire` when the session has been
-//! without a connection for too long. A session whose client says goodbye is forgotten at once. Of an expired
-//! session the id of its newest call is remembered, so that none of its calls counts as never arrived. Reads
-//! no clock. Bounds: the newest `max_lost` sessions without a connection, and `MAX_REMEMBERED` expired ones.
+//! Flow: `opened` for each connection with a session -> `closed` -> `expire` when the session has been
+//! without a connection for too long. A session whose client says goodbye is forgotten at once. The newest
+//! call id of an expired session is remembered, so that none of its calls counts as never arrived. Reads no
+//! clock. Bounds: the newest `max_lost` sessions without a connection, and `MAX_REMEMBERED` expired ones.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::session::session::{Forgotten, KeptBudget, Session};
 /// All sessions, by their ids.
 #[derive(Debug)]
 pub(crate) struct Sessions<C> {
-    /// How long a session without a connection is kept.
+    /// The time for which a session without a connection is kept.
     timeout: Duration,
     max_lost: usize,
     max_open_calls: u32,
@@ -87,7 +87,7 @@ impl<C> Sessions<C> {
         session
     }
 
-    /// Ends a connection, with a goodbye if its client will not come back.
+    /// Ends a connection, with a goodbye if its client will not return.
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn closed(
         &self,
@@ -127,12 +127,12 @@ impl<C> Sessions<C> {
         all
     }
 
-    /// Returns when to call `expire`.
+    /// Returns the time at which `expire` must be called.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.table.lock().lost.first().and_then(|(lost, _)| lost.checked_add(self.timeout))
     }
 
-    /// Forgets all sessions: the server has ended.
+    /// Forgets all sessions, because the server has ended.
     #[must_use = "open calls are to be withdrawn"]
     pub(crate) fn end(&self) -> Vec<Forgotten<C>> {
         let Table { sessions, .. } = std::mem::take(&mut *self.table.lock());

@@ -1,9 +1,9 @@
-//! The threads of a running server, and the one that ends them in order.
+//! The threads of a running server, and the supervisor that ends them in order.
 //!
-//! Flow: `Threads::spawn` starts pollers, workers and the done thread -> the supervisor sleeps until a call
-//! is out of time, a session expires, or the server is to close -> no new connections and no new calls ->
-//! queued calls are refused -> running ones end, or are given up when the time is over -> goodbyes ->
-//! pollers. All steps share the time to close. A step that has no time left gets `GRACE`.
+//! Flow: `Threads::spawn` starts pollers, workers and the done thread -> the supervisor sleeps until a call's
+//! deadline passes, a session expires, or the server must close -> no new connections and no new calls ->
+//! queued calls are refused -> running calls end, or are given up when the time is over -> goodbyes ->
+//! pollers end. All steps share the time to close. A step without time left gets `GRACE`.
 
 use std::io;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::exec::failures::done_failed;
 use crate::exec::panic::catch;
 use crate::threads::worker::{Pool, RunningThread, Worker};
 
-/// How long each of these has when the time to close is over: functions to notice that they are cancelled,
-/// done functions to take the last logs, clients to read a goodbye, and pollers to end.
+/// The extra time after the time to close for each of these: functions that notice that they are cancelled,
+/// done functions that take the last logs, clients that read a goodbye, and pollers that end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long results may take to leave if closing may take for ever.
+/// The time for results to be sent if closing has no time limit.
 const MAX_GOODBYE: Duration = Duration::from_secs(3600);
 
 /// All threads of a server except the supervisor.
@@ -88,7 +88,7 @@ impl Threads {
     }
 }
 
-/// Ends the threads of a server that does not start: they have nothing to do.
+/// Ends the threads of a server that fails to start: they have no work.
 fn dismiss(dispatcher: &Dispatcher, queues: &Queues) {
     queues.pools.iter().for_each(|pool| drop(pool.close()));
     dispatcher.log_order.abandon();
@@ -129,10 +129,10 @@ fn start_done(
     thread::Builder::new().name("teleport-done".to_owned()).spawn(run)
 }
 
-/// Starts the thread that ends the server when it is asked to.
+/// Starts the supervisor's thread.
 pub(crate) fn supervise(threads: Threads) -> Result<(), ServeError> {
     let name = "teleport-server".to_owned();
-    // No thread joins it. Owners wait for the lifecycle, which is the last thing that it touches.
+    // No thread joins it. Owners wait for the lifecycle, which it uses last.
     supervise_on(threads, |run| thread::Builder::new().name(name).spawn(run).map(drop))
 }
 
@@ -156,21 +156,20 @@ fn supervise_on(
         shared.log_limit.finish();
         shared.lifecycle.finish(running);
     };
-    // If the thread does not start, the listener and the pollers were dropped with `run`. The rest ends
-    // here.
+    // If the thread does not start, the listener and the pollers were dropped with `run`. The rest ends here.
     start(Box::new(run))
         .map_err(cannot("the supervisor thread"))
         .inspect_err(|_| dismiss(&dispatcher, &queues))
 }
 
-/// Ends everything, in order. Returns what did not end in time.
+/// Ends everything, in order. Returns the functions that did not end in time.
 fn shut_down(threads: Threads) -> Vec<String> {
     let Threads { dispatcher, queues, listening, pollers, workers, done, working, done_working } = threads;
     let lifecycle = &dispatcher.shared.lifecycle;
     let mut running = Vec::new();
     // The poller closes the listener, which it cannot do while an inline method runs on it.
     in_time(&dispatcher, move || drop(listening));
-    // Before the workers end, so that calls which come now are refused.
+    // Before the workers end, so that calls that arrive now are refused.
     for call in queues.batchers.iter().flat_map(|batcher| batcher.close()) {
         call.refuse(&closing());
     }
@@ -193,12 +192,12 @@ fn shut_down(threads: Threads) -> Vec<String> {
     running
 }
 
-/// Joins a worker, or gives up its calls and returns the method that it runs.
+/// Joins a worker. If it does not end, gives up its calls and returns the method that it runs.
 fn end_worker(worker: Worker) -> Option<String> {
     let busy = worker.current_job.lock().clone();
     let name = worker.thread.thread().name().unwrap_or_default().to_owned();
     let Some(job) = busy else {
-        // It is about to end. If it panicked, the panic hook has printed that.
+        // It is about to end. If it panicked, the panic hook has printed the panic.
         let _ = worker.thread.join();
         return None;
     };
@@ -208,7 +207,7 @@ fn end_worker(worker: Worker) -> Option<String> {
     Some(format!("{:?} on {name}", job.method()))
 }
 
-/// Gives the done functions the logs that are left, and ends their thread.
+/// Passes the remaining logs to the done functions, and ends their thread.
 fn end_done(
     dispatcher: &Dispatcher,
     done: Option<JoinHandle<()>>,
@@ -228,10 +227,10 @@ fn end_done(
     Some("a done function on teleport-done".to_owned())
 }
 
-/// Tells every client that the server closes, and waits until they have gone.
+/// Says goodbye to every client, and waits until they have disconnected.
 fn say_goodbye(dispatcher: &Dispatcher) {
     let Dispatcher { shared, connections, .. } = dispatcher;
-    // The last part of the time to close is for goodbyes that wait behind results which nobody fetches.
+    // The last part of the time to close is for goodbyes that wait behind unfetched results.
     let left = shared.lifecycle.time_to_close().unwrap_or(MAX_GOODBYE);
     let within = left.saturating_sub(GRACE).clamp(GRACE, MAX_GOODBYE);
     for link in connections.all() {
@@ -245,8 +244,8 @@ fn say_goodbye(dispatcher: &Dispatcher) {
     shared.lifecycle.wait_to_close(2 * GRACE, || shared.connections.load(Ordering::SeqCst) == 0);
 }
 
-/// Runs an action that may have to wait for a poller on a thread of its own, so that a poller which never
-/// returns holds up nothing. Returns true if the action was done in time.
+/// Runs an action that may have to wait for a poller on a thread of its own, so that a poller that never
+/// returns delays nothing. Returns true if the action was done in time.
 fn in_time(dispatcher: &Arc<Dispatcher>, action: impl FnOnce() + Send + 'static) -> bool {
     let done = Arc::new(AtomicBool::new(false));
     let act = {
@@ -289,7 +288,7 @@ mod tests {
         let error = supervise_on(threads, none_left).unwrap_err();
         assert!(matches!(error, ServeError::Io { what, .. } if what == "the supervisor thread"));
         assert!(teleport_transport::Socket::connect(&address, None).is_err(), "nobody listens");
-        // Hangs if a worker waits for ever.
+        // Hangs if a worker waits forever.
         shared.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Worker {
     pub(crate) current_job: Arc<Mutex<Option<Job>>>,
 }
 
-/// What the threads of one pool work with.
+/// The state that the threads of one pool share.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     name: String,
@@ -69,11 +69,11 @@ impl Pool {
         running: &Arc<AtomicUsize>,
     ) -> Pool {
         let name = match &dispatcher.registry.pools[pool].method {
-            // The system takes no zero bytes in a thread's name.
+            // The system refuses zero bytes in a thread's name.
             Some(method) => format!("teleport-worker-{}", method.replace('\0', "?")),
             None => "teleport-worker".to_owned(),
         };
-        // In the order of the registry, which gives them their numbers.
+        // In the order of the registry, which determines their numbers.
         let batches = dispatcher.registry.batches.iter().zip(&queues.batchers);
         let batchers = batches.filter(|(plan, _)| plan.pool == pool).map(|(_, batcher)| batcher.clone());
         Pool {
