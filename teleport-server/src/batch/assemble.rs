@@ -1,8 +1,8 @@
-//! Taking a batch from the batcher: its calls start, and their rows are brought together.
+//! Takes a batch from the batcher: starts its calls and brings their rows together.
 //!
 //! Flow: `take` selects the batch and claims its calls under the lock -> rows are moved without the lock ->
 //! [`Assembled`] holds the arguments -> the function runs -> `Batcher::finished`. Blocks only while a row
-//! that has to be moved is being read into.
+//! that must be moved is being read.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,18 +29,18 @@ pub(crate) enum Input {
 pub(crate) struct Assembled {
     pub(crate) group: GroupId,
     pub(crate) calls: Vec<Arc<OpenCall>>,
-    /// The number of rows, with rows of zeros.
+    /// The number of rows, including rows of zeros.
     pub(crate) padded: usize,
     /// An error if there was no memory for the batch.
     pub(crate) input: Result<Input, RemoteError>,
-    /// They pay for the memory until the function has it.
+    /// Pay for the memory until the function takes it.
     pub(crate) leases: Vec<Lease>,
 }
 
 /// Calls that were removed, and the errors for their callers.
 type Refused = Vec<(Arc<OpenCall>, RemoteError)>;
 
-/// A batch whose calls have started, and whose rows are not yet where they belong.
+/// A batch whose calls have started, but whose rows are not in place yet.
 struct Started {
     selected: SelectedBatch<Waiter>,
     /// `None` in list mode.
@@ -52,7 +52,7 @@ struct Started {
 }
 
 impl Batcher {
-    /// Takes the batch that is due, if one still is, of the calls that `judge` lets run. Refuses late calls.
+    /// Takes the batch that is due, if one still is, with the calls that `judge` allows. Refuses late calls.
     pub(crate) fn take(&self, judge: impl Fn(&OpenCall) -> CloseDecision) -> Option<Assembled> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -74,9 +74,9 @@ impl Batcher {
         Some(self.assemble(started?))
     }
 
-    /// Does what must be done under the lock: claims the calls, and takes all memory that is needed.
+    /// Does the work that needs the lock: claims the calls, and allocates all memory.
     fn start(&self, inner: &mut Inner, selected: SelectedBatch<Waiter>, refused: &mut Refused) -> Started {
-        // First, so that its charge is free for the calls that leave it.
+        // First, so that its charge is free for the calls that leave the slab.
         let base = inner.memory.close_slab(selected.base);
         let moves = self.move_out(inner, &selected, refused);
         let slab = match (self.is_listed, selected.is_new_slab) {
@@ -85,7 +85,7 @@ impl Batcher {
             (false, false) => base.map(Ok),
         };
         let calls: Vec<_> = selected.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();
-        // No call is missing: a call is withdrawn under this lock, and is not found here then.
+        // All calls have arguments: a withdrawal needs this lock, so a withdrawn call is not found here.
         let arguments = calls.iter().filter_map(|call| call.claim());
         let (trees, leases) = arguments.map(|Arguments { tree, lease }| (tree, lease)).unzip();
         let moved = moves.len() + if self.is_listed { 0 } else { selected.fills.len() };
@@ -94,7 +94,7 @@ impl Batcher {
         Started { selected, slab, moves, calls, trees, leases }
     }
 
-    /// Takes memory elsewhere for the calls that lie in the batch's slab and take no part in it.
+    /// Allocates other memory for the calls in the batch's slab that do not take part in it.
     fn move_out(
         &self,
         inner: &mut Inner,
@@ -111,7 +111,7 @@ impl Batcher {
                 placed.slab = out.to.slab;
                 moves.push((placed.row.clone(), memory));
             } else if let Some(waiter) = scheduler.remove(out.key) {
-                // A call that is not complete is refused when it is.
+                // An incomplete call is refused when it is complete.
                 inner.free(&waiter);
                 refused.extend(waiter.claimed().map(|call| (call, self.row_lost(inner))));
             }
@@ -119,7 +119,7 @@ impl Batcher {
         moves
     }
 
-    /// Moves rows, and makes the arguments.
+    /// Moves rows, and assembles the arguments.
     fn assemble(&self, started: Started) -> Assembled {
         let Started { selected, slab, moves, calls, trees, leases } = started;
         move_all(moves);
@@ -159,7 +159,7 @@ fn placed_rows(selected: &SelectedBatch<Waiter>) -> impl Iterator<Item = &Placed
     selected.rows.iter().filter_map(|waiter| waiter.placed.as_ref())
 }
 
-/// Moves the rows that are not being read into at this moment, then the others.
+/// Moves the rows that are not being read now, then the others.
 fn move_all(moves: Vec<(Arc<Row>, RowMemory)>) {
     let mut busy = Vec::new();
     for (row, memory) in moves {
@@ -172,7 +172,7 @@ fn move_all(moves: Vec<(Arc<Row>, RowMemory)>) {
     }
 }
 
-/// No order of events leads here.
+/// Returns the error for a state that no order of events causes.
 fn row_in_use() -> RemoteError {
     let text = "a row of the batch was still in use, which is an error of the server's own";
     RemoteError::new(ErrorKind::Failed, Ran::No, text)

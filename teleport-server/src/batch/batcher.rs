@@ -2,12 +2,13 @@
 //!
 //! Flow: `place` (by the link that receives a call, before the first byte of its payload) -> the payload is
 //! received into the row -> `arrive` -> `take` (by a worker, when a batch is due) -> rows are moved where
-//! necessary -> the function runs -> `finished`. Calls in list mode have no rows: they arrive complete.
+//! necessary -> the function runs -> `finished`. Calls in list mode have no rows: they are complete when they
+//! arrive here.
 //!
 //! Removing a call from the batcher and claiming its arguments happen under one lock, so only one thread
-//! decides what happens to it. Locks: a link's inbound half, then this one, then a session's or a link's
-//! outbound half, or the queue's. Never blocks. Bounds: the calls that clients may have open, `max_queue`,
-//! and the budget.
+//! decides what happens to it. Locks: a link's receiving half, then this one, then a session's or a link's
+//! sending half, or the queue's. Never blocks. Bounds: the open calls of all clients, `max_queue`, and the
+//! budget.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ pub(crate) struct Inner {
     pub(crate) memory: BatchMemory,
     /// The only group in list mode.
     list: Option<GroupId>,
-    /// When the queue expects the next batch.
+    /// The time at which the queue expects the next batch.
     pub(crate) timer: Option<Instant>,
     pub(crate) stats: BatchStats,
     is_closed: bool,
@@ -92,7 +93,7 @@ impl Batcher {
     /// Checks that calls of this signature can be batched.
     ///
     /// # Errors
-    /// The error for their callers.
+    /// Returns the error for their callers.
     pub(crate) fn admit(&self, signature: &Arc<Signature>) -> Result<(), RemoteError> {
         if self.is_listed {
             return Ok(());
@@ -103,10 +104,10 @@ impl Batcher {
         slab_rows(&self.method, &self.policy, &self.env.budget, signature).map(drop)
     }
 
-    /// Returns the row into which a call's payload is received. Returns `None` in list mode.
+    /// Returns the row for a call's payload, or `None` in list mode.
     ///
     /// # Errors
-    /// The error for its caller.
+    /// Returns the error for its caller.
     pub(crate) fn place(
         self: &Arc<Self>,
         signature: &Arc<Signature>,
@@ -138,7 +139,7 @@ impl Batcher {
     /// long.
     ///
     /// # Errors
-    /// The error for its caller, if it cannot run.
+    /// Returns the error for its caller, if it cannot run.
     pub(crate) fn arrive(
         &self,
         call: &Arc<OpenCall>,
@@ -162,7 +163,7 @@ impl Batcher {
         Ok(expiry_of(&self.policy, call.deadline, now))
     }
 
-    /// Lets the calls run that are throttled by `by`. Returns when to check whether they have waited for too
+    /// Releases the calls that are throttled by `by`. Returns when to check whether they have waited for too
     /// long.
     pub(crate) fn release(&self, by: usize) -> Option<Instant> {
         let (mut inner, now) = (self.inner.lock(), Instant::now());
@@ -181,8 +182,8 @@ impl Batcher {
         arguments
     }
 
-    /// The function of a batch has returned. `ran` is how long it took, if other batches will take about as
-    /// long.
+    /// Called when the function of a batch has returned. `ran` is its run time, if it is typical for other
+    /// batches.
     pub(crate) fn finished(&self, group: GroupId, padded: usize, ran: Option<Duration>) {
         let mut inner = self.inner.lock();
         inner.scheduler.finished(group, ran.map(|time| (padded, time)));
@@ -191,7 +192,7 @@ impl Batcher {
         self.settle(inner);
     }
 
-    /// Takes no more calls. Returns those that waited, for the caller to answer.
+    /// Accepts no more calls. Returns those that waited, for the caller to answer.
     pub(crate) fn close(&self) -> Vec<Arc<OpenCall>> {
         let mut inner = self.inner.lock();
         inner.is_closed = true;
@@ -201,14 +202,14 @@ impl Batcher {
         waiters.into_iter().filter_map(Waiter::claimed).collect()
     }
 
-    /// Ends a change under the lock: frees unused memory, and tells the queue when the next batch is due.
+    /// Ends a change under the lock: frees unused memory, and informs the queue when the next batch is due.
     pub(crate) fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
         let unused = inner.scheduler.take_unused();
         let freed = inner.memory.release(&unused);
         let due = inner.scheduler.next_due();
         if due != inner.timer {
             inner.timer = due;
-            // Under the lock, so that the queue hears of changes in their order.
+            // Under the lock, so that the queue gets changes in their order.
             self.env.queue.set_batch_timer(self.env.number, due);
         }
         drop(inner);
@@ -246,7 +247,7 @@ impl Batcher {
         BatchStats { waiting: inner.scheduler.waiting(), ..inner.stats.clone() }
     }
 
-    /// Returns how many calls wait, without those that are being received.
+    /// Returns how many calls wait, excluding those that are being received.
     pub(crate) fn queued(&self) -> usize {
         self.inner.lock().scheduler.complete()
     }
@@ -273,7 +274,7 @@ impl Inner {
 }
 
 impl Waiter {
-    /// Claims the call's arguments. Returns `None` if the call was withdrawn, or is not complete.
+    /// Claims the call's arguments. Returns `None` if the call was withdrawn or is incomplete.
     pub(crate) fn claimed(self) -> Option<Arc<OpenCall>> {
         self.call.filter(|call| call.claim().is_some())
     }

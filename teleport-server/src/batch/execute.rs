@@ -1,7 +1,7 @@
 //! One batch, from the worker that takes it to the answers of its calls.
 //!
-//! Flow: [`Batcher::take`] -> the memory is given to the function -> it runs, with panics caught -> each call
-//! gets its row of the result, as a copy if its client reads slowly -> logs. Never waits for a client.
+//! Flow: [`Batcher::take`] -> the memory is passed to the function -> it runs, with panics caught -> each
+//! call gets its row of the result, as a copy if its client reads slowly -> logs. Never waits for a client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub(crate) fn run(
     let method = first.method.clone();
     let calls = Arc::new(BatchCalls { calls, padded });
     *current_job.lock() = Some(Job::Batch(calls.clone()));
-    // From here on the memory is the function's, and the clients may send more.
+    // From now on the memory belongs to the function, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };
     let logs = match (input, registry.function(&method)) {
@@ -70,7 +70,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs a function. Other batches may start when it has returned.
+    /// Runs a function. Other batches may start once it has returned.
     fn time<T>(&self, group: GroupId, function: impl FnOnce() -> T) -> Result<T, Panic> {
         let calls = self.calls.calls.len();
         let counters = &self.calls.calls[0].shared().counters;
@@ -96,7 +96,7 @@ impl Run<'_> {
             Ok(result) => result,
             Err(error) => return self.fail(self.bad_result(&error)),
         };
-        // The rows keep what they need of the reply.
+        // The rows keep the parts of the reply that they need.
         drop(reply);
         for_each_together(calls, |row, call| match result.row(row, &call.reply.caller.limits) {
             Ok(message) => call.answer(self.detached(message, call)),

@@ -1,9 +1,8 @@
-//! The memory of batches: the slabs of one method, their size, what they are charged for, and when a row is
-//! free again.
+//! The memory of batches: the slabs of one method, their size and charges, and the release of rows.
 //!
-//! A call pays for its own row. What a slab takes besides is charged to the budget (`overhead`). Where that
-//! has no room, a slab is opened all the same while such slabs take at most `SURPLUS_PART` of the budget.
-//! Bound: `MAX_SIGNATURES` at once.
+//! A call pays for its own row. The rest of a slab is charged to the budget (`overhead`). If the budget has
+//! no room, a slab is opened anyway while such slabs take at most `SURPLUS_PART` of the budget. Bound:
+//! `MAX_SIGNATURES` at once.
 
 use std::collections::HashMap;
 use std::mem;
@@ -18,14 +17,14 @@ use crate::batch::plan::ids::{GroupId, Seat, SlabId};
 use crate::batch::plan::policy::BatchPolicy;
 use crate::call::refusal::overloaded;
 
-/// Signatures whose calls wait at the same time: more than any program has, and each takes memory.
+/// The most signatures with waiting calls: more than any program has, and each takes memory.
 const MAX_SIGNATURES: usize = 1024;
 
-/// The part of the budget by which slabs may exceed it.
+/// The part of the budget by which slabs may exceed the budget.
 const SURPLUS_PART: u64 = 4;
 
-/// The part of the budget that a slab takes at most, if its batches need not be full. So two slabs with few
-/// rows always fit.
+/// The largest part of the budget that a slab may take, if its batches need not be full. So two slabs with
+/// few rows always fit.
 const SLAB_PART: u64 = 8;
 
 /// The slabs of one method.
@@ -37,7 +36,7 @@ pub(crate) struct BatchMemory {
     groups: HashMap<Arc<Signature>, GroupId, QuickHash>,
     layouts: HashMap<GroupId, Arc<BatchLayout>, QuickHash>,
     slabs: HashMap<SlabId, OpenSlab, QuickHash>,
-    /// For the caller to drop without its lock: another charge may be granted.
+    /// Returned to the caller, which drops them without its lock: another charge may then be granted.
     returned: Vec<Charge>,
 }
 
@@ -55,10 +54,10 @@ pub(crate) struct PlacedRow {
     pub(crate) order: Order,
 }
 
-/// Returns how many rows a slab has.
+/// Returns the number of rows of a slab.
 ///
 /// # Errors
-/// A batch does not fit into the budget.
+/// Fails if a batch does not fit into the budget.
 pub(crate) fn slab_rows(
     method: &str,
     policy: &BatchPolicy,
@@ -80,7 +79,7 @@ pub(crate) fn slab_rows(
     })
 }
 
-/// Memory to be dropped without a lock.
+/// Freed memory, to be dropped without a lock.
 pub(crate) type Freed = (Vec<OpenSlab>, Vec<Charge>);
 
 impl BatchMemory {
@@ -96,10 +95,10 @@ impl BatchMemory {
         }
     }
 
-    /// Returns the group of a signature, which is added to `groups` if it is new.
+    /// Returns the group of a signature. Adds it to `groups` if it is new.
     ///
     /// # Errors
-    /// There are too many signatures, or its rows are too large.
+    /// Fails if there are too many signatures, or if the rows are too large.
     pub(crate) fn group(
         &mut self,
         groups: &mut Groups,
@@ -129,7 +128,7 @@ impl BatchMemory {
 
     // ---- Slabs ----
 
-    /// Opens a slab, and charges what it takes besides the row that its first call has paid for.
+    /// Opens a slab, and charges its memory except the row that its first call has paid for.
     pub(crate) fn open_slab(&self, group: GroupId) -> Result<OpenSlab, RemoteError> {
         let layout = self.layouts[&group].clone();
         let within = |pages| {
@@ -191,14 +190,14 @@ impl BatchMemory {
         Ok(memory)
     }
 
-    /// Frees the row of a call that does not run: what is still received for it is dropped. Called under the
+    /// Frees the row of a call that does not run: further payload for it is dropped. Called under the
     /// batcher's lock, so that the next call on its seat finds the memory free.
     pub(crate) fn free_row(&mut self, placed: &PlacedRow) {
         drop(placed.row.vacate());
         self.left(placed.slab);
     }
 
-    /// A call has left a slab that is still open.
+    /// Called when a call has left a slab that is still open.
     pub(crate) fn left(&mut self, id: SlabId) {
         let opened = self.slabs.get_mut(&id);
         self.returned.extend(opened.and_then(|opened| opened.overhead.left()));

@@ -1,8 +1,8 @@
-//! The memory of a slab besides the rows that its calls have paid for.
+//! The memory of a slab beyond the rows that its calls have paid for.
 //!
-//! Flow: `new` -> `sat` and `left` for each call -> dropped with the slab. A row whose call has left stays in
-//! memory until another call sits there, so it is charged, whatever else is in use. Charges that end are
-//! returned, for the caller to drop without a lock: another one may be granted.
+//! Flow: `new` -> `sat` and `left` for each call -> dropped with the slab. The row of a call that has left
+//! stays in memory until another call takes its seat. So it is charged, even past the budget. Ended charges
+//! are returned to the caller, which drops them without a lock: another one may then be granted.
 
 use teleport_transport::wire::BatchLayout;
 use teleport_transport::{Budget, Charge, Pages};
@@ -14,15 +14,15 @@ pub(crate) struct Overhead {
     first_bytes: u64,
     /// Calls with a seat, each of which has paid for its row.
     seated: u64,
-    /// The most calls that had a seat: their rows are in memory.
+    /// The most calls that had a seat at once: their rows are in memory.
     max_seated: u64,
     charge: Option<Charge>,
-    /// The part of the charge that was beyond the budget's bound when the slab was opened.
+    /// The part of the charge that exceeded the budget when the slab was opened.
     surplus: u64,
 }
 
 impl Overhead {
-    /// Returns what to charge for a new slab whose first call has paid for its row.
+    /// Returns the charge for a new slab whose first call has paid for its row.
     pub(crate) fn first_charge(layout: &BatchLayout, pages: Pages) -> u64 {
         pages.first_bytes(layout).saturating_sub(layout.row_bytes())
     }
@@ -48,12 +48,12 @@ impl Overhead {
         self.charge.as_ref().map_or(0, Charge::bytes)
     }
 
-    /// A call that has paid for its row gets a seat. Returns a charge that has ended.
+    /// Called when a call that has paid for its row gets a seat. Returns an ended charge.
     pub(crate) fn sat(&mut self) -> Option<Charge> {
         self.seated += 1;
         self.max_seated = self.max_seated.max(self.seated);
         let unpaid = self.unpaid();
-        // By halves, so that the budget is used a few times for a slab instead of for each call.
+        // By halves, so that the budget is used a few times for each slab instead of for each call.
         if unpaid > self.charged() / 2 {
             return None;
         }
@@ -61,17 +61,17 @@ impl Overhead {
         std::mem::replace(&mut self.charge, less)
     }
 
-    /// A call leaves. Returns a charge that has ended.
+    /// Called when a call leaves. Returns an ended charge.
     pub(crate) fn left(&mut self) -> Option<Charge> {
         self.seated = self.seated.saturating_sub(1);
-        // The slab goes with its last call.
+        // The slab is dropped with its last call.
         if self.seated == 0 || self.unpaid() <= self.charged() {
             return None;
         }
         self.charge.replace(self.budget.charge_anyway(self.unpaid()))
     }
 
-    /// Returns the most that the charge is beyond the budget's bound.
+    /// Returns the most by which the charge may exceed the budget.
     pub(crate) fn surplus(&self) -> u64 {
         self.surplus.min(self.charged())
     }
@@ -138,7 +138,7 @@ mod tests {
             drop(overhead.left());
             assert_eq!(budget.used_bytes(), gone * ROW);
         }
-        // Until other calls sit there.
+        // Until other calls take their seats.
         (0..8).for_each(|_| drop(overhead.sat()));
         assert!(budget.used_bytes() > 0);
         drop(overhead.sat());

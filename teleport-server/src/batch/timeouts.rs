@@ -1,8 +1,8 @@
 //! Calls of a batched method that wait for too long: their deadline has passed, or their batch does not
 //! become full.
 //!
-//! Flow: the supervisor calls `expire` -> late calls are refused, and of a batch that waits the log says why
-//! (`log_starved`).
+//! Flow: the supervisor calls `expire` -> late calls are refused, and the log gives the reason why an exact
+//! batch waits (`log_starved`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,12 +24,12 @@ pub(crate) struct Expired {
     pub(crate) next: Option<Instant>,
 }
 
-/// An exact batch that has waited for long.
+/// An exact batch that has waited for a long time.
 #[derive(Debug)]
 pub(crate) struct StarvedBatch {
     method: Arc<str>,
     calls: Vec<Arc<OpenCall>>,
-    /// The number of calls that it takes.
+    /// The number of calls in a full batch.
     rows: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Estimates for the calls of one group: how often they come, and how long a batch of them runs.
+//! Estimates for the calls of one group: how often they arrive, and how long a batch of them runs.
 //!
 //! Flow: `arrived` for each complete call, `ran` for each batch -> `wait` returns until when one more call is
 //! worth waiting for, and `run_time` how long a batch will run. Bound: one average for each power of two of
@@ -6,13 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-/// The weight of a new value against all before it.
+/// The weight of a new value in the average.
 const WEIGHT: f64 = 0.2;
 
 /// Sizes of batches by powers of two: up to 2^16.
 const CLASSES: usize = 17;
 
-/// A call that has not come after this many average gaps is not worth waiting for.
+/// A call that has not arrived after this many average gaps is not worth waiting for.
 const MAX_GAPS: f64 = 2.0;
 
 /// An exponentially weighted moving average.
@@ -35,28 +35,28 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
-    /// A call is complete.
+    /// Notes a complete call.
     pub(crate) fn arrived(&mut self, now: Instant) {
         if let Some(before) = self.last_arrival.replace(now) {
             self.gap.note(now.saturating_duration_since(before).as_secs_f64());
         }
     }
 
-    /// A batch of `rows` rows, padding included, ran for `time`.
+    /// Notes that a batch of `rows` rows, padding included, ran for `time`.
     pub(crate) fn ran(&mut self, rows: usize, time: Duration) {
         let (seconds, sizes) = &mut self.runs[class(rows)];
         seconds.note(time.as_secs_f64());
         sizes.note(rows as f64);
     }
 
-    /// Returns how long a batch will run. Returns `None` before any batch has run.
+    /// Returns the expected run time of a batch, or `None` before any batch has run.
     pub(crate) fn run_time(&self, rows: usize) -> Option<Duration> {
         let (fixed, each) = self.line()?;
         Duration::try_from_secs_f64(fixed + each * rows as f64).ok()
     }
 
-    /// Returns until when to wait for one more call: as long as the time that the `ready` calls wait together
-    /// is less than what the call would cost in a batch of its own.
+    /// Returns until when to wait for one more call: as long as the `ready` calls together wait for less time
+    /// than the call would cost in a batch of its own.
     pub(crate) fn wait(&self, ready: usize) -> Option<Instant> {
         let (fixed, _) = self.line()?;
         let (gap, last) = (self.gap.0?, self.last_arrival?);
@@ -67,7 +67,8 @@ impl Estimate {
     }
 
     /// Returns the fixed time of a batch and the time for each row, in seconds, from the smallest and the
-    /// largest sizes that ran. If all had about one size, rows count as free, as they are on accelerators.
+    /// largest sizes that ran. If all batches had about one size, rows count as free, as they are on
+    /// accelerators.
     fn line(&self) -> Option<(f64, f64)> {
         let mut known = self.runs.iter().filter_map(|(seconds, rows)| Some((seconds.0?, rows.0?)));
         let (least, fewest) = known.next()?;
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn one_more_call_is_worth_waiting_for_while_that_costs_less_than_it_saves() {
         let (estimate, last) = estimate(MS, &[(2, 12 * MS), (32, 42 * MS)]);
-        // A batch costs 10 ms beside its rows: ten rows may wait a millisecond each.
+        // A batch costs 10 ms plus its rows: ten rows may wait a millisecond each.
         assert_eq!(estimate.wait(1), Some(last + 2 * MS));
         assert!(estimate.wait(9).is_some());
         assert_eq!(estimate.wait(11), None);

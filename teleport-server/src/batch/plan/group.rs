@@ -1,4 +1,4 @@
-//! The calls of one signature: the slabs in which they lie, and which of these have calls that may run.
+//! The calls of one signature: the slabs with their rows, and the slabs with ready calls.
 //!
 //! Bound: the slabs of its calls.
 
@@ -9,8 +9,8 @@ use crate::batch::plan::estimate::Estimate;
 use crate::batch::plan::ids::{Key, SlabId};
 use crate::batch::plan::seats::Slab;
 
-/// A call is received at this rate at least, in bytes per second, plus `MIN_RECEIVE_TIME`; batches do not
-/// wait for slower ones.
+/// A call that is waited for arrives at this rate in bytes per second at least, plus `MIN_RECEIVE_TIME`.
+/// Batches do not wait for slower calls.
 const MIN_RATE: u64 = 1 << 30;
 const MIN_RECEIVE_TIME: Duration = Duration::from_micros(100);
 
@@ -19,14 +19,14 @@ pub(crate) const MAX_RECEIVE_TIME: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// Rows of a slab.
+    /// The number of rows of a slab.
     pub(crate) capacity: usize,
-    /// The time between two arrivals, if the next call is being received.
+    /// The expected time between two arrivals while the next call is being received.
     pub(crate) receive_time: Duration,
     pub(crate) slabs: BTreeSet<SlabId>,
-    /// Slabs with a seat for a new call, which gets the first. Slow slabs are never among them.
+    /// Slabs with a free seat; a new call takes one in the first slab. Never includes slow slabs.
     pub(crate) open: BTreeSet<SlabId>,
-    /// Slabs with ready calls and no pending moves, by when their first call was ready.
+    /// Slabs with ready calls and no pending moves, by the time at which their first call became ready.
     ready_slabs: BTreeSet<(Instant, SlabId)>,
     /// The same for slow slabs.
     ready_slow: BTreeSet<(Instant, SlabId)>,
@@ -35,13 +35,13 @@ pub(crate) struct Group {
     /// Deadlines of ready calls.
     pub(crate) deadlines: BTreeSet<(Instant, Key)>,
     pub(crate) estimate: Estimate,
-    /// When its next batch is due.
+    /// The time at which its next batch is due.
     pub(crate) due: Option<Instant>,
-    /// True if the log says already that an exact batch waits.
+    /// True if the log already mentions that an exact batch waits.
     pub(crate) was_logged: bool,
 }
 
-/// The state of a slab, as far as its group uses it.
+/// The part of a slab's state that its group uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SlabSummary {
     oldest: Option<Instant>,
@@ -85,7 +85,7 @@ impl Group {
         self.update(id, slab.is_slow, SlabSummary::of(slab), SlabSummary::default());
     }
 
-    /// A slab has changed.
+    /// Updates the group after a slab has changed.
     pub(crate) fn update(&mut self, id: SlabId, is_slow: bool, before: SlabSummary, now: SlabSummary) {
         let slabs = if is_slow { &mut self.ready_slow } else { &mut self.ready_slabs };
         if before.oldest != now.oldest {
@@ -100,19 +100,19 @@ impl Group {
         }
     }
 
-    /// Returns since when the first ready call has waited.
+    /// Returns the time since which the first ready call has waited.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         let first = |slabs: &BTreeSet<(Instant, SlabId)>| slabs.first().map(|(oldest, _)| *oldest);
         first(&self.ready_slabs).into_iter().chain(first(&self.ready_slow)).min()
     }
 
-    /// Returns the slab that the next batch is made of, unless all ready calls lie in slow slabs.
+    /// Returns the slab for the next batch, unless all ready calls are in slow slabs.
     pub(crate) fn base(&self) -> Option<SlabId> {
         self.ready_slabs.first().map(|(_, id)| *id)
     }
 
-    /// Returns the slabs with ready calls that have to be copied to a batch: slow ones, the oldest first, and
-    /// for an exact batch also the others.
+    /// Returns the slabs whose ready calls must be copied to a batch: slow ones, oldest first, and for an
+    /// exact batch also the others.
     pub(crate) fn sources(&self, base: Option<SlabId>, is_exact: bool) -> impl Iterator<Item = SlabId> + '_ {
         let others = self.ready_slabs.iter().filter(move |(_, id)| is_exact && Some(*id) != base);
         self.ready_slow.iter().chain(others).map(|(_, id)| *id)

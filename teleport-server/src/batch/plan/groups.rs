@@ -1,4 +1,4 @@
-//! All groups of a method and their slabs: where a new call gets a seat, and which group has a batch due
+//! All groups of a method and their slabs. Finds a seat for a new call, and the group whose batch is due
 //! first.
 //!
 //! Bounds: one slab a call, and `MAX_IDLE` groups without calls.
@@ -15,7 +15,7 @@ use crate::batch::plan::ids::{GroupId, Key, Seat, SlabId};
 use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::seats::Slab;
 
-/// Groups without calls that are kept for their estimates.
+/// The number of groups without calls that are kept for their estimates.
 const MAX_IDLE: usize = 16;
 
 pub(crate) type Slabs = HashMap<SlabId, Slab, QuickHash>;
@@ -25,9 +25,9 @@ pub(crate) struct Groups {
     policy: BatchPolicy,
     groups: HashMap<GroupId, Group, QuickHash>,
     slabs: Slabs,
-    /// Groups by when their next batch is due.
+    /// Groups by the time at which their next batch is due.
     due: BTreeSet<(Instant, GroupId)>,
-    /// Groups without slabs, the one that was used last at the end.
+    /// Groups without slabs, least recently used first.
     idle: VecDeque<GroupId>,
     last_slab: u64,
     last_group: u64,
@@ -100,7 +100,7 @@ impl Groups {
         self.due.first().copied()
     }
 
-    /// Updates when the next batch of a group is due.
+    /// Updates the time at which the next batch of a group is due.
     pub(crate) fn update_due(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let base = group.base().and_then(|base| self.slabs.get(&base));
@@ -114,7 +114,7 @@ impl Groups {
         due.map(|due| self.due.insert((due, id)));
     }
 
-    /// Returns the slabs and groups that were removed since the last time.
+    /// Returns the slabs and groups that were removed since the last call of this.
     pub(crate) fn take_unused(&mut self) -> Unused {
         mem::take(&mut self.unused)
     }
@@ -161,7 +161,7 @@ impl Groups {
         }
     }
 
-    /// Changes a slab, and what its group knows of it.
+    /// Changes a slab, and updates its group.
     pub(crate) fn change(&mut self, id: SlabId, change: impl FnOnce(&mut Slab)) -> GroupId {
         let slab = self.slabs.get_mut(&id).expect("a slab is removed only when no call has a seat there");
         let before = SlabSummary::of(slab);
@@ -192,14 +192,14 @@ impl Groups {
         (Seat { slab, index }, open.is_none())
     }
 
-    /// Gives a seat back.
+    /// Returns a seat.
     pub(crate) fn leave(&mut self, seat: Seat, was_receiving: bool) {
         let group = self.change(seat.slab, |slab| slab.leave(seat.index, was_receiving));
         self.remove_if_unused(seat.slab);
         self.update_due(group);
     }
 
-    /// A call may run from now on.
+    /// Marks a call as ready to run.
     pub(crate) fn set_ready(&mut self, key: Key, seat: Seat, deadline: Option<Instant>, now: Instant) {
         let group = self.change(seat.slab, |slab| slab.set_ready(now, key, seat.index));
         if let Some(deadline) = deadline {
@@ -208,7 +208,7 @@ impl Groups {
         self.update_due(group);
     }
 
-    /// A call that was ready `since` then runs, or must not run any more.
+    /// Unmarks a call that was ready `since` then, because it runs or must no longer run.
     pub(crate) fn unset_ready(&mut self, key: Key, seat: Seat, deadline: Option<Instant>, since: Instant) {
         let group = self.change(seat.slab, |slab| slab.unset_ready(since, key));
         if let Some(deadline) = deadline {

@@ -1,4 +1,4 @@
-//! Which calls run together and when. Pure: without memory, threads or a clock.
+//! Decides which calls run together and when. Pure: without memory, threads or a clock.
 //!
 //! `scheduler` holds the calls of one method. A call has a seat in a slab (`seats`); the slabs of one
 //! signature are a group (`group`), and `groups` holds all of them. `close` decides when a batch of a group

@@ -1,4 +1,4 @@
-//! The options of a batched method: when its batches close, and how many rows they have.
+//! The checked options of a batched method: when its batches close, and how many rows they have.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl BatchPolicy {
         self.pad_to.iter().copied().find(|size| *size >= rows).unwrap_or(rows)
     }
 
-    /// Returns how many rows a slab has if `rows` fit into memory, or `None` if those are too few for any
+    /// Returns how many rows a slab has if `rows` fit into memory, or `None` if that is too few for any
     /// batch.
     pub(crate) fn fitting(&self, rows: usize) -> Option<usize> {
         let fits = |size: &usize| *size <= rows;

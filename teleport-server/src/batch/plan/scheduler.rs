@@ -1,13 +1,13 @@
-//! The calls of one method that have not started: where each lies, and how far it has come.
+//! The calls of one method that have not started: the seat and the progress of each.
 //!
 //! Flow: `place` (before a call's first byte is received) -> `arrive` (it is complete) -> `select` (a worker
 //! is free and a batch is due) -> the caller moves the rows that `select` names -> `moved` -> the function
-//! runs -> `finished`. `remove` takes out a call that was withdrawn or will not be complete.
+//! runs -> `finished`. `remove` removes a call that was withdrawn or will never be complete.
 //!
-//! A call that is being received when its slab becomes a batch is moved to another slab for new calls. If it
-//! is still not complete when that slab becomes a batch, it is moved to a slow slab, and from there to its
-//! batch once it is complete. So each call is copied at most three times, however slow it is. Nothing else is
-//! copied, except rows that fill the holes which others left. Bound: one entry for each call.
+//! If a call is being received when its slab becomes a batch, it is moved to another slab for new calls. If
+//! it is still incomplete when that slab becomes a batch, it is moved to a slow slab, and from there to its
+//! batch once it is complete. So each call is copied at most three times, however slow it is. No other rows
+//! are copied, except those that fill holes. Bound: one entry for each call.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
@@ -24,9 +24,9 @@ use crate::batch::plan::seats::Slab;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Receiving,
-    /// It is complete, and must not run before `release` is called with this key.
+    /// It is complete, but must not run before `release` is called with this key.
     Throttled(usize),
-    /// It may run, since this time.
+    /// It has been ready to run since this time.
     Ready(Instant),
     /// It was removed while it was being moved.
     Gone,
@@ -36,7 +36,7 @@ pub(crate) enum Phase {
 pub(crate) struct Row<T> {
     pub(crate) seat: Seat,
     pub(crate) phase: Phase,
-    /// True if a batch was made of its slab without it.
+    /// True if its slab became a batch without it.
     pub(crate) was_moved: bool,
     /// True while the caller of `select` moves it to its seat.
     pub(crate) is_moving: bool,
@@ -84,7 +84,7 @@ impl<T: Default> Scheduler<T> {
         self.rows.len()
     }
 
-    /// Returns how many of these calls are complete.
+    /// Returns how many of these are complete.
     pub(crate) fn complete(&self) -> usize {
         self.groups.all().map(|group| group.ready).sum::<usize>() + self.throttled.len()
     }
@@ -93,13 +93,13 @@ impl<T: Default> Scheduler<T> {
         self.rows.get_mut(&key).filter(|row| row.phase != Phase::Gone).map(|row| &mut row.value)
     }
 
-    /// Returns when the next batch is due. Returns `None` while as many batches run as may.
+    /// Returns when the next batch is due, or `None` while the maximum number of batches runs.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let (due, _) = self.groups.first_due()?;
         (self.in_progress < self.policy.max_in_progress).then_some(due)
     }
 
-    /// Returns the slabs and groups that were removed since the last time.
+    /// Returns the slabs and groups that were removed since the last call of this.
     pub(crate) fn take_unused(&mut self) -> Unused {
         self.groups.take_unused()
     }
@@ -114,7 +114,7 @@ impl<T: Default> Scheduler<T> {
         let phase = Phase::Receiving;
         let row = Row { seat, phase, was_moved: false, is_moving: false, deadline: None, value };
         self.rows.insert(key, row);
-        // A batch that is due may wait for the call.
+        // A due batch may wait for the call.
         if self.groups.group_mut(group).ready > 0 {
             self.groups.update_due(group);
         }
@@ -133,7 +133,7 @@ impl<T: Default> Scheduler<T> {
         true
     }
 
-    /// Lets the calls run that are throttled by `by`. Returns false if there are none.
+    /// Releases the calls that are throttled by `by`. Returns false if there are none.
     pub(crate) fn release(&mut self, by: usize, now: Instant) -> bool {
         let throttled = self.throttled.range((by, Key::MIN)..=(by, Key::MAX));
         let keys: Vec<Key> = throttled.map(|(_, key)| *key).collect();
@@ -161,7 +161,7 @@ impl<T: Default> Scheduler<T> {
             self.throttled.remove(&(by, key));
         }
         if row.is_moving {
-            // Its memory is being written, so its seat is free only when that is done.
+            // Its memory is being written, so its seat becomes free only after that.
             row.phase = Phase::Gone;
             let value = mem::take(&mut row.value);
             if was_receiving {
@@ -186,7 +186,7 @@ impl<T: Default> Scheduler<T> {
         self.groups.set_ready(key, row.seat, row.deadline, now);
     }
 
-    /// Takes a call from those that are ready. Returns false if it is not ready.
+    /// Unmarks a ready call. Returns false if it is not ready.
     pub(crate) fn unset_ready(&mut self, key: Key) -> bool {
         let Some(row) = self.rows.get(&key) else { return false };
         let Phase::Ready(since) = row.phase else { return false };

@@ -1,6 +1,6 @@
 //! The seats of one slab, and the calls that have them.
 //!
-//! A slab becomes one batch, or is released when no call has a seat there any more. Bound: its capacity.
+//! A slab becomes one batch, or is released when its last call has left. Bound: its capacity.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,21 +10,21 @@ use crate::batch::plan::ids::{GroupId, Key};
 #[derive(Debug)]
 pub(crate) struct Slab {
     pub(crate) group: GroupId,
-    /// A slow slab holds calls that were moved before. It gets no new calls, and no batch is made of it: its
+    /// A slow slab holds calls that were moved before. It gets no new calls, and never becomes a batch: its
     /// calls are copied to a batch once they are complete.
     pub(crate) is_slow: bool,
-    /// Moves to or from this slab that are under way. No batch is made of it until they are done.
+    /// The number of running moves to or from this slab. It does not become a batch until they are done.
     pub(crate) pending_moves: usize,
-    /// Calls that are being received.
+    /// The number of calls that are being received.
     receiving: usize,
-    /// When the last call was complete.
+    /// The time at which the last call was complete.
     last_arrival: Option<Instant>,
     capacity: usize,
-    /// The call on each seat, up to the last seat that was ever taken.
+    /// The call on each seat, up to the highest seat that was ever taken.
     seats: Vec<Option<Key>>,
     /// Free seats among `seats`.
     free: Vec<usize>,
-    /// The seats of calls that may run, by when they became ready.
+    /// The seats of ready calls, by the time at which they became ready.
     ready: BTreeMap<(Instant, Key), usize>,
 }
 
@@ -56,7 +56,7 @@ impl Slab {
         self.taken() < self.capacity
     }
 
-    /// Takes a seat, which must be free. Prefers one that was given back, so that batches have few holes.
+    /// Takes a free seat. Prefers one that was returned, so that batches have few holes.
     pub(crate) fn sit(&mut self, key: Key, is_receiving: bool) -> usize {
         let index = self.free.pop().unwrap_or(self.seats.len());
         debug_assert!(index < self.capacity, "seat {index} of {}", self.capacity);
@@ -75,18 +75,18 @@ impl Slab {
         }
     }
 
-    /// A call is complete.
+    /// Notes a complete call.
     pub(crate) fn arrived(&mut self, now: Instant) {
         self.receiving -= 1;
         self.last_arrival = Some(now);
     }
 
-    /// A call that was being received will not be complete.
+    /// Notes that a call that was being received will not be complete.
     pub(crate) fn gave_up(&mut self) {
         self.receiving -= 1;
     }
 
-    /// Returns when the last call was complete, if others are being received.
+    /// Returns when the last call was complete, if other calls are being received.
     pub(crate) fn receiving_since(&self) -> Option<Instant> {
         self.last_arrival.filter(|_| self.receiving > 0)
     }
@@ -104,12 +104,12 @@ impl Slab {
         self.ready.len()
     }
 
-    /// Returns since when the first ready call has waited.
+    /// Returns the time since which the first ready call has waited.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.ready.first_key_value().map(|((since, _), _)| *since)
     }
 
-    /// Returns the ready calls, the one that has waited longest first.
+    /// Returns the ready calls, longest wait first.
     pub(crate) fn ready_keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.ready.keys().map(|(_, key)| *key)
     }

@@ -1,4 +1,4 @@
-//! Making a batch: which calls run, which leave its slab, and which fill the holes.
+//! Selects a batch: the calls that run, the calls that leave its slab, and the calls that fill the holes.
 //!
 //! Flow: `select` (a batch is due) -> the caller moves the `outs`, then the `fills` -> `moved` -> the
 //! function runs -> `finished`.
@@ -19,7 +19,7 @@ pub(crate) enum CloseDecision {
     Late,
 }
 
-/// A batch that was due.
+/// A due batch.
 #[derive(Debug)]
 pub(crate) struct Selected<T> {
     /// `None` if too few calls were left for a batch.
@@ -28,7 +28,7 @@ pub(crate) struct Selected<T> {
     pub(crate) late: Vec<T>,
 }
 
-/// The move of a call that takes no part in the batch of its slab.
+/// The move of a call that does not take part in the batch of its slab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Out {
     pub(crate) key: Key,
@@ -52,17 +52,17 @@ pub(crate) struct SelectedBatch<T> {
     /// True if `base` has no memory yet.
     pub(crate) is_new_slab: bool,
     pub(crate) rows: Vec<T>,
-    /// The number of rows, with rows of zeros.
+    /// The number of rows, including rows of zeros.
     pub(crate) padded: usize,
-    /// To be done before the fills.
+    /// Moves to do before the fills.
     pub(crate) outs: Vec<Out>,
     pub(crate) fills: Vec<Fill>,
-    /// How long all of its rows together were ready.
+    /// The sum of the times that its rows were ready.
     pub(crate) waited: Duration,
 }
 
 impl<T: Default> Scheduler<T> {
-    /// Makes the batch that is due first, if one is due, of the calls that `judge` lets run.
+    /// Selects the batch that is due first, if one is due, with the calls that `judge` allows.
     pub(crate) fn select(
         &mut self,
         now: Instant,
@@ -96,7 +96,7 @@ impl<T: Default> Scheduler<T> {
         Some(selected)
     }
 
-    /// The moves of a batch are done.
+    /// Called when the moves of a batch are done.
     pub(crate) fn moved(&mut self, outs: &[Out], fills: &[Fill]) {
         for out in outs {
             if let Some(row) = self.rows.get_mut(&out.key) {
@@ -117,8 +117,8 @@ impl<T: Default> Scheduler<T> {
         }
     }
 
-    /// The function has returned. `ran` is the number of rows and how long they ran, if others will take
-    /// about as long.
+    /// Called when the function has returned. `ran` is the number of rows and their run time, if it is
+    /// typical for other batches.
     pub(crate) fn finished(&mut self, group: GroupId, ran: Option<(usize, Duration)>) {
         self.in_progress -= 1;
         if let Some((rows, time)) = ran
@@ -143,7 +143,7 @@ impl<T: Default> Scheduler<T> {
             let Some(row) = self.rows.get(key) else { continue };
             let Phase::Ready(since) = row.phase else { continue };
             waited += now.saturating_duration_since(since);
-            // Calls of the batch's own slab go with the slab.
+            // Calls of the batch's own slab are removed with it.
             if row.seat.slab != base {
                 self.unset_ready(*key);
             } else if let Some(deadline) = row.deadline {
@@ -160,7 +160,7 @@ impl<T: Default> Scheduler<T> {
         SelectedBatch { group, base, is_new_slab, rows, padded, outs, fills, waited }
     }
 
-    /// Puts the calls of a batch on its first seats: those that lie there stay, and the others fill the
+    /// Seats the calls of a batch on its first seats: calls that are there stay, and the others fill the
     /// holes.
     fn arrange(&mut self, base: SlabId, keys: &[Key]) -> (Vec<Key>, Vec<Fill>) {
         let mut order: Vec<Option<Key>> = vec![None; keys.len()];
@@ -184,7 +184,7 @@ impl<T: Default> Scheduler<T> {
         (order.into_iter().flatten().collect(), fills)
     }
 
-    /// Gives the calls in the slab of a batch that take no part in it a seat elsewhere.
+    /// Takes other seats for the calls in a batch's slab that do not take part in it.
     fn move_out(&mut self, group: GroupId, base: SlabId) -> Vec<Out> {
         let keys: Vec<Key> = self.groups.slab(base).into_iter().flat_map(Slab::keys).collect();
         self.groups.group_mut(group).open.remove(&base);

@@ -1,5 +1,4 @@
-//! Calls that have waited for too long, and when to check for them. Visits every call, so it is called now
-//! and then.
+//! Finds calls that have waited for too long. Each check visits every call, so checks are rare.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::{Phase, Row, Scheduler};
 use crate::batch::plan::seats::Slab;
 
-/// The log says so when an exact batch has waited this long.
+/// An exact batch that has waited for this time is logged.
 const MAX_SILENCE: Duration = Duration::from_secs(1);
 
 /// An exact batch that does not become full.
@@ -17,7 +16,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Starved {
     /// Calls that are ready.
     pub(crate) keys: Vec<Key>,
-    /// The number of calls that the batch takes.
+    /// The number of calls in a full batch.
     pub(crate) rows: usize,
 }
 
@@ -43,7 +42,7 @@ pub(crate) fn late<T>(scheduler: &Scheduler<T>, now: Instant) -> Vec<(Key, LateB
     scheduler.rows.iter().filter_map(|(key, row)| Some((*key, late_by(row)?))).collect()
 }
 
-/// Returns the exact batches that the log should mention, each once.
+/// Returns the exact batches that should be logged, each once.
 pub(crate) fn starved<T>(scheduler: &mut Scheduler<T>, now: Instant) -> Vec<Starved> {
     if !scheduler.policy.is_exact() {
         return Vec::new();
@@ -60,7 +59,7 @@ pub(crate) fn starved<T>(scheduler: &mut Scheduler<T>, now: Instant) -> Vec<Star
     starved
 }
 
-/// Returns when `late` or `starved` finds something at the earliest.
+/// Returns the earliest time at which `late` or `starved` may find something.
 pub(crate) fn next_expiry<T>(scheduler: &Scheduler<T>) -> Option<Instant> {
     let timeout = scheduler.policy.full_timeout();
     let of_row = |row: &Row<T>| match row.phase {
@@ -73,7 +72,7 @@ pub(crate) fn next_expiry<T>(scheduler: &Scheduler<T>) -> Option<Instant> {
     scheduler.rows.values().filter_map(of_row).chain(silent).min()
 }
 
-/// Returns when to check for a call that became ready `now`, at the latest.
+/// Returns the latest time for the check of a call that became ready `now`.
 pub(crate) fn expiry_of(policy: &BatchPolicy, deadline: Option<Instant>, now: Instant) -> Option<Instant> {
     let timeout = policy.full_timeout().map(|timeout| now + timeout.min(MAX_SILENCE));
     deadline.into_iter().chain(timeout).min()
