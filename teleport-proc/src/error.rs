@@ -1,4 +1,4 @@
-//! Why a process or thread did not start, or did not end well.
+//! The errors of starting and ending processes and threads.
 //!
 //! The texts name the value, the limit and the remedy. The same error is returned each time: it is `Clone`.
 
@@ -60,7 +60,7 @@ pub enum ProcError {
     InitNotReached {
         /// The name of the process that should start.
         name: String,
-        /// How long this process waited for it, or `None` if the new process ended.
+        /// The time that this process waited for it, or `None` if the new process ended.
         waited: Option<Duration>,
     },
     /// A process with several threads cannot be forked. Nothing was started.
@@ -180,7 +180,7 @@ pub enum ProcError {
     StillRunning {
         /// The process ids.
         pids: Vec<u32>,
-        /// How long this process waited after it killed them.
+        /// The time that this process waited after it killed them.
         waited: Duration,
     },
 }

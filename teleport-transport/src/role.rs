@@ -1,6 +1,6 @@
 //! The two ends of a connection.
 
-/// Which end of a connection this is.
+/// The role of one end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Makes calls.

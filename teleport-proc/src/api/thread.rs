@@ -55,7 +55,7 @@ struct Inner {
 /// A closure that returns its result as bytes, from which each `join` makes a value without `Clone`.
 type Body = Box<dyn FnMut(&Stop) -> Result<Vec<u8>, BoxError> + Send>;
 
-/// How a thread ended.
+/// The outcome of a thread.
 type End = Result<Arc<Vec<u8>>, ProcError>;
 
 /// One run of a thread.

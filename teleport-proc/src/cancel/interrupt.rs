@@ -37,7 +37,7 @@ pub(crate) struct Interrupt {
 }
 
 thread_local! {
-    /// Whether this thread has an [`Interrupt`] and passes cancellation points.
+    /// True if this thread has an [`Interrupt`] and passes cancellation points.
     static IS_INTERRUPTIBLE: Cell<bool> = const { Cell::new(false) };
     static CURRENT: RefCell<Option<Arc<Interrupt>>> = const { RefCell::new(None) };
 }

@@ -1,4 +1,4 @@
-//! How threads and functions learn that they should end, and how long others wait for that.
+//! Requests to threads and functions to end, and the waits for that.
 
 pub(crate) mod deadline;
 pub(crate) mod interrupt;

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::supervise::outcome::ResultFile;
 
 thread_local! {
-    /// Whether this thread is inside [`catch`].
+    /// True while this thread is inside [`catch`].
     static CATCHING: Cell<bool> = const { Cell::new(false) };
     /// The last panic of this thread that the hook has seen.
     static NOTED: RefCell<Option<Failure>> = const { RefCell::new(None) };

@@ -1,4 +1,4 @@
-//! How processes of this crate recognise each other and find what they were started with.
+//! The marks by which processes of this crate recognise each other, and the descriptors that they start with.
 
 /// The environment variable that marks a zygote, or a process that runs a function.
 pub(crate) const MARK_VARIABLE: &str = "TELEPORT_PROC";

@@ -16,7 +16,7 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct ResultFile(pub(crate) File);
 
-/// How far a function came.
+/// The progress of a function.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The process did not come as far as `init`.

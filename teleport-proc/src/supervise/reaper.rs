@@ -142,7 +142,7 @@ struct Reaper {
     watch: Watch,
     child: i32,
     grace: Duration,
-    /// How the process ended, once it has.
+    /// The exit of the process, once it has ended.
     exit: Option<Exit>,
     /// The end of the grace, once the owner has asked for the end.
     deadline: Option<Instant>,

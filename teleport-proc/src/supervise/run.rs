@@ -40,7 +40,7 @@ pub(crate) struct Run {
     /// The pipe of its `Stop`.
     pub(crate) stop: File,
     pub(crate) grace: Duration,
-    /// Whether the owner has asked for the end.
+    /// True if the owner has asked for the end.
     pub(crate) asked: AtomicBool,
     pub(crate) end: Mutex<Option<Arc<End>>>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// When a [`Group`](crate::Group) starts a member again that has ended.
+/// Decides when a [`Group`](crate::Group) restarts a member that has ended.
 ///
 /// Once the `limit` is used up, a failure of the member ends the group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
-//! How a process ended.
+//! The exit of a process.
 
 use std::fmt::{self, Display, Formatter};
 
 use nix::sys::signal::Signal;
 
-/// How a process ended.
+/// The exit code or signal with which a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
     /// The process exited with this code.

@@ -34,7 +34,7 @@ pub(crate) struct KillTree {
     root: Root,
     this: i32,
     contains_this: bool,
-    /// Whether the root is this process, and only this thread waits for its children.
+    /// True if the root is this process, and only this thread waits for its children.
     is_supervisor: bool,
     /// Children of the root that stay, with all below them.
     spared: BTreeSet<i32>,
@@ -62,7 +62,8 @@ impl KillTree {
         KillTree::new(Root::This)
     }
 
-    /// As [`below_this`](KillTree::below_this), for a zygote or reaper, and without the children `spared`.
+    /// Makes the same tree as [`below_this`](KillTree::below_this), for a zygote or reaper, without the
+    /// children `spared`.
     pub(crate) fn below_supervisor(spared: BTreeSet<i32>) -> KillTree {
         KillTree { is_supervisor: true, spared, ..KillTree::below_this() }
     }

@@ -1,4 +1,4 @@
-//! How a method's calls are batched: the user's options, and the policy that they are checked into.
+//! The user's options for batching a method's calls, and the policy that they are checked into.
 //!
 //! Flow: [`Batch`] with its options -> [`Batch::check`] at the server's start -> [`BatchPolicy`]. Holds
 //! no calls.

@@ -98,7 +98,7 @@ pub enum ServeError {
     StillRunning {
         /// Each function with its thread.
         running: Vec<String>,
-        /// How long closing waited, in milliseconds.
+        /// The time that closing waited, in milliseconds.
         waited_ms: u64,
     },
     /// This process was forked from the one that has the server's threads and sockets.

@@ -20,7 +20,7 @@ const MAX_NAMED: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Expired {
     pub(crate) starved: Vec<StarvedBatch>,
-    /// When to call `expire` again.
+    /// The time at which to call `expire` again.
     pub(crate) next: Option<Instant>,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::call::run_time::RunTime;
 
-/// Where a method's calls run.
+/// The place where a method's calls run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// On the thread that received them.

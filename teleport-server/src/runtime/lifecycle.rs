@@ -16,7 +16,7 @@ use teleport_transport::{ForkGuard, Wakers, block_on, block_on_or_unwind, on_pol
 
 use crate::api::error::ServeError;
 
-/// How long a closing server waits for running functions by default.
+/// The default time that a closing server waits for running functions.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Where to listen and connect: addresses, sockets, listeners.
+//! Network addresses, sockets and listeners.
 
 pub(crate) mod address;
 pub(crate) mod socket;

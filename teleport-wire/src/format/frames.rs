@@ -65,7 +65,7 @@ pub enum CallAnswer {
     Done = 0,
     /// It is waiting or running. Its result or error will follow.
     Running = 1,
-    /// It has not arrived whole. The client sends it again under the same id.
+    /// It has not arrived completely. The client sends it again under the same id.
     Missing = 2,
     /// It ran, and its result was dropped.
     Expired = 3,
@@ -127,7 +127,7 @@ impl ResumeAnswer {
     /// Encodes the body of a resume answer's frame.
     ///
     /// # Panics
-    /// As [`Resume::encode`].
+    /// Panics for the same ids as [`Resume::encode`].
     pub fn encode(&self) -> Vec<u8> {
         encode_records(&[], self.calls.iter().map(|(id, answer)| (*id, *answer as u64)))
     }
@@ -179,7 +179,7 @@ fn decode_records<T: Copy>(
 }
 
 /// A block of shared memory, announced by the side that created it. Its id is the frame's id. Its descriptor
-/// travels with the frame.
+/// is sent with the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The size of the block. It is never zero.

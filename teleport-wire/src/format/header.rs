@@ -31,7 +31,7 @@ pub enum Kind {
     Credit = 7,
     /// The receiver has memory for the payload of these messages.
     Grant = 8,
-    /// These messages have arrived whole.
+    /// These messages have arrived completely.
     Ack = 9,
     /// The client withdraws a call.
     Cancel = 10,
@@ -43,7 +43,7 @@ pub enum Kind {
     Resume = 13,
     /// Answers a resume.
     ResumeAnswer = 14,
-    /// Announces a block of shared memory. Its descriptor travels with the frame.
+    /// Announces a block of shared memory. Its descriptor is sent with the frame.
     Block = 15,
     /// The receiver of a block of shared memory no longer uses it.
     Release = 16,

@@ -40,7 +40,7 @@ pub(crate) enum Body {
     List(ErasedList),
 }
 
-/// Where a method runs.
+/// The threads that a method runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunsOn {
     Shared,

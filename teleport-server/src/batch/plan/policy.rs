@@ -5,9 +5,9 @@ use std::time::Duration;
 /// The time when a batch closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Close {
-    /// When it is full.
+    /// A batch closes when it is full.
     Full { timeout: Duration },
-    /// When a worker is free and the first row has waited for `max_wait`.
+    /// A batch closes when a worker is free and the first row has waited for `max_wait`.
     Soon { max_wait: Duration, is_adaptive: bool },
 }
 

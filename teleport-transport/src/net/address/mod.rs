@@ -1,4 +1,4 @@
-//! Where a server listens and a client connects: `tcp://HOST:PORT`, `ipc:///PATH`, `ipc://@NAME`.
+//! The addresses of servers: `tcp://HOST:PORT`, `ipc:///PATH`, `ipc://@NAME`.
 //!
 //! Flow: text -> [`Address`], checked once -> the sockets. Displaying and parsing an address round-trip, so a
 //! client can use the address that a listener reports. Nothing here opens a socket or resolves a name.

@@ -1,4 +1,4 @@
-//! Why a socket could not be opened, accepted or connected.
+//! The errors of opening, accepting and connecting sockets.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::net::address::{Address, AddressError};
 
-/// Why a server cannot listen at an address.
+/// The reason why a server cannot listen at an address.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BindError {
@@ -55,7 +55,7 @@ pub enum BindError {
     },
 }
 
-/// Why a listener cannot accept a connection.
+/// The reason why a listener cannot accept a connection.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AcceptError {
@@ -76,7 +76,8 @@ pub enum AcceptError {
     },
 }
 
-/// Why a client cannot connect. Every error except [`Address`](ConnectError::Address) may go away with time.
+/// The reason why a client cannot connect. Every error except [`Address`](ConnectError::Address) may be
+/// temporary.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {

@@ -59,7 +59,7 @@ fn extent(array: &Array) -> usize {
     array.shape().iter().map(|&size| size.max(1)).product()
 }
 
-/// How one array is written.
+/// Writes one array.
 struct Printer<'a> {
     array: &'a Array,
     abbreviated: bool,

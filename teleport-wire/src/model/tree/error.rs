@@ -17,7 +17,7 @@ pub enum TreeError {
     /// A dict lacks a key.
     #[error("{path}there is no {key:?}; the dict has {}", list(.present))]
     Missing {
-        /// Where the dict is.
+        /// The place of the dict.
         path: TreePath,
         /// The requested key.
         key: Key,
@@ -27,7 +27,7 @@ pub enum TreeError {
     /// A list is too short.
     #[error("{path}there is no index {index}; the list has {len} items")]
     NoIndex {
-        /// Where the list is.
+        /// The place of the list.
         path: TreePath,
         /// The requested index.
         index: usize,
@@ -37,7 +37,7 @@ pub enum TreeError {
     /// The tree is of another kind than expected.
     #[error("{path}expected {expected}, found {found}")]
     Kind {
-        /// Where the tree is.
+        /// The place of the tree.
         path: TreePath,
         /// The expected kind: `a list`, `a dict`, `a string`, …
         expected: &'static str,
@@ -47,7 +47,7 @@ pub enum TreeError {
     /// A string is not the name of a variant of the enum.
     #[error("{path}there is no {found:?}; expected one of {}", list(.known))]
     Variant {
-        /// Where the string is.
+        /// The place of the string.
         path: TreePath,
         /// The string, cut after 64 characters.
         found: String,
@@ -58,7 +58,7 @@ pub enum TreeError {
     /// joined with.
     #[error("{path}expected a list of {expected} items, found {found}")]
     Length {
-        /// Where the list is.
+        /// The place of the list.
         path: TreePath,
         /// The expected length.
         expected: usize,
@@ -68,7 +68,7 @@ pub enum TreeError {
     /// An array cannot be read as requested.
     #[error("{path}{source}")]
     Array {
-        /// Where the array is.
+        /// The place of the array.
         path: TreePath,
         /// The reason.
         source: ArrayError,
@@ -76,7 +76,7 @@ pub enum TreeError {
     /// Two trees that should have the same structure differ.
     #[error("{path}the trees differ: {left} and {right}")]
     Mismatch {
-        /// Where they differ.
+        /// The place where they differ.
         path: TreePath,
         /// A description of the first tree's part.
         left: String,
@@ -89,7 +89,7 @@ pub enum TreeError {
         shape only"
     )]
     Stack {
-        /// Where the arrays are.
+        /// The place of the arrays.
         path: TreePath,
         /// The dtype in the first tree.
         dtype: DType,
@@ -106,7 +106,7 @@ pub enum TreeError {
         arrays of u8; or let the method take its calls one by one, in a list (`Method::listed`)"
     )]
     NoRows {
-        /// Where it is.
+        /// The place of the string or bytes.
         path: TreePath,
         /// A description of the string or bytes.
         found: String,
@@ -116,7 +116,7 @@ pub enum TreeError {
         "{path}expected an array whose first axis has size {expected}, found a scalar {dtype}, which has no axis"
     )]
     Scalar {
-        /// Where it is.
+        /// The place of the scalar.
         path: TreePath,
         /// The expected number of rows.
         expected: usize,
@@ -126,7 +126,7 @@ pub enum TreeError {
     /// An array has another number of rows than expected.
     #[error("{path}expected an array whose first axis has size {expected}, found shape {shape:?}")]
     Rows {
-        /// Where the array is.
+        /// The place of the array.
         path: TreePath,
         /// The expected number of rows.
         expected: usize,
