@@ -7,7 +7,7 @@ pub(crate) fn deadline(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// As [`deadline`], with a moment in a century instead of never.
+/// Returns the same as [`deadline`], but a moment in a century instead of never.
 pub(crate) fn moment(time: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     deadline(time).unwrap_or_else(|| Instant::now() + CENTURY)

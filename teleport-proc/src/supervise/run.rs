@@ -121,7 +121,7 @@ impl Run {
         }
     }
 
-    /// As [`kill`](Run::kill), without waiting for the end.
+    /// Ends the process like [`kill`](Run::kill), without waiting for the end.
     pub(crate) fn terminate(&self, grace: Duration) -> Result<(), ProcError> {
         self.ask(|| control::send(&self.control, Control::End { grace }, &[]))
     }

@@ -47,7 +47,8 @@ fn check_threads() -> io::Result<()> {
     Ok(())
 }
 
-/// As [`fork`], with the copy in the cgroup whose folder is given. Moving it there later takes milliseconds.
+/// Forks like [`fork`], with the copy in the cgroup of the given folder. Moving it there later takes
+/// milliseconds.
 ///
 /// Fails before Linux 5.7, where a container forbids the call, and if the cgroup refuses the process.
 ///
@@ -62,7 +63,7 @@ pub(crate) unsafe fn fork_into(cgroup: &impl AsFd) -> io::Result<Fork> {
     }
 }
 
-/// As [`fork`], but tries again for a while if the user has as many processes as the system allows.
+/// Forks like [`fork`], but tries again for a while if the user has as many processes as the system allows.
 ///
 /// A process that has ended counts until it is waited for, which `meanwhile` may do.
 pub(crate) fn fork_patiently(mut meanwhile: impl FnMut()) -> io::Result<Fork> {

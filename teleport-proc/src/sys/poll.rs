@@ -33,7 +33,7 @@ pub(crate) fn readable(fd: &impl AsFd, deadline: Option<Instant>) -> io::Result<
     any_readable(&[fd.as_fd()], deadline)
 }
 
-/// As [`readable`], for one of several descriptors.
+/// Waits like [`readable`], for one of several descriptors.
 pub(crate) fn any_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
     let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     poll_until(&mut fds, deadline)
