@@ -10,7 +10,7 @@ use crate::cancel::interrupt::uninterrupted;
 use crate::cancel::waiters::Waiters;
 use crate::sys;
 
-/// Tells a function of a process or thread whether to go on.
+/// Tells a function of a process or thread whether to continue.
 ///
 /// The owner of the process or thread calls `stop(grace)`. Then [`running`](Stop::running) returns false,
 /// and the function has the grace to return. In a thread, [`kill`](crate::Thread::kill) has the same effect.
@@ -60,7 +60,7 @@ impl Stop {
         Stop(Source::Thread(flag))
     }
 
-    /// Returns whether to go on. This takes a system call in a process and none in a thread.
+    /// Returns whether to continue. This takes a system call in a process and none in a thread.
     pub fn running(&self) -> bool {
         match &self.0 {
             Source::Process { .. } => self.sleep(Duration::ZERO),
@@ -68,7 +68,7 @@ impl Stop {
         }
     }
 
-    /// **Blocks** for `time`, or until the function should stop. Returns whether to go on.
+    /// **Blocks** for `time`, or until the function should stop. Returns whether to continue.
     pub fn sleep(&self, time: Duration) -> bool {
         match &self.0 {
             Source::Process { pipe, stopped } => {

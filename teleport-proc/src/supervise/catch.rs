@@ -3,7 +3,7 @@
 //! A hook that runs before the program's own notes where a panic happened. If the process has a
 //! [`ResultFile`], the hook also writes the panic to it at once: a second panic while the first unwinds
 //! aborts the process, and so does the first with `panic = "abort"`. A panic that was written counts only if
-//! the process ends by it, since the function may catch the panic itself and go on.
+//! the process ends by it, since the function may catch the panic itself and continue.
 
 use std::any::Any;
 use std::backtrace::Backtrace;

@@ -24,7 +24,7 @@ use crate::tree::cgroup::{Cgroup, CgroupParent};
 use crate::tree::kill_tree::KillTree;
 use crate::tree::snapshot::SUPERVISOR_NAME;
 
-/// The pause after a round that killed nothing, as when no descriptor is left to look at other processes.
+/// The pause after a round that killed nothing, as when no descriptor is left to check other processes.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Killed processes have ended by then. If not, they are killed again.

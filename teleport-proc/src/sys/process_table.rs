@@ -8,7 +8,7 @@ pub(crate) struct Id {
     pub(crate) started: u64,
 }
 
-/// A process when it was looked at. Listing all takes a while, so each entry may be from another moment.
+/// A process at one moment. Listing all takes a while, so each entry may be from another moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) id: Id,

@@ -68,12 +68,13 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Returns a descriptor that is readable when a signal has come since the last [`count`](Signals::count).
+    /// Returns a descriptor that is readable when a signal has arrived since the last
+    /// [`count`](Signals::count).
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.pipe.0.as_fd()
     }
 
-    /// Returns how many signals have come since this was made.
+    /// Returns how many signals have arrived since this was made.
     pub(crate) fn count(&self) -> u32 {
         let mut bytes = [0; 64];
         while let Ok(count @ 1..) = nix::unistd::read(self.descriptor(), &mut bytes) {

@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// Sets how many bytes of results one connection may leave unfetched. Past that, none of its calls start
-    /// until it has fetched half of them; calls of other connections go on. Default: an eighth of
+    /// until it has fetched half of them; calls of other connections continue. Default: an eighth of
     /// `max_memory`, at least 1 MiB.
     ///
     /// Results of up to 4 KiB do not count, and neither does the largest result, so that one big result

@@ -21,7 +21,7 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// thread.
     fn called(&self, _link: &Arc<Link>, _call: Call) {}
 
-    /// Called when the caller of `id` no longer wants the answer. The call must be answered all the same.
+    /// Called when the caller of `id` no longer wants the answer. The call must still be answered.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
 
     /// Returns true if somebody waits for message `id`. The link then grants it memory although its budget

@@ -59,7 +59,7 @@ impl Memory {
     }
 
     /// Requests memory for message `id`. Grants it if there is room or somebody waits for the message.
-    /// Otherwise the link gets a request when its turn has come.
+    /// Otherwise the link gets a request when it is its turn.
     pub(super) fn request(
         &self,
         port: &Port,

@@ -86,7 +86,7 @@ impl Method {
     /// Calls with the same structure, dtypes and shapes are stacked: each array of shape `[…]` becomes one
     /// of shape `[n, …]` with a row for each call, and each scalar one of shape `[n]`. The function returns
     /// a tree of such arrays, and each caller gets its row. Rows are received directly into the stacked
-    /// arrays and sent from there. n is at most the size of the `batch`, or less if so many rows would take
+    /// arrays and sent from there. n is at most the size of the `batch`, or less if that many rows would take
     /// more than an eighth of the memory for calls (three quarters of `max_memory`); see
     /// [`Context::rows_padded`].
     ///
