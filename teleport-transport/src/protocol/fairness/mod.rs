@@ -1,9 +1,9 @@
-//! What lies before a small message while large ones are on their way: exact, since the clock is the
-//! bytes of the link.
+//! How many bytes go before a small message while large ones are being sent. The tests are exact, since
+//! their clock is the bytes of the link.
 //!
-//! Two real ends ([`pair`]) and between them, for each direction, what the kernels hold, of which every
-//! frame is logged with its place in the stream ([`wire`]). Splits and faults are the simulation's;
-//! here nothing goes wrong.
+//! A test has two real ends ([`pair`]). Between them, for each direction, are the bytes that the
+//! kernels hold, and a log of every frame with its place in the stream ([`wire`]). Splits and faults
+//! belong to the simulation: here nothing fails.
 
 mod pair;
 mod wire;
@@ -15,21 +15,22 @@ use self::wire::{CHUNK, Frame, KERNEL_BYTES};
 
 const GIB: usize = 1 << 30;
 
-/// What is promised to lie before a small message at most. What does is less: one chunk and what the
+/// The promised maximum of bytes before a small message. In fact it is one chunk and the bytes that the
 /// kernels hold.
 const PROMISED: u64 = KERNEL_BYTES as u64 + 2 * CHUNK;
 
-/// Upper bound of what a probe itself takes on the wire.
+/// The upper bound of the bytes that a probe itself takes on the wire.
 const OWN: u64 = 2048;
 
-/// One chunk, and what the kernels hold, lies before a small message: half of what is promised.
+/// Checks that one chunk and the bytes in the kernels go before a small message, which is less than
+/// promised.
 fn check_loaded(passed: u64) {
     assert!(passed <= PROMISED + OWN, "{passed} bytes went before a small message and with it");
     assert!(passed <= KERNEL_BYTES as u64 + CHUNK + OWN, "{passed} bytes: one chunk is no longer enough");
     assert!(passed > CHUNK / 2, "{passed} bytes: the link was not loaded");
 }
 
-/// On a direction that nothing large takes, nothing lies before a small message.
+/// Checks that nothing goes before a small message in a direction without large messages.
 fn check_idle(passed: u64) {
     assert!(passed <= OWN, "{passed} bytes went before a small message on an idle direction");
 }
@@ -64,7 +65,8 @@ fn small_messages_pass_many_large_ones_in_both_directions() {
     check_loaded(down);
 }
 
-/// Without credit the head of the call asks for a grant first: the way is gone twice.
+/// Without credit, the head of the call asks for a grant first, so the call goes through the link
+/// twice.
 #[test]
 fn a_small_call_without_credit_passes_a_large_argument_in_two_goes() {
     let mut pair = Pair::new(0);
@@ -74,7 +76,7 @@ fn a_small_call_without_credit_passes_a_large_argument_in_two_goes() {
     check_idle(down);
 }
 
-/// Metadata may be as long as a chunk. Beside a chunk it must not delay a ping by more than is
+/// Metadata may be as long as a chunk. Next to a chunk it must not delay a ping by more than is
 /// promised.
 #[test]
 fn a_ping_passes_metadata_as_long_as_it_may_be() {
@@ -83,7 +85,8 @@ fn a_ping_passes_metadata_as_long_as_it_may_be() {
     pair.until(STEP, |pair| pair.up.delivered > 10 << 20);
     let long = Tree::Dict(Dict::from_iter([("k".repeat(1_000_000), bytes(1000))]));
     for round in 1..30 {
-        // Together less than what is staged at once: the long one comes on top.
+        // Together the small calls are shorter than what is staged at once, and the long one is added
+        // to them.
         let small = [pair.call(&bytes(60_000)), pair.call(&bytes(60_000)), pair.call(&bytes(60_000))];
         let last = pair.call(&long);
         pair.go_up(round * 70_001);
@@ -97,7 +100,7 @@ fn a_ping_passes_metadata_as_long_as_it_may_be() {
     assert!(!pair.arrived.contains(&large), "it lasted as long as the test");
 }
 
-/// At any time of the log since both have begun, until one has ended.
+/// Returns the largest difference in bytes between two transfers while both are in progress.
 fn unevenness(frames: &[Frame], ids: [u64; 2]) -> u64 {
     let (mut sent, mut most) = ([0u64; 2], 0);
     let data = |id| move |frame: &&Frame| frame.id == id && frame.kind == Kind::Data;
@@ -118,7 +121,7 @@ fn large_transfers_share_the_link_evenly() {
     let mut pair = Pair::new(1 << 20);
     let mut calls = vec![pair.call(&bytes(GIB / 2)), pair.call(&bytes(GIB / 4))];
     pair.until(STEP, |pair| pair.up.delivered > 50 << 20);
-    // One that comes later gets its share at once, no more; small ones between them change nothing.
+    // A later transfer gets its share at once, and no more. Small messages change nothing.
     calls.push(pair.call(&bytes(GIB / 8)));
     pair.probe(|pair| pair.up.delivered < GIB as u64 / 4);
     pair.until(STEP, |pair| calls.iter().all(|id| pair.arrived.contains(id)));
@@ -128,7 +131,7 @@ fn large_transfers_share_the_link_evenly() {
     }
 }
 
-/// The most bytes of other messages between two chunks of the transfer `large`.
+/// Returns the most bytes of other messages between two chunks of the transfer `large`.
 fn largest_gap(frames: &[Frame], large: u64) -> u64 {
     let is_message = |frame: &&Frame| matches!(frame.kind, Kind::Call | Kind::Data);
     let (mut gap, mut most, mut begun) = (0, 0, false);
@@ -151,7 +154,7 @@ fn a_flood_of_small_calls_leaves_a_large_one_its_share() {
         let large = pair.call(&bytes(LARGE));
         let (mut queued, mut small_bytes) = (0, 0);
         while !pair.arrived.contains(&large) {
-            // Always more than the link takes in this round, as far as bytes or calls go.
+            // Queues more than the link takes in this round, bounded by bytes and by calls.
             while queued < 2000 && queued * length < 2 << 20 {
                 pair.call(&bytes(length));
                 queued += 1;
@@ -173,8 +176,7 @@ fn a_flood_of_small_calls_leaves_a_large_one_its_share() {
             gap < (1 << 20) + one_message,
             "{gap} bytes between two chunks, with calls of {length} bytes"
         );
-        // And the flood has the other half, where it has the bytes: a large call does not starve it
-        // either.
+        // The flood gets the other half if it has enough bytes: a large call does not starve it either.
         assert!(
             length < 60_000 || small_bytes > LARGE * 9 / 10,
             "{small_bytes} small bytes beside the large ones"

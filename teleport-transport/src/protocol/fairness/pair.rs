@@ -1,5 +1,5 @@
-//! Two real ends with a wire for each direction, and probes: small messages sent while large ones are
-//! on their way, with what passed before each of them had gone through.
+//! Two real ends with a wire for each direction. Probes are small messages that are sent while large
+//! ones are on their way. They count the bytes that went before them.
 
 use std::cell::RefCell;
 use std::io::{self, IoSliceMut};
@@ -12,7 +12,7 @@ use super::super::{Event, Gate, Inbound, Outbound, Role, Withdrawn, WriteBuffer,
 use super::wire::Wire;
 use crate::config::Config;
 
-/// What is read at once.
+/// The bytes that are read at once.
 pub(super) const STEP: usize = 100_003;
 
 pub(super) struct AllowAll;
@@ -69,7 +69,7 @@ impl Pair {
         pair
     }
 
-    /// The client writes, the server reads, and grants all that asks for it.
+    /// The client writes. The server reads, and grants every request.
     pub(super) fn go_up(&mut self, bytes: usize) {
         self.up.fill(&mut self.client);
         self.up.drain(&mut self.server, bytes);
@@ -84,7 +84,7 @@ impl Pair {
         }
     }
 
-    /// The server writes, the client reads, and grants all that asks for it.
+    /// The server writes. The client reads, and grants every request.
     pub(super) fn go_down(&mut self, bytes: usize) {
         self.down.fill(&mut self.server);
         self.down.drain(&mut self.client, bytes);
@@ -123,7 +123,8 @@ impl Pair {
         self.server.outbound.borrow_mut().send_answer(id, message).expect("it is open");
     }
 
-    /// A call of 1 KiB with an answer as large: what passed on either way from its push to its end.
+    /// Makes a call of 1 KiB with an answer of the same size. Returns the bytes that passed each way
+    /// until it had gone through.
     pub(super) fn probe_call(&mut self) -> [u64; 2] {
         let (tree, from) = (bytes(1024), self.up.delivered);
         let id = self.call(&tree);
@@ -135,9 +136,9 @@ impl Pair {
         [up, passed(from, self.down.end_of(id, &[Kind::Result, Kind::Data]))]
     }
 
-    /// A ping of the client and its pong.
+    /// Sends a ping of the client and its pong.
     pub(super) fn probe_ping(&mut self) -> [u64; 2] {
-        // No id of a call, and another one each time.
+        // The token is new, and is not the id of a call.
         self.last_token += 1;
         let token = self.last_token;
         let from = self.up.delivered;
@@ -154,7 +155,7 @@ impl Pair {
         [up, passed(from, self.down.end_of(token, &[Kind::Pong]))]
     }
 
-    /// A running call is withdrawn, and answered.
+    /// Withdraws a running call, and answers it.
     pub(super) fn probe_cancel(&mut self) -> [u64; 2] {
         let id = self.call(&Tree::Null);
         self.until(STEP, |pair| pair.arrived.contains(&id));
@@ -168,11 +169,11 @@ impl Pair {
         [up, passed(from, self.down.end_of(id, &[Kind::Result]))]
     }
 
-    /// The most that passed on either way for any kind of small message, begun at many moments while
-    /// `goes_on`.
+    /// Returns the most bytes that passed each way for any kind of small message. Probes begin at many
+    /// moments while `goes_on`.
     pub(super) fn probe(&mut self, mut goes_on: impl FnMut(&Pair) -> bool) -> [u64; 2] {
         let (mut most, mut probes) = ([0, 0], 0);
-        // Odd strides, so that probes begin at every place within a chunk.
+        // The strides are odd, so that probes begin at every place within a chunk.
         for stride in (1..).map(|probe: usize| 1 + probe * 1_000_003 % (12 << 20)) {
             for _ in 0..stride.div_ceil(STEP) {
                 self.go_up(STEP);

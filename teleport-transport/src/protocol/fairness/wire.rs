@@ -1,8 +1,9 @@
-//! One direction of a link, with what the kernels of both sides hold of it and a log of every frame.
+//! One direction of a link, with the bytes that the kernels of both sides hold and a log of every
+//! frame.
 //!
 //! Flow: the outbox of one side -> `fill` -> `drain` -> the receiving half of the other. Payload
-//! travels as a length, so that 1 GiB costs neither time nor memory: what the receiver finds in its
-//! place is whatever was there.
+//! travels as a length only, so 1 GiB costs neither time nor memory. The receiver's payload has
+//! arbitrary bytes.
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -12,17 +13,17 @@ use teleport_wire::{DecodeError, Decoder, Header, Kind, Limits, MAX_CHUNK_BYTES,
 use super::super::MAX_SEGMENTS_PER_WRITE;
 use super::pair::Side;
 
-/// A whole chunk on the wire.
+/// The bytes of a full chunk on the wire.
 pub(super) const CHUNK: u64 = Header::BYTES as u64 + MAX_CHUNK_BYTES;
 
-/// What the kernels of both sides hold of one direction: TCP over loopback with 128 KiB unsent at most,
-/// as measured.
+/// The bytes that the kernels of both sides hold of one direction, as measured for TCP over loopback
+/// with at most 128 KiB unsent.
 pub(super) const KERNEL_BYTES: usize = 284 << 10;
 
-/// Shorter pieces of a write are copied, longer ones are payload, of which only the length travels.
+/// Shorter pieces of a write are copied. Longer ones are payload, of which only the length travels.
 pub(super) const MIN_PAYLOAD_BYTES: usize = 4096;
 
-/// A frame on the wire, from where to where in the stream.
+/// A frame on the wire, with its start and end in the stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
     pub(super) kind: Kind,
@@ -89,9 +90,9 @@ impl Held {
 /// One direction of the link.
 pub(super) struct Wire {
     pub(super) held: VecDeque<Held>,
-    /// Invariant: the lengths of `held`, at most `KERNEL_BYTES`.
+    /// Invariant: the sum of the lengths of `held`, at most `KERNEL_BYTES`.
     pub(super) held_bytes: usize,
-    /// What has left it at its end.
+    /// The bytes that the receiver has read.
     pub(super) delivered: u64,
     pub(super) decoder: Decoder,
     pub(super) log: Log,
@@ -138,7 +139,7 @@ impl Wire {
         }
     }
 
-    /// The receiver reads at most so many bytes.
+    /// The receiver reads at most `at_most` bytes.
     pub(super) fn drain(&mut self, to: &mut Side, mut at_most: usize) {
         while at_most > 0 && self.held_bytes > 0 {
             let (held, mut bytes) = (&mut self.held, 0);
@@ -156,14 +157,14 @@ impl Wire {
         }
     }
 
-    /// The end of the last frame of this message, or with this token.
+    /// Returns the end of the last frame of this message, or with this token.
     pub(super) fn end_of(&self, id: u64, kinds: &[Kind]) -> Option<u64> {
         let is_it = |frame: &&Frame| frame.id == id && kinds.contains(&frame.kind);
         self.log.frames.iter().rev().find(is_it).map(|frame| frame.end)
     }
 }
 
-/// Moves bytes to where they belong. Payload is only counted: nobody looks at it.
+/// Reads bytes into the receiver's slices. Payload is only counted, because no test looks at it.
 pub(super) fn take(held: &mut VecDeque<Held>, mut into: &mut [u8]) -> usize {
     let mut taken = 0;
     while !into.is_empty() {

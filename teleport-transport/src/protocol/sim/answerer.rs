@@ -1,5 +1,5 @@
-//! The server's logic above its connections, without I/O: calls that wait or run, and what it keeps for
-//! sessions.
+//! The server's logic above its connections, without I/O. It holds the calls that wait or run, and the
+//! answers that it keeps for sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::memory::budget::Budget;
 
 pub(super) type Links = BTreeMap<u64, Link>;
 
-/// A connection with more that is unsent starts no further calls.
+/// A connection with more unsent bytes than this starts no further calls.
 const MAX_UNSENT_BYTES: u64 = 50_000;
 
 /// A call that has no answer.
@@ -28,18 +28,18 @@ pub(super) struct Serving {
     runs: bool,
 }
 
-/// What is kept for a client whose calls survive its connections.
+/// The state that the server keeps for a client whose calls survive its connections.
 #[derive(Default)]
 struct Session {
-    /// Open calls have no answer; one that has expired has none any more.
+    /// The server has no answer for an open call, and no longer has one for an expired call.
     records: BTreeMap<u64, Record>,
-    /// Where answers go.
+    /// The connection on which answers are sent.
     link: Option<u64>,
-    /// The newest connection whose hello came.
+    /// The newest connection whose hello has arrived.
     newest: u64,
     /// The newest call that arrived whole.
     last_id: u64,
-    /// Of calls up to here that are not in `records`, it was forgotten what became of them.
+    /// The server has forgotten every call up to this id that is not in `records`.
     forgotten_id: u64,
 }
 
@@ -49,7 +49,7 @@ enum Record {
 }
 
 pub(super) struct Answerer {
-    /// Another one after each restart.
+    /// Changes with each restart.
     pub(super) instance: Id128,
     pub(super) budget: Budget,
     granted: Granted,
@@ -70,12 +70,12 @@ impl Answerer {
         Answerer { instance, budget, granted, serving, rows, sessions }
     }
 
-    /// Answers that are kept for sessions, and calls of theirs that are open.
+    /// The number of answers that are kept for sessions, and of their open calls.
     pub(super) fn kept(&self) -> usize {
         self.sessions.values().map(|session| session.records.len()).sum()
     }
 
-    // ---- What the connections tell ----
+    // ---- Events of the connections ----
 
     pub(super) fn handle_events(&mut self, ledger: &mut Ledger, links: &mut Links, key: u64) {
         let Some(link) = links.get_mut(&key) else { return };
@@ -83,7 +83,7 @@ impl Answerer {
         let events = link.ends[1].as_mut().map(|end| std::mem::take(&mut end.events));
         for event in events.into_iter().flatten() {
             if end_of(links, key).is_none() {
-                // It came with the hello of a connection that is too old.
+                // The lease came with the hello of a connection that is too old.
                 break;
             }
             match event {
@@ -109,14 +109,14 @@ impl Answerer {
         self.grant(links);
     }
 
-    /// Hands out what the budget gave.
+    /// Passes on the charges that the budget has granted.
     pub(super) fn grant(&mut self, links: &mut Links) {
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
             if let Some(end) = end_of(links, key) {
                 end.inbound.send_grant(id, Some(charge), &end.outbound);
             }
         }
-        // Results are charged when they are there, whether or not there is room.
+        // Results are charged when they exist, even if there is no room.
         let results = |link: &Link| link.ends[1].as_ref().map(|end| end.outbound.borrow().charged_bytes());
         let results: u64 = links.values().filter_map(results).sum();
         let (used, most) = (self.budget.used_bytes(), self.budget.max_bytes());
@@ -125,8 +125,9 @@ impl Answerer {
         });
     }
 
-    /// A connection of a session: no other is read any more. The newest counts, not the one whose hello
-    /// is read last: what the client sent on an older one it may have sent again since.
+    /// Attaches a connection to a session. The session stops reading its other connections. The newest
+    /// connection counts, even if the hello of an older one is read later: the client may have sent
+    /// again on the newer connection whatever it sent on the older one.
     fn opened(&mut self, ledger: &mut Ledger, links: &mut Links, client: usize, key: u64) {
         let session = self.sessions.entry(client).or_default();
         let before = if key > session.newest {
@@ -145,7 +146,7 @@ impl Answerer {
         }
     }
 
-    /// The connection is over for this side.
+    /// Handles the end of the connection on this side.
     pub(super) fn closed(&mut self, link: &mut Link) {
         if let Some(end) = link.ends[1].take() {
             end.outbound.borrow_mut().end();
@@ -204,7 +205,7 @@ impl Answerer {
     fn resume(&mut self, links: &mut Links, client: usize, key: u64, resume: &Resume) {
         let Some(session) = self.sessions.get_mut(&client) else { return };
         if resume.server != self.instance {
-            // It cannot tell, whatever it has met since.
+            // A server does not know the calls of another instance.
             if let Some(end) = end_of(links, key) {
                 let unknown = resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect();
                 end.outbound
@@ -217,7 +218,7 @@ impl Answerer {
         let is_listed = |id: &u64| resume.calls.iter().any(|(listed, _)| listed == id);
         session.records.retain(|id, _| is_listed(id));
         let answer = |id: &u64| match session.records.get(id) {
-            // What never arrived can be told from what was forgotten: nothing newer has arrived then.
+            // A call above `forgotten_id` without a record never arrived.
             None if *id <= session.forgotten_id => CallAnswer::UnknownSession,
             None => CallAnswer::Missing,
             Some(Record::Open) => CallAnswer::Running,
@@ -234,7 +235,7 @@ impl Answerer {
                 }
             }
         }
-        // What the client has given up need not run.
+        // The server need not run calls that the client has given up.
         let records = &session.records;
         let is_wanted = |serving: &Serving| {
             !(serving.client == client && serving.call.resume)
@@ -246,9 +247,9 @@ impl Answerer {
         drop::<Vec<Serving>>(unwanted);
     }
 
-    // ---- What workers do ----
+    // ---- Workers ----
 
-    /// Starts one of the calls that wait, or ends one that runs.
+    /// Starts a waiting call, or ends a running one.
     pub(super) fn work(&mut self, ledger: &mut Ledger, links: &mut Links) {
         if self.serving.is_empty() {
             return;
@@ -288,19 +289,19 @@ impl Answerer {
         if serving.call.resume {
             let Some(session) = self.sessions.get_mut(&serving.client) else { return };
             key = session.link;
-            // Its client has given it up, or the session was forgotten and made anew.
+            // The client has given up the call, or the session was forgotten and created again.
             let Some(record) = session.records.get_mut(&id) else { return };
             *record = Record::Ended(Some(message.clone()));
         }
         let Some(end) = key.and_then(|key| end_of(links, key)) else { return };
         let answered = end.outbound.borrow_mut().send_answer(id, message);
-        // On a later connection it is not open before the resume is answered.
+        // On a later connection the call is not open until the resume is answered.
         Invariant::RulesKept.require(answered.is_ok() || ledger.calls[number].resume, || {
             format!("call {number} cannot be answered: {answered:?}")
         });
     }
 
-    /// Gives up the result of a call that ran, if it has not gone whole.
+    /// Gives up the result of a call that ran, unless all of it was sent.
     pub(super) fn give_up(&mut self, links: &mut Links, key: u64, id: u64) {
         let error = RemoteError::new(ErrorKind::TooSlow, Ran::Yes, "the receiver is too slow");
         if let Some(end) = end_of(links, key) {
@@ -321,7 +322,7 @@ impl Answerer {
         end.inbound.handle_rate_timeout(ledger.now, unwritten, &end.outbound, others_wait).map(drop)
     }
 
-    /// Drops an answer that is kept: memory is short.
+    /// Drops a kept answer, as a server does that is short of memory.
     pub(super) fn expire(&mut self, ledger: &mut Ledger) {
         let clients: Vec<usize> = (0..4).filter(|client| self.sessions.contains_key(client)).collect();
         let Some(client) = ledger.random.pick(&clients) else { return };
@@ -333,7 +334,7 @@ impl Answerer {
         }
     }
 
-    /// Forgets the calls of sessions that have no connection: all but how far they had come.
+    /// Forgets the calls of all sessions without a connection, but keeps their newest ids.
     pub(super) fn forget_sessions(&mut self) {
         for session in self.sessions.values_mut().filter(|session| session.link.is_none()) {
             session.records.clear();
@@ -341,7 +342,7 @@ impl Answerer {
         }
     }
 
-    /// It dies, and another one takes its place.
+    /// Replaces this server with a new one, as after a crash.
     pub(super) fn restart(&mut self, links: &mut Links) {
         for link in links.values_mut() {
             self.closed(link);

@@ -1,5 +1,5 @@
-//! The rows of a server's calls. Some calls are received into slabs, and their rows are moved and vacated
-//! meanwhile. Some find no place. The rest have memory of their own.
+//! The rows of a server's calls. Some calls are received into slabs, and their rows are moved and
+//! vacated meanwhile. Some find no row. The rest have memory of their own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use crate::memory::rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};
 
 const ROWS_OF_SLAB: usize = 3;
 
-/// How often what happened to rows.
+/// Counts what happened to rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SeenRows {
     pub(super) whole: u64,
-    /// In the middle of a payload.
+    /// Moved in the middle of a payload.
     pub(super) moved: u64,
     pub(super) vacated: u64,
     pub(super) abandoned: u64,
     pub(super) unplaced: u64,
 }
 
-/// Clones share it.
+/// Clones share their state.
 #[derive(Clone, Default)]
 pub(super) struct Arranger(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     last_key: u64,
-    /// Rows whose call neither came nor was abandoned.
+    /// Rows whose call has neither arrived nor been abandoned.
     open: BTreeMap<u64, (Arc<Signature>, Arc<Row>)>,
     slabs: HashMap<Arc<Signature>, Vec<Slab>>,
     seen: SeenRows,
 }
 
-/// Calls are named by their number, which becomes the slot; those whose name is none are refused.
+/// Each method name is the number of its call, which becomes the slot. Other names are refused.
 impl Gate for Arranger {
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
         let refusal = |_| RemoteError::new(ErrorKind::UnknownMethod, Ran::No, "no such method");
@@ -81,7 +81,7 @@ impl Rows for Arranger {
         let state = &mut *self.0.lock();
         let row = state.open.remove(&key);
         Invariant::RowsEndOnce.require(row.is_some(), || format!("row {key} is abandoned and was not open"));
-        // The ticket still has it.
+        // The ticket still holds the row.
         drop(row.map(|(_, row)| row.vacate()));
         state.seen.abandoned += 1;
         state.free_slabs();
@@ -94,7 +94,7 @@ fn new_slab(signature: &Arc<Signature>, rows: usize) -> Slab {
 }
 
 impl State {
-    /// A row of any slab, or the first of a new one.
+    /// Claims a free row of any slab, or the first row of a new one.
     fn claim(&mut self, signature: &Arc<Signature>) -> RowMemory {
         let slabs = self.slabs.entry(signature.clone()).or_default();
         let free = |slab: &Slab| (0..ROWS_OF_SLAB).find_map(|row| slab.claim(row));
@@ -104,7 +104,7 @@ impl State {
         })
     }
 
-    /// Lets go of slabs of which no row is claimed.
+    /// Frees slabs without a claimed row.
     fn free_slabs(&mut self) {
         let is_used = |slab: &Slab| (0..ROWS_OF_SLAB).any(|row| slab.claim(row).is_none());
         self.slabs.retain(|_, slabs| {
@@ -132,14 +132,14 @@ impl Arranger {
         let memory = state.claim(&signature);
         let moved = match what {
             1..5 => row.move_to(memory),
-            // A row that was vacated takes none.
+            // A vacated row takes no memory.
             _ => row.try_move_to(memory).unwrap_or(0),
         };
         state.seen.moved += u64::from(moved > 0);
         state.free_slabs();
     }
 
-    /// The arguments of a call that came; none if its row was vacated.
+    /// Returns the arguments of a call that arrived, or `None` if its row was vacated.
     pub(super) fn take(&self, ticket: Ticket) -> Option<Tree> {
         let state = &mut *self.0.lock();
         let row = state.open.remove(&ticket.complete());
@@ -154,7 +154,7 @@ impl Arranger {
         tree.unstack_rows(1).expect("it is stacked").pop()
     }
 
-    /// Nothing is on its way: no row is open, and none is claimed.
+    /// Returns true if no row is open and none is claimed.
     pub(super) fn is_settled(&self) -> bool {
         let state = self.0.lock();
         state.open.is_empty() && state.slabs.is_empty()

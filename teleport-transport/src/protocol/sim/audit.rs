@@ -1,7 +1,8 @@
-//! An account of one connection that is kept from its frames alone: who may send how much, by the format.
+//! An account of one connection that is kept from its frames alone. It checks how much each side may
+//! send.
 //!
-//! Flow: the bytes of each direction, as they are sent -> a decoder -> the account, which both directions
-//! share. It uses nothing of the code that it checks, except to read frames.
+//! Flow: the bytes of each direction, as they are sent -> a decoder -> the account, which both
+//! directions share. Apart from the decoder, it uses none of the code that it checks.
 
 use std::collections::HashMap;
 
@@ -12,12 +13,12 @@ use teleport_wire::{
 
 use super::invariants::Invariant;
 
-/// A direction.
+/// A direction of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Way {
-    /// To the server.
+    /// From the client to the server.
     Up,
-    /// To the client.
+    /// From the server to the client.
     Down,
 }
 
@@ -39,9 +40,9 @@ pub(super) struct Audit {
 
 #[derive(Default)]
 struct Books {
-    /// Credit that the receiver of each way offered.
+    /// The credit that the receiver of each way has offered.
     offered_bytes: [u64; 2],
-    /// Eager memory of each way that was sent and not given back.
+    /// The eager memory of each way that was sent and not given back.
     eager_bytes: [u64; 2],
     open: HashMap<(Way, u64), Open>,
     /// The chunk of each way that is being sent, and whether it has a checksum.
@@ -49,7 +50,7 @@ struct Books {
     is_finished: [bool; 2],
 }
 
-/// A message whose payload was not sent to its end.
+/// A message whose payload was not yet sent in full.
 struct Open {
     bytes: u64,
     may_be_sent: bool,
@@ -66,14 +67,14 @@ impl Audit {
         self.decoders[way as usize].feed(bytes, &mut pages).expect("both sides write the format");
     }
 
-    /// The message whose chunk with a checksum is under way, and bytes that are still to come of it.
+    /// Returns the message whose chunk with a checksum is being sent, and the bytes left of that chunk.
     pub(super) fn checked_chunk(&self, way: Way) -> Option<(u64, usize)> {
         let remaining = self.decoders[way as usize].chunk_remaining();
         let (id, has_checksum) = self.books.chunk[way as usize];
         (has_checksum && remaining > 0).then_some((id, remaining))
     }
 
-    /// Nothing is under way: all eager memory was given back, and no message is open.
+    /// Returns true if all eager memory was given back and no message is open.
     pub(super) fn is_settled(&self) -> bool {
         self.books.eager_bytes == [0, 0] && self.books.open.is_empty()
     }

@@ -1,5 +1,5 @@
-//! A client's logic above its connection, without I/O: which calls are open, what becomes of them when a
-//! connection is lost, and what the client asks for on the next one.
+//! A client's logic above its connection, without I/O: its open calls, how they go on after a lost
+//! connection, and what it asks for on the next one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub(super) type Granted = Arc<Mutex<Vec<(u64, u64, Charge)>>>;
 
 pub(super) struct Caller {
     pub(super) config: Arc<Config>,
-    /// The connection that it has, and whether calls can be made on it.
+    /// The client's connection, if calls can be made on it.
     pub(super) link: Option<u64>,
-    /// Calls that wait for their answer on this connection, by their id.
+    /// Calls that wait for their answer on this connection, by id.
     pub(super) open: BTreeMap<u64, usize>,
-    /// Calls that have ended for their caller, and whose answer may still come.
+    /// Calls that have ended for their caller but whose answer may still arrive.
     given_up: HashSet<u64>,
     /// Calls of earlier connections that are to be resumed.
     pub(super) kept: BTreeMap<u64, (usize, CallState)>,
@@ -32,9 +32,9 @@ pub(super) struct Caller {
     pub(super) again: Vec<usize>,
     numbers: BTreeMap<u64, usize>,
     had_connection: bool,
-    /// The server that has its calls.
+    /// The server instance that has the calls.
     server: Id128,
-    /// Pay for results that were not read.
+    /// Leases of results that were not read.
     pub(super) unread: Vec<Lease>,
     pub(super) budget: Budget,
     granted: Granted,
@@ -62,14 +62,14 @@ impl Caller {
         self.config.session != Id128::NONE
     }
 
-    /// The number of the call that had this id on one of the connections.
+    /// Returns the number of the call that had this id on one of the connections.
     pub(super) fn number(&self, id: u64) -> Option<usize> {
         self.numbers.get(&id).copied()
     }
 
-    // ---- What users do ----
+    // ---- Users ----
 
-    /// Makes a call, if the connection takes one; a new one unless `number` is that of an old one.
+    /// Makes a call if the connection accepts one. Without a `number` the call is new.
     pub(super) fn call(&mut self, ledger: &mut Ledger, end: &End, number: Option<usize>) -> bool {
         let mut outbound = end.outbound.borrow_mut();
         let may = outbound.peer().is_some_and(|peer| outbound.open_calls() < peer.max_open_calls as usize);
@@ -89,7 +89,7 @@ impl Caller {
                 self.numbers.insert(id, probe);
                 true
             }
-            // It waits for the answer to a resume. A new call is one that was never sent.
+            // The connection waits for the answer to a resume. A new call then counts as never sent.
             Err(SendError::NotReady) => {
                 if number.is_none() {
                     ledger.end(probe, Outcome::Lost(Ran::No));
@@ -120,7 +120,7 @@ impl Caller {
         ledger.note(call)
     }
 
-    /// Withdraws one of the calls, wherever it is.
+    /// Withdraws one of the calls, in whatever state it is.
     pub(super) fn withdraw(&mut self, ledger: &mut Ledger, end: Option<&End>) {
         let kept: Vec<u64> = self.kept.keys().copied().collect();
         if let Some(id) = ledger.random.pick(&kept).filter(|_| ledger.random.one_in(2)) {
@@ -139,7 +139,7 @@ impl Caller {
         }
     }
 
-    /// A call that waits for a connection ends without one.
+    /// Ends a call that waits for a connection.
     fn forget(&mut self, ledger: &mut Ledger, id: u64, outcome: fn(Ran) -> Outcome) {
         if let Some((number, state)) = self.kept.remove(&id) {
             let ran = if state == CallState::Unsent { Ran::No } else { Ran::Maybe };
@@ -147,7 +147,7 @@ impl Caller {
         }
     }
 
-    /// Ends the calls whose time is over.
+    /// Ends the calls whose deadline has passed.
     pub(super) fn look_at_clock(&mut self, ledger: &mut Ledger, end: Option<&End>) {
         let is_over = |number: usize| ledger.calls[number].deadline.is_some_and(|due| due <= ledger.now);
         let open: Vec<(u64, usize)> = self.open.iter().map(|(id, number)| (*id, *number)).collect();
@@ -171,12 +171,12 @@ impl Caller {
         }
     }
 
-    /// Lets go of one result.
+    /// Drops one result.
     pub(super) fn read_result(&mut self) {
         drop(self.unread.pop());
     }
 
-    // ---- What the connection tells ----
+    // ---- Events of the connection ----
 
     pub(super) fn handle_events(&mut self, ledger: &mut Ledger, link: &mut Link) {
         let key = link.key;
@@ -203,7 +203,7 @@ impl Caller {
         self.grant(link);
     }
 
-    /// What the budget gave for the results of this connection.
+    /// Passes on the charges that the budget has granted for results of this connection.
     pub(super) fn grant(&mut self, link: &mut Link) {
         let Some(end) = &mut link.ends[0] else { return };
         for (key, id, charge) in std::mem::take(&mut *self.granted.lock()) {
@@ -230,7 +230,8 @@ impl Caller {
         self.server = end.outbound.borrow().peer().map_or(self.server, |hello| hello.instance);
         for (id, answer) in calls {
             let Some((number, state)) = self.kept.remove(&id) else {
-                // Given up while the question was on its way; what the server has of it still comes.
+                // The call was given up while the resume was on its way. Its answer, if any, still
+                // arrives.
                 match answer {
                     CallAnswer::Done | CallAnswer::Running => drop(self.given_up.insert(id)),
                     CallAnswer::Expired => end.outbound.borrow_mut().send_ack(id),
@@ -262,7 +263,7 @@ impl Caller {
         }
     }
 
-    /// A call whose connection is lost, and which cannot be resumed.
+    /// Handles a call whose connection is lost and which cannot be resumed.
     fn end_or_repeat(&mut self, ledger: &mut Ledger, number: usize, state: CallState) {
         let call = &mut ledger.calls[number];
         if state == CallState::Unsent && !call.idempotent {
@@ -297,7 +298,7 @@ impl Caller {
         }
     }
 
-    /// The connection is over for this side.
+    /// Handles the end of the connection on this side.
     pub(super) fn closed(&mut self, ledger: &mut Ledger, key: u64, end: &End) {
         let mut outbound = end.outbound.borrow_mut();
         outbound.end();

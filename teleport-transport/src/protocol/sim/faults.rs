@@ -1,5 +1,4 @@
-//! What goes wrong: bytes that stay on their way, get lost or are changed, connections that are cut,
-//! servers that die.
+//! The faults: bytes that are delayed, lost or changed, connections that are cut, and servers that die.
 
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use super::audit::Way;
 use super::world::World;
 
 impl World {
-    /// One fault, or the end of one.
+    /// Starts or ends one fault.
     pub(super) fn fault(&mut self) {
         let random = &mut self.ledger.random;
         let keys: Vec<u64> = self.links.keys().copied().collect();
@@ -37,8 +36,8 @@ impl World {
         }
     }
 
-    /// The connection is cut: of what is on its way, the last bytes are lost, and each side learns it
-    /// at a time of its own, or not at all.
+    /// Cuts the connection. The last bytes on their way are lost. Each side learns of the cut at a time
+    /// of its own, or never.
     pub(super) fn cut(&mut self, key: u64) {
         let Some(link) = self.links.get_mut(&key) else { return };
         let random = &mut self.ledger.random;
@@ -52,7 +51,7 @@ impl World {
         }
     }
 
-    /// The server dies, and another one takes its place. Its clients find their connections cut.
+    /// Replaces the server with a new one, as after a crash. Its clients find their connections cut.
     fn restart(&mut self) {
         for key in self.links.keys().copied().collect::<Vec<_>>() {
             self.cut(key);
@@ -61,7 +60,7 @@ impl World {
         self.links.retain(|_, link| !link.is_gone());
     }
 
-    /// The last fault is over: what was stalled flows, what was cut or swallowed stays lost.
+    /// Ends all faults. Stalled bytes flow again. Bytes that were cut or swallowed stay lost.
     pub(super) fn calm(&mut self) {
         for link in self.links.values_mut() {
             for pipe in &mut link.pipes {

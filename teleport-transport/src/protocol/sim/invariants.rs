@@ -1,5 +1,5 @@
-//! The invariants that hold in every run, by name. A broken invariant says what was found; the run prints its
-//! seed.
+//! The invariants that hold in every run, by name. The panic of a broken invariant says what was found,
+//! and the run prints its seed.
 
 /// A promise that the simulation checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,30 +8,30 @@ pub(super) enum Invariant {
     EndsOnce,
     /// A call runs at most once, unless its caller allows it to run twice.
     RunsAtMostOnce,
-    /// What a caller is told of whether its call ran is true.
+    /// A caller is told the truth about whether its call ran.
     TellsWhetherItRan,
-    /// Nothing is delivered that was not sent: arguments and results have their own bytes.
+    /// Nothing is delivered that was not sent. Arguments and results arrive with their own bytes.
     NothingMadeUp,
-    /// A checksum error is told of a message that was changed on its way, and of no other.
+    /// A checksum error is reported for a message that was changed on its way, and for no other.
     BlamesTheChanged,
-    /// Eager payload under way to a side and not given back is at most what that side offered.
+    /// The eager payload that a side has not given back is at most what that side offered.
     CreditKept,
-    /// No payload is sent that was neither eager nor granted, nor more than was announced.
+    /// Payload is sent only if it is eager or granted, and never more of it than was announced.
     GrantsKept,
-    /// A row is given for a call that comes whole, or is abandoned, once.
+    /// Each row ends once: its call arrives whole, or it is abandoned.
     RowsEndOnce,
-    /// The charges of all connections together never go past the budget.
+    /// The charges of all connections together never exceed the budget.
     BudgetKept,
-    /// When all has come to its end, budgets are unused, and credits whole, and nothing is left in any
-    /// half.
+    /// At the end of a run, budgets are unused, credits are whole, and neither side of a connection
+    /// holds anything.
     AllReturns,
     /// Neither side ever refuses what the other sends.
     RulesKept,
-    /// A connection is given up for silence only where something kept its bytes.
+    /// A connection is given up for silence only if something kept its bytes back.
     LivesWhileHeard,
     /// A call that can be resumed gets its answer, unless the server has forgotten the session.
     SurvivesCuts,
-    /// After the last fault everything comes to its end in a bounded number of rounds.
+    /// After the last fault, everything ends within a bounded number of rounds.
     Progress,
 }
 

@@ -1,5 +1,5 @@
-//! Every call of a run: what it carries, what its caller was told, and how often it ran. Both sides'
-//! logic writes here, so that the truth can be compared with what was said.
+//! Every call of a run: its content, its outcome for the caller, and how often it ran. The logic of
+//! both sides writes here, so that the reported outcomes can be compared with the truth.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ pub(super) enum Outcome {
     /// Its connection was lost.
     Lost(Ran),
     Withdrawn(Ran),
-    /// Its time was over before its answer came.
+    /// Its deadline passed before its answer arrived.
     Overdue(Ran),
 }
 
@@ -38,19 +38,19 @@ pub(super) struct Call {
     pub(super) method: String,
     pub(super) deadline: Option<Instant>,
     pub(super) idempotent: bool,
-    /// It survives a lost connection.
+    /// The call survives a lost connection.
     pub(super) resume: bool,
     /// An earlier attempt may have run.
     pub(super) was_tried: bool,
     /// The server said that it does not know the session.
     pub(super) was_forgotten: bool,
-    /// A byte of it or of its result was changed on the way.
+    /// A byte of the call or of its result was changed on the way.
     pub(super) was_changed: bool,
     pub(super) runs: u32,
     pub(super) outcome: Option<Outcome>,
 }
 
-/// What happened in a run, or in many: to see that each case occurs.
+/// Counts what happened in one or more runs, to show that each case occurs.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) results: u64,
@@ -113,7 +113,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// A call that differs from all others.
+    /// Creates a call that differs from all others.
     pub(super) fn note(&mut self, mut call: Call) -> usize {
         let number = self.calls.len();
         if call.method.is_empty() {
@@ -123,7 +123,7 @@ impl Ledger {
         number
     }
 
-    /// Its caller is told. Once.
+    /// Reports the outcome to the caller, which must happen once.
     pub(super) fn end(&mut self, number: usize, outcome: Outcome) {
         let call = &mut self.calls[number];
         Invariant::EndsOnce.require(call.outcome.is_none(), || {
@@ -154,7 +154,7 @@ impl Ledger {
         } += 1;
     }
 
-    /// The server runs it.
+    /// Notes that the server runs the call.
     pub(super) fn run(&mut self, number: usize) {
         let call = &mut self.calls[number];
         call.runs += 1;
@@ -162,7 +162,7 @@ impl Ledger {
             .require(call.runs == 1 || call.idempotent, || format!("call {number} runs {} times", call.runs));
     }
 
-    /// Compares what was told with what happened.
+    /// Compares the reported outcomes with what happened.
     pub(super) fn check(&self) {
         for (number, call) in self.calls.iter().enumerate() {
             let found = || format!("call {number} ended as {:?} and ran {} times", call.outcome, call.runs);
@@ -187,7 +187,7 @@ impl Ledger {
         }
     }
 
-    /// A list of up to three arrays, most of them small, seldom one of several chunks.
+    /// Creates a list of up to three arrays. Most are small, and a few take several chunks.
     pub(super) fn tree(&mut self) -> Tree {
         let random = &mut self.random;
         let count = random.below(4);

@@ -27,7 +27,7 @@ impl End {
         End { inbound, outbound: RefCell::new(outbound), staged, ahead, events: Vec::new() }
     }
 
-    /// The next bytes that it sends, at most so many.
+    /// Returns the next bytes to send, at most `at_most`.
     fn write(&mut self, at_most: usize) -> Vec<u8> {
         if self.staged.is_empty() {
             let outbound = &mut *self.outbound.borrow_mut();
@@ -51,19 +51,20 @@ impl End {
     }
 }
 
-/// Bytes on their way in one direction.
+/// The bytes that are on their way in one direction.
 #[derive(Default)]
 pub(super) struct Pipe {
     bytes: VecDeque<u8>,
-    /// Nothing comes out for now.
+    /// The receiver can read nothing for now.
     pub(super) is_stalled: bool,
-    /// What goes in is lost.
+    /// New bytes are lost.
     pub(super) swallows: bool,
-    /// The connection is cut after so many more bytes.
+    /// The connection is cut after this number of bytes.
     pub(super) cut_after: Option<usize>,
     /// A byte of the next chunk is changed.
     pub(super) changes: bool,
-    /// Nothing more goes in; when the receiver learns it, if it ever does.
+    /// Set once nothing more is sent. Holds the time at which the receiver learns of it, if it ever
+    /// does.
     over: Option<Option<Instant>>,
 }
 
@@ -82,7 +83,7 @@ impl Pipe {
         self.cut_after == Some(0) && self.over.is_none()
     }
 
-    /// The stream ends: after what is in the pipe but the last `lost` bytes of it.
+    /// Ends the stream. The last `lost` bytes of the pipe never arrive.
     pub(super) fn end(&mut self, lost: usize, learned: Option<Instant>) {
         if self.over.is_none() {
             self.bytes.truncate(self.bytes.len().saturating_sub(lost));
@@ -118,16 +119,16 @@ impl Pipe {
 
 pub(super) struct Link {
     pub(super) key: u64,
-    /// Which client's it is.
+    /// The index of the client.
     pub(super) client: usize,
     gate: Arranger,
-    /// The senders of both ways: the client, the server. None once that side knows of the end.
+    /// The senders of both ways: the client, then the server. `None` once that side knows of the end.
     pub(super) ends: [Option<End>; 2],
     pub(super) pipes: [Pipe; 2],
     pub(super) audit: Audit,
-    /// Something kept bytes back, or lost them.
+    /// Something delayed or lost bytes.
     pub(super) was_disturbed: bool,
-    /// Messages of which a byte was changed.
+    /// Messages with a changed byte.
     pub(super) changed: Vec<u64>,
 }
 
@@ -156,7 +157,8 @@ impl Link {
         }
     }
 
-    /// The sender of this way writes; true if anything went, and whether that cut the connection.
+    /// The sender of this way writes. Returns whether it sent anything, and whether that cut the
+    /// connection.
     pub(super) fn write(&mut self, way: Way, at_most: usize) -> (bool, bool) {
         let (Some(end), pipe) = (&mut self.ends[way as usize], &mut self.pipes[way as usize]) else {
             return (false, false);
@@ -174,7 +176,7 @@ impl Link {
         (!bytes.is_empty(), pipe.is_cut())
     }
 
-    /// The receiver of this way reads once; none if there is no such side any more.
+    /// The receiver of this way reads once. Returns `None` if that side has ended.
     pub(super) fn read(
         &mut self,
         way: Way,
@@ -187,7 +189,7 @@ impl Link {
         Some(inbound.on_readable(now, ahead, outbound, &self.gate, events, read))
     }
 
-    /// Whether the receiver of this way would find bytes, or the end.
+    /// Returns true if the receiver of this way would find bytes, or the end.
     pub(super) fn has_input(&self, way: Way, now: Instant) -> bool {
         self.ends[way.back() as usize].is_some() && self.pipes[way as usize].has_input(now)
     }
@@ -196,7 +198,7 @@ impl Link {
         self.ends.iter().all(Option::is_none)
     }
 
-    /// For the report of a run that does not come to its end.
+    /// Describes the link, for the report of a run that does not finish.
     pub(super) fn state(&self) -> String {
         let of = |way: Way| {
             let (end, pipe) = (&self.ends[way as usize], &self.pipes[way as usize]);
@@ -213,7 +215,7 @@ impl Link {
         format!("{} of client {}: {} | {}", self.key, self.client, of(Way::Up), of(Way::Down))
     }
 
-    /// Both sides hear each other, nothing is on its way, and nothing waits to be.
+    /// Returns true if both sides hear each other, nothing is on its way, and nothing waits to be sent.
     pub(super) fn is_quiet(&self) -> bool {
         self.pipes.iter().all(|pipe| pipe.bytes.is_empty() && !pipe.swallows && pipe.over.is_none())
             && self.ends.iter().all(|end| end.as_ref().is_some_and(|end| !end.has_unwritten()))

@@ -1,13 +1,13 @@
-//! Clients and a server in virtual time, while everything between them goes wrong.
+//! Clients and a server in virtual time, with faults of every kind between them.
 //!
-//! Both ends of a connection are real. Above them stands the logic of a client ([`caller`]) and of a server
-//! ([`answerer`]) with its sessions, and rows that are moved while their calls arrive ([`arranger`]). Between
-//! them are pipes that stall, split, swallow, change and cut ([`link`], [`faults`]). The ledger knows what
-//! really happened; an audit of each connection knows what its frames say ([`audit`]). [`invariants`] lists
-//! what must hold.
+//! Both ends of a connection are real. Above them is the logic of a client ([`caller`]) and of a server
+//! ([`answerer`]) with its sessions, and rows that are moved while their calls arrive ([`arranger`]).
+//! Between them are pipes that stall, split, swallow, change and cut ([`link`], [`faults`]). The ledger
+//! knows what really happened, and an audit of each connection knows what its frames say ([`audit`]).
+//! [`invariants`] lists what must hold.
 //!
-//! Each seed is one run, the same on every machine, and a failure prints it. `TELEPORT_TEST_SEED` sets the
-//! first.
+//! Each seed is one run, the same on every machine. A run that fails prints its seed.
+//! `TELEPORT_TEST_SEED` sets the first seed.
 
 mod answerer;
 mod arranger;
@@ -24,13 +24,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::world::World;
 
-/// Ten seconds on two slow cores.
+/// Takes ten seconds on two slow cores.
 const RUNS: u64 = 4000;
 
-/// Each case must occur so often in all runs together.
+/// Each case must occur more often than this in all runs together.
 const MIN_SEEN: u64 = 50;
 
-/// Names the seed when a run fails, whatever fails it.
+/// Prints the seed of a run that fails.
 struct Named(u64);
 
 impl Drop for Named {
@@ -41,7 +41,7 @@ impl Drop for Named {
     }
 }
 
-/// Runs seeds that nobody else has taken, and says how often each case occurred.
+/// Runs seeds that no other thread has taken, and returns how often each case occurred.
 fn run(next: &AtomicU64, first: u64) -> Vec<u64> {
     let mut seen = Vec::new();
     loop {

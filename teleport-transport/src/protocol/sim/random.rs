@@ -1,4 +1,4 @@
-//! A small generator: the runs must be the same on every machine.
+//! A small generator, so that runs are the same on every machine.
 
 pub(super) struct Random(u64);
 
@@ -25,12 +25,12 @@ impl Random {
         self.below(bound) == 0
     }
 
-    /// One of those that there are, if there are any.
+    /// Picks one of the items, if there are any.
     pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         (!of.is_empty()).then(|| of[self.index(of.len())])
     }
 
-    /// How much a socket takes or gives at once: a few bytes, some, or all.
+    /// Returns the bytes that a socket reads or writes at once: a few, some, or all.
     pub(super) fn amount(&mut self) -> usize {
         match self.below(4) {
             0 => 1 + self.index(40),

@@ -1,5 +1,5 @@
-//! Some clients, one server, and the connections between them: what happens in one step, and how
-//! everything comes to its end once nothing disturbs it any more.
+//! Some clients, one server, and the connections between them. This file says what happens in one step,
+//! and how a run ends after the last fault.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use super::ledger::{Ledger, Seen};
 use super::link::{End, Link};
 use super::random::Random;
 
-/// What all clients of the server share.
+/// The server's budget, which all its clients share.
 const BUDGET_BYTES: u64 = 4 << 20;
 
-/// Steps of a run, before everything is left to come to its end.
+/// Steps of a run before it is left to finish.
 const STEPS: usize = 500;
 
-/// After the last fault, everything must end within so many rounds: each moves all that can go at once
-/// on every connection, ends one call and reads one result of each client.
+/// After the last fault, a run must finish within this number of rounds. A round moves everything that
+/// can move on every connection, ends one call, and reads one result of each client.
 const MAX_ROUNDS: usize = 3000;
 
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) struct World {
     last_key: u64,
 }
 
-/// No two sides want the same.
+/// Creates a random configuration, so that the two sides differ.
 fn config(random: &mut Random, session: Id128) -> Arc<Config> {
     let eager_credit_bytes = match random.below(4) {
         0 => 0,
@@ -65,7 +65,7 @@ impl World {
         let mut random = Random::new(seed);
         let server_config = config(&mut random, Id128::NONE);
         let clients = (0..1 + random.below(3)).map(|client| {
-            // Half of them have calls that survive.
+            // The calls of about half of the clients survive their connection.
             let session = if random.one_in(2) { Id128([1 + client as u8; 16]) } else { Id128::NONE };
             Caller::new(config(&mut random, session), BUDGET_BYTES)
         });
@@ -99,7 +99,7 @@ impl World {
 
     // ---- Steps ----
 
-    /// Each client without a connection makes one.
+    /// Connects each client that has no connection.
     fn connect(&mut self) {
         for (index, client) in self.clients.iter_mut().enumerate().filter(|(_, client)| client.link.is_none())
         {
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// Bytes move somewhere.
+    /// Moves bytes of a random connection in a random direction.
     fn step(&mut self) {
         let keys: Vec<u64> = self.links.keys().copied().collect();
         let Some(key) = self.ledger.random.pick(&keys) else { return };
@@ -130,7 +130,7 @@ impl World {
         let Some(link) = self.links.get_mut(&key) else { return false };
         let (wrote, is_cut) = link.write(way, amount);
         for id in std::mem::take(&mut link.changed) {
-            // Both a call and its result count: one of them was changed.
+            // A call and its result share an id. Either may be the one that was changed.
             if let Some(number) = self.clients[link.client].number(id) {
                 self.ledger.calls[number].was_changed = true;
             }
@@ -163,8 +163,8 @@ impl World {
         }
     }
 
-    /// The side that sends on `way` knows that the connection is over. The other learns it, unless it
-    /// never hears of it.
+    /// Ends the connection for the side that sends on `way`. The other side learns of it later, or
+    /// never.
     fn closed(&mut self, key: u64, way: Way, why: &Closed) {
         let Some(link) = self.links.get_mut(&key) else { return };
         match why {
@@ -190,11 +190,11 @@ impl World {
         if link.is_gone() {
             self.links.remove(&key);
         }
-        // What was on its way is charged no more: others may have been granted it.
+        // The bytes that were on their way are no longer charged, so others may have been granted them.
         self.server.grant(&mut self.links);
     }
 
-    // ---- What users and workers do ----
+    // ---- Users and workers ----
 
     fn call(&mut self) {
         let client = self.ledger.random.index(self.clients.len());
@@ -241,7 +241,7 @@ impl World {
 
     // ---- Time ----
 
-    /// Time passes, and whoever is not kept from it writes, reads, and looks at the clock.
+    /// Lets time pass. Every side that nothing stops writes, reads and checks the clock.
     pub(super) fn let_time_pass(&mut self, time: Duration) {
         self.ledger.now += time / 2;
         for _ in 0..2 {
@@ -250,7 +250,7 @@ impl World {
         }
     }
 
-    /// Everything that can go, goes once.
+    /// Moves everything that can move, once.
     fn move_all(&mut self) {
         for key in self.links.keys().copied().collect::<Vec<_>>() {
             for way in Way::BOTH {
@@ -262,7 +262,7 @@ impl World {
         }
     }
 
-    /// First all that has come is read, then the silence is judged.
+    /// Handles timeouts. Everything that has arrived was read before, so that silence is real.
     fn look_at_clock(&mut self) {
         let now = self.ledger.now;
         for key in self.links.keys().copied().collect::<Vec<_>>() {
@@ -292,7 +292,7 @@ impl World {
 
     // ---- The end ----
 
-    /// Nothing disturbs any more: everything that was begun comes to its end.
+    /// Finishes the run: no more faults occur, and everything that has begun must end.
     fn settle(&mut self) {
         self.calm();
         for _ in 0..MAX_ROUNDS {
@@ -366,7 +366,7 @@ impl World {
     }
 }
 
-/// The client's end of its connection.
+/// Returns the client's end of its connection.
 fn own_end(links: &Links, key: Option<u64>) -> Option<&End> {
     links.get(&key?)?.ends[0].as_ref()
 }
