@@ -1,4 +1,4 @@
-//! Tests that run for every kind of socket: TCP over IPv4 and IPv6, a Unix socket file, an abstract
+//! Tests that run for every kind of socket: TCP over IPv4 and IPv6, a Unix socket file, and an abstract
 //! Unix socket.
 
 use std::collections::HashMap;
@@ -21,14 +21,14 @@ use teleport_transport::{
 /// No step of a test takes this long, even on a loaded machine.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// Allows no unsent results.
+/// A configuration that allows no unsent results.
 const NOTHING: Quota = Quota { max_bytes: 0, max_bytes_but_largest: 0 };
 
 fn next<T>(receiver: &Receiver<T>) -> T {
     receiver.recv_timeout(WATCHDOG).expect("it happens within the watchdog's time")
 }
 
-/// Answers "echo" on the poller, keeps "keep", refuses the rest.
+/// A server that answers "echo" on the poller, keeps "keep" and refuses every other method.
 #[derive(Default)]
 struct Service {
     kept: Mutex<Vec<(Arc<Link>, u64)>>,
@@ -164,7 +164,8 @@ impl Client {
     }
 }
 
-/// A server for one test. Fields are dropped in order: first it accepts no more, then its poller ends.
+/// A server for one test. Its fields are dropped in order: first it accepts no more, then its poller
+/// ends.
 struct World {
     address: Address,
     service: Arc<Service>,
@@ -276,7 +277,7 @@ fn a_cancel_reaches_the_server_and_the_call_is_still_answered() {
         *world.service.cancelled.lock() = Some(sender);
         let client = Client::connect(&world.address, config("client"));
         let kept = client.call("keep", &Tree::Null);
-        // Calls are received in order: when the echo is back, the other one is there.
+        // Calls are received in order: once the echo is back, the other call has arrived.
         client.call("echo", &Tree::Null);
         next(&client.answers).1.expect("echo does not fail");
         assert_eq!(client.link.withdraw(kept), Withdrawn::Requested);
@@ -317,7 +318,7 @@ fn a_goodbye_is_told_from_a_crash() {
         client.call("echo", &bytes(100));
         next(&client.answers).1.expect("echo does not fail");
         let (link, id) = world.service.kept.lock().pop().expect("it was kept");
-        // What was queued before the goodbye still arrives, whole.
+        // A call that was queued before the goodbye still arrives whole.
         let result = Message::result(&bytes(3 << 20), &Limits::default()).expect("it fits");
         link.answer(id, result).expect("it is open");
         link.close(Some(ErrorKind::Closing), "the server closes", WATCHDOG);
@@ -439,7 +440,7 @@ fn silence_ends_a_connection_on_both_sides() {
         let world = serve(address, quick("service"), 8 << 20);
         let (sender, closed) = channel();
         *world.service.closed.lock() = Some(sender);
-        // Nobody pings, so both sides fall silent.
+        // Neither side sends pings, so both are silent.
         let client = Client::connect(&world.address, quick("client"));
         let reasons = [next(&client.closed), next(&closed)];
         assert!(reasons.iter().any(|reason| matches!(&**reason, Closed::NotAlive { .. })), "{reasons:?}");
@@ -456,7 +457,7 @@ fn pings_keep_an_idle_connection() {
         };
         let world = serve(address, config("service"), 8 << 20);
         let client = Client::connect(&world.address, lively("client"));
-        // Each ping is answered: without that, the connection would end.
+        // Each ping is answered. Otherwise the connection would end.
         assert!(client.closed.recv_timeout(Duration::from_millis(200)).is_err());
         client.call("echo", &Tree::Null);
         next(&client.answers).1.expect("it is still open");

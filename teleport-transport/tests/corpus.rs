@@ -1,5 +1,4 @@
-//! Replays the committed inputs of the fuzz target `connection`, and copies of them that are changed a
-//! little.
+//! Replays the committed inputs of the fuzz target `connection`, and slightly changed copies of them.
 
 #[path = "targets/connection.rs"]
 mod target;
@@ -7,7 +6,7 @@ mod target;
 use std::fs;
 use std::path::Path;
 
-/// Changed copies that are tried of each input.
+/// The number of changed copies of each input.
 const CHANGES: u64 = 30;
 
 #[test]
@@ -31,7 +30,7 @@ fn corpus_of_connection() {
     assert!(inputs > 0, "{} is empty", folder.display());
 }
 
-/// A copy with three bytes changed; the same for the same seed.
+/// Returns a copy with three bytes changed, the same for the same seed.
 fn changed(input: &[u8], seed: u64) -> Vec<u8> {
     let mut copy = input.to_vec();
     let mut state = seed;

@@ -1,5 +1,5 @@
-//! Threads and the event loop of one link, step by step. The poller has no thread: each test carries out its
-//! commands.
+//! The threads and the event loop of one link, step by step. The poller has no thread: each test runs
+//! its commands.
 
 use std::sync::Arc;
 #[cfg(loom)]
@@ -104,7 +104,7 @@ impl Pair {
         self.client.call(message, |_| {}).expect("it is open")
     }
 
-    /// Takes the calls that have come, with what pays for them.
+    /// Takes the calls that have arrived, with their leases.
     fn calls(&mut self) -> Vec<Call> {
         self.read_both();
         std::mem::take(&mut self.above_server.calls.lock())
@@ -116,7 +116,8 @@ impl Pair {
         self.read_both();
     }
 
-    /// Returns the time of a check of the client's link, if one was asked for since commands were taken last.
+    /// Returns the time of a check of the client's link, if one was requested since commands were last
+    /// taken.
     fn asked_check(&self) -> Option<Instant> {
         self.poller.commands().into_iter().find_map(|command| match command {
             Command::Check(key, at) if key == self.client.key() => Some(at),
@@ -197,7 +198,7 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
 #[test]
 fn events_from_before_a_link_is_attached_are_told_again() {
     let mut pair = Pair::new();
-    // Also while a thread leads.
+    // This holds while a thread leads, too.
     let role = pair.client.lead().expect("nobody reads");
     pair.fill_socket();
     assert!(pair.poller.is_writable(pair.client.key()));
@@ -359,7 +360,7 @@ fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_half_on() {
     let (whole, sixteenths) = (CREDIT_BYTES, |n: u64| n * CREDIT_BYTES / 16);
     assert_eq!(pair.credit_bytes(), whole - sixteenths(12));
 
-    // Credit that comes back goes with the next answer, not before.
+    // Returned credit is sent with the next answer, not before.
     pair.answer(ids[0]);
     leases.truncate(10);
     pair.read_both();
@@ -369,7 +370,7 @@ fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_half_on() {
     pair.answer(ids[2]);
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
 
-    // From half of the credit on it goes by itself.
+    // From half of the credit on, it is sent at once.
     leases.truncate(3);
     pair.read_both();
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
@@ -409,7 +410,7 @@ fn a_busy_link_does_not_starve_others() {
 #[test]
 fn more_pieces_than_a_system_call_takes_do_not_mean_a_full_socket() {
     let pair = Pair::new();
-    // Each array is too large to be copied beside its neighbour.
+    // Each array is too large to be copied next to its neighbour.
     let arrays = (0..80).map(|_| tree!(Array::from(vec![0u8; 3000]))).collect();
     pair.call(&Tree::List(arrays));
     assert!(pair.client.writer.lock().is_idle() && pair.client.queued_bytes() == 0);

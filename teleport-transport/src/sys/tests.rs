@@ -1,4 +1,4 @@
-//! Situations that tests of other modules need the kernel for.
+//! Helpers that create situations in the kernel for tests of other modules.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,8 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, getsockopt, sockopt,
 };
 
-/// A socket that dialed its own port, as may happen to a client on the machine of a server that is not up.
+/// Creates a socket that dialed its own port. This may happen to a client on the machine of a server
+/// that is not running.
 pub(crate) fn connected_to_itself() -> TcpStream {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -27,7 +28,7 @@ pub(crate) fn connected_to_itself() -> TcpStream {
     stream
 }
 
-/// A listener in whose queue a single connection has room.
+/// Creates a listener whose queue has room for a single connection.
 pub(crate) fn unix_listener_without_queue(path: &Path) -> UnixListener {
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     socket::bind(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
@@ -35,27 +36,28 @@ pub(crate) fn unix_listener_without_queue(path: &Path) -> UnixListener {
     fd.into()
 }
 
-/// What the kernel says of an address that no interface has, of a protocol that it lacks, and of a port in
+/// The kernel's errors for an address that no interface has, a protocol that it lacks, and a port in
 /// use.
 pub(crate) const LISTEN_ERRORS: [i32; 3] =
     [Errno::EADDRNOTAVAIL as i32, Errno::EAFNOSUPPORT as i32, Errno::EADDRINUSE as i32];
 
-/// Ends a connection with a reset, as a peer that crashed does.
+/// Ends a connection with a reset, as a peer does that crashed.
 pub(crate) fn reset(stream: TcpStream) {
     let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
     socket::setsockopt(&stream, sockopt::Linger, &at_once).unwrap();
 }
 
-/// Between fork and exec a child holds every descriptor of this process open.
+/// Held while a child starts: between fork and exec, a child holds every descriptor of this process
+/// open.
 static FORKING: RwLock<()> = RwLock::new(());
 
-/// For tests that count on a socket to be closed once they have dropped it: no child starts meanwhile.
+/// Keeps children from starting, for tests that need a dropped socket to be closed at once.
 pub(crate) fn no_forks() -> RwLockReadGuard<'static, ()> {
     FORKING.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs the test of this name alone in a child process, for what would disturb others: false in the parent,
-/// once the child has passed, and true in the child.
+/// Runs the test of this name alone in a child process, because it would disturb others. Returns true
+/// in the child, and false in the parent once the child has passed.
 pub(crate) fn in_child(test: &str) -> bool {
     const MARK: &str = "TELEPORT_TEST_IN_CHILD";
     if std::env::var_os(MARK).is_some() {
@@ -76,14 +78,14 @@ pub(crate) fn in_child(test: &str) -> bool {
     false
 }
 
-/// Leaves this process no free descriptor until the result is dropped.
+/// Uses up all free descriptors of this process until the result is dropped.
 pub(crate) fn use_up_descriptors() -> Vec<File> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
-/// Lets this process map `bytes` more than it has.
+/// Lets this process map at most `bytes` more than now.
 pub(crate) fn limit_new_memory(bytes: u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let size =
@@ -93,7 +95,7 @@ pub(crate) fn limit_new_memory(bytes: u64) {
     setrlimit(Resource::RLIMIT_AS, mapped_bytes + bytes, hard).unwrap();
 }
 
-/// Undoes what the Rust runtime does at start, as in a process whose `main` is not Rust's.
+/// Undoes the change of the Rust runtime at start, as in a process whose `main` is not Rust's.
 pub(crate) fn let_sigpipe_kill() {
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();

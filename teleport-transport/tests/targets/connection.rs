@@ -1,7 +1,7 @@
-//! The state machine of a connection, driven by operations: two ends that keep the rules, or one end
-//! against frames made by hand, most of them legal and some not.
+//! The state machine of a connection, driven by operations. There are two ends that keep the rules, or
+//! one end against frames made by hand, most of them legal and some not.
 //!
-//! Any bytes are a run. A panic is a fault of the crate. No sockets, clocks or threads.
+//! Any bytes are a valid run. A panic is a bug of the crate. There are no sockets, clocks or threads.
 
 #![allow(clippy::expect_used, reason = "a panic is how a target reports what it found")]
 
@@ -16,8 +16,8 @@ use std::time::Duration;
 use teleport_transport::Config;
 use teleport_transport::wire::{Array, CallHead, ErrorKind, Id128, Limits, Message, Ran, RemoteError, Tree};
 
-/// Takes the first bytes of `data` for what is driven and how it is configured, and the rest for
-/// operations.
+/// Reads the kind of run and its configuration from the first bytes of `data`, and operations from the
+/// rest.
 pub(crate) fn connection(data: &[u8]) {
     let mut input = Input(data);
     match input.below(2) {
@@ -26,7 +26,7 @@ pub(crate) fn connection(data: &[u8]) {
     }
 }
 
-/// Choices read from an input, zeros when it is at its end.
+/// Choices that are read from an input. They are zeros once the input is used up.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -42,22 +42,22 @@ impl Input<'_> {
         usize::from(self.next()) % bound
     }
 
-    /// One of those that there are, if there are any.
+    /// Picks one of the items, if there are any.
     fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         (!of.is_empty()).then(|| of[self.below(of.len())])
     }
 
-    /// Sizes around those at which something changes.
+    /// Returns a size at or near one where behaviour changes.
     fn bytes(&mut self) -> usize {
         const SIZES: [usize; 10] = [0, 1, 63, 64, 65, 1000, 5000, 65_536, 65_537, 200_000];
         SIZES[self.below(SIZES.len())]
     }
 }
 
-/// What a client of one run in two has, whose calls can survive their connection then.
+/// The session of a client whose calls can survive their connection. One run in two has it.
 const SESSION: Id128 = Id128([7; 16]);
 
-/// Silence that no connection outlives. Time is an operation, and only one takes so long.
+/// A silence that no connection survives. Time is an operation, and only one operation takes this long.
 const MAX_SILENCE: Duration = Duration::from_secs(20_000);
 
 fn config(input: &mut Input<'_>) -> Arc<Config> {
@@ -77,7 +77,7 @@ fn config(input: &mut Input<'_>) -> Arc<Config> {
     })
 }
 
-/// A list of one to three arrays, or an empty one.
+/// Creates a list of up to three arrays.
 fn tree(input: &mut Input<'_>) -> Tree {
     let arrays = (0..input.below(4)).map(|_| {
         let fill = input.next();
@@ -86,7 +86,7 @@ fn tree(input: &mut Input<'_>) -> Tree {
     Tree::List(arrays.collect())
 }
 
-/// A call, and what it carries.
+/// Creates a call. Returns its arguments and its message.
 fn call_message(input: &mut Input<'_>) -> (Tree, Message) {
     let (method, tree) = (["echo", "refused"][input.below(4) / 3], tree(input));
     let deadline = (input.below(4) == 0).then(|| Duration::from_millis(input.next().into()));
@@ -94,7 +94,7 @@ fn call_message(input: &mut Input<'_>) -> (Tree, Message) {
     (tree, message)
 }
 
-/// A call that asks to survive, which it does where both sides can.
+/// Creates a call that asks to survive its connection. It does if both sides can resume.
 fn call_of(method: &str, tree: &Tree, deadline: Option<Duration>) -> Message {
     let head = CallHead { deadline, resume: true, ..CallHead::new(method) };
     Message::call(&head, tree, &Limits::default()).expect("three small arrays fit")

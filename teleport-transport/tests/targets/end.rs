@@ -31,7 +31,7 @@ pub(super) struct End {
     staged: WriteBuffer,
     pub(super) arriving: VecDeque<u8>,
     pub(super) events: Vec<Event>,
-    /// Pay for messages that the layer above has not dropped.
+    /// The leases of messages that the layer above has not dropped.
     pub(super) leases: Vec<Lease>,
     /// Messages that wait for a grant.
     pub(super) wanted: Vec<u64>,
@@ -55,7 +55,7 @@ impl End {
         }
     }
 
-    /// The next bytes that it sends, at most so many.
+    /// Returns the next bytes to send, at most `at_most`.
     pub(super) fn write(&mut self, at_most: usize) -> Vec<u8> {
         self.stage();
         let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
@@ -66,7 +66,7 @@ impl End {
         bytes
     }
 
-    /// Fills what goes to the socket next, and leaves it there: what comes later must wait for it.
+    /// Stages the next bytes for the socket without writing them. Later frames must wait for them.
     pub(super) fn stage(&mut self) {
         if self.staged.is_empty() {
             let outbound = &mut *self.outbound.borrow_mut();
@@ -80,7 +80,7 @@ impl End {
         !self.staged.is_empty() || self.outbound.borrow().has_work()
     }
 
-    /// Reads at most so many of the bytes that have arrived.
+    /// Reads at most `at_most` of the bytes that have arrived.
     pub(super) fn read(&mut self, at_most: usize) -> Result<Received, Closed> {
         let arriving = &mut self.arriving;
         let mut ahead = [0; 512];
@@ -106,23 +106,23 @@ impl End {
         }
     }
 
-    /// Lets go of one message's memory.
+    /// Drops the lease of one message.
     pub(super) fn release(&mut self, index: usize) {
         if !self.leases.is_empty() {
             drop(self.leases.swap_remove(index % self.leases.len()));
         }
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub(super) fn tick(&mut self, milliseconds: u64) {
         self.now += Duration::from_millis(milliseconds);
         self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes so long");
         assert!(self.inbound.poll_timeout() > self.now);
     }
 
-    /// Nothing comes for longer than a connection lives.
+    /// Lets the connection be silent for longer than it may live.
     pub(super) fn fall_silent(&mut self) -> Closed {
-        // Looked at whenever it asks for it: a gap in between would count as a pause of this process.
+        // Each timeout is handled on time: a gap would count as a pause of this process.
         for _ in 0..2000 {
             self.now = self.inbound.poll_timeout();
             if let Err(closed) = self.inbound.handle_timeout(self.now, &self.outbound) {
@@ -132,7 +132,7 @@ impl End {
         panic!("it was silent for longer than any connection lives");
     }
 
-    /// Eager payload that the layer above holds, in bytes: never more than this end offered.
+    /// Checks that the layer above holds no more eager payload than this end offered.
     pub(super) fn check_leases(&self) {
         let held: u64 = self.leases.iter().map(Lease::eager_bytes).sum();
         assert!(held <= self.config.eager_credit_bytes, "{held} bytes of credit are held");

@@ -1,5 +1,5 @@
-//! One end against frames made by hand. It may end the connection, and then stays ended; until then each
-//! call ends at most once, and what the end holds is bounded by what it said in its hello.
+//! One end against frames made by hand. It may end the connection, and then stays ended. Until then
+//! each call ends at most once, and the memory of the end is bounded by its hello.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,12 @@ use super::{Input, SESSION, call_message, config, failure, result_message, tree}
 struct Lone {
     role: Role,
     end: End,
-    /// A client's calls that have not ended.
+    /// The calls of a client that have not ended.
     open: HashSet<u64>,
-    /// A server's calls that have arrived.
+    /// The calls that a server has received.
     arrived: HashSet<u64>,
     serving: Vec<u64>,
-    /// A question of the client that has no answer yet.
+    /// A resume of the client that has no answer yet.
     asked: Option<Resume>,
     said_goodbye: bool,
 }
@@ -76,7 +76,7 @@ impl Lone {
     fn call(&mut self, input: &mut Input<'_>) {
         if self.role == Role::Client {
             let (_, message) = call_message(input);
-            // Fails before the hello, and past the calls that the peer allows.
+            // This fails before the hello, and for more calls than the peer allows.
             if let Ok(id) = self.end.outbound.borrow_mut().send_call(message, |_| {}) {
                 self.open.insert(id);
             }
@@ -102,8 +102,8 @@ impl Lone {
         assert!(answered.is_ok() || self.said_goodbye, "whole calls stay open: {answered:?}");
     }
 
-    /// Asks for calls of an earlier connection, or answers such a question. Fails out of turn, and where
-    /// a side cannot.
+    /// Asks for calls of an earlier connection, or answers such a resume. This fails out of order, and
+    /// if a side cannot resume.
     fn resume(&mut self, input: &mut Input<'_>) {
         let mut outbound = self.end.outbound.borrow_mut();
         match self.role {
@@ -155,7 +155,8 @@ impl Lone {
         }
     }
 
-    /// The server has said what it has: that is open, and what it lacks is sent again.
+    /// Handles the server's answer to a resume. Calls that the server has are open. Missing calls are
+    /// sent again.
     fn resumed(&mut self, calls: Vec<(u64, CallAnswer)>) {
         for (id, answer) in calls {
             if answer == CallAnswer::Missing {
@@ -176,14 +177,14 @@ impl Lone {
         if self.role == Role::Server {
             let max_open_calls = self.end.config.max_open_calls as usize;
             assert!(self.end.inbound.unfinished() <= 2 * max_open_calls);
-            // A client that resumes more than it may have open is stopped by the layer above.
+            // The layer above stops a client that resumes more calls than it may have open.
             let most = max_open_calls + MAX_RESUMED;
             assert!(self.end.outbound.borrow().open_calls() <= most);
             assert!(self.serving.len() <= most);
         }
     }
 
-    /// Nothing that comes later has an effect.
+    /// Checks that later input has no effect.
     fn is_over(&mut self, error: &Closed) {
         assert!(matches!(error, Closed::Protocol(_)), "{error}");
         assert!(!error.to_string().is_empty());
@@ -209,10 +210,10 @@ fn is_held(answer: CallAnswer) -> bool {
     matches!(answer, CallAnswer::Done | CallAnswer::Running)
 }
 
-/// Calls that one resume lists.
+/// The most calls that one resume lists.
 const MAX_RESUMED: usize = 8;
 
-/// Some of the ids 1 to 8, each in some state.
+/// Chooses some of the ids 1 to 8, each in some state.
 fn states(input: &mut Input<'_>) -> Vec<(u64, CallState)> {
     const STATES: [CallState; 4] =
         [CallState::Unsent, CallState::Part, CallState::Sent, CallState::Acknowledged];
@@ -221,7 +222,7 @@ fn states(input: &mut Input<'_>) -> Vec<(u64, CallState)> {
     ids.map(|bit| (1 + bit, STATES[input.below(4)])).collect()
 }
 
-/// Few ids, so that frames meet; seldom one that nobody used.
+/// Chooses one of a few ids, so that frames meet, and rarely an unused one.
 fn id(input: &mut Input<'_>) -> u64 {
     match input.next() {
         255 => u64::MAX,
@@ -286,7 +287,7 @@ fn data(input: &mut Input<'_>) -> Vec<u8> {
     [&Header::data(id, body.len() as u64, crc).encode()[..], &body].concat()
 }
 
-/// A frame of any kind with any body, and the checksums that belong to it.
+/// Creates a frame of any kind with any body, and its checksums.
 fn raw(input: &mut Input<'_>) -> Vec<u8> {
     let (kind, flags, id, arg) = (input.next(), input.next(), id(input), input.next());
     let body: Vec<u8> = (0..input.below(64)).map(|_| input.next()).collect();

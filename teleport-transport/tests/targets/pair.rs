@@ -1,6 +1,6 @@
-//! Two ends that keep the rules, and a connection that may be cut anywhere and made again. Neither may
-//! refuse anything, every call ends exactly once and with its own bytes, and when all is read nothing is
-//! left and all credit is back.
+//! Two ends that keep the rules, and a connection that may be cut anywhere and made again. Neither end
+//! may refuse anything, and every call ends exactly once and with its own bytes. When everything is
+//! read, nothing is left and all credit is back.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,14 @@ use super::end::End;
 use super::session::Session;
 use super::{Input, call_message, config, failure, result_message};
 
-/// Each moves all that can go at once, and one answer, one grant and one hold of each end.
+/// The limit of rounds. Each moves everything that can move, and one answer, one grant and one lease of
+/// each end.
 const MAX_ROUNDS: usize = 2000;
 
 struct Pair {
     client: End,
     server: End,
-    /// Calls that the client waits for, with what they carry.
+    /// Calls that the client waits for, with their arguments.
     open: HashMap<u64, Tree>,
     serving: Vec<Call>,
     session: Session,
@@ -170,14 +171,14 @@ impl Pair {
         }
     }
 
-    /// One side hears nothing for too long and gives up.
+    /// Lets one side hear nothing for too long, so that it gives up.
     fn fall_silent(&mut self, side: usize) {
         let closed = [&mut self.client, &mut self.server][side].fall_silent();
         assert!(matches!(closed, Closed::NotAlive { .. } | Closed::NoHandshake { .. }), "{closed}");
         self.cut();
     }
 
-    /// The connection is lost with all that was on its way, and another one takes its place.
+    /// Loses the connection and all bytes on their way, and makes a new one.
     fn cut(&mut self) {
         let resumes = self.client.outbound.borrow().resumes();
         for end in [&self.client, &self.server] {
@@ -193,7 +194,7 @@ impl Pair {
         assert!(self.open.is_empty(), "calls {:?} are open at one place only", self.open.keys());
         self.serving.retain(|call| call.resume);
         for call in &mut self.serving {
-            // It was paid for by a connection that is gone.
+            // Its lease belongs to a connection that has ended.
             call.lease = Lease::default();
         }
         self.client = End::new(Role::Client, self.client.config.clone());
@@ -201,7 +202,7 @@ impl Pair {
         self.said_goodbye = false;
     }
 
-    /// Lets everything that was begun come to its end.
+    /// Lets everything that has begun end.
     fn drain(&mut self) {
         for _ in 0..MAX_ROUNDS {
             self.client.arriving.extend(self.server.write(usize::MAX));
@@ -220,7 +221,8 @@ impl Pair {
                 return;
             }
         }
-        // A goodbye may wait for a grant that a peer which said goodbye too cannot send: links close then.
+        // A goodbye may wait for a grant that a peer cannot send after its own goodbye. Links close
+        // then.
         assert!(self.said_goodbye, "it never comes to an end");
     }
 

@@ -1,4 +1,4 @@
-//! Calls that survive their connection: what a client keeps of them, and a server.
+//! Calls that survive their connection: the state that a client and a server keep of them.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use teleport_transport::wire::{CallAnswer, CallState, Id128, Message, Resume, Tr
 
 use super::end::End;
 
-/// What both sides know beyond one connection.
+/// The state that both sides keep beyond one connection.
 #[derive(Default)]
 pub(super) struct Session {
-    /// The client's calls that have no answer, while there is no connection on which to wait for it.
+    /// The client's calls without an answer, while it has no connection on which to wait for them.
     pub(super) kept: BTreeMap<u64, (Tree, CallState)>,
     /// The newest id of the client's calls.
     pub(super) last_id: u64,
     /// The client has had a connection before.
     was_connected: bool,
-    /// What the server knows: calls without an answer, and answers that were not acknowledged.
+    /// The server's calls without an answer, and its answers that were not acknowledged.
     records: BTreeMap<u64, Record>,
 }
 
@@ -27,9 +27,9 @@ enum Record {
 }
 
 impl Session {
-    // ---- The client's part ----
+    // ---- The client ----
 
-    /// A connection is open (on a client): it asks for the calls of the one before.
+    /// Handles an open connection of the client, which resumes the calls of the last one.
     pub(super) fn opened(&mut self, client: &End) {
         let mut outbound = client.outbound.borrow_mut();
         outbound.number_after(self.last_id);
@@ -40,7 +40,7 @@ impl Session {
         }
     }
 
-    /// The server said what became of a call: what goes on, with what it carries.
+    /// Handles the server's answer for one call. Returns the arguments of a call that goes on.
     pub(super) fn resumed(&mut self, id: u64, answer: CallAnswer, client: &End) -> Option<Tree> {
         let (tree, _) = self.kept.remove(&id).expect("it was asked for");
         let mut outbound = client.outbound.borrow_mut();
@@ -48,7 +48,7 @@ impl Session {
             CallAnswer::Done | CallAnswer::Running => {}
             CallAnswer::Missing => {
                 let message = super::call_of("echo", &tree, None);
-                // It takes nothing any more once goodbye was said.
+                // Nothing can be sent after a goodbye.
                 outbound.send_call_again(id, message).ok()?;
             }
             CallAnswer::Expired => {
@@ -60,15 +60,15 @@ impl Session {
         Some(tree)
     }
 
-    // ---- The server's part ----
+    // ---- The server ----
 
-    /// A call arrived whole: only once, whatever was cut.
+    /// Notes a call that arrived whole, which happens only once.
     pub(super) fn arrived(&mut self, id: u64, server: &End) {
         assert!(self.records.insert(id, Record::Open).is_none(), "call {id} arrived twice");
         server.outbound.borrow_mut().send_ack(id);
     }
 
-    /// A call has its answer, which is kept. False if its client has given it up.
+    /// Keeps the answer of a call. Returns false if its client has given it up.
     pub(super) fn answered(&mut self, id: u64, message: &Message) -> bool {
         let record = self.records.get_mut(&id);
         record.map(|record| *record = Record::Kept(message.clone())).is_some()
@@ -78,7 +78,7 @@ impl Session {
         self.records.retain(|id, record| matches!(record, Record::Open) || !ids.contains(id));
     }
 
-    /// Gives up the oldest answer that is kept.
+    /// Expires the oldest kept answer.
     pub(super) fn expire(&mut self) {
         if let Some(record) = self.records.values_mut().find(|record| matches!(record, Record::Kept(_))) {
             *record = Record::Expired;
@@ -96,7 +96,7 @@ impl Session {
         };
         let answers = resume.calls.iter().map(|(id, _)| (*id, answer(id))).collect();
         let mut outbound = server.outbound.borrow_mut();
-        // Fails once goodbye was said: nobody asks on this connection any more.
+        // This fails after a goodbye, when the client no longer waits for the answer.
         if outbound.send_resume_answer(answers).is_ok() {
             for (id, record) in &self.records {
                 if let Record::Kept(message) = record {
@@ -106,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Nothing is left on either side.
+    /// Returns true if neither side keeps anything.
     pub(super) fn is_settled(&self) -> bool {
         self.kept.is_empty() && self.records.is_empty()
     }

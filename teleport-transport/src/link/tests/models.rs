@@ -1,7 +1,7 @@
-//! Threads that share a link, in all orders in which they may go on.
+//! Models of threads that share a link, in every possible order of their steps.
 //!
-//! Loom runs each model again and again. It fails where an assertion does, where two threads use a cell at
-//! once, and where no thread can go on.
+//! Loom runs each model again and again. A model fails if an assertion fails, if two threads use a cell
+//! at once, or if no thread can go on.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +14,11 @@ use super::super::write_token::WriteToken;
 
 // ---- The write token ----
 
-/// A send queue, and a socket that takes one item and is then full once.
+/// A send queue, and a socket that accepts one item and is then full once.
 struct Queue {
     items: Vec<u32>,
     token: WriteToken<Socket>,
-    /// The event loop is to be told when the socket is writable.
+    /// The event loop must watch for the socket to become writable.
     is_watched: bool,
 }
 
@@ -44,7 +44,7 @@ fn queue() -> Arc<Mutex<Queue>> {
     Arc::new(Mutex::new(Queue { items: Vec::new(), token, is_watched: false }))
 }
 
-/// As `Writer` does: stages under the lock, writes outside of it.
+/// Stages under the lock and writes outside of it, as `Writer` does.
 fn write(queue: &Mutex<Queue>, mut socket: Socket) {
     loop {
         let mut locked = queue.lock().expect("no thread panics");
@@ -87,7 +87,7 @@ fn nothing_queued_is_left_behind() {
             let queue = queue.clone();
             thread::spawn(move || push_and_write(&queue, item))
         });
-        // The event loop, which may look before the socket is full.
+        // The event loop may look before the socket is full.
         on_writable(&queue);
         threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
         let locked = queue.lock().expect("no thread panics");
@@ -107,7 +107,7 @@ fn nothing_queued_is_left_behind() {
 #[test]
 fn one_thread_leads_at_a_time() {
     loom::model(|| {
-        // Loom fails where two threads use the cell at once.
+        // Loom fails if two threads use the cell at once.
         let shared = Arc::new((Status::new(), UnsafeCell::new(())));
         let lead = |shared: &(Status, UnsafeCell<()>)| {
             if shared.0.lead().is_some() {
@@ -125,13 +125,13 @@ fn one_thread_leads_at_a_time() {
     });
 }
 
-/// What is under the lock of the send queue, and what the event loop was asked for.
+/// The state under the lock of the send queue, and the requests to the event loop.
 #[derive(Default)]
 struct Calls {
     open: u32,
     is_checked: bool,
     is_timed: bool,
-    /// What the kernel was told to watch.
+    /// The kernel watches the socket.
     is_registered: bool,
 }
 
@@ -151,7 +151,8 @@ impl ReadModel {
         calls.is_registered = self.status.interest().is_some();
     }
 
-    /// As `leave_unread` of a link: the event loop is to look soon, or, if somebody waits, to watch at once.
+    /// Works as `leave_unread` of a link: the event loop must look soon, or must watch at once if a
+    /// thread waits.
     fn leave_unread(&self, calls: &mut Calls, is_waited_for: bool) {
         if !is_waited_for {
             calls.is_checked |= self.status.is_unread();
@@ -181,7 +182,7 @@ impl ReadModel {
         }
     }
 
-    /// The event loop's timeout, if it was asked for.
+    /// Runs the event loop's timeout, if one was requested.
     fn time_out(&self, seen: &mut u32) {
         let is_timed = std::mem::take(&mut self.calls.lock().expect("no thread panics").is_timed);
         if !is_timed {
@@ -196,7 +197,7 @@ impl ReadModel {
         }
     }
 
-    /// All threads have left.
+    /// Checks the state after all threads have left.
     fn assert_is_read(&self) {
         let calls = self.calls.lock().expect("no thread panics");
         assert_eq!(calls.is_registered, self.status.interest().is_some(), "the kernel knows");
@@ -242,14 +243,14 @@ fn the_event_loop_reads_again_once_no_thread_leads() {
 fn a_thread_that_waits_has_somebody_read() {
     loom::model(|| {
         let model = ReadModel::new();
-        // One has led before, so nobody reads.
+        // A thread has led before, so nobody reads.
         model.lead_and_leave();
         let leader = model.clone();
         let leader = thread::spawn(move || leader.lead_and_leave());
         let waiter = model.clone();
         let waiter = thread::spawn(move || {
             waiter.call(true);
-            // As `expect_answers`.
+            // This thread acts as `expect_answers` does.
             if waiter.status.watch_if_unread() {
                 waiter.apply(&mut waiter.calls.lock().expect("no thread panics"));
             }
@@ -264,7 +265,7 @@ fn a_thread_that_waits_has_somebody_read() {
 
 // ---- Threads that sleep ----
 
-/// `poll(2)` on a flag and a socket.
+/// Models `poll(2)` on a flag and a socket.
 #[derive(Default)]
 struct Kernel {
     raised_and_ended: Mutex<(bool, bool)>,
@@ -291,7 +292,7 @@ impl Kernel {
 struct SleepModel {
     state: WakeState,
     kernel: Kernel,
-    /// As the socket of a link: shared while a thread sleeps on it, taken whole to be closed.
+    /// Models the socket of a link. A sleeping thread shares it, and closing takes it alone.
     socket: RwLock<Option<()>>,
 }
 
@@ -342,7 +343,7 @@ fn closing_wakes_a_thread_that_sleeps_on_the_socket() {
         let model = SleepModel::new();
         let closer = model.clone();
         let closer = thread::spawn(move || {
-            // As a link closes its socket: shut down first, since the sleeper holds the lock.
+            // A link shuts its socket down before it closes it, since the sleeper holds the lock.
             if closer.socket.read().expect("no thread panics").is_some() {
                 closer.kernel.change(|state| state.1 = true);
             }

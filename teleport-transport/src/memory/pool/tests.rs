@@ -13,7 +13,7 @@ fn place(buffer: &Buffer) -> usize {
     buffer.as_ptr().addr()
 }
 
-/// By comparing the bytes with themselves, one further on: fast in unoptimized builds too.
+/// Compares the bytes with themselves, one further on. This is fast in unoptimized builds too.
 fn is_filled(bytes: &[u8], mark: u8) -> bool {
     bytes.first().is_none_or(|&first| first == mark && bytes[1..] == bytes[..bytes.len() - 1])
 }
@@ -71,7 +71,7 @@ fn sparse_memory_goes_back_to_the_system() {
     check_stats(&pool, 5 * MIB + 64 * KIB, 0, 0, 1);
     drop(buffer);
     check_stats(&pool, 0, 0, 0, 1);
-    // Where no page can be huge it is memory like any other.
+    // If no page can be huge, this is memory like any other.
     drop(pool.alloc_sparse(MIB).unwrap());
     check_stats(&pool, 0, MIB, 0, 2);
     assert!(pool.alloc_sparse(usize::MAX).is_err());
@@ -113,13 +113,13 @@ fn what_has_been_idle_longest_goes_first() {
 #[test]
 fn the_bound_holds_at_its_edges() {
     let pool = Pool::new(MIB as u64);
-    drop(pool.alloc(MIB + 1).unwrap()); // can never be idle, and drives nothing else out
+    drop(pool.alloc(MIB + 1).unwrap()); // can never be idle, and evicts nothing
     check_stats(&pool, 0, 0, 0, 1);
     drop(pool.alloc(MIB).unwrap());
     check_stats(&pool, 0, MIB, 0, 2);
     drop(pool.alloc(2 * MIB).unwrap());
     check_stats(&pool, 0, MIB, 0, 3);
-    drop(pool.alloc(5 * KIB).unwrap()); // no room but in the place of the other
+    drop(pool.alloc(5 * KIB).unwrap()); // has room only in the place of the other
     check_stats(&pool, 0, 5 * KIB, 0, 4);
     let nothing = Pool::new(0);
     drop(nothing.alloc(5 * KIB).unwrap());

@@ -1,4 +1,4 @@
-//! Rows by their content: whatever is moved, copied and vacated while payload comes in pieces.
+//! The content of rows that are moved, copied and vacated while their payload arrives in pieces.
 
 #[cfg(loom)]
 mod threads;
@@ -16,7 +16,7 @@ use super::*;
 use crate::memory::pool::Pool;
 use crate::memory::user_held::Lent;
 
-/// A list of arrays of bytes, of these lengths.
+/// Creates a list of byte arrays of these lengths.
 fn tree(lengths: &[usize], mut next: impl FnMut() -> u8) -> Tree {
     let mut array = |length: &usize| -> Tree {
         let bytes: Vec<u8> = (0..*length).map(|_| next()).collect();
@@ -25,7 +25,7 @@ fn tree(lengths: &[usize], mut next: impl FnMut() -> u8) -> Tree {
     Tree::List(lengths.iter().map(&mut array).collect())
 }
 
-/// As [`tree`], told from others by `seed`.
+/// Creates a [`tree`] whose bytes depend on `seed`.
 fn call(lengths: &[usize], seed: u64) -> Tree {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     tree(lengths, || {
@@ -48,7 +48,7 @@ fn stacked(lengths: &[usize], capacity: usize) -> Arc<BatchLayout> {
 
 fn slab(stacked: &Arc<BatchLayout>) -> Slab {
     let slab = Slab::new(stacked.clone(), &Pool::new(1 << 20), Pages::Usual).expect("there is memory");
-    // What a user must never see.
+    // A user must never see these bytes.
     for row in 0..stacked.capacity() {
         let bytes = vec![0xEE; stacked.row_bytes() as usize];
         slab.claim(row).expect("it is free").write(0, &bytes);
@@ -56,20 +56,20 @@ fn slab(stacked: &Arc<BatchLayout>) -> Slab {
     slab
 }
 
-/// The rows of a slab that nobody holds.
+/// Returns the rows of a slab of which no row is claimed.
 fn rows(slab: Slab, rows: usize) -> Vec<Tree> {
     let tree = slab.into_tree(&Order::sorted(), rows, None).expect("no row is claimed");
     tree.unstack_rows(rows).expect("it is stacked")
 }
 
-/// What may happen to a row while its payload comes.
+/// A step that may happen to a row while its payload arrives.
 #[derive(Clone, Debug)]
 enum Step {
-    /// So many bytes are copied there.
+    /// Copies this number of bytes into the row.
     Push(usize),
-    /// So many bytes are read in place, as far as so many slices reach.
+    /// Reads at most this number of bytes in place, into at most this number of slices.
     Read(usize, usize),
-    /// It moves to a row of the other slab.
+    /// Moves the row to this row of the other slab.
     Move(usize),
     Try(usize),
 }
@@ -85,7 +85,7 @@ fn steps() -> impl Strategy<Value = Step> {
 
 const ROWS: usize = 4;
 
-/// Writes the next of `payload` in place, as a socket would, and gives what is left.
+/// Writes the next bytes of `payload` in place, as a socket would, and returns the rest.
 fn read<'a>(row: &Row, payload: &'a [u8], bytes: usize, slices: usize) -> &'a [u8] {
     let mut guard = row.lock();
     let mut places: Vec<IoSliceMut<'_>> = (0..slices).map(|_| IoSliceMut::new(&mut [])).collect();

@@ -13,7 +13,7 @@ use super::listener::Listener;
 use super::*;
 use crate::net::address::{AddressProblem, Host};
 
-/// What hangs must end the test.
+/// An operation that hangs must end the test.
 const WATCHDOG: Duration = Duration::from_secs(20);
 
 fn address(text: &str) -> Address {
@@ -28,7 +28,7 @@ fn connect(address: &Address) -> Result<Socket, ConnectError> {
     Socket::connect(address, Some(Instant::now() + WATCHDOG))
 }
 
-/// Waits with a poller of its own, as a poller would.
+/// Waits with a poller of its own, as the reactor would.
 #[track_caller]
 fn wait(mut source: impl Source, interest: Interest) {
     let mut poll = Poll::new().unwrap();
@@ -63,7 +63,8 @@ fn check_carries(from: &Socket, to: &Socket) {
     assert_eq!((&head, &tail[..2]), (b"abc", b"de".as_slice()));
 }
 
-/// Whoever listens at `text` is reached at the address that it reports, and closes as sockets do.
+/// Checks that a listener at `text` is reached at the address that it reports, and that its connections
+/// work and close.
 #[track_caller]
 fn check_reached(text: &str) -> (Listener, Socket, Socket) {
     let listener = bind(text);
@@ -77,7 +78,7 @@ fn check_reached(text: &str) -> (Listener, Socket, Socket) {
     (listener, client, server)
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -244,7 +245,7 @@ fn what_a_living_server_has_is_in_use() {
         let error = Listener::bind(living.address()).unwrap_err();
         assert!(matches!(&error, BindError::InUse { address } if address == living.address()), "{error}");
         assert!(error.to_string().contains(&living.address().to_string()), "{error}");
-        // The question whether it lives may have left a connection that has ended.
+        // The check for a live server may have left a connection that has ended.
         while living.accept().unwrap().is_some() {}
         connect(living.address()).unwrap();
     }

@@ -1,5 +1,5 @@
-//! One side of a connection against frames made by hand: each rule of the format broken once, and frames that
-//! look like a breach and are none.
+//! One side of a connection against frames made by hand. Each rule of the format is broken once. Other
+//! frames look like a breach but are legal.
 
 mod placing;
 mod resuming;
@@ -89,7 +89,7 @@ impl Side {
         Side { gate: Box::new(Refusing), inbound, outbound, events, sent: Frames::default(), decoder }
     }
 
-    /// A side whose peer has introduced itself.
+    /// Creates a side whose peer has sent its hello.
     fn open(role: Role) -> Side {
         let mut side = Side::new(role, config());
         side.feed(&introduction(0)).expect("a plain hello");
@@ -101,7 +101,7 @@ impl Side {
         Side::open(Role::Server)
     }
 
-    /// A client that has made and sent the calls 1 to `count`, with a payload of `bytes` each.
+    /// Creates a client that has sent the calls 1 to `count`, with a payload of `bytes` each.
     fn client(count: u64, bytes: usize) -> Side {
         let mut side = Side::open(Role::Client);
         for _ in 0..count {
@@ -126,7 +126,7 @@ impl Side {
         Ok(())
     }
 
-    /// What the side sends now, in order.
+    /// Returns the frames that the side sends now, in order.
     fn sent(&mut self) -> Vec<(Kind, u64, u8)> {
         let mut staged = WriteBuffer::default();
         self.outbound.borrow_mut().send_credit();
@@ -147,7 +147,7 @@ impl Side {
         self.inbound.send_grant(id, None, &self.outbound);
     }
 
-    /// Takes the events, each as a short text. Drops their leases.
+    /// Takes the events, each as a short text, and drops their leases.
     fn events(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         for event in std::mem::take(&mut self.events) {
@@ -233,21 +233,21 @@ fn goodbye() -> Vec<u8> {
     Goodbye { kind: None, reason: String::new() }.encode_frame()
 }
 
-/// The last of the frames breaks a rule, and no other does.
+/// Checks that the last of the frames breaks a rule, and no other frame does.
 #[track_caller]
 fn check(mut side: Side, frames: &[Vec<u8>], text: &str) -> ProtocolError {
     let (last, legal) = frames.split_last().expect("at least one frame");
     for (index, frame) in legal.iter().enumerate() {
         let fed = side.feed(frame);
         assert!(fed.is_ok(), "frame {index} was refused: {fed:?}");
-        side.grant(1_000_000); // for a message that does not exist: does nothing
+        side.grant(1_000_000); // the message does not exist, so this does nothing
     }
     let error = side.feed(last).expect_err("the last frame is refused");
     assert_eq!(error.to_string(), text);
     error
 }
 
-// ---- Each rule, broken ----
+// ---- Broken rules ----
 
 #[test]
 fn bytes_that_are_not_the_format() {
@@ -331,7 +331,7 @@ fn answers_to_calls_that_are_not_open() {
         check(Side::client(0, 0), std::slice::from_ref(&answer), text);
         check(Side::client(1, 0), &[error(1), answer.clone()], text);
         check(Side::client(1, 0), &[result(1, 0, false), answer.clone()], text);
-        // In the middle of a result that was not given up.
+        // The result is in progress and was not given up.
         check(Side::client(1, 0), &[result(1, 8, true), data(1, 4), answer.clone()], text);
         let client = Side::client(0, 0);
         client.outbound.borrow_mut().send_call(call_message("m", 1), |_| {}).expect("none is open");
@@ -353,7 +353,7 @@ fn more_calls_than_the_hello_allows() {
     let text = "more than 3 calls without an answer, or twice as many not sent whole (the server's `max_open_calls`)";
     let calls: Vec<_> = (1..=4).map(|id| call(id, "m", 0, false)).collect();
     check(Side::server(), &calls, text);
-    // Answers that nobody reads are not staged.
+    // Unread answers are not staged.
     let refused: Vec<_> = (1..=4).map(|id| call(id, "refused", 0, false)).collect();
     check(Side::server(), &refused, text);
 }
@@ -405,7 +405,7 @@ fn credit_that_was_never_used() {
 
 #[test]
 fn eager_messages_without_payload() {
-    // `Message::header` would not write it.
+    // `Message::header` would not write this.
     let eager = |mut frame: Vec<u8>| {
         frame[1] = Header::EAGER;
         let crc = teleport_wire::checksum(0, &frame[..28]);
@@ -418,7 +418,7 @@ fn eager_messages_without_payload() {
     check(Side::client(1, 0), &[eager(result(1, 0, false))], text);
 }
 
-// ---- What is no breach ----
+// ---- Frames that are legal ----
 
 #[test]
 fn an_error_that_crosses_the_abort_of_its_call_is_ignored() {
@@ -550,7 +550,7 @@ fn payload_has_a_checksum_where_either_side_asks_for_it() {
         client.outbound.borrow_mut().send_call(call_message("m", 10), |_| {}).expect("it is open");
         let flags = if own || peers != 0 { Header::CHECKSUM } else { 0 };
         assert_eq!(client.sent(), [(Kind::Call, 1, Header::EAGER), (Kind::Data, 1, flags)]);
-        // Data without one is taken all the same.
+        // Data without a checksum is accepted all the same.
         client.feed(&[result(1, 4, true), data(1, 4)].concat()).expect("it is legal");
         let hello = Config { checksum: own, ..config() }.hello(Role::Client);
         assert_eq!(hello.features, if own { Hello::CHECKSUM } else { 0 });

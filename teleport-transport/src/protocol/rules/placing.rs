@@ -1,4 +1,5 @@
-//! Calls that are received into rows: in any pieces, moved and vacated meanwhile, refused, and cut short.
+//! Calls that are received into rows: in any pieces, moved and vacated meanwhile, refused, and cut
+//! short.
 
 use std::cell::Cell;
 use std::io::IoSliceMut;
@@ -12,7 +13,7 @@ use crate::memory::rows::{Pages, Row, Rows, Slab, Ticket};
 
 const ROWS: usize = 3;
 
-/// What the layer above knows: a slab, a row of it for each call, and how each has ended.
+/// The layer above: a slab, the row of each call, and the calls that were abandoned.
 #[derive(Default)]
 struct Batch {
     slab: Option<Slab>,
@@ -77,7 +78,7 @@ impl Above {
         self.0.lock().rows[index].clone()
     }
 
-    /// The first rows as a tree, once nobody receives into them any more.
+    /// Returns the first rows as a tree, once nothing is received into them any more.
     fn take(&self, rows: usize) -> Tree {
         let batch = &mut *self.0.lock();
         batch.rows.iter().for_each(|row| drop(row.vacate()));
@@ -92,7 +93,7 @@ fn server(above: &Above) -> Side {
     side
 }
 
-/// A call whose payload has three pieces that lie apart, told from others by `seed`.
+/// Creates arguments whose payload has three separate pieces. They differ by `seed`.
 fn arguments(seed: u8) -> Tree {
     let array = |bytes: usize| Array::from((0..bytes).map(|byte| seed ^ byte as u8).collect::<Vec<_>>());
     tree!({"image": array(40), "none": null, "step": i64::from(seed), "last": array(7)})
@@ -104,7 +105,7 @@ fn message(seed: u8) -> Message {
     Message::call(&CallHead::new("row"), &arguments(seed), &Limits::default()).expect("it is small")
 }
 
-/// The payload in chunks of up to so many bytes.
+/// Encodes the payload in chunks of at most `bytes`.
 fn chunks(id: u64, seed: u8, bytes: usize) -> Vec<u8> {
     let payload: Vec<u8> = message(seed).payload.iter().flat_map(|buffer| buffer.to_vec()).collect();
     assert_eq!(payload.len(), PAYLOAD_BYTES);
@@ -119,7 +120,7 @@ fn whole(id: u64, seed: u8, bytes: usize) -> Vec<u8> {
     [head(id, &message(seed), true), chunks(id, seed, bytes)].concat()
 }
 
-/// The calls that came, each with its row.
+/// Returns the calls that arrived, each with its row.
 fn arrived(side: &mut Side) -> Vec<Call> {
     let calls = std::mem::take(&mut side.events).into_iter().filter_map(|event| match event {
         Event::Call(call) => Some(call),
@@ -154,7 +155,7 @@ fn calls_come_side_by_side() {
     side.feed(&[head(1, &message(1), true), head(2, &message(2), true), whole(3, 3, 20)].concat())
         .expect("it is legal");
     let (one, two) = (chunks(1, 1, 10), chunks(2, 2, 10));
-    // Each frame of a chunk: its header and ten bytes.
+    // The frame of a chunk is its header and ten bytes.
     for (one, two) in one.chunks(42).zip(two.chunks(42)) {
         side.feed(two).expect("it is legal");
         side.feed(one).expect("it is legal");
@@ -172,7 +173,7 @@ fn a_row_moves_while_its_call_comes() {
         let above = Above::default();
         let mut side = server(&above);
         side.feed(&frames[..split]).expect("it is legal");
-        // To the last row of the slab, and to the first of another.
+        // The row moves to the last row of the slab, then to the first row of another slab.
         let mut guard = above.0.lock();
         let batch = &mut *guard;
         if let Some(row) = batch.rows.first().cloned() {
@@ -225,7 +226,7 @@ fn a_call_that_finds_no_row_is_answered_and_disturbs_nobody() {
     side.feed(&whole(1, 1, 10)).expect("it is legal");
     let sent = [(Kind::Credit, 136, 0), (Kind::Error, 1, 0)];
     assert_eq!(side.sent(), sent, "its credit comes back with its last byte");
-    // Without payload there is nothing to drop.
+    // A call without payload has nothing to drop.
     side.feed(&call(2, "row", 0, false)).expect("it is legal");
     assert_eq!(side.sent(), [(Kind::Error, 2, 0)]);
     assert!(side.events().is_empty());
@@ -268,7 +269,7 @@ fn a_row_is_given_when_the_payload_comes_and_not_before() {
     assert_eq!(above.0.lock().rows.len(), 1, "the header of its first chunk came");
 }
 
-/// The row of a call that came in part is abandoned, once, by `end`.
+/// Checks that `end` abandons, once, the row of a call that was received in part.
 #[track_caller]
 fn check_abandoned(end: impl FnOnce(Side)) {
     let above = Above::default();
@@ -291,13 +292,13 @@ fn check_abandoned(end: impl FnOnce(Side)) {
 
 #[test]
 fn a_row_is_abandoned_once_however_its_call_ends() {
-    // The connection is over, and its memory is given back before it goes, or not.
+    // The connection ends. Its memory may be given back before it is dropped.
     check_abandoned(drop);
     check_abandoned(|mut side| {
         side.inbound.discard();
         side.inbound.discard();
     });
-    // Its caller gives it up.
+    // The caller gives it up.
     check_abandoned(|mut side| {
         side.feed(&chunks(1, 1, 30)[40..62]).expect("the rest of the chunk");
         side.feed(&empty(Kind::Abort, 1)).expect("a caller may give up");
@@ -312,7 +313,7 @@ fn a_row_is_abandoned_once_however_its_call_ends() {
         side.feed(&rest[62..]).expect("the rest is dropped");
         assert!(side.events().is_empty());
     });
-    // It broke a rule in the middle.
+    // The call breaks a rule in the middle of its payload.
     check_abandoned(|mut side| {
         side.feed(&chunks(1, 1, 30)[40..62]).expect("the rest of the chunk");
         side.feed(&data(1, 1000)).expect_err("it has not so much");
@@ -330,7 +331,7 @@ fn of_a_large_row_little_is_copied() {
     side.grant(1);
     let payload: Vec<u8> = (0..5 * CHUNK).map(|byte| (byte / 1000) as u8).collect();
     let frame = |chunk: &[u8]| [&Header::data(1, chunk.len() as u64, None).encode()[..], chunk].concat();
-    // Each write ends with a chunk, then in the middle of one.
+    // The first writes end with a chunk, the next one in the middle of a chunk.
     let stream: Vec<u8> = payload.chunks(CHUNK).flat_map(frame).collect();
     let (mut rest, mut copied) = (&stream[..], Vec::new());
     for write in [CHUNK + 32, CHUNK + 32, CHUNK / 2, usize::MAX] {

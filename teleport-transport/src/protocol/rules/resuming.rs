@@ -8,7 +8,7 @@ use super::*;
 
 const SESSION: Id128 = Id128([7; 16]);
 
-/// A side that can resume, whose peer can too.
+/// Creates a side that can resume calls, with a peer that can too.
 fn side(role: Role) -> Side {
     let own = if role == Role::Client { SESSION } else { Id128::NONE };
     let peers = if role == Role::Client { Id128::NONE } else { SESSION };
@@ -33,7 +33,8 @@ fn resumable_call(id: u64) -> Vec<u8> {
     head(id, &message, false)
 }
 
-/// A client that asked for calls 3 (sent), 5 (sent in part) and 6 (not sent), and goes on after 6.
+/// Creates a client that asked for calls 3 (sent), 5 (sent in part) and 6 (not sent). Its next call is
+/// 7.
 fn asking_client() -> Side {
     let client = side(Role::Client);
     let calls = vec![(3, CallState::Sent), (5, CallState::Part), (6, CallState::Unsent)];
@@ -89,7 +90,7 @@ fn a_server_answers_on_the_new_connection_what_it_has() {
         .expect("it is open");
     drop(outbound);
     assert_eq!(server.sent(), [(Kind::ResumeAnswer, 0, 0), (Kind::Error, 3, 0)]);
-    // A cancel may cross the answer; the missing call comes again, and new ones after it.
+    // A cancel may cross the answer. The missing call is sent again, and new ones follow it.
     server.feed(&empty(Kind::Cancel, 8)).expect("it runs");
     for id in [5, 9] {
         server.feed(&resumable_call(id)).expect("its turn has come");
@@ -140,7 +141,7 @@ fn acknowledgements_say_what_arrived() {
     assert_eq!(states(&client), [(1, CallState::Unsent), (2, CallState::Unsent)].into());
     client.sent();
     client.feed(&ids(Kind::Ack, &[1, 2])).expect("both are known");
-    // The second was not sent whole: who says it has it does not count.
+    // The second call was not sent in full, so an acknowledgement of it does not count.
     assert_eq!(states(&client), [(1, CallState::Acknowledged), (2, CallState::Part)].into());
 }
 

@@ -12,7 +12,7 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
         server.feed(&call(id, "m", 0, false)).expect("so many are allowed");
         let message = Message::result(&large, &Limits::default()).expect("it is within the limits");
         server.outbound.borrow_mut().send_answer(id, message).expect("it is open");
-        // The head of the result goes, and nobody grants it.
+        // The head of the result is sent, but the payload is never granted.
         assert!(server.sent().contains(&(Kind::Result, id, 0)));
     }
     let overrun = server.outbound.borrow_mut().queue.on_call(1000, 0, &config);

@@ -1,5 +1,5 @@
-//! Peers that move memory too slowly while others wait for it, against one server's connection in virtual
-//! time.
+//! Peers that move memory too slowly while others wait for it. The tests run one connection of a server
+//! in virtual time.
 
 use std::cell::RefCell;
 use std::io;
@@ -25,7 +25,7 @@ impl Gate for AllowAll {
     }
 }
 
-/// A server's side that wants 1,000 bytes a second, and a budget in which others always wait.
+/// A server's side that expects 1,000 bytes a second, with a budget for which others always wait.
 struct World {
     inbound: Inbound,
     outbound: RefCell<Outbound>,
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// The head of a call arrives, and its memory is granted.
+    /// Receives the head of a call, and grants its memory.
     fn begin_call(&mut self, id: u64) {
         let tree = Tree::Array(Array::from(vec![0u8; BYTES]));
         let message = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
@@ -73,7 +73,7 @@ impl World {
         self.inbound.handle_rate_timeout(self.now, 0, &self.outbound, || true)
     }
 
-    /// Looks every 5 s, so often.
+    /// Checks the rate `count` times, every 5 s.
     fn windows(&mut self, count: u32) {
         for _ in 0..count {
             self.now += 5 * S;
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// The kinds of the frames that are sent now.
+    /// Returns the kinds of the frames that are sent now.
     fn sent(&mut self) -> Vec<Kind> {
         let (mut staged, mut kinds, mut bytes) = (WriteBuffer::default(), Vec::new(), Vec::new());
         while self.outbound.borrow().has_work() {
@@ -116,13 +116,13 @@ fn slow_arguments_are_given_up() {
         world.feed_chunk(1, 5000);
         world.windows(1);
     }
-    // One that began in this window is not judged with it.
+    // A call that began in this window is not judged at its end.
     world.begin_call(2);
     world.feed_chunk(1, 4999);
     world.windows(1);
     assert_eq!(world.budget.used_bytes(), BYTES as u64);
     assert_eq!(world.sent(), [Kind::Hello, Kind::Grant, Kind::Error]);
-    // What still comes of the first is dropped, and counts as moved.
+    // The rest of the first call is dropped, but counts as moved.
     world.feed_chunk(1, BYTES - 24_999);
     world.windows(1);
     assert_eq!((world.budget.used_bytes(), world.inbound.unfinished()), (BYTES as u64, 1));
@@ -144,7 +144,7 @@ fn slow_results_are_replaced_and_others_go_on() {
     }
     assert_eq!(world.sent(), [Kind::Hello, Kind::Result, Kind::Result]);
     assert!(matches!(world.look(), Ok(Some(_))));
-    // The first is fetched in this window, the second in none.
+    // The first result is fetched in this window. The second is never fetched.
     world.feed(&encode_frame(Kind::Grant, 0, &encode_ids(&[1])));
     assert_eq!(world.sent(), [Kind::Data]);
     world.windows(1);

@@ -70,7 +70,7 @@ impl Answerer {
         Answerer { instance, budget, granted, serving, rows, sessions }
     }
 
-    /// The number of answers that are kept for sessions, and of their open calls.
+    /// Returns the number of kept answers and open calls of all sessions.
     pub(super) fn kept(&self) -> usize {
         self.sessions.values().map(|session| session.records.len()).sum()
     }

@@ -1,14 +1,15 @@
-//! Rows between a thread that reads and one that arranges them, in all orders in which the two may go on.
+//! Models of a thread that reads into rows and one that arranges them, in every possible order of their
+//! steps.
 //!
-//! Loom runs each model again and again; it fails where an assertion does, where two threads use a row's
-//! bytes and nothing keeps them apart, and where none can go on.
+//! Loom runs each model again and again. A model fails if an assertion fails, if two threads use a
+//! row's bytes without synchronization, or if no thread can go on.
 
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
 use super::*;
 
-/// One row is two arrays of two bytes.
+/// A row has two arrays of two bytes.
 const LENGTHS: [usize; 2] = [2, 2];
 const SENT: [u8; 4] = [1, 2, 3, 4];
 
@@ -20,7 +21,8 @@ fn content(slab: Slab, row: usize) -> Vec<u8> {
     payload(&rows(slab, 2)[row])
 }
 
-/// What a connection does: payload comes in two reads in place, and by way of the read-ahead in between.
+/// Receives payload as a connection does: two reads in place, and a copy from the read-ahead in
+/// between.
 fn receive(row: &Row) {
     let rest = read(row, &SENT, 1, 4);
     row.push(&rest[..1]);
@@ -48,7 +50,7 @@ fn a_row_that_moves_keeps_what_comes() {
             thread::spawn(move || receive(&row))
         };
         assert!(row.move_to(to.claim(1).expect("it is free")) <= 4);
-        // Where it was, somebody else may write at once.
+        // Another row may be written to the old place at once.
         from.claim(0).expect("it was left").write(0, &[9; 4]);
         reader.join().expect("the reader ends");
         assert_eq!(row.filled_bytes(), 4);
@@ -68,7 +70,7 @@ fn a_row_that_may_be_moved_now_or_not_keeps_what_comes() {
         };
         let moved = row.try_move_to(to.claim(0).expect("it is free"));
         let is_moved = moved.is_ok();
-        // What is not to be moved now gives its place back.
+        // If the row cannot be moved now, the new place is freed.
         drop(moved);
         reader.join().expect("the reader ends");
         drop(row.vacate());
@@ -113,7 +115,7 @@ fn a_batch_is_taken_when_all_of_it_has_come() {
             drop(row.vacate());
             assert_eq!(content(slab, 0), SENT);
         } else {
-            // It is too slow: the batch goes without it.
+            // The row is too slow, and the batch starts without it.
             let seen = row.filled_bytes();
             let kept = row.vacate().map_or(0, |_| row.filled_bytes());
             assert!(seen <= kept && kept <= 4);
