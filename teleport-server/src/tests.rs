@@ -1,4 +1,4 @@
-//! No part of a server keeps itself alive: dropped parts are gone without being closed.
+//! Parts of a server that are dropped without being closed. No part keeps itself alive.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Weak};
@@ -22,7 +22,7 @@ use crate::runtime::shared::Shared;
 
 const WATCHDOG: Duration = Duration::from_secs(30);
 
-/// A client that notes only that it is closed.
+/// A client that only notes that it is closed.
 #[derive(Default)]
 struct Client {
     is_closed: Mutex<bool>,

@@ -331,7 +331,7 @@ fn a_function_that_fails_without_knowing_that_its_caller_has_gone_has_failed() {
         }
         stop.allow(1);
         let mut told = Ok(());
-        until("its failure is told", || {
+        until("its failure is reported", || {
             told = server.check();
             told.is_err()
         });

@@ -309,7 +309,7 @@ fn workers_that_look_for_calls_do_not_keep_a_server_from_closing() {
     let server = server().spin(Duration::MAX).start(Methods::new().register("echo", |x: Tree| x)).unwrap();
     let client = Client::connect(&server);
     assert_eq!(client.call("echo", tree!(1)), Ok(tree!(1)));
-    // On a thread of its own: if it waits forever, this one reports that.
+    // The server closes on another thread. If it waits forever, this thread reports that.
     let (sender, closed) = channel();
     std::thread::spawn(move || sender.send(server.close_within(Duration::from_secs(1)).is_ok()));
     assert_eq!(closed.recv_timeout(WATCHDOG), Ok(true));

@@ -310,7 +310,7 @@ fn requests_made_again_and_again_starve_nobody() {
 }
 
 #[test]
-fn a_goodbye_is_told_from_a_crash() {
+fn a_goodbye_is_distinguished_from_a_crash() {
     for_each_socket("goodbye", |address| {
         let world = serve(address, config("service"), 256 << 20);
         let client = Client::connect(&world.address, config("client"));
@@ -402,7 +402,7 @@ fn stranger(world: &World, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn strangers_are_turned_away_and_rule_breakers_told_why() {
+fn strangers_are_turned_away_and_rule_breakers_get_the_reason() {
     for_each_socket("strangers", |address| {
         let world = serve(address, config("service"), 8 << 20);
         let (sender, closed) = channel();
@@ -422,7 +422,7 @@ fn strangers_are_turned_away_and_rule_breakers_told_why() {
         let reason = next(&closed).to_string();
         assert!(reason.contains("before the hello"), "{reason}");
         let text = String::from_utf8_lossy(&answer);
-        assert!(text.contains("before the hello"), "it is told why: {text}");
+        assert!(text.contains("before the hello"), "the peer gets the reason: {text}");
 
         client.call("echo", &Tree::Null);
         next(&client.answers).1.expect("others notice nothing");

@@ -33,7 +33,7 @@ pub enum CallError {
     },
     /// Nothing arrived from the server for too long: it hangs, was stopped, or is cut off.
     #[error(
-        "{method}: nothing came from the server for {silence:.1?}, longer than `max_silence` ({max_silence:?})"
+        "{method}: nothing was received from the server for {silence:.1?}, longer than `max_silence` ({max_silence:?})"
     )]
     NotAlive {
         /// The method.
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variant_tells_whether_it_ran() {
+    fn every_variant_says_whether_the_call_ran() {
         let silence = Duration::from_secs(121);
         let reason = Arc::new(Closed::Lost { error: None });
         let remote = |kind, ran| CallError::remote(method(), RemoteError::new(kind, ran, "why"));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_a_server_tells_whose_time_was_over() {
+    fn the_text_of_a_server_says_whose_time_was_over() {
         let error = RemoteError::new(ErrorKind::Deadline, Ran::No, "only 3 of 4 calls have come");
         let error = CallError::remote(method(), error);
         assert!(matches!(error, CallError::Deadline { time: None, ran: Ran::No, .. }));

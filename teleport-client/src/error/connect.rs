@@ -112,7 +112,7 @@ pub enum ResolveError {
         source: BoxError,
     },
     /// The names form a loop, or the chain of names is too long.
-    #[error("names lead to each other without end: {}", chain.join(" -> "))]
+    #[error("names form a loop or a chain that is too long: {}", chain.join(" -> "))]
     Loop {
         /// Each name, followed by the name that it resolves to.
         chain: Vec<String>,

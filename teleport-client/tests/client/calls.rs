@@ -24,7 +24,7 @@ fn trees_go_and_come_back() {
         let reply = client.call("echo", tree!({"foo": 1, "names": ["a", null]})).wait().unwrap();
         assert_eq!(reply.to_string(), r#"{"foo": 1, "names": ["a", null]}"#);
         assert_eq!(client.call(String::from("echo"), ()).wait().unwrap(), Tree::Null);
-        // Larger than the eager credit: it waits for a grant, both ways.
+        // This tree is larger than the eager credit, so it waits for a grant both ways.
         let mut large = client.alloc::<u32>([3, 1 << 20]).unwrap();
         large.as_mut_slice::<u32>().unwrap().iter_mut().zip(0..).for_each(|(item, value)| *item = value);
         let reply = client.call("echo", large.clone()).wait().unwrap();
@@ -254,7 +254,7 @@ fn failures_without_a_future_come_from_check() {
         let (server, client) = pair();
         drop(client.call("fail", "later").send().unwrap());
         server.saw(&Seen::Called { method: "fail" });
-        // The answers come in order: behind this one the failure is known.
+        // Answers arrive in order: after this one, the failure is known.
         client.call("echo", ()).wait().unwrap();
         assert_eq!(client.check().unwrap_err().method(), "fail");
         client.check().unwrap();
@@ -292,11 +292,11 @@ fn a_deadline_ends_the_call_and_tells_the_server() {
         assert_eq!((*time, *ran), (Some(20 * MS), Ran::Maybe));
         server.saw_held(1);
         server.saw(&Seen::Cancelled);
-        // Its slot is free before the server answers, and the late answer disturbs nobody.
+        // Its slot is free before the server answers, and the late answer is ignored.
         let held = client.call("hold", tree!(1)).send().unwrap();
         server.answer();
         server.saw_held(1);
-        // In line, not sent: it did not run.
+        // This call waits in line and was not sent, so it did not run.
         let error = client.call("echo", ()).deadline(20 * MS).wait().unwrap_err();
         assert!(matches!(error, CallError::Deadline { ran: Ran::No, .. }));
         let awaited = pollster::block_on(client.call("echo", ()).deadline(MS).into_future());

@@ -28,7 +28,7 @@ fn a_client_waits_for_its_server() {
                 })
                 .connect()
         });
-        // It has failed at least once before there is a server.
+        // The client has failed at least once before there is a server.
         (0..2).for_each(|_| has_tried.recv().unwrap());
         let _server = Server::start(&address);
         let client = connecting.join().unwrap().unwrap();
@@ -120,7 +120,7 @@ fn a_lost_connection_fails_calls_and_is_made_again() {
         server.cut();
         let error = future.wait().unwrap_err();
         assert!(matches!(error, CallError::Disconnected { .. }) && error.ran() == Ran::Maybe, "{error}");
-        // Waits for the new connection by itself.
+        // The call waits for the new connection by itself.
         assert_eq!(client.call("echo", tree!(1)).wait().unwrap(), tree!(1));
         assert_eq!(client.stats().connects, 2);
         assert_eq!(asked.load(Ordering::Relaxed), 2);

@@ -55,7 +55,7 @@ fn dropping_a_client_lets_detached_calls_run() {
     watched(|| {
         let server = Server::start(&address());
         let client = Client::connect(&server.address).unwrap();
-        // Far more than the socket takes at once.
+        // The arguments are far larger than the socket accepts at once.
         drop(client.call("hold", Array::zeros::<u8>([32 << 20])).send().unwrap());
         let dropping = thread::spawn(move || drop(client));
         server.saw_held(1);
@@ -77,7 +77,7 @@ fn futures_outlive_their_client() {
         server.saw_held(1);
         server.answer();
         assert_eq!(future.wait().unwrap(), tree!(1));
-        // With the last answer the connection ends.
+        // The connection ends with the last answer.
         server.saw(&Seen::Closed { goodbye: true });
     });
 }
@@ -133,14 +133,14 @@ fn nothing_of_a_client_is_left_when_its_last_handle_is_gone() {
         let server = Server::start(&address());
         let uses: [fn(&Server, &Client); 4] = [
             |_, client| drop(client.call("echo", tree!(1)).wait().unwrap()),
-            // Results that are deferred.
+            // These results are deferred.
             |_, client| {
                 let send = |_| client.call("echo", Array::zeros::<u8>([4 << 20])).send().unwrap();
                 let futures: Vec<_> = (0..3).map(send).collect();
                 until("two are deferred", || client.stats().awaiting_memory == 2);
                 drop(futures);
             },
-            // A call that is in doubt while the client connects again.
+            // This call is in doubt while the client connects again.
             |server, client| {
                 let call = client.call("hold", ()).on_disconnect(OnDisconnect::Resume);
                 let future = call.send().unwrap();
@@ -157,7 +157,7 @@ fn nothing_of_a_client_is_left_when_its_last_handle_is_gone() {
             drop(client);
             until("it is gone", || witness.upgrade().is_none());
         }
-        // A future keeps what it needs.
+        // A future keeps everything that it needs.
         let (witness, client) = with_witness(&server);
         let future = client.call("hold", tree!(1)).send().unwrap();
         server.saw_held(1);

@@ -1,4 +1,4 @@
-//! The memory of results that nobody has read is bounded, and never blocks a result that somebody waits for.
+//! The memory of unread results is bounded, and never blocks a result for which a caller waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use teleport_client::{CallError, CallFuture, Client, as_completed, wait_all};
 
 use crate::support::{Server, address, until, watched};
 
-/// Larger than the eager credit, so that each result waits for a grant.
+/// A size larger than the eager credit, so that each result waits for a grant.
 const RESULT_BYTES: u64 = 2 << 20;
 const MAX_MEMORY: u64 = 5 << 20;
-/// Results that fit into `MAX_MEMORY`.
+/// The number of results that fit into `MAX_MEMORY`.
 const FITTING: usize = 2;
 const CALLS: usize = 8;
 
@@ -27,7 +27,7 @@ fn large(value: u8) -> Tree {
     Array::from(vec![value; RESULT_BYTES as usize]).into()
 }
 
-/// Calls whose results have come while there was room. The other results wait at the server.
+/// Makes calls whose results arrive while there is room. The other results wait at the server.
 fn unread(client: &Client) -> Vec<CallFuture> {
     let send = |index| client.call("echo", large(index as u8)).send().unwrap();
     let futures: Vec<_> = (0..CALLS).map(send).collect();
@@ -52,7 +52,7 @@ fn the_last_result_comes_while_others_hold_all_memory() {
         let (_server, client) = pair();
         let mut futures = unread(&client);
         assert_eq!(futures.pop().unwrap().wait().unwrap(), large(CALLS as u8 - 1));
-        // One is awaited, and one is asked for until it is there.
+        // One result is awaited, and one is polled until it has arrived.
         assert_eq!(pollster::block_on(futures.pop().unwrap()).unwrap(), large(CALLS as u8 - 2));
         let looked_at = futures.pop().unwrap();
         until("it is done", || looked_at.is_done());
@@ -128,7 +128,7 @@ fn a_deadline_ends_a_result_that_waits_for_memory() {
         let (_server, client) = pair();
         let futures = unread(&client);
         let call = client.call("echo", large(77)).deadline(Duration::from_secs(1));
-        // Nobody waits for it, so only the deadline ends it.
+        // No caller waits for it, so only the deadline ends it.
         let late = call.send().unwrap();
         until("its time is over", || client.stats().in_flight == CALLS - FITTING);
         assert!(matches!(late.wait(), Err(CallError::Deadline { .. })));
@@ -185,7 +185,7 @@ fn results_larger_than_all_memory_come_one_at_a_time_or_when_they_are_waited_for
     });
 }
 
-/// The server may start no calls while it has too many results that nobody fetches.
+/// The server may start no calls while too many of its results are not fetched.
 #[test]
 fn results_that_may_block_an_awaited_call_are_fetched() {
     watched(|| {
@@ -206,7 +206,7 @@ fn results_that_may_block_an_awaited_call_are_fetched() {
     });
 }
 
-/// Fetches results in every way while they come, so that asking races with their heads.
+/// Fetches results in every way while they arrive, so that requests race with the heads of results.
 #[test]
 fn asking_and_arriving_never_miss_each_other() {
     watched(|| {
@@ -232,7 +232,7 @@ fn asking_and_arriving_never_miss_each_other() {
                 }
             }
         };
-        // These hold all memory during the test.
+        // These results hold all memory during the test.
         let kept: Vec<_> = unread(&client).into_iter().take(FITTING).collect();
         let threads: Vec<_> = (0..4).map(|seed| thread::spawn(work(seed))).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());

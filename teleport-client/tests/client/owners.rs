@@ -1,4 +1,4 @@
-//! Arrays on memory of the user: its destructor may use the client, on whatever thread it runs.
+//! Arrays on memory of the user, whose destructor may use the client on whatever thread it runs.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use teleport_client::{CallFuture, Client};
 use crate::support::{Seen, Server, address, until, watched};
 
 const SMALL: usize = 100;
-/// Waits for a grant.
+/// The size of an array that waits for a grant.
 const LARGE: usize = 4 << 20;
-/// Needs no grant, and takes more than one write.
+/// The size of an array that needs no grant but more than one write.
 const MEDIUM: usize = 512 << 10;
 
-/// Its destructor uses the client in every way that does not block, and reports that it ran.
+/// The owner's destructor uses the client in every way that does not block, and reports that it ran.
 struct Owner {
     bytes: Vec<u8>,
     client: Client,
-    /// Its result is deferred. Dropping it takes the lock that readers hold.
+    /// A future whose result is deferred. Dropping it takes the lock that readers hold.
     deferred: Option<CallFuture>,
     dropped: mpsc::Sender<()>,
 }
@@ -46,13 +46,13 @@ impl Drop for Owner {
 struct World {
     server: Server,
     client: Client,
-    /// Its result holds all memory for results.
+    /// A future whose result holds all memory for results.
     _unread: CallFuture,
     dropped: (mpsc::Sender<()>, mpsc::Receiver<()>),
 }
 
 impl World {
-    /// A server with this eager credit, and a client whose memory for results is in use.
+    /// Starts a server with this eager credit, and a client whose memory for results is in use.
     fn new(eager_credit_bytes: u64) -> World {
         let server = Server::with(&address(), Config { eager_credit_bytes, ..Config::default() });
         let client =
@@ -62,7 +62,7 @@ impl World {
         World { server, client, _unread: unread, dropped: mpsc::channel() }
     }
 
-    /// An array on memory of an [`Owner`].
+    /// Creates an array on memory of an [`Owner`].
     fn array(&self, bytes: usize) -> Tree {
         let waiting = self.client.stats().awaiting_memory;
         let deferred = self.client.call("echo", Array::zeros::<u8>([LARGE])).send().unwrap();
@@ -76,7 +76,7 @@ impl World {
         Array::from_buffer(DType::U8, [bytes], Buffer::from_owner(owner)).unwrap().into()
     }
 
-    /// Waits until this number of owners has gone.
+    /// Waits until this number of owners was dropped.
     fn are_gone(&self, owners: usize) {
         for _ in 0..owners {
             self.dropped.1.recv_timeout(Duration::from_secs(60)).expect("a destructor runs and returns");
@@ -121,7 +121,7 @@ fn arguments_that_were_not_sent_are_dropped_when_the_call_is_withdrawn() {
             let _: Ran = call.send().unwrap().cancel();
             world.are_gone(1);
             let late = world.client.call("hold", world.array(size)).deadline(Duration::from_millis(1));
-            // Its time may be over before it is sent.
+            // Its deadline may pass before it is sent.
             drop(late.send());
             world.are_gone(1);
         }
@@ -132,7 +132,7 @@ fn arguments_that_were_not_sent_are_dropped_when_the_call_is_withdrawn() {
 #[test]
 fn arguments_are_dropped_when_the_server_refuses_the_call() {
     watched(|| {
-        // Without credit, the payload waits while the refusal comes.
+        // Without credit, the payload still waits when the refusal arrives.
         let world = World::new(0);
         for size in [SMALL, LARGE] {
             let refused = world.client.call("no such method", world.array(size)).wait();
@@ -147,7 +147,7 @@ fn arguments_are_dropped_when_the_connection_ends() {
     watched(|| {
         for size in [SMALL, MEDIUM, 20 * LARGE] {
             let world = World::new(1 << 20);
-            // All arrays exist before the first one is sent, and maybe dropped.
+            // All arrays exist before the first one is sent and perhaps dropped.
             let arrays = [(); 3].map(|()| world.array(size));
             let futures = arrays.map(|array| world.client.call("hold", array).send().unwrap());
             world.server.cut();

@@ -13,14 +13,14 @@ use teleport_client::transport::{
 };
 use teleport_client::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Tree, tree};
 
-/// A test that takes longer hangs.
+/// A test that takes longer is considered to hang.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// Runs a test on another thread, and fails if it does not end.
 pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // Dropped at the end of the test, also when it panics.
+        // The sender is dropped at the end of the test, even if it panics.
         let _done: mpsc::Sender<()> = done;
         test();
     });
@@ -30,7 +30,7 @@ pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Polls until `is_so`, for conditions that notify nobody.
+/// Polls until `is_so`, for conditions without a notification.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {

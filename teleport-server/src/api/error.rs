@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chain_is_told_once() {
+    fn a_chain_is_printed_once() {
         let inner = std::io::Error::other("disk full");
         let error: BoxError = Failure::with_code("no_space", "cannot save").caused_by(inner).into();
         let remote = failed(&error);

@@ -1,4 +1,5 @@
-//! The queue of a pool: turns, order, slots, throttling and removal. Then the same among threads.
+//! The queue of a pool: turns, order, slots, throttling and removal, first alone and then among
+//! threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -94,7 +95,7 @@ fn connections_take_turns() {
     queue.push(call(7, 10)).unwrap();
     queue.push(call(7, 12)).unwrap();
     assert_eq!(take(&queue, 7, free), [(1, 7), (0, 2), (7, 10), (1, 8), (0, 3), (7, 12), (0, 4)]);
-    // The line of a connection had ended, and begins again.
+    // The line of the connection was empty, and begins again.
     queue.push(call(1, 14)).unwrap();
     assert_eq!(take(&queue, 2, free), [(0, 5), (1, 14)]);
     assert_eq!(queue.len(), 0);
@@ -103,7 +104,7 @@ fn connections_take_turns() {
 #[test]
 fn a_polite_call_waits_for_one_of_each_other() {
     const FLOODING: usize = 100;
-    // No call needs a slot, all do, or some do.
+    // The cases are: no call needs a slot, all calls need one, or some do.
     for parity in [|_| 0, |_| 1, |number: u32| number % 3 % 2] {
         let flood = (0..1000).flat_map(|number| {
             (0..FLOODING).map(move |connection| (connection, 2 * number + parity(number)))
@@ -157,7 +158,7 @@ fn blocked() -> Queue<Call> {
     queue
 }
 
-/// One slot.
+/// Gives out one slot.
 fn one() -> impl FnMut() -> Option<()> {
     let mut slots = 0..1;
     move || slots.next().map(drop)
@@ -168,7 +169,8 @@ fn a_blocked_connection_keeps_its_turn_for_a_slot_whatever_else_it_calls() {
     let queue = blocked();
     for round in 0..10 {
         for connection in 0..3 {
-            // Before each slot, so that the connection would go behind the others if it lost its turn.
+            // The other call is made before each slot, so that the connection would go behind the
+            // others if it lost its turn.
             queue.push(call(0, 2)).unwrap();
             assert_eq!(take(&queue, 1, none), [(0, 2)]);
             assert_eq!(take(&queue, 1, one()), [(connection, 2 * round + 1)]);
@@ -212,7 +214,7 @@ fn withdrawn_calls_leave_at_once() {
         assert_eq!(queue.remove(&calls[number]), is_there, "{number}");
     }
     assert_eq!(queue.len(), 0);
-    // A call that was withdrawn before it came here.
+    // This call was withdrawn before it came to the queue.
     queue.push(calls[5].clone()).unwrap();
     queue.push(call(1, 6)).unwrap();
     assert_eq!((queue.len(), take(&queue, 1, none)), (1, vec![(1, 6)]));
@@ -248,7 +250,7 @@ fn a_throttled_connection_has_no_turn_until_it_is_released() {
     calls.iter().for_each(|call| queue.push(call.clone()).unwrap());
     throttle(calls.iter().step_by(2), Some(7));
     assert_eq!(take(&queue, 2, free), [(1, 2), (1, 6)]);
-    // It is not asked again, and later calls stay behind the others.
+    // The connection is not asked again, and later calls stay behind the others.
     throttle(&calls, None);
     queue.push(call(0, 12)).unwrap();
     assert_eq!(take(&queue, 1, free), [(1, 10)]);
@@ -387,7 +389,7 @@ fn the_spinning_worker_takes_one_call_and_others_are_woken_for_the_rest() {
     assert_eq!(taken.into_inner(), 125 * (1 + 2 + 3 + 4));
 }
 
-/// Takes what is next. Returns the number of a call, or 1,000 and the number of a batched method.
+/// Takes the next item. Returns the number of a call, or 1,000 plus the number of a batched method.
 fn next(queue: &Queue<Call>, reserve: impl FnMut() -> Option<()>) -> u32 {
     match queue.take(reserve) {
         Some(Work::Call(call, _)) => call.number,
@@ -437,7 +439,7 @@ fn workers_wake_when_a_batch_is_due() {
             scope.spawn(|| {
                 while let Some(Work::Batch(method, _)) = queue.take(free) {
                     assert_eq!(method, 0);
-                    // Earlier than some batches that are due, and later than others.
+                    // This batch is due before some batches that are due already, and after others.
                     let count = taken.fetch_add(1, Ordering::SeqCst) as u64;
                     if count == 200 {
                         queue.close();

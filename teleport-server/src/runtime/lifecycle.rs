@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_once() {
+    fn failures_are_reported_once() {
         let lifecycle = Arc::new(Lifecycle::default());
         let done = |method: &str| ServeError::Done { method: method.into(), message: String::new() };
         lifecycle.note(done("first"));

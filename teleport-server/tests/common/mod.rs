@@ -11,7 +11,7 @@ use teleport_server::transport::{Config, Handler, Link, Poller, Reply, Socket, W
 use teleport_server::wire::{CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_server::{Methods, Server, ServerHandle};
 
-/// A step of a test that takes longer hangs.
+/// A step of a test that takes longer is considered to hang.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
 
 pub(crate) type Answer = Result<Tree, RemoteError>;
@@ -88,7 +88,7 @@ impl Client {
         let link = poller
             .attach(socket, Role::Client, &Arc::new(config), None, raw.clone())
             .expect("the link is attached");
-        // The sender is dropped when the hello has come.
+        // The sender is dropped when the hello has arrived.
         assert_eq!(wait_opened.recv_timeout(WATCHDOG), Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
         Client { link, raw, closed }
     }
@@ -128,7 +128,7 @@ pub(crate) fn start(methods: Methods) -> ServerHandle {
     server().start(methods).expect("it starts")
 }
 
-/// Waits, without a pause, until other threads have made a condition true.
+/// Waits in a busy loop until other threads have made a condition true.
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + WATCHDOG;
     while !is_so() {

@@ -196,7 +196,7 @@ fn a_link_whose_last_call_is_withdrawn_is_watched_again() {
 }
 
 #[test]
-fn events_from_before_a_link_is_attached_are_told_again() {
+fn events_from_before_a_link_is_attached_are_reported_again() {
     let mut pair = Pair::new();
     // This holds while a thread leads, too.
     let role = pair.client.lead().expect("nobody reads");

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_slab_what_is_in_use_counts_at_once() {
+    fn used_bytes_of_a_slab_count_at_once() {
         let lent = Lent::default();
         let memory = lent.lend(Buffer::zeroed(100_000), 10_000);
         assert_eq!((memory.len(), lent.bytes()), (100_000, 10_000));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_took_never_counts() {
+    fn memory_that_nobody_took_never_counts() {
         let lent = Lent::default();
         let (memory, loan) = lent.watch(Buffer::zeroed(10_000));
         drop(memory);

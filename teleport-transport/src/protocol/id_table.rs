@@ -120,7 +120,7 @@ mod tests {
 
     /// The table and a map of the standard library have the same entries after the same operations.
     #[test]
-    fn it_is_a_map() {
+    fn an_id_table_works_like_a_map() {
         for spread in [1, 3, 1u64 << 40] {
             let (mut table, mut map) = (IdTable::default(), BTreeMap::new());
             let (mut state, mut newest) = (spread, 0u64);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn it_spins_until_it_finds() {
+    fn a_spin_ends_when_it_finds_something() {
         let spin = Spin::new(Duration::MAX);
         let mut looks = 0;
         let found = spin.find(None, |_| {

@@ -114,7 +114,7 @@ fn sockets_are_tuned() {
 }
 
 #[test]
-fn errors_of_accept_are_told_apart() {
+fn accept_errors_are_distinguished() {
     let error = |code: Errno| std::io::Error::from(code);
     for code in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM] {
         assert!(super::is_exhausted(&error(code)) && !super::is_lost_connection(&error(code)));

@@ -150,7 +150,7 @@ impl Lone {
                 (Event::Acknowledged { ids }, _) => assert!(!ids.is_empty()),
                 (Event::Wants { id, .. }, _) => self.end.wanted.push(id),
                 (Event::Withdrawn { id }, _) => self.end.wanted.retain(|wanted| *wanted != id),
-                (event, role) => panic!("a {role:?} was told of {event:?}"),
+                (event, role) => panic!("a {role:?} got the event {event:?}"),
             }
         }
     }

@@ -154,7 +154,7 @@ fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
     assert_eq!(x.state.in_flight(), 0);
     x.send(1, 2, None);
     assert!(matches!(x.withdraw(2), Some(GivenUp::Sent(2, _))));
-    // Two are open at the server, which allows no more, though none counts here.
+    // Two calls are open at the server, which allows no more, though none counts here.
     let waiter = x.wait(None);
     assert!(x.answer(1, 1).0.is_none());
     assert!(x.has_been_admitted(waiter));
@@ -180,7 +180,7 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
     assert!(x.answer(1, 1).0.is_none());
     x.open(2, 100);
     assert!(x.has_been_admitted(waiter));
-    // Its first connection is over: a call that took long to encode learns that.
+    // A call that took long to encode learns that its first connection is over.
     let call = Arc::new(PendingCall::new(&Request::plain(), None));
     assert!(!x.state.sent(1, 2, &call));
     x.state.give_back(&mut x.wakers);

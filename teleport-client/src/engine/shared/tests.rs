@@ -59,7 +59,7 @@ fn a_call_waits_until_there_is_a_thread_to_connect_with() {
 }
 
 #[test]
-fn a_call_tells_that_there_was_no_thread() {
+fn a_call_reports_that_there_was_no_thread() {
     let connect_timeout = Some(Duration::from_millis(100));
     let engine = Engine::new(Settings { connect_timeout, ..settings(never_starts) }).unwrap();
     let error = client(&engine).call("echo", 1).wait().unwrap_err();

@@ -1,4 +1,4 @@
-//! Random sequences of events against a model of the memory, and single decisions.
+//! Random sequences of events against a model of the memory, and tests of single decisions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::batch::plan::starvation::{LateBy, late, next_expiry, starved};
 const MS: Duration = Duration::from_millis(1);
 const ROW_BYTES: u64 = 1 << 10;
 
-/// The content of a row: the number of its call, and how many of its parts have come.
+/// The content of a row: the number of its call, and how many of its parts have arrived.
 type Content = (u64, u32);
 const PARTS: u32 = 3;
 
@@ -40,7 +40,7 @@ struct World {
     scheduler: Scheduler<Call>,
     groups: Vec<GroupId>,
     memory: HashMap<(SlabId, usize), Content>,
-    /// The seat of each call that has not ended, and how many of its parts have come.
+    /// The seat of each call that has not ended, and how many of its parts have arrived.
     places: BTreeMap<u64, (Key, Seat, u32)>,
     numbers: HashMap<Key, u64>,
     group_of: HashMap<u64, GroupId>,
@@ -141,7 +141,7 @@ impl World {
         assert_eq!(removed.number, number);
         assert!(self.scheduler.remove(key).is_none() && !self.scheduler.arrive(key, None, self.now));
         self.forget(number);
-        // While it is being moved its seat stays taken.
+        // The seat stays taken while the row is moved.
         if !self.pending.iter().any(|pending| pending.closing.outs.iter().any(|out| out.key == key)) {
             self.memory.remove(&(seat.slab, seat.index));
         }
@@ -241,7 +241,7 @@ impl World {
         let unused = self.scheduler.take_unused();
         for slab in unused.slabs {
             self.memory.retain(|(at, _), (number, _)| *at != slab || self.places.contains_key(number));
-            assert!(self.places.values().all(|(_, seat, _)| seat.slab != slab), "nobody lies there");
+            assert!(self.places.values().all(|(_, seat, _)| seat.slab != slab), "no row lies there");
         }
         assert!(unused.groups.is_empty(), "three groups are few");
     }

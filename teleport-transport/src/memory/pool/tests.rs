@@ -96,7 +96,7 @@ fn small_buffers_are_not_counted() {
 }
 
 #[test]
-fn what_has_been_idle_longest_goes_first() {
+fn the_longest_idle_memory_is_freed_first() {
     let pool = Pool::new(8 * MIB as u64);
     let sizes = [2 * MIB, 64 * KIB, 4 * MIB, MIB];
     let buffers = sizes.map(|bytes| pool.alloc(bytes).unwrap());

@@ -103,7 +103,7 @@ fn read<'a>(row: &Row, payload: &'a [u8], bytes: usize, slices: usize) -> &'a [u
 
 proptest! {
     #[test]
-    fn what_came_stays_whatever_happens(
+    fn received_bytes_stay_whatever_happens(
         lengths in proptest::collection::vec(0..30usize, 0..6),
         steps in proptest::collection::vec(steps(), 0..60),
         seed: u64,
@@ -177,7 +177,7 @@ fn a_row_is_claimed_once_at_a_time() {
 }
 
 #[test]
-fn what_is_claimed_outlives_its_slab() {
+fn a_claimed_row_outlives_its_slab() {
     let slab = slab(&stacked(&[3], 2));
     let mut memory = slab.claim(0).expect("it is free");
     drop(slab);

@@ -59,7 +59,7 @@ fn only_unix_sockets_are_certain_to_be_local() {
 }
 
 #[test]
-fn each_problem_is_told() {
+fn each_problem_is_reported() {
     use AddressProblem as P;
     check_refused("", P::NoScheme, "tcp://HOST:PORT");
     check_refused("localhost:2222", P::NoScheme, "no scheme");

@@ -35,7 +35,7 @@ fn wait(mut source: impl Source, interest: Interest) {
     poll.registry().register(&mut source, Token(7), interest).unwrap();
     let mut events = Events::with_capacity(1);
     poll.poll(&mut events, Some(WATCHDOG)).unwrap();
-    assert!(events.iter().any(|event| event.token() == Token(7)), "nothing came in {WATCHDOG:?}");
+    assert!(events.iter().any(|event| event.token() == Token(7)), "no event within {WATCHDOG:?}");
     poll.registry().deregister(&mut source).unwrap();
 }
 
@@ -132,7 +132,7 @@ fn each_kind_of_address_is_reached() {
 }
 
 #[test]
-fn a_listener_tells_the_address_that_it_has() {
+fn a_listener_reports_its_address() {
     let any = bind("tcp://*:0");
     assert_eq!(any.address(), &at("::", port(any.address())));
     assert_ne!(port(any.address()), 0);
@@ -144,7 +144,7 @@ fn a_listener_tells_the_address_that_it_has() {
 }
 
 #[test]
-fn a_star_takes_both_families_and_one_address_takes_itself_only() {
+fn a_star_listens_on_both_families_and_an_address_only_on_itself() {
     for text in ["tcp://*:0", "tcp://[::]:0"] {
         let both = bind(text);
         for host in ["127.0.0.1", "::1"] {
@@ -237,7 +237,7 @@ fn segments_past_the_kernels_limit_are_left() {
 }
 
 #[test]
-fn what_a_living_server_has_is_in_use() {
+fn an_address_of_a_live_server_is_in_use() {
     let folder = Folder::new();
     let places = [address("tcp://127.0.0.1:0"), address(&abstract_name("in-use")), folder.address("x")];
     for place in places {
@@ -259,7 +259,7 @@ fn a_name_in_use_does_not_fall_back_to_its_next_address() {
 }
 
 #[test]
-fn other_reasons_not_to_listen_are_told_apart() {
+fn other_listen_errors_are_distinguished() {
     let folder = Folder::new();
     let refuse = |place: &Address| Listener::bind(place).unwrap_err();
 
@@ -327,7 +327,7 @@ fn a_closed_listener_leaves_anothers_file() {
 }
 
 #[test]
-fn of_servers_that_start_at_once_one_listens() {
+fn only_one_of_several_servers_that_start_together_listens() {
     let _no_forks = sys::tests::no_forks();
     const SERVERS: usize = 4;
     let folder = Folder::new();
@@ -365,7 +365,7 @@ fn a_server_with_a_full_queue_lives_and_is_waited_for_in_time() {
 }
 
 #[test]
-fn a_client_is_told_what_each_address_answered() {
+fn a_client_learns_the_error_of_each_address() {
     let _no_forks = sys::tests::no_forks();
     let closed = port(bind("tcp://*:0").address()); // closed again at once
     let error = connect(&Address::Tcp { host: Host::Any, port: closed }).unwrap_err();
@@ -387,7 +387,7 @@ fn each_address_of_a_name_is_tried() {
 }
 
 #[test]
-fn other_reasons_for_no_connection_are_told_apart() {
+fn other_connect_errors_are_distinguished() {
     let error = connect(&address("tcp://localhost:0")).unwrap_err();
     assert!(
         matches!(&error, ConnectError::Address(error) if error.problem == AddressProblem::PortZero),
@@ -424,8 +424,8 @@ fn errors_cross_threads() {
 }
 
 #[test]
-fn a_process_without_descriptors_is_told_so() {
-    if sys::tests::in_child("net::socket::tests::a_process_without_descriptors_is_told_so") {
+fn a_process_without_descriptors_gets_a_clear_error() {
+    if sys::tests::in_child("net::socket::tests::a_process_without_descriptors_gets_a_clear_error") {
         let listener = bind("tcp://127.0.0.1:0");
         let client = connect(listener.address()).unwrap();
         let descriptors = sys::tests::use_up_descriptors();

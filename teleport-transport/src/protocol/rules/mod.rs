@@ -579,7 +579,7 @@ fn calls_of_too_much_structure_are_refused_one_by_one() {
 }
 
 #[test]
-fn nothing_follows_the_own_goodbye() {
+fn a_side_sends_nothing_after_its_own_goodbye() {
     let mut client = Side::client(0, 0);
     client.outbound.borrow_mut().send_goodbye(None, "enough");
     assert_eq!(client.sent(), [(Kind::Goodbye, 0, 0)]);

@@ -82,7 +82,7 @@ impl Above {
     fn take(&self, rows: usize) -> Tree {
         let batch = &mut *self.0.lock();
         batch.rows.iter().for_each(|row| drop(row.vacate()));
-        let slab = batch.slab.take().expect("a call came");
+        let slab = batch.slab.take().expect("a call arrived");
         slab.into_tree(&Order::sorted(), rows, None).expect("no row is claimed")
     }
 }
@@ -138,7 +138,7 @@ fn a_call_comes_into_its_row_in_any_pieces() {
             let mut side = server(&above);
             side.feed(&frames[..split]).expect("it is legal");
             side.feed(&frames[split..]).expect("it is legal");
-            let [call] = &mut arrived(&mut side)[..] else { panic!("one call came") };
+            let [call] = &mut arrived(&mut side)[..] else { panic!("one call must arrive") };
             assert!(matches!(call.tree, Ok(Tree::Null)), "its arguments are in the row");
             assert_eq!(call.row.take().map(Ticket::complete), Some(0));
             assert_eq!(above.row(0).filled_bytes(), PAYLOAD_BYTES as u64);
@@ -206,7 +206,7 @@ fn a_vacated_row_drops_what_comes_and_disturbs_nobody() {
         assert_eq!(
             calls.iter().map(|call| call.id).collect::<Vec<_>>(),
             [1, 2],
-            "whoever vacated it answers it"
+            "the owner who vacated the row answers the call"
         );
         if let Some(filled) = filled {
             assert_eq!(above.row(0).filled_bytes(), filled.expect("it had memory"));
@@ -266,7 +266,7 @@ fn a_row_is_given_when_the_payload_comes_and_not_before() {
     side.grant(1);
     assert!(above.0.lock().rows.is_empty());
     side.feed(&chunks(1, 1, 30)[..32]).expect("it is legal");
-    assert_eq!(above.0.lock().rows.len(), 1, "the header of its first chunk came");
+    assert_eq!(above.0.lock().rows.len(), 1, "the header of its first chunk arrived");
 }
 
 /// Checks that `end` abandons, once, the row of a call that was received in part.
@@ -316,12 +316,12 @@ fn a_row_is_abandoned_once_however_its_call_ends() {
     // The call breaks a rule in the middle of its payload.
     check_abandoned(|mut side| {
         side.feed(&chunks(1, 1, 30)[40..62]).expect("the rest of the chunk");
-        side.feed(&data(1, 1000)).expect_err("it has not so much");
+        side.feed(&data(1, 1000)).expect_err("its payload is shorter");
     });
 }
 
 #[test]
-fn of_a_large_row_little_is_copied() {
+fn little_of_a_large_row_is_copied() {
     const CHUNK: usize = 1 << 20;
     let above = Above::default();
     let mut side = server(&above);

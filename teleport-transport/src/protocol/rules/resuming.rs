@@ -46,7 +46,7 @@ fn asking_client() -> Side {
 }
 
 #[test]
-fn what_both_sides_cannot_do_is_refused() {
+fn resuming_is_refused_unless_both_sides_can() {
     let plain = || {
         let mut side = Side::new(Role::Server, Config { resume: true, ..config() });
         side.feed(&introduction(Hello::RESUME)).expect("a plain hello");

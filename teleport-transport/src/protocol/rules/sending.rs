@@ -9,7 +9,7 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
     server.feed(&introduction(0)).expect("a plain hello");
     let large = Tree::Array(Array::from(vec![0u8; 300_000]));
     for id in 1..=40 {
-        server.feed(&call(id, "m", 0, false)).expect("so many are allowed");
+        server.feed(&call(id, "m", 0, false)).expect("this number is allowed");
         let message = Message::result(&large, &Limits::default()).expect("it is within the limits");
         server.outbound.borrow_mut().send_answer(id, message).expect("it is open");
         // The head of the result is sent, but the payload is never granted.

@@ -97,7 +97,7 @@ impl World {
         let mut rest = bytes.strip_prefix(&Preface::BYTES[..]).unwrap_or(&bytes);
         while let Some((header, behind)) = rest.split_first_chunk() {
             let header = Header::decode(header, &Limits::default()).expect("it keeps the format");
-            let FrameHeader::Known(header) = header else { panic!("it sends what it knows") };
+            let FrameHeader::Known(header) = header else { panic!("it sends only known frames") };
             kinds.push(header.kind);
             rest = &behind[header.length as usize..];
         }

@@ -169,7 +169,7 @@ impl Answerer {
         let is_own = call.tree.as_ref().is_ok_and(|tree| *tree == ledger.calls[number].tree);
         Invariant::NothingMadeUp.require(is_own || was_vacated, || format!("call {number} arrived changed"));
         if call.resume {
-            let session = self.sessions.get_mut(&client).expect("it came with the hello");
+            let session = self.sessions.get_mut(&client).expect("the hello has created it");
             session.last_id = session.last_id.max(call.id);
             let before = session.records.insert(call.id, Record::Open);
             Invariant::RunsAtMostOnce.require(before.is_none(), || format!("call {number} arrived twice"));
@@ -277,7 +277,7 @@ impl Answerer {
         let message = if ledger.random.one_in(10) {
             Message::error(&RemoteError::new(ErrorKind::Failed, Ran::Yes, "it failed"))
         } else {
-            Message::result(&tree, &Limits::default()).expect("it came within the limits")
+            Message::result(&tree, &Limits::default()).expect("it arrived within the limits")
         };
         self.end(ledger, links, serving, message);
     }

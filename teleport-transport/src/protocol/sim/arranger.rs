@@ -143,7 +143,7 @@ impl Arranger {
     pub(super) fn take(&self, ticket: Ticket) -> Option<Tree> {
         let state = &mut *self.0.lock();
         let row = state.open.remove(&ticket.complete());
-        Invariant::RowsEndOnce.require(row.is_some(), || "a row came whole and was not open".into());
+        Invariant::RowsEndOnce.require(row.is_some(), || "a row is complete and was not open".into());
         let memory = row?.1.vacate()?;
         state.seen.whole += 1;
         let alone = new_slab(memory.stacked().signature(), 1);

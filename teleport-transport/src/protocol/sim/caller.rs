@@ -287,7 +287,7 @@ impl Caller {
         let outcome = match answer {
             Ok(Reply { tree, lease }) => {
                 let is_own = tree.is_ok_and(|tree| tree == ledger.calls[number].tree);
-                Invariant::NothingMadeUp.require(is_own, || format!("call {number} came back changed"));
+                Invariant::NothingMadeUp.require(is_own, || format!("call {number} was returned changed"));
                 self.unread.push(lease);
                 Outcome::Result
             }

@@ -10,7 +10,7 @@ impl Fixture {
         self.send_with(connection, id, None, Request::surviving(is_idempotent))
     }
 
-    /// The next connection is there. Returns what its server is asked.
+    /// Opens the next connection. Returns the calls that it asks the server for.
     fn begin(&mut self, key: usize) -> Vec<(u64, CallState)> {
         match self.state.begin(connection(key, 100), self.now) {
             Opening::Resume(resume) => resume.calls,
@@ -80,7 +80,7 @@ fn a_server_without_the_session_gets_only_idempotent_calls_and_those_that_never_
         panic!("{resumed:?}")
     };
     assert!(matches!(lost.error(), CallError::Disconnected { ran: Ran::Maybe, .. }));
-    assert_eq!(x.state.in_flight(), 2, "what is sent anew keeps its slot");
+    assert_eq!(x.state.in_flight(), 2, "a call that is sent again keeps its slot");
     for (id, in_doubt) in (4..).zip([first, third]) {
         assert!(x.state.sent(2, id, &in_doubt.call));
     }
@@ -97,7 +97,7 @@ fn a_connection_that_breaks_before_it_answered_loses_nothing() {
     let asked = x.begin(2);
     assert_eq!(x.lose(2, &[]).map(|failed| failed.len()), Some(0));
     assert_eq!(x.begin(3), asked);
-    // One was sent again, and that connection breaks too.
+    // One call was sent again, and that connection breaks too.
     let answers = [(1, CallAnswer::Running), (2, CallAnswer::Missing)];
     assert!(matches!(x.resume(3, &answers)[..], [(1, Resumed::Arrived(_)), (2, Resumed::Again(_))]));
     assert!(x.state.resumed(2, &answers).is_none(), "that one is over");
@@ -126,7 +126,7 @@ fn a_call_can_be_given_up_at_any_moment() {
 }
 
 #[test]
-fn in_doubt_they_wait_only_until_their_time_is_over() {
+fn calls_in_doubt_wait_only_until_their_time_is_over() {
     let mut x = Fixture::connected(10, 100);
     let late = x.send_with(1, 1, Some(10 * MS), Request::surviving(false));
     let lost = x.send_surviving(1, 2, false);
@@ -143,7 +143,7 @@ fn in_doubt_they_wait_only_until_their_time_is_over() {
 }
 
 #[test]
-fn a_closing_client_still_waits_for_them() {
+fn a_closing_client_still_waits_for_surviving_calls() {
     let mut x = Fixture::connected(10, 100);
     x.send_surviving(1, 1, false);
     x.state.begin_close(&mut x.wakers);
@@ -176,7 +176,8 @@ fn a_connection_that_ends_while_calls_go_on_does_not_count_as_open() {
     x.begin(2);
     let mut resumed = x.resume(2, &[(1, CallAnswer::UnknownSession), (2, CallAnswer::Missing)]);
     assert!(x.lose(2, &[]).is_some_and(|failed| failed.is_empty()));
-    // A call that was about to be sent on it waits for the next one, and so does one that had been.
+    // A call that was about to be sent on this connection waits for the next one, and so does one that
+    // was sent.
     let Resumed::Anew(in_doubt) = resumed.remove(0).1 else { panic!("it may run twice") };
     assert!(x.state.hold_again(1, in_doubt).is_none());
     x.state.opened(2, x.now);

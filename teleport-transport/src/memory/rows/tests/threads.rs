@@ -148,7 +148,7 @@ fn a_row_is_abandoned_once_while_it_is_moved() {
 }
 
 #[test]
-fn who_claims_a_row_sees_what_was_left_there() {
+fn a_claim_sees_the_bytes_that_were_left_in_the_row() {
     loom::model(|| {
         let slab = slab();
         let mut memory = slab.claim(0).expect("it is free");
