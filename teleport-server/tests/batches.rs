@@ -519,7 +519,7 @@ fn an_adaptive_batch_does_not_wait_for_calls_that_do_not_come() {
     let batch = Batch::up_to(8).adaptive(3600 * S);
     let server = start(Methods::new().register("act", Method::batched(batch, |x: Tree| x)));
     let client = Client::connect(&server);
-    // One call at a time, so each is alone in its batch whatever the estimate says.
+    // The calls are made one at a time, so each is alone in its batch whatever the estimate says.
     for number in 0..100 {
         assert_eq!(client.call("act", observation(number)).unwrap(), observation(number));
     }

@@ -13,7 +13,7 @@ const FLOODING: usize = 100;
 const CALLS_EACH: usize = 10;
 const POLITE: i64 = 7_777_777;
 
-/// The method has one worker, which a first call keeps busy while the others arrive.
+/// Runs a method with one worker, which a first call keeps busy while the others arrive.
 fn a_polite_call_waits_for_one_of_each_other(is_logged: bool) {
     let (stop, order) = (Stop::new(), Arc::new(Mutex::new(Vec::new())));
     let (wait, list) = (stop.clone(), order.clone());

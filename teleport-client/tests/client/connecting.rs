@@ -89,7 +89,7 @@ fn bad_addresses_and_strangers_fail_at_once() {
 }
 
 #[test]
-fn resolvers_that_fail_say_so() {
+fn errors_of_resolvers_are_reported() {
     watched(|| {
         let error = Client::builder("slurm://trainer")
             .resolver("slurm://*", |name| Err::<String, _>(format!("no job {name}")))

@@ -138,7 +138,7 @@ mod tests {
             drop(overhead.left());
             assert_eq!(budget.used_bytes(), gone * ROW);
         }
-        // Until other calls take their seats.
+        // They stay charged until other calls take their seats.
         (0..8).for_each(|_| drop(overhead.sat()));
         assert!(budget.used_bytes() > 0);
         drop(overhead.sat());

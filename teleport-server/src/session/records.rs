@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(records.arrived(5, "five", 2), Ok(()));
         assert_eq!(records.arrived(6, "six", 1), Err(Breach::Unacknowledged));
         records.acknowledged(3);
-        records.acknowledged(4); // It is still open: the client lies.
+        records.acknowledged(4); // Call 4 is still open, so the client lies.
         assert_eq!(records.arrived(6, "six", 1), Ok(()));
         assert!(records.open(4).is_some());
     }

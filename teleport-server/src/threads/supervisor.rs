@@ -288,7 +288,7 @@ mod tests {
         let error = supervise_on(threads, none_left).unwrap_err();
         assert!(matches!(error, ServeError::Io { what, .. } if what == "the supervisor thread"));
         assert!(teleport_transport::Socket::connect(&address, None).is_err(), "nobody listens");
-        // Hangs if a worker waits forever.
+        // This hangs if a worker waits forever.
         shared.lifecycle.wait_to_close(Duration::ZERO, || working.load(Ordering::SeqCst) == 0);
     }
 }

@@ -112,7 +112,7 @@ mod tests {
             unwind: || UNWINDS.set(UNWINDS.get() + 1),
         };
         hook.install();
-        // Threads that the library does not know wait as if there were no hook.
+        // A thread that the hook does not know waits as if there were no hook.
         assert!(matches!(block_on_interruptible(&mut None, None, |_| Poll::Ready(7)), Ok(Some(7))));
         IS_INTERRUPTED.set(Some(false));
         assert!(matches!(block_on_interruptible(&mut None, None, |_| Poll::Ready(7)), Ok(Some(7))));

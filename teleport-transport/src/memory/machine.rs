@@ -96,7 +96,7 @@ mod tests {
             ],
             512 << 20,
         );
-        // A container that sees its own group as the root.
+        // A container sees its own group as the root.
         let own = ("/sys/fs/cgroup/memory.max", "2147483648\n");
         check(&[MEMINFO, ("/proc/self/cgroup", "0::/\n"), own], 2 << 30);
         check(&[MEMINFO, group, own], 2 << 30);

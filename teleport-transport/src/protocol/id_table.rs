@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// The table and a map of the standard library have the same entries after the same operations.
+    /// Checks that the table and a map of the standard library agree after the same operations.
     #[test]
     fn an_id_table_works_like_a_map() {
         for spread in [1, 3, 1u64 << 40] {

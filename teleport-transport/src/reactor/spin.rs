@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_up_and_skips_the_next_spin() {
+    fn a_spin_gives_up_and_the_next_one_is_skipped() {
         let spin = Spin::new(Duration::from_nanos(1));
         assert!(spin.find(None, |_| None::<()>).is_err());
         assert!(spin.find(None, |_| -> Option<()> { unreachable!("the last spin found nothing") }).is_err());
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn it_spins_again_once_a_spin_would_have_found_it() {
+    fn spinning_resumes_once_a_spin_would_have_succeeded() {
         let mut spin = Spin::new(Duration::from_nanos(1));
         let since = spin.find(None, |_| None::<()>).unwrap_err();
         spin.woke(since);
@@ -169,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_spin_past_what_is_due() {
+    fn a_spin_ends_when_the_next_timer_is_due() {
         let spin = Spin::new(Duration::MAX);
         assert!(
             spin.find(Some(Duration::ZERO), |_| -> Option<()> { unreachable!("no time is left") }).is_err()
         );
-        // The spin was cut short, which is no miss.
+        // A spin that is cut short does not count as a miss.
         assert!(spin.find(Some(Duration::from_nanos(1)), |_| None::<()>).is_err());
         assert_eq!(spin.find(None, |_| Some("it")), Ok("it"));
     }

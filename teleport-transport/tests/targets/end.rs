@@ -116,7 +116,7 @@ impl End {
     /// Lets time pass.
     pub(super) fn tick(&mut self, milliseconds: u64) {
         self.now += Duration::from_millis(milliseconds);
-        self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes so long");
+        self.inbound.handle_timeout(self.now, &self.outbound).expect("no run takes that long");
         assert!(self.inbound.poll_timeout() > self.now);
     }
 

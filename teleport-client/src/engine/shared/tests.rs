@@ -43,7 +43,7 @@ fn a_call_waits_until_there_is_a_thread_to_connect_with() {
         if ATTEMPTS.fetch_add(1, Ordering::SeqCst) < 2 {
             return never_starts(engine);
         }
-        // Ends the call that waits, instead of connecting.
+        // The waiting call ends here, instead of connecting.
         engine.close(Duration::ZERO).unwrap();
         Ok(())
     }
@@ -87,7 +87,7 @@ fn a_result_that_is_deferred_while_the_alarm_rings_is_checked_again() {
     let now = Instant::now();
     {
         let mut state = engine.state.lock();
-        // No thread is to be started that connects.
+        // The client must not start a thread that connects.
         state.client.connection.is_dialing = true;
         // The alarm has left the timer's list, and waits for the lock.
         let at = state.client.deferred.defer(now);
@@ -106,7 +106,7 @@ fn a_result_that_is_deferred_after_the_time_that_the_alarm_rings_for_is_checked_
     {
         let mut state = engine.state.lock();
         state.client.connection.is_dialing = true;
-        // One was deferred before, and has come since.
+        // An earlier result was deferred, and has arrived since.
         let rings = state.client.deferred.defer(rung - PATIENCE);
         assert_eq!(rings, rung);
         let at = state.client.deferred.defer(rung + Duration::from_millis(1));
