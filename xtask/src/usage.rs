@@ -1,4 +1,4 @@
-//! What a process uses of the machine, as the kernel counts it in `/proc`.
+//! The resources that a process uses, as the kernel counts them in `/proc`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::failure::Failure;
 
-/// What a process uses at one moment.
+/// The resources that a process uses at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Its anonymous memory (`RssAnon`), without its program's file, whose parts are loaded when they first

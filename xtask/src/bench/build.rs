@@ -1,4 +1,4 @@
-//! What a first build of Teleport costs its user: the seconds of a cold build, and the crates in its tree.
+//! The cost of a first build of Teleport: the seconds of a cold build, and the crates in its tree.
 //!
 //! Flow: an empty target folder -> `cargo build --package teleport` with all sources downloaded -> the time;
 //! `cargo tree` -> the crates. The profile is `dev`, as in a user's first build.

@@ -46,7 +46,7 @@ struct Work {
     in_flight: usize,
 }
 
-/// What one side asked of the C library, per call.
+/// The requests of one side to the C library, for each call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Tally {
     counters: BTreeMap<String, f64>,

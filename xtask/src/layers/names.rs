@@ -1,4 +1,4 @@
-//! What the code of a crate names: operating system, clocks and threads only where they belong.
+//! Checks the names in a crate: operating system, clocks and threads appear only where they belong.
 
 use std::path::Path;
 

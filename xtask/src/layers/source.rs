@@ -41,14 +41,14 @@ pub(super) struct Module {
     pub(super) file: usize,
     pub(super) parent: Option<usize>,
     pub(super) children: Vec<usize>,
-    /// What the module defines or imports, by name.
+    /// The items that the module defines or imports, by name.
     pub(super) names: HashMap<String, Name>,
     /// The paths before `::*` of glob imports.
     pub(super) globs: Vec<Vec<String>>,
     pub(super) mentions: Vec<Mention>,
 }
 
-/// What a name in a module stands for.
+/// The meaning of a name in a module.
 #[derive(Clone, Debug)]
 pub(super) enum Name {
     /// An item of this module.
@@ -334,7 +334,7 @@ impl<'ast> Visit<'ast> for Walk<'_> {
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 
-/// What kind of implementation an item is, its name, and its attributes.
+/// Returns the kind, the name and the attributes of an item.
 fn describe(item: &Item) -> (Option<&'static str>, Option<&syn::Ident>, &[Attribute]) {
     match item {
         Item::Const(item) => (Some("const"), Some(&item.ident), &item.attrs),

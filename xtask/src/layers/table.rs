@@ -1,6 +1,6 @@
 //! The tables that the step `layers` holds the code to. ARCHITECTURE.md gives the reasons.
 
-/// What one published crate may know.
+/// The crates and paths that one published crate may use.
 pub(super) struct Crate {
     pub(super) name: &'static str,
     /// The crates of this workspace that it may depend on.

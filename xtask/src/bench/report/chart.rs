@@ -48,7 +48,7 @@ pub(super) struct Axis {
     pub(super) ticks: Vec<(f64, String)>,
 }
 
-/// What one contender reached. Panels draw their lines in order, so the last one lies on top.
+/// The results of one contender. Panels draw their lines in order, so the last one lies on top.
 pub(super) struct Line {
     pub(super) contender: String,
     pub(super) points: Vec<Point>,

@@ -230,8 +230,8 @@ fn log_micros(micros: f64) -> f64 {
     micros.max(1e-3).log10()
 }
 
-/// What a row is about, and the part of the calls that it names: "a call, p99, one core" gives "a call, one
-/// core" and 0.99.
+/// Splits the name of a row into its subject and the part of the calls that it names: "a call, p99, one
+/// core" gives "a call, one core" and 0.99.
 fn quantile_of(row: &str) -> (String, Option<f64>) {
     for (part, rank) in [("p50", 0.5), ("p99", 0.99)] {
         if let Some((before, behind)) = row.split_once(part) {

@@ -53,7 +53,7 @@ const WARM_UP: usize = 2;
 /// longer run.
 const MAX_GROWTH_BYTES: u64 = 2 << 20;
 
-/// What was done to the clients of a churn.
+/// The counts of what a churn did to its clients.
 #[derive(Debug, Default)]
 struct Tally {
     kills: u64,

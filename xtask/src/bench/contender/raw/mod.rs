@@ -37,7 +37,7 @@ const MIN_RING_BYTES: usize = 64 << 10;
 /// wait for each other.
 const MAX_ECHOES_BYTES: u64 = 64 << 10;
 
-/// What both sides know of a round before it starts.
+/// The facts of a round that both sides know before it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     /// The size of a message with its head.
