@@ -1,11 +1,12 @@
 //! Cuts a stream of bytes into frames.
 //!
+//! Most small messages arrive whole, metadata and payload together: they are passed on in one piece.
 //! [`Decoder::feed`] takes bytes in pieces of any length. While a data chunk is open, the caller may read its
 //! bytes directly into their final memory, and report them with [`Decoder::advance`]. Between two calls the
 //! decoder keeps at most the part of one frame's body that has arrived, up to `max_metadata_bytes`.
 
 use crate::format::header::{FrameHeader, Header, Kind};
-use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};
+use crate::format::{checksum::checksum, decode_error::DecodeError, limits::Limits, preface::Preface};
 
 /// Receives the output of a [`Decoder`], in the order of the stream. An error of any method ends the stream.
 pub trait Sink {
@@ -22,6 +23,27 @@ pub trait Sink {
 
     /// Called for each whole frame except data. Its checksums are right and its length is within the limits.
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
+
+    /// Called instead of [`frame`](Sink::frame) for an eager call or result that has arrived together with
+    /// the whole chunk after it, which is of the same message. All checksums are right. The chunk may be a
+    /// part of the payload, or longer than it. By default, both frames are passed on one after the other.
+    fn message(
+        &mut self,
+        header: &Header,
+        metadata: &[u8],
+        data: &Header,
+        payload: &[u8],
+    ) -> Result<(), Self::Error> {
+        self.frame(header, metadata)?;
+        self.chunk(data, payload)
+    }
+
+    /// Passes on a whole chunk.
+    fn chunk(&mut self, data: &Header, payload: &[u8]) -> Result<(), Self::Error> {
+        self.begin_chunk(data)?;
+        self.chunk_bytes(payload)?;
+        self.end_chunk()
+    }
 
     /// Called when a data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
     fn begin_chunk(&mut self, header: &Header) -> Result<(), Self::Error>;
@@ -209,11 +231,18 @@ impl Decoder {
     }
 
     fn header<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
-        if !self.collect(rest, Header::BYTES) {
-            return Ok(());
-        }
-        self.partial_bytes = 0;
-        let header = match Header::decode(&self.partial, &self.limits)? {
+        let whole = if self.partial_bytes == 0 { rest.split_first_chunk() } else { None };
+        let decoded = if let Some((bytes, later)) = whole {
+            *rest = later;
+            Header::decode(bytes, &self.limits)?
+        } else {
+            if !self.collect(rest, Header::BYTES) {
+                return Ok(());
+            }
+            self.partial_bytes = 0;
+            Header::decode(&self.partial, &self.limits)?
+        };
+        let header = match decoded {
             FrameHeader::Known(header) => header,
             FrameHeader::Skip { length } => {
                 self.state = if length == 0 { State::Header } else { State::Skip(length) };
@@ -233,10 +262,29 @@ impl Decoder {
             let (body, later) = rest.split_at(length);
             *rest = later;
             header.check_body(body)?;
+            if header.is_eager()
+                && let Some((data, payload, later)) = self.next_chunk(header.id, later)
+            {
+                *rest = later;
+                return sink.message(&header, body, &data, payload);
+            }
             return sink.frame(&header, body);
         }
         self.state = State::Body(header);
         Ok(())
+    }
+
+    /// Returns the chunk of message `id` that `rest` begins with, and the bytes after it. Returns `None` if it
+    /// is another frame, not whole, or wrong in any way: then the frames are passed on one by one.
+    fn next_chunk<'a>(&self, id: u64, rest: &'a [u8]) -> Option<(Header, &'a [u8], &'a [u8])> {
+        let (bytes, rest) = rest.split_first_chunk()?;
+        let Ok(FrameHeader::Known(header)) = Header::decode(bytes, &self.limits) else { return None };
+        if header.kind != Kind::Data || header.id != id || header.is_shared() {
+            return None;
+        }
+        let (payload, rest) = rest.split_at_checked(header.length as usize)?;
+        let is_right = !header.has_checksum() || checksum(0, payload) == header.body_crc;
+        is_right.then_some((header, payload, rest))
     }
 
     fn body<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {

@@ -17,6 +17,8 @@ enum Event {
 struct Recorder {
     events: Vec<Event>,
     refuses: Option<Kind>,
+    /// The messages that arrived with their payload.
+    messages: usize,
 }
 
 impl Recorder {
@@ -36,6 +38,19 @@ impl Sink for Recorder {
     fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
         self.events.push(Event::Frame(*header, body.to_vec()));
         self.check(header.kind)
+    }
+
+    fn message(
+        &mut self,
+        header: &Header,
+        metadata: &[u8],
+        data: &Header,
+        payload: &[u8],
+    ) -> Result<(), DecodeError> {
+        self.messages += 1;
+        assert!(header.is_eager() && data.kind == Kind::Data && header.id == data.id);
+        self.frame(header, metadata)?;
+        self.chunk(data, payload)
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
@@ -92,6 +107,13 @@ fn data(id: u64, bytes: &[u8]) -> Vec<u8> {
     [&Header::data(id, bytes.len() as u64, None).encode()[..], bytes].concat()
 }
 
+/// Returns an eager call.
+fn eager(id: u64) -> Vec<u8> {
+    let body = [5; 30];
+    let header = Header { flags: Header::EAGER, ..Header::of_body(Kind::Call, id, &body) };
+    [&header.encode()[..], &body].concat()
+}
+
 /// Returns a stream with frames of every kind: empty, with a body, skipped, in chunks.
 fn stream() -> Vec<u8> {
     [
@@ -103,6 +125,8 @@ fn stream() -> Vec<u8> {
         &skippable(70),
         &encode_frame(Kind::Grant, 0, &[3; 16]),
         &data(9, &[8; 300]),
+        &eager(10),
+        &data(10, &[9; 40]),
         &Header::empty(Kind::Pong, 3).encode(),
     ]
     .concat()
@@ -113,7 +137,7 @@ fn any_split_gives_the_same_frames() {
     let stream = stream();
     let whole = decode(&stream, stream.len());
     assert_eq!(whole.1, Ok(()));
-    assert_eq!(whole.0.len(), 1 + 4 + 2 * 2);
+    assert_eq!(whole.0.len(), 1 + 5 + 3 * 2);
     assert!(whole.0.contains(&Event::Chunk(Header::data(1, 5, None), b"chunk".to_vec())));
     for piece_bytes in 1..stream.len() {
         assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
@@ -125,6 +149,32 @@ fn any_split_gives_the_same_frames() {
         decoder.feed(&stream[end..], &mut sink).expect("the stream is valid");
         assert_eq!(sink.events, whole.0, "cut at {end}");
     }
+}
+
+#[test]
+fn a_message_that_arrived_whole_is_passed_on_whole() {
+    let messages = |bytes: &[u8]| {
+        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
+        decoder.feed(&Preface::BYTES, &mut sink).expect("the preface is valid");
+        let result = decoder.feed(bytes, &mut sink);
+        (sink.messages, sink.events.len(), result.is_ok())
+    };
+    let whole = [eager(1), data(1, &[1; 40])].concat();
+    let checked = |crc: u32| {
+        let data = Header::data(1, 40, Some(crc));
+        [&eager(1)[..], &data.encode(), &[1; 40]].concat()
+    };
+    assert_eq!(messages(&[&whole[..], &whole].concat()), (2, 7, true));
+    assert_eq!(messages(&checked(crate::checksum(0, &[1; 40]))), (1, 4, true));
+    // In all other cases, the frames come one by one.
+    assert_eq!(messages(&whole[..whole.len() - 1]), (0, 3, true), "the payload is not whole");
+    assert_eq!(messages(&checked(7)), (0, 4, true), "the sink judges a wrong checksum");
+    assert_eq!(messages(&[eager(1), data(2, &[1; 40])].concat()), (0, 4, true), "of another message");
+    assert_eq!(messages(&[encode_frame(Kind::Call, 1, &[5; 30]), data(1, &[1; 40])].concat()), (0, 4, true));
+    assert_eq!(messages(&[eager(1), Header::empty(Kind::Ping, 1).encode().to_vec()].concat()), (0, 3, true));
+    let mut broken = whole;
+    broken[32 + 30 + 8] ^= 1;
+    assert_eq!(messages(&broken), (0, 2, false), "the call precedes the broken header");
 }
 
 #[test]
@@ -183,12 +233,17 @@ fn a_refused_stream_stays_refused() {
 #[test]
 fn an_error_of_the_sink_ends_the_stream() {
     for refuses in [Kind::Call, Kind::Data, Kind::Pong] {
-        let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
-        let mut decoder = Decoder::new(&limits());
-        assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Zero { field: "test" }));
-        let events = sink.events.len();
-        assert_eq!(decoder.feed(&stream(), &mut sink), Err(DecodeError::Refused));
-        assert_eq!((sink.events.len(), decoder.chunk_remaining()), (events, 0));
+        let mut eager =
+            [eager(1), data(1, &[1; 40]), Header::empty(Kind::Pong, 1).encode().to_vec()].concat();
+        eager.splice(0..0, Preface::BYTES);
+        for stream in [stream(), eager] {
+            let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
+            let mut decoder = Decoder::new(&limits());
+            assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Zero { field: "test" }));
+            let events = sink.events.len();
+            assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Refused));
+            assert_eq!((sink.events.len(), decoder.chunk_remaining()), (events, 0));
+        }
     }
 }
 
