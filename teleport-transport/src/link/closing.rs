@@ -35,16 +35,18 @@ pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Tur
     Turn::Drained
 }
 
-/// Ends the link without a goodbye, and closes the descriptor.
+/// Ends the link without a goodbye. The caller ends the receiving half, which closes the descriptor.
 pub(super) fn close(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
     end(link, closed, wakers, Outbound::end);
-    link.port.close();
+    link.port.shut_down();
+    link.writer.close();
     Turn::Gone
 }
 
 /// Like [`close`], but outside of a turn of reading.
 pub(super) fn abort(link: &Arc<Link>, closed: Closed, scratch: &mut Scratch) {
     close(link, closed, &mut scratch.wakers);
+    link.receiving.lock().end();
     scratch.wakers.wake_all();
 }
 

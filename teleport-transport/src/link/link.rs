@@ -40,6 +40,8 @@ pub struct Link {
 
 /// The receiving half. A thread that has its lock reads.
 pub(super) struct Receiving {
+    /// `None` once the link is over.
+    pub(super) socket: Option<Arc<Socket>>,
     pub(super) inbound: Inbound,
     /// The number of times that a thread had begun to lead, as of the last timeout.
     pub(super) leads_seen: u32,
@@ -73,8 +75,8 @@ impl Link {
         budget: Option<Budget>,
         handler: Arc<H>,
     ) -> Arc<Link> {
-        let key = poller.next_key();
-        Arc::new_cyclic(|link: &Weak<Link>| {
+        let (key, socket) = (poller.next_key(), Arc::new(socket));
+        Arc::new_cyclic(move |link: &Weak<Link>| {
             let credited = link.clone();
             // If this thread is reading the link, the turn writes the credit.
             let wake = move || {
@@ -88,10 +90,10 @@ impl Link {
             Link {
                 peer_address: socket.peer().to_owned(),
                 handler,
-                port: Port::new(key, poller, socket, link.clone()),
+                port: Port::new(key, poller, &socket, link.clone()),
                 memory: Memory::new(budget, &inbound),
-                receiving: Mutex::new(Receiving { inbound, leads_seen: 0 }),
-                writer: Writer::new(outbound),
+                writer: Writer::new(outbound, socket.clone()),
+                receiving: Mutex::new(Receiving { socket: Some(socket), inbound, leads_seen: 0 }),
                 spin: Spin::new(config.spin),
                 closed: OnceLock::new(),
             }
@@ -353,5 +355,14 @@ impl Link {
     /// handler methods: the acknowledgement is sent after they return.
     pub fn acknowledge(&self, id: u64) {
         self.writer.with(|outbound| outbound.send_ack(id));
+    }
+}
+
+impl Receiving {
+    /// Gives the socket up and frees the memory of incomplete messages, because the link is over. Running
+    /// calls may hold the link for long.
+    pub(super) fn end(&mut self) {
+        self.socket = None;
+        self.inbound.discard();
     }
 }

@@ -13,6 +13,7 @@ use super::cork::{begin_turn, end_turn, release_answers, set_cork};
 use super::link::{Link, Receiving};
 use super::status::{Flag, QuietTimeout};
 use crate::memory::deferred_drop::DropScope;
+use crate::net::socket::Socket;
 use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{Request, Scratch, Turn};
@@ -39,17 +40,18 @@ const MAX_CORKED_READ_BYTES: usize = 128 << 10;
 pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Turn {
     let scope = DropScope::enter();
     let mut receiving = link.receiving.lock();
-    let inbound = &mut receiving.inbound;
     begin_turn(link.port.key);
-    let turn = read_turn(link, inbound, scratch, now);
+    let turn = read_turn(link, &mut receiving, scratch, now);
     end_turn();
     if turn == Turn::Empty {
         return turn;
     }
-    if link.closed.get().is_some() {
+    if turn == Turn::Gone {
+        receiving.end();
+    } else if link.closed.get().is_some() {
         // Running calls may hold the link for long.
-        inbound.discard();
-    } else if inbound.poll_charged() {
+        receiving.inbound.discard();
+    } else if receiving.inbound.poll_charged() {
         link.memory.watch_rate(&link.port);
     }
     drop(receiving);
@@ -79,7 +81,7 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
         return None;
     }
     let mut receiving = link.receiving.lock();
-    let Receiving { inbound, leads_seen } = &mut *receiving;
+    let Receiving { inbound, leads_seen, .. } = &mut *receiving;
     let result = inbound.handle_timeout(now, &link.writer);
     let mut next = inbound.poll_timeout();
     let rate = link.memory.check_rate(&link.port, &link.writer, inbound, now);
@@ -121,12 +123,14 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
     Some(next)
 }
 
-fn read_turn(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch, now: Instant) -> Turn {
+fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch, now: Instant) -> Turn {
+    let Receiving { socket, inbound, .. } = receiving;
+    let Some(socket) = socket else { return Turn::Gone };
     let status = &link.port.status;
     let mut taken = 0;
     loop {
         if link.closed.get().is_some() || status.has(Flag::LINGERS) {
-            return drop_input(link, scratch);
+            return drop_input(link, socket, scratch);
         }
         let received = inbound.on_readable(
             now,
@@ -134,7 +138,7 @@ fn read_turn(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch, now
             &link.writer,
             &*link.handler,
             &mut scratch.events,
-            |slices| link.port.read(slices),
+            |slices| socket.read_vectored(slices),
         );
         let more_will_come = |received: &Received| received.filled && received.bytes <= MAX_CORKED_READ_BYTES;
         let corks = scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come);
@@ -196,10 +200,10 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
 
 /// Drops bytes that arrive after the end. Closing a socket with unread bytes could destroy the goodbye in
 /// transit.
-fn drop_input(link: &Arc<Link>, scratch: &mut Scratch) -> Turn {
+fn drop_input(link: &Arc<Link>, socket: &Socket, scratch: &mut Scratch) -> Turn {
     let mut taken = 0;
     while taken < MAX_BYTES_PER_TURN {
-        match link.port.read(&mut [IoSliceMut::new(&mut scratch.ahead[..])]) {
+        match socket.read_vectored(&mut [IoSliceMut::new(&mut scratch.ahead[..])]) {
             Ok(bytes) if bytes > 0 => taken += bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return if taken == 0 { Turn::Empty } else { Turn::Drained };

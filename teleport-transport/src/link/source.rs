@@ -63,7 +63,7 @@ impl Source for Link {
 
     fn on_detached(&self) {
         // Frees the memory of incomplete messages. Running calls may hold the link for long.
-        self.receiving.lock().inbound.discard();
+        self.receiving.lock().end();
     }
 
     fn on_writable(self: Arc<Self>) {

@@ -22,6 +22,14 @@ impl<T> WriteToken<T> {
         matches!(self, WriteToken::Free(_))
     }
 
+    /// Returns the value if no thread writes.
+    pub(super) fn idle_mut(&mut self) -> Option<&mut T> {
+        match self {
+            WriteToken::Free(value) | WriteToken::Blocked(value) => Some(value),
+            WriteToken::Taken => None,
+        }
+    }
+
     /// Takes the value to write with, unless another thread or the event loop has it.
     pub(super) fn take(&mut self) -> Option<T> {
         match std::mem::replace(self, WriteToken::Taken) {

@@ -5,7 +5,8 @@
 //! socket is full or the turn is over; then the event loop continues when the socket is writable. Never
 //! blocks. Bound: `MAX_WRITTEN_BYTES_PER_TURN`, and the bytes that were staged when that was exceeded.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
@@ -19,7 +20,8 @@ use super::status::Flag;
 use super::write_token::WriteToken;
 use crate::config::MAX_TIME;
 use crate::memory::deferred_drop::DropScope;
-use crate::protocol::{Outbound, SharedOutbound, WriteBuffer};
+use crate::net::socket::Socket;
+use crate::protocol::{MAX_SEGMENTS_PER_WRITE, Outbound, SharedOutbound, WriteBuffer};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
 
@@ -40,6 +42,8 @@ pub(super) struct Sending {
     pub(super) coalesce: Coalesce,
     pub(super) linger: Linger,
     token: WriteToken<Box<Output>>,
+    /// `None` once the link is over.
+    socket: Option<Arc<Socket>>,
     /// Bytes in the write buffer when it was last returned.
     pub(super) unwritten_bytes: usize,
     /// The interest that is registered with the kernel.
@@ -49,18 +53,25 @@ pub(super) struct Sending {
 /// The bytes that the socket takes next, and how far the peer is behind.
 #[derive(Debug)]
 struct Output {
+    /// `None` once the link is over.
+    socket: Option<Arc<Socket>>,
     buffer: WriteBuffer,
     window: NotsentWindow,
 }
 
 impl Writer {
-    pub(super) fn new(outbound: Outbound) -> Writer {
-        let output = Output { buffer: WriteBuffer::default(), window: NotsentWindow::new() };
+    pub(super) fn new(outbound: Outbound, socket: Arc<Socket>) -> Writer {
+        let output = Output {
+            socket: Some(socket.clone()),
+            buffer: WriteBuffer::default(),
+            window: NotsentWindow::new(),
+        };
         Writer(Mutex::new(Sending {
             outbound,
             coalesce: Coalesce::default(),
             linger: Linger::default(),
             token: WriteToken::Free(Box::new(output)),
+            socket: Some(socket),
             unwritten_bytes: 0,
             registered: None,
         }))
@@ -74,6 +85,15 @@ impl Writer {
     pub(super) fn flush(&self, port: &Port) {
         let _scope = DropScope::enter();
         self.write(port, self.lock());
+    }
+
+    /// Takes the socket away, because the link is over. A thread that writes gives it up after its turn.
+    pub(super) fn close(&self) {
+        let mut sending = self.lock();
+        sending.socket = None;
+        if let Some(output) = sending.token.idle_mut() {
+            output.socket = None;
+        }
     }
 
     /// Like [`flush`](Writer::flush), with the lock held. Releases the lock.
@@ -104,7 +124,7 @@ impl Writer {
                 return sending.block(port, output);
             }
             drop(sending);
-            let result = output.write(port);
+            let result = output.write();
             sending = self.lock();
             sending.unwritten_bytes = output.buffer.remaining_bytes();
             match result {
@@ -124,9 +144,13 @@ impl SharedOutbound for Writer {
 
 impl Output {
     /// Writes once. Returns the bytes that the socket took, and true if it is full.
-    fn write(&mut self, port: &Port) -> io::Result<(usize, bool)> {
-        let (bytes, is_full) = match port.write(&self.buffer) {
-            Ok((bytes, offered)) => (bytes, bytes < offered),
+    fn write(&mut self) -> io::Result<(usize, bool)> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+        let filled = self.buffer.slices(&mut slices);
+        let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+        let (bytes, is_full) = match socket.write_vectored(&slices[..filled]) {
+            Ok(bytes) => (bytes, bytes < offered),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
             Err(error) => return Err(error),
@@ -134,7 +158,8 @@ impl Output {
         self.window.wrote(bytes);
         self.buffer.advance(bytes);
         if is_full && let Some(bytes) = self.window.full(Instant::now()) {
-            port.set_max_unsent(bytes);
+            // On failure, the earlier bound stays.
+            let _ = socket.set_max_unsent(bytes);
         }
         Ok((bytes, is_full))
     }
@@ -156,7 +181,8 @@ impl Sending {
         }
         // The goodbye was the last frame.
         if progress.finished && !progress.staged && port.status.set(Flag::LINGERS) {
-            port.shutdown_write();
+            // An error means that the connection is gone, which reading will find.
+            let _ = self.socket.as_ref().map(|socket| socket.shutdown_write());
             self.linger.close_within(LINGER, port);
         }
         progress.staged
@@ -165,7 +191,7 @@ impl Sending {
     /// Ends a turn that has written everything.
     fn finish_turn(&mut self, port: &Port, mut output: Box<Output>) {
         output.window.idle(Instant::now);
-        self.token.free(output);
+        self.token.free(self.checked(output));
         if self.registered.is_some_and(Interest::is_writable) {
             self.register(port);
         }
@@ -174,7 +200,7 @@ impl Sending {
     /// Ends a turn because the socket is full or the turn was long enough. The event loop continues when the
     /// socket is writable, which may be at once.
     fn block(&mut self, port: &Port, output: Box<Output>) {
-        self.token.block(output);
+        self.token.block(self.checked(output));
         port.status.set(Flag::BLOCKED);
         self.register(port);
     }
@@ -184,10 +210,18 @@ impl Sending {
     fn fail(&mut self, port: &Port, mut output: Box<Output>) {
         output.buffer.clear();
         self.outbound.discard();
-        self.token.block(output);
+        self.token.block(self.checked(output));
         port.status.set(Flag::BLOCKED);
         port.status.set(Flag::BROKEN);
         port.send(Command::Read(port.key));
+    }
+
+    /// Takes the socket away from the writer if the link has ended meanwhile.
+    fn checked(&self, mut output: Box<Output>) -> Box<Output> {
+        if self.socket.is_none() {
+            output.socket = None;
+        }
+        output
     }
 
     /// Registers the interest with the kernel, after `status` has changed.
@@ -198,7 +232,7 @@ impl Sending {
     }
 
     pub(super) fn try_register(&mut self, port: &Port) -> io::Result<()> {
-        port.register(&mut self.registered)
+        self.socket.as_ref().map_or(Ok(()), |socket| port.register(socket, &mut self.registered))
     }
 
     /// Lets the event loop watch the socket if nobody reads it.

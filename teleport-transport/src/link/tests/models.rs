@@ -5,7 +5,7 @@
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, Ordering};
-use loom::sync::{Arc, Condvar, Mutex, RwLock};
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use super::super::sleeper::WakeState;
@@ -292,22 +292,19 @@ impl Kernel {
 struct SleepModel {
     state: WakeState,
     kernel: Kernel,
-    /// Models the socket of a link. A sleeping thread shares it, and closing takes it alone.
-    socket: RwLock<Option<()>>,
+    /// Models the socket of a link. A sleeping thread shares it, so closing does not wait for the thread.
+    socket: Mutex<Option<Arc<()>>>,
 }
 
 impl SleepModel {
     fn new() -> Arc<SleepModel> {
-        let socket = RwLock::new(Some(()));
+        let socket = Mutex::new(Some(Arc::new(())));
         Arc::new(SleepModel { state: WakeState::new(), kernel: Kernel::default(), socket })
     }
 
     /// Sleeps once. Returns true if the socket is closed or shut down.
     fn sleep(&self) -> bool {
-        let socket = self.socket.read().expect("no thread panics");
-        if socket.is_none() {
-            return true;
-        }
+        let Some(_socket) = self.socket.lock().expect("no thread panics").clone() else { return true };
         let is_readable = self.state.begin_poll() && self.kernel.poll();
         self.state.end_poll();
         is_readable
@@ -343,11 +340,9 @@ fn closing_wakes_a_thread_that_sleeps_on_the_socket() {
         let model = SleepModel::new();
         let closer = model.clone();
         let closer = thread::spawn(move || {
-            // A link shuts its socket down before it closes it, since the sleeper holds the lock.
-            if closer.socket.read().expect("no thread panics").is_some() {
-                closer.kernel.change(|state| state.1 = true);
-            }
-            *closer.socket.write().expect("no thread panics") = None;
+            // A link shuts its socket down before it gives it up, since the sleeper would keep it open.
+            closer.kernel.change(|state| state.1 = true);
+            drop(closer.socket.lock().expect("no thread panics").take());
         });
         while !model.sleep() {}
         closer.join().expect("it does not panic");
