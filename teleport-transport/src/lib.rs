@@ -17,7 +17,7 @@
 //! use teleport_transport::protocol::{Closed, Gate, Role};
 //! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 //! use teleport_transport::{
-//!     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Poller, PollerThread, Reply, Socket,
+//!     AcceptError, Acceptor, Answer, Call, Config, Handler, Link, Listener, Poller, PollerThread, Socket,
 //!     Wakers,
 //! };
 //!
@@ -51,11 +51,13 @@
 //!     fn opened(&self, link: &Arc<Link>, _peer: &Hello) {
 //!         let head = CallHead::new("echo");
 //!         let call = Message::call(&head, &self.1, &Limits::default()).expect("it is small");
-//!         link.call(call, |_id| {}).expect("the link is open");
+//!         link.call(call, |_id| true).expect("the link is open");
 //!     }
-//!     fn answered(&self, _: &Arc<Link>, _id: u64, answer: Result<Reply, RemoteError>, _: &mut Wakers) {
-//!         let reply = answer.expect("echo does not fail");
-//!         self.0.send(reply.tree.expect("its strings are UTF-8")).expect("main waits");
+//!     fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, _: &mut Wakers) {
+//!         for (_id, answer) in answers.drain(..) {
+//!             let reply = answer.expect("echo does not fail");
+//!             self.0.send(reply.tree.expect("its strings are UTF-8")).expect("main waits");
+//!         }
 //!     }
 //!     fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
 //! }
@@ -101,7 +103,8 @@ pub use net::address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_N
 pub use net::socket::listener::Listener;
 pub use net::socket::{AcceptError, Attempt, BindError, ConnectError, Socket};
 pub use protocol::id_map::IdMap;
-pub use protocol::{Call, Lease, Reply};
+pub use protocol::id_table::IdTable;
+pub use protocol::{Answer, Call, Lease, Reply};
 pub use reactor::accept::Acceptor;
 pub use reactor::mailbox::on_poller_thread;
 pub use reactor::poller::{Listening, Poller, PollerThread};

@@ -14,8 +14,8 @@ use teleport_transport::wire::{
     Array, CallHead, ErrorKind, Hello, Limits, Message, Ran, RemoteError, Tree, tree,
 };
 use teleport_transport::{
-    AcceptError, Acceptor, Address, Budget, Call, Config, Handler, Link, Listener, Listening, Poller,
-    PollerThread, Reply, Socket, Wakers,
+    AcceptError, Acceptor, Address, Answer, Budget, Call, Config, Handler, Link, Listener, Listening, Poller,
+    PollerThread, Socket, Wakers,
 };
 
 /// No step of a test takes this long, even on a loaded machine.
@@ -103,11 +103,11 @@ impl Acceptor for Accept {
 }
 
 /// One answer: the call's id, and its result or error.
-type Answer = (u64, Result<Tree, RemoteError>);
+type Answered = (u64, Result<Tree, RemoteError>);
 
 struct Caller {
     opened: Sender<String>,
-    answers: Sender<Answer>,
+    answers: Sender<Answered>,
     closed: Sender<Arc<Closed>>,
 }
 
@@ -122,9 +122,11 @@ impl Handler for Caller {
         self.opened.send(peer.name.clone()).expect("the test waits");
     }
 
-    fn answered(&self, _link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, _wakers: &mut Wakers) {
-        let answer = answer.map(|reply| reply.tree.expect("its strings are UTF-8"));
-        let _ = self.answers.send((id, answer));
+    fn answered(&self, _link: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, _wakers: &mut Wakers) {
+        for (id, answer) in answers.drain(..) {
+            let answer = answer.map(|reply| reply.tree.expect("its strings are UTF-8"));
+            let _ = self.answers.send((id, answer));
+        }
     }
 
     fn closed(&self, _link: &Arc<Link>, reason: &Arc<Closed>, _wakers: &mut Wakers) {
@@ -134,7 +136,7 @@ impl Handler for Caller {
 
 struct Client {
     link: Arc<Link>,
-    answers: Receiver<Answer>,
+    answers: Receiver<Answered>,
     closed: Receiver<Arc<Closed>>,
 }
 
@@ -160,7 +162,7 @@ impl Client {
     fn call(&self, method: &str, tree: &Tree) -> u64 {
         let limits = self.link.peer_limits().expect("it is open");
         let message = Message::call(&CallHead::new(method), tree, &limits).expect("it is within the limits");
-        self.link.call(message, |_| {}).expect("it is open")
+        self.link.call(message, |_| true).expect("it is open")
     }
 }
 

@@ -116,7 +116,7 @@ impl PendingCall {
         self.cell.lock().id = id;
     }
 
-    /// Does the same as `set_id`, before other threads know the call.
+    #[cfg(test)]
     pub(crate) fn with_id(mut self, id: u64) -> PendingCall {
         self.cell.get_mut().id = id;
         self

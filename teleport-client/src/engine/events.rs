@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, Gate};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Hello, Ran, RemoteError};
-use teleport_transport::{Handler, Link, Reply, Wakers};
+use teleport_transport::{Answer, Handler, Link, Wakers};
 
 use crate::calls::counters::answer_bytes;
 use crate::calls::resume::Opening;
@@ -85,7 +85,17 @@ impl Handler for Engine {
         is_awaited
     }
 
-    fn answered(&self, link: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, wakers: &mut Wakers) {
+    fn answered(&self, link: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, wakers: &mut Wakers) {
+        answers.drain(..).for_each(|(id, answer)| self.answered_one(link, id, answer, wakers));
+    }
+
+    fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
+        self.lose(link, reason, wakers);
+    }
+}
+
+impl Engine {
+    fn answered_one(&self, link: &Arc<Link>, id: u64, answer: Answer, wakers: &mut Wakers) {
         let bytes = answer_bytes(&answer);
         let (call, is_kept, is_closing) = {
             let mut state = self.state.lock();
@@ -103,7 +113,7 @@ impl Handler for Engine {
             }
         };
         if is_kept {
-            link.acknowledge(id);
+            link.acknowledge(&[id]);
         }
         if let Some(call) = call {
             let outcome = answer.map_err(|error| CallError::remote(call.method.clone(), error));
@@ -113,15 +123,11 @@ impl Handler for Engine {
             self.end_if_idle(wakers);
         }
     }
-
-    fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
-        self.lose(link, reason, wakers);
-    }
 }
 
 /// If a closing server refused a call that had not started, returns the reason why the call waits for the
 /// next server.
-fn put_off_reason(answer: &Result<Reply, RemoteError>) -> Option<Closed> {
+fn put_off_reason(answer: &Answer) -> Option<Closed> {
     match answer {
         Err(RemoteError { kind: kind @ ErrorKind::Closing, ran: Ran::No, message, .. }) => {
             Some(Closed::Goodbye { kind: Some(*kind), reason: message.clone() })

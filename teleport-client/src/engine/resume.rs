@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_transport::protocol::{Closed, SendError, Withdrawn};
+use teleport_transport::protocol::{Closed, SendError};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Limits, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Link, Wakers};
 
@@ -68,7 +68,7 @@ impl<'a> Resuming<'a> {
             Resumed::Anew(in_doubt) => self.send_anew(id, in_doubt),
             Resumed::Lost(in_doubt) => self.fail(&in_doubt.call, in_doubt.error()),
             Resumed::Expired(call) => {
-                self.link.acknowledge(id);
+                self.link.acknowledge(&[id]);
                 if let Some(call) = call {
                     let text = "the server dropped the result before it could be delivered";
                     let error = RemoteError::new(ErrorKind::Expired, Ran::Yes, text);
@@ -111,25 +111,17 @@ impl<'a> Resuming<'a> {
             Ok(message) => message,
             Err(error) => return self.give_up(&call, error),
         };
-        let mut is_current = true;
         let sent = self.link.call(message, |id| {
             call.set_id(id);
-            is_current = self.engine.state.lock().sent(self.link.key(), id, &call);
+            self.engine.state.lock().sent(self.link.key(), id, &call)
         });
         match sent {
-            Ok(_) if is_current => {}
-            // The client ended meanwhile, and gave up the calls that it knew.
-            Ok(sent_id) => {
-                let ran = match self.link.withdraw(sent_id) {
-                    Withdrawn::NeverSent | Withdrawn::Aborted => in_doubt.ran(),
-                    Withdrawn::Requested | Withdrawn::NotOpen => Ran::Maybe,
-                };
-                self.give_up(&call, CallError::Closed { method: call.method.clone(), ran });
-            }
+            Ok(_) => {}
             Err(SendError::TooManyCalls { max_open_calls }) => {
                 let (method, max_inflight) = (call.method.clone(), max_open_calls as usize);
                 self.give_up(&call, CallError::Full { method, max_inflight });
             }
+            // The connection is over, or the client has ended.
             Err(_) => self.hold_again(id, in_doubt),
         }
     }

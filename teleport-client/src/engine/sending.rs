@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
-use teleport_transport::protocol::{Closed, SendError, Withdrawn};
+use teleport_transport::protocol::{Closed, SendError};
 use teleport_transport::wire::{Limits, Ran};
 use teleport_transport::{Link, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread};
 
@@ -180,30 +180,29 @@ impl Submission {
         let call = PendingCall::new(&self.request, deadline);
         let message = call.encode(&self.request.tree, limits).map_err(Unsent::Failed)?;
         let (engine, method, bytes) = (&self.engine, &self.request.method, message.payload_bytes);
-        let mut on_its_way = None;
+        let call = Arc::new(call);
         let sent = link.call(message, |id| {
-            let call = Arc::new(call.with_id(id));
+            call.set_id(id);
             let mut state = engine.state.lock();
-            if state.sent(link.key(), id, &call) {
+            let is_current = state.sent(link.key(), id, &call);
+            if is_current {
                 state.client.counters.sent(bytes);
-                on_its_way = Some(call);
             }
+            is_current
         });
-        let closed = || link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
         match sent {
-            // `None` if the connection was over before.
-            Ok(id) => on_its_way.ok_or_else(|| match link.withdraw(id) {
-                Withdrawn::NeverSent => Unsent::Again,
-                _ => Unsent::Failed(CallError::lost(method.clone(), &closed(), Ran::Maybe)),
-            }),
+            Ok(_) => Ok(call),
             Err(SendError::TooManyCalls { max_open_calls }) => {
                 let (method, max_inflight) = (method.clone(), max_open_calls as usize);
                 Err(Unsent::Failed(CallError::Full { method, max_inflight }))
             }
+            // The connection is over.
+            Err(SendError::Refused) => Err(Unsent::Again),
             Err(_) => {
                 // The link is over, but the engine has not been informed yet.
+                let closed = link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
                 let mut wakers = Wakers::default();
-                engine.lose(link, &closed(), &mut wakers);
+                engine.lose(link, &closed, &mut wakers);
                 wakers.wake_all();
                 Err(Unsent::Again)
             }

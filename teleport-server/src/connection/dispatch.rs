@@ -57,7 +57,7 @@ impl Connection {
         }
         match session.as_ref().map(|session| session.arrived(link, call.id, call)) {
             None => {}
-            Some(Ok(())) => link.acknowledge(call.id),
+            Some(Ok(())) => link.acknowledge(&[call.id]),
             Some(Err(breach)) => {
                 if self.dispatcher.shared.log_limit.allows() {
                     let (name, peer) = (&caller.name, link.peer_address());

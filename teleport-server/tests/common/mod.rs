@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use teleport_server::transport::protocol::{Closed, Gate, Role, Withdrawn};
-use teleport_server::transport::{Config, Handler, Link, Poller, Reply, Socket, Wakers};
+use teleport_server::transport::{self, Config, Handler, Link, Poller, Socket, Wakers};
 use teleport_server::wire::{CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_server::{Methods, Server, ServerHandle};
 
@@ -34,9 +34,11 @@ impl Handler for Raw {
         self.opened.lock().unwrap().take();
     }
 
-    fn answered(&self, _: &Arc<Link>, id: u64, answer: Result<Reply, RemoteError>, _: &mut Wakers) {
-        let sender = self.answers.lock().unwrap().remove(&id).expect("each call is answered once");
-        let _ = sender.send(answer.map(|reply| reply.tree.expect("strings are UTF-8")));
+    fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, transport::Answer)>, _: &mut Wakers) {
+        for (id, answer) in answers.drain(..) {
+            let sender = self.answers.lock().unwrap().remove(&id).expect("each call is answered once");
+            let _ = sender.send(answer.map(|reply| reply.tree.expect("strings are UTF-8")));
+        }
     }
 
     fn closed(&self, _: &Arc<Link>, reason: &Arc<Closed>, _: &mut Wakers) {
@@ -101,7 +103,7 @@ impl Client {
         let limits = self.link.peer_limits().expect("the link is open");
         let message = Message::call(head, &tree, &limits).expect("the server takes it");
         let (sender, answer) = channel();
-        let register = |id| drop(self.raw.answers.lock().unwrap().insert(id, sender));
+        let register = |id| self.raw.answers.lock().unwrap().insert(id, sender).is_none();
         let id = self.link.call(message, register).expect("the link is open");
         Sent { id, answer }
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use teleport_wire::{CallAnswer, Hello, RemoteError, Resume};
+use teleport_wire::{CallAnswer, Hello, Resume};
 
 use super::link::Link;
-use crate::protocol::{Call, Closed, Gate, Reply, SlowCalls};
+use crate::protocol::{Answer, Call, Closed, Gate, SlowCalls};
 use crate::reactor::wakers::Wakers;
 
 /// The layer above one or many links.
@@ -37,15 +37,9 @@ pub trait Handler: Gate + Send + Sync + 'static {
         true
     }
 
-    /// Called when a call of this side was answered (on a client).
-    fn answered(
-        &self,
-        _link: &Arc<Link>,
-        _id: u64,
-        _answer: Result<Reply, RemoteError>,
-        _wakers: &mut Wakers,
-    ) {
-    }
+    /// Called when calls of this side were answered (on a client): once for all answers that arrived in a row.
+    /// Takes them out of `answers`, which has the id of each.
+    fn answered(&self, _link: &Arc<Link>, _answers: &mut Vec<(u64, Answer)>, _wakers: &mut Wakers) {}
 
     /// Called when the peer has received these messages completely: calls of this side (on a client), or
     /// answers (on a server).

@@ -143,7 +143,8 @@ impl Link {
     // ---- Calls ----
 
     /// Sends as much of a call as the socket takes now; the event loop sends the rest. `register` gets the
-    /// call's id before the call can be answered. It runs under a lock and must not use the link.
+    /// call's id before the call can be answered, and may refuse the call by returning false. It runs under a
+    /// lock and must not use the link.
     ///
     /// A small call that is made while others are open may be held back for a few milliseconds, so that later
     /// calls share its write. It is sent when this thread waits with [`block_on`](crate::block_on), when a
@@ -151,8 +152,13 @@ impl Link {
     /// that waits in another way must call [`flush_coalesced`](crate::flush_coalesced) first.
     ///
     /// # Errors
-    /// Fails if the link is not open, or if the peer's limit on open calls is reached.
-    pub fn call(self: &Arc<Self>, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
+    /// Fails if the link is not open, if the peer's limit on open calls is reached, or if `register` refuses
+    /// the call.
+    pub fn call(
+        self: &Arc<Self>,
+        message: Message,
+        register: impl FnOnce(u64) -> bool,
+    ) -> Result<u64, SendError> {
         self.check_fork()?;
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
@@ -351,10 +357,10 @@ impl Link {
         self.writer.with(|outbound| outbound.call_states())
     }
 
-    /// Informs the peer that a call (on a server) or an answer (on a client) was received completely. For
+    /// Informs the peer that calls (on a server) or answers (on a client) were received completely. For
     /// handler methods: the acknowledgement is sent after they return.
-    pub fn acknowledge(&self, id: u64) {
-        self.writer.with(|outbound| outbound.send_ack(id));
+    pub fn acknowledge(&self, ids: &[u64]) {
+        self.writer.with(|outbound| ids.iter().for_each(|id| outbound.send_ack(*id)));
     }
 }
 

@@ -171,10 +171,17 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
 
 /// Passes events to the handler. Returns the reason for the end if the peer said goodbye.
 fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
-    let Scratch { events, wakers, .. } = scratch;
+    let Scratch { events, answers, wakers, .. } = scratch;
     let handler = &link.handler;
     let mut goodbye = None;
     for event in events.drain(..) {
+        if let Event::Answer { id, answer } = event {
+            answers.push((id, answer));
+            continue;
+        }
+        if !answers.is_empty() {
+            handler.answered(link, answers, wakers);
+        }
         match event {
             Event::Open(peer) => {
                 // From now on silence counts, and its timeout may be earlier than the handshake's.
@@ -186,7 +193,7 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
                 link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
             }
             Event::Call(call) => handler.called(link, call),
-            Event::Answer { id, answer } => handler.answered(link, id, answer, wakers),
+            Event::Answer { .. } => {}
             Event::Acknowledged { ids } => handler.acknowledged(link, &ids),
             Event::Resume(resume) => handler.resuming(link, resume),
             Event::Resumed { calls } => handler.resumed(link, calls, wakers),
@@ -194,6 +201,9 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
             Event::Withdrawn { id } => link.memory.forget_message(link.port.key, id),
             Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
         }
+    }
+    if !answers.is_empty() {
+        handler.answered(link, answers, wakers);
     }
     goodbye
 }

@@ -20,7 +20,7 @@ use super::{Handler, coalesce, flush_coalesced};
 use crate::config::Config;
 use crate::net::socket::Socket;
 use crate::net::socket::listener::Listener;
-use crate::protocol::{Call, Closed, Gate, Lease, Reply, Role, Withdrawn};
+use crate::protocol::{Answer, Call, Closed, Gate, Lease, Role, Withdrawn};
 use crate::reactor::StillPoller;
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{READ_AHEAD_BYTES, Scratch, Source, Turn};
@@ -48,7 +48,8 @@ impl Handler for Above {
         self.calls.lock().push(call);
     }
 
-    fn answered(&self, _: &Arc<Link>, _id: u64, _: Result<Reply, RemoteError>, wakers: &mut Wakers) {
+    fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, wakers: &mut Wakers) {
+        answers.clear();
         self.waker.lock().iter().for_each(|waker| wakers.push(waker.clone()));
     }
 
@@ -101,7 +102,7 @@ impl Pair {
 
     fn call(&self, tree: &Tree) -> u64 {
         let message = Message::call(&CallHead::new("act"), tree, &Limits::default()).expect("it is small");
-        self.client.call(message, |_| {}).expect("it is open")
+        self.client.call(message, |_| true).expect("it is open")
     }
 
     /// Takes the calls that have arrived, with their leases.
@@ -401,7 +402,7 @@ fn a_busy_link_does_not_starve_others() {
     let server: Arc<dyn Source> = server;
     let rounds = pair.poller.rounds_until_found(server, client.key(), || {
         let call = Message::call(&CallHead::new("act"), &tree!(1), &Limits::default()).expect("it is small");
-        client.call(call, |_| {}).expect("it is open");
+        client.call(call, |_| true).expect("it is open");
         flush_coalesced();
     });
     assert!(rounds.is_some_and(|rounds| (1..10).contains(&rounds)), "{rounds:?}");

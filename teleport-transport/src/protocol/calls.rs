@@ -156,14 +156,14 @@ impl Calls {
 
     // ---- The calls of a client ----
 
-    /// Returns the id of a new call.
-    pub(super) fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
+    /// Returns the id of the next new call.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id + 1
     }
 
     /// Begins a call, which may be one of an earlier connection.
     pub(super) fn begin(&mut self, id: u64, message: Unsent) {
+        self.last_id = self.last_id.max(id);
         self.table.insert(id, Call { unsent: Some(message), ..Call::new(Progress::Queued) });
     }
 

@@ -202,6 +202,9 @@ pub enum SendError {
         /// The limit from the peer's hello.
         max_open_calls: u32,
     },
+    /// The caller's `register` refused the call.
+    #[error("the call was refused by the layer above")]
+    Refused,
     /// This process was forked from the one that owns the connection.
     #[error("the connection belongs to the process that this one was forked from")]
     Forked,

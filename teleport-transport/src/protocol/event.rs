@@ -39,6 +39,9 @@ pub struct Reply {
     pub lease: Lease,
 }
 
+/// The answer to a call: its result, or an error from the server or the connection.
+pub type Answer = Result<Reply, RemoteError>;
+
 /// An event of a connection.
 #[derive(Debug)]
 pub enum Event {
@@ -58,8 +61,8 @@ pub enum Event {
     Answer {
         /// The call.
         id: u64,
-        /// Its result, or an error from the server or the connection.
-        answer: Result<Reply, RemoteError>,
+        /// Its answer.
+        answer: Answer,
     },
     /// The peer no longer wants the answer to a call. The call may be running.
     Cancel {

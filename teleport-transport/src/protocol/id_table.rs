@@ -12,8 +12,9 @@ const MIN_GAPS: usize = 16;
 /// An empty table keeps memory for this many entries.
 const MAX_KEPT: usize = 64;
 
+/// A table of calls by id.
 #[derive(Debug)]
-pub(super) struct IdTable<V> {
+pub struct IdTable<V> {
     /// Invariant: sorted by id, and the first slot is no gap.
     slots: VecDeque<(u64, Option<V>)>,
     /// Invariant: the id of the first slot, if there is one.
@@ -29,8 +30,14 @@ impl<V> Default for IdTable<V> {
 }
 
 impl<V> IdTable<V> {
-    pub(super) fn len(&self) -> usize {
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns true if there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     #[inline]
@@ -47,18 +54,20 @@ impl<V> IdTable<V> {
         self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
+    /// Returns the entry of `id`.
     #[inline]
-    pub(super) fn get(&self, id: u64) -> Option<&V> {
+    pub fn get(&self, id: u64) -> Option<&V> {
         self.index_of(id).and_then(|index| self.slots[index].1.as_ref())
     }
 
+    /// Returns the entry of `id`, to change it.
     #[inline]
-    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut V> {
+    pub fn get_mut(&mut self, id: u64) -> Option<&mut V> {
         self.index_of(id).and_then(|index| self.slots[index].1.as_mut())
     }
 
     /// Adds an entry, or replaces the one with the same id.
-    pub(super) fn insert(&mut self, id: u64, value: V) {
+    pub fn insert(&mut self, id: u64, value: V) {
         if self.slots.back().is_none_or(|(last, _)| *last < id) {
             if self.slots.capacity() == 0 {
                 // Most connections never have two open calls at once.
@@ -81,7 +90,8 @@ impl<V> IdTable<V> {
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64) -> Option<V> {
+    /// Removes the entry of `id`, and returns it.
+    pub fn remove(&mut self, id: u64) -> Option<V> {
         let index = self.index_of(id)?;
         // The first slot goes at once. Any other becomes a gap, until it is the first.
         let value = if index == 0 { self.slots.pop_front()?.1? } else { self.slots[index].1.take()? };
@@ -103,11 +113,12 @@ impl<V> IdTable<V> {
     }
 
     /// Returns the entries in the order of their ids.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
         self.slots.iter().filter_map(|(id, value)| value.as_ref().map(|value| (*id, value)))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut V)> {
+    /// Returns the entries in the order of their ids, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut V)> {
         self.slots.iter_mut().filter_map(|(id, value)| value.as_mut().map(|value| (*id, value)))
     }
 }

@@ -12,7 +12,7 @@ mod calls;
 mod error;
 mod event;
 pub(crate) mod id_map;
-mod id_table;
+pub(crate) mod id_table;
 mod keepalive;
 mod ledger;
 mod min_rate;
@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::error::{Closed, ProtocolError, SendError};
-pub use self::event::{Call, Event, Gate, Reply};
+pub use self::event::{Answer, Call, Event, Gate, Reply};
 use self::ledger::ReturnedCredit;
 pub use self::ledger::{Lease, Ledger, Quota, UnsentBytes};
 pub use self::min_rate::SlowCalls;

@@ -77,7 +77,7 @@ impl Lone {
         if self.role == Role::Client {
             let (_, message) = call_message(input);
             // This fails before the hello, and for more calls than the peer allows.
-            if let Ok(id) = self.end.outbound.borrow_mut().send_call(message, |_| {}) {
+            if let Ok(id) = self.end.outbound.borrow_mut().send_call(message, |_| true) {
                 self.open.insert(id);
             }
         }

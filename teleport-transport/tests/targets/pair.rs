@@ -79,6 +79,7 @@ impl Pair {
         let register = |id| {
             *last_id = id;
             open.insert(id, tree);
+            true
         };
         let called = self.client.outbound.borrow_mut().send_call(message, register);
         match called {

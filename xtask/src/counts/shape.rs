@@ -227,7 +227,7 @@ impl Pair {
     /// Makes one call, which is answered with its own argument.
     fn call(&mut self, tree: &Tree) -> Result<(), BoxError> {
         let call = encode(tree)?;
-        self.client.outbound.borrow_mut().send_call(call, |_| {})?;
+        self.client.outbound.borrow_mut().send_call(call, |_| true)?;
         self.client.send();
         self.server.receive(self.now, &mut self.client)?;
         for event in std::mem::take(&mut self.server.events) {

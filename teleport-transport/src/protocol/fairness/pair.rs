@@ -115,7 +115,7 @@ impl Pair {
     pub(super) fn call(&mut self, tree: &Tree) -> u64 {
         let message =
             Message::call(&CallHead::new("m"), tree, &Limits::default()).expect("within the limits");
-        self.client.outbound.borrow_mut().send_call(message, |_| {}).expect("few are open")
+        self.client.outbound.borrow_mut().send_call(message, |_| true).expect("few are open")
     }
 
     pub(super) fn answer(&mut self, id: u64, tree: &Tree) {

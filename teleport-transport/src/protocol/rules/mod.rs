@@ -105,7 +105,7 @@ impl Side {
     fn client(count: u64, bytes: usize) -> Side {
         let mut side = Side::open(Role::Client);
         for _ in 0..count {
-            side.outbound.borrow_mut().send_call(call_message("m", bytes), |_| {}).expect("few are open");
+            side.outbound.borrow_mut().send_call(call_message("m", bytes), |_| true).expect("few are open");
         }
         side.sent();
         side
@@ -312,7 +312,7 @@ fn frames_about_messages_that_were_never_begun() {
     check(Side::client(2, 0), &[empty(Kind::Abort, 2), empty(Kind::Abort, 3)], &text("Abort", 3));
     check(Side::client(2, 0), &[ids(Kind::Grant, &[1, 2]), ids(Kind::Grant, &[3])], &text("Grant", 3));
     let client = Side::client(0, 0);
-    client.outbound.borrow_mut().send_call(call_message("m", 1), |_| {}).expect("none is open");
+    client.outbound.borrow_mut().send_call(call_message("m", 1), |_| true).expect("none is open");
     check(client, &[ids(Kind::Grant, &[1])], &text("Grant", 1)); // it was not sent yet
 }
 
@@ -334,7 +334,7 @@ fn answers_to_calls_that_are_not_open() {
         // The result is in progress and was not given up.
         check(Side::client(1, 0), &[result(1, 8, true), data(1, 4), answer.clone()], text);
         let client = Side::client(0, 0);
-        client.outbound.borrow_mut().send_call(call_message("m", 1), |_| {}).expect("none is open");
+        client.outbound.borrow_mut().send_call(call_message("m", 1), |_| true).expect("none is open");
         check(client, &[answer], text); // it was not sent yet
     }
 }
@@ -547,7 +547,7 @@ fn payload_has_a_checksum_where_either_side_asks_for_it() {
     for (own, peers) in [(false, 0), (true, 0), (false, Hello::CHECKSUM), (true, Hello::CHECKSUM)] {
         let mut client = Side::new(Role::Client, Config { checksum: own, ..config() });
         client.feed(&introduction(peers | 1 << 63)).expect("unknown features are ignored");
-        client.outbound.borrow_mut().send_call(call_message("m", 10), |_| {}).expect("it is open");
+        client.outbound.borrow_mut().send_call(call_message("m", 10), |_| true).expect("it is open");
         let flags = if own || peers != 0 { Header::CHECKSUM } else { 0 };
         assert_eq!(client.sent(), [(Kind::Call, 1, Header::EAGER), (Kind::Data, 1, flags)]);
         // Data without a checksum is accepted all the same.
@@ -588,7 +588,7 @@ fn a_side_sends_nothing_after_its_own_goodbye() {
         assert!(client.sent().is_empty());
         client.outbound.borrow_mut().poll_write(&mut WriteBuffer::default());
         assert!(client.outbound.borrow().is_finished());
-        let refused = client.outbound.borrow_mut().send_call(call_message("m", 0), |_| {});
+        let refused = client.outbound.borrow_mut().send_call(call_message("m", 0), |_| true);
         assert_eq!(refused, Err(SendError::Closed));
     }
 }

@@ -104,7 +104,7 @@ fn a_server_answers_on_the_new_connection_what_it_has() {
 fn a_client_takes_the_answers_of_what_the_server_has() {
     let mut client = asking_client();
     assert_eq!(
-        client.outbound.borrow_mut().send_call(call_message("m", 0), |_| {}),
+        client.outbound.borrow_mut().send_call(call_message("m", 0), |_| true),
         Err(SendError::NotReady)
     );
     assert_eq!(client.sent(), [(Kind::Resume, 0, 0)]);
@@ -114,7 +114,7 @@ fn a_client_takes_the_answers_of_what_the_server_has() {
     assert_eq!(outbound.call_states(), [(3, CallState::Acknowledged)]);
     outbound.send_call_again(5, call_message("m", 0)).expect("it is missing");
     outbound.send_call_again(6, call_message("m", 0)).expect("it is missing");
-    assert_eq!(outbound.send_call(call_message("m", 0), |_| {}), Ok(7));
+    assert_eq!(outbound.send_call(call_message("m", 0), |_| true), Ok(7));
     drop(outbound);
     assert_eq!(client.sent(), [(Kind::Call, 5, 0), (Kind::Call, 6, 0), (Kind::Call, 7, 0)]);
     client.feed(&[result(3, 0, false), error(6)].concat()).expect("both are open");
@@ -134,7 +134,7 @@ fn acknowledgements_say_what_arrived() {
 
     let mut client = side(Role::Client);
     for bytes in [0, 100_000] {
-        client.outbound.borrow_mut().send_call(call_message("m", bytes), |_| {}).expect("few are open");
+        client.outbound.borrow_mut().send_call(call_message("m", bytes), |_| true).expect("few are open");
     }
     let states =
         |client: &Side| client.outbound.borrow().call_states().into_iter().collect::<BTreeMap<_, _>>();

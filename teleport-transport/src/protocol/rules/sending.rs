@@ -23,7 +23,17 @@ fn results_that_a_client_does_not_fetch_are_calls_that_it_has_open() {
 fn a_call_that_was_queued_when_the_connection_ended_was_never_sent() {
     let client = Side::open(Role::Client);
     let mut outbound = client.outbound.borrow_mut();
-    let id = outbound.send_call(call_message("m", 10), |_| {}).expect("none is open");
+    let id = outbound.send_call(call_message("m", 10), |_| true).expect("none is open");
     outbound.end();
     assert_eq!(outbound.withdraw(id), Withdrawn::NeverSent);
+}
+
+#[test]
+fn a_refused_call_takes_no_id_and_sends_nothing() {
+    let mut client = Side::open(Role::Client);
+    client.sent();
+    let outbound = client.outbound.get_mut();
+    assert_eq!(outbound.send_call(call_message("m", 10), |id| id != 1), Err(SendError::Refused));
+    assert!(!outbound.has_work() && outbound.open_calls() == 0);
+    assert_eq!(outbound.send_call(call_message("m", 10), |id| id == 1), Ok(1));
 }

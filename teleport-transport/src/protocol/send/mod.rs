@@ -178,17 +178,24 @@ impl Outbound {
 
     // ---- What is queued ----
 
-    /// Queues a call and returns its id. `register` gets the id before the call can be answered.
+    /// Queues a call and returns its id. `register` gets the id before the call can be answered, and may
+    /// refuse the call by returning false.
     ///
     /// # Errors
-    /// Fails before the peer's hello, after a goodbye, and if the peer's limit on open calls is reached.
-    pub fn send_call(&mut self, message: Message, register: impl FnOnce(u64)) -> Result<u64, SendError> {
-        if let Err(error) = self.may_call() {
+    /// Fails before the peer's hello, after a goodbye, if the peer's limit on open calls is reached, and if
+    /// `register` refuses the call.
+    pub fn send_call(
+        &mut self,
+        message: Message,
+        register: impl FnOnce(u64) -> bool,
+    ) -> Result<u64, SendError> {
+        let id = self.queue.calls.next_id();
+        let may_call =
+            self.may_call().and_then(|()| if register(id) { Ok(()) } else { Err(SendError::Refused) });
+        if let Err(error) = may_call {
             drop_message(message);
             return Err(error);
         }
-        let id = self.queue.calls.next_id();
-        register(id);
         self.queue.push_call(id, message);
         Ok(id)
     }

@@ -83,7 +83,7 @@ impl Caller {
                 (message(ledger, number), number)
             }
         };
-        match outbound.send_call(message, |_| {}) {
+        match outbound.send_call(message, |_| true) {
             Ok(id) => {
                 self.open.insert(id, probe);
                 self.numbers.insert(id, probe);
