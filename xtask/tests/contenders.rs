@@ -82,7 +82,7 @@ fn contenders_do_what_they_are_asked_for() {
             }
             assert_eq!(latencies(&client.ask("round sink 1048576 20 8")), 0, "{name}");
             let ours_alone = ["pool", "dict", "beside_argument", "beside_result"];
-            let in_batches = ["policy", "batched_policy", "pool_source", "batched_source"];
+            let in_batches = ["policy", "keeping_policy", "batched_policy", "pool_source", "batched_source"];
             for workload in ours_alone.into_iter().chain(in_batches) {
                 let answer = client.ask(&format!("round {workload} 8388608 3 1"));
                 if is_raw {

@@ -21,7 +21,7 @@ BATCH = 32
 # The bytes of a policy's answer.
 ACTION_BYTES = 4
 
-ABOUT_BATCHES = ('policy', 'batched_policy', 'crowd_policy', 'pool_source', 'batched_source')
+ABOUT_BATCHES = ('policy', 'keeping_policy', 'batched_policy', 'crowd_policy', 'pool_source', 'batched_source')
 
 # Ends a round whose small calls never end within a large one, before the harness gives up.
 MAX_BESIDE_SECONDS = 40

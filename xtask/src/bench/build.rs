@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Instant;
 
-use super::outcome::{Contended, Goal, Kind, Outcome, Unit};
+use super::outcome::{Compared, Contended, Goal, Kind, Outcome, Unit};
 use crate::failure::Failure;
 use crate::shell;
 
@@ -43,7 +43,8 @@ pub(super) fn measure() -> Result<Vec<Outcome>, Failure> {
             settings: settings.to_owned(),
         };
         let goal = Some(Goal::Most(most));
-        Outcome { row: row.to_owned(), transport: "", unit, results: vec![teleport], goal, point: None }
+        let (row, results) = (row.to_owned(), vec![teleport]);
+        Outcome { row, transport: "", unit, results, goal, point: None, compared: Compared::Pairs }
     };
     Ok(vec![
         outcome(TIME, Unit::Seconds, seconds, MAX_SECONDS),

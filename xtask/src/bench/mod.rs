@@ -1,12 +1,13 @@
 //! `cargo xtask bench`: measures Teleport against the limit of the machine and against other libraries.
 //!
 //! Flow: `rows` says what is measured -> for each row, `runner` starts a server and a client process per
-//! contender (`pair`, which speaks `protocol`), and they do many short rounds in turn -> `outcome` ->
-//! `report` judges the rounds pair by pair and writes a table, a page with plots in `target/bench`, and a
+//! contender (`pair`, which speaks `protocol`), and they do many short rounds in turn, more of them if
+//! `again` asks for it -> `outcome` -> `report` judges the rounds pair by pair and writes a table, a page with plots in `target/bench`, and a
 //! JSON file on request.
 //!
 //! Absolute numbers change from run to run, so read the ratios. `BENCHMARKING.md` says how.
 
+mod again;
 mod build;
 mod contender;
 mod idle;
@@ -27,12 +28,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use self::again::Remarks;
 pub(crate) use self::contender::{ContenderOptions, run_client, run_server};
 pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
 use self::outcome::Outcome;
 use self::pair::{Place, Program};
 use self::progress::Progress;
 use self::report::{About, Report};
+use self::rows::Row;
 use self::runner::Runner;
 use crate::failure::Failure;
 use crate::shell;
@@ -46,7 +49,8 @@ pub(crate) struct Options {
     /// Only the rows whose name contains this
     #[arg(long)]
     row: Option<String>,
-    /// Rounds of each contender in each row, instead of as many as fit into the row's time
+    /// Rounds of each contender in each row, instead of as many as fit into the row's time. A row whose
+    /// verdict is unclear gets as many again, up to three times this number
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     rounds: Option<u64>,
     /// MiB of the large message beside which small calls are made
@@ -108,29 +112,29 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
         rounds: options.rounds.map(|rounds| rounds as usize),
         peers: peers.ready.iter().map(Program::peer).collect(),
         notes: Vec::new(),
-        noisy: Vec::new(),
+        remarks: Remarks::default(),
     };
     let transports = if is_remote { &["tcp"][..] } else { &["tcp", "unix"] };
     let chosen = |name: &String| options.row.as_ref().is_none_or(|part| name.contains(part));
-    let mut rows = rows::all(options.large_mib);
-    rows.retain(|row| row.names().iter().any(chosen) && (!is_remote || row.can_be_remote()));
-    let builds = !is_remote && build::ROWS.iter().any(|name| chosen(&(*name).to_owned()));
-    let mut progress = Progress::of(rows.len() * transports.len() + usize::from(builds));
-    let mut outcomes = Vec::new();
+    let mut rows = Vec::new();
     for &transport in transports {
-        for row in &rows {
-            progress.next(&format!("{} over {transport}", row.name));
-            outcomes.extend(runner.measure(row, transport)?.into_iter().filter(|one| chosen(&one.row)));
-        }
+        let of_transport = rows::all(transport, options.large_mib).into_iter();
+        let asked = |row: &Row| row.names().iter().any(chosen) && (!is_remote || row.can_be_remote());
+        rows.extend(of_transport.filter(asked).map(|row| (row, transport)));
+    }
+    let builds = !is_remote && build::ROWS.iter().any(|name| chosen(&(*name).to_owned()));
+    let mut progress = Progress::of(rows.len() + usize::from(builds));
+    let mut outcomes = Vec::new();
+    for (row, transport) in &rows {
+        progress.next(&format!("{} over {transport}", row.name));
+        outcomes.extend(runner.measure(row, transport)?.into_iter().filter(|one| chosen(&one.row)));
     }
     if builds {
         progress.next(build::ROWS[0]);
         outcomes.extend(build::measure()?.into_iter().filter(|one| chosen(&one.row)));
     }
     about.notes.append(&mut runner.notes);
-    if !runner.noisy.is_empty() {
-        about.notes.push(format!("Too noisy to tell, run them again: {}.", runner.noisy.join("; ")));
-    }
+    about.notes.append(&mut runner.remarks.notes());
     Ok(outcomes)
 }
 

@@ -16,6 +16,16 @@ pub(super) struct Outcome {
     pub(super) goal: Option<Goal>,
     /// The row's place in a plot.
     pub(super) point: Option<Point>,
+    pub(super) compared: Compared,
+}
+
+/// The rounds that a row's values and ratios are computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// All rounds, and each with the one of the other contender that ran next to it.
+    Pairs,
+    /// The best rounds of each contender, because all of them were too noisy.
+    Best,
 }
 
 /// The measurements of one contender in one row.
@@ -23,7 +33,8 @@ pub(super) struct Outcome {
 pub(super) struct Contended {
     pub(super) contender: String,
     pub(super) kind: Kind,
-    /// One value per round; all contenders of a row have the same number.
+    /// One value per round. The contenders of a row have the same number, but a peer has fewer if it took no
+    /// part when the row was run again.
     pub(super) values: Vec<f64>,
     /// A sorted sample of at most 2,000 calls of all rounds, in microseconds; may be empty.
     pub(super) latencies_us: Vec<f64>,

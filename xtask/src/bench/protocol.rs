@@ -23,6 +23,9 @@ pub(crate) const SMALL_BYTES: u64 = 1 << 10;
 /// The largest batch.
 pub(crate) const BATCH: usize = 32;
 
+/// The images that a [`Workload::KeepingPolicy`] keeps: a batch that runs and the next one that arrives.
+pub(crate) const KEPT: usize = 2 * BATCH;
+
 /// The largest batch where many clients send calls.
 pub(crate) const CROWD_BATCH: usize = 256;
 
@@ -49,6 +52,8 @@ pub(crate) enum Workload {
     BesideResult,
     /// An image of `bytes` for a function on a worker, which answers with one f32.
     Policy,
+    /// The same for a function that keeps its last [`KEPT`] images.
+    KeepingPolicy,
     /// The same for a function that runs once for up to [`BATCH`] calls.
     BatchedPolicy,
     /// The same for a function that runs once for up to [`CROWD_BATCH`] calls. One process has as many
@@ -61,7 +66,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    const ALL: [Workload; 12] = [
+    const ALL: [Workload; 13] = [
         Workload::Sink,
         Workload::Source,
         Workload::Echo,
@@ -70,6 +75,7 @@ impl Workload {
         Workload::BesideArgument,
         Workload::BesideResult,
         Workload::Policy,
+        Workload::KeepingPolicy,
         Workload::BatchedPolicy,
         Workload::CrowdPolicy,
         Workload::PoolSource,
@@ -87,6 +93,7 @@ impl Workload {
             Workload::BesideArgument => "beside_argument",
             Workload::BesideResult => "beside_result",
             Workload::Policy => "policy",
+            Workload::KeepingPolicy => "keeping_policy",
             Workload::BatchedPolicy => "batched_policy",
             Workload::CrowdPolicy => "crowd_policy",
             Workload::PoolSource => "pool_source",
@@ -97,7 +104,7 @@ impl Workload {
     /// Returns true for calls that run in batches, which few libraries have.
     pub(crate) fn is_about_batches(self) -> bool {
         use Workload::*;
-        matches!(self, Policy | BatchedPolicy | CrowdPolicy | PoolSource | BatchedSource)
+        matches!(self, Policy | KeepingPolicy | BatchedPolicy | CrowdPolicy | PoolSource | BatchedSource)
     }
 }
 

@@ -1,18 +1,20 @@
 //! Runs a row: all contenders side by side, round by round.
 //!
 //! Flow: a pair of processes per contender -> warm-up rounds, which also find out how many calls make a
-//! round -> rounds in turn, so that a machine that slows down slows all contenders -> an [`Outcome`], or two
-//! for p50 and p99. A contender that fails or lacks the workload is left out, and the report says so. All
-//! other processes are stopped while one is measured.
+//! round -> rounds in turn, so that a machine that slows down slows all contenders -> more of them while a
+//! verdict is unclear, see `again` -> an [`Outcome`], or two for p50 and p99. A contender that fails or lacks
+//! the workload is left out, and the report says so. All other processes are stopped while one is measured.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::outcome::{Contended, Goal, Kind, Outcome, Unit};
+use super::again::{self, Remarks};
+use super::outcome::{Compared, Contended, Goal, Kind, Outcome, Unit};
 use super::pair::{Pair, Place, Program, Sample};
 use super::peak;
 use super::protocol::{MAX_LATENCIES, Round, Workload};
 use super::rows::{Measure, Row};
-use super::stats::{bootstrap, median, quantile};
+use super::stats::{median, quantile};
 use crate::failure::Failure;
 
 /// The default number of rounds: dozens, each long enough to measure.
@@ -27,12 +29,6 @@ const MIN_LATENCIES: u64 = 200;
 /// The latencies that are kept of each contender, for the plots.
 const MAX_SAMPLE: usize = 2000;
 
-/// A row is too noisy if the middle half of a contender's rounds spreads over more than this part of the
-/// median,
-const MAX_SPREAD: f64 = 0.25;
-/// or if the interval of a ratio is wider than this.
-const MAX_WIDTH: f64 = 0.15;
-
 /// The settings for all rows.
 pub(super) struct Runner {
     pub(super) place: Place,
@@ -41,8 +37,7 @@ pub(super) struct Runner {
     pub(super) peers: Vec<Program>,
     /// Whole sentences for the report.
     pub(super) notes: Vec<String>,
-    /// The rows that were too noisy.
-    pub(super) noisy: Vec<String>,
+    pub(super) remarks: Remarks,
 }
 
 /// A contender in a row.
@@ -55,6 +50,8 @@ struct Runs {
     latencies_us: Vec<f64>,
     /// The reason why it takes no further part.
     left_out: Option<String>,
+    /// True if the row is run again without it.
+    rests: bool,
 }
 
 impl Runner {
@@ -62,25 +59,22 @@ impl Runner {
     pub(super) fn measure(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Outcome>, Failure> {
         let mut all = self.start(row, transport)?;
         let rounds = self.warm_up(row, &mut all)?;
-        for number in 0..rounds {
-            let count = all.len();
-            for place in 0..count {
-                // Each round starts with another contender, in case the order matters.
-                let runs = &mut all[(number + place) % count];
-                if runs.left_out.is_none() {
-                    runs.round(row)?;
-                }
+        let (mut done, mut times) = (0, 0);
+        let outcomes = loop {
+            run_rounds(row, &mut all, done..done + rounds)?;
+            (done, times) = (done + rounds, times + 1);
+            let outcomes = outcomes(row, transport, &all);
+            match again::needed(&outcomes).filter(|_| times < again::MAX_TIMES) {
+                Some(needed) => all.iter_mut().for_each(|runs| runs.rests = !needed.contains(&runs.label)),
+                None => break outcomes,
             }
-        }
+        };
         for runs in &all {
             if let Some(why) = &runs.left_out {
                 self.notes.push(format!("{} over {transport}: {} {why}.", row.name, runs.label));
             }
         }
-        all.retain(|runs| runs.left_out.is_none());
-        keep_best_ceiling(row, &mut all);
-        self.judge_noise(row, transport, &all);
-        Ok(outcomes(row, transport, all))
+        Ok(self.remarks.settle(outcomes, done, times))
     }
 
     fn start(&mut self, row: &Row, transport: &'static str) -> Result<Vec<Runs>, Failure> {
@@ -135,36 +129,32 @@ impl Runner {
         let fit = row.time.as_secs_f64() / slowest.as_secs_f64().max(1e-6);
         Ok((fit as usize).clamp(MIN_ROUNDS, ROUNDS))
     }
+}
 
-    fn judge_noise(&mut self, row: &Row, transport: &str, all: &[Runs]) {
-        let Some(base) = all.first().filter(|_| row.measure != Measure::Memory) else { return };
-        for (name, index) in row.names().into_iter().zip(0..) {
-            let spread = spread(&base.values[index]);
-            // The spread of a peer does not affect Teleport's ratio to the ceiling.
-            let own = all.iter().skip(1).filter(|runs| runs.kind != Kind::Peer);
-            let widths = own.map(|other| width(&other.values[index], &base.values[index]));
-            let width = widths.fold(0.0, f64::max);
-            if spread > MAX_SPREAD || width > MAX_WIDTH {
-                let percent = |part: f64| (part * 100.0).round();
-                let (spread, width) = (percent(spread), percent(width));
-                self.noisy.push(format!(
-                    "{name} over {transport} ({} rounds spread {spread} %, interval {width} %)",
-                    base.label
-                ));
+/// Runs these rounds of all contenders in turn.
+fn run_rounds(row: &Row, all: &mut [Runs], rounds: Range<usize>) -> Result<(), Failure> {
+    let count = all.len();
+    for number in rounds {
+        for place in 0..count {
+            // Each round starts with another contender, in case the order matters.
+            let runs = &mut all[(number + place) % count];
+            if runs.left_out.is_none() && !runs.rests {
+                runs.round(row)?;
             }
         }
     }
+    Ok(())
 }
 
-/// Keeps only the best ceiling.
-fn keep_best_ceiling(row: &Row, all: &mut Vec<Runs>) {
+/// Returns the contenders that were not left out, with the best ceiling alone.
+fn shown<'a>(row: &Row, all: &'a [Runs]) -> Vec<&'a Runs> {
     let more_is_better = matches!(row.measure, Measure::Throughput | Measure::CallsPerSecond);
-    let ceilings = all.iter().enumerate().filter(|(_, runs)| runs.kind == Kind::Ceiling);
     let rank = |values: &[f64]| if more_is_better { -median(values) } else { median(values) };
-    let best = ceilings.map(|(index, runs)| (index, rank(&runs.values[0])));
-    let Some((best, _)) = best.min_by(|a, b| a.1.total_cmp(&b.1)) else { return };
-    let mut index = 0..;
-    all.retain(|runs| index.next() == Some(best) || runs.kind != Kind::Ceiling);
+    let run: Vec<&Runs> = all.iter().filter(|runs| runs.left_out.is_none()).collect();
+    let ceilings = run.iter().copied().filter(|runs| runs.kind == Kind::Ceiling);
+    let best = ceilings.min_by(|a, b| rank(&a.values[0]).total_cmp(&rank(&b.values[0])));
+    let is_best = |runs: &Runs| best.is_some_and(|best| std::ptr::eq(best, runs));
+    run.into_iter().filter(|runs| runs.kind != Kind::Ceiling || is_best(runs)).collect()
 }
 
 /// Returns the number of calls that take about `target`, judging by the last round.
@@ -176,27 +166,6 @@ fn calls(row: &Row, round: &Round, elapsed: Duration, target: Duration) -> u64 {
         _ => calls.clamp(2 * round.in_flight - round.in_flight.min(2), 1 << 24).max(1),
     };
     calls.next_multiple_of(row.batch)
-}
-
-/// Returns how far the middle half of the values spreads, relative to the median.
-fn spread(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    if sorted.is_empty() {
-        0.0
-    } else {
-        (quantile(&sorted, 0.75) - quantile(&sorted, 0.25)) / median(&sorted)
-    }
-}
-
-/// Returns the width of the interval of a ratio, relative to the ratio.
-fn width(values: &[f64], base: &[f64]) -> f64 {
-    let ratios: Vec<f64> = values.iter().zip(base).map(|(value, base)| value / base).collect();
-    if ratios.is_empty() {
-        return 0.0;
-    }
-    let interval = bootstrap(&ratios);
-    (interval.high - interval.low) / interval.median
 }
 
 impl Runs {
@@ -215,6 +184,7 @@ impl Runs {
             values: Default::default(),
             latencies_us: Vec::new(),
             left_out: None,
+            rests: false,
         }
     }
 
@@ -274,7 +244,8 @@ impl Runs {
     }
 }
 
-fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> {
+fn outcomes(row: &Row, transport: &'static str, all: &[Runs]) -> Vec<Outcome> {
+    let all = shown(row, all);
     let unit = match row.measure {
         Measure::Throughput => Unit::GBs,
         Measure::CallsPerSecond => Unit::CallsPerSecond,
@@ -287,7 +258,7 @@ fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> 
         let is_against_peers = against_peers.as_ref() == Some(&name);
         let index = if is_against_peers { 0 } else { index };
         // Other ceilings and peers have rows of their own.
-        let is_shown = |runs: &&Runs| match runs.kind {
+        let is_shown = |runs: &&&Runs| match runs.kind {
             Kind::Ceiling => !is_against_peers,
             Kind::Peer => is_against_peers || against_peers.is_none(),
             Kind::Teleport => true,
@@ -303,6 +274,7 @@ fn outcomes(row: &Row, transport: &'static str, all: Vec<Runs>) -> Vec<Outcome> 
             },
             row: name,
             point: row.point,
+            compared: Compared::Pairs,
         }
     };
     names.map(outcome).collect()

@@ -1,7 +1,7 @@
 //! Invented measurements of every kind of row, with and without peers, for the tests of the report.
 
 use super::About;
-use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot, Point, Unit};
+use crate::bench::outcome::{Compared, Contended, Goal, Kind, Outcome, Plot, Point, Unit};
 
 /// Few, because the interval of each ratio takes time.
 const ROUNDS: usize = 5;
@@ -32,7 +32,8 @@ pub(in crate::bench::report) fn peer(name: &str, values: &[f64]) -> Contended {
 
 /// Returns a row over TCP without goal and place.
 pub(in crate::bench::report) fn outcome(row: &str, unit: Unit, results: Vec<Contended>) -> Outcome {
-    Outcome { row: row.to_owned(), transport: "tcp", unit, results, goal: None, point: None }
+    let row = row.to_owned();
+    Outcome { row, transport: "tcp", unit, results, goal: None, point: None, compared: Compared::Pairs }
 }
 
 pub(in crate::bench::report) fn about() -> About {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use super::judged::{Judged, Standing};
-use crate::bench::outcome::{Goal, Kind, Outcome};
+use crate::bench::outcome::{Compared, Goal, Kind, Outcome};
 use crate::bench::stats::Interval;
 
 /// Returns the list. Only Teleport's objects have goals and verdicts; they are null elsewhere.
@@ -24,6 +24,8 @@ fn object(judged: &Judged<'_>, standing: &Standing<'_>) -> Value {
         "transport": outcome.transport,
         "contender": standing.contended.contender,
         "unit": outcome.unit.name(),
+        "rounds": standing.contended.values.len(),
+        "compared": compared(outcome),
         "median": standing.median,
         "min": standing.min,
         "max": standing.max,
@@ -41,6 +43,14 @@ fn object(judged: &Judged<'_>, standing: &Standing<'_>) -> Value {
 
 fn interval(ratio: Option<Interval>) -> Value {
     ratio.map_or(Value::Null, |ratio| json!([ratio.low, ratio.high]))
+}
+
+/// Returns which rounds the median and the ratios come from.
+fn compared(outcome: &Outcome) -> &'static str {
+    match outcome.compared {
+        Compared::Pairs => "all rounds",
+        Compared::Best => "best rounds",
+    }
 }
 
 /// Returns what the goal's number is compared with.
@@ -85,6 +95,7 @@ mod tests {
         assert_eq!((&teleport["ratio_to_best_peer"], &teleport["met"]), (&json!(3.0), &json!(true)));
         assert_eq!(teleport["ratio_to_ceiling_interval"], json!([0.9, 0.9]));
         assert_eq!((&zmq["ratio_to_best_peer"], &zmq["met"]), (&json!(1.0), &Value::Null));
+        assert_eq!((&zmq["rounds"], &zmq["compared"]), (&json!(5), &json!("all rounds")));
     }
 
     #[test]

@@ -1,23 +1,31 @@
 //! Judges rows: their ratios, intervals and verdicts.
 //!
-//! Flow: an [`Outcome`] -> [`Judged::of`] -> tables, JSON and page show it. Ratios are taken pair by pair,
-//! round by round, so that drift of the machine cancels out. Contenders without values are left out.
+//! Flow: an [`Outcome`] -> [`Judged::of`] -> the runner decides whether the row needs more rounds; tables,
+//! JSON and page show it. Ratios are taken pair by pair, round by round, so that drift of the machine
+//! cancels out; `compare` says when they are not. Contenders without values are left out.
 
-use crate::bench::outcome::{Contended, Goal, Kind, Outcome, Plot};
-use crate::bench::stats::{Interval, bootstrap, median};
+use super::compare::Comparison;
+use crate::bench::outcome::{Compared, Contended, Goal, Kind, Outcome, Plot, Unit};
+use crate::bench::stats::{Interval, spread};
+
+/// A row is too noisy if the middle half of a contender's rounds spreads over more than this part of the
+/// median,
+const MAX_SPREAD: f64 = 0.25;
+/// or if the interval of Teleport's ratio is wider than this.
+const MAX_WIDTH: f64 = 0.15;
 
 /// A row with the standings of its contenders.
-pub(super) struct Judged<'a> {
-    pub(super) outcome: &'a Outcome,
+pub(in crate::bench) struct Judged<'a> {
+    pub(in crate::bench) outcome: &'a Outcome,
     /// The contenders with values, in the order of the row.
     pub(super) standings: Vec<Standing<'a>>,
-    pub(super) verdict: Verdict,
+    pub(in crate::bench) verdict: Verdict,
     best_peer: Option<usize>,
 }
 
 /// The values of one contender, and their relation to those of others.
-pub(super) struct Standing<'a> {
-    pub(super) contended: &'a Contended,
+pub(in crate::bench) struct Standing<'a> {
+    pub(in crate::bench) contended: &'a Contended,
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
@@ -31,7 +39,7 @@ pub(super) struct Standing<'a> {
 
 /// The outcome of a row's goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::bench) enum Verdict {
     Met,
     Missed,
     /// The goal lies within the interval.
@@ -63,13 +71,25 @@ impl Verdict {
     }
 }
 
+/// How much the rounds of a row differ.
+#[derive(Clone, Debug)]
+pub(in crate::bench) struct Noise {
+    /// The contender whose rounds are meant: the one that the goal is relative to.
+    pub(in crate::bench) whose: String,
+    /// The middle half of its rounds, relative to their median.
+    pub(in crate::bench) spread: f64,
+    /// The width of the interval of Teleport's ratio, relative to the ratio.
+    pub(in crate::bench) width: f64,
+}
+
 impl<'a> Judged<'a> {
-    pub(super) fn of(outcome: &'a Outcome) -> Judged<'a> {
+    pub(in crate::bench) fn of(outcome: &'a Outcome) -> Judged<'a> {
+        let comparison = Comparison::of(outcome);
         let run: Vec<&Contended> = outcome.results.iter().filter(|one| !one.values.is_empty()).collect();
         let ceiling = run.iter().find(|one| one.kind == Kind::Ceiling).copied();
         let best_peer = best_peer(outcome, &run);
-        let standings =
-            run.iter().map(|one| Standing::of(one, ceiling, best_peer.map(|best| run[best]))).collect();
+        let base = best_peer.map(|best| run[best]);
+        let standings = run.iter().map(|one| Standing::of(comparison, one, ceiling, base)).collect();
         let mut judged = Judged { outcome, standings, verdict: Verdict::NoGoal, best_peer };
         judged.verdict = judged.judge();
         judged
@@ -84,7 +104,7 @@ impl<'a> Judged<'a> {
     }
 
     /// Returns the peer with the best median.
-    pub(super) fn best_peer(&self) -> Option<&Standing<'a>> {
+    pub(in crate::bench) fn best_peer(&self) -> Option<&Standing<'a>> {
         self.best_peer.map(|best| &self.standings[best])
     }
 
@@ -105,8 +125,37 @@ impl<'a> Judged<'a> {
             Goal::OfCeiling(_) => teleport.to_ceiling,
             Goal::AboveCeiling(_) => teleport.above_ceiling,
             Goal::OfBestPeer(_) => teleport.to_best_peer,
-            Goal::Most(_) => Some(bootstrap(&teleport.contended.values)),
+            Goal::Most(_) => Some(Comparison::of(self.outcome).own(&teleport.contended.values)),
         }
+    }
+
+    /// Returns the verdict for tables, with a remark if only the best rounds led to it.
+    pub(super) fn said(&self) -> String {
+        match self.outcome.compared {
+            Compared::Pairs => self.verdict.word().to_owned(),
+            Compared::Best => format!("{}, best rounds", self.verdict.word()),
+        }
+    }
+
+    /// Returns the noise of the values that the verdict depends on, or `None` if they are steady. Memory is
+    /// always steady.
+    pub(in crate::bench) fn noise(&self) -> Option<Noise> {
+        let teleport = self.teleport().filter(|_| self.outcome.unit != Unit::MiB)?;
+        let base = match self.outcome.goal {
+            Some(Goal::OfBestPeer(_)) => self.best_peer(),
+            Some(Goal::Most(_)) => None,
+            _ => self.ceiling(),
+        };
+        let ratio = match self.outcome.goal {
+            Some(Goal::OfBestPeer(_)) => teleport.to_best_peer,
+            Some(Goal::Most(_)) => self.under_judgement(Goal::Most(0.0)),
+            _ => teleport.to_ceiling,
+        };
+        let Standing { contended, .. } = base.unwrap_or(teleport);
+        let spread = spread(&contended.values);
+        let width = ratio.map_or(0.0, |Interval { low, median, high }| (high - low) / median);
+        let is_noisy = spread > MAX_SPREAD || width > MAX_WIDTH;
+        is_noisy.then(|| Noise { whose: contended.contender.clone(), spread, width })
     }
 
     fn judge(&self) -> Verdict {
@@ -142,6 +191,7 @@ impl Goal {
 
 impl<'a> Standing<'a> {
     fn of(
+        comparison: Comparison,
         contended: &'a Contended,
         ceiling: Option<&Contended>,
         best_peer: Option<&Contended>,
@@ -150,38 +200,26 @@ impl<'a> Standing<'a> {
         let others_peer = best_peer.filter(|_| contended.kind != Kind::Ceiling);
         Standing {
             contended,
-            median: median(values),
+            median: comparison.median(values),
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            to_ceiling: ceiling.and_then(|base| ratio(values, &base.values)),
-            above_ceiling: ceiling.and_then(|base| difference(values, &base.values)),
-            to_best_peer: others_peer.and_then(|base| ratio(values, &base.values)),
+            to_ceiling: ceiling.and_then(|base| comparison.ratio(values, &base.values)),
+            above_ceiling: ceiling.and_then(|base| comparison.difference(values, &base.values)),
+            to_best_peer: others_peer.and_then(|base| comparison.ratio(values, &base.values)),
         }
     }
 }
 
 fn best_peer(outcome: &Outcome, run: &[&Contended]) -> Option<usize> {
     let peers = run.iter().enumerate().filter(|(_, one)| one.kind == Kind::Peer);
-    let medians = peers.map(|(index, one)| (index, median(&one.values)));
+    let comparison = Comparison::of(outcome);
+    let medians = peers.map(|(index, one)| (index, comparison.median(&one.values)));
     let best = if outcome.unit.more_is_better() {
         medians.max_by(|a, b| a.1.total_cmp(&b.1))
     } else {
         medians.min_by(|a, b| a.1.total_cmp(&b.1))
     };
     best.map(|(index, _)| index)
-}
-
-/// Returns the ratio round by round, or `None` if all bases are 0, as counts can be.
-fn ratio(values: &[f64], bases: &[f64]) -> Option<Interval> {
-    let pairs = values.iter().zip(bases).filter(|(_, base)| **base != 0.0);
-    let ratios: Vec<f64> = pairs.map(|(value, base)| value / base).collect();
-    (!ratios.is_empty()).then(|| bootstrap(&ratios))
-}
-
-/// Returns the difference round by round.
-fn difference(values: &[f64], bases: &[f64]) -> Option<Interval> {
-    let differences: Vec<f64> = values.iter().zip(bases).map(|(value, base)| value - base).collect();
-    (!differences.is_empty()).then(|| bootstrap(&differences))
 }
 
 #[cfg(test)]
@@ -223,6 +261,42 @@ mod tests {
         assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(3.0), both()), Verdict::Met);
         assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(1.5), both()), Verdict::Missed);
         assert_eq!(verdict(Unit::Micros, Goal::AboveCeiling(3.0), vec![teleport(&[1.0])]), Verdict::NotRun);
+    }
+
+    #[test]
+    fn best_rounds_decide_where_all_rounds_do_not() {
+        // Two of three rounds are disturbed, each in its own way.
+        let ours: Vec<f64> = (0..24).map(|i| [10.0, 4.0, 6.0][i % 3]).collect();
+        let bases: Vec<f64> = (0..24).map(|i| [5.0, 10.0, 4.0][i % 3]).collect();
+        let row = |compared| {
+            let row = outcome("a row", Unit::GBs, vec![raw(&bases), teleport(&ours)]);
+            Outcome { goal: Some(Goal::OfCeiling(0.95)), compared, ..row }
+        };
+        let all = row(Compared::Pairs);
+        let judged = Judged::of(&all);
+        assert_eq!((judged.verdict, judged.said()), (Verdict::Unclear, "unclear".to_owned()));
+        let Noise { whose, spread, width } = judged.noise().unwrap();
+        assert!(whose == "raw" && spread > 0.25 && width > 0.15, "{whose} {spread} {width}");
+        let best = row(Compared::Best);
+        let judged = Judged::of(&best);
+        assert_eq!((judged.verdict, judged.said()), (Verdict::Met, "met, best rounds".to_owned()));
+        assert_eq!(judged.teleport().unwrap().median, 10.0, "the table shows what is compared");
+    }
+
+    #[test]
+    fn noise_is_that_of_what_the_goal_is_relative_to() {
+        let noisy: Vec<f64> = (0..9).map(|i| 5.0 + f64::from(i)).collect();
+        let row = |goal| {
+            let results = vec![raw(&noisy), teleport(&[9.0; 9]), peer("zmq", &[3.0; 9])];
+            Outcome { goal, ..outcome("a row", Unit::GBs, results) }
+        };
+        let whose = |goal| Judged::of(&row(goal)).noise().map(|noise| noise.whose);
+        assert_eq!(whose(Some(Goal::OfCeiling(0.9))), Some("raw".to_owned()));
+        assert_eq!(whose(None), Some("raw".to_owned()));
+        assert_eq!(whose(Some(Goal::OfBestPeer(1.5))), None);
+        assert_eq!(whose(Some(Goal::Most(1.5))), None);
+        let alone = outcome("alone", Unit::Micros, vec![teleport(&noisy)]);
+        assert_eq!(Judged::of(&alone).noise().unwrap().whose, "teleport");
     }
 
     #[test]

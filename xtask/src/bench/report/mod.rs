@@ -4,6 +4,7 @@
 //! `json`, `plot`, `page`. The files need no network and no script.
 
 mod chart;
+mod compare;
 #[cfg(test)]
 mod fixture;
 mod json;
@@ -17,7 +18,7 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use self::judged::Judged;
+pub(super) use self::judged::{Judged, Noise, Verdict};
 pub(super) use self::machine::facts;
 use super::outcome::Outcome;
 use crate::failure::Failure;

@@ -76,7 +76,7 @@ pub(super) fn cells(row: &Judged<'_>) -> [String; 8] {
         best,
         shown(row.teleport().and_then(|ours| ours.to_best_peer).map(text::ratio)),
         text::goal(row.outcome, [">=", "<="]),
-        row.verdict.word().to_owned(),
+        row.said(),
     ]
 }
 

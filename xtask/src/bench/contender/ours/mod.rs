@@ -168,6 +168,7 @@ impl Party {
                 ("sink", Tree::Dict(dict))
             }
             Workload::Policy => ("policy", policy::image(&self.client, bytes)?),
+            Workload::KeepingPolicy => ("keeping_policy", policy::image(&self.client, bytes)?),
             Workload::BatchedPolicy => ("batched_policy", policy::image(&self.client, bytes)?),
             Workload::CrowdPolicy => ("crowd_policy", policy::image(&self.client, bytes)?),
             Workload::PoolSource => ("pool_source", bytes.into_tree()),
