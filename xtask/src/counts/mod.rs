@@ -17,6 +17,7 @@ mod instructions;
 mod party;
 mod row;
 mod shape;
+mod whole;
 
 use std::path::PathBuf;
 
@@ -42,9 +43,29 @@ pub(crate) struct Options {
     /// Also print the kinds of system calls
     #[arg(long)]
     details: bool,
+    /// Count only whole calls with this text in their name, such as "64 B"
+    #[arg(long, value_name = "TEXT")]
+    row: Option<String>,
+    /// Count only whole calls, and show this many functions and lines of source with the highest counts
+    #[arg(long, value_name = "N")]
+    profile: Option<usize>,
     /// Also write the counts to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Options {
+    fn chooses(&self, kind: Kind) -> bool {
+        if self.row.is_some() || self.profile.is_some() {
+            return kind == Kind::Whole;
+        }
+        self.only.is_empty() || self.only.contains(&kind)
+    }
+
+    /// Returns true if all kinds and rows are counted.
+    fn is_complete(&self) -> bool {
+        self.only.is_empty() && self.row.is_none() && self.profile.is_none()
+    }
 }
 
 /// The kinds of counts.
@@ -56,6 +77,8 @@ enum Kind {
     Copies,
     /// Instructions of encode, decode and calls in memory
     Instructions,
+    /// Instructions, locked instructions and allocations of whole calls of a server and a client
+    Whole,
 }
 
 /// The prefix of the line that CI's table repeats.
@@ -65,8 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         return again_optimized(|_| ());
     }
-    let chosen = |kind: Kind| options.only.is_empty() || options.only.contains(&kind);
-    let Counted { rows, notes, skipped } = count(chosen)?;
+    let Counted { rows, notes, skipped } = count(options)?;
     let accepted = accepted::read()?;
     print(&rows, &accepted);
     if options.details {
@@ -76,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         std::fs::write(path, json(&rows, &accepted)).map_err(Failure::file(path))?;
     }
     if options.accept {
-        return accept(&rows, &accepted, options.only.is_empty() && skipped.is_empty());
+        return accept(&rows, &accepted, options.is_complete() && skipped.is_empty());
     }
     let summary =
         skipped.iter().fold(format!("{} rows", rows.len()), |text, why| format!("{text}; SKIPPED {why}"));
@@ -116,18 +138,28 @@ struct Counted {
     skipped: Vec<String>,
 }
 
-fn count(chosen: impl Fn(Kind) -> bool) -> Result<Counted, Failure> {
+fn count(options: &Options) -> Result<Counted, Failure> {
+    let chosen = |kind: Kind| options.chooses(kind);
     let mut counted = Counted::default();
     if chosen(Kind::Calls) || chosen(Kind::Copies) {
         match calls::unavailable() {
             Some(why) => counted.skipped.push(format!("allocations, system calls and copies: {why}")),
-            None => count_calls(&mut counted, &chosen)?,
+            None => count_calls(&mut counted, chosen)?,
         }
     }
     if chosen(Kind::Instructions) {
         match instructions::unavailable() {
             Some(why) => counted.skipped.push(format!("instructions: {why}")),
             None => instructions::count(&mut counted)?,
+        }
+    }
+    if chosen(Kind::Whole) {
+        match whole::unavailable() {
+            Some(why) => counted.skipped.push(format!("whole calls: {why}")),
+            None => {
+                let chosen = whole::Chosen { row: options.row.as_deref(), profile: options.profile };
+                whole::count(chosen, &mut counted)?;
+            }
         }
     }
     Ok(counted)

@@ -17,6 +17,7 @@ use teleport::{
 };
 
 use super::shape::{self, Shape};
+use super::whole;
 use crate::failure::Failure;
 use crate::{child, cores};
 
@@ -72,6 +73,10 @@ enum Party {
     Client { address: String },
     /// Repeats a shape of work
     Shape { shape: Shape, times: u32 },
+    /// Serves the calls that are counted as a whole
+    WholeServer,
+    /// Makes them, for one row
+    WholeClient { address: String, row: usize },
 }
 
 pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
@@ -86,6 +91,10 @@ pub(crate) fn run(options: &PartyOptions) -> Result<(), Failure> {
             child::follow_parent().and_then(|()| call(address).map_err(Failure::bench))
         }
         Party::Shape { shape, times } => shape::run(*shape, *times).map_err(Failure::bench),
+        Party::WholeServer => child::follow_parent().and_then(|()| whole::serve().map_err(Failure::bench)),
+        Party::WholeClient { address, row } => {
+            child::follow_parent().and_then(|()| whole::call(address, *row).map_err(Failure::bench))
+        }
     }
 }
 
