@@ -419,7 +419,7 @@ fn strangers_are_turned_away_and_rule_breakers_get_the_reason() {
         let message =
             Message::call(&CallHead::new("echo"), &Tree::Null, &Limits::default()).expect("it fits");
         bytes.extend(message.header(1, false));
-        bytes.extend(&message.metadata);
+        bytes.extend(message.metadata());
         let answer = stranger(&world, &bytes);
         let reason = next(&closed).to_string();
         assert!(reason.contains("before the hello"), "{reason}");

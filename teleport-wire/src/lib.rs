@@ -42,7 +42,8 @@ pub use format::limits::{
     LEAF_ALIGNMENT, Limits, MAX_AUTH_BYTES, MAX_BACKTRACE_BYTES, MAX_CHUNK_BYTES, MAX_CODE_BYTES, MAX_DEPTH,
     MAX_ERROR_BYTES, MAX_IDS, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK, MAX_REASON_BYTES,
 };
-pub use format::message::{CallHead, CallMetadata, Message, ResultMetadata};
+pub use format::message::Message;
+pub use format::metadata::{CallHead, CallMetadata, ResultMetadata};
 pub use format::order::Order;
 pub use format::preface::{FirstBytes, Preface, PrefaceError, VERSION};
 pub use format::signature::{Leaf, LeafKind, Run, Signature};

@@ -54,9 +54,9 @@ fn encoding_allocates_metadata_and_payload_list_only() {
 #[test]
 fn building_one_array_from_a_known_signature_allocates_nothing() {
     let (_, message) = encode(&Tree::from(Array::zeros::<u8>([64, 64, 3])));
-    let metadata = CallMetadata::decode(&message.metadata).expect("it was just encoded");
+    let metadata = CallMetadata::decode(message.metadata()).expect("it was just encoded");
     let signature = Signature::decode(metadata.signature, &Limits::default()).expect("it was just encoded");
-    let memory = message.payload.into_iter().next().expect("an image has payload");
+    let memory = message.pieces()[0].clone();
     let (count, tree) = allocations(|| {
         let order = Order::decode(metadata.order, &signature)?;
         signature.build(&order, memory)

@@ -40,8 +40,8 @@ fn signal(kind: Kind, id: u64) -> Vec<u8> {
 
 /// Returns the frame of a message's metadata, and that of its payload as one chunk.
 fn frames(message: &Message, id: u64) -> [Vec<u8>; 2] {
-    let first = [&message.header(id, true)[..], &message.metadata].concat();
-    let header = Header::data(id, message.payload_bytes, None);
+    let first = [&message.header(id, true)[..], message.metadata()].concat();
+    let header = Header::data(id, message.payload_bytes(), None);
     [first, [&header.encode()[..], &payload(message)].concat()]
 }
 
@@ -69,7 +69,7 @@ fn signature() -> Vec<u8> {
         "x": 0f32,
     });
     let message = Message::result(&tree, &Limits::default()).unwrap();
-    ResultMetadata::decode(&message.metadata).unwrap().signature.to_vec()
+    ResultMetadata::decode(message.metadata()).unwrap().signature.to_vec()
 }
 
 fn resume() -> Resume {

@@ -9,8 +9,8 @@ use common::{same_with_order, trees};
 use proptest::prelude::*;
 use receiver::{decode, parts, payload, receive};
 use teleport_wire::{
-    Array, Buffer, CallHead, CallMetadata, DType, DecodeError, Dict, EncodeError, Limits, MAX_DEPTH, Message,
-    Order, ResultMetadata, Signature, TimeBase, TimeUnit, Tree, tree,
+    Array, Buffer, CallHead, CallMetadata, DType, DecodeError, Dict, EncodeError, Header, Limits, MAX_DEPTH,
+    Message, Order, ResultMetadata, Signature, TimeBase, TimeUnit, Tree, tree,
 };
 
 /// The dtypes without parameters.
@@ -50,7 +50,7 @@ proptest! {
     fn any_tree_round_trips(tree in trees()) {
         let signature = check(&tree);
         prop_assert_eq!(signature.payload_bytes(), tree.payload_bytes());
-        prop_assert_eq!(signature.memory_bytes() as u64, result(&tree).memory_bytes);
+        prop_assert_eq!(signature.memory_bytes() as u64, result(&tree).memory_bytes());
     }
 
     #[test]
@@ -95,6 +95,46 @@ proptest! {
         prop_assert_eq!(payload(&forward), payload(&backward));
     }
 
+    /// The frames of a message in one go are those that are written one by one.
+    #[test]
+    fn small_messages_are_framed_in_one_go(tree in trees(), id in 1..u64::MAX, is_eager: bool, checksum: bool) {
+        let message = result(&tree);
+        let mut frames = b"before".to_vec();
+        message.append_frames(id, is_eager, checksum, &mut frames);
+        let mut expected = [b"before", &message.header(id, is_eager)[..], message.metadata()].concat();
+        let payload = message.inline_payload();
+        if is_eager && !payload.is_empty() {
+            let crc = checksum.then(|| teleport_wire::checksum(0, payload));
+            expected.extend(Header::data(id, payload.len() as u64, crc).encode());
+            expected.extend(payload);
+        }
+        prop_assert_eq!(frames, expected);
+    }
+
+    /// A tree of copied leaves equals that on memory in one piece, and each leaf is writable in place.
+    #[test]
+    fn copied_payloads_give_the_same_tree(tree in trees()) {
+        let message = result(&tree);
+        let (signature, order) = parts(&message);
+        let signature = Signature::decode(signature, &Limits::default()).unwrap();
+        let order = Order::decode(order, &signature).unwrap();
+        let payload = payload(&message);
+        let copied = signature.build_copied(&order, &payload).unwrap();
+        prop_assert!(same_with_order(&copied, &tree));
+        prop_assert!(same_with_order(&copied, &signature.build(&order, receive(&signature, &payload)).unwrap()));
+        for leaf in copied.leaves() {
+            let buffer = match leaf {
+                Tree::Array(array) => array.buffer(),
+                Tree::String(text) => text.buffer(),
+                Tree::Bytes(bytes) => bytes,
+                _ => unreachable!("nodes are no leaves"),
+            };
+            prop_assert!(buffer.is_unique() && buffer.as_ptr().addr().is_multiple_of(Buffer::ALIGNMENT));
+        }
+        let short = &payload[..payload.len().saturating_sub(1)];
+        prop_assert_eq!(signature.build_copied(&order, short).is_ok(), payload.is_empty());
+    }
+
     /// Accepted bytes have one encoding: the tree that they decode to encodes to the same bytes.
     #[test]
     fn changed_metadata_is_refused_or_canonical(
@@ -102,7 +142,7 @@ proptest! {
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let limits = Limits { max_message_bytes: 1 << 20, ..Limits::default() };
-        let mut body = result(&tree).metadata;
+        let mut body = result(&tree).metadata().to_vec();
         for (index, byte) in changes {
             let at = index.index(body.len());
             body[at] = byte;
@@ -111,7 +151,8 @@ proptest! {
         let Ok(signature) = Signature::decode(metadata.signature, &limits) else { return Ok(()) };
         let Ok(order) = Order::decode(metadata.order, &signature) else { return Ok(()) };
         let tree = signature.build(&order, Buffer::zeroed(signature.memory_bytes())).unwrap();
-        prop_assert_eq!(Message::result(&tree, &limits).unwrap().metadata, body);
+        let again = Message::result(&tree, &limits).unwrap();
+        prop_assert_eq!(again.metadata(), body);
     }
 
     #[test]
@@ -232,11 +273,11 @@ fn heads_of_calls_round_trip() {
     ];
     for head in heads {
         let message = Message::call(&head, &tree!([1]), &Limits::default()).unwrap();
-        assert_eq!(CallMetadata::decode(&message.metadata).unwrap().head, head);
+        assert_eq!(CallMetadata::decode(message.metadata()).unwrap().head, head);
     }
     let over = CallHead { deadline: Some(Duration::ZERO), ..CallHead::new("m") };
     let message = Message::call(&over, &tree!(null), &Limits::default()).unwrap();
-    let deadline = CallMetadata::decode(&message.metadata).unwrap().head.deadline;
+    let deadline = CallMetadata::decode(message.metadata()).unwrap().head.deadline;
     assert_eq!(deadline, Some(Duration::from_micros(1)));
 }
 
@@ -272,7 +313,7 @@ fn both_sides_agree_on_every_limit() {
     ];
     for (tree, fits, refuses) in cases {
         let message = Message::result(&tree, &fits).unwrap();
-        let signature = ResultMetadata::decode(&message.metadata).unwrap().signature;
+        let signature = ResultMetadata::decode(message.metadata()).unwrap().signature;
         assert!(Signature::decode(signature, &fits).is_ok());
         assert!(Message::result(&tree, &refuses).is_err(), "{tree}");
         if refuses.max_metadata_bytes == u32::MAX {

@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn results_go_row_by_row_without_a_copy(tree in trees_of_arrays(), rows in 1..5usize, seed: u64) {
+    fn results_go_row_by_row(tree in trees_of_arrays(), rows in 1..5usize, seed: u64) {
         let trees: Vec<Tree> = (0..rows).map(|row| refilled(&tree, seed.wrapping_add(row as u64 * 1000))).collect();
         let stack = Tree::stack(&trees).unwrap();
         let stacked = BatchResult::new(&stack, rows).unwrap();
@@ -111,13 +111,13 @@ proptest! {
         for (row, expected) in trees.iter().enumerate() {
             let message = stacked.row(row, &Limits::default()).unwrap();
             let alone = result(expected);
-            prop_assert_eq!((&message.metadata, message.metadata_crc), (&alone.metadata, alone.metadata_crc));
-            prop_assert_eq!((message.payload_bytes, message.memory_bytes), (alone.payload_bytes, alone.memory_bytes));
+            prop_assert_eq!((message.metadata(), message.metadata_crc()), (alone.metadata(), alone.metadata_crc()));
+            prop_assert_eq!((message.payload_bytes(), message.memory_bytes()), (alone.payload_bytes(), alone.memory_bytes()));
             let (signature, order) = parts(&message);
             let received = decode(signature, order, &payload(&message), &Limits::default()).unwrap();
             prop_assert!(same_with_order(&received, expected));
             let is_inside = |buffer: &Buffer| memory.iter().any(|memory| memory.contains(&buffer.as_ptr()));
-            prop_assert!(message.payload.iter().all(is_inside));
+            prop_assert!(message.pieces().iter().all(is_inside));
         }
     }
 
@@ -204,10 +204,19 @@ fn each_receiver_has_its_own_limits() {
     for _ in 0..2 {
         let error = result.row(1, &small).unwrap_err();
         assert_eq!(error, EncodeError::TooLarge { bytes: 1000, max_bytes: 999 });
-        assert_eq!(result.row(1, &Limits::default()).unwrap().payload_bytes, 1000);
+        assert_eq!(result.row(1, &Limits::default()).unwrap().payload_bytes(), 1000);
     }
     for max_message_bytes in 1000..1100 {
         let limits = Limits { max_message_bytes, ..Limits::default() };
-        assert_eq!(result.row(0, &limits).unwrap().memory_bytes, 1000);
+        assert_eq!(result.row(0, &limits).unwrap().memory_bytes(), 1000);
     }
+}
+
+#[test]
+fn large_rows_are_not_copied() {
+    let stack = Array::zeros::<u8>([3, 5000]);
+    let result = BatchResult::new(&tree!({"large": stack.clone(), "small": vec![1, 2, 3]}), 3).unwrap();
+    let message = result.row(2, &Limits::default()).unwrap();
+    assert_eq!(message.pieces()[0].as_ptr(), stack.as_bytes()[10_000..].as_ptr());
+    assert_eq!((message.pieces().len(), message.inline_payload().len()), (2, 0));
 }

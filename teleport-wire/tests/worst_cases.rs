@@ -77,7 +77,7 @@ fn worst_cases() -> Vec<(&'static str, Tree)> {
 }
 
 fn metadata(tree: &Tree) -> Vec<u8> {
-    Message::result(tree, &Limits::default()).expect("it is just within the limits").metadata
+    Message::result(tree, &Limits::default()).expect("it is just within the limits").metadata().to_vec()
 }
 
 /// Decodes the tree on memory of zeros.
@@ -128,7 +128,8 @@ fn the_deepest_tree_needs_little_stack() {
     let dicts =
         (0..MAX_DEPTH).fold(Tree::Null, |tree, _| dict([("b".into(), tree), ("a".into(), Tree::Null)]));
     for tree in [lists, dicts] {
-        let metadata = Message::result(&tree, &limits).expect("it is as deep as is allowed").metadata;
+        let metadata =
+            Message::result(&tree, &limits).expect("it is as deep as is allowed").metadata().to_vec();
         // The thread has half of the usual stack. A build without optimizations needs most of it.
         let thread = std::thread::Builder::new().stack_size(1 << 20);
         let decoding = thread.spawn(move || {
@@ -136,7 +137,7 @@ fn the_deepest_tree_needs_little_stack() {
             let signature = Signature::decode(parts.signature, &limits).expect("it was just encoded");
             let order = Order::decode(parts.order, &signature).expect("it was just encoded");
             let built = signature.build(&order, Buffer::empty()).expect("it has no payload");
-            assert!(Message::result(&built, &limits).expect("it was just decoded").metadata == metadata);
+            assert!(Message::result(&built, &limits).expect("it was just decoded").metadata() == metadata);
         });
         decoding.expect("the thread starts").join().expect("it fits the stack");
     }

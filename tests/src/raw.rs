@@ -143,15 +143,15 @@ impl Raw {
     /// Sends the head frame of a call or result.
     pub fn send_head(&mut self, id: u64, message: &Message, eager: bool) {
         self.send(&message.header(id, eager));
-        self.send(&message.metadata);
+        self.send(message.metadata());
     }
 
     /// Sends a whole message with its payload, without waiting for a grant.
     pub fn send_eager(&mut self, id: u64, message: &Message) {
-        self.send_head(id, message, message.payload_bytes > 0);
-        for buffer in &message.payload {
-            self.send(&Header::data(id, buffer.len() as u64, None).encode());
-            self.send(buffer);
+        self.send_head(id, message, message.payload_bytes() > 0);
+        for part in message.payload() {
+            self.send(&Header::data(id, part.len() as u64, None).encode());
+            self.send(part);
         }
     }
 

@@ -208,21 +208,21 @@ fn a_message_borrows_the_memory_of_a_vector() {
     assert_eq!(array.as_bytes().as_ptr(), start.cast());
     let tree = tree!({"a": array, "b": "text"});
     let message = Message::call(&CallHead::new("echo"), &tree, &Limits::default()).unwrap();
-    assert_eq!(message.payload[0].as_ptr(), start.cast());
+    assert_eq!(message.pieces()[0].as_ptr(), start.cast());
     drop(tree);
-    assert_eq!(message.payload[0].as_ptr(), start.cast(), "the message does not keep the memory");
+    assert_eq!(message.pieces()[0].as_ptr(), start.cast(), "the message does not keep the memory");
 }
 
 #[test]
 fn a_message_borrows_the_memory_of_rows_and_strings() {
     let text = String::from("a string of its own memory");
-    let (text_start, array) = (text.as_ptr(), Array::from_vec(vec![7u8; 4096], [64, 64]).unwrap());
+    let (text_start, array) = (text.as_ptr(), Array::from_vec(vec![7u8; 64 << 12], [64, 4096]).unwrap());
     let row = array.row(3);
-    assert_eq!(row.as_bytes().as_ptr(), array.as_bytes()[3 * 64..].as_ptr());
+    assert_eq!(row.as_bytes().as_ptr(), array.as_bytes()[3 * 4096..].as_ptr());
     let tree = tree!([row, text]);
     let message = Message::call(&CallHead::new("echo"), &tree, &Limits::default()).unwrap();
-    assert_eq!(message.payload[0].as_ptr(), array.as_bytes()[192..].as_ptr());
-    assert_eq!(message.payload[1].as_ptr(), text_start);
+    assert_eq!(message.pieces()[0].as_ptr(), array.as_bytes()[3 * 4096..].as_ptr());
+    assert_eq!(message.pieces()[1].as_ptr(), text_start);
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl GrantingPeer {
 
     fn send_payload(&mut self, id: u64) {
         let chunk = MAX_CHUNK_BYTES as usize;
-        for bytes in self.call.payload.iter().flat_map(|buffer| buffer.chunks(chunk)) {
+        for bytes in self.call.payload().flat_map(|buffer| buffer.chunks(chunk)) {
             self.raw.send(&Header::data(id, bytes.len() as u64, None).encode());
             self.raw.send(bytes);
         }
@@ -352,7 +352,7 @@ fn slow_arguments_fail_while_others_wait_for_memory() {
         let mut peer = GrantingPeer::new(&server, "sum", LARGE);
         peer.begin(1);
         peer.raw.next_of(Kind::Grant);
-        let payload = peer.call.payload[0].clone();
+        let payload = peer.call.pieces()[0].clone();
         let (first, rest) = payload.split_at(MAX_CHUNK_BYTES as usize + 1000);
         let (whole, part) = first.split_at(MAX_CHUNK_BYTES as usize);
         peer.raw.send(&Header::data(1, MAX_CHUNK_BYTES, None).encode());
@@ -504,7 +504,7 @@ fn the_structure_of_a_call_is_charged_and_must_not_arrive_slowly() {
         // The call took more than half of the credit. The credit comes back once the client has aborted the
         // call.
         peer.send(&Header::empty(Kind::Abort, 1).encode());
-        assert_eq!(peer.next_of(Kind::Credit).header.id, message.memory_bytes);
+        assert_eq!(peer.next_of(Kind::Credit).header.id, message.memory_bytes());
         peer.send_eager(2, &message);
         until("the memory is charged", || server.stats().held_bytes > LARGE);
         drop(stop);

@@ -226,7 +226,7 @@ fn the_end_of_a_stream_is_noticed_when_it_arrives_with_the_last_bytes() {
         // Everything has arrived before the server reads its socket for the first time.
         let part_of_call = {
             let message = Message::call(&CallHead::new("echo"), &tree!("text"), &Limits::default()).unwrap();
-            [&message.header(1, true)[..], &message.metadata, &Header::data(1, 4, None).encode(), b"te"]
+            [&message.header(1, true)[..], message.metadata(), &Header::data(1, 4, None).encode(), b"te"]
                 .concat()
         };
         let mut early = Raw::connect(&address);

@@ -364,7 +364,7 @@ fn a_client_acknowledges_the_result_of_a_call_cancelled_during_resume() {
             let answer = ResumeAnswer { calls: vec![(id, CallAnswer::Done)] };
             let result = Message::result(&Tree::Null, &Limits::default()).unwrap();
             let answer = encode_frame(Kind::ResumeAnswer, 0, &answer.encode());
-            raw.send(&[&answer[..], &result.header(id, false), &result.metadata].concat());
+            raw.send(&[&answer[..], &result.header(id, false), result.metadata()].concat());
             let acks = raw.next_of(Kind::Ack).body;
             assert_eq!(decode_ids(&acks).unwrap().collect::<Vec<_>>(), [id]);
         });

@@ -179,7 +179,7 @@ impl Submission {
         let deadline = self.deadline();
         let call = PendingCall::new(&self.request, deadline);
         let message = call.encode(&self.request.tree, limits).map_err(Unsent::Failed)?;
-        let (engine, method, bytes) = (&self.engine, &self.request.method, message.payload_bytes);
+        let (engine, method, bytes) = (&self.engine, &self.request.method, message.payload_bytes());
         let call = Arc::new(call);
         let sent = link.call(message, |id| {
             call.set_id(id);

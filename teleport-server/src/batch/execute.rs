@@ -108,13 +108,13 @@ impl Run<'_> {
     /// Returns a row of the result, as a copy if it would keep the others' rows in memory for long.
     fn detached(&self, message: Message, call: &OpenCall) -> Message {
         let is_alone = self.calls.padded == 1;
-        if is_alone || message.payload_bytes == 0 || !call.reply.is_slow(Instant::now()) {
+        if is_alone || message.pieces().is_empty() || !call.reply.is_slow(Instant::now()) {
             return message;
         }
         // Without memory for a copy, the row itself is sent.
-        let Ok(mut copy) = Pool::global().alloc(message.payload_bytes as usize) else { return message };
+        let Ok(mut copy) = Pool::global().alloc(message.payload_bytes() as usize) else { return message };
         let Some(mut rest) = copy.get_mut() else { return message };
-        for part in &message.payload {
+        for part in message.pieces() {
             let (slot, behind) = rest.split_at_mut(part.len());
             slot.copy_from_slice(part);
             rest = behind;
@@ -124,7 +124,8 @@ impl Run<'_> {
             start += part.len();
             copy.slice(start - part.len()..start)
         };
-        Message { payload: message.payload.iter().map(part).collect(), ..message }
+        let pieces = message.pieces().iter().map(part).collect();
+        message.with_pieces(pieces)
     }
 
     fn bad_result(&self, error: &TreeError) -> RemoteError {

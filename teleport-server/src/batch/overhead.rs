@@ -91,7 +91,7 @@ mod tests {
     fn opened(rows: usize, row_bytes: usize, pages: Pages) -> (Overhead, Budget) {
         let row = Array::from(vec![0u8; row_bytes]).into();
         let message = Message::result(&row, &Limits::default()).unwrap();
-        let metadata = ResultMetadata::decode(&message.metadata).unwrap();
+        let metadata = ResultMetadata::decode(message.metadata()).unwrap();
         let signature = Signature::decode(metadata.signature, &Limits::default()).unwrap();
         let layout = BatchLayout::new(Arc::new(signature), rows).unwrap();
         let budget = Budget::new(u64::MAX);

@@ -142,7 +142,7 @@ impl<C> Session<C> {
     /// Ends a call. Keeps the answer if there is room, and sends it if there is a connection. Returns false
     /// if the call was answered before, or its client has given it up.
     pub(crate) fn ended(&self, id: u64, message: Message) -> bool {
-        let bytes = message.memory_bytes + message.metadata.len() as u64;
+        let bytes = message.memory_bytes() + message.metadata().len() as u64;
         let (mut room, mut expired) = (self.budget.room(bytes), Vec::new());
         let mut state = self.inner.lock();
         if state.records.open(id).is_none() {

@@ -266,10 +266,10 @@ impl Ledger {
 
     /// Counts a message to be sent. The peer's credit pays for its payload if there is enough.
     pub(super) fn queue(&mut self, message: Message) -> Unsent {
-        self.queued_bytes += message.payload_bytes + message.metadata.len() as u64;
-        let is_eager = message.payload_bytes > 0 && message.memory_bytes <= self.credit_bytes;
+        self.queued_bytes += message.payload_bytes() + message.metadata().len() as u64;
+        let is_eager = message.payload_bytes() > 0 && message.memory_bytes() <= self.credit_bytes;
         if is_eager {
-            self.credit_bytes -= message.memory_bytes;
+            self.credit_bytes -= message.memory_bytes();
         }
         Unsent::Head { message, is_eager }
     }

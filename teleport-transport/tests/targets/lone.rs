@@ -245,7 +245,7 @@ fn introduction(input: &mut Input<'_>) -> Vec<u8> {
 }
 
 fn frame(input: &mut Input<'_>) -> Vec<u8> {
-    let head = |id, message: &Message, eager| [&message.header(id, eager)[..], &message.metadata].concat();
+    let head = |id, message: &Message, eager| [&message.header(id, eager)[..], message.metadata()].concat();
     match input.below(20) {
         0..3 => head(id(input), &call_message(input).1, input.below(2) == 1),
         3..5 => head(id(input), &result_message(&tree(input)), input.below(2) == 1),

@@ -1,73 +1,59 @@
-//! Calls, results and errors that are ready to send, and received metadata.
+//! Calls, results and errors that are ready to send.
 //!
-//! Sending: tree -> [`Message`] (metadata and shared payload) -> [`Message::header`], metadata, payload in
-//! chunks. Receiving: body -> [`CallMetadata`] or [`ResultMetadata`], which borrow from it ->
-//! [`Signature`](crate::Signature) and [`Order`](crate::Order). No payload is copied.
+//! Flow: tree -> [`Message`] -> [`Message::append_frames`] if it is small, else [`Message::header`],
+//! [`Message::metadata`], and the [pieces](Message::pieces) of the payload in chunks.
+//!
+//! A small payload is copied behind the metadata, which costs less than to count the owner of each leaf. A
+//! large one stays in its owners' memory.
 
 use std::time::Duration;
 
+use crate::format::checksum::checksum;
 use crate::format::encode::{Encoded, encode};
+use crate::format::encode_error::EncodeError;
+use crate::format::error_kind::RemoteError;
 use crate::format::header::{Header, Kind};
 use crate::format::limits::{Limits, MAX_METHOD_BYTES};
-use crate::format::reader::{Reader, at_most};
-use crate::format::{
-    checksum::checksum, decode_error::DecodeError, encode_error::EncodeError, error_kind::RemoteError,
-};
+use crate::format::metadata::{CallHead, IDEMPOTENT, RESUME};
 use crate::model::{buffer::Buffer, tree::Tree};
-
-/// The part of a call besides its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallHead<'a> {
-    /// The method's name, 1 to [`MAX_METHOD_BYTES`] long.
-    pub method: &'a str,
-    /// The remaining time of the call when the metadata is written, or `None` for no deadline. It travels in
-    /// microseconds, and is at least one.
-    pub deadline: Option<Duration>,
-    /// The call may run twice. It is sent again when a server returns without its session.
-    pub idempotent: bool,
-    /// Both sides keep and acknowledge the call, so that it survives a lost connection.
-    pub resume: bool,
-}
-
-impl<'a> CallHead<'a> {
-    /// Creates the head of a call without a deadline and options.
-    pub const fn new(method: &'a str) -> CallHead<'a> {
-        CallHead { method, deadline: None, idempotent: false, resume: false }
-    }
-}
-
-const IDEMPOTENT: u16 = 1;
-const RESUME: u16 = 2;
 
 /// The lengths of the fixed parts of a call's and a result's metadata.
 const CALL_BYTES: usize = 24;
 const RESULT_BYTES: usize = 8;
 
-/// One message that is ready to send. Its payload shares the caller's memory.
+/// The longest array, string or bytes that is copied into a message.
+const MAX_COPIED_LEAF_BYTES: usize = 2 << 10;
+
+/// The longest payload that is copied into a message.
+const MAX_COPIED_BYTES: usize = 16 << 10;
+
+/// One message that is ready to send.
+///
+/// A payload of up to 16 KiB, with no array, string or bytes above 2 KiB, is copied into the message. A larger
+/// one shares the caller's memory.
 ///
 /// ```
 /// use teleport_wire::{Array, CallHead, Limits, Message, tree};
 ///
 /// let weights = Array::zeros::<f32>([256, 1024]);
-/// let call = Message::call(&CallHead::new("load"), &tree!({"weights": weights}), &Limits::default())?;
-/// assert_eq!(call.payload_bytes, 1 << 20);
-/// assert!(call.metadata.len() < 100);
+/// let tree = tree!({"weights": weights.clone()});
+/// let call = Message::call(&CallHead::new("load"), &tree, &Limits::default())?;
+/// assert_eq!(call.payload_bytes(), 1 << 20);
+/// assert!(call.metadata().len() < 100);
+/// assert_eq!(call.pieces()[0].as_ptr(), weights.as_bytes().as_ptr()); // not copied
 /// # Ok::<(), teleport_wire::EncodeError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// [`Kind::Call`], [`Kind::Result`] or [`Kind::Error`].
-    pub kind: Kind,
-    /// The body of the first frame.
-    pub metadata: Vec<u8>,
-    /// CRC32C of the metadata.
-    pub metadata_crc: u32,
-    /// The payload, which follows in data frames. No buffer is empty.
-    pub payload: Vec<Buffer>,
-    /// The size of the payload.
-    pub payload_bytes: u64,
-    /// The size of the payload in the receiver's memory, which credit and budgets count.
-    pub memory_bytes: u64,
+    kind: Kind,
+    metadata_bytes: usize,
+    metadata_crc: u32,
+    /// The metadata, then the payload if it is copied.
+    bytes: Vec<u8>,
+    /// The payload, if it is not copied. Invariant: no buffer is empty.
+    pieces: Vec<Buffer>,
+    payload_bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Message {
@@ -103,10 +89,14 @@ impl Message {
 
     /// Encodes the error that ends a call. Long texts are cut.
     pub fn error(error: &RemoteError) -> Message {
-        let metadata = error.encode();
-        let metadata_crc = checksum(0, &metadata);
-        let payload = Vec::new();
-        Message { kind: Kind::Error, metadata, metadata_crc, payload, payload_bytes: 0, memory_bytes: 0 }
+        Message::of_metadata(Kind::Error, error.encode())
+    }
+
+    /// Returns a message without a payload.
+    fn of_metadata(kind: Kind, metadata: Vec<u8>) -> Message {
+        let (metadata_bytes, metadata_crc) = (metadata.len(), checksum(0, &metadata));
+        let (bytes, pieces) = (metadata, Vec::new());
+        Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes: 0, memory_bytes: 0 }
     }
 
     /// Appends the tree to `metadata`, and writes the lengths of its signature and order at `lengths_at`.
@@ -121,87 +111,114 @@ impl Message {
             encode(tree, metadata, limits)?;
         let lengths = [signature_bytes.to_le_bytes(), order_bytes.to_le_bytes()];
         metadata[lengths_at..][..8].copy_from_slice(lengths.as_flattened());
-        let metadata_crc = checksum(0, &metadata);
         let (payload_bytes, memory_bytes) = (placement.payload_bytes, placement.memory_bytes);
-        Ok(Message { kind, metadata, metadata_crc, payload, payload_bytes, memory_bytes })
+        let message = Message::of_metadata(kind, metadata);
+        Ok(Message { payload_bytes, memory_bytes, ..message }.with_payload(payload))
     }
 
-    /// Encodes the header of the frame with the metadata. With `eager`, the payload follows without a grant.
+    /// Adds the payload to a message that lacks it: as a copy if it is small.
+    fn with_payload(mut self, payload: Vec<Buffer>) -> Message {
+        let is_small = self.payload_bytes <= MAX_COPIED_BYTES as u64
+            && payload.iter().all(|leaf| leaf.len() <= MAX_COPIED_LEAF_BYTES);
+        if is_small {
+            payload.iter().for_each(|leaf| self.bytes.extend_from_slice(leaf));
+        } else {
+            self.pieces = payload;
+        }
+        self
+    }
+
+    /// Returns the message with another payload of the same size: as a copy if it is small.
+    pub(crate) fn with_other_payload(&self, payload: Vec<Buffer>) -> Message {
+        let bytes = self.metadata().to_vec();
+        Message { bytes, pieces: Vec::new(), ..*self }.with_payload(payload)
+    }
+
+    /// Returns [`Kind::Call`], [`Kind::Result`] or [`Kind::Error`].
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the body of the first frame.
+    pub fn metadata(&self) -> &[u8] {
+        &self.bytes[..self.metadata_bytes]
+    }
+
+    /// Returns the CRC32C of the metadata.
+    pub fn metadata_crc(&self) -> u32 {
+        self.metadata_crc
+    }
+
+    /// Returns the size of the payload.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Returns the size of the payload in the receiver's memory, which credit and budgets count.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Returns the payload if it was copied into the message, else no bytes.
+    pub fn inline_payload(&self) -> &[u8] {
+        &self.bytes[self.metadata_bytes..]
+    }
+
+    /// Returns the payload in its owners' memory. It is empty if the payload was copied into the message. No
+    /// buffer is empty.
+    pub fn pieces(&self) -> &[Buffer] {
+        &self.pieces
+    }
+
+    /// Iterates over the bytes of the payload, wherever they are.
+    pub fn payload(&self) -> impl Iterator<Item = &[u8]> {
+        let inline = Some(self.inline_payload()).filter(|bytes| !bytes.is_empty());
+        inline.into_iter().chain(self.pieces.iter().map(|piece| &**piece))
+    }
+
+    /// Converts the message into its payload. No buffer is empty.
+    pub fn into_pieces(self) -> Vec<Buffer> {
+        if self.inline_payload().is_empty() {
+            return self.pieces;
+        }
+        vec![Buffer::from_vec(self.bytes).slice(self.metadata_bytes..)]
+    }
+
+    /// Replaces the [pieces](Message::pieces) by others that hold the same bytes, such as a copy of them.
+    ///
+    /// # Panics
+    /// Panics if the lengths of the pieces do not add up to those of the present ones.
+    pub fn with_pieces(mut self, pieces: Vec<Buffer>) -> Message {
+        let bytes = |pieces: &[Buffer]| pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        assert_eq!(bytes(&pieces), bytes(&self.pieces), "other pieces of the same payload");
+        self.pieces = pieces;
+        self
+    }
+
+    /// Encodes the header of the frame with the metadata. With `is_eager`, the payload follows without a grant.
     /// This is ignored for a message without payload.
-    pub fn header(&self, id: u64, eager: bool) -> [u8; Header::BYTES] {
-        let flags = if eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
-        let (body_crc, length) = (self.metadata_crc, self.metadata.len() as u64);
+    pub fn header(&self, id: u64, is_eager: bool) -> [u8; Header::BYTES] {
+        let flags = if is_eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
+        let (body_crc, length) = (self.metadata_crc, self.metadata_bytes as u64);
         Header { kind: self.kind, flags, body_crc, id, length, arg: 0 }.encode()
+    }
+
+    /// Appends the frame with the metadata to `out`. If the payload is [inline](Message::inline_payload) and
+    /// `is_eager`, its frame follows, with a CRC32C if `checksum` is set.
+    pub fn append_frames(&self, id: u64, is_eager: bool, checksum: bool, out: &mut Vec<u8>) {
+        let payload = if is_eager { self.inline_payload() } else { &[] };
+        out.reserve(2 * Header::BYTES + self.metadata_bytes + payload.len());
+        out.extend_from_slice(&self.header(id, is_eager));
+        out.extend_from_slice(self.metadata());
+        if !payload.is_empty() {
+            let crc = checksum.then(|| crate::format::checksum::checksum(0, payload));
+            out.extend_from_slice(&Header::data(id, payload.len() as u64, crc).encode());
+            out.extend_from_slice(payload);
+        }
     }
 }
 
 /// Allocates metadata with room for a tree of a few leaves, so that a small message allocates once.
 fn with_room(bytes: usize) -> Vec<u8> {
     Vec::with_capacity(bytes + 104)
-}
-
-/// The received metadata of a call. Lengths are checked, but signature and order are not yet decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallMetadata<'a> {
-    /// Method, deadline and options.
-    pub head: CallHead<'a>,
-    /// For [`Signature::decode`](crate::Signature::decode).
-    pub signature: &'a [u8],
-    /// For [`Order::decode`](crate::Order::decode).
-    pub order: &'a [u8],
-}
-
-impl<'a> CallMetadata<'a> {
-    /// Decodes the body of a call's frame.
-    ///
-    /// # Errors
-    /// Returns [`DecodeError`] if the body breaks the format.
-    pub fn decode(body: &'a [u8]) -> Result<CallMetadata<'a>, DecodeError> {
-        let mut reader = Reader::new(body);
-        let method_bytes = reader.u16("method bytes")?;
-        let flags = reader.u16("call flags")?;
-        if flags & !(IDEMPOTENT | RESUME) != 0 {
-            return Err(DecodeError::UnknownValue { field: "call flags", value: u64::from(flags) });
-        }
-        let signature_bytes = reader.u32("signature bytes")? as usize;
-        let order_bytes = reader.u32("order bytes")? as usize;
-        reader.zeros(4, "call reserved")?;
-        let deadline = reader.u64("deadline")?;
-        at_most(u64::from(method_bytes), MAX_METHOD_BYTES as u64, "method bytes")?;
-        if method_bytes == 0 {
-            return Err(DecodeError::Zero { field: "method bytes" });
-        }
-        let method = reader.utf8(usize::from(method_bytes), "method")?;
-        let signature = reader.take(signature_bytes, "signature")?;
-        let order = reader.take(order_bytes, "order")?;
-        reader.finish("call metadata")?;
-        let deadline = (deadline != 0).then(|| Duration::from_micros(deadline));
-        let (idempotent, resume) = (flags & IDEMPOTENT != 0, flags & RESUME != 0);
-        Ok(CallMetadata { head: CallHead { method, deadline, idempotent, resume }, signature, order })
-    }
-}
-
-/// The received metadata of a result. Lengths are checked, but signature and order are not yet decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResultMetadata<'a> {
-    /// For [`Signature::decode`](crate::Signature::decode).
-    pub signature: &'a [u8],
-    /// For [`Order::decode`](crate::Order::decode).
-    pub order: &'a [u8],
-}
-
-impl<'a> ResultMetadata<'a> {
-    /// Decodes the body of a result's frame.
-    ///
-    /// # Errors
-    /// Returns [`DecodeError`] if the body breaks the format.
-    pub fn decode(body: &'a [u8]) -> Result<ResultMetadata<'a>, DecodeError> {
-        let mut reader = Reader::new(body);
-        let signature_bytes = reader.u32("signature bytes")? as usize;
-        let order_bytes = reader.u32("order bytes")? as usize;
-        let signature = reader.take(signature_bytes, "signature")?;
-        let order = reader.take(order_bytes, "order")?;
-        reader.finish("result metadata")?;
-        Ok(ResultMetadata { signature, order })
-    }
 }

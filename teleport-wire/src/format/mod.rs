@@ -13,6 +13,7 @@ pub(crate) mod header;
 pub(crate) mod hello;
 pub(crate) mod limits;
 pub(crate) mod message;
+pub(crate) mod metadata;
 pub(crate) mod order;
 pub(crate) mod preface;
 mod reader;

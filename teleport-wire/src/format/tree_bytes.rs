@@ -6,7 +6,8 @@
 //!
 //! The payload is copied once in each direction. Decoding trusts the bytes no more than those of a peer.
 
-use crate::format::message::{Message, ResultMetadata};
+use crate::format::message::Message;
+use crate::format::metadata::ResultMetadata;
 use crate::format::{decode_error::DecodeError, encode_error::EncodeError, limits::Limits};
 use crate::format::{order::Order, reader::Reader, signature::Signature};
 use crate::model::{buffer::Buffer, tree::Tree};
@@ -32,11 +33,11 @@ impl TryFrom<Tree> for Vec<u8> {
     fn try_from(tree: Tree) -> Result<Vec<u8>, EncodeError> {
         let message = Message::result(&tree, &limits())?;
         // The limit of metadata is far below 4 GiB.
-        let length = message.metadata.len() as u32;
-        let mut bytes = Vec::with_capacity(4 + message.metadata.len() + message.payload_bytes as usize);
+        let length = message.metadata().len() as u32;
+        let mut bytes = Vec::with_capacity(4 + message.metadata().len() + message.payload_bytes() as usize);
         bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&message.metadata);
-        message.payload.iter().for_each(|buffer| bytes.extend_from_slice(buffer));
+        bytes.extend_from_slice(message.metadata());
+        message.payload().for_each(|part| bytes.extend_from_slice(part));
         Ok(bytes)
     }
 }

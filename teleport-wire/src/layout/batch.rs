@@ -20,7 +20,7 @@ use crate::model::{buffer::Buffer, tree::Tree};
 /// use teleport_wire::{Array, BatchLayout, Buffer, Limits, Message, Order, ResultMetadata, Signature, tree};
 ///
 /// let message = Message::result(&tree!({"image": Array::zeros::<u8>([3]), "id": 7}), &Limits::default())?;
-/// let metadata = ResultMetadata::decode(&message.metadata)?;
+/// let metadata = ResultMetadata::decode(message.metadata())?;
 /// let signature = Arc::new(Signature::decode(metadata.signature, &Limits::default())?);
 ///
 /// let layout = BatchLayout::new(signature, 32).ok_or("too large")?;

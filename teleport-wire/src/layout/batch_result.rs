@@ -24,8 +24,8 @@ const MAX_ENCODED: usize = 4;
 /// let actions = Array::from_vec(vec![1i32, 2, 3, 4, 5, 6], [3, 2])?;
 /// let result = BatchResult::new(&tree!({"action": actions, "value": vec![0.1, 0.2, 0.3]}), 3)?;
 /// let message = result.row(2, &Limits::default())?;
-/// assert_eq!(*message.payload[0], [5, 0, 0, 0, 6, 0, 0, 0]);
-/// assert_eq!(message.payload_bytes, 8 + 8);
+/// assert_eq!(message.inline_payload()[..8], [5, 0, 0, 0, 6, 0, 0, 0]);
+/// assert_eq!(message.payload_bytes(), 8 + 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl BatchResult {
             let bytes = stack.len() / self.rows;
             stack.slice(row * bytes..(row + 1) * bytes)
         };
-        Ok(Message { payload: self.stacks.iter().map(slice).collect(), ..Message::clone(&encoded) })
+        Ok(encoded.with_other_payload(self.stacks.iter().map(slice).collect()))
     }
 
     fn encoded(&self, limits: &Limits) -> Encoded {
@@ -84,8 +84,7 @@ impl BatchResult {
         if let Some((_, known)) = encoded.iter().find(|(of, _)| of == limits) {
             return known.clone();
         }
-        let message = Message::result(&self.first, limits)
-            .map(|message| Arc::new(Message { payload: Vec::new(), ..message }));
+        let message = Message::result(&self.first, limits).map(Arc::new);
         encoded.truncate(MAX_ENCODED - 1);
         encoded.insert(0, (*limits, message.clone()));
         message

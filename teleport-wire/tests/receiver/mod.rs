@@ -9,13 +9,13 @@ use teleport_wire::{
 
 /// Returns signature and order of a call or result.
 pub(crate) fn parts(message: &Message) -> (&[u8], &[u8]) {
-    match message.kind {
+    match message.kind() {
         Kind::Call => {
-            let metadata = CallMetadata::decode(&message.metadata).unwrap();
+            let metadata = CallMetadata::decode(message.metadata()).unwrap();
             (metadata.signature, metadata.order)
         }
         _ => {
-            let metadata = ResultMetadata::decode(&message.metadata).unwrap();
+            let metadata = ResultMetadata::decode(message.metadata()).unwrap();
             (metadata.signature, metadata.order)
         }
     }
@@ -46,5 +46,5 @@ pub(crate) fn decode(
 }
 
 pub(crate) fn payload(message: &Message) -> Vec<u8> {
-    message.payload.iter().flat_map(|buffer| buffer.iter().copied()).collect()
+    message.payload().flatten().copied().collect()
 }

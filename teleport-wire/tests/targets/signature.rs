@@ -11,16 +11,16 @@ pub(crate) fn signature(data: &[u8]) {
     if let Ok(metadata) = ResultMetadata::decode(data)
         && let Some(tree) = build(metadata.signature, metadata.order, &limits)
     {
-        assert_eq!(Message::result(&tree, &limits).unwrap().metadata, data);
+        assert_eq!(Message::result(&tree, &limits).unwrap().metadata(), data);
     }
     if let Ok(metadata) = CallMetadata::decode(data)
         && let Some(tree) = build(metadata.signature, metadata.order, &limits)
     {
-        assert_eq!(Message::call(&metadata.head, &tree, &limits).unwrap().metadata, data);
+        assert_eq!(Message::call(&metadata.head, &tree, &limits).unwrap().metadata(), data);
     }
     if let Some(tree) = build(data, &[], &limits) {
         let message = Message::result(&tree, &Limits { max_metadata_bytes: u32::MAX, ..limits }).unwrap();
-        assert_eq!(ResultMetadata::decode(&message.metadata).unwrap().signature, data);
+        assert_eq!(ResultMetadata::decode(message.metadata()).unwrap().signature, data);
     }
 }
 

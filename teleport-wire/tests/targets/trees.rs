@@ -23,11 +23,11 @@ pub(crate) fn trees(data: &[u8]) {
 fn send(tree: &Tree) -> Tree {
     let limits = Limits::default();
     let message = Message::result(tree, &limits).unwrap();
-    let metadata = ResultMetadata::decode(&message.metadata).unwrap();
+    let metadata = ResultMetadata::decode(message.metadata()).unwrap();
     let signature = Signature::decode(metadata.signature, &limits).unwrap();
     let order = Order::decode(metadata.order, &signature).unwrap();
-    let payload: Vec<u8> = message.payload.iter().flat_map(|buffer| buffer.iter().copied()).collect();
-    assert_eq!(message.memory_bytes, signature.memory_bytes() as u64);
+    let payload: Vec<u8> = message.payload().flatten().copied().collect();
+    assert_eq!(message.memory_bytes(), signature.memory_bytes() as u64);
     let mut memory = Buffer::zeroed(signature.memory_bytes());
     for run in signature.runs() {
         let from = &payload[run.payload_start as usize..][..run.bytes];

@@ -92,7 +92,7 @@ fn only_expected(log: &[String]) {
 fn half_sent() -> Vec<Vec<u8>> {
     let eager = bytes(1 << 20);
     let eager =
-        [&eager.header(1, true)[..], &eager.metadata, &Header::data(1, 1 << 20, None).encode()].concat();
+        [&eager.header(1, true)[..], eager.metadata(), &Header::data(1, 1 << 20, None).encode()].concat();
     let large = call(&array_signature(&[2 << 20]));
     let metadata = call(&[&[3u8][..], &5000u64.to_le_bytes()].concat());
     let ping = Header::empty(teleport::wire::Kind::Ping, 1).encode();

@@ -11,18 +11,18 @@ fn calls_whose_results_nobody_reads() -> Case {
     let message = bytes(100);
     flood(500_000, move |id| {
         let data = Header::data(id, 100, None).encode();
-        [&message.header(id, true)[..], &message.metadata, &data, &message.payload[0]].concat()
+        [&message.header(id, true)[..], message.metadata(), &data, message.payload().next().unwrap()].concat()
     })
 }
 
 fn empty_calls_whose_results_nobody_reads() -> Case {
     let message = echo(&Tree::Null);
-    flood(500_000, move |id| [&message.header(id, false)[..], &message.metadata].concat())
+    flood(500_000, move |id| [&message.header(id, false)[..], message.metadata()].concat())
 }
 
 fn calls_of_no_method_whose_errors_nobody_reads() -> Case {
     let message = Message::call(&CallHead::new("nothing"), &tree!("text"), &Limits::default()).unwrap();
-    flood(500_000, move |id| [&message.header(id, false)[..], &message.metadata].concat())
+    flood(500_000, move |id| [&message.header(id, false)[..], message.metadata()].concat())
 }
 
 fn pings_whose_pongs_nobody_reads() -> Case {
@@ -32,13 +32,14 @@ fn pings_whose_pongs_nobody_reads() -> Case {
 fn calls_that_are_withdrawn_again() -> Case {
     let message = echo(&tree!("x".repeat(10_000)));
     flood(500_000, move |id| {
-        [&message.header(id, false)[..], &message.metadata, &Header::empty(Kind::Abort, id).encode()].concat()
+        [&message.header(id, false)[..], message.metadata(), &Header::empty(Kind::Abort, id).encode()]
+            .concat()
     })
 }
 
 fn empty_chunks() -> Case {
     let message = bytes(100);
-    let head = [&message.header(1, true)[..], &message.metadata].concat();
+    let head = [&message.header(1, true)[..], message.metadata()].concat();
     flood_after(
         "does not keep to the protocol",
         move |peer| peer.send(&head),

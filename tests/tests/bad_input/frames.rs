@@ -58,7 +58,7 @@ fn ids_that_were_used_before() -> Case {
     let again = |id: u64| {
         let message = echo(&tree!(null));
         // The first call may still be open, answered or aborted.
-        let head = |id| [&message.header(id, false)[..], &message.metadata].concat();
+        let head = |id| [&message.header(id, false)[..], message.metadata()].concat();
         let abort = Header::empty(Kind::Abort, 5).encode();
         [&head(5)[..], &abort, &head(id)].concat()
     };

@@ -61,8 +61,8 @@ pub(crate) fn good_frame(kind: Kind) -> Vec<u8> {
     let message = echo(&tree!("text"));
     match kind {
         Kind::Hello => frame(kind, 0, &Raw::hello().encode()),
-        Kind::Call => frame(kind, 1, &message.metadata),
-        Kind::Result => frame(kind, 1, &Message::result(&tree!(1), &Limits::default()).unwrap().metadata),
+        Kind::Call => frame(kind, 1, message.metadata()),
+        Kind::Result => frame(kind, 1, Message::result(&tree!(1), &Limits::default()).unwrap().metadata()),
         Kind::Error => frame(kind, 1, &RemoteError::new(ErrorKind::Failed, Ran::Yes, "no").encode()),
         Kind::Data => [&Header::data(1, 4, None).encode()[..], b"text"].concat(),
         Kind::Grant | Kind::Ack => frame(kind, 0, &encode_ids(&[1])),
@@ -80,5 +80,5 @@ pub(crate) fn good_frame(kind: Kind) -> Vec<u8> {
 /// between.
 pub(crate) fn ungranted() -> Vec<u8> {
     let message = bytes(100);
-    [&message.header(1, false)[..], &message.metadata, &Header::data(1, 100, None).encode()].concat()
+    [&message.header(1, false)[..], message.metadata(), &Header::data(1, 100, None).encode()].concat()
 }

@@ -72,7 +72,7 @@ fn eager_calls_that_are_past_the_credit_together() -> Case {
 }
 
 fn eager_without_payload() -> Case {
-    let body = echo(&Tree::Null).metadata;
+    let body = echo(&Tree::Null).metadata().to_vec();
     let header = Header { flags: Header::EAGER, ..Header::of_body(Kind::Call, 1, &body) };
     liars("claims eager credit", vec![[&header.encode()[..], &body].concat()])
 }
@@ -95,7 +95,7 @@ fn more_calls_than_the_server_allows() -> Case {
         let (mut peer, hello) = Raw::introduced(address);
         let message = bytes(100);
         // No payload follows, so no call is ever answered.
-        let head = |id| [&message.header(id, false)[..], &message.metadata].concat();
+        let head = |id| [&message.header(id, false)[..], message.metadata()].concat();
         let calls = (1..=2 * u64::from(hello.max_open_calls) + 1).flat_map(head).collect::<Vec<_>>();
         peer.send(&calls);
         peer.until_closed();
@@ -109,7 +109,7 @@ fn a_client_that_vanishes_in_the_middle_of_a_chunk() -> Case {
         let message = bytes(1 << 20);
         peer.send_head(1, &message, true);
         peer.send(&Header::data(1, 1 << 20, None).encode());
-        peer.send(&message.payload[0][..700_000]);
+        peer.send(&message.pieces()[0][..700_000]);
         if nth % 8 > 0 {
             peer.finish();
             peer.until_silent_end();

@@ -31,7 +31,7 @@ fn resume(server: Id128, calls: &[(u64, CallState)]) -> Vec<u8> {
 fn surviving(id: u64) -> Vec<u8> {
     let head = CallHead { resume: true, ..CallHead::new("echo") };
     let message = Message::call(&head, &Tree::Null, &Limits::default()).unwrap();
-    [&message.header(id, false)[..], &message.metadata].concat()
+    [&message.header(id, false)[..], message.metadata()].concat()
 }
 
 fn answers(peer: &mut Raw) -> Vec<(u64, CallAnswer)> {

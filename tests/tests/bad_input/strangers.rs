@@ -61,7 +61,7 @@ fn a_good_session_with_one_random_byte_changed() -> Case {
     let message = echo(&tree!({"text": "hello", "bytes": (vec![1u8; 100]), "list": [1, 2, null]}));
     let mut session = handshake();
     session.extend(message.header(1, true));
-    session.extend(&message.metadata);
+    session.extend(message.metadata());
     let sessions: Vec<Vec<u8>> = (0..30)
         .map(|_| {
             let mut bytes = session.clone();

@@ -146,7 +146,7 @@ fn a_row_that_is_complete_too_late_runs_in_no_batch() {
         let head = |method| CallHead { deadline: Some(SOON), ..CallHead::new(method) };
         let (mut peer, _) = Raw::introduced(&server.address().to_string());
         let call = Message::call(&head("act"), &row(0, LARGE / 8), &Limits::default()).unwrap();
-        let payload = &call.payload[0];
+        let payload = &call.pieces()[0];
         peer.send_head(1, &call, true);
         peer.send(&Header::data(1, payload.len() as u64, None).encode());
         peer.send(&payload[..payload.len() / 2]);

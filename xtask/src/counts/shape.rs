@@ -78,7 +78,7 @@ pub(super) fn run(shape: Shape, times: u32) -> Result<(), BoxError> {
         }
         Shape::DecodeNull | Shape::DecodeArray | Shape::DecodeDict => {
             let message = encode(&tree)?;
-            let metadata = CallMetadata::decode(&message.metadata)?;
+            let metadata = CallMetadata::decode(message.metadata())?;
             let signature = Signature::decode(metadata.signature, &Limits::default())?;
             let memory = Buffer::zeroed(signature.memory_bytes());
             repeat(times, || decode(&message, &memory).map(drop))
@@ -112,7 +112,7 @@ fn encode(tree: &Tree) -> Result<Message, BoxError> {
 
 /// Decodes as a connection does that has not seen the signature before.
 fn decode(message: &Message, memory: &Buffer) -> Result<Tree, BoxError> {
-    let metadata = CallMetadata::decode(black_box(&message.metadata))?;
+    let metadata = CallMetadata::decode(black_box(message.metadata()))?;
     let signature = Signature::decode(metadata.signature, &Limits::default())?;
     let order = Order::decode(metadata.order, &signature)?;
     Ok(signature.build(&order, memory.clone())?)

@@ -29,7 +29,7 @@ use crate::sys::{HUGE_PAGE_BYTES, SMALL_PAGE_BYTES};
 /// use teleport_transport::{Pages, Pool, Slab};
 ///
 /// let message = Message::result(&tree!({"id": 7}), &Limits::default())?;
-/// let metadata = ResultMetadata::decode(&message.metadata)?;
+/// let metadata = ResultMetadata::decode(message.metadata())?;
 /// let signature = Arc::new(Signature::decode(metadata.signature, &Limits::default())?);
 /// let stacked = Arc::new(BatchLayout::new(signature, 32).ok_or("too large")?);
 ///

@@ -36,12 +36,12 @@ fn call(lengths: &[usize], seed: u64) -> Tree {
 
 fn payload(tree: &Tree) -> Vec<u8> {
     let message = Message::result(tree, &Limits::default()).expect("it is small");
-    message.payload.iter().flat_map(|buffer| buffer.to_vec()).collect()
+    message.payload().flatten().copied().collect()
 }
 
 fn stacked(lengths: &[usize], capacity: usize) -> Arc<BatchLayout> {
     let message = Message::result(&tree(lengths, || 0), &Limits::default()).expect("it is small");
-    let metadata = ResultMetadata::decode(&message.metadata).expect("it was encoded");
+    let metadata = ResultMetadata::decode(message.metadata()).expect("it was encoded");
     let signature = Signature::decode(metadata.signature, &Limits::default()).expect("it was encoded");
     Arc::new(BatchLayout::new(Arc::new(signature), capacity).expect("it is small"))
 }

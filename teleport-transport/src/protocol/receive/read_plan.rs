@@ -132,7 +132,7 @@ mod tests {
 
         let tree = Tree::Array(Array::zeros::<u8>([8 * CHUNK]));
         let call = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
-        read_ahead(&mut inbound, &outbound, &[&call.header(1, false)[..], &call.metadata].concat());
+        read_ahead(&mut inbound, &outbound, &[&call.header(1, false)[..], call.metadata()].concat());
         inbound.send_grant(1, None, &outbound);
         let write = [&Header::data(1, CHUNK as u64, None).encode()[..], &vec![0; CHUNK]].concat();
         let copied: Vec<usize> = (0..8).map(|_| read_ahead(&mut inbound, &outbound, &write)).collect();

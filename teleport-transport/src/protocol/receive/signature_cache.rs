@@ -79,7 +79,7 @@ mod tests {
         let entries = (0..entries).map(|index| (format!("{name} {index:04}"), (index as u64).into_tree()));
         let message =
             Message::result(&Tree::from(entries.collect::<Dict>()), &Limits::default()).expect("it is small");
-        ResultMetadata::decode(&message.metadata).expect("it was encoded").signature.to_vec()
+        ResultMetadata::decode(message.metadata()).expect("it was encoded").signature.to_vec()
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn call_message(method: &str, bytes: usize) -> Message {
 }
 
 fn head(id: u64, message: &Message, eager: bool) -> Vec<u8> {
-    [&message.header(id, eager)[..], &message.metadata].concat()
+    [&message.header(id, eager)[..], message.metadata()].concat()
 }
 
 fn call(id: u64, method: &str, bytes: usize, eager: bool) -> Vec<u8> {

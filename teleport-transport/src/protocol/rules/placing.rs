@@ -107,7 +107,7 @@ fn message(seed: u8) -> Message {
 
 /// Encodes the payload in chunks of at most `bytes`.
 fn chunks(id: u64, seed: u8, bytes: usize) -> Vec<u8> {
-    let payload: Vec<u8> = message(seed).payload.iter().flat_map(|buffer| buffer.to_vec()).collect();
+    let payload: Vec<u8> = message(seed).payload().flatten().copied().collect();
     assert_eq!(payload.len(), PAYLOAD_BYTES);
     let frame = |chunk: &[u8]| {
         let crc = teleport_wire::checksum(0, chunk);

@@ -59,8 +59,8 @@ impl World {
     fn begin_call(&mut self, id: u64) {
         let tree = Tree::Array(Array::from(vec![0u8; BYTES]));
         let message = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is small");
-        self.feed(&[&message.header(id, false)[..], &message.metadata].concat());
-        let charge = self.budget.charge_anyway(message.memory_bytes);
+        self.feed(&[&message.header(id, false)[..], message.metadata()].concat());
+        let charge = self.budget.charge_anyway(message.memory_bytes());
         self.inbound.send_grant(id, Some(charge), &self.outbound);
     }
 
@@ -137,7 +137,7 @@ fn slow_results_are_replaced_and_others_go_on() {
     let mut world = World::new();
     for id in 1..=2 {
         let call = Message::call(&CallHead::new("m"), &Tree::Null, &Limits::default()).expect("it is small");
-        world.feed(&[&call.header(id, false)[..], &call.metadata].concat());
+        world.feed(&[&call.header(id, false)[..], call.metadata()].concat());
         let tree = Tree::Array(Array::from(vec![0u8; BYTES]));
         let result = Message::result(&tree, &Limits::default()).expect("it is small");
         world.outbound.get_mut().send_answer(id, result).expect("it is open");

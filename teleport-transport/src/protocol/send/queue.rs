@@ -69,7 +69,7 @@ impl Queue {
             drop_message(message);
             return false;
         };
-        call.charge = self.ledger.charge_result(message.payload_bytes, message.memory_bytes);
+        call.charge = self.ledger.charge_result(message.payload_bytes(), message.memory_bytes());
         call.window = self.window;
         call.unsent = Some(self.ledger.queue(message));
         self.schedule.push_small(id);
@@ -116,7 +116,7 @@ impl Queue {
     /// Drops the rest of a message.
     fn unqueue(&mut self, id: u64, unsent: Unsent) {
         if let Unsent::Head { message, is_eager: true } = &unsent {
-            self.ledger.refund(message.memory_bytes);
+            self.ledger.refund(message.memory_bytes());
         }
         self.ledger.unqueue(unsent.queued_bytes());
         self.schedule.remove(id);
@@ -243,9 +243,9 @@ impl Queue {
         let mut payload = match call.unsent.take() {
             Some(Unsent::Head { message, is_eager }) => {
                 buffer.append(&message.header(id, is_eager));
-                buffer.append(&message.metadata);
-                self.ledger.unqueue(message.metadata.len() as u64);
-                if message.payload_bytes == 0 {
+                buffer.append(message.metadata());
+                self.ledger.unqueue(message.metadata().len() as u64);
+                if message.payload_bytes() == 0 {
                     let is_answer = call.on_staged(true);
                     return self.on_staged(id, true, is_answer);
                 }

@@ -37,7 +37,7 @@ impl Unsent {
     /// Returns the remaining bytes of metadata and payload.
     pub(super) fn queued_bytes(&self) -> u64 {
         match self {
-            Unsent::Head { message, .. } => message.payload_bytes + message.metadata.len() as u64,
+            Unsent::Head { message, .. } => message.payload_bytes() + message.metadata().len() as u64,
             Unsent::Payload(payload) => payload.remaining_bytes,
         }
     }
@@ -52,7 +52,10 @@ impl Unsent {
 }
 
 pub(super) fn drop_message(message: Message) {
-    message.payload.into_iter().for_each(drop_buffer_later);
+    // A payload that was copied has no owner.
+    if !message.pieces().is_empty() {
+        message.into_pieces().into_iter().for_each(drop_buffer_later);
+    }
 }
 
 /// The rest of a payload.
@@ -68,7 +71,8 @@ pub(in crate::protocol) struct Payload {
 
 impl Payload {
     pub(super) fn new(message: Message, is_granted: bool) -> Payload {
-        let (pieces, remaining_bytes) = (message.payload.into(), message.payload_bytes);
+        let remaining_bytes = message.payload_bytes();
+        let pieces = message.into_pieces().into();
         Payload { pieces, remaining_bytes, is_granted, copied_bytes: 0 }
     }
 

@@ -355,5 +355,5 @@ impl Answerer {
 }
 
 fn is_result(message: &Message) -> bool {
-    message.kind == teleport_wire::Kind::Result
+    message.kind() == teleport_wire::Kind::Result
 }

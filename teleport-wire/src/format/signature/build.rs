@@ -31,6 +31,33 @@ impl Signature {
         self.build_at(&self.ranges, order, memory, None)
     }
 
+    /// Builds the tree of a payload that is copied, with dicts in the order of the sender.
+    ///
+    /// For small payloads: each leaf gets small memory of its own, aligned to 64 bytes and writable in place.
+    /// Strings are checked here.
+    ///
+    /// # Errors
+    /// Returns [`DecodeError::NotUtf8`] for a string that is not UTF-8, and [`DecodeError::MemoryLength`] if
+    /// `payload` is not [`payload_bytes`](Signature::payload_bytes) long.
+    ///
+    /// # Panics
+    /// Panics if `order` was decoded for another signature.
+    pub fn build_copied(&self, order: &Order, payload: &[u8]) -> Result<Tree, DecodeError> {
+        if payload.len() as u64 != self.payload_bytes {
+            let (expected, found) = (self.payload_bytes, payload.len() as u64);
+            return Err(DecodeError::MemoryLength { expected, found });
+        }
+        let order = self.check_order(order);
+        Builder {
+            walk: Walk::new(self),
+            ranges: self.ranges.iter(),
+            order,
+            buffers: Buffers::Copied(payload),
+            rows: None,
+        }
+        .node()
+    }
+
     /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a
     /// first axis of that size before their own.
     pub(crate) fn build_at(
@@ -40,10 +67,15 @@ impl Signature {
         memory: Buffer,
         rows: Option<usize>,
     ) -> Result<Tree, DecodeError> {
-        let order = order.indices();
-        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
+        let order = self.check_order(order);
         let buffers = Buffers::new(memory, ranges);
         Builder { walk: Walk::new(self), ranges: ranges.iter(), order, buffers, rows }.node()
+    }
+
+    fn check_order<'a>(&self, order: &'a Order) -> &'a [u32] {
+        let order = order.indices();
+        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
+        order
     }
 
     /// Checks that messages of this signature can be stacked, each as one row of every array.
@@ -109,15 +141,17 @@ impl<'a> Walk<'a> {
 }
 
 /// The source of memory for leaves, in their order.
-enum Buffers {
+enum Buffers<'a> {
     /// All memory, for the only leaf.
     One(Buffer),
     Parts(std::vec::IntoIter<Buffer>),
     Shared(Buffer),
+    /// The rest of the payload, which each leaf copies its bytes from.
+    Copied(&'a [u8]),
 }
 
-impl Buffers {
-    fn new(memory: Buffer, ranges: &[Range<usize>]) -> Buffers {
+impl Buffers<'_> {
+    fn new(memory: Buffer, ranges: &[Range<usize>]) -> Buffers<'_> {
         // Most messages have one leaf that takes all memory. They do not allocate here.
         let is_whole = match ranges {
             [] => true,
@@ -140,7 +174,7 @@ struct Builder<'a> {
     ranges: std::slice::Iter<'a, Range<usize>>,
     /// The rest of the order. It is empty from the start if every dict is sorted.
     order: &'a [u32],
-    buffers: Buffers,
+    buffers: Buffers<'a>,
     /// The size of a first axis of each array, if there is one.
     rows: Option<usize>,
 }
@@ -170,6 +204,11 @@ impl Builder<'_> {
             Buffers::One(memory) => std::mem::take(memory),
             Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
             Buffers::Shared(memory) => memory.slice(range.clone()),
+            Buffers::Copied(payload) => {
+                let (bytes, rest) = payload.split_at(range.len());
+                *payload = rest;
+                Buffer::copy_from(bytes)
+            }
         };
         match &self.walk.leaf().kind {
             LeafKind::Array { dtype, shape } => {

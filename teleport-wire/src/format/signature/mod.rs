@@ -36,7 +36,7 @@ pub(crate) mod tag {
 ///
 /// let tree = tree!({"image": Array::zeros::<u8>([2, 3]), "id": 7});
 /// let message = Message::result(&tree, &Limits::default())?;
-/// let metadata = ResultMetadata::decode(&message.metadata)?;
+/// let metadata = ResultMetadata::decode(message.metadata())?;
 /// let signature = Signature::decode(metadata.signature, &Limits::default())?;
 /// assert_eq!(signature.payload_bytes(), 8 + 6);
 /// assert_eq!(signature.memory_bytes(), 64 + 6); // `id` is sorted first; `image` starts at 64
