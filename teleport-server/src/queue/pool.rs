@@ -114,7 +114,7 @@ impl<T: Queueable> Queue<T> {
                 }
                 unlock(inner);
                 if let Some(since) = spun_since {
-                    self.spin.woke(since);
+                    self.spin.woke(since, Instant::now());
                 }
                 return Some(work);
             }

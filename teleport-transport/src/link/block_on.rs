@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::coalesce::flush_coalesced;
 use super::reader_role::ReaderRole;
 use super::sleeper::{Sleeper, left_until};
-use crate::reactor::source::Scratch;
+use crate::reactor::source::{Scratch, Turn};
 
 /// State of a waiting thread, kept for its next wait.
 struct Local {
@@ -25,7 +25,8 @@ thread_local! {
 /// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` is reached first.
 ///
 /// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two context switches
-/// if the answer arrives on it.
+/// if the answer arrives on it. As long as it spins, it polls again after each read, so `poll` gets
+/// [`Waker::noop`], which it need not register. It gets the thread's waker before the thread sleeps.
 pub fn block_on<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,
@@ -38,8 +39,12 @@ pub fn block_on<T>(
         Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
     let Local { sleeper, waker, scratch } = &mut *local;
+    let mut may_spin = role.as_mut().is_some_and(ReaderRole::may_spin);
     let result = loop {
-        sleeper.state.reset();
+        let waker = if may_spin { Waker::noop() } else { &*waker };
+        if !may_spin {
+            sleeper.state.reset();
+        }
         if let Poll::Ready(value) = poll(&mut Context::from_waker(waker)) {
             break Some(value);
         }
@@ -48,12 +53,24 @@ pub fn block_on<T>(
         if left == Some(Duration::ZERO) {
             break None;
         }
-        match role {
-            Some(leader) if leader.wait(sleeper, scratch, until) => {}
+        let Some(leader) = role else {
+            left.map_or_else(thread::park, thread::park_timeout);
+            continue;
+        };
+        let turn = if may_spin {
+            let turn = leader.spin(scratch, left);
+            may_spin = turn != Turn::Empty;
+            turn
+        } else {
+            let turn = leader.sleep(sleeper, scratch, left);
+            may_spin = leader.may_spin();
+            turn
+        };
+        if turn == Turn::Gone {
             // The end of the link completed everything that waited for it. What is still pending waits for
             // something else.
-            Some(_) => *role = None,
-            None => left.map_or_else(thread::park, thread::park_timeout),
+            *role = None;
+            may_spin = false;
         }
     };
     let _ = LOCAL.try_with(|kept| kept.replace(Some(local)));

@@ -29,8 +29,8 @@ const MAX_BYTES_PER_TURN: usize = 4 << 20;
 const MAX_TURN: Duration = Duration::from_millis(2);
 
 /// A turn ends if a thread is to be woken and this much of a chunk is still missing. Otherwise the thread
-/// would wait for bytes of another message.
-const MIN_DELAYING_BYTES: usize = 256 << 10;
+/// would wait for bytes of another message. Answers do not wait for these bytes either.
+const MIN_DELAYING_BYTES: usize = 32 << 10;
 
 /// After a filled read of at most this size, answers wait for those of the next read, which follows at once.
 /// A larger read takes longer than a system call.
@@ -63,7 +63,12 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
         drop(sending);
     }
     drop(scope);
+    let wakes = !scratch.wakers.is_empty();
     scratch.wakers.wake_all();
+    if wakes && turn == Turn::More {
+        // The woken thread may share this thread's processor, and much is left to read.
+        std::thread::yield_now();
+    }
     turn
 }
 
@@ -141,7 +146,8 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             |slices| socket.read_vectored(slices),
         );
         let more_will_come = |received: &Received| received.filled && received.bytes <= MAX_CORKED_READ_BYTES;
-        let corks = scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come);
+        let would_delay = inbound.chunk_remaining() >= MIN_DELAYING_BYTES;
+        let corks = !would_delay && (scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come));
         if !corks {
             release_answers(link.port.key, &**link);
         }
@@ -162,8 +168,7 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             Err(closed) => return closing::fail(link, closed, &mut scratch.wakers),
         }
         let is_over = taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN;
-        let would_delay = || inbound.chunk_remaining() >= MIN_DELAYING_BYTES;
-        if is_over || (!scratch.wakers.is_empty() && would_delay()) {
+        if is_over || (!scratch.wakers.is_empty() && would_delay) {
             return Turn::More;
         }
     }

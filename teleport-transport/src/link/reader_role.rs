@@ -13,12 +13,12 @@
 //! Never blocks past the given time. Bounds: one leader per link, one read-ahead buffer per waiting thread.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::coalesce::leave_unread;
 use super::link::Link;
 use super::reader::{UNWATCHED, read};
-use super::sleeper::{Sleeper, left_until};
+use super::sleeper::Sleeper;
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{Scratch, Turn};
 
@@ -29,6 +29,8 @@ use crate::reactor::source::{Scratch, Turn};
 #[derive(Debug)]
 pub struct ReaderRole {
     link: Arc<Link>,
+    /// The start of the last spin, if it found nothing.
+    since: Option<Instant>,
 }
 
 impl Link {
@@ -41,39 +43,42 @@ impl Link {
         if self.port.status.lead()? {
             self.writer.lock().register(&self.port);
         }
-        Some(ReaderRole { link: self.clone() })
+        Some(ReaderRole { link: self.clone(), since: None })
     }
 }
 
 impl ReaderRole {
-    /// Waits until bytes arrive, the thread is woken or the time is over, and reads what arrived. Returns
-    /// false if the link is over.
-    pub(super) fn wait(&self, sleeper: &Sleeper, scratch: &mut Scratch, until: Option<Instant>) -> bool {
-        let spin = &self.link.spin;
-        let since = match spin.find(left_until(until), |now| self.try_read(sleeper, scratch, now)) {
-            Ok(goes_on) => return goes_on,
-            Err(since) => since,
-        };
-        if !sleeper.can_poll() {
-            return false;
-        }
-        let Some(readable) = self.link.port.sleep(sleeper, left_until(until)) else { return false };
-        if readable {
-            spin.woke(since);
-        }
-        !readable || read(&self.link, scratch, Instant::now()) != Turn::Gone
+    /// Returns true if the next wait should spin before it sleeps.
+    pub(super) fn may_spin(&mut self) -> bool {
+        self.since = None;
+        self.link.spin.should_try()
     }
 
-    /// Reads without polling first, which saves a system call for each answer. Returns `None` if nothing
-    /// happened, otherwise false if the link is over.
-    fn try_read(&self, sleeper: &Sleeper, scratch: &mut Scratch, now: Instant) -> Option<bool> {
-        if sleeper.state.is_woken() {
-            return Some(true);
+    /// Reads until something arrives, for at most the spin time and at most `left`. Reading without polling
+    /// first saves a system call for each answer. Returns `Empty` if nothing arrived.
+    pub(super) fn spin(&mut self, scratch: &mut Scratch, left: Option<Duration>) -> Turn {
+        let start = Instant::now();
+        let look = |now| Some(read(&self.link, scratch, now)).filter(|turn| *turn != Turn::Empty);
+        let found = self.link.spin.run(start, left, look);
+        self.since = found.is_none().then_some(start);
+        found.unwrap_or(Turn::Empty)
+    }
+
+    /// Sleeps until bytes arrive, the thread is woken or `left` is over, and reads what arrived.
+    pub(super) fn sleep(&mut self, sleeper: &Sleeper, scratch: &mut Scratch, left: Option<Duration>) -> Turn {
+        let Link { spin, port, .. } = &*self.link;
+        let since = self.since.or_else(|| spin.is_on().then(Instant::now));
+        let Some(is_readable) = sleeper.can_poll().then(|| port.sleep(sleeper, left)).flatten() else {
+            return Turn::Gone;
+        };
+        if !is_readable {
+            return Turn::Empty;
         }
-        match read(&self.link, scratch, now) {
-            Turn::Empty => None,
-            turn => Some(turn != Turn::Gone),
+        let now = Instant::now();
+        if let Some(since) = since {
+            spin.woke(since, now);
         }
+        read(&self.link, scratch, now)
     }
 }
 

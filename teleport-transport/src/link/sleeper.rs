@@ -31,13 +31,12 @@ impl WakeState {
         WakeState(AtomicU8::new(0))
     }
 
-    pub(super) fn is_woken(&self) -> bool {
-        self.0.load(Ordering::SeqCst) & WOKEN != 0
-    }
-
     /// Clears the wake-up. The thread must check its condition afterwards.
     pub(super) fn reset(&self) {
-        self.0.fetch_and(!WOKEN, Ordering::SeqCst);
+        // Most threads were not woken, since they read their answers themselves.
+        if self.0.load(Ordering::SeqCst) & WOKEN != 0 {
+            self.0.fetch_and(!WOKEN, Ordering::SeqCst);
+        }
     }
 
     /// Wakes the thread. Returns true if it polls, so that its event flag must be raised.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use mio::event::Event;
 use mio::{Events, Poll, Token};
 use teleport_wire::QuickHash;
 
@@ -25,9 +26,13 @@ use crate::sys::wait_for;
 /// Readiness events taken from the kernel at once.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// The kernel is polled for events of all sockets after this many reads of the hot source, empty or not. An
-/// empty read takes less than a microsecond.
+/// While the event loop spins, the kernel is polled for events of all sockets after this many reads of the
+/// hot source that found nothing. An empty read takes less than a microsecond.
 const READS_PER_POLL: u32 = 4;
+
+/// The kernel is polled at least this often for events of all sockets, also while the hot source always has
+/// bytes.
+const MAX_HOT_TIME: Duration = Duration::from_micros(50);
 
 /// A source's timeout is handled at most this often.
 const MIN_SLEEP: Duration = Duration::from_millis(1);
@@ -52,8 +57,8 @@ pub(super) struct EventLoop {
     spin: SharedSpin,
     /// The source of the last bytes, if it was the only one.
     hot: Option<usize>,
-    /// Reads of the hot source that found bytes since the kernel was last polled for all sockets.
-    hot_rounds: u32,
+    /// The time when the kernel was last polled for all sockets.
+    polled: Instant,
     scratch: Scratch,
 }
 
@@ -69,7 +74,7 @@ impl EventLoop {
             checks: Timers::default(),
             spin: SharedSpin::new(),
             hot: None,
-            hot_rounds: 0,
+            polled: Instant::now(),
             scratch: Scratch::new(),
         }
     }
@@ -79,57 +84,83 @@ impl EventLoop {
         let mut had_events = false;
         loop {
             events.clear();
-            had_events = match self.wait(&mut events, had_events) {
-                Ok(found) => found,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+            let waited = match self.wait(&mut events, had_events) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((false, Instant::now())),
+                result => result,
+            };
+            let now = match waited {
+                Ok((found, now)) => {
+                    had_events = found;
+                    now
+                }
                 Err(error) => {
                     tracing::error!(%error, "a poller cannot wait for its sockets and ends");
                     break;
                 }
             };
-            let now = Instant::now();
             self.take_turns(now);
             self.handle_checks(now);
             self.handle_events(&events, now);
             if self.run_commands(now) {
                 break;
             }
-            self.handle_timeouts();
+            self.handle_timeouts(now);
+            self.yield_after_long_turns(&events);
         }
     }
 
     // ---- Waiting ----
 
-    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets are ready.
-    fn wait(&mut self, events: &mut Events, may_spin: bool) -> io::Result<bool> {
-        let is_idle = self.ready.is_empty() && !self.listeners.are_ready() && mailbox::own_is_empty();
-        if !(is_idle && may_spin) {
-            self.sleep(events, is_idle)?;
-            return Ok(!events.is_empty());
+    /// Waits until there is something to do. Spins first if `may_spin`. Returns true if sockets are ready,
+    /// and the time.
+    fn wait(&mut self, events: &mut Events, may_spin: bool) -> io::Result<(bool, Instant)> {
+        let start = Instant::now();
+        if !self.ready.is_empty() || self.listeners.are_ready() || !mailbox::own_is_empty() {
+            self.poll_all(events, Some(Duration::ZERO), start)?;
+            return Ok((!events.is_empty(), start));
         }
-        match self.spin(events) {
-            Ok(found) => found.map(|()| true),
-            Err(since) => {
-                self.sleep(events, is_idle)?;
-                if !events.is_empty() {
-                    self.spin.spin.woke(since);
-                }
-                Ok(!events.is_empty())
+        let mut limit = self.idle_time(start);
+        if may_spin && self.spin.spin.should_try() {
+            if let Some((result, now)) = self.spin(events, start, limit) {
+                return result.map(|()| (true, now));
             }
+            limit = self.idle_time(Instant::now());
         }
+        // A check that is due in less than a millisecond: `poll` would round the time up.
+        if let Some(short) = limit.filter(|time| !time.is_zero() && !self.checks.is_empty()) {
+            wait_for(&self.poll, short);
+            limit = Some(Duration::ZERO);
+        }
+        self.poll_all(events, limit, start)?;
+        let now = Instant::now();
+        self.polled = now;
+        if may_spin && !events.is_empty() {
+            self.spin.spin.woke(start, now);
+        }
+        Ok((!events.is_empty(), now))
+    }
+
+    /// Polls the kernel for events of all sockets.
+    fn poll_all(&mut self, events: &mut Events, time: Option<Duration>, now: Instant) -> io::Result<()> {
+        self.polled = now;
+        self.poll.poll(events, time)
     }
 
     /// Reads the hot source for a moment, which saves a system call for each small call. Polls for all
-    /// sockets now and then. Returns the time at which it began if nothing arrives.
-    fn spin(&mut self, events: &mut Events) -> Result<io::Result<()>, Instant> {
-        let limit = self.idle_time();
-        let EventLoop { poll, spin, sources, hot, hot_rounds, scratch, ready, .. } = self;
+    /// sockets now and then. Returns `None` if nothing arrives.
+    fn spin(
+        &mut self,
+        events: &mut Events,
+        start: Instant,
+        limit: Option<Duration>,
+    ) -> Option<(io::Result<()>, Instant)> {
+        let EventLoop { poll, spin, sources, hot, polled, scratch, ready, .. } = self;
         let mut hot = hot.and_then(|key| sources.get_mut(&key).map(|entry| (key, entry)));
         let mut reads = 0;
-        spin.spin.find(limit, |now| {
+        spin.spin.run(start, limit, |now| {
             // A source that always has bytes must not keep the others from being read, nor itself from being
             // written.
-            let others_turn = *hot_rounds == READS_PER_POLL;
+            let others_turn = now - *polled >= MAX_HOT_TIME;
             let hot = hot.as_mut().filter(|(_, entry)| !others_turn && entry.source.only_reads());
             let is_hot = hot.is_some();
             if let Some((key, entry)) = hot {
@@ -139,37 +170,32 @@ impl EventLoop {
                     ready.push_back(*key);
                 }
                 if turn != Turn::Empty {
-                    *hot_rounds += 1;
-                    return Some(Ok(()));
+                    return Some((Ok(()), now));
                 }
             }
             reads += 1;
             if is_hot && reads % READS_PER_POLL > 0 {
                 return None;
             }
-            *hot_rounds = 0;
+            *polled = now;
             match poll.poll(events, Some(Duration::ZERO)) {
                 Ok(()) if events.is_empty() => None,
-                result => Some(result),
+                result => Some((result, now)),
             }
         })
     }
 
-    /// Waits for events, or until something else is due.
-    fn sleep(&mut self, events: &mut Events, is_idle: bool) -> io::Result<()> {
-        let mut time = if is_idle { self.idle_time() } else { Some(Duration::ZERO) };
-        // A check that is due in less than a millisecond: `poll` would round the time up.
-        if let Some(short) = time.filter(|time| !time.is_zero() && !self.checks.is_empty()) {
-            wait_for(&self.poll, short);
-            time = Some(Duration::ZERO);
-        }
-        self.poll.poll(events, time)
+    /// Returns the time until a timeout or check is due, or `None` without one.
+    fn idle_time(&self, now: Instant) -> Option<Duration> {
+        self.timeouts.wait(now).into_iter().chain(self.checks.wait(now)).min()
     }
 
-    /// Returns the time until a timeout or check is due, or `None` without one.
-    fn idle_time(&self) -> Option<Duration> {
-        let now = Instant::now();
-        self.timeouts.wait(now).into_iter().chain(self.checks.wait(now)).min()
+    /// Lets other threads run after long turns of reading or writing. While a large array moves, this thread
+    /// never sleeps, and a thread that shares its processor would wait for the scheduler's tick: 4 ms.
+    fn yield_after_long_turns(&self, events: &Events) {
+        if !self.ready.is_empty() || events.iter().any(Event::is_writable) {
+            std::thread::yield_now();
+        }
     }
 
     // ---- One round ----
@@ -278,8 +304,7 @@ impl EventLoop {
         source.on_attached();
     }
 
-    fn handle_timeouts(&mut self) {
-        let now = Instant::now();
+    fn handle_timeouts(&mut self, now: Instant) {
         while let Some(key) = self.timeouts.pop_due(now) {
             let Some(entry) = self.sources.get(&key) else {
                 self.listeners.accept(key, &mut self.timeouts);
@@ -345,7 +370,7 @@ pub(crate) mod still {
                 event_loop.hot = Some(key);
                 before();
                 events.clear();
-                assert!(event_loop.wait(&mut events, true).expect("it can wait"), "there is something");
+                assert!(event_loop.wait(&mut events, true).expect("it can wait").0, "there is something");
                 found(&events)
             })
         }
