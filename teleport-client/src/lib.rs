@@ -42,7 +42,7 @@
 //! #     }
 //! #     impl Handler for Add {
 //! #         fn opened(&self, _: &Arc<Link>, _: &Hello) {}
-//! #         fn called(&self, link: &Arc<Link>, call: Call) {
+//! #         fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
 //! #             let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
 //! #             let _ = link.answer(call.id, Message::result(&tree!(a + b), &Limits::default()).unwrap());
 //! #         }

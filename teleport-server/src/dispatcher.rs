@@ -11,17 +11,17 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use teleport_transport::Link;
 use teleport_transport::protocol::Quota;
+use teleport_transport::{Link, TurnClock};
 
 use crate::api::options::Options;
 use crate::batch::batcher::{Batcher, BatcherEnv};
 use crate::batch::timeouts::{self, Expired, log_starved};
 use crate::call::open_call::OpenCall;
-use crate::call::refusal::{cancelled, closing};
+use crate::call::refusal::{cancelled, closing, late};
 use crate::call::route::Route;
 use crate::exec::done::LogOrder;
-use crate::exec::run::run_inline;
+use crate::exec::run::{Starting, run_inline};
 use crate::queue::pool::Queue;
 use crate::registry::{BatchPlan, PoolPlan, Registry};
 use crate::runtime::connections::ConnectionList;
@@ -107,7 +107,7 @@ impl Dispatcher {
 
     // ---- Calls that arrive ----
 
-    /// Starts or queues a call. `row` is the number of its row in a batch, if it has one.
+    /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a batch, if it has one.
     pub(crate) fn start(&self, call: Arc<OpenCall>, row: Option<u64>) {
         match call.method.route {
             Route::Inline => self.start_inline(call),
@@ -116,15 +116,12 @@ impl Dispatcher {
         }
     }
 
+    /// Queues an inline call that is throttled.
     fn start_inline(&self, call: Arc<OpenCall>) {
-        if !call.reply.is_past_quota() {
-            return run_inline(self.registry.function(&call.method), &call);
-        }
-        call.add_to_table();
-        let link = call.reply.link.clone();
+        let link = call.link.clone();
         self.enqueue(self.inline_pool(), call.clone());
         // Since the call is queued, this asks for its release.
-        if call.reply.throttled_by().is_none() {
+        if call.reply().throttled_by().is_none() {
             self.release(&link);
         }
     }
@@ -163,10 +160,14 @@ impl Dispatcher {
             self.shared.waits_until(batcher.release(link.key()));
         }
         let Some(inline) = self.pools[self.inline_pool()].upgrade() else { return };
-        let start = Instant::now();
+        let mut clock = TurnClock::default();
+        let start = clock.start();
         while let Some(call) = inline.try_take() {
-            run_inline(self.registry.function(&call.method), &call);
-            if start.elapsed() > MAX_TURN {
+            // Withdrawn calls have no arguments.
+            let Some(arguments) = call.claim() else { continue };
+            let function = self.registry.function(&call.method);
+            run_inline(function, &Starting::known(&call), arguments, &mut clock);
+            if clock.start().saturating_duration_since(start) > MAX_TURN {
                 // Other connections get their turn, and then this is called again.
                 return link.await_drain(Quota { max_bytes: u64::MAX, max_bytes_but_largest: u64::MAX });
             }
@@ -230,21 +231,21 @@ impl Dispatcher {
         if !self.shared.deadlines.begin(now) {
             return;
         }
-        let (mut late, mut next) = (Vec::new(), None);
+        let (mut overdue, mut next) = (Vec::new(), None);
         for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
             let Expired { starved, next: earliest } = timeouts::expire(&batcher, now);
             next = next.into_iter().chain(earliest).min();
             starved.iter().filter(|_| self.shared.log_limit.allows()).for_each(log_starved);
         }
         for (calls, earliest) in self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now)) {
-            late.extend(calls);
+            overdue.extend(calls);
             next = next.into_iter().chain(earliest).min();
         }
         // This is the supervisor's thread, so it need not be woken.
         self.shared.deadlines.note(next);
-        for call in late {
+        for call in overdue {
             if self.give_up(&call) {
-                call.refuse_late();
+                call.refuse(&late());
             }
         }
     }

@@ -107,7 +107,7 @@ fn queued_calls_and_open_connections_keep_no_server_alive() {
 
     let pool = &queues.pools[0];
     let taken: Vec<Arc<OpenCall>> = (0..2).filter_map(|_| take(pool)).collect();
-    let session = taken.iter().find_map(|call| call.reply.session.clone()).unwrap();
+    let session = taken.iter().find_map(|call| call.session.clone()).unwrap();
     let server_link = dispatcher.connections.all().remove(0);
     let are_calls_alive: Vec<IsAlive> = taken.iter().map(watch).collect();
     let is_batcher_alive = watch(&queues.batchers[0]);

@@ -18,7 +18,7 @@
 //! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 //! use teleport_transport::{
 //!     AcceptError, Acceptor, Answer, Call, Config, Handler, Link, Listener, Poller, PollerThread, Socket,
-//!     Wakers,
+//!     TurnClock, Wakers,
 //! };
 //!
 //! struct Echo;
@@ -27,7 +27,7 @@
 //! }
 //! impl Handler for Echo {
 //!     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
-//!     fn called(&self, link: &Arc<Link>, call: Call) {
+//!     fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
 //!         let tree = call.tree.expect("its strings are UTF-8");
 //!         let result = Message::result(&tree, &Limits::default()).expect("it came within the limits");
 //!         let _ = link.answer(call.id, result); // fails if the caller is gone
@@ -92,7 +92,7 @@ mod sys;
 pub use config::{Config, random_id};
 pub use fork_guard::ForkGuard;
 pub use link::interrupt::{InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind};
-pub use link::{AnswersTogether, Handler, Link, ReaderRole, block_on, flush_coalesced};
+pub use link::{AnswersTogether, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced};
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;
 pub use memory::machine::machine_memory_bytes;

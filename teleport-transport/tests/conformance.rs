@@ -15,7 +15,7 @@ use teleport_transport::wire::{
 };
 use teleport_transport::{
     AcceptError, Acceptor, Address, Answer, Budget, Call, Config, Handler, Link, Listener, Listening, Poller,
-    PollerThread, Socket, Wakers,
+    PollerThread, Socket, TurnClock, Wakers,
 };
 
 /// No step of a test takes this long, even on a loaded machine.
@@ -51,7 +51,7 @@ impl Gate for Service {
 impl Handler for Service {
     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
 
-    fn called(&self, link: &Arc<Link>, call: Call) {
+    fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
         if call.slot == 1 {
             return self.kept.lock().push((link.clone(), call.id));
         }

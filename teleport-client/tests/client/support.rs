@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use teleport_client::transport::protocol::{Closed, Gate, Role};
 use teleport_client::transport::{
     AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Listening, Poller, PollerThread, Socket,
-    Wakers,
+    TurnClock, Wakers,
 };
 use teleport_client::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Tree, tree};
 
@@ -191,7 +191,7 @@ impl Handler for Shared {
         self.note(Seen::Opened { name: peer.name.clone() });
     }
 
-    fn called(&self, link: &Arc<Link>, call: Call) {
+    fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
         let Call { id, slot, tree, .. } = call;
         let tree = tree.unwrap();
         let method = METHODS[slot as usize];

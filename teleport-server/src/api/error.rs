@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::io;
 
 use teleport_transport::BindError;
-use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
+use teleport_transport::wire::{ErrorKind, Ran, RemoteError, TreeError};
 
 use crate::api::batch_options::BatchProblem;
 
@@ -169,6 +169,11 @@ impl Error for Failure {
 pub(crate) fn failed(error: &BoxError) -> RemoteError {
     let code = chain(&**error).find_map(|link| link.downcast_ref::<Failure>()).map_or("", Failure::code);
     RemoteError::new(ErrorKind::Failed, Ran::Yes, full_text(&**error)).with_code(code)
+}
+
+/// Converts the reason why arguments do not fit to the error that their caller gets.
+pub(crate) fn misfit(error: &TreeError) -> RemoteError {
+    RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string())
 }
 
 /// Returns an error and its causes, outermost first.

@@ -4,16 +4,16 @@
 //! call gets its row of the result, as a copy if its client reads slowly -> logs. Never waits for a client.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use teleport_transport::Pool;
 use teleport_transport::wire::{BatchResult, Buffer, ErrorKind, Message, Ran, RemoteError, Tree, TreeError};
 
-use crate::api::error::failed;
+use crate::api::error::{failed, misfit};
 use crate::api::functions::context::Context;
-use crate::api::functions::list::{ErasedList, NoReplies, Replies};
-use crate::api::functions::method::{Body, NoOutput, Output};
+use crate::api::functions::list::ErasedList;
+use crate::api::functions::method::{Body, Output};
 use crate::batch::assemble::{Assembled, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
@@ -22,8 +22,8 @@ use crate::call::job::{BatchCalls, Job};
 use crate::call::open_call::OpenCall;
 use crate::call::refusal::unsendable;
 use crate::exec::done::{LogSlot, Logs};
-use crate::exec::failures::{batch_failed, function_failed};
-use crate::exec::panic::{Panic, catch};
+use crate::exec::failures::{batch_failed, row_failed};
+use crate::exec::run::run_function;
 use crate::registry::Registry;
 
 /// Runs the batch that is due, if one still is. It is the `current_job` while it runs.
@@ -36,7 +36,7 @@ pub(crate) fn run(
     let now = Instant::now();
     let batch = batcher.take(|call| match call.is_late(now) {
         true => CloseDecision::Late,
-        false => call.reply.throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled),
+        false => call.reply().throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled),
     });
     let Some(Assembled { group, calls, padded, input, leases }) = batch else { return };
     let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
@@ -52,10 +52,11 @@ pub(crate) fn run(
             calls.calls.iter().for_each(|call| call.refuse(&error));
             None
         }
-        (Ok(Input::Stacked(tree)), Body::Tree(function)) => {
-            let ran = run.time(group, || function(tree, Context::of_batch(calls.clone())));
-            run.answer_rows(ran)
-        }
+        (Ok(Input::Stacked(tree)), Body::Tree(function)) => run.answer_rows(run.time(group, || {
+            let Output { reply, logs } = function(tree, &|| Context::of_batch(calls.clone()))?;
+            let result = BatchResult::new(&reply, calls.padded).map_err(|error| run.bad_result(&error))?;
+            Ok((result, logs))
+        })),
         (Ok(Input::Listed(trees)), Body::List(function)) => run.run_list(group, function, trees),
         (Ok(_), _) => unreachable!("the registry gives list functions to list mode only"),
     };
@@ -71,36 +72,27 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs a function. Other batches may start once it has returned.
-    fn time<T>(&self, group: GroupId, function: impl FnOnce() -> T) -> Result<T, Panic> {
-        let calls = self.calls.calls.len();
-        let counters = &self.calls.calls[0].shared().counters;
-        counters.running.add_many(calls);
+    fn time<T>(
+        &self,
+        group: GroupId,
+        function: impl FnOnce() -> Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        let BatchCalls { calls, padded } = &**self.calls;
         let start = Instant::now();
-        let ran = catch(function);
-        let time: Duration = start.elapsed();
-        counters.running.take_back_many(calls);
-        self.batcher.finished(group, self.calls.padded, ran.is_ok().then_some(time));
+        let ran = run_function(&calls[0].shared().counters, calls.len(), function);
+        self.batcher.finished(group, *padded, ran.is_ok().then(|| start.elapsed()));
         ran
     }
 
     /// Sends each call its row of the result. Returns the logs.
-    fn answer_rows(&self, ran: Result<Result<Output, NoOutput>, Panic>) -> Option<Tree> {
-        let Output { reply, logs } = match ran {
-            Ok(Ok(output)) => output,
-            Ok(Err(NoOutput::Arguments(error))) => return self.fail(misfit(&error)),
-            Ok(Err(NoOutput::Failed(error))) => return self.fail(failed(&error)),
-            Err(panic) => return self.fail(panic.remote()),
+    fn answer_rows(&self, ran: Result<(BatchResult, Option<Tree>), RemoteError>) -> Option<Tree> {
+        let (result, logs) = match ran {
+            Ok(ran) => ran,
+            Err(error) => return self.fail(error),
         };
-        let BatchCalls { calls, padded } = &**self.calls;
-        let result = match BatchResult::new(&reply, *padded) {
-            Ok(result) => result,
-            Err(error) => return self.fail(self.bad_result(&error)),
-        };
-        // The rows keep the parts of the reply that they need.
-        drop(reply);
-        for_each_together(calls, |row, call| match result.row(row, &call.reply.caller.limits) {
-            Ok(message) => call.answer(self.detached(message, call)),
-            Err(error) => function_failed(call, unsendable(&error)),
+        for_each_together(&self.calls.calls, |row, call| match result.row(row, &call.caller.limits) {
+            Ok(message) => call.reply().answer(self.detached(message, call)),
+            Err(error) => row_failed(call, unsendable(&error)),
         });
         logs
     }
@@ -108,7 +100,7 @@ impl Run<'_> {
     /// Returns a row of the result, as a copy if it would keep the others' rows in memory for long.
     fn detached(&self, message: Message, call: &OpenCall) -> Message {
         let is_alone = self.calls.padded == 1;
-        if is_alone || message.pieces().is_empty() || !call.reply.is_slow(Instant::now()) {
+        if is_alone || message.pieces().is_empty() || !call.reply().is_slow(Instant::now()) {
             return message;
         }
         // Without memory for a copy, the row itself is sent.
@@ -140,41 +132,36 @@ impl Run<'_> {
     fn run_list(&self, group: GroupId, function: &ErasedList, trees: Vec<Tree>) -> Option<Tree> {
         let mut fitting = None;
         let ran = self.time(group, || {
-            function(trees, &mut |misfits| {
+            let replies = function(trees, &mut |misfits| {
                 let mut calls = Vec::with_capacity(misfits.len());
                 for (call, error) in self.calls.calls.iter().zip(misfits) {
                     match error {
                         None => calls.push(call.clone()),
-                        Some(error) => function_failed(call, misfit(&error)),
+                        Some(error) => row_failed(call, misfit(&error)),
                     }
                 }
                 let padded = calls.len();
                 let calls = fitting.insert(Arc::new(BatchCalls { calls, padded }));
                 Context::of_batch(calls.clone())
-            })
+            });
+            Ok(replies?.into_iter().map(|reply| reply.map_err(|error| failed(&error))).map(Some).collect())
         });
         let calls = fitting.as_ref().unwrap_or(self.calls);
         let run = Run { calls, ..*self };
         run.answer_list(ran)
     }
 
-    fn answer_list(&self, ran: Result<Replies, Panic>) -> Option<Tree> {
-        let replies = match ran {
-            Ok(Ok(replies)) => replies,
-            Ok(Err(NoReplies::Failed(error))) => return self.fail(failed(&error)),
-            Ok(Err(NoReplies::Count { calls, results })) => {
-                let text = format!("the function got a list of {calls} calls and returned {results} results");
-                return self.fail(RemoteError::new(ErrorKind::Failed, Ran::Yes, text));
-            }
-            Err(panic) => return self.fail(panic.remote()),
+    fn answer_list(&self, ran: Result<Vec<Option<Result<Tree, RemoteError>>>, RemoteError>) -> Option<Tree> {
+        let mut replies = match ran {
+            Ok(replies) => replies,
+            Err(error) => return self.fail(error),
         };
-        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for_each_together(&self.calls.calls, |row, call| {
             let Some(reply) = replies.get_mut(row).and_then(Option::take) else { return };
-            match reply.map(|reply| Message::result(&reply, &call.reply.caller.limits)) {
-                Ok(Ok(message)) => call.answer(message),
-                Ok(Err(error)) => function_failed(call, unsendable(&error)),
-                Err(error) => function_failed(call, failed(&error)),
+            match reply.map(|reply| Message::result(&reply, &call.caller.limits)) {
+                Ok(Ok(message)) => call.reply().answer(message),
+                Ok(Err(error)) => row_failed(call, unsendable(&error)),
+                Err(error) => row_failed(call, error),
             }
         });
         None
@@ -190,15 +177,11 @@ impl Run<'_> {
 /// Calls `answer` for each row. Rows of one connection follow each other, so that their answers are sent
 /// together.
 fn for_each_together(calls: &[Arc<OpenCall>], mut answer: impl FnMut(usize, &Arc<OpenCall>)) {
-    let connection = |row: &usize| calls[*row].reply.link.key();
+    let connection = |row: &usize| calls[*row].link.key();
     let mut rows: Vec<usize> = (0..calls.len()).collect();
     rows.sort_by_key(connection);
     for rows in rows.chunk_by(|one, next| connection(one) == connection(next)) {
-        let _together = calls[rows[0]].reply.link.answers_together();
+        let _together = calls[rows[0]].link.answers_together();
         rows.iter().for_each(|row| answer(*row, &calls[*row]));
     }
-}
-
-fn misfit(error: &TreeError) -> RemoteError {
-    RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string())
 }

@@ -74,7 +74,7 @@ pub(crate) fn log_starved(batch: &StarvedBatch) {
     let StarvedBatch { method, calls, rows } = batch;
     let mut clients: Vec<(&str, usize, u32)> = Vec::new();
     for call in calls {
-        let caller = &call.reply.caller;
+        let caller = &call.caller;
         match clients.iter_mut().find(|(name, ..)| *name == caller.name) {
             Some((_, count, _)) => *count += 1,
             None => clients.push((&caller.name, 1, caller.max_inflight)),

@@ -1,23 +1,29 @@
 //! One connection: passes the events of its link to the dispatcher.
 //!
-//! Flow: the hello -> calls, which the [`Dispatcher`] starts -> cancels, acknowledgements and resumes -> the
+//! Flow: the hello -> calls, which run at once if they are inline, and which the [`Dispatcher`] starts
+//! otherwise -> cancels, acknowledgements and resumes -> the
 //! end, which withdraws calls that do not survive it. Never blocks. Bound: the calls that one connection may
 //! have open (`max_open_calls`).
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, SlowCalls};
 use teleport_transport::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Call, Handler, Link, Ticket, Wakers};
+use teleport_transport::{Call, Handler, Link, Ticket, TurnClock, Wakers};
 
 use crate::call::caller::Caller;
-use crate::call::open_call::{Arguments, OpenCall, ReplyTo};
+use crate::call::open_call::{Arguments, OpenCall};
+use crate::call::open_calls::OpenCalls;
+use crate::call::reply_to::ReplyTo;
 use crate::call::route::Route;
 use crate::connection::credit::Reservation;
 use crate::dispatcher::Dispatcher;
+use crate::exec::run::{Starting, run_inline};
+use crate::runtime::counters::Counted;
+use crate::session::records::Breach;
 use crate::session::session::{Session, unknown};
 
 /// The time for a client to read which rule it broke.
@@ -31,8 +37,15 @@ pub(crate) struct Connection {
     caller: OnceLock<Arc<Caller>>,
     /// Keeps the calls that survive this connection.
     session: OnceLock<Arc<Session<OpenCall>>>,
+    /// Used only by the thread that reads the connection, so no thread waits for it.
+    state: Mutex<ConnectionState>,
+}
+
+#[derive(Debug)]
+struct ConnectionState {
+    open: OpenCalls,
     /// Pays for the connection's eager credit until its end.
-    reservation: Mutex<Option<Reservation>>,
+    reservation: Option<Reservation>,
 }
 
 impl Connection {
@@ -41,7 +54,7 @@ impl Connection {
             dispatcher: dispatcher.clone(),
             caller: OnceLock::new(),
             session: OnceLock::new(),
-            reservation: Mutex::new(reservation),
+            state: Mutex::new(ConnectionState { open: OpenCalls::default(), reservation }),
         }
     }
 
@@ -49,25 +62,35 @@ impl Connection {
         self.caller.get().map_or(link.peer_address(), |caller| &caller.name)
     }
 
-    /// Registers a complete call. Returns false if it must not run.
-    fn note(&self, call: &Arc<OpenCall>) -> bool {
-        let ReplyTo { link, caller, session } = &call.reply;
-        if call.method.route != Route::Inline {
-            call.add_to_table();
-        }
-        match session.as_ref().map(|session| session.arrived(link, call.id, call)) {
-            None => {}
-            Some(Ok(())) => link.acknowledge(&[call.id]),
-            Some(Err(breach)) => {
-                if self.dispatcher.shared.log_limit.allows() {
-                    let (name, peer) = (&caller.name, link.peer_address());
-                    tracing::warn!(name, peer, "a connection ended: its client broke the protocol: {breach}");
-                }
-                link.close(Some(ErrorKind::Protocol), &breach.to_string(), GOODBYE_TIME);
-                return false;
+    /// Registers a complete call, by which its client and its session can withdraw it. Returns false if it
+    /// must not run.
+    ///
+    /// There is no `call` if it runs at once: it is answered before anything else happens on its connection,
+    /// and before the next connection of its session can resume. Its answer also tells that it has arrived.
+    fn note(&self, reply: &ReplyTo<'_>, call: Option<&Arc<OpenCall>>) -> bool {
+        let Some(session) = reply.session else {
+            if let Some(call) = call {
+                self.state.lock().open.add(call);
             }
+            return true;
+        };
+        let arrived = session.arrived(reply.link, reply.id, call.map_or_else(Weak::new, Arc::downgrade));
+        if let Err(breach) = arrived {
+            self.breached(reply, breach);
+            return false;
+        }
+        if call.is_some() {
+            reply.link.acknowledge(&[reply.id]);
         }
         true
+    }
+
+    fn breached(&self, reply: &ReplyTo<'_>, breach: Breach) {
+        if self.dispatcher.shared.log_limit.allows() {
+            let (name, peer) = (&reply.caller.name, reply.link.peer_address());
+            tracing::warn!(name, peer, "a connection ended: its client broke the protocol: {breach}");
+        }
+        reply.link.close(Some(ErrorKind::Protocol), &breach.to_string(), GOODBYE_TIME);
     }
 
     /// Logs the end of a connection, except one that was closed on purpose.
@@ -91,7 +114,7 @@ impl Handler for Connection {
         let caller = Caller::new(shared, link.peer_address(), hello);
         // A second hello breaks the protocol, and ends the link before this is called.
         if self.caller.set(caller).is_ok() {
-            shared.counters.clients.add();
+            shared.counters.here().add(Counted::Clients);
             tracing::debug!(peer = link.peer_address(), name = hello.name, "a client connected");
             if link.resumes() {
                 let _ = self.session.set(sessions.opened(hello.session, link));
@@ -99,33 +122,41 @@ impl Handler for Connection {
         }
     }
 
-    fn called(&self, link: &Arc<Link>, call: Call) {
+    fn called(&self, link: &Arc<Link>, call: Call, clock: &mut TurnClock) {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
-        shared.counters.calls.add();
+        shared.counters.here().add(Counted::Calls);
         let Call { id, slot, tree, row, deadline, resume, lease, .. } = call;
         // `admit` returned the slot, and calls arrive after the hello.
         let (Some(method), Some(caller)) = (registry.method(slot), self.caller.get()) else { return };
         let tree = match tree {
             Ok(tree) => tree,
             Err(error) => {
-                shared.counters.failed.add();
+                shared.counters.here().add(Counted::Failed);
                 let error = RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string());
                 // Fails if the link is over: nobody waits for the answer then.
                 let _ = link.answer(id, Message::error(&error));
                 return;
             }
         };
-        let session = self.session.get().filter(|_| resume).cloned();
-        let reply = ReplyTo { link: link.clone(), caller: caller.clone(), session };
-        let call = OpenCall::new(id, reply, method.clone(), deadline, Arguments { tree, lease });
-        let call = Arc::new(call);
-        if self.note(&call) {
+        let session = self.session.get().filter(|_| resume);
+        let reply = ReplyTo { id, link, caller, session, method };
+        let arguments = Arguments { tree, lease };
+        if method.route == Route::Inline && !reply.is_past_quota() {
+            if self.note(&reply, None) {
+                let call = Starting::at_once(reply, deadline);
+                run_inline(registry.function(method), &call, arguments, clock);
+            }
+            return;
+        }
+        clock.forget();
+        let call = OpenCall::new(&reply, deadline, Some(arguments));
+        if self.note(&reply, Some(&call)) {
             self.dispatcher.start(call, row.map(Ticket::complete));
         }
     }
 
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
-        let call = self.caller.get().and_then(|caller| caller.find(id));
+        let call = self.state.lock().open.find(id);
         let call = call.or_else(|| self.session.get().and_then(|session| session.find(id)));
         if let Some(call) = call {
             self.dispatcher.cancel(&call);
@@ -167,7 +198,7 @@ impl Handler for Connection {
 
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, _wakers: &mut Wakers) {
         let Dispatcher { shared, sessions, connections, .. } = &*self.dispatcher;
-        let open = self.caller.get().map(|caller| caller.take_open()).unwrap_or_default();
+        let open = self.state.lock().open.take();
         for call in &open {
             self.dispatcher.withdraw(call);
         }
@@ -176,9 +207,9 @@ impl Handler for Connection {
             self.dispatcher.withdraw_all(sessions.closed(session, link, is_goodbye, Instant::now()));
         }
         self.dispatcher.release(link);
-        drop(self.reservation.lock().take());
+        drop(self.state.lock().reservation.take());
         if self.caller.get().is_some() {
-            shared.counters.clients.take_back();
+            shared.counters.here().take_back(Counted::Clients);
         }
         connections.remove(link);
         shared.connections.fetch_sub(1, Ordering::SeqCst);

@@ -10,6 +10,7 @@ use crate::batch::batcher::Batcher;
 use crate::call::refusal::closing;
 use crate::call::route::Route;
 use crate::connection::dispatch::Connection;
+use crate::runtime::counters::Counted;
 
 impl Connection {
     /// Returns the batcher of a method; `None` if the method is not batched.
@@ -22,7 +23,7 @@ impl Connection {
 
     fn count_refused<T>(&self, admitted: Result<T, RemoteError>) -> Result<T, RemoteError> {
         if admitted.is_err() {
-            self.dispatcher.shared.counters.refused.add();
+            self.dispatcher.shared.counters.here().add(Counted::Refused);
         }
         admitted
     }

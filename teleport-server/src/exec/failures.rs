@@ -6,17 +6,24 @@ use teleport_transport::wire::{ErrorKind, RemoteError};
 
 use crate::api::error::ServeError;
 use crate::call::open_call::OpenCall;
+use crate::call::reply_to::ReplyTo;
 use crate::runtime::shared::Shared;
 
-/// Handles a function's failure for one call.
-pub(crate) fn function_failed(call: &OpenCall, error: RemoteError) {
+/// Handles a function's failure for one call. `knows_cancelled` is true if the function knew that it should
+/// give up.
+pub(crate) fn function_failed(call: &ReplyTo<'_>, knows_cancelled: bool, error: RemoteError) {
     // A function that gave up because it was cancelled has not failed. One that did not know has.
-    if error.kind == ErrorKind::Failed && call.knows_cancelled() {
-        let (method, caller) = (&*call.method.name, &call.reply.caller.name);
+    if error.kind == ErrorKind::Failed && knows_cancelled {
+        let (method, caller) = (&*call.method.name, &call.caller.name);
         tracing::debug!(method, caller, "a cancelled call ended: {error}");
         return call.refuse(&error);
     }
     fail(call, 0, error);
+}
+
+/// Handles a function's failure for one call of a batch.
+pub(crate) fn row_failed(call: &OpenCall, error: RemoteError) {
+    function_failed(&call.reply(), call.knows_cancelled(), error);
 }
 
 /// Handles a function's failure for a whole batch: each caller gets the error, and the server's owner gets it
@@ -29,17 +36,17 @@ pub(crate) fn batch_failed(calls: &[Arc<OpenCall>], error: RemoteError) {
     if error.kind == ErrorKind::Failed && calls.iter().all(|call| call.knows_cancelled()) {
         return first.refuse(&error);
     }
-    fail(first, others.len(), error);
+    fail(&first.reply(), others.len(), error);
 }
 
 /// Reports a failure that `call` had together with this number of `others`.
-fn fail(call: &OpenCall, others: usize, error: RemoteError) {
+fn fail(call: &ReplyTo<'_>, others: usize, error: RemoteError) {
     // The caller made the mistake.
     if error.kind == ErrorKind::BadArguments {
         return call.refuse(&error);
     }
     let (shared, method) = (call.shared(), &*call.method.name);
-    let mut caller = call.reply.caller.name.clone();
+    let mut caller = call.caller.name.clone();
     if others > 0 {
         caller.push_str(&format!(" and {others} others in its batch"));
     }

@@ -127,21 +127,23 @@ impl<C> Session<C> {
         lost
     }
 
-    /// Adds a call that is complete.
+    /// Adds a call that is complete. One that runs at once, on the thread that reads its connection, is an empty
+    /// reference.
     ///
     /// # Errors
     /// Fails if the client broke the protocol: the call must not run.
-    pub(crate) fn arrived(&self, link: &Arc<Link>, id: u64, call: &Arc<C>) -> Result<(), Breach> {
+    pub(crate) fn arrived(&self, link: &Arc<Link>, id: u64, call: Weak<C>) -> Result<(), Breach> {
         let mut state = self.inner.lock();
         if !state.takes_calls_of(link) {
             return Err(Breach::BeforeResume);
         }
-        state.records.arrived(id, Arc::downgrade(call), self.max_ended)
+        state.records.arrived(id, call, self.max_ended)
     }
 
     /// Ends a call. Keeps the answer if there is room, and sends it if there is a connection. Returns false
-    /// if the call was answered before, or its client has given it up.
-    pub(crate) fn ended(&self, id: u64, message: Message) -> bool {
+    /// if the call was answered before, or its client has given it up. `arrived_on` is the link on which the
+    /// call arrived.
+    pub(crate) fn ended(&self, id: u64, message: Message, arrived_on: &Arc<Link>) -> bool {
         let bytes = message.memory_bytes() + message.metadata().len() as u64;
         let (mut room, mut expired) = (self.budget.room(bytes), Vec::new());
         let mut state = self.inner.lock();
@@ -157,10 +159,13 @@ impl<C> Session<C> {
         }
         let kept = room.map(|room| Kept { message: message.clone(), _room: Arc::new(room) });
         state.records.ended(id, kept);
-        let link = state.link.as_ref().and_then(|current| current.link.upgrade());
+        let is_same = state.link.as_ref().is_some_and(|current| current.key == arrived_on.key());
+        let other = if is_same { None } else { state.current() };
         drop(state);
         // Fails if the connection has just ended: the next one gets the answer.
-        let _ = link.map(|link| link.answer(id, message));
+        if let Some(link) = other.as_ref().or_else(|| is_same.then_some(arrived_on)) {
+            let _ = link.answer(id, message);
+        }
         true
     }
 
@@ -171,7 +176,7 @@ impl<C> Session<C> {
 
     /// Returns the current link for answers.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.inner.lock().link.as_ref()?.link.upgrade()
+        self.inner.lock().current()
     }
 
     /// Drops acknowledged answers.
@@ -230,6 +235,11 @@ impl<C> Session<C> {
 }
 
 impl<C> SessionState<C> {
+    /// Returns the link for answers.
+    fn current(&self) -> Option<Arc<Link>> {
+        self.link.as_ref()?.link.upgrade()
+    }
+
     /// Returns true if calls may arrive on `link`: it is the current link, or the newest while there is
     /// nothing to resume.
     pub(crate) fn takes_calls_of(&mut self, link: &Arc<Link>) -> bool {

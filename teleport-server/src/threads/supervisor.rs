@@ -186,6 +186,8 @@ fn shut_down(threads: Threads) -> Vec<String> {
     running.extend(end_done(&dispatcher, done, &done_working, running.is_empty()));
     say_goodbye(&dispatcher);
     dispatcher.withdraw_all(dispatcher.sessions.end());
+    // Of all functions, only inline methods may still run.
+    lifecycle.cancel_running();
     if !in_time(&dispatcher, move || drop(pollers)) {
         running.push("an inline method on teleport-io".to_owned());
     }

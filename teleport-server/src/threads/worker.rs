@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -17,7 +18,7 @@ use crate::call::open_call::OpenCall;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::failures::batch_failed;
 use crate::exec::panic::catch;
-use crate::exec::run::run;
+use crate::exec::run::{Starting, run};
 use crate::queue::pool::{Queue, Work};
 use crate::runtime::shared::Shared;
 
@@ -106,7 +107,11 @@ impl Pool {
             match work {
                 Work::Call(call, slot) => {
                     *current_job.lock() = Some(Job::Call(call.clone()));
-                    run(registry.function(&call.method), &call, slot);
+                    // Withdrawn calls have no arguments.
+                    if let Some(arguments) = call.claim() {
+                        let function = registry.function(&call.method);
+                        run(function, &Starting::known(&call), arguments, slot, Instant::now);
+                    }
                 }
                 Work::Batch(number, slot) => {
                     let batcher = &self.batchers[number];

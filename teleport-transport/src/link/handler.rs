@@ -5,6 +5,7 @@ use std::sync::Arc;
 use teleport_wire::{CallAnswer, Hello, Resume};
 
 use super::link::Link;
+use super::turn_clock::TurnClock;
 use crate::protocol::{Answer, Call, Closed, Gate, SlowCalls};
 use crate::reactor::wakers::Wakers;
 
@@ -18,8 +19,8 @@ pub trait Handler: Gate + Send + Sync + 'static {
     fn opened(&self, link: &Arc<Link>, peer: &Hello);
 
     /// Called when a call arrived (on a server). Answer it with [`Link::answer`], now or later, from any
-    /// thread.
-    fn called(&self, _link: &Arc<Link>, _call: Call) {}
+    /// thread. `clock` measures what the handler does in this turn.
+    fn called(&self, _link: &Arc<Link>, _call: Call, _clock: &mut TurnClock) {}
 
     /// Called when the caller of `id` no longer wants the answer. The call must still be answered.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}

@@ -130,9 +130,17 @@ impl Link {
         self.writer.with(|outbound| outbound.ledger().queued_bytes())
     }
 
-    /// Returns the unsent bytes of large results.
+    /// Returns the unsent bytes of large results. Takes no lock while there have been none.
     pub fn unsent_bytes(&self) -> UnsentBytes {
-        self.writer.with(|outbound| outbound.ledger().unsent_bytes())
+        if !self.port.status.has(Flag::CHARGED) {
+            return UnsentBytes::default();
+        }
+        let sending = self.writer.lock();
+        let ledger = sending.outbound.ledger();
+        if ledger.result_bytes() == 0 && !ledger.is_drain_awaited() {
+            self.port.status.clear(Flag::CHARGED);
+        }
+        ledger.unsent_bytes()
     }
 
     /// Returns the bytes of arrays that were sent, or are about to be, since the link began.
@@ -232,6 +240,7 @@ impl Link {
     pub fn await_drain(self: &Arc<Self>, until: Quota) {
         let mut sending = self.writer.lock();
         sending.outbound.ledger_mut().await_drain(until);
+        self.port.status.set(Flag::CHARGED);
         if sending.outbound.ledger_mut().poll_drained() {
             self.port.event_loop.request(Request::Drained);
         }

@@ -53,6 +53,7 @@ impl Memory {
         let before = outbound.ledger().result_bytes();
         outbound.send_answer(id, message)?;
         if outbound.ledger().result_bytes() > before {
+            port.status.set(Flag::CHARGED);
             self.watch_rate(port);
         }
         Ok(())

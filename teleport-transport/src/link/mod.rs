@@ -30,6 +30,7 @@ mod reader_role;
 mod sleeper;
 mod source;
 mod status;
+mod turn_clock;
 mod write_token;
 mod writer;
 
@@ -39,6 +40,7 @@ pub use self::cork::AnswersTogether;
 pub use self::handler::Handler;
 pub use self::link::Link;
 pub use self::reader_role::ReaderRole;
+pub use self::turn_clock::TurnClock;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::closing;
 use super::cork::{begin_turn, end_turn, release_answers, set_cork};
 use super::link::{Link, Receiving};
 use super::status::{Flag, QuietTimeout};
+use super::turn_clock::TurnClock;
 use crate::memory::deferred_drop::DropScope;
 use crate::net::socket::Socket;
 use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
@@ -178,7 +179,7 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
 fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
     let Scratch { events, answers, wakers, .. } = scratch;
     let handler = &link.handler;
-    let mut goodbye = None;
+    let (mut goodbye, mut clock) = (None, TurnClock::default());
     for event in events.drain(..) {
         if let Event::Answer { id, answer } = event {
             answers.push((id, answer));
@@ -197,7 +198,7 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
                 let is_awaited = || handler.is_awaited(link, id);
                 link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
             }
-            Event::Call(call) => handler.called(link, call),
+            Event::Call(call) => handler.called(link, call, &mut clock),
             Event::Answer { .. } => {}
             Event::Acknowledged { ids } => handler.acknowledged(link, &ids),
             Event::Resume(resume) => handler.resuming(link, resume),

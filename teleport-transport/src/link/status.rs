@@ -39,6 +39,9 @@ impl Flag {
     pub(super) const BROKEN: Flag = Flag(1 << 7);
     /// The goodbye was sent: arriving bytes are dropped, until the peer closes or the time to linger is over.
     pub(super) const LINGERS: Flag = Flag(1 << 8);
+    /// Large results were charged to the budget, or the layer above waits until such results are sent. Set
+    /// and cleared under the lock of the sending half.
+    pub(super) const CHARGED: Flag = Flag(1 << 9);
 }
 
 /// The word.

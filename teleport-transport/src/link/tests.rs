@@ -16,7 +16,7 @@ use super::link::Link;
 use super::port::Flush;
 use super::reader::{UNWATCHED, handle_timeout, read};
 use super::status::Flag;
-use super::{Handler, coalesce, flush_coalesced};
+use super::{Handler, TurnClock, coalesce, flush_coalesced};
 use crate::config::Config;
 use crate::net::socket::Socket;
 use crate::net::socket::listener::Listener;
@@ -44,7 +44,7 @@ impl Gate for Above {
 impl Handler for Above {
     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
 
-    fn called(&self, _link: &Arc<Link>, call: Call) {
+    fn called(&self, _link: &Arc<Link>, call: Call, _: &mut TurnClock) {
         self.calls.lock().push(call);
     }
 

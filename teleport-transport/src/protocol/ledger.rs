@@ -224,8 +224,13 @@ impl Ledger {
         UnsentBytes {
             all: self.queued_bytes.min(self.result_bytes),
             but_largest: self.queued_bytes.min(self.result_bytes - self.largest_result_bytes),
-            is_drain_awaited: self.awaited.is_some(),
+            is_drain_awaited: self.is_drain_awaited(),
         }
+    }
+
+    /// Returns true from [`await_drain`](Ledger::await_drain) until the unsent bytes are within the quota.
+    pub fn is_drain_awaited(&self) -> bool {
+        self.awaited.is_some()
     }
 
     // ---- Eager credit ----

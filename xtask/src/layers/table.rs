@@ -132,7 +132,7 @@ const SERVER: Folders = &[
     ("api/server", "api/functions api/handle api connection dispatcher exec registry runtime threads"),
     ("api/handle", "api dispatcher runtime"),
     ("threads", "api batch call connection dispatcher exec queue registry runtime"),
-    ("connection", "api batch call dispatcher runtime session"),
+    ("connection", "api batch call dispatcher exec runtime session"),
     ("dispatcher", "api batch call exec queue registry runtime session"),
     ("batch", "batch/plan api/functions api call exec queue registry"),
     ("registry", "api/functions api batch/plan call"),

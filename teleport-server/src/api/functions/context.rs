@@ -150,12 +150,12 @@ pub struct CallOfRow<'a> {
 impl<'a> CallOfRow<'a> {
     /// Returns the name of the client, or its address if it has no name.
     pub fn caller(&self) -> &'a str {
-        &self.call.reply.caller.name
+        &self.call.caller.name
     }
 
     /// Returns the address of the client: `tcp://127.0.0.1:40000`, or `ipc:///path` with its process.
     pub fn caller_address(&self) -> &'a str {
-        self.call.reply.link.peer_address()
+        self.call.link.peer_address()
     }
 
     /// Returns how long the caller still waits: zero after its deadline, and `None` without a deadline.

@@ -3,9 +3,9 @@
 //! Flow: the tree of each call becomes an item, or its caller gets an error -> the function gets the items
 //! -> one reply or error for each. Nothing here answers a call.
 
-use teleport_transport::wire::{FromTree, Tree, TreeError};
+use teleport_transport::wire::{ErrorKind, FromTree, Ran, RemoteError, Tree, TreeError};
 
-use crate::api::error::BoxError;
+use crate::api::error::{BoxError, failed};
 use crate::api::functions::context::Context;
 use crate::api::functions::method::IntoReply;
 
@@ -16,6 +16,18 @@ pub(crate) enum NoReplies {
     Failed(BoxError),
     /// It returned more or fewer results than it got calls.
     Count { calls: usize, results: usize },
+}
+
+impl From<NoReplies> for RemoteError {
+    fn from(reason: NoReplies) -> RemoteError {
+        match reason {
+            NoReplies::Failed(error) => failed(&error),
+            NoReplies::Count { calls, results } => {
+                let text = format!("the function got a list of {calls} calls and returned {results} results");
+                RemoteError::new(ErrorKind::Failed, Ran::Yes, text)
+            }
+        }
+    }
 }
 
 /// A reply or error for each call whose arguments fit.

@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use teleport_transport::wire::{FromTree, IntoTree, Tree, TreeError};
+use teleport_transport::wire::{FromTree, IntoTree, RemoteError, Tree, TreeError};
 
 use crate::api::batch_options::Batch;
-use crate::api::error::BoxError;
+use crate::api::error::{BoxError, failed, misfit};
 use crate::api::functions::context::Context;
 use crate::api::functions::list::{ErasedList, IntoReplies, ListFunction, erase};
 
@@ -29,8 +29,17 @@ pub(crate) enum NoOutput {
     Failed(BoxError),
 }
 
-/// A function of any form, called with a tree.
-pub(crate) type Erased = Box<dyn Fn(Tree, Context) -> Result<Output, NoOutput> + Send + Sync>;
+impl From<NoOutput> for RemoteError {
+    fn from(reason: NoOutput) -> RemoteError {
+        match reason {
+            NoOutput::Arguments(error) => misfit(&error),
+            NoOutput::Failed(error) => failed(&error),
+        }
+    }
+}
+
+/// A function of any form, called with a tree and what creates its context.
+pub(crate) type Erased = Box<dyn Fn(Tree, &dyn Fn() -> Context) -> Result<Output, NoOutput> + Send + Sync>;
 
 /// A method's function.
 pub(crate) enum Body {
@@ -276,12 +285,13 @@ pub trait Function<Signature>: Send + Sync + 'static {
     /// The type that the function returns.
     type Return;
 
-    /// Converts a tree to the function's arguments and calls it.
+    /// Converts a tree to the function's arguments and calls it. `context` is called only if the function
+    /// takes a context.
     ///
     /// # Errors
     /// Fails if the arguments do not fit, with the path to the part that does not. The function has not run
     /// then.
-    fn call(&self, arguments: Tree, context: Context) -> Result<Self::Return, TreeError>;
+    fn call(&self, arguments: Tree, context: impl FnOnce() -> Context) -> Result<Self::Return, TreeError>;
 }
 
 impl<F, A, R> Function<fn(A) -> R> for F
@@ -291,7 +301,7 @@ where
 {
     type Return = R;
 
-    fn call(&self, arguments: Tree, _: Context) -> Result<R, TreeError> {
+    fn call(&self, arguments: Tree, _: impl FnOnce() -> Context) -> Result<R, TreeError> {
         Ok(self(A::from_tree(arguments)?))
     }
 }
@@ -303,8 +313,8 @@ where
 {
     type Return = R;
 
-    fn call(&self, arguments: Tree, context: Context) -> Result<R, TreeError> {
-        Ok(self(A::from_tree(arguments)?, context))
+    fn call(&self, arguments: Tree, context: impl FnOnce() -> Context) -> Result<R, TreeError> {
+        Ok(self(A::from_tree(arguments)?, context()))
     }
 }
 
