@@ -28,10 +28,7 @@ pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Tur
         outbound.discard();
         outbound.send_goodbye(Some(kind), &text);
     });
-    let _scope = DropScope::enter();
-    let mut sending = link.writer.lock();
-    sending.linger.close_within(LINGER, &link.port);
-    link.writer.write(&link.port, sending);
+    link.writer.send(&link.port, |sending| sending.linger.close_within(LINGER, &link.port));
     Turn::Drained
 }
 

@@ -12,7 +12,7 @@ use super::handler::Handler;
 use super::memory::Memory;
 use super::port::{Flush, Port};
 use super::status::Flag;
-use super::writer::Writer;
+use super::writer::{Sending, Writer};
 use crate::config::Config;
 use crate::memory::budget::Budget;
 use crate::memory::deferred_drop::DropScope;
@@ -216,11 +216,7 @@ impl Link {
 
     /// Withdraws a call as far as that is still possible.
     pub fn withdraw(self: &Arc<Self>, id: u64) -> Withdrawn {
-        let _scope = DropScope::enter();
-        let mut sending = self.writer.lock();
-        let withdrawn = sending.outbound.withdraw(id);
-        self.writer.write(&self.port, sending);
-        withdrawn
+        self.writer.send(&self.port, |sending| sending.outbound.withdraw(id))
     }
 
     /// Combines the small answers that this thread gives on this link into fewer writes, until the returned
@@ -282,11 +278,10 @@ impl Link {
     /// is dropped, since it may wait for a grant forever. The peer then has another second to receive the
     /// goodbye.
     pub fn close(self: &Arc<Self>, kind: Option<ErrorKind>, reason: &str, within: Duration) {
-        let _scope = DropScope::enter();
-        let mut sending = self.writer.lock();
-        sending.outbound.send_goodbye(kind, reason);
-        sending.linger.close_within(within, &self.port);
-        self.writer.write(&self.port, sending);
+        self.writer.send(&self.port, |sending| {
+            sending.outbound.send_goodbye(kind, reason);
+            sending.linger.close_within(within, &self.port);
+        });
     }
 
     /// Ends the link now, without a goodbye.
@@ -312,11 +307,7 @@ impl Link {
     /// # Errors
     /// Fails if one side cannot resume, or if a call was made on this link already.
     pub fn resume(self: &Arc<Self>, resume: &Resume) -> Result<(), SendError> {
-        let _scope = DropScope::enter();
-        let mut sending = self.writer.lock();
-        sending.outbound.send_resume(resume)?;
-        self.writer.write(&self.port, sending);
-        Ok(())
+        self.writer.send(&self.port, |sending| sending.outbound.send_resume(resume))
     }
 
     /// Answers a client's resume, with the same ids in the same order, and sends the answers of calls that
@@ -329,16 +320,12 @@ impl Link {
         calls: Vec<(u64, CallAnswer)>,
         done: Vec<(u64, Message)>,
     ) -> Result<(), SendError> {
-        let _scope = DropScope::enter();
-        let mut sending = self.writer.lock();
-        let outbound = &mut sending.outbound;
-        outbound.send_resume_answer(calls)?;
         // All are queued before any is written, so that small ones are sent first.
-        let mut done = done.into_iter();
-        let queued =
-            done.try_for_each(|(id, message)| self.memory.queue_answer(&self.port, outbound, id, message));
-        self.writer.write(&self.port, sending);
-        queued
+        self.writer.send(&self.port, |Sending { outbound, .. }| {
+            outbound.send_resume_answer(calls)?;
+            let mut done = done.into_iter();
+            done.try_for_each(|(id, message)| self.memory.queue_answer(&self.port, outbound, id, message))
+        })
     }
 
     /// Sends again a client's call, with its old id, that the server reported as missing. Must be called in
@@ -347,12 +334,11 @@ impl Link {
     /// # Errors
     /// Fails if the link is over.
     pub fn call_again(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
-        let _scope = DropScope::enter();
-        let mut sending = self.writer.lock();
-        sending.outbound.send_call_again(id, message)?;
-        sending.watch_if_unread(&self.port);
-        self.writer.write(&self.port, sending);
-        Ok(())
+        self.writer.send(&self.port, |sending| {
+            sending.outbound.send_call_again(id, message)?;
+            sending.watch_if_unread(&self.port);
+            Ok(())
+        })
     }
 
     /// Continues the numbers of a client's calls after `id`, the last one of its earlier links.

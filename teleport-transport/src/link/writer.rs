@@ -81,10 +81,19 @@ impl Writer {
         self.0.lock()
     }
 
+    /// Changes the half under its lock, and then writes what is queued, unless another thread or the event
+    /// loop does.
+    pub(super) fn send<T>(&self, port: &Port, change: impl FnOnce(&mut Sending) -> T) -> T {
+        let _scope = DropScope::enter();
+        let mut sending = self.lock();
+        let result = change(&mut sending);
+        self.write(port, sending);
+        result
+    }
+
     /// Writes what is queued, unless another thread or the event loop does.
     pub(super) fn flush(&self, port: &Port) {
-        let _scope = DropScope::enter();
-        self.write(port, self.lock());
+        self.send(port, |_| ());
     }
 
     /// Takes the socket away, because the link is over. A thread that writes gives it up after its turn.
@@ -96,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Like [`flush`](Writer::flush), with the lock held. Releases the lock.
+    /// Writes what is queued, as [`send`](Writer::send) does, and releases the lock.
     pub(super) fn write(&self, port: &Port, mut sending: MutexGuard<'_, Sending>) {
         if let Some(output) = sending.token.take() {
             self.write_turn(port, sending, output);
