@@ -29,8 +29,8 @@ const MAX_COPIED_BYTES: usize = 16 << 10;
 
 /// One message that is ready to send.
 ///
-/// A payload of up to 16 KiB, with no array, string or bytes above 2 KiB, is copied into the message. A larger
-/// one shares the caller's memory.
+/// A payload of up to 16 KiB, with no array, string or bytes above 2 KiB, is copied into the message. A
+/// larger one shares the caller's memory.
 ///
 /// ```
 /// use teleport_wire::{Array, CallHead, Limits, Message, tree};
@@ -184,6 +184,14 @@ impl Message {
         vec![Buffer::from_vec(self.bytes).slice(self.metadata_bytes..)]
     }
 
+    /// Converts the message into its metadata and its payload, without a copy. No buffer is empty.
+    pub fn into_parts(self) -> (Buffer, Vec<Buffer>) {
+        let bytes = Buffer::from_vec(self.bytes);
+        let mut pieces = self.pieces;
+        pieces.extend(Some(bytes.slice(self.metadata_bytes..)).filter(|payload| !payload.is_empty()));
+        (bytes.slice(..self.metadata_bytes), pieces)
+    }
+
     /// Replaces the [pieces](Message::pieces) by others that hold the same bytes, such as a copy of them.
     ///
     /// # Panics
@@ -195,8 +203,8 @@ impl Message {
         self
     }
 
-    /// Encodes the header of the frame with the metadata. With `is_eager`, the payload follows without a grant.
-    /// This is ignored for a message without payload.
+    /// Encodes the header of the frame with the metadata. With `is_eager`, the payload follows without a
+    /// grant. This is ignored for a message without payload.
     pub fn header(&self, id: u64, is_eager: bool) -> [u8; Header::BYTES] {
         let flags = if is_eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
         let (body_crc, length) = (self.metadata_crc, self.metadata_bytes as u64);
