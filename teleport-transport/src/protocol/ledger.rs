@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use teleport_wire::Message;
 
+use super::charged_results::ChargedResults;
 use super::error::ProtocolError;
-use super::send::unsent::Unsent;
 use crate::memory::budget::{Budget, Charge};
 use crate::memory::user_held::Loan;
 
@@ -174,9 +174,7 @@ pub struct Ledger {
     /// Payload that was staged since the connection began.
     staged_payload_bytes: u64,
     budget: Option<Budget>,
-    /// Invariant: the sum, and the largest, of the charges for results.
-    result_bytes: u64,
-    largest_result_bytes: u64,
+    results: ChargedResults,
     /// The quota of a pending `await_drain`.
     awaited: Option<Quota>,
 }
@@ -192,8 +190,7 @@ impl Ledger {
             queued_bytes: 0,
             staged_payload_bytes: 0,
             budget,
-            result_bytes: 0,
-            largest_result_bytes: 0,
+            results: ChargedResults::default(),
             awaited: None,
         }
     }
@@ -215,15 +212,16 @@ impl Ledger {
 
     /// Returns the bytes that are charged to the budget for large results.
     pub fn result_bytes(&self) -> u64 {
-        self.result_bytes
+        self.results.bytes()
     }
 
     /// Returns the unsent bytes of large results. Small results do not count, since waiting for them gains
     /// nothing.
     pub fn unsent_bytes(&self) -> UnsentBytes {
+        let (bytes, largest_bytes) = (self.results.bytes(), self.results.largest_bytes());
         UnsentBytes {
-            all: self.queued_bytes.min(self.result_bytes),
-            but_largest: self.queued_bytes.min(self.result_bytes - self.largest_result_bytes),
+            all: self.queued_bytes.min(bytes),
+            but_largest: self.queued_bytes.min(bytes - largest_bytes),
             is_drain_awaited: self.is_drain_awaited(),
         }
     }
@@ -269,30 +267,39 @@ impl Ledger {
 
     // ---- Queued messages ----
 
-    /// Counts a message to be sent. The peer's credit pays for its payload if there is enough.
-    pub(super) fn queue(&mut self, message: Message) -> Unsent {
+    /// Returns true if the payload is sent without a grant, because the peer's credit pays for it.
+    #[inline]
+    pub(super) fn is_eager(&self, message: &Message) -> bool {
+        message.payload_bytes() > 0 && message.memory_bytes() <= self.credit_bytes
+    }
+
+    /// Counts a message to be sent. `eager_bytes` of the peer's credit pay for its payload.
+    #[inline]
+    pub(super) fn queue(&mut self, message: &Message, is_eager: bool) {
         self.queued_bytes += message.payload_bytes() + message.metadata().len() as u64;
-        let is_eager = message.payload_bytes() > 0 && message.memory_bytes() <= self.credit_bytes;
         if is_eager {
             self.credit_bytes -= message.memory_bytes();
         }
-        Unsent::Head { message, is_eager }
     }
 
-    /// Counts staged metadata, or queued bytes that are not sent any more.
-    pub(super) fn unqueue(&mut self, bytes: u64) {
+    /// Counts queued bytes that are not sent any more. `eager_bytes` of credit paid for a message that the
+    /// peer never learned of.
+    pub(super) fn unqueue(&mut self, bytes: u64, eager_bytes: u64) {
+        self.queued_bytes -= bytes;
+        self.credit_bytes += eager_bytes;
+    }
+
+    /// Metadata and payload were staged, together `bytes`.
+    #[inline]
+    pub(super) fn on_staged(&mut self, bytes: u64, payload_bytes: u64) {
+        self.staged_payload_bytes += payload_bytes;
         self.queued_bytes -= bytes;
     }
 
-    /// Takes credit back for an eager message that the peer never learned of.
-    pub(super) fn refund(&mut self, memory_bytes: u64) {
-        self.credit_bytes += memory_bytes;
-    }
-
-    /// Payload was staged.
-    pub(super) fn on_payload_staged(&mut self, bytes: u64) {
-        self.staged_payload_bytes += bytes;
-        self.queued_bytes -= bytes;
+    /// Forgets everything that is queued or charged.
+    pub(super) fn clear(&mut self) {
+        self.queued_bytes = 0;
+        self.results = ChargedResults::default();
     }
 
     // ---- The budget ----
@@ -302,34 +309,27 @@ impl Ledger {
         self.budget.as_ref().map(|budget| budget.charge_anyway(bytes))
     }
 
-    /// Charges a result if it is large.
-    pub(super) fn charge_result(&mut self, payload_bytes: u64, memory_bytes: u64) -> Option<Charge> {
-        let charge = if payload_bytes > MIN_CHARGED_BYTES { self.charge(memory_bytes) } else { None };
-        if let Some(charge) = &charge {
-            self.result_bytes += charge.bytes();
-            self.largest_result_bytes = self.largest_result_bytes.max(charge.bytes());
+    /// Charges a result if it is large. Returns true if it is charged.
+    pub(super) fn charge_result(&mut self, id: u64, message: &Message, window: u32) -> bool {
+        if message.payload_bytes() <= MIN_CHARGED_BYTES {
+            return false;
         }
-        charge
+        let charge = self.charge(message.memory_bytes());
+        let is_charged = charge.is_some();
+        if let Some(charge) = charge {
+            self.results.push(id, charge, window);
+        }
+        is_charged
     }
 
-    /// Releases the charge of a result that was sent or is not sent any more. `others` are the remaining
-    /// charges.
-    pub(super) fn release_result(&mut self, charge: Charge, others: impl Iterator<Item = u64>) {
-        self.result_bytes -= charge.bytes();
-        if charge.bytes() == self.largest_result_bytes {
-            self.largest_result_bytes = 0;
-            for bytes in others {
-                self.largest_result_bytes = self.largest_result_bytes.max(bytes);
-                if self.largest_result_bytes == charge.bytes() {
-                    break;
-                }
-            }
-        }
+    /// Releases the charge of a result that was sent or is not sent any more, if it has one.
+    pub(super) fn release_result(&mut self, id: u64) {
+        self.results.release(id);
     }
 
-    /// Forgets everything that is queued or charged.
-    pub(super) fn clear(&mut self) {
-        (self.queued_bytes, self.result_bytes, self.largest_result_bytes) = (0, 0, 0);
+    /// Returns the charged results that were queued before `window`.
+    pub(super) fn results_older_than(&self, window: u32) -> Vec<u64> {
+        self.results.older_than(window)
     }
 
     /// Requests a report of [`poll_drained`](Ledger::poll_drained) once the unsent bytes are within `until`,
@@ -355,6 +355,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use teleport_wire::{Array, Limits, Tree};
+
     use super::*;
 
     fn ledger() -> Ledger {
@@ -368,44 +370,35 @@ mod tests {
         Quota { max_bytes, max_bytes_but_largest }
     }
 
-    #[test]
-    fn the_largest_result_is_counted_apart() {
-        let mut ledger = ledger();
-        let mut charges: Vec<Option<Charge>> = (0..5).map(|_| None).collect();
-        let mut bytes = |index: usize, bytes: u64| {
-            match bytes {
-                0 => {
-                    let charge = charges[index].take().expect("it is charged");
-                    ledger.release_result(charge, charges.iter().flatten().map(Charge::bytes));
-                }
-                bytes => charges[index] = ledger.charge_result(MIN_CHARGED_BYTES + 1, bytes),
-            }
-            let UnsentBytes { all, but_largest, .. } = ledger.unsent_bytes();
-            (all, but_largest)
-        };
-        assert_eq!(bytes(1, 10), (10, 0));
-        assert_eq!(bytes(2, 500), (510, 10));
-        assert_eq!(bytes(3, 20), (530, 30));
-        assert_eq!(bytes(2, 0), (30, 10));
-        assert_eq!(bytes(3, 0), (10, 0));
-        assert_eq!(bytes(4, 10), (20, 10));
-        assert_eq!(bytes(1, 0), (10, 0));
-        ledger.queued_bytes = 7;
-        assert_eq!(
-            ledger.unsent_bytes(),
-            UnsentBytes { all: 7, ..UnsentBytes::default() },
-            "the rest has gone"
-        );
-        ledger.clear();
-        assert_eq!(ledger.unsent_bytes(), UnsentBytes::default());
+    fn result(bytes: usize) -> Message {
+        let tree = Tree::Array(Array::zeros::<u8>([bytes]));
+        Message::result(&tree, &Limits::default()).expect("it is small")
     }
 
     #[test]
     fn small_results_are_not_charged() {
         let mut ledger = ledger();
-        assert!(ledger.charge_result(MIN_CHARGED_BYTES, MIN_CHARGED_BYTES).is_none());
-        assert!(ledger.charge_result(MIN_CHARGED_BYTES + 1, 5000).is_some());
+        assert!(!ledger.charge_result(1, &result(MIN_CHARGED_BYTES as usize), 0));
+        assert!(ledger.charge_result(2, &result(5000), 0));
         assert_eq!(ledger.result_bytes(), 5000);
+    }
+
+    #[test]
+    fn unsent_bytes_are_at_most_those_that_are_queued() {
+        let mut ledger = ledger();
+        for (id, bytes) in [(1, 6400), (2, 64_000)] {
+            assert!(ledger.charge_result(id, &result(bytes), 0));
+        }
+        let unsent = UnsentBytes { all: 70_400, but_largest: 6400, is_drain_awaited: false };
+        assert_eq!(ledger.unsent_bytes(), unsent);
+        ledger.queued_bytes = 7;
+        assert_eq!(
+            ledger.unsent_bytes(),
+            UnsentBytes { all: 7, but_largest: 7, ..unsent },
+            "the rest has gone"
+        );
+        ledger.clear();
+        assert_eq!(ledger.unsent_bytes(), UnsentBytes::default());
     }
 
     #[test]
@@ -421,8 +414,7 @@ mod tests {
     fn a_drain_is_reported_once() {
         let mut ledger = ledger();
         assert!(!ledger.poll_drained(), "nobody waits");
-        let charge = ledger.charge_result(5000, 20);
-        assert!(charge.is_some());
+        assert!(ledger.charge_result(1, &result(5000), 0));
         [3, 10, 5].into_iter().for_each(|max_bytes| ledger.await_drain(quota(max_bytes, max_bytes)));
         ledger.queued_bytes = 11;
         assert!(!ledger.poll_drained() && ledger.unsent_bytes().is_drain_awaited);

@@ -9,6 +9,7 @@
 //! the format once.
 
 mod calls;
+mod charged_results;
 mod error;
 mod event;
 pub(crate) mod id_map;

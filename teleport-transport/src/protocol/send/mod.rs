@@ -1,7 +1,7 @@
 //! The sending half of a connection: the order of what is sent, and the goodbye that ends it.
 //!
-//! Flow: `send_*` (from any thread, a short lock) -> `poll_write` (by the thread that holds the write
-//! token) -> [`WriteBuffer`] -> the socket. Control frames go first; messages follow by their schedule.
+//! Flow: `send_*` (from any thread, a short lock) -> `poll_write` (by the thread that holds the write token)
+//! -> [`WriteBuffer`] -> the socket. Control frames go first; messages follow by their schedule.
 //!
 //! Its methods are of four kinds, in this order: received things (`on_*`), queued things (`send_*`), timers
 //! (`handle_timeout`, in the receiving half), and answers (`poll_*`).
@@ -12,9 +12,10 @@
 //! more calls while too many are unsent (see [`Ledger::await_drain`]).
 
 mod control;
+mod outgoing;
+pub(super) mod payload;
 pub(super) mod queue;
 mod schedule;
-pub(super) mod unsent;
 pub(super) mod write_buffer;
 
 use std::cell::RefCell;
@@ -26,8 +27,8 @@ use teleport_wire::{
     ResumeAnswer, encode_frame,
 };
 
+use self::payload::drop_message;
 use self::queue::Queue;
-use self::unsent::drop_message;
 use self::write_buffer::WriteBuffer;
 use super::calls::Progress;
 use super::error::{ProtocolError, SendError};
@@ -57,6 +58,8 @@ pub struct WriteProgress {
     pub staged: bool,
     /// The goodbye was staged: nothing follows it.
     pub finished: bool,
+    /// More could be staged now.
+    pub rest: bool,
     /// The unsent results are within the quota of [`Ledger::await_drain`]. Reported once.
     pub drained: bool,
     /// The calls without an answer, including a client's calls whose result is incomplete.
@@ -95,7 +98,7 @@ impl Outbound {
         Outbound {
             introduction,
             peer: None,
-            queue: Queue::new(config, Ledger::new(config.eager_credit_bytes, budget, credit)),
+            queue: Queue::new(role, config, Ledger::new(config.eager_credit_bytes, budget, credit)),
             resumption: Resumption::new(role, config),
             farewell: Farewell::None,
         }
@@ -148,11 +151,7 @@ impl Outbound {
     /// Returns the bytes that are charged to the budget for results and for the structure of calls.
     #[cfg(test)]
     pub(super) fn charged_bytes(&self) -> u64 {
-        self.queue
-            .calls
-            .iter()
-            .filter_map(|(_, call)| call.charge.as_ref().map(|charge| charge.bytes()))
-            .sum()
+        self.queue.calls.charged_bytes() + self.queue.ledger.result_bytes()
     }
 
     // ---- What is received ----
@@ -356,6 +355,7 @@ impl Outbound {
             staged: !buffer.is_empty(),
             finished: self.is_finished(),
             drained: self.queue.ledger.poll_drained(),
+            rest: self.has_work(),
             open_calls: self.open_calls(),
         }
     }

@@ -1,19 +1,22 @@
 //! The send queue: messages with their calls, control frames, and the ledger.
 //!
-//! Flow: `push` -> `stage` -> the write buffer. The peer's answers, grants and aborts change both the calls
+//! Flow: `push` writes the head of a message, and a small payload -> `stage` moves what is written to the
+//! writer, and writes chunks of large payloads. The peer's answers, grants and aborts change both the calls
 //! and their messages. Never touches a socket, and copies no large array. Bound: the open calls.
 
 use teleport_wire::{Kind, Message, RemoteError};
 
 use super::Withdrawn;
 use super::control::Control;
+use super::outgoing::Outgoing;
+use super::payload::{MAX_SMALL_BYTES, Payload, drop_message};
 use super::schedule::Schedule;
-use super::unsent::{MAX_SMALL_BYTES, Payload, Unsent, drop_message};
 use super::write_buffer::WriteBuffer;
 use crate::config::Config;
-use crate::protocol::calls::{Call, Calls, Progress};
+use crate::protocol::calls::{Calls, Progress};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::ledger::Ledger;
+use crate::role::Role;
 
 /// The bytes of small messages that are staged at once. A ping or grant that is queued later waits behind
 /// them.
@@ -21,9 +24,11 @@ const MAX_STAGED_SMALL_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(in crate::protocol) struct Queue {
+    role: Role,
     pub(in crate::protocol) calls: Calls,
     pub(in crate::protocol) control: Control,
     pub(in crate::protocol) ledger: Ledger,
+    outgoing: Outgoing,
     schedule: Schedule,
     /// Payload is sent with checksums, because this side or the peer requires it.
     pub(super) checksum: bool,
@@ -31,12 +36,24 @@ pub(in crate::protocol) struct Queue {
     window: u32,
 }
 
+/// What was dropped of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dropped {
+    Nothing,
+    /// All of it: the peer never learns of it.
+    All,
+    /// The rest of it: the peer knows the head.
+    Rest,
+}
+
 impl Queue {
-    pub(super) fn new(config: &Config, ledger: Ledger) -> Queue {
+    pub(super) fn new(role: Role, config: &Config, ledger: Ledger) -> Queue {
         Queue {
+            role,
             calls: Calls::default(),
             control: Control::default(),
             ledger,
+            outgoing: Outgoing::default(),
             schedule: Schedule::default(),
             checksum: config.checksum,
             window: 0,
@@ -45,7 +62,7 @@ impl Queue {
 
     /// Returns true if `stage` would stage anything.
     pub(super) fn has_frames(&self) -> bool {
-        self.control.has_frames() || !self.schedule.is_empty()
+        !self.outgoing.is_empty() || !self.schedule.is_empty() || self.control.has_frames()
     }
 
     /// Returns true if all messages are staged completely. Otherwise some may wait for a grant.
@@ -57,52 +74,58 @@ impl Queue {
 
     /// Queues a call.
     pub(super) fn push_call(&mut self, id: u64, message: Message) {
-        let unsent = self.ledger.queue(message);
-        self.calls.begin(id, unsent);
-        self.schedule.push_small(id);
+        let is_eager = self.ledger.is_eager(&message);
+        let rest = self.write(id, message, is_eager, false);
+        self.calls.begin(id, rest);
     }
 
     /// Queues the answer to a call, and charges it if it is large. Returns false if the call was answered or
     /// is gone.
     pub(super) fn push_answer(&mut self, id: u64, message: Message) -> bool {
-        let Some(call) = self.calls.answer(id) else {
+        let is_eager = self.ledger.is_eager(&message);
+        let payload_bytes = message.payload_bytes();
+        let is_whole = payload_bytes == 0 || (is_eager && payload_bytes <= MAX_SMALL_BYTES);
+        if !self.calls.answer(id, is_whole) {
             drop_message(message);
             return false;
-        };
-        call.charge = self.ledger.charge_result(message.payload_bytes(), message.memory_bytes());
-        call.window = self.window;
-        call.unsent = Some(self.ledger.queue(message));
-        self.schedule.push_small(id);
+        }
+        let is_charged = self.ledger.charge_result(id, &message, self.window);
+        if let Some(rest) = self.write(id, message, is_eager, is_charged) {
+            self.calls.keep_rest(id, rest);
+        }
         true
+    }
+
+    /// Writes the head of a message, and its payload if that is eager and small. Returns the rest.
+    fn write(&mut self, id: u64, message: Message, is_eager: bool, is_noted: bool) -> Option<Box<Payload>> {
+        self.ledger.queue(&message, is_eager);
+        self.outgoing.write(id, message, is_eager, self.checksum, is_noted)
     }
 
     /// Replaces an answer that is not staged completely. Returns false if there is none.
     pub(super) fn replace_answer(&mut self, id: u64, error: &RemoteError) -> bool {
-        let Some(call) = self.calls.answered_mut(id) else { return false };
-        let (Some(unsent), charge) = (call.unsent.take(), call.charge.take()) else { return false };
-        if matches!(unsent, Unsent::Payload(_)) {
-            self.control.aborts.push(id);
+        if self.role == Role::Client || self.calls.is_unanswered(id) {
+            return false;
         }
-        self.unqueue(id, unsent);
-        if let Some(charge) = charge {
-            self.ledger.release_result(charge, self.calls.result_charges());
+        match self.drop_answer(id) {
+            Dropped::Nothing => return false,
+            Dropped::All => {}
+            Dropped::Rest => self.control.aborts.push(id),
         }
-        if let Some(call) = self.calls.get_mut(id) {
-            call.unsent = Some(self.ledger.queue(Message::error(error)));
-            self.schedule.push_small(id);
-        }
+        self.write(id, Message::error(error), false, false);
         true
     }
 
     /// Withdraws a client's call as far as that is still possible.
     pub(super) fn withdraw(&mut self, id: u64) -> Withdrawn {
-        let Some((progress, unsent)) = self.calls.withdraw(id) else { return Withdrawn::NotOpen };
-        if let Some(unsent) = unsent {
-            self.unqueue(id, unsent);
-        }
+        let Some((progress, rest)) = self.calls.withdraw(id) else { return Withdrawn::NotOpen };
         match progress {
-            Progress::Queued => Withdrawn::NeverSent,
+            Progress::Queued => {
+                self.drop_unstaged(id, rest);
+                Withdrawn::NeverSent
+            }
             Progress::Begun => {
+                self.drop_unstaged(id, rest);
                 self.control.aborts.push(id);
                 Withdrawn::Aborted
             }
@@ -113,26 +136,38 @@ impl Queue {
         }
     }
 
-    /// Drops the rest of a message.
-    fn unqueue(&mut self, id: u64, unsent: Unsent) {
-        if let Unsent::Head { message, is_eager: true } = &unsent {
-            self.ledger.refund(message.memory_bytes());
+    /// Drops what is not staged of an answer.
+    fn drop_answer(&mut self, id: u64) -> Dropped {
+        let rest = self.calls.remove(id);
+        self.ledger.release_result(id);
+        self.drop_unstaged(id, rest)
+    }
+
+    /// Drops what is not staged of a message: what is written of it, and `rest`.
+    fn drop_unstaged(&mut self, id: u64, rest: Option<Box<Payload>>) -> Dropped {
+        let written = self.outgoing.cut(id);
+        if let Some(written) = &written {
+            self.ledger.unqueue(written.queued_bytes(), written.eager_bytes);
         }
-        self.ledger.unqueue(unsent.queued_bytes());
-        self.schedule.remove(id);
-        unsent.drop_later();
+        let dropped = match (&written, &rest) {
+            (Some(written), _) if written.has_head() => Dropped::All,
+            (None, None) => Dropped::Nothing,
+            _ => Dropped::Rest,
+        };
+        if let Some(rest) = rest {
+            self.ledger.unqueue(rest.remaining_bytes(), 0);
+            self.schedule.remove(id);
+            rest.drop_later();
+        }
+        dropped
     }
 
     /// Drops all messages and control frames.
     pub(super) fn discard(&mut self) {
         self.control = Control::default();
         self.schedule.clear();
-        for call in self.calls.iter_mut() {
-            call.charge = None;
-            if let Some(unsent) = call.unsent.take() {
-                unsent.drop_later();
-            }
-        }
+        self.outgoing.clear();
+        self.calls.discard().into_iter().for_each(Payload::drop_later);
         self.ledger.clear();
     }
 
@@ -145,8 +180,11 @@ impl Queue {
         structure_bytes: u64,
         config: &Config,
     ) -> Result<Option<RemoteError>, ProtocolError> {
-        let ledger = &self.ledger;
-        self.calls.on_call(id, structure_bytes, config, |bytes| ledger.charge(bytes))
+        if self.calls.is_known(id) && self.outgoing.has(id) {
+            return Err(self.calls.reused(id));
+        }
+        let (ledger, answers) = (&self.ledger, self.outgoing.whole());
+        self.calls.on_call(id, structure_bytes, answers, config, |bytes| ledger.charge(bytes))
     }
 
     /// The peer acknowledged these complete messages.
@@ -161,9 +199,8 @@ impl Queue {
     /// An error arrived. Drops the rest of the call's payload. Returns true if the caller waits for the
     /// error.
     pub(in crate::protocol) fn on_error(&mut self, id: u64) -> Result<bool, ProtocolError> {
-        let (is_awaited, unsent) = self.calls.on_error(id)?;
-        if let Some(unsent) = unsent {
-            self.unqueue(id, unsent);
+        let (is_awaited, progress, rest) = self.calls.on_error(id)?;
+        if progress == Progress::Begun && self.drop_unstaged(id, rest) == Dropped::Rest {
             self.control.aborts.push(id);
         }
         Ok(is_awaited)
@@ -175,25 +212,21 @@ impl Queue {
         self.calls.on_result_abort(id, is_awaited);
     }
 
-    /// The peer gave up a call that it had not sent completely.
+    /// The peer gave up a call that it had not sent completely. Its queued answer is not needed.
     pub(in crate::protocol) fn on_call_abort(&mut self, id: u64) {
         self.control.forget_grant(id);
-        if let Some(call) = self.calls.on_call_abort(id) {
-            self.end_call(id, call);
-        }
+        self.drop_answer(id);
     }
 
     /// The payload of a message was granted. A grant may cross the end of its message.
     pub(in crate::protocol) fn on_grant(&mut self, id: u64) -> Result<(), ProtocolError> {
         self.check_known(Kind::Grant, id)?;
-        if let Some(call) = self.calls.get_mut(id)
-            && let Some(Unsent::Payload(payload)) = &mut call.unsent
-            && payload.grant()
-        {
-            if payload.remaining_bytes() <= MAX_SMALL_BYTES {
-                self.schedule.push_small(id);
-            } else {
-                self.schedule.push_large(id);
+        let Some(rest) = self.calls.rest_mut(id) else { return Ok(()) };
+        if rest.grant() {
+            if rest.remaining_bytes() > MAX_SMALL_BYTES {
+                self.schedule.push(id);
+            } else if let Some(rest) = self.calls.take_rest(id) {
+                self.outgoing.write_rest(id, *rest, self.checksum);
             }
         }
         Ok(())
@@ -211,8 +244,7 @@ impl Queue {
         let window = self.window;
         self.window += 1;
         let Some(error) = error else { return 0 };
-        let is_old = |call: &Call| call.result_charge_bytes().is_some() && call.window < window;
-        let old: Vec<u64> = self.calls.iter().filter(|(_, call)| is_old(call)).map(|(id, _)| id).collect();
+        let old = self.ledger.results_older_than(window);
         old.into_iter().filter(|id| self.replace_answer(*id, error)).count()
     }
 
@@ -221,86 +253,51 @@ impl Queue {
     /// Moves the next frames into `buffer`: control frames, then small messages, then at most one chunk.
     pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
         self.control.stage(buffer);
-        let start = buffer.remaining_bytes();
-        while buffer.remaining_bytes() - start < MAX_STAGED_SMALL_BYTES {
-            let Some(id) = self.schedule.next_small() else { break };
-            let before = buffer.remaining_bytes();
-            self.stage_small(id, buffer);
-            self.schedule.on_small(buffer.remaining_bytes() - before);
+        if !self.outgoing.is_empty() {
+            self.stage_written(buffer);
         }
         // If the staged metadata is as long as a chunk, the chunk waits for the next call. So a ping that is
         // queued now waits for two chunks at most.
         if buffer.remaining_bytes() < MAX_STAGED_SMALL_BYTES
-            && let Some(id) = self.schedule.next_large()
+            && let Some(id) = self.schedule.next(!self.outgoing.is_empty())
         {
             self.stage_chunk(id, buffer);
         }
     }
 
-    /// Stages the head of a message, and its payload if that is small and granted.
-    fn stage_small(&mut self, id: u64, buffer: &mut WriteBuffer) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let mut payload = match call.unsent.take() {
-            Some(Unsent::Head { message, is_eager }) => {
-                buffer.append(&message.header(id, is_eager));
-                buffer.append(message.metadata());
-                self.ledger.unqueue(message.metadata().len() as u64);
-                if message.payload_bytes() == 0 {
-                    let is_answer = call.on_staged(true);
-                    return self.on_staged(id, true, is_answer);
+    /// Stages what is written, as far as a large payload and a ping can wait for it.
+    fn stage_written(&mut self, buffer: &mut WriteBuffer) {
+        let Queue { calls, ledger, outgoing, schedule, .. } = self;
+        let max_bytes = schedule.small_bytes_before_chunk().min(MAX_STAGED_SMALL_BYTES);
+        let taken = outgoing.take(max_bytes, buffer, |id| match calls.rest_mut(id) {
+            Some(rest) => {
+                if rest.on_begun() {
+                    schedule.push(id);
                 }
-                Payload::new(message, is_eager)
             }
-            Some(Unsent::Payload(payload)) => payload,
-            None => return,
-        };
-        let is_small = payload.remaining_bytes() <= MAX_SMALL_BYTES;
-        let is_whole = payload.is_granted() && is_small;
-        if is_whole {
-            let bytes = payload.stage_chunk(id, self.checksum, buffer);
-            self.ledger.on_payload_staged(bytes);
-        } else {
-            if payload.is_granted() {
-                self.schedule.push_large(id);
+            None => {
+                calls.on_sent(id);
+                ledger.release_result(id);
             }
-            call.unsent = Some(Unsent::Payload(payload));
+        });
+        if let Some(id) = taken.last_begun_id {
+            calls.on_begun(id);
         }
-        let is_answer = call.on_staged(is_whole);
-        self.on_staged(id, is_whole, is_answer);
+        schedule.on_small(taken.bytes);
+        ledger.on_staged(taken.sums.queued_bytes, taken.sums.payload_bytes);
     }
 
     /// Stages a chunk of a large payload.
     fn stage_chunk(&mut self, id: u64, buffer: &mut WriteBuffer) {
-        let Some(call) = self.calls.get_mut(id) else { return };
-        let Some(Unsent::Payload(payload)) = &mut call.unsent else { return };
-        let bytes = payload.stage_chunk(id, self.checksum, buffer);
-        self.ledger.on_payload_staged(bytes);
-        if payload.remaining_bytes() > 0 {
-            self.schedule.push_large(id);
+        let Some(rest) = self.calls.rest_mut(id) else { return };
+        let bytes = rest.write_chunk(id, self.checksum, buffer);
+        self.ledger.on_staged(bytes, bytes);
+        if rest.remaining_bytes() > 0 {
+            self.schedule.push(id);
         } else {
-            call.unsent = None;
-            let is_answer = call.on_staged(true);
-            self.on_staged(id, true, is_answer);
-        }
-    }
-
-    /// Called when the head of a message, or the rest of it, was staged.
-    fn on_staged(&mut self, id: u64, is_whole: bool, is_answer: bool) {
-        if !is_answer {
-            self.calls.know(id);
-        } else if is_whole && let Some(call) = self.calls.on_answer_staged(id) {
-            self.end_call(id, call);
-        }
-    }
-
-    /// Ends a call of the peer, because its answer was staged completely or is not wanted.
-    fn end_call(&mut self, id: u64, call: Call) {
-        let is_charged = call.result_charge_bytes().is_some();
-        if let Some(unsent) = call.unsent {
-            self.unqueue(id, unsent);
-        }
-        if let Some(charge) = call.charge.filter(|_| is_charged) {
-            self.ledger.release_result(charge, self.calls.result_charges());
+            self.calls.take_rest(id);
+            self.calls.on_sent(id);
+            self.ledger.release_result(id);
         }
     }
 }

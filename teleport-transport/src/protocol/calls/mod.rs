@@ -1,18 +1,23 @@
 //! The open calls of a connection: which may be answered, and how answers and withdrawals change them.
 //!
-//! On a client, these are the calls that it makes: `begin` -> `on_staged` -> an answer of the peer, or
-//! `withdraw`. On a server, these are the calls of its peer: `on_call` -> `answer` -> `on_answer_staged`.
-//! Each entry also holds this side's message until it is staged completely: the call, or its answer.
-//! the call, or its answer.
+//! On a client, these are the calls that it makes: `begin` -> `on_begun` -> an answer of the peer, or
+//! `withdraw`. On a server, these are the calls of its peer: `on_call` -> `answer`. An entry also holds the
+//! part of this side's message that is not written yet: of the call, or of its answer. What was staged of a
+//! client's call is not noted in its entry but follows from its id, since calls are staged in the order of
+//! their ids.
 //!
 //! Knows no frames and no clock. Bounds: `max_open_calls` of the server; on a client, `MAX_REMEMBERED` more
 //! withdrawn calls; `max_structure_bytes` for the structure of the peer's calls.
 
+mod call;
+
 use teleport_wire::{CallState, ErrorKind, Ran, RemoteError};
 
+use self::call::Call;
+pub(super) use self::call::Progress;
 use super::error::ProtocolError;
 use super::id_table::IdTable;
-use super::send::unsent::Unsent;
+use super::send::payload::Payload;
 use crate::config::Config;
 use crate::memory::budget::Charge;
 
@@ -24,74 +29,6 @@ const MAX_REMEMBERED: usize = 256;
 /// hundred bytes.
 pub(super) const LARGE_STRUCTURE_BYTES: u64 = 64 << 10;
 
-/// The progress of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// On a client: nothing of it was staged, so the peer cannot know it.
-    Queued,
-    /// On a client: its head was staged, but not all of its payload.
-    Begun,
-    /// On a client: it was staged completely.
-    Sent,
-    /// On a client: the head of its result arrived, but not all of its payload.
-    Receiving,
-    /// On a client: it ended with an abort, and no answer to it has arrived.
-    Withdrawn,
-    /// On a server: it has no answer.
-    Unanswered,
-    /// On a server: its answer is queued, or staged in part.
-    Answered,
-}
-
-/// One call in the table.
-#[derive(Debug)]
-pub(super) struct Call {
-    progress: Progress,
-    /// False once its caller was informed of a failure: a later answer is dropped.
-    is_awaited: bool,
-    /// The peer has acknowledged the complete call.
-    is_acknowledged: bool,
-    /// The call or its answer, until it is staged completely.
-    pub(super) unsent: Option<Unsent>,
-    /// The memory for its names, shapes and nodes, until it is answered.
-    structure_bytes: u64,
-    /// Pays for a large structure until the call is answered, and then for a large result until it is staged
-    /// completely.
-    pub(super) charge: Option<Charge>,
-    /// The window of the minimum rate in which the result was queued.
-    pub(super) window: u32,
-}
-
-impl Call {
-    fn new(progress: Progress) -> Call {
-        Call {
-            progress,
-            is_awaited: true,
-            is_acknowledged: false,
-            unsent: None,
-            structure_bytes: 0,
-            charge: None,
-            window: 0,
-        }
-    }
-
-    /// Called when the head of its message, or the rest of it, was staged. Returns true if the message is an
-    /// answer.
-    pub(super) fn on_staged(&mut self, is_whole: bool) -> bool {
-        let is_answer = self.progress == Progress::Answered;
-        if !is_answer {
-            self.progress = if is_whole { Progress::Sent } else { Progress::Begun };
-        }
-        is_answer
-    }
-
-    /// Returns the bytes that are charged for its result.
-    pub(super) fn result_charge_bytes(&self) -> Option<u64> {
-        let charge = self.charge.as_ref().filter(|_| self.progress == Progress::Answered);
-        charge.map(Charge::bytes)
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     table: IdTable<Call>,
@@ -100,6 +37,8 @@ pub(super) struct Calls {
     closed: usize,
     /// The newest call of this connection. Calls number from 1.
     last_id: u64,
+    /// On a client, the newest call of this connection whose head was staged.
+    last_begun_id: u64,
     /// The newest call that the peer may name. It may also name older ones.
     last_known_id: u64,
     /// It is unknown if calls up to this id that are not in the table were withdrawn.
@@ -114,21 +53,15 @@ impl Calls {
         self.table.len() - self.closed
     }
 
-    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Call> {
-        self.table.get_mut(id)
+    /// Returns the rest of the message of a call.
+    pub(super) fn rest_mut(&mut self, id: u64) -> Option<&mut Payload> {
+        self.table.get_mut(id)?.rest.as_deref_mut()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Call)> {
-        self.table.iter()
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Call> {
-        self.table.iter_mut().map(|(_, call)| call)
-    }
-
-    /// Returns the charge of each result.
-    pub(super) fn result_charges(&self) -> impl Iterator<Item = u64> {
-        self.table.iter().filter_map(|(_, call)| call.result_charge_bytes())
+    /// Returns the bytes that are charged for the structure of calls.
+    #[cfg(test)]
+    pub(super) fn charged_bytes(&self) -> u64 {
+        self.table.iter().filter_map(|(_, call)| Some(call.structure_charge.as_ref()?.bytes())).sum()
     }
 
     /// Returns true if the peer may name the call: its frame may have crossed a frame of this side that ended
@@ -148,10 +81,29 @@ impl Calls {
         self.table.insert(id, Call { is_acknowledged: true, ..Call::new(progress) });
     }
 
-    /// Ends a call of the peer, because its answer was staged completely.
-    pub(super) fn on_answer_staged(&mut self, id: u64) -> Option<Call> {
-        self.closed -= 1;
-        self.table.remove(id)
+    /// Takes the rest of a call or an answer, because it is written completely. An answer ends the call. A
+    /// call is sent once [`on_sent`](Calls::on_sent) is called.
+    pub(super) fn take_rest(&mut self, id: u64) -> Option<Box<Payload>> {
+        let call = self.table.get_mut(id)?;
+        if call.progress == Progress::Answered {
+            self.closed -= 1;
+            return self.table.remove(id).and_then(|call| call.rest);
+        }
+        call.progress = Progress::Begun;
+        call.rest.take()
+    }
+
+    /// Notes for each call how much of it was staged, because the rest is dropped. Releases all charges.
+    /// Returns the rests.
+    pub(super) fn discard(&mut self) -> Vec<Payload> {
+        let last_begun_id = self.last_begun_id;
+        let take = |(id, call): (u64, &mut Call)| {
+            call.progress = call.progress(id, last_begun_id);
+            call.is_never_sent = call.progress == Progress::Queued;
+            call.structure_charge = None;
+            call.rest.take().map(|rest| *rest)
+        };
+        self.table.iter_mut().filter_map(take).collect()
     }
 
     // ---- The calls of a client ----
@@ -161,10 +113,24 @@ impl Calls {
         self.last_id + 1
     }
 
-    /// Begins a call, which may be one of an earlier connection.
-    pub(super) fn begin(&mut self, id: u64, message: Unsent) {
+    /// Begins a call, which may be one of an earlier connection. `rest` is the part of it that is not
+    /// written.
+    pub(super) fn begin(&mut self, id: u64, rest: Option<Box<Payload>>) {
         self.last_id = self.last_id.max(id);
-        self.table.insert(id, Call { unsent: Some(message), ..Call::new(Progress::Queued) });
+        self.table.insert(id, Call { rest, ..Call::new(Progress::Queued) });
+    }
+
+    /// The heads of all calls up to `id` were staged.
+    pub(super) fn on_begun(&mut self, id: u64) {
+        self.last_begun_id = self.last_begun_id.max(id);
+        self.know(id);
+    }
+
+    /// The rest of a call was staged, after its head.
+    pub(super) fn on_sent(&mut self, id: u64) {
+        if let Some(call) = self.table.get_mut(id).filter(|call| call.progress == Progress::Begun) {
+            call.progress = Progress::Sent;
+        }
     }
 
     /// Continues the ids of new calls after `id`. Ids up to it belong to earlier connections.
@@ -175,7 +141,7 @@ impl Calls {
     /// Returns what the peer may have received of each call whose answer is incomplete.
     pub(super) fn states(&self) -> Vec<(u64, CallState)> {
         let state = |(id, call): (u64, &Call)| {
-            let state = match call.progress {
+            let state = match call.progress(id, self.last_begun_id) {
                 Progress::Queued => CallState::Unsent,
                 Progress::Begun => CallState::Part,
                 Progress::Sent | Progress::Receiving if call.is_acknowledged => CallState::Acknowledged,
@@ -189,23 +155,23 @@ impl Calls {
 
     /// Ends a call that the peer cannot have completely. Returns its progress and the rest of its message, or
     /// `None` if there is nothing to withdraw. A call that was sent completely stays open.
-    pub(super) fn withdraw(&mut self, id: u64) -> Option<(Progress, Option<Unsent>)> {
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<(Progress, Option<Box<Payload>>)> {
         let call = self.table.get_mut(id)?;
-        let progress = call.progress;
-        let unsent = match progress {
-            Progress::Queued => self.table.remove(id).and_then(|call| call.unsent),
+        let progress = call.progress(id, self.last_begun_id);
+        let rest = match progress {
+            Progress::Queued => self.table.remove(id).and_then(|call| call.rest),
             Progress::Begun => {
                 call.progress = Progress::Withdrawn;
                 call.is_awaited = false;
-                let unsent = call.unsent.take();
+                let rest = call.rest.take();
                 self.closed += 1;
                 self.forget_withdrawn();
-                unsent
+                rest
             }
             Progress::Sent => None,
             _ => return None,
         };
-        Some((progress, unsent))
+        Some((progress, rest))
     }
 
     /// Forgets the older half of the withdrawn calls if there are too many.
@@ -224,31 +190,38 @@ impl Calls {
     /// The peer acknowledged a complete call. This counts only if the call was sent completely.
     pub(super) fn on_ack(&mut self, id: u64) {
         if let Some(call) = self.table.get_mut(id) {
-            call.is_acknowledged |= matches!(call.progress, Progress::Sent | Progress::Receiving);
+            let progress = call.progress(id, self.last_begun_id);
+            call.is_acknowledged |= matches!(progress, Progress::Sent | Progress::Receiving);
         }
     }
 
-    /// An error arrived, which ends the call. Returns true if its caller waits for the error, and the rest of
-    /// the call's message.
-    pub(super) fn on_error(&mut self, id: u64) -> Result<(bool, Option<Unsent>), ProtocolError> {
-        match self.table.get(id).map(|call| call.progress) {
-            Some(Progress::Begun | Progress::Sent | Progress::Withdrawn) => {}
-            None if id <= self.forgotten_id => return Ok((false, None)),
+    /// An error arrived, which ends the call. Returns true if its caller waits for the error, and the
+    /// progress and the rest of the call.
+    pub(super) fn on_error(
+        &mut self,
+        id: u64,
+    ) -> Result<(bool, Progress, Option<Box<Payload>>), ProtocolError> {
+        let progress = match self.table.get(id).map(|call| call.progress(id, self.last_begun_id)) {
+            Some(progress @ (Progress::Begun | Progress::Sent | Progress::Withdrawn)) => progress,
+            None if id <= self.forgotten_id => return Ok((false, Progress::Withdrawn, None)),
             _ => return Err(ProtocolError::UnexpectedAnswer { id }),
-        }
-        let Some(call) = self.table.remove(id) else { return Ok((false, None)) };
-        self.closed -= usize::from(call.progress == Progress::Withdrawn);
-        Ok((call.is_awaited, call.unsent))
+        };
+        self.closed -= usize::from(progress == Progress::Withdrawn);
+        let (is_awaited, rest) =
+            self.table.remove(id).map_or((false, None), |call| (call.is_awaited, call.rest));
+        Ok((is_awaited, progress, rest))
     }
 
     /// The head of a result arrived. Returns true if the caller waits for the result.
     pub(super) fn on_result_head(&mut self, id: u64) -> Result<bool, ProtocolError> {
-        match self.table.get_mut(id) {
-            Some(call) if call.progress == Progress::Sent => {
+        let last_begun_id = self.last_begun_id;
+        let call = self.table.get_mut(id).ok_or(ProtocolError::UnexpectedAnswer { id })?;
+        match call.progress(id, last_begun_id) {
+            Progress::Sent => {
                 call.progress = Progress::Receiving;
                 Ok(call.is_awaited)
             }
-            Some(call) if call.progress == Progress::Begun => Err(ProtocolError::EarlyResult { id }),
+            Progress::Begun => Err(ProtocolError::EarlyResult { id }),
             _ => Err(ProtocolError::UnexpectedAnswer { id }),
         }
     }
@@ -265,22 +238,23 @@ impl Calls {
 
     // ---- The calls of a server's peer ----
 
-    /// The head of a call arrived: opens the call. Returns a refusal if there is no room for its structure,
-    /// which must not be kept then.
+    /// The head of a call arrived: opens the call. `unstaged_answers` are written but not staged. Returns a
+    /// refusal if there is no room for its structure, which must not be kept then.
     pub(super) fn on_call(
         &mut self,
         id: u64,
         structure_bytes: u64,
+        unstaged_answers: usize,
         config: &Config,
         charge: impl FnOnce(u64) -> Option<Charge>,
     ) -> Result<Option<RemoteError>, ProtocolError> {
         if id <= self.last_id || (self.is_known(id) && self.table.get(id).is_some()) {
-            return Err(ProtocolError::ReusedId { id, last_id: self.last_id });
+            return Err(self.reused(id));
         }
         // Answers in the send queue count. Otherwise a peer that reads none of them could have any number
         // queued.
         let max_open_calls = config.max_open_calls;
-        if self.table.len() >= max_open_calls as usize {
+        if self.table.len() + unstaged_answers >= max_open_calls as usize {
             return Err(ProtocolError::TooManyCalls { max_open_calls });
         }
         self.last_id = id;
@@ -293,7 +267,7 @@ impl Calls {
             call.structure_bytes = structure_bytes;
             self.structure_bytes += structure_bytes;
             if structure_bytes > LARGE_STRUCTURE_BYTES {
-                call.charge = charge(structure_bytes);
+                call.structure_charge = charge(structure_bytes).map(Box::new);
             }
         }
         self.table.insert(id, call);
@@ -308,50 +282,64 @@ impl Calls {
         Ok((!fits).then(refusal))
     }
 
-    /// Marks a call as answered. Returns `None` if it has an answer or is gone.
-    pub(super) fn answer(&mut self, id: u64) -> Option<&mut Call> {
-        let call = self.table.get_mut(id).filter(|call| call.progress == Progress::Unanswered)?;
-        call.progress = Progress::Answered;
-        call.charge = None;
+    /// Returns the error for a call whose id is not new.
+    pub(super) fn reused(&self, id: u64) -> ProtocolError {
+        ProtocolError::ReusedId { id, last_id: self.last_id }
+    }
+
+    /// Marks a call as answered, and ends it if the answer is written completely. Returns false if it has an
+    /// answer or is gone.
+    pub(super) fn answer(&mut self, id: u64, is_whole: bool) -> bool {
+        let unanswered = self.table.get_mut(id).filter(|call| call.progress == Progress::Unanswered);
+        let Some(call) = unanswered else { return false };
         self.structure_bytes -= std::mem::take(&mut call.structure_bytes);
-        self.closed += 1;
-        Some(call)
+        if is_whole {
+            self.table.remove(id);
+        } else {
+            call.progress = Progress::Answered;
+            call.structure_charge = None;
+            self.closed += 1;
+        }
+        true
     }
 
-    /// Returns a call whose answer is not staged completely.
-    pub(super) fn answered_mut(&mut self, id: u64) -> Option<&mut Call> {
-        self.table.get_mut(id).filter(|call| call.progress == Progress::Answered)
+    /// Adds the rest of an answer.
+    pub(super) fn keep_rest(&mut self, id: u64, rest: Box<Payload>) {
+        if let Some(call) = self.table.get_mut(id) {
+            call.rest = Some(rest);
+        }
     }
 
-    /// The peer gave up an incomplete call, which ends it. Its queued answer is not needed.
-    pub(super) fn on_call_abort(&mut self, id: u64) -> Option<Call> {
+    /// Returns true if the peer waits for the answer.
+    pub(super) fn is_unanswered(&self, id: u64) -> bool {
+        self.table.get(id).is_some_and(|call| call.progress == Progress::Unanswered)
+    }
+
+    /// Ends a call whose answer is not wanted, or is replaced. Returns the rest of the answer.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Box<Payload>> {
         let call = self.table.remove(id)?;
         self.structure_bytes -= call.structure_bytes;
         self.closed -= usize::from(call.progress == Progress::Answered);
-        Some(call)
+        call.rest
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use teleport_wire::Message;
-
     use super::*;
 
     impl Calls {
         fn arrive(&mut self, id: u64, structure_bytes: u64, config: &Config) -> Option<RemoteError> {
-            self.on_call(id, structure_bytes, config, |_| None).expect("the call is legal")
+            self.on_call(id, structure_bytes, 0, config, |_| None).expect("the call is legal")
         }
 
         /// Begins a call and stages all of it, a part or nothing.
         fn make(&mut self, staged: Option<bool>) -> u64 {
             let id = self.next_id();
-            let message = Message::error(&RemoteError::new(ErrorKind::Failed, Ran::No, ""));
-            self.begin(id, Unsent::Head { message, is_eager: false });
-            if let (Some(is_whole), Some(call)) = (staged, self.get_mut(id)) {
-                call.unsent = None;
-                assert!(!call.on_staged(is_whole));
-                self.know(id);
+            let rest = (staged == Some(false)).then(|| Box::new(Payload::new(Vec::new(), 0, false)));
+            self.begin(id, rest);
+            if staged.is_some() {
+                self.on_begun(id);
             }
             id
         }
@@ -371,11 +359,11 @@ mod tests {
         assert!((MAX_REMEMBERED / 2..=MAX_REMEMBERED).contains(&calls.closed));
         let newest = long + count;
         for id in long + 1..=newest {
-            assert!(matches!(calls.on_error(id), Ok((false, _))), "{id}");
+            assert!(matches!(calls.on_error(id), Ok((false, ..))), "{id}");
         }
         assert!(calls.on_error(newest).is_err(), "it was answered");
         assert!(calls.on_error(newest + 1).is_err(), "it was never used");
-        assert!(matches!(calls.on_error(long), Ok((true, _))), "it is older and waits");
+        assert!(matches!(calls.on_error(long), Ok((true, ..))), "it is older and waits");
         assert_eq!((calls.table.len(), calls.closed), (0, 0));
     }
 
@@ -400,16 +388,16 @@ mod tests {
             None
         };
         let huge = LARGE_STRUCTURE_BYTES + 1;
-        assert!(matches!(calls.on_call(1, huge, &config, charge), Ok(None)));
+        assert!(matches!(calls.on_call(1, huge, 0, &config, charge), Ok(None)));
         assert_eq!(charged_bytes, huge);
         let refusal = calls.arrive(2, 1, &config).expect("there is no room");
         let text =
             format!("take 1 bytes beside the {huge} of calls that have no answer yet, past the server's 100");
         assert!(refusal.message.contains(&text), "{}", refusal.message);
-        assert!(calls.answer(2).is_some() && calls.answer(1).is_some() && calls.answer(1).is_none());
+        assert!(calls.answer(2, true) && calls.answer(1, false) && !calls.answer(1, true));
         assert!(calls.arrive(3, 60, &config).is_none() && calls.arrive(4, 40, &config).is_none());
         assert!(calls.arrive(5, 1, &config).is_some());
-        assert!(calls.on_call_abort(4).is_some());
+        calls.remove(4);
         assert!(calls.arrive(6, 40, &config).is_none());
         assert_eq!((calls.structure_bytes, calls.open()), (100, 3));
     }
@@ -420,14 +408,28 @@ mod tests {
         let mut calls = Calls::default();
         for id in 1..=2 {
             calls.arrive(id, 1, &config);
-            assert!(calls.answer(id).is_some());
+            assert!(calls.answer(id, id == 1));
         }
-        let refused = calls.on_call(3, 1, &config, |_| None);
+        let refused = calls.on_call(3, 1, 1, &config, |_| None);
         assert!(matches!(refused, Err(ProtocolError::TooManyCalls { .. })));
-        assert!(calls.on_answer_staged(1).is_some());
-        calls.on_call_abort(2);
         calls.arrive(3, 1, &config);
-        assert_eq!(calls.open(), 1);
+        assert_eq!((calls.open(), calls.table.len()), (1, 2));
+        calls.remove(2);
+        calls.arrive(4, 1, &config);
+        assert_eq!(calls.open(), 2);
+    }
+
+    #[test]
+    fn what_was_staged_of_a_call_is_known_after_the_rest_was_dropped() {
+        let mut calls = Calls::default();
+        for staged in [Some(true), Some(false), None] {
+            calls.make(staged);
+        }
+        let states = [(1, CallState::Sent), (2, CallState::Part), (3, CallState::Unsent)];
+        assert_eq!(calls.states(), states);
+        assert_eq!(calls.discard().len(), 1);
+        calls.make(Some(true));
+        assert_eq!(calls.states(), [&states[..], &[(4, CallState::Sent)]].concat());
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! One message of this side, until it is staged completely.
+//! The payload of a message of this side, until it is written.
 //!
-//! Flow: `Head` -> its head is staged -> `Payload` -> the payload is staged, in one data frame or in
-//! many. Copies at most a few KiB of array bytes. Drops no buffer while a lock is held: see
-//! [`deferred_drop`](crate::memory::deferred_drop).
+//! Flow: `Payload::new` -> `on_begun` (its head was staged) and `grant`, in any order -> `write_chunk`, in
+//! one data frame or in many. Copies at most a few KiB of array bytes. Drops no buffer while a lock is held:
+//! see [`deferred_drop`](crate::memory::deferred_drop).
 
 use std::collections::VecDeque;
 
@@ -20,37 +20,7 @@ const MAX_COPIED_BYTES: usize = 2 << 10;
 /// The bytes of one message that are copied behind headers at most.
 const MAX_COPIED_BYTES_PER_MESSAGE: usize = 16 << 10;
 
-/// A message that is not staged completely.
-#[derive(Debug)]
-pub(in crate::protocol) enum Unsent {
-    /// Nothing of it was staged.
-    Head {
-        message: Message,
-        /// The payload follows at once, and the peer's credit pays for it.
-        is_eager: bool,
-    },
-    /// Its head was staged.
-    Payload(Payload),
-}
-
-impl Unsent {
-    /// Returns the remaining bytes of metadata and payload.
-    pub(super) fn queued_bytes(&self) -> u64 {
-        match self {
-            Unsent::Head { message, .. } => message.payload_bytes() + message.metadata().len() as u64,
-            Unsent::Payload(payload) => payload.remaining_bytes,
-        }
-    }
-
-    /// Drops the buffers once no lock is held, since they may run destructors of users.
-    pub(super) fn drop_later(self) {
-        match self {
-            Unsent::Head { message, .. } => drop_message(message),
-            Unsent::Payload(payload) => payload.pieces.into_iter().for_each(drop_buffer_later),
-        }
-    }
-}
-
+/// Drops the buffers of a message once no lock is held, since they may run destructors of users.
 pub(super) fn drop_message(message: Message) {
     // A payload that was copied has no owner.
     if !message.pieces().is_empty() {
@@ -64,35 +34,41 @@ pub(in crate::protocol) struct Payload {
     /// Invariant: no buffer is empty, and their lengths add up to `remaining_bytes`.
     pieces: VecDeque<Buffer>,
     remaining_bytes: u64,
+    /// The head of its message was staged.
+    is_begun: bool,
+    /// It may be sent, because the peer's credit pays for it or the peer granted it.
     is_granted: bool,
     /// The bytes of the message that were copied behind headers.
     copied_bytes: usize,
 }
 
 impl Payload {
-    pub(super) fn new(message: Message, is_granted: bool) -> Payload {
-        let remaining_bytes = message.payload_bytes();
-        let pieces = message.into_pieces().into();
-        Payload { pieces, remaining_bytes, is_granted, copied_bytes: 0 }
-    }
-
-    /// Returns true if it may be sent, because it is eager or granted.
-    pub(super) fn is_granted(&self) -> bool {
-        self.is_granted
-    }
-
-    /// Grants it. Returns true if it waited for the grant.
-    pub(super) fn grant(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_granted, true)
+    pub(in crate::protocol) fn new(pieces: Vec<Buffer>, remaining_bytes: u64, is_granted: bool) -> Payload {
+        Payload { pieces: pieces.into(), remaining_bytes, is_begun: false, is_granted, copied_bytes: 0 }
     }
 
     pub(super) fn remaining_bytes(&self) -> u64 {
         self.remaining_bytes
     }
 
-    /// Stages one data frame with at most one chunk of the payload. Returns the number of payload
-    /// bytes.
-    pub(super) fn stage_chunk(&mut self, id: u64, checksum: bool, buffer: &mut WriteBuffer) -> u64 {
+    /// Returns true if it is sent in one frame with the small messages.
+    pub(super) fn is_small(&self) -> bool {
+        self.remaining_bytes <= MAX_SMALL_BYTES
+    }
+
+    /// The head of its message was staged. Returns true if the payload may follow.
+    pub(super) fn on_begun(&mut self) -> bool {
+        self.is_begun = true;
+        self.is_granted
+    }
+
+    /// The peer granted it. Returns true if it waited for the grant.
+    pub(super) fn grant(&mut self) -> bool {
+        self.is_begun && !std::mem::replace(&mut self.is_granted, true)
+    }
+
+    /// Writes one data frame with at most one chunk of the payload. Returns the number of payload bytes.
+    pub(super) fn write_chunk(&mut self, id: u64, checksum: bool, buffer: &mut WriteBuffer) -> u64 {
         let bytes = self.remaining_bytes.min(MAX_CHUNK_BYTES);
         let crc = checksum.then(|| self.checksum_of_first(bytes as usize));
         buffer.append(&Header::data(id, bytes, crc).encode());
@@ -132,15 +108,20 @@ impl Payload {
         }
         crc
     }
+
+    /// Drops the buffers once no lock is held, since they may run destructors of users.
+    pub(super) fn drop_later(self) {
+        self.pieces.into_iter().for_each(drop_buffer_later);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn payload(pieces: VecDeque<Buffer>) -> Payload {
-        let remaining_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Payload { pieces, remaining_bytes, is_granted: true, copied_bytes: 0 }
+    fn payload(pieces: Vec<Buffer>) -> Payload {
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Payload::new(pieces, bytes, true)
     }
 
     #[test]
@@ -148,7 +129,7 @@ mod tests {
         let mut payload = payload((0..4096).map(|_| Buffer::zeroed(1024)).collect());
         let mut buffer = WriteBuffer::default();
         for _ in 0..4 {
-            assert_eq!(payload.stage_chunk(1, false, &mut buffer), MAX_CHUNK_BYTES);
+            assert_eq!(payload.write_chunk(1, false, &mut buffer), MAX_CHUNK_BYTES);
         }
         assert!(payload.pieces.is_empty() && payload.remaining_bytes() == 0);
         assert_eq!(payload.copied_bytes, MAX_COPIED_BYTES_PER_MESSAGE);

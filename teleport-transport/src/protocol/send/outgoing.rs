@@ -1,0 +1,250 @@
+//! Messages that are written and wait to be staged: the heads of all messages, and small payloads.
+//!
+//! Flow: `write` appends the frames of a message to a buffer, once and under the lock that is held -> `take`
+//! moves the buffer, or as many messages as may be staged at once, to the writer. Until then, `cut` takes a
+//! message out again. Taking does no work for a message unless it is noted. Bounds: the open calls, and at
+//! most a few KiB of copied bytes for each.
+
+use std::collections::VecDeque;
+
+use teleport_wire::{Header, Message};
+
+use super::payload::Payload;
+use super::write_buffer::{Extent, WriteBuffer};
+
+/// Longer metadata is sent from its own memory.
+const MAX_COPIED_METADATA_BYTES: usize = 16 << 10;
+
+/// An empty queue keeps memory for this many messages.
+const MAX_KEPT: usize = 64;
+
+/// One message, or the payload of one whose head was staged before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) id: u64,
+    extent: Extent,
+    /// The credit that pays for the payload, if the head is here.
+    pub(super) eager_bytes: u64,
+    /// 0 without the head.
+    metadata_bytes: u32,
+    payload_bytes: u32,
+    /// Nothing of the message is elsewhere.
+    is_whole: bool,
+    /// Its staging is reported.
+    is_noted: bool,
+}
+
+impl Written {
+    /// Returns the bytes of metadata and payload.
+    pub(super) fn queued_bytes(&self) -> u64 {
+        u64::from(self.metadata_bytes) + u64::from(self.payload_bytes)
+    }
+
+    /// Returns the bytes of its frames.
+    fn frame_bytes(&self) -> usize {
+        let headers = usize::from(self.metadata_bytes > 0) + usize::from(self.payload_bytes > 0);
+        headers * Header::BYTES + self.queued_bytes() as usize
+    }
+
+    /// Returns true if nothing of its message was staged.
+    pub(super) fn has_head(&self) -> bool {
+        self.metadata_bytes > 0
+    }
+}
+
+/// The sums over some messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sums {
+    /// Metadata and payload.
+    pub(super) queued_bytes: u64,
+    pub(super) payload_bytes: u64,
+    /// The messages of which nothing is elsewhere.
+    whole: usize,
+    noted: usize,
+}
+
+impl Sums {
+    fn add(&mut self, written: &Written) {
+        self.queued_bytes += written.queued_bytes();
+        self.payload_bytes += u64::from(written.payload_bytes);
+        self.whole += usize::from(written.is_whole);
+        self.noted += usize::from(written.is_noted);
+    }
+
+    fn subtract(&mut self, written: &Written) {
+        self.queued_bytes -= written.queued_bytes();
+        self.payload_bytes -= u64::from(written.payload_bytes);
+        self.whole -= usize::from(written.is_whole);
+        self.noted -= usize::from(written.is_noted);
+    }
+}
+
+/// What one [`Outgoing::take`] has taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    pub(super) bytes: usize,
+    pub(super) sums: Sums,
+    /// The last message whose head was taken.
+    pub(super) last_begun_id: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// Invariant: the frames of `messages`, in their order.
+    buffer: WriteBuffer,
+    messages: VecDeque<Written>,
+    /// Invariant: over `messages`.
+    sums: Sums,
+}
+
+impl Outgoing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Returns the number of messages of which nothing is elsewhere.
+    pub(super) fn whole(&self) -> usize {
+        self.sums.whole
+    }
+
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.messages.iter().any(|written| written.id == id)
+    }
+
+    /// Appends the head of a message, and its payload if that is eager and small. Returns the rest of the
+    /// payload. The staging of a message with a rest is noted.
+    pub(super) fn write(
+        &mut self,
+        id: u64,
+        message: Message,
+        is_eager: bool,
+        checksum: bool,
+        is_noted: bool,
+    ) -> Option<Box<Payload>> {
+        let before = self.buffer.extent();
+        let (metadata_bytes, payload_bytes) = (message.metadata().len(), message.payload_bytes());
+        let eager_bytes = if is_eager { message.memory_bytes() } else { 0 };
+        let pieces = if metadata_bytes > MAX_COPIED_METADATA_BYTES {
+            self.buffer.append(&message.header(id, is_eager));
+            let (metadata, pieces) = message.into_parts();
+            self.buffer.share(metadata);
+            pieces
+        } else {
+            self.buffer.append_with(|out| message.append_frames(id, is_eager, checksum, out));
+            // A copied payload has left with the metadata if it is eager.
+            if is_eager && message.pieces().is_empty() { Vec::new() } else { message.into_pieces() }
+        };
+        let mut rest = None;
+        if !pieces.is_empty() {
+            let mut payload = Payload::new(pieces, payload_bytes, is_eager);
+            if is_eager && payload.is_small() {
+                payload.write_chunk(id, checksum, &mut self.buffer);
+            } else {
+                rest = Some(Box::new(payload));
+            }
+        }
+        self.push(Written {
+            id,
+            extent: self.buffer.extent_since(before),
+            eager_bytes,
+            metadata_bytes: metadata_bytes as u32,
+            payload_bytes: if rest.is_some() { 0 } else { payload_bytes as u32 },
+            is_whole: rest.is_none(),
+            is_noted: is_noted || rest.is_some(),
+        });
+        rest
+    }
+
+    /// Appends the rest of a message whose head was staged. Its staging is noted.
+    pub(super) fn write_rest(&mut self, id: u64, mut rest: Payload, checksum: bool) {
+        let before = self.buffer.extent();
+        let payload_bytes = rest.write_chunk(id, checksum, &mut self.buffer) as u32;
+        self.push(Written {
+            id,
+            extent: self.buffer.extent_since(before),
+            eager_bytes: 0,
+            metadata_bytes: 0,
+            payload_bytes,
+            is_whole: true,
+            is_noted: true,
+        });
+    }
+
+    fn push(&mut self, written: Written) {
+        self.sums.add(&written);
+        self.messages.push_back(written);
+    }
+
+    /// Takes the message out, whose frames are then never sent.
+    pub(super) fn cut(&mut self, id: u64) -> Option<Written> {
+        // Most messages that are cut out are among the last.
+        let index = self.messages.iter().rposition(|written| written.id == id)?;
+        let before = self.messages.range(..index).fold(Extent::default(), |sum, other| sum.and(other.extent));
+        let written = self.messages.remove(index)?;
+        self.buffer.cut(before, written.extent);
+        self.sums.subtract(&written);
+        Some(written)
+    }
+
+    /// Moves the first messages behind the bytes of `into`, until `max_bytes` are moved or exceeded. Calls
+    /// `on_noted` with the id of each that is noted.
+    pub(super) fn take(
+        &mut self,
+        max_bytes: usize,
+        into: &mut WriteBuffer,
+        mut on_noted: impl FnMut(u64),
+    ) -> Taken {
+        let bytes = self.buffer.remaining_bytes();
+        if bytes > max_bytes {
+            return self.take_some(max_bytes, into, on_noted);
+        }
+        if self.sums.noted > 0 {
+            self.messages.iter().filter(|written| written.is_noted).for_each(|written| on_noted(written.id));
+        }
+        let last_begun_id =
+            self.messages.iter().rfind(|written| written.has_head()).map(|written| written.id);
+        self.buffer.take_all(into);
+        self.forget();
+        Taken { bytes, sums: std::mem::take(&mut self.sums), last_begun_id }
+    }
+
+    #[cold]
+    fn take_some(
+        &mut self,
+        max_bytes: usize,
+        into: &mut WriteBuffer,
+        mut on_noted: impl FnMut(u64),
+    ) -> Taken {
+        let (mut taken, mut extent) = (Taken::default(), Extent::default());
+        while taken.bytes < max_bytes
+            && let Some(written) = self.messages.pop_front()
+        {
+            taken.bytes += written.frame_bytes();
+            taken.sums.add(&written);
+            extent = extent.and(written.extent);
+            self.sums.subtract(&written);
+            if written.has_head() {
+                taken.last_begun_id = Some(written.id);
+            }
+            if written.is_noted {
+                on_noted(written.id);
+            }
+        }
+        self.buffer.take(extent, into);
+        taken
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.buffer.clear();
+        self.sums = Sums::default();
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.messages.clear();
+        if self.messages.capacity() > MAX_KEPT {
+            self.messages = VecDeque::new();
+        }
+    }
+}
