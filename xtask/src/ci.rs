@@ -52,7 +52,11 @@ const STEPS: [Step; 14] = [
     Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
     Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
     Step { name: "quickstart", what: "the first command of the README", run: quickstart },
-    Step { name: "counts", what: "allocations, system calls, copies and instructions", run: counts::check },
+    Step {
+        name: "counts",
+        what: "allocations, system calls, copies, instructions and locks",
+        run: counts::check,
+    },
     Step { name: "fuzz", what: "each fuzz target for a few seconds", run: || fuzz::short(FUZZ_SECONDS) },
     Step {
         name: "soak",

@@ -227,11 +227,7 @@ pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failur
         let tallies = pair.tally(Work { method, bytes: 1 << 10, calls: 2000, in_flight: 1 })?;
         for (side, tally) in SIDES.iter().zip(&tallies) {
             let name = format!("allocations a call of 1 KiB, {how}, {transport}, {side}");
-            counted.rows.push(Row {
-                name,
-                value: tally.allocations(),
-                bound: Bound::Accepted { slack: ALLOCATION_SLACK },
-            });
+            counted.rows.push(Row::with_slack(name, tally.allocations(), ALLOCATION_SLACK));
         }
     }
     // Frees its address.
@@ -243,11 +239,8 @@ pub(super) fn small(transport: &str, counted: &mut Counted) -> Result<(), Failur
                 let name =
                     format!("system calls a call of 64 B, {how}, {in_flight} in flight, {transport}, {side}");
                 counted.notes.push(format!("{name}: {}", tally.kinds()));
-                counted.rows.push(Row {
-                    name,
-                    value: tally.system_calls(),
-                    bound: Bound::Accepted { slack: system_call_slack(how, in_flight) },
-                });
+                let slack = system_call_slack(how, in_flight);
+                counted.rows.push(Row::with_slack(name, tally.system_calls(), slack));
             }
         }
     }
@@ -298,10 +291,7 @@ mod tests {
 
     #[test]
     fn one_more_system_call_per_call_fails() {
-        let row = |how, in_flight, value| {
-            let bound = Bound::Accepted { slack: system_call_slack(how, in_flight) };
-            Row { name: String::new(), value, bound }
-        };
+        let row = |how, in_flight, value| Row::with_slack("x", value, system_call_slack(how, in_flight));
         assert!(matches!(row("inline", 64, 0.3).verdict(Some(0.14)), Verdict::Above(_)));
         assert!(matches!(row("pool", 64, 2.26).verdict(Some(1.26)), Verdict::Above(_)));
         assert!(matches!(row("pool", 1, 8.0).verdict(Some(7.0)), Verdict::Above(_)));

@@ -4,6 +4,9 @@
 /// program.
 const TENTH: f64 = 0.1;
 
+/// The same for whole calls, whose counts differ by up to 2 % between runs.
+const TWENTIETH: f64 = 0.05;
+
 /// One count.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
@@ -16,8 +19,8 @@ pub(super) struct Row {
 /// The limit of a count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bound {
-    /// A tenth above the accepted count, plus `slack` for effects of the scheduler.
-    Accepted { slack: f64 },
+    /// This share above the accepted count, plus `slack` for effects of the scheduler.
+    Accepted { share: f64, slack: f64 },
     /// A fixed goal.
     Most(f64),
 }
@@ -37,13 +40,23 @@ pub(super) enum Verdict {
 impl Row {
     /// Makes a row of a count that varies by less than a tenth.
     pub(super) fn exact(name: impl Into<String>, value: f64) -> Row {
-        Row { name: name.into(), value, bound: Bound::Accepted { slack: 0.0 } }
+        Row::with_slack(name, value, 0.0)
+    }
+
+    /// Makes a row of a count that varies by less than a tenth and this much.
+    pub(super) fn with_slack(name: impl Into<String>, value: f64, slack: f64) -> Row {
+        Row { name: name.into(), value, bound: Bound::Accepted { share: TENTH, slack } }
+    }
+
+    /// Makes a row of a count that varies by less than a twentieth and this much.
+    pub(super) fn close(name: impl Into<String>, value: f64, slack: f64) -> Row {
+        Row { name: name.into(), value, bound: Bound::Accepted { share: TWENTIETH, slack } }
     }
 
     /// Returns the limit of this count, given the accepted one.
     pub(super) fn limit(&self, accepted: Option<f64>) -> Option<f64> {
         match self.bound {
-            Bound::Accepted { slack } => accepted.map(|accepted| accepted * (1.0 + TENTH) + slack),
+            Bound::Accepted { share, slack } => accepted.map(|accepted| accepted * (1.0 + share) + slack),
             Bound::Most(most) => Some(most),
         }
     }
@@ -52,8 +65,8 @@ impl Row {
         match (self.limit(accepted), self.bound, accepted) {
             (None, ..) => Verdict::New,
             (Some(limit), ..) if self.value > limit => Verdict::Above(limit),
-            (_, Bound::Accepted { slack }, Some(accepted))
-                if self.value < accepted * (1.0 - TENTH) - slack =>
+            (_, Bound::Accepted { share, slack }, Some(accepted))
+                if self.value < accepted * (1.0 - share) - slack =>
             {
                 Verdict::Below(accepted)
             }
@@ -99,8 +112,16 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_call_may_grow_by_a_twentieth() {
+        let row = |value| Row::close("x", value, 1.0);
+        assert_eq!(row(106.0).verdict(Some(100.0)), Verdict::Held);
+        assert!(matches!(row(106.1).verdict(Some(100.0)), Verdict::Above(_)));
+        assert_eq!(row(93.9).verdict(Some(100.0)), Verdict::Below(100.0));
+    }
+
+    #[test]
     fn slack_is_on_both_sides_and_goals_need_no_acceptance() {
-        let row = |value| Row { name: "x".into(), value, bound: Bound::Accepted { slack: 0.5 } };
+        let row = |value| Row::with_slack("x", value, 0.5);
         assert_eq!(row(1.6).verdict(Some(1.0)), Verdict::Held);
         assert!(matches!(row(1.7).verdict(Some(1.0)), Verdict::Above(_)));
         assert_eq!(row(0.5).verdict(Some(1.0)), Verdict::Held);

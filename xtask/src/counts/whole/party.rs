@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use teleport::{
     Array, Batch, BoxError, Call, CallFuture, Client, Dict, IntoTree as _, Method, Methods, OnDisconnect,
-    Server, Tree,
+    Server, ServerHandle, Tree,
 };
 
 use super::work::{Argument, Work};
@@ -48,12 +48,7 @@ fn end() {
 
 /// Serves until the parent ends.
 pub(in super::super) fn serve() -> Result<(), BoxError> {
-    let methods = Methods::new()
-        .register("echo", Method::inline(|x: Tree| x))
-        .register("fail", Method::inline(|_: Tree| Err::<Tree, _>(BoxError::from("it fails"))))
-        .register("pool", |x: Tree| x)
-        .register("batch", Method::batched(Batch::up_to(BATCH), |rows: Tree| rows));
-    let server = Server::bind("tcp://127.0.0.1:0")?.spin(Duration::ZERO).start(methods)?;
+    let server = start()?;
     child::print_line(&server.address().to_string())?;
     for line in child::commands() {
         match line.as_str() {
@@ -67,10 +62,23 @@ pub(in super::super) fn serve() -> Result<(), BoxError> {
     Ok(())
 }
 
+fn start() -> Result<ServerHandle, BoxError> {
+    let methods = Methods::new()
+        .register("echo", Method::inline(|x: Tree| x))
+        .register("fail", Method::inline(|_: Tree| Err::<Tree, _>(BoxError::from("it fails"))))
+        .register("pool", |x: Tree| x)
+        .register("batch", Method::batched(Batch::up_to(BATCH), |rows: Tree| rows));
+    Ok(Server::bind("tcp://127.0.0.1:0")?.spin(Duration::ZERO).start(methods)?)
+}
+
+fn connect(address: &str) -> Result<Client, BoxError> {
+    Ok(Client::builder(address).max_inflight(MAX_IN_FLIGHT).spin(Duration::ZERO).connect()?)
+}
+
 /// Makes the calls that the parent asks for, at the server at `address`.
 pub(in super::super) fn call(address: &str, row: usize) -> Result<(), BoxError> {
     let work = Work::ALL.get(row).ok_or("there is no such row")?;
-    let client = Client::builder(address).max_inflight(MAX_IN_FLIGHT).spin(Duration::ZERO).connect()?;
+    let client = connect(address)?;
     child::print_line("ready")?;
     for line in child::commands() {
         let arguments = |calls| arguments(work.argument, calls);
@@ -140,4 +148,22 @@ fn exchange(client: &Client, work: &Work, arguments: Vec<Tree>) -> Result<(), Bo
         outcome(future.wait())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_call_works() -> Result<(), BoxError> {
+        let server = start()?;
+        let client = connect(&server.address().to_string())?;
+        for work in &Work::ALL {
+            exchange(&client, work, arguments(work.argument, 100))
+                .map_err(|error| format!("{}: {error}", work.name))?;
+        }
+        client.close()?;
+        server.close()?;
+        Ok(())
+    }
 }

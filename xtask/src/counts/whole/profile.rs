@@ -156,3 +156,29 @@ fn converse(command: &mut Command, input: String) -> Result<String, Failure> {
     written.map_err(failed)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short() {
+        assert_eq!(short("lock"), "lock");
+        assert_eq!(short("teleport_wire::format::header::Header::encode"), "encode");
+        assert_eq!(short("a::b::insert<x::Y<core::option::Option<u8>>>"), "insert");
+        assert_eq!(short("<a::B as c::D>::called"), "called");
+        assert_eq!(short("a::B::write::{closure#0}"), "write::{closure#0}");
+        assert_eq!(short("{closure#1}<x::Y>"), "{closure#1}");
+    }
+
+    #[test]
+    fn a_source_is_named_from_the_workspace() {
+        let file = shell::root().join("teleport-wire/src/a.rs");
+        let source = Source::new("a::f", &format!("{}:12 (discriminator 3)", file.display()));
+        assert_eq!(
+            (&*source.function, &*source.line),
+            ("teleport-wire/src/a.rs f", "teleport-wire/src/a.rs:12 f")
+        );
+        assert!(is_ours(&file.display().to_string()) && !is_ours("/rustc/library/core/src/a.rs"));
+    }
+}
