@@ -44,6 +44,7 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
     begin_turn(link.port.key);
     let turn = read_turn(link, &mut receiving, scratch, now);
     end_turn();
+    receiving.bound_unread(turn == Turn::More);
     if turn == Turn::Empty {
         return turn;
     }
@@ -130,7 +131,7 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
 }
 
 fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch, now: Instant) -> Turn {
-    let Receiving { socket, inbound, .. } = receiving;
+    let Receiving { socket, inbound, window, .. } = receiving;
     let Some(socket) = socket else { return Turn::Gone };
     let status = &link.port.status;
     let mut taken = 0;
@@ -157,7 +158,10 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             return closing::fail(link, goodbye, &mut scratch.wakers);
         }
         match received {
-            Ok(received) if received.filled => taken += received.bytes,
+            Ok(received) if received.filled => {
+                taken += received.bytes;
+                window.moved(received.bytes);
+            }
             Ok(_) if status.has(Flag::BROKEN) => {
                 return closing::fail(link, Closed::Lost { error: None }, &mut scratch.wakers);
             }

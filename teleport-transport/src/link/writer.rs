@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use teleport_wire::MAX_CHUNK_BYTES;
 
 use super::coalesce::Coalesce;
-use super::notsent_window::NotsentWindow;
+use super::delay_window::DelayWindow;
 use super::port::Port;
 use super::status::Flag;
 use super::write_token::WriteToken;
@@ -56,7 +56,8 @@ struct Output {
     /// `None` once the link is over.
     socket: Option<Arc<Socket>>,
     buffer: WriteBuffer,
-    window: NotsentWindow,
+    /// Bounds the unsent bytes.
+    window: DelayWindow,
 }
 
 impl Writer {
@@ -64,7 +65,7 @@ impl Writer {
         let output = Output {
             socket: Some(socket.clone()),
             buffer: WriteBuffer::default(),
-            window: NotsentWindow::new(),
+            window: DelayWindow::new(),
         };
         Writer(Mutex::new(Sending {
             outbound,
@@ -164,9 +165,9 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
             Err(error) => return Err(error),
         };
-        self.window.wrote(bytes);
+        self.window.moved(bytes);
         self.buffer.advance(bytes);
-        if is_full && let Some(bytes) = self.window.full(Instant::now()) {
+        if is_full && let Some(bytes) = self.window.busy(Instant::now()) {
             // On failure, the earlier bound stays.
             let _ = socket.set_max_unsent(bytes);
         }
