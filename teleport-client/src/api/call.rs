@@ -14,7 +14,7 @@ use teleport_transport::{Interrupted, ReaderRole};
 use crate::api::future::CallFuture;
 use crate::api::on_disconnect::OnDisconnect;
 use crate::calls::pending::Request;
-use crate::engine::sending::Submission;
+use crate::engine::sending::{self, Submission};
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
@@ -133,9 +133,7 @@ impl<R: FromTree> Call<R> {
     }
 
     fn send_with(self, reads: bool, reader: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
-        let mut submission = Submission::new(self.engine, self.request);
-        let call = submission.send(reads, reader)?;
-        Ok(CallFuture::new(submission.engine.clone(), call))
+        sending::send(self.engine, self.request, reads, reader).map(CallFuture::new)
     }
 
     /// Sends the call as [`send`](Call::send) does, but never blocks.
@@ -144,14 +142,10 @@ impl<R: FromTree> Call<R> {
     /// Returns [`CallError::Full`] if no slot is free or other calls wait for one, and [`CallError::Connect`]
     /// without a connection. Otherwise returns the errors of `send`.
     pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
-        let mut submission = Submission::new(self.engine, self.request);
-        let call = submission.try_send()?;
-        Ok(CallFuture::new(submission.engine.clone(), call))
+        sending::try_send(self.engine, self.request).map(CallFuture::new)
     }
 }
 
-/// Awaits a free slot and then the result, on any executor, without blocking it. The call is sent at the
-/// first poll that finds a slot.
 impl<R: FromTree> IntoFuture for Call<R> {
     type Output = Result<R, CallError>;
     type IntoFuture = Running<R>;
@@ -188,9 +182,8 @@ impl<R: FromTree> Future for Running<R> {
             match &mut self.stage {
                 Stage::Sent(future) => return Pin::new(future).poll(cx),
                 Stage::Submitting(submission) => {
-                    let call = ready!(submission.poll(cx))?;
-                    let future = CallFuture::new(submission.engine.clone(), call);
-                    self.stage = Stage::Sent(future);
+                    let sent = ready!(submission.poll(cx))?;
+                    self.stage = Stage::Sent(CallFuture::new(sent));
                 }
             }
         }

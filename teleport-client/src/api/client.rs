@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{Array, Element, IntoTree, Shape};
@@ -126,7 +125,7 @@ impl Client {
             let counters = &client.counters;
             let stats = ClientStats {
                 server: None,
-                futures: engine.futures.load(Ordering::Relaxed),
+                futures: client.table.futures(),
                 in_flight: client.in_flight(),
                 waiting: client.slots.line().len(),
                 held_bytes: engine.budget.used_bytes(),

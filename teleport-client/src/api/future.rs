@@ -4,16 +4,16 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
-use teleport_transport::{Interrupted, ReaderRole, block_on_or_unwind, on_poller_thread};
+use teleport_transport::{
+    Interrupted, ReaderRole, block_on_or_unwind, on_poller_thread, unwind_if_interrupted,
+};
 
-use crate::calls::pending::{Outcome, PendingCall};
-use crate::engine::shared::Engine;
+use crate::calls::pending::Outcome;
+use crate::engine::sending::Sent;
 use crate::error::call::CallError;
 
 /// The result of a call that was sent. Wait for it, `.await` it on any executor, or drop it.
@@ -36,8 +36,7 @@ use crate::error::call::CallError;
 /// # }
 /// ```
 pub struct CallFuture<R = Tree> {
-    engine: Arc<Engine>,
-    call: Arc<PendingCall>,
+    call: Sent,
     cancels: bool,
     /// The outcome was read, so dropping this does not detach.
     is_read: bool,
@@ -46,15 +45,13 @@ pub struct CallFuture<R = Tree> {
 
 impl<R> fmt::Debug for CallFuture<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let done = self.is_read || self.call.is_done();
-        f.debug_struct("CallFuture").field("method", &self.call.method).field("done", &done).finish()
+        f.debug_struct("CallFuture").field("method", &self.call.method).finish_non_exhaustive()
     }
 }
 
 impl<R: FromTree> CallFuture<R> {
-    pub(crate) fn new(engine: Arc<Engine>, call: Arc<PendingCall>) -> CallFuture<R> {
-        engine.futures.fetch_add(1, Ordering::Relaxed);
-        CallFuture { engine, call, cancels: false, is_read: false, reply: PhantomData }
+    pub(crate) fn new(call: Sent) -> CallFuture<R> {
+        CallFuture { call, cancels: false, is_read: false, reply: PhantomData }
     }
 
     /// **Blocks** until the result arrives.
@@ -66,8 +63,12 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// Panics if [`wait_timeout`](CallFuture::wait_timeout) has returned the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
-        let mut reader = self.lead();
-        self.wait_until(None, &mut reader, false).unwrap_or_else(|| Err(self.on_poller()))
+        match self.look() {
+            Ok(outcome) => self.convert(outcome),
+            Err(mut reader) => {
+                self.wait_until(None, &mut reader, false).unwrap_or_else(|| Err(self.on_poller()))
+            }
+        }
     }
 
     /// Waits for a call that this thread has just sent, while it held `reader`.
@@ -85,8 +86,11 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// Panics if it has returned the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
+        let mut reader = match self.look() {
+            Ok(outcome) => return self.convert(outcome).map(Some),
+            Err(reader) => reader,
+        };
         let until = Instant::now().checked_add(time);
-        let mut reader = self.lead();
         match self.wait_until(until, &mut reader, false) {
             Some(result) => result.map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
@@ -102,7 +106,8 @@ impl<R: FromTree> CallFuture<R> {
         if self.is_read || self.is_elsewhere() {
             return true;
         }
-        self.engine.asked(self.call.ask(), false).is_ready()
+        let Sent { engine, id, .. } = &self.call;
+        engine.ask(false, |calls, released| calls.ask(*id, None, released)).is_ready()
     }
 
     /// The method that was called.
@@ -146,17 +151,36 @@ impl<R: FromTree> CallFuture<R> {
         CallError::OnPoller { method: self.call.method.clone(), ran: Ran::Maybe }
     }
 
+    /// Takes the outcome, if it has arrived. Otherwise takes the read role of the connection, if it is free.
+    fn look(&mut self) -> Result<Outcome, Option<ReaderRole>> {
+        if let Some(error) = self.unreadable() {
+            return Ok(Err(error));
+        }
+        unwind_if_interrupted();
+        let Sent { engine, id, .. } = &self.call;
+        let found = engine.ask_or_lead(|calls, released| calls.take(*id, None, released));
+        self.is_read = found.is_ok();
+        found
+    }
+
     /// Polls the outcome. A thread that `reads` the connection and sent the call itself needs no other thread
     /// to read the answer.
     fn poll_outcome(&mut self, cx: &Context<'_>, reads: bool) -> Poll<Outcome> {
-        assert!(!self.is_read, "the result of {} was taken before", self.method());
-        if let Err(error) = self.engine.check_process(&self.call.method, Ran::Maybe) {
-            self.is_read = true;
+        if let Some(error) = self.unreadable() {
             return Poll::Ready(Err(error));
         }
-        let polled = self.engine.asked(self.call.poll(&self.engine.waiters, cx), reads);
+        let Sent { engine, id, .. } = &self.call;
+        let polled = engine.ask(reads, |calls, released| calls.take(*id, Some(cx), released));
         self.is_read = polled.is_ready();
         polled
+    }
+
+    /// Returns the error in a forked process, where no result arrives.
+    fn unreadable(&mut self) -> Option<CallError> {
+        assert!(!self.is_read, "the result of {} was taken before", self.method());
+        let error = self.call.engine.check_process(&self.call.method, Ran::Maybe).err()?;
+        self.is_read = true;
+        Some(error)
     }
 
     /// Converts the result to `R`. From now on its memory belongs to the user and no longer counts for the
@@ -171,12 +195,16 @@ impl<R: FromTree> CallFuture<R> {
 
     /// Takes the read role of the connection, unless there is nothing to wait for.
     pub(crate) fn lead(&self) -> Option<ReaderRole> {
-        if self.is_read || self.is_elsewhere() || self.call.is_done() { None } else { self.engine.lead() }
+        if self.is_read || self.is_elsewhere() {
+            return None;
+        }
+        let Sent { engine, id, .. } = &self.call;
+        engine.ask_or_lead(|calls, released| calls.ask(*id, None, released)).err().flatten()
     }
 
     /// Returns true in a process that was forked from the call's. No result arrives there.
     fn is_elsewhere(&self) -> bool {
-        !self.engine.process.is_current()
+        !self.call.engine.process.is_current()
     }
 
     /// Like `poll`, but does not take the result.
@@ -184,18 +212,19 @@ impl<R: FromTree> CallFuture<R> {
         if self.is_read || self.is_elsewhere() {
             return Poll::Ready(());
         }
-        self.engine.asked(self.call.poll_done(&self.engine.waiters, cx), false)
+        let Sent { engine, id, .. } = &self.call;
+        engine.ask(false, |calls, released| calls.ask(*id, Some(cx), released))
     }
 }
 
 impl<R> CallFuture<R> {
     fn cancel_now(&self) -> Ran {
-        if !self.engine.process.is_current() {
+        let Sent { engine, method, id } = &self.call;
+        if !engine.process.is_current() {
             return Ran::Maybe;
         }
-        let withdrawn = self.engine.withdraw(&self.call);
-        let (outcome, _) = self.call.release(&self.engine.waiters);
-        match (withdrawn, outcome) {
+        let withdrawn = engine.cancel(*id, method);
+        match (withdrawn, engine.drop_future(*id)) {
             (Some(ran), _) => ran,
             (None, Some(Ok(_))) => Ran::Yes,
             (None, Some(Err(error))) => error.ran(),
@@ -218,18 +247,14 @@ impl<R: FromTree> Future for CallFuture<R> {
 
 impl<R> Drop for CallFuture<R> {
     fn drop(&mut self) {
-        self.engine.futures.fetch_sub(1, Ordering::Relaxed);
-        if self.is_read || !self.engine.process.is_current() {
+        let Sent { engine, id, .. } = &self.call;
+        if self.is_read || !engine.process.is_current() {
             return;
         }
         if self.cancels {
             self.cancel_now();
-        } else {
-            let (outcome, deferred) = self.call.release(&self.engine.waiters);
-            self.engine.fetch(deferred);
-            if let Some(Err(error)) = outcome {
-                self.engine.report(error);
-            }
+        } else if let Some(Err(error)) = engine.drop_future(*id) {
+            engine.report(error);
         }
     }
 }

@@ -6,7 +6,7 @@
 pub struct ClientStats {
     /// The address of the connected server, and its process if that is known. `None` without a connection.
     pub server: Option<String>,
-    /// Futures that are alive, including those whose result has arrived.
+    /// Futures that were neither read nor dropped, including those whose result has arrived.
     pub futures: usize,
     /// Calls that were sent and not answered.
     pub in_flight: usize,

@@ -7,22 +7,35 @@ use crate::error::call::CallError;
 /// Later failures are only logged: a loop that never checks must not fill the memory.
 const MAX_FAILURES: usize = 64;
 
-#[derive(Debug, Default)]
-pub(crate) struct Failures(VecDeque<CallError>);
+#[derive(Debug)]
+pub(crate) struct Failures {
+    queue: VecDeque<CallError>,
+    /// The next call reports a failure.
+    from_next_call: bool,
+}
 
 impl Failures {
+    pub(crate) fn new(from_next_call: bool) -> Failures {
+        Failures { queue: VecDeque::new(), from_next_call }
+    }
+
     /// Keeps a failure. Returns false if there are too many already.
     pub(crate) fn report(&mut self, error: CallError) -> bool {
-        let has_room = self.0.len() < MAX_FAILURES;
+        let has_room = self.queue.len() < MAX_FAILURES;
         if has_room {
-            self.0.push_back(error);
+            self.queue.push_back(error);
         }
         has_room
     }
 
     /// Takes the oldest failure.
     pub(crate) fn take(&mut self) -> Option<CallError> {
-        self.0.pop_front()
+        self.queue.pop_front()
+    }
+
+    /// Takes the oldest failure, if the next call must report it.
+    pub(crate) fn take_for_next_call(&mut self) -> Option<CallError> {
+        if self.from_next_call { self.take() } else { None }
     }
 }
 
@@ -33,7 +46,7 @@ mod tests {
 
     #[test]
     fn failures_are_kept_in_order_and_bounded() {
-        let mut failures = Failures::default();
+        let mut failures = Failures::new(false);
         let failure = |at: usize| {
             CallError::remote("act".into(), RemoteError::new(ErrorKind::Failed, Ran::Yes, at.to_string()))
         };

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_transport::protocol::Closed;
-use teleport_transport::wire::{CallState, Ran};
+use teleport_transport::wire::{CallState, Key, Ran};
 
-use crate::calls::pending::PendingCall;
 use crate::error::call::CallError;
 
-#[derive(Debug)]
-pub(crate) struct InDoubtCall {
-    pub(crate) call: Arc<PendingCall>,
+#[derive(Clone, Debug)]
+pub(crate) struct InDoubt {
     /// The part of the call that the server may have received.
     pub(crate) state: CallState,
     /// The time at which its connection was lost.
@@ -20,14 +18,14 @@ pub(crate) struct InDoubtCall {
     pub(crate) reason: Arc<Closed>,
 }
 
-impl InDoubtCall {
+impl InDoubt {
     /// Returns whether its function ran, as far as this side knows.
     pub(crate) fn ran(&self) -> Ran {
         if self.state == CallState::Unsent { Ran::No } else { Ran::Maybe }
     }
 
-    /// Returns the error of a call that cannot continue.
-    pub(crate) fn error(&self) -> CallError {
-        CallError::lost(self.call.method.clone(), &self.reason, self.ran())
+    /// Returns the error of a call of `method` that cannot continue.
+    pub(crate) fn error(&self, method: &Key) -> CallError {
+        CallError::lost(method.clone(), &self.reason, self.ran())
     }
 }

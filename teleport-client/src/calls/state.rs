@@ -1,8 +1,7 @@
 //! The state of a client: its calls, slots and connection.
 //!
-//! Flow: `acquire` (a slot, or a place in the queue) -> `sent` -> `answered`, `withdraw` or `lost` -> the
-//! slot is assigned to the first waiter. [`resume`](crate::calls::resume) handles calls between two
-//! connections.
+//! Flow: `register` (with a free slot, or one from the queue) -> `answered`, `withdraw` or `lost` -> the slot
+//! is assigned to the first waiter. [`resume`](crate::calls::resume) handles calls between two connections.
 //!
 //! Pure: no socket, no thread, no clock. `L` is the type of a connection.
 
@@ -10,15 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use teleport_transport::Wakers;
+use teleport_transport::protocol::Withdrawn;
 use teleport_transport::wire::{Key, Ran};
+use teleport_transport::{Answer, Wakers};
 
-use crate::calls::counters::Counters;
+use crate::calls::counters::{Counters, answer_bytes};
 use crate::calls::deferred_results::DeferredResults;
 use crate::calls::failures::Failures;
-use crate::calls::pending::{Deadline, PendingCall};
+use crate::calls::pending::{Deadline, PendingCall, Released, Request, Stage};
 use crate::calls::slot::{Slots, Waiter};
-use crate::calls::table::{CallTable, Entry, GivenUp};
+use crate::calls::table::CallTable;
 use crate::connect::status::{OpenConnection, Status};
 use crate::error::call::CallError;
 
@@ -50,6 +50,7 @@ impl<L: Clone> ClientState<L> {
         max_inflight: usize,
         connect_timeout: Option<Duration>,
         address: Arc<str>,
+        errors_from_next_call: bool,
         now: Instant,
     ) -> ClientState<L> {
         ClientState {
@@ -57,7 +58,7 @@ impl<L: Clone> ClientState<L> {
             table: CallTable::default(),
             slots: Slots::new(max_inflight),
             deferred: DeferredResults::default(),
-            failures: Failures::default(),
+            failures: Failures::new(errors_from_next_call),
             counters: Counters::new(now),
             is_closing: false,
         }
@@ -87,6 +88,18 @@ impl<L: Clone> ClientState<L> {
         self.connection.open().filter(has_room)
     }
 
+    /// Returns the error of a call that the client does not accept: because it is closed, or because the call
+    /// must report the failure of an earlier one.
+    fn check(&mut self, method: &Key) -> Result<(), CallError> {
+        if let Some(error) = self.failures.take_for_next_call() {
+            return Err(CallError::Earlier { source: Box::new(error) });
+        }
+        if self.is_closing {
+            return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
+        }
+        Ok(())
+    }
+
     /// Takes a slot, or a place in the queue for one. The ticket is that of the place.
     ///
     /// # Errors
@@ -108,9 +121,7 @@ impl<L: Clone> ClientState<L> {
                 }
             };
         }
-        if self.is_closing {
-            return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
-        }
+        self.check(method)?;
         if self.slots.line().is_empty() && self.room().is_some() {
             self.slots.given += 1;
             return Ok(Acquired::Slot);
@@ -153,55 +164,123 @@ impl<L: Clone> ClientState<L> {
 
     // ---- Calls ----
 
-    /// Adds a call that is sent on a connection with its assigned slot. Returns false if the connection is
-    /// over.
-    pub(crate) fn sent(&mut self, connection: usize, id: u64, call: &Arc<PendingCall>) -> bool {
-        let is_current = self.connection.is_current(connection);
-        if is_current {
-            self.slots.given -= 1;
-            self.table.insert(id, call.clone());
+    /// Returns the reason why a call that is about to be sent on `connection` cannot be sent.
+    fn refusal(&mut self, connection: usize, has_slot: bool, request: &Request) -> Option<Refused> {
+        if !self.connection.is_current(connection) {
+            return Some(Refused::Stale);
         }
-        is_current
+        if has_slot {
+            return None;
+        }
+        if let Err(error) = self.check(&request.method) {
+            return Some(Refused::Failed(error));
+        }
+        let has_room = self.slots.line().is_empty() && self.room().is_some();
+        if has_room { None } else { Some(Refused::Full) }
     }
 
-    /// Handles the answer to a call. Returns the call if its outcome is wanted, and true if the server keeps
-    /// the answer until it is acknowledged.
+    /// Adds the call `id`, which is sent on a connection, with an assigned slot or a free one.
+    ///
+    /// # Errors
+    /// Fails if the connection is over. Without an assigned slot, fails too if none is free or the client
+    /// accepts no call.
+    pub(crate) fn register(
+        &mut self,
+        connection: usize,
+        id: u64,
+        request: &mut Request,
+        deadline: Option<Deadline>,
+        has_slot: bool,
+    ) -> Result<(), Refused> {
+        if let Some(refused) = self.refusal(connection, has_slot, request) {
+            return Err(refused);
+        }
+        self.slots.given -= usize::from(has_slot);
+        self.table.insert(id, PendingCall::new(request, deadline, id));
+        Ok(())
+    }
+
+    /// Handles the answer to a call. Returns true if the server keeps the answer until it is acknowledged.
     pub(crate) fn answered(
         &mut self,
         connection: usize,
         id: u64,
+        answer: Answer,
         wakers: &mut Wakers,
-    ) -> (Option<Arc<PendingCall>>, bool) {
-        let is_current = self.connection.is_current(connection);
-        let entry = if is_current { self.table.take_answered(id) } else { None };
-        let answered = match entry {
-            None | Some(Entry::InDoubt(_)) => return (None, false),
-            Some(Entry::Withdrawn { is_kept }) => (None, is_kept),
-            Some(Entry::Sent(call)) => {
-                let is_kept = call.resumes;
-                (Some(call), is_kept)
-            }
-        };
+        released: &mut Released,
+    ) -> bool {
+        self.counters.received(answer_bytes(&answer));
+        if !self.connection.is_current(connection) {
+            released.outcomes.extend(answer.ok().map(Ok));
+            return false;
+        }
+        let Some(is_kept) = self.table.answer(id, answer, wakers, released) else { return false };
         self.connection.answered();
-        self.admit(wakers);
-        answered
+        is_kept
     }
 
     /// Returns the call, if it is on this connection and its outcome is wanted.
-    pub(crate) fn pending(&self, connection: usize, id: u64) -> Option<&Arc<PendingCall>> {
-        if self.connection.is_current(connection) { self.table.get(id) } else { None }
+    pub(crate) fn pending(&mut self, connection: usize, id: u64) -> Option<&mut PendingCall> {
+        if self.connection.is_current(connection) { self.table.sent_mut(id) } else { None }
     }
 
-    /// Gives up a call and its slot. Returns `None` if it has ended. Its answer may still arrive.
-    pub(crate) fn withdraw(&mut self, id: u64, wakers: &mut Wakers) -> Option<GivenUp> {
-        let given_up = self.table.give_up(id)?;
+    /// Gives up the call `id` with the error that `error` returns, or leaves it if there is none. A call that
+    /// was sent must first be withdrawn from its connection: `withdrawn` says how that went on which one.
+    pub(crate) fn give_up(
+        &mut self,
+        id: u64,
+        withdrawn: Option<(usize, Withdrawn)>,
+        error: impl Fn(&PendingCall, Ran) -> Option<CallError>,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) -> GivenUp<L> {
+        let Some(call) = self.table.in_flight_call(id) else { return GivenUp::Ended };
+        let withdrawn = match (&call.stage, self.connection.current()) {
+            (Stage::Sent, Some(connection)) => match withdrawn {
+                Some((key, withdrawn)) if key == connection.key => Some(withdrawn),
+                _ if error(call, Ran::Maybe).is_none() => return GivenUp::Ended,
+                _ => return GivenUp::Withdraw(connection.clone()),
+            },
+            // It is not on a connection any more.
+            _ => withdrawn.map(|(_, withdrawn)| withdrawn).filter(|withdrawn| is_forgotten(*withdrawn)),
+        };
+        let ran = match &call.stage {
+            _ if withdrawn.is_some_and(is_forgotten) => Ran::No,
+            Stage::InDoubt(in_doubt) => in_doubt.ran(),
+            _ => Ran::Maybe,
+        };
+        let Some(error) = error(call, ran) else { return GivenUp::Ended };
+        let is_answered = matches!(call.stage, Stage::Sent) && ran == Ran::Maybe;
+        let stage = if is_answered { Stage::Withdrawn } else { Stage::Over };
+        self.table.end(id, stage, Err(error), wakers, released);
         self.admit(wakers);
-        Some(given_up)
+        GivenUp::Done(ran)
+    }
+
+    /// Ends a call that is not sent again. Does nothing if it has ended.
+    pub(crate) fn fail(
+        &mut self,
+        id: u64,
+        error: impl FnOnce(&PendingCall) -> CallError,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) {
+        if let Some(call) = self.table.in_flight_call(id) {
+            let error = error(call);
+            self.table.end(id, Stage::Over, Err(error), wakers, released);
+            self.admit(wakers);
+        }
     }
 
     /// Forgets a withdrawn call that will get no answer.
-    pub(crate) fn forget(&mut self, connection: usize, id: u64, wakers: &mut Wakers) {
-        if self.connection.is_current(connection) && self.table.forget(id) {
+    pub(crate) fn forget(
+        &mut self,
+        connection: usize,
+        id: u64,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) {
+        if self.connection.is_current(connection) && self.table.forget(id, released).is_some() {
             self.admit(wakers);
         }
     }
@@ -222,24 +301,32 @@ impl<L: Clone> ClientState<L> {
 
     /// Returns the time at which a call that was sent expires. If it is in doubt while a connection is open,
     /// its server is closing and will soon say goodbye.
-    fn entry_expiry(&self, entry: &Entry) -> Option<Instant> {
-        let (call, gives_up) = match entry {
-            Entry::Sent(call) => (call, None),
-            Entry::InDoubt(in_doubt) => (&in_doubt.call, self.connection.gives_up_at(in_doubt.since)),
-            Entry::Withdrawn { .. } => return None,
+    fn call_expiry(&self, call: &PendingCall) -> Option<Instant> {
+        let gives_up = match &call.stage {
+            Stage::InDoubt(in_doubt) => self.connection.gives_up_at(in_doubt.since),
+            Stage::Sent | Stage::Withdrawn | Stage::Over => None,
         };
         earliest(call.deadline.map(|deadline| deadline.at), gives_up)
     }
 
-    /// Returns the time at which `expire` is needed next.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+    fn expiries(&self) -> impl Iterator<Item = Instant> {
         let waiters = self.slots.line().values();
         let waiters = waiters.filter_map(|waiter| self.waiter_expiry(waiter.since, waiter.deadline));
-        waiters.chain(self.table.entries().filter_map(|(_, entry)| self.entry_expiry(entry))).min()
+        waiters.chain(self.table.in_flight_calls().filter_map(|(_, call)| self.call_expiry(call)))
     }
 
-    /// Gives up the expired calls. Those in the queue fail, the others are returned.
-    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<GivenUp> {
+    /// Returns the time at which `expire` is needed next.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries().min()
+    }
+
+    /// Does the same after `expire` has returned the calls that expired until `now`.
+    pub(crate) fn next_expiry_after(&self, now: Instant) -> Option<Instant> {
+        self.expiries().filter(|at| *at > now).min()
+    }
+
+    /// Lets the expired calls in the queue fail. Returns the others, to be given up with `expiry_error`.
+    pub(crate) fn expire(&mut self, now: Instant, wakers: &mut Wakers) -> Vec<u64> {
         let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let line = self.slots.line().iter();
         let waiters: Vec<_> = line
@@ -256,11 +343,8 @@ impl<L: Clone> ClientState<L> {
             };
             self.slots.settle(ticket, error, wakers);
         }
-        let entries = self.table.entries().filter(|(_, entry)| is_over(self.entry_expiry(entry)));
-        let ids: Vec<_> = entries.map(|(id, _)| id).collect();
-        let given_up = ids.into_iter().filter_map(|id| self.table.give_up(id)).collect();
-        self.admit(wakers);
-        given_up
+        let calls = self.table.in_flight_calls().filter(|(_, call)| is_over(self.call_expiry(call)));
+        calls.map(|(id, _)| id).collect()
     }
 
     // ---- The end ----
@@ -275,10 +359,53 @@ impl<L: Clone> ClientState<L> {
         }
     }
 
-    /// Ends everything. Returns the connection, if there is one, and the calls that were in flight.
-    pub(crate) fn end(&mut self, wakers: &mut Wakers) -> (Option<OpenConnection<L>>, Vec<Arc<PendingCall>>) {
+    /// Ends everything. Calls that are in flight fail. Returns the connection, if there is one.
+    pub(crate) fn end(&mut self, wakers: &mut Wakers, released: &mut Released) -> Option<OpenConnection<L>> {
         self.begin_close(wakers);
-        (self.connection.end(), self.table.take_all())
+        let calls: Vec<_> =
+            self.table.in_flight_calls().map(|(id, call)| (id, call.method.clone())).collect();
+        for (id, method) in calls {
+            let error = CallError::Closed { method, ran: Ran::Maybe };
+            self.table.end(id, Stage::Over, Err(error), wakers, released);
+        }
+        self.table.forget_withdrawn(released);
+        self.connection.end()
+    }
+}
+
+/// The next step with a call that is given up.
+#[derive(Debug)]
+pub(crate) enum GivenUp<L> {
+    /// The call has ended before, or is not to be given up.
+    Ended,
+    /// The call must be withdrawn from this connection.
+    Withdraw(OpenConnection<L>),
+    /// The call is given up. It is known whether it ran.
+    Done(Ran),
+}
+
+/// The reason why a call that was about to be sent is refused.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// The connection is over.
+    Stale,
+    /// No slot is free, or other calls wait for one.
+    Full,
+    Failed(CallError),
+}
+
+/// Returns true if the call did not arrive completely: it never runs and gets no answer.
+pub(crate) fn is_forgotten(withdrawn: Withdrawn) -> bool {
+    matches!(withdrawn, Withdrawn::NeverSent | Withdrawn::Aborted)
+}
+
+/// Returns the error of a call whose time is over: that of its deadline, or that in which it waited for the
+/// next connection. Returns `None` if its time is not over.
+pub(crate) fn expiry_error(call: &PendingCall, ran: Ran, now: Instant) -> Option<CallError> {
+    match (call.deadline.filter(|deadline| deadline.at <= now), &call.stage) {
+        (Some(deadline), _) => Some(deadline.error(&call.method, ran)),
+        (None, Stage::InDoubt(in_doubt)) => Some(in_doubt.error(&call.method)),
+        (None, _) => None,
     }
 }
 

@@ -1,45 +1,37 @@
-//! The one table of a client's calls: every call that was sent and has no outcome, by its id.
+//! The one table of a client's calls: every call that was sent and has an outcome to come or to be read, by
+//! its id.
 //!
-//! Flow of an entry: `insert` (sent) -> `take_answered`, `give_up` (withdrawn) or `take_sent` and
-//! `put_in_doubt` (the connection is over). A client never reuses an id, not even on later connections.
-//! Bound: the client's slots, and withdrawn calls up to the server's limit.
+//! Flow of a call: `insert` (sent) -> `complete` (answered, or given up) -> `take` (its future reads the
+//! outcome) or `release` (its future is dropped). A client never reuses an id, not even on later connections.
+//! Bound: the client's slots, withdrawn calls up to the server's limit, and the outcomes that are not read.
 
-use std::collections::hash_map;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::task::Context;
 
-use teleport_transport::IdMap;
 use teleport_transport::wire::{Id128, Resume};
+use teleport_transport::{Answer, IdTable, Wakers};
 
-use crate::calls::in_doubt::InDoubtCall;
-use crate::calls::pending::PendingCall;
+use crate::calls::in_doubt::InDoubt;
+use crate::calls::pending::{Outcome, PendingCall, Released, Stage};
+use crate::error::call::CallError;
 
-/// One call.
+/// The result of asking for an outcome.
 #[derive(Debug)]
-pub(crate) enum Entry {
-    /// Sent on the current connection, and not answered.
-    Sent(Arc<PendingCall>),
-    /// Given up. It holds no slot, but its answer will still arrive. If the server keeps the answer for later
-    /// connections (`is_kept`), it gets an acknowledgement then.
-    Withdrawn { is_kept: bool },
-    /// Waits for a connection that reports its state.
-    InDoubt(Box<InDoubtCall>),
-}
-
-/// The place of a call that is given up.
-#[derive(Debug)]
-pub(crate) enum GivenUp {
-    /// It was sent under this id on the current connection, which must withdraw it.
-    Sent(u64, Arc<PendingCall>),
-    InDoubt(InDoubtCall),
+pub(crate) enum Asked<T> {
+    Ready(T),
+    /// There is no outcome yet. The id is that of a deferred result, which the caller must fetch.
+    Pending {
+        deferred: Option<u64>,
+    },
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct CallTable {
-    entries: IdMap<Entry>,
-    /// Invariant: the number of withdrawn entries.
-    withdrawn: usize,
-    /// Invariant: the number of entries in doubt.
-    in_doubt: usize,
+    calls: IdTable<PendingCall>,
+    counts: Counts,
+    /// The current ids of calls that were sent to another server under a new id, by their first one. Bound:
+    /// those calls.
+    moved: BTreeMap<u64, u64>,
     /// The newest id of the client. Ids on the next connection are larger.
     last_id: u64,
     /// A call that survives its connection was sent, so the server may keep state of this client's session.
@@ -48,159 +40,328 @@ pub(crate) struct CallTable {
     pub(crate) server: Id128,
 }
 
-impl CallTable {
-    /// Adds a call that is sent on the current connection.
-    pub(crate) fn insert(&mut self, id: u64, call: Arc<PendingCall>) {
-        self.last_id = self.last_id.max(id);
-        self.has_session |= call.resumes;
-        self.put(id, Entry::Sent(call));
-    }
+/// Invariant: the calls in each stage, and those with a waker.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: usize,
+    withdrawn: usize,
+    in_doubt: usize,
+    waiting: usize,
+}
 
-    pub(crate) fn put(&mut self, id: u64, entry: Entry) {
-        self.count(&entry, 1);
-        let before = self.entries.insert(id, entry);
-        if let Some(before) = before {
-            self.count(&before, -1);
+impl Counts {
+    fn of(&mut self, stage: &Stage) -> Option<&mut usize> {
+        match stage {
+            Stage::Sent => Some(&mut self.sent),
+            Stage::Withdrawn => Some(&mut self.withdrawn),
+            Stage::InDoubt(_) => Some(&mut self.in_doubt),
+            Stage::Over => None,
         }
     }
 
-    fn take_if(&mut self, id: u64, takes: fn(&Entry) -> bool) -> Option<Entry> {
-        let hash_map::Entry::Occupied(entry) = self.entries.entry(id) else { return None };
-        let entry = takes(entry.get()).then(|| entry.remove())?;
-        self.count(&entry, -1);
-        Some(entry)
+    /// Changes the stage of a call. Returns the earlier one.
+    fn change(&mut self, call: &mut PendingCall, stage: Stage) -> Stage {
+        self.of(&stage).into_iter().for_each(|count| *count += 1);
+        let before = std::mem::replace(&mut call.stage, stage);
+        self.of(&before).into_iter().for_each(|count| *count -= 1);
+        before
+    }
+}
+
+impl CallTable {
+    /// Adds a call that is sent on the current connection.
+    pub(crate) fn insert(&mut self, id: u64, call: PendingCall) {
+        self.last_id = self.last_id.max(id);
+        self.has_session |= call.resumes;
+        self.put(id, call);
     }
 
-    /// Takes a call that was answered.
-    pub(crate) fn take_answered(&mut self, id: u64) -> Option<Entry> {
-        self.take_if(id, |entry| !matches!(entry, Entry::InDoubt(_)))
+    fn put(&mut self, id: u64, call: PendingCall) {
+        self.counts.of(&call.stage).into_iter().for_each(|count| *count += 1);
+        self.calls.insert(id, call);
     }
 
-    fn count(&mut self, entry: &Entry, change: isize) {
-        let count = match entry {
-            Entry::Sent(_) => return,
-            Entry::Withdrawn { .. } => &mut self.withdrawn,
-            Entry::InDoubt(_) => &mut self.in_doubt,
-        };
-        *count = count.wrapping_add_signed(change);
+    /// Returns the call `id`, if it has a slot.
+    pub(crate) fn in_flight_call(&self, id: u64) -> Option<&PendingCall> {
+        self.calls.get(id).filter(|call| call.is_in_flight())
     }
 
     /// Returns the call `id`, if it was sent on the current connection and its outcome is wanted.
-    pub(crate) fn get(&self, id: u64) -> Option<&Arc<PendingCall>> {
-        match self.entries.get(&id) {
-            Some(Entry::Sent(call)) => Some(call),
-            _ => None,
-        }
+    pub(crate) fn sent_mut(&mut self, id: u64) -> Option<&mut PendingCall> {
+        self.calls.get_mut(id).filter(|call| matches!(call.stage, Stage::Sent))
     }
 
-    /// Gives up a call, which may be waited for.
-    pub(crate) fn give_up(&mut self, id: u64) -> Option<GivenUp> {
-        match self.entries.get(&id)? {
-            Entry::Sent(call) => {
-                let call = call.clone();
-                self.put(id, Entry::Withdrawn { is_kept: call.resumes });
-                Some(GivenUp::Sent(id, call))
+    /// Returns the call `id`, and its state at the server, if that is in doubt.
+    pub(crate) fn in_doubt(&self, id: u64) -> Option<(&PendingCall, &InDoubt)> {
+        let call = self.calls.get(id)?;
+        if let Stage::InDoubt(in_doubt) = &call.stage { Some((call, in_doubt)) } else { None }
+    }
+
+    /// Returns the calls without an outcome that have a slot, in the order of their ids.
+    pub(crate) fn in_flight_calls(&self) -> impl Iterator<Item = (u64, &PendingCall)> {
+        self.calls.iter().filter(|(_, call)| call.is_in_flight())
+    }
+
+    // ---- The connection ----
+
+    /// Handles an answer. Returns true if the server keeps the answer until it is acknowledged, and `None` if
+    /// no call waits for one.
+    pub(crate) fn answer(
+        &mut self,
+        id: u64,
+        answer: Answer,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) -> Option<bool> {
+        let call = self.calls.get_mut(id);
+        match call.as_ref().map(|call| &call.stage) {
+            Some(Stage::Sent) => {}
+            Some(Stage::Withdrawn) => {
+                released.outcomes.extend(answer.ok().map(Ok));
+                return self.forget(id, released);
             }
-            Entry::InDoubt(_) => self.take_in_doubt(id).map(GivenUp::InDoubt),
-            Entry::Withdrawn { .. } => None,
+            Some(Stage::InDoubt(_) | Stage::Over) | None => {
+                released.outcomes.extend(answer.ok().map(Ok));
+                return None;
+            }
+        }
+        let call = call?;
+        let is_kept = call.resumes;
+        let outcome = answer.map_err(|error| CallError::remote(call.method.clone(), error));
+        self.end(id, Stage::Over, outcome, wakers, released);
+        Some(is_kept)
+    }
+
+    /// Ends a call that was sent or is in doubt, with the stage that follows. Its future gets the outcome.
+    /// Does nothing if the call has ended.
+    pub(crate) fn end(
+        &mut self,
+        id: u64,
+        stage: Stage,
+        outcome: Outcome,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) {
+        let Some(call) = self.calls.get_mut(id).filter(|call| call.is_in_flight()) else { return };
+        self.counts.change(call, stage);
+        released.arguments.extend(call.arguments.take());
+        if !call.demand.has_future() {
+            released.outcomes.push(outcome);
+            return self.remove_if_over(id);
+        }
+        call.outcome = Some(outcome);
+        if let Some(waker) = call.waker.take() {
+            self.counts.waiting -= 1;
+            wakers.push(waker);
         }
     }
 
-    /// Forgets a withdrawn call that will get no answer. Returns false if `id` is not one.
-    pub(crate) fn forget(&mut self, id: u64) -> bool {
-        self.take_if(id, |entry| matches!(entry, Entry::Withdrawn { .. })).is_some()
+    /// Handles the end of a withdrawn call: its answer has arrived, or none will. Returns true if the server
+    /// keeps the answer, and `None` if it is no withdrawn call.
+    pub(crate) fn forget(&mut self, id: u64, released: &mut Released) -> Option<bool> {
+        let call = self.calls.get_mut(id).filter(|call| matches!(call.stage, Stage::Withdrawn))?;
+        let is_kept = call.resumes;
+        self.counts.change(call, Stage::Over);
+        released.arguments.extend(call.arguments.take());
+        self.remove_if_over(id);
+        Some(is_kept)
     }
 
-    /// Keeps a call until the next connection reports its state.
-    pub(crate) fn put_in_doubt(&mut self, id: u64, call: InDoubtCall) {
-        self.put(id, Entry::InDoubt(Box::new(call)));
-    }
-
-    /// Takes a call in doubt.
-    pub(crate) fn take_in_doubt(&mut self, id: u64) -> Option<InDoubtCall> {
-        match self.take_if(id, |entry| matches!(entry, Entry::InDoubt(_)))? {
-            Entry::InDoubt(call) => Some(*call),
-            _ => None,
+    /// Removes a call of which nobody needs anything. Its waker and its arguments are gone before.
+    fn remove_if_over(&mut self, id: u64) {
+        let is_over = |call: &&PendingCall| matches!(call.stage, Stage::Over) && !call.demand.has_future();
+        if let Some(call) = self.calls.get(id).filter(is_over) {
+            if call.first_id != id {
+                self.moved.remove(&call.first_id);
+            }
+            self.calls.remove(id);
         }
     }
 
-    /// Returns the calls that were sent on the connection, which is over: no answers arrive any more.
-    pub(crate) fn take_sent(&mut self) -> Vec<(u64, Arc<PendingCall>)> {
-        self.withdrawn = 0;
-        let sent = self.entries.extract_if(|_, entry| !matches!(entry, Entry::InDoubt(_)));
-        sent.filter_map(|(id, entry)| if let Entry::Sent(call) = entry { Some((id, call)) } else { None })
-            .collect()
+    // ---- Between two connections ----
+
+    /// Keeps a call that was sent until the next connection reports its state.
+    pub(crate) fn put_in_doubt(&mut self, id: u64, in_doubt: InDoubt) {
+        if let Some(call) = self.calls.get_mut(id) {
+            self.counts.change(call, Stage::InDoubt(Box::new(in_doubt)));
+        }
     }
 
-    /// Takes all calls that may be waited for.
-    pub(crate) fn take_all(&mut self) -> Vec<Arc<PendingCall>> {
-        let mut calls: Vec<_> = self.take_sent().into_iter().map(|(_, call)| call).collect();
-        self.in_doubt = 0;
-        calls.extend(self.entries.drain().filter_map(|(_, entry)| match entry {
-            Entry::InDoubt(in_doubt) => Some(in_doubt.call),
+    /// Continues a call in doubt on the current connection.
+    pub(crate) fn go_on(&mut self, id: u64) {
+        if let Some(call) = self.calls.get_mut(id) {
+            self.counts.change(call, Stage::Sent);
+        }
+    }
+
+    /// Continues a call in doubt as the new call `new_id`. Returns false if it has ended meanwhile.
+    pub(crate) fn move_to(&mut self, id: u64, new_id: u64) -> bool {
+        if self.in_doubt(id).is_none() {
+            return false;
+        }
+        let Some(mut call) = self.calls.remove(id) else { return false };
+        self.counts.change(&mut call, Stage::Sent);
+        self.last_id = self.last_id.max(new_id);
+        self.moved.insert(call.first_id, new_id);
+        self.calls.insert(new_id, call);
+        true
+    }
+
+    /// Expects the answer to a call that was given up and that the server still has.
+    pub(crate) fn expect_unwanted(&mut self, id: u64) {
+        match self.calls.get_mut(id) {
+            Some(call) => drop(self.counts.change(call, Stage::Withdrawn)),
+            None => self.put(id, PendingCall::forgotten(id)),
+        }
+    }
+
+    /// Forgets all withdrawn calls, whose answers arrive no more.
+    pub(crate) fn forget_withdrawn(&mut self, released: &mut Released) {
+        let is_withdrawn = |call: &PendingCall| matches!(call.stage, Stage::Withdrawn);
+        let ids: Vec<_> =
+            self.calls.iter().filter(|(_, call)| is_withdrawn(call)).map(|(id, _)| id).collect();
+        for id in ids {
+            self.forget(id, released);
+        }
+    }
+
+    /// Returns the first message of the next connection, if the server may keep state of this client.
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        let in_doubt = |(id, call): (u64, &PendingCall)| match &call.stage {
+            Stage::InDoubt(in_doubt) => Some((id, in_doubt.state)),
             _ => None,
-        }));
-        calls
-    }
-
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u64, &Entry)> {
-        self.entries.iter().map(|(id, entry)| (*id, entry))
-    }
-
-    /// Returns the sent calls whose outcome is wanted.
-    pub(crate) fn sent(&self) -> impl Iterator<Item = (u64, &Arc<PendingCall>)> {
-        self.entries().filter_map(|(id, entry)| match entry {
-            Entry::Sent(call) => Some((id, call)),
-            _ => None,
-        })
-    }
-
-    /// Returns the calls whose results are deferred and that precede a call that has been waited for since
-    /// the last check.
-    pub(crate) fn deferred_before_awaited(&self) -> Vec<Arc<PendingCall>> {
-        // Visits all of them, since each check counts for the next one.
-        let newest = self.sent().filter_map(|(id, call)| call.waits_long().then_some(id)).max();
-        let is_older = |id| newest.is_some_and(|newest| id < newest);
-        let older = self.sent().filter(|(id, call)| is_older(*id) && call.is_deferred());
-        older.map(|(_, call)| call.clone()).collect()
-    }
-
-    /// Returns the number of calls that a future waits for.
-    pub(crate) fn futures(&self) -> usize {
-        let has_future = |entry: &&Entry| match entry {
-            Entry::Sent(call) => call.has_future(),
-            Entry::InDoubt(in_doubt) => in_doubt.call.has_future(),
-            Entry::Withdrawn { .. } => false,
         };
-        self.entries.values().filter(has_future).count()
+        let calls = self.calls.iter().filter_map(in_doubt).collect();
+        self.has_session.then_some(Resume { server: self.server, calls })
+    }
+
+    // ---- Futures ----
+
+    /// Returns the current id of the call whose first id is `first_id`.
+    pub(crate) fn current_id(&self, first_id: u64) -> u64 {
+        if self.moved.is_empty() { first_id } else { self.moved.get(&first_id).copied().unwrap_or(first_id) }
+    }
+
+    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives.
+    pub(crate) fn take(
+        &mut self,
+        first_id: u64,
+        cx: Option<&Context<'_>>,
+        released: &mut Released,
+    ) -> Asked<Outcome> {
+        let id = self.current_id(first_id);
+        let outcome = self.calls.get_mut(id).and_then(|call| {
+            let outcome = call.outcome.take()?;
+            call.demand.release();
+            Some(outcome)
+        });
+        match outcome {
+            Some(outcome) => {
+                self.remove_if_over(id);
+                Asked::Ready(outcome)
+            }
+            None => self.wait(id, cx, released),
+        }
+    }
+
+    /// Does the same as `take`, but leaves the outcome there.
+    pub(crate) fn ask(
+        &mut self,
+        first_id: u64,
+        cx: Option<&Context<'_>>,
+        released: &mut Released,
+    ) -> Asked<()> {
+        let id = self.current_id(first_id);
+        if self.calls.get(id).is_some_and(|call| call.outcome.is_some()) {
+            return Asked::Ready(());
+        }
+        self.wait(id, cx, released)
+    }
+
+    fn wait<T>(&mut self, id: u64, cx: Option<&Context<'_>>, released: &mut Released) -> Asked<T> {
+        let Some(call) = self.calls.get_mut(id) else { return Asked::Pending { deferred: None } };
+        if let Some(waker) = cx.map(Context::waker)
+            && !call.waker.as_ref().is_some_and(|earlier| earlier.will_wake(waker))
+        {
+            let earlier = call.waker.replace(waker.clone());
+            self.counts.waiting += usize::from(earlier.is_none());
+            released.wakers.extend(earlier);
+        }
+        Asked::Pending { deferred: call.demand.ask().then_some(id) }
+    }
+
+    /// Releases a call whose future is dropped. Returns its outcome if it has one, and the id of a deferred
+    /// result, which the caller must fetch.
+    pub(crate) fn release(
+        &mut self,
+        first_id: u64,
+        released: &mut Released,
+    ) -> (Option<Outcome>, Option<u64>) {
+        let id = self.current_id(first_id);
+        let Some(call) = self.calls.get_mut(id) else { return (None, None) };
+        let waker = call.waker.take();
+        self.counts.waiting -= usize::from(waker.is_some());
+        released.wakers.extend(waker);
+        let deferred = call.demand.release().then_some(id);
+        let outcome = call.outcome.take();
+        self.remove_if_over(id);
+        (outcome, deferred)
+    }
+
+    /// Returns true if a future waits for an outcome.
+    pub(crate) fn has_waiter(&self) -> bool {
+        self.counts.waiting > 0
+    }
+
+    /// Notes that the results of all calls are waited for. Returns those that are deferred, which the caller
+    /// must fetch.
+    pub(crate) fn ask_all(&mut self) -> Vec<u64> {
+        let sent = self.calls.iter_mut().filter(|(_, call)| matches!(call.stage, Stage::Sent));
+        sent.filter_map(|(id, call)| call.demand.ask().then_some(id)).collect()
+    }
+
+    /// Notes that deferred results are waited for that precede a call which has been waited for since the
+    /// last check. Returns them: the caller must fetch them.
+    pub(crate) fn ask_before_awaited(&mut self) -> Vec<u64> {
+        let mut sent: Vec<_> =
+            self.calls.iter_mut().filter(|(_, call)| matches!(call.stage, Stage::Sent)).collect();
+        // Visits all of them, since each check counts for the next one.
+        let newest = sent.iter_mut().filter_map(|(id, call)| call.demand.waits_long().then_some(*id)).max();
+        let is_older = |id| newest.is_some_and(|newest| id < newest);
+        let older = sent.into_iter().filter(|(id, call)| is_older(*id) && call.demand.is_deferred());
+        older.filter_map(|(id, call)| call.demand.ask().then_some(id)).collect()
+    }
+
+    // ---- Numbers ----
+
+    /// Returns the number of futures that have not read their outcome.
+    pub(crate) fn futures(&self) -> usize {
+        self.calls.iter().filter(|(_, call)| call.demand.has_future()).count()
+    }
+
+    /// Returns the number of calls without an outcome that a future waits for.
+    pub(crate) fn in_flight_futures(&self) -> usize {
+        self.in_flight_calls().filter(|(_, call)| call.demand.has_future()).count()
     }
 
     /// Returns the number of calls that hold a slot.
     pub(crate) fn in_flight(&self) -> usize {
-        self.entries.len() - self.withdrawn
+        self.counts.sent + self.counts.in_doubt
     }
 
     /// Returns the number of calls that are open at the server.
     pub(crate) fn open_at_server(&self) -> usize {
-        self.entries.len() - self.in_doubt
+        self.counts.sent + self.counts.withdrawn
     }
 
     pub(crate) fn has_in_doubt(&self) -> bool {
-        self.in_doubt > 0
+        self.counts.in_doubt > 0
     }
 
     pub(crate) fn last_id(&self) -> u64 {
         self.last_id
     }
-
-    /// Returns the first message of the next connection, if the server may keep state of this client.
-    pub(crate) fn resume(&self) -> Option<Resume> {
-        let in_doubt = |(id, entry): (u64, &Entry)| match entry {
-            Entry::InDoubt(in_doubt) => Some((id, in_doubt.state)),
-            _ => None,
-        };
-        let mut calls: Vec<_> = self.entries().filter_map(in_doubt).collect();
-        calls.sort_unstable_by_key(|(id, _)| *id);
-        self.has_session.then_some(Resume { server: self.server, calls })
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use teleport_transport::wire::Ran;
 use teleport_transport::{Interrupted, Wakers, block_on_interruptible, flush_coalesced};
 
+use crate::calls::pending::Released;
 use crate::engine::shared::{Engine, Locked, State};
-use crate::error::call::CallError;
 
 /// The time that a goodbye may take to reach the server after the last answer.
 pub(crate) const GOODBYE_TIME: Duration = Duration::from_secs(1);
@@ -28,10 +27,10 @@ impl Engine {
     pub(crate) fn release(&self, within: Option<Duration>) {
         self.begin_close();
         let waited = within.map(|within| {
-            self.wait_while(within, |client| client.in_flight() > client.table.futures()).is_ok()
+            self.wait_while(within, |client| client.in_flight() > client.table.in_flight_futures()).is_ok()
         });
         match waited {
-            Some(true) => self.end_unless(|client| client.table.futures() > 0),
+            Some(true) => self.end_unless(|client| client.table.in_flight_futures() > 0),
             // Calls without a future continue too.
             None | Some(false) => self.end_unless(|client| client.in_flight() > 0),
         }
@@ -42,14 +41,14 @@ impl Engine {
         // Closing also waits for calls that this thread holds back, on this link or another.
         flush_coalesced();
         let mut wakers = Wakers::default();
-        let sent: Vec<_> = {
-            let mut state = self.state.lock();
-            state.client.begin_close(&mut wakers);
-            state.client.table.sent().map(|(_, call)| call.clone()).collect()
+        let deferred = {
+            let client = &mut self.state.lock().client;
+            client.begin_close(&mut wakers);
+            client.table.ask_all()
         };
         wakers.wake_all();
         // Closing also waits for deferred results, which may never be read otherwise.
-        sent.iter().for_each(|call| self.fetch_now(call));
+        self.fetch(deferred);
     }
 
     /// Waits up to `within` while there are calls to wait for. Ends early in a thread that is interrupted.
@@ -84,12 +83,10 @@ impl Engine {
 
     /// Says goodbye, once. Calls that are still in flight fail.
     fn end(&self, wakers: &mut Wakers) {
-        let (connection, calls) = self.state.lock().client.end(wakers);
+        let mut released = Released::default();
+        let connection = self.state.lock().client.end(wakers, &mut released);
         self.notify();
-        for call in calls {
-            let error = CallError::Closed { method: call.method.clone(), ran: Ran::Maybe };
-            self.complete(&call, Err(error), wakers);
-        }
+        self.dispose(released);
         if let Some(link) = connection.and_then(|connection| connection.link.upgrade()) {
             link.close(None, "", GOODBYE_TIME);
         }

@@ -9,16 +9,14 @@ use teleport_transport::protocol::{Closed, Gate};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Hello, Ran, RemoteError};
 use teleport_transport::{Answer, Handler, Link, Wakers};
 
-use crate::calls::counters::answer_bytes;
+use crate::calls::pending::Released;
 use crate::calls::resume::Opening;
-use crate::calls::state::earliest;
-use crate::calls::table::GivenUp;
+use crate::calls::state::{earliest, expiry_error};
 use crate::connect::status::OpenConnection;
 use crate::engine::closing::GOODBYE_TIME;
 use crate::engine::resume::Resuming;
-use crate::engine::shared::Engine;
+use crate::engine::shared::{Engine, Locked};
 use crate::engine::timer::Alarm;
-use crate::error::call::CallError;
 
 impl Gate for Engine {
     /// A client answers no calls. The link refuses them before it calls this.
@@ -56,16 +54,20 @@ impl Handler for Engine {
     }
 
     fn is_waited_for(&self) -> bool {
-        self.waiters.any()
+        let client = &self.state.lock().client;
+        client.table.has_waiter() || !client.slots.line().is_empty()
     }
 
     /// Notes that the server has these calls with their arguments.
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
-        let calls: Vec<_> = {
-            let client = &self.state.lock().client;
-            ids.iter().filter_map(|id| client.pending(link.key(), *id).cloned()).collect()
-        };
-        calls.iter().for_each(|call| call.arrived());
+        let mut released = Released::default();
+        {
+            let client = &mut self.state.lock().client;
+            if client.connection.is_current(link.key()) {
+                ids.iter().for_each(|id| client.arrived(*id, &mut released));
+            }
+        }
+        self.dispose(released);
     }
 
     fn resumed(&self, link: &Arc<Link>, calls: Vec<(u64, CallAnswer)>, wakers: &mut Wakers) {
@@ -74,9 +76,10 @@ impl Handler for Engine {
 
     fn is_awaited(&self, link: &Arc<Link>, id: u64) -> bool {
         let mut state = self.state.lock();
-        let call = state.client.pending(link.key(), id);
         // Closing waits for all results.
-        let is_awaited = state.client.is_closing || call.is_none_or(|call| call.accepts());
+        let is_closing = state.client.is_closing;
+        let call = state.client.pending(link.key(), id);
+        let is_awaited = is_closing || call.is_none_or(|call| call.demand.accepts());
         if !is_awaited {
             // Under the lock: the alarm may be running, and the budget learns of the result only after this.
             let at = state.client.deferred.defer(Instant::now());
@@ -86,7 +89,24 @@ impl Handler for Engine {
     }
 
     fn answered(&self, link: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, wakers: &mut Wakers) {
-        answers.drain(..).for_each(|(id, answer)| self.answered_one(link, id, answer, wakers));
+        let (mut kept, mut released) = (Vec::new(), Released::default());
+        let is_closing = {
+            let mut state = self.state.lock();
+            for (id, answer) in answers.drain(..) {
+                if state.answered(link.key(), id, answer, wakers, &mut released) {
+                    kept.push(id);
+                }
+            }
+            state.client.admit(wakers);
+            state.client.is_closing
+        };
+        if !kept.is_empty() {
+            link.acknowledge(&kept);
+        }
+        self.dispose(released);
+        if is_closing {
+            self.end_if_idle(wakers);
+        }
     }
 
     fn closed(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
@@ -94,34 +114,25 @@ impl Handler for Engine {
     }
 }
 
-impl Engine {
-    fn answered_one(&self, link: &Arc<Link>, id: u64, answer: Answer, wakers: &mut Wakers) {
-        let bytes = answer_bytes(&answer);
-        let (call, is_kept, is_closing) = {
-            let mut state = self.state.lock();
-            let client = &mut state.client;
-            client.counters.received(bytes);
-            if let Some(reason) = put_off_reason(&answer)
-                && client.put_off(link.key(), id, reason, Instant::now())
-            {
-                client.admit(wakers);
-                state.ring_at_next_expiry();
-                (None, true, false)
-            } else {
-                let (call, is_kept) = client.answered(link.key(), id, wakers);
-                (call, is_kept, client.is_closing)
-            }
+impl Locked {
+    /// Handles one answer. Returns true if the server keeps it until it is acknowledged.
+    fn answered(
+        &mut self,
+        connection: usize,
+        id: u64,
+        answer: Answer,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) -> bool {
+        let Some(reason) = put_off_reason(&answer) else {
+            return self.client.answered(connection, id, answer, wakers, released);
         };
-        if is_kept {
-            link.acknowledge(&[id]);
+        let is_put_off = self.client.put_off(connection, id, reason, Instant::now());
+        if is_put_off {
+            self.client.counters.received(0);
+            self.ring_at_next_expiry();
         }
-        if let Some(call) = call {
-            let outcome = answer.map_err(|error| CallError::remote(call.method.clone(), error));
-            self.complete(&call, outcome, wakers);
-        }
-        if is_closing {
-            self.end_if_idle(wakers);
-        }
+        is_put_off || self.client.answered(connection, id, answer, wakers, released)
     }
 }
 
@@ -144,30 +155,22 @@ impl Alarm for Engine {
             let mut state = self.state.lock();
             let client = &mut state.client;
             let overdue = client.expire(now, &mut wakers);
-            let deferred = if has_deferred { client.table.deferred_before_awaited() } else { Vec::new() };
+            let deferred = if has_deferred { client.table.ask_before_awaited() } else { Vec::new() };
             if has_deferred && !client.slots.line().is_empty() && client.deferred.warns() {
                 warn_of_slots(&self.settings.address, self.settings.max_memory);
             }
             client.deferred.checked(now, has_deferred);
             let (next, dials) =
-                (earliest(client.next_expiry(), client.deferred.check_at()), client.needs_dial());
+                (earliest(client.next_expiry_after(now), client.deferred.check_at()), client.needs_dial());
             state.alarm.set(next);
             (overdue, deferred, dials)
         };
         if dials {
             self.dial();
         }
-        deferred.iter().for_each(|call| self.fetch_now(call));
-        for given_up in overdue {
-            let ran = self.give_up(&given_up, &mut wakers);
-            let (call, lost) = match given_up {
-                GivenUp::Sent(_, call) => (call, None),
-                GivenUp::InDoubt(in_doubt) => (in_doubt.call.clone(), Some(in_doubt.error())),
-            };
-            let deadline = call.deadline.filter(|deadline| deadline.at <= now);
-            if let Some(error) = deadline.map(|deadline| deadline.error(&call.method, ran)).or(lost) {
-                self.complete(&call, Err(error), &mut wakers);
-            }
+        self.fetch(deferred);
+        for id in overdue {
+            self.give_up(id, |call, ran| expiry_error(call, ran, now), &mut wakers);
         }
         self.end_if_idle(&mut wakers);
         wakers.wake_all();

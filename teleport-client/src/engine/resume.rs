@@ -5,14 +5,13 @@
 //! calls may be sent. Runs on the thread that reads the connection. Never waits.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use teleport_transport::protocol::{Closed, SendError};
-use teleport_transport::wire::{CallAnswer, ErrorKind, Limits, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Link, Wakers};
+use teleport_transport::wire::{CallAnswer, Limits, Message, Ran, Resume};
+use teleport_transport::{Link, Wakers, drop_later};
 
-use crate::calls::in_doubt::InDoubtCall;
-use crate::calls::pending::PendingCall;
+use crate::calls::pending::{PendingCall, Released};
 use crate::calls::resume::Resumed;
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
@@ -45,113 +44,78 @@ impl<'a> Resuming<'a> {
         answers: &[(u64, CallAnswer)],
         wakers: &'a mut Wakers,
     ) {
-        let resumed = engine.state.lock().client.resumed(link.key(), answers);
+        let mut released = Released::default();
+        let resumed = engine.state.lock().client.resumed(link.key(), answers, wakers, &mut released);
+        engine.dispose(released);
         let Some((limits, resumed)) = resumed else { return };
         tracing::info!(
             server = link.peer_address(),
-            calls = resumed.len(),
+            calls = answers.len(),
             "calls of earlier connections go on"
         );
         let mut resuming = Resuming { engine, link, limits, wakers };
-        for (id, call) in resumed {
-            resuming.resume(id, call);
+        for (id, resumed) in resumed {
+            match resumed {
+                Resumed::Again => resuming.send_again(id),
+                Resumed::Anew => resuming.send_anew(id),
+                Resumed::Expired => link.acknowledge(&[id]),
+                Resumed::Unwanted => engine.withdraw_unwanted(link, id, resuming.wakers),
+            }
         }
         engine.state.lock().client.opened(link.key(), Instant::now());
         engine.notify();
         engine.end_if_idle(resuming.wakers);
     }
 
-    fn resume(&mut self, id: u64, resumed: Resumed) {
-        match resumed {
-            Resumed::Arrived(call) => call.arrived(),
-            Resumed::Again(call) => self.send_again(id, &call),
-            Resumed::Anew(in_doubt) => self.send_anew(id, in_doubt),
-            Resumed::Lost(in_doubt) => self.fail(&in_doubt.call, in_doubt.error()),
-            Resumed::Expired(call) => {
-                self.link.acknowledge(&[id]);
-                if let Some(call) = call {
-                    let text = "the server dropped the result before it could be delivered";
-                    let error = RemoteError::new(ErrorKind::Expired, Ran::Yes, text);
-                    self.fail(&call, CallError::remote(call.method.clone(), error));
-                }
-            }
-            Resumed::Unwanted => {
-                self.engine.withdraw_from(self.link, id, self.wakers);
-            }
-        }
-    }
-
-    fn fail(&mut self, call: &PendingCall, error: CallError) {
-        self.engine.complete(call, Err(error), self.wakers);
-    }
-
     /// Sends a call that the server does not have again, under its id.
-    fn send_again(&mut self, id: u64, call: &Arc<PendingCall>) {
-        match self.message(call) {
-            Ok(message) => {
-                // Fails if this connection has ended too. Then the next one asks again.
-                let _ = self.link.call_again(id, message);
-                // If it was withdrawn before it was sent, the withdrawal found nothing to withdraw.
-                let is_withdrawn = self.engine.state.lock().client.pending(self.link.key(), id).is_none();
-                if is_withdrawn {
-                    self.engine.withdraw_from(self.link, id, self.wakers);
-                }
-            }
-            Err(error) => {
-                let _ = self.engine.state.lock().client.answered(self.link.key(), id, self.wakers);
-                self.fail(call, error);
-            }
+    fn send_again(&mut self, id: u64) {
+        let Some(message) = self.message(id) else { return };
+        // Fails if this connection has ended too. Then the next one asks again.
+        let _ = self.link.call_again(id, message);
+        // If it was given up before it was sent, there was nothing to withdraw.
+        let is_given_up = self.engine.state.lock().client.pending(self.link.key(), id).is_none();
+        if is_given_up {
+            self.engine.withdraw_unwanted(self.link, id, self.wakers);
         }
     }
 
     /// Sends a call that no server knows to a new server, as a new call with its slot.
-    fn send_anew(&mut self, id: u64, in_doubt: InDoubtCall) {
-        let call = in_doubt.call.clone();
-        let message = match self.message(&call) {
-            Ok(message) => message,
-            Err(error) => return self.give_up(&call, error),
-        };
-        let sent = self.link.call(message, |id| {
-            call.set_id(id);
-            self.engine.state.lock().sent(self.link.key(), id, &call)
+    fn send_anew(&mut self, id: u64) {
+        let Some(message) = self.message(id) else { return };
+        let sent = self.link.call(message, |new_id| {
+            let client = &mut self.engine.state.lock().client;
+            client.connection.is_current(self.link.key()) && client.table.move_to(id, new_id)
         });
-        match sent {
-            Ok(_) => {}
-            Err(SendError::TooManyCalls { max_open_calls }) => {
-                let (method, max_inflight) = (call.method.clone(), max_open_calls as usize);
-                self.give_up(&call, CallError::Full { method, max_inflight });
-            }
-            // The connection is over, or the client has ended.
-            Err(_) => self.hold_again(id, in_doubt),
+        // If the call has ended, there is nothing to do. If this connection has ended too, the call is still
+        // in doubt, and waits for the next one.
+        if let Err(SendError::TooManyCalls { max_open_calls }) = sent {
+            let max_inflight = max_open_calls as usize;
+            self.fail(id, |call| CallError::Full { method: call.method.clone(), max_inflight });
         }
     }
 
-    /// Fails a call with a slot before it is sent.
-    fn give_up(&mut self, call: &PendingCall, error: CallError) {
-        self.engine.state.lock().client.give_back(self.wakers);
-        self.fail(call, error);
-    }
-
-    fn hold_again(&mut self, id: u64, in_doubt: InDoubtCall) {
-        let left = {
-            let mut state = self.engine.state.lock();
-            let left = state.client.hold_again(id, in_doubt);
-            state.ring_at_next_expiry();
-            left
-        };
-        if let Some(left) = left {
-            let error = CallError::Closed { method: left.call.method.clone(), ran: left.ran() };
-            self.fail(&left.call, error);
-        }
-    }
-
-    fn message(&self, call: &PendingCall) -> Result<Message, CallError> {
-        let Some(arguments) = call.arguments() else {
+    /// Encodes a call that is sent again. If that fails, so does the call.
+    fn message(&mut self, id: u64) -> Option<Message> {
+        let call = self.engine.state.lock().client.table.in_flight_call(id)?.request();
+        let Some((request, deadline)) = call else {
             // The server said first that it has them, and now that it does not: it is unknown whether the
             // call ran.
             let reason = Arc::new(Closed::Lost { error: None });
-            return Err(CallError::lost(call.method.clone(), &reason, Ran::Maybe));
+            self.fail(id, |call| CallError::lost(call.method.clone(), &reason, Ran::Maybe));
+            return None;
         };
-        call.encode(&arguments, &self.limits)
+        let now = Instant::now();
+        let left = deadline.map_or(Duration::ZERO, |deadline| deadline.at.saturating_duration_since(now));
+        let message = request.encode(deadline, left, &self.limits);
+        // They may own memory of the user.
+        drop_later(request.tree);
+        message.map_err(|error| self.fail(id, |_| error.clone())).ok()
+    }
+
+    /// Fails a call that is not sent again.
+    fn fail(&mut self, id: u64, error: impl Fn(&PendingCall) -> CallError) {
+        let mut released = Released::default();
+        self.engine.state.lock().client.fail(id, error, self.wakers, &mut released);
+        self.engine.dispose(released);
     }
 }

@@ -1,47 +1,157 @@
 //! Sending a call: a slot, then the link.
 //!
-//! Blocking and awaiting use the same poll function, so both wait in the same queue.
+//! Every call first tries to send with a free slot. If there is none, or no connection, it becomes a
+//! [`Submission`], which waits in the queue for slots. Blocking and awaiting callers wait in the same queue.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError};
-use teleport_transport::wire::{Limits, Ran};
+use teleport_transport::wire::{Key, Ran};
 use teleport_transport::{Link, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread};
 
-use crate::calls::pending::{Deadline, PendingCall, Request};
-use crate::calls::state::Acquired;
-use crate::connect::status::OpenConnection;
+use crate::calls::pending::{Deadline, Request};
+use crate::calls::state::{Acquired, Refused};
 use crate::engine::shared::{Engine, Locked};
 use crate::error::call::CallError;
 
-/// A slot, and the connection to use it on.
-struct Slot {
-    link: Arc<Link>,
-    limits: Limits,
+/// A call that was sent, and its place in the table of calls.
+pub(crate) struct Sent {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) method: Key,
+    /// The first id of the call.
+    pub(crate) id: u64,
 }
 
-impl Slot {
-    /// Returns `None` if the link is gone.
-    fn new(connection: &OpenConnection<Weak<Link>>) -> Option<Slot> {
-        Some(Slot { link: connection.link.upgrade()?, limits: connection.limits })
-    }
-}
-
-/// The reason why a call with a slot was not sent.
+/// The reason why a call was not sent.
 enum Unsent {
-    /// The connection ended meanwhile, and nothing of the call was sent. It may wait for the next connection.
-    Again,
+    /// There is no free slot, or no connection. The call may wait in the queue.
+    NoSlot,
     Failed(CallError),
 }
 
-/// A call that waits for a slot. If it is dropped before the call is sent, it leaves the queue.
+impl Engine {
+    /// Sends a call with the assigned slot, or with a free one. Calls `before` with the connection before the
+    /// call is sent. If this fails, the assigned slot is given back.
+    fn send(
+        &self,
+        request: &mut Request,
+        deadline: Option<Deadline>,
+        has_slot: bool,
+        before: impl FnMut(&Arc<Link>),
+    ) -> Result<u64, Unsent> {
+        let sent = self.try_send(request, deadline, has_slot, before);
+        if has_slot && sent.is_err() {
+            self.update(|client, wakers| client.give_back(wakers));
+        }
+        sent
+    }
+
+    fn try_send(
+        &self,
+        request: &mut Request,
+        deadline: Option<Deadline>,
+        has_slot: bool,
+        mut before: impl FnMut(&Arc<Link>),
+    ) -> Result<u64, Unsent> {
+        // Without a wait for a slot, all of the time is left.
+        let mut left = deadline.map(|deadline| deadline.time).filter(|_| !has_slot);
+        loop {
+            let Some((link, limits)) = self.open_link() else { return Err(Unsent::NoSlot) };
+            before(&link);
+            let rest = || deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
+            let left = left.take().or_else(rest).unwrap_or_default();
+            let message = request.encode(deadline, left, &limits).map_err(Unsent::Failed)?;
+            let (bytes, mut refused) = (message.payload_bytes(), None);
+            let sent = link.call(message, |id| {
+                let mut state = self.state.lock();
+                refused = state.register(link.key(), id, request, deadline, has_slot, bytes).err();
+                refused.is_none()
+            });
+            match (sent, refused) {
+                (Ok(id), _) => return Ok(id),
+                (Err(_), Some(Refused::Full)) => return Err(Unsent::NoSlot),
+                (Err(_), Some(Refused::Failed(error))) => return Err(Unsent::Failed(error)),
+                // Another connection may be there.
+                (Err(_), Some(Refused::Stale)) => {}
+                (Err(SendError::TooManyCalls { max_open_calls }), None) => {
+                    let (method, max_inflight) = (request.method.clone(), max_open_calls as usize);
+                    return Err(Unsent::Failed(CallError::Full { method, max_inflight }));
+                }
+                (Err(_), None) => {
+                    // The link is over, but the engine has not been informed yet.
+                    let closed = link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
+                    let mut wakers = Wakers::default();
+                    self.lose(&link, &closed, &mut wakers);
+                    wakers.wake_all();
+                }
+            }
+        }
+    }
+}
+
+impl Locked {
+    /// Adds a call that is sent on a connection.
+    fn register(
+        &mut self,
+        connection: usize,
+        id: u64,
+        request: &mut Request,
+        deadline: Option<Deadline>,
+        has_slot: bool,
+        bytes: u64,
+    ) -> Result<(), Refused> {
+        self.client.register(connection, id, request, deadline, has_slot)?;
+        self.client.counters.sent(bytes);
+        if let Some(deadline) = deadline {
+            self.alarm.ring_by(deadline.at);
+        }
+        Ok(())
+    }
+}
+
+/// Sends a call, and **blocks** until there is a slot. If `reads`, takes the read role before the call is
+/// sent, so that the poller does not read the answer first.
+pub(crate) fn send(
+    engine: Arc<Engine>,
+    mut request: Request,
+    reads: bool,
+    reader: &mut Option<ReaderRole>,
+) -> Result<Sent, CallError> {
+    engine.check_process(&request.method, Ran::No)?;
+    let deadline = request.deadline();
+    let sent = engine.send(&mut request, deadline, false, |link| {
+        if reads && !on_poller_thread() {
+            *reader = link.lead();
+        }
+    });
+    match sent {
+        Ok(id) => Ok(Sent { engine, method: request.method, id }),
+        Err(Unsent::Failed(error)) => Err(error),
+        Err(Unsent::NoSlot) => {
+            Submission { engine, request, deadline: Some(deadline), ticket: None }.wait(reader)
+        }
+    }
+}
+
+/// Sends a call if a slot is free.
+pub(crate) fn try_send(engine: Arc<Engine>, mut request: Request) -> Result<Sent, CallError> {
+    engine.check_process(&request.method, Ran::No)?;
+    let deadline = request.deadline();
+    match engine.send(&mut request, deadline, false, |_| ()) {
+        Ok(id) => Ok(Sent { engine, method: request.method, id }),
+        Err(Unsent::Failed(error)) => Err(error),
+        Err(Unsent::NoSlot) => Err(engine.state.lock().client.no_slot(&request.method)),
+    }
+}
+
+/// A call that was not sent and may wait for a slot. If it is dropped before it is sent, it leaves the queue.
 pub(crate) struct Submission {
-    pub(crate) engine: Arc<Engine>,
+    engine: Arc<Engine>,
     request: Request,
-    /// Set once the time of the call has started.
+    /// Set once the time of the call has started and there was no free slot for it.
     deadline: Option<Option<Deadline>>,
     /// The ticket of its place in the queue for slots.
     ticket: Option<u64>,
@@ -59,162 +169,67 @@ impl Submission {
         Submission { engine, request, deadline: None, ticket: None }
     }
 
-    /// **Blocks** until the call is sent. If `reads`, takes the read role before that, so that the poller
-    /// does not read the answer first.
-    pub(crate) fn send(
-        &mut self,
-        reads: bool,
-        reader: &mut Option<ReaderRole>,
-    ) -> Result<Arc<PendingCall>, CallError> {
-        let first = self.poll_with(&Context::from_waker(Waker::noop()), |link| {
-            if reads && !on_poller_thread() {
-                *reader = link.lead();
-            }
-        });
-        if let Poll::Ready(sent) = first {
-            return sent;
-        }
+    /// **Blocks** until the call is sent.
+    fn wait(mut self, reader: &mut Option<ReaderRole>) -> Result<Sent, CallError> {
         // Answers free slots, so a thread that waits for a slot reads.
-        *reader = self.engine.lead();
+        if reader.is_none() && !on_poller_thread() {
+            *reader = self.engine.open_link().and_then(|(link, _)| link.lead());
+        }
         // A poller's thread may send, but must not wait.
         let until = on_poller_thread().then(Instant::now);
         block_on_or_unwind(reader, until, |cx| self.poll(cx))
             .unwrap_or_else(|| Err(CallError::OnPoller { method: self.request.method.clone(), ran: Ran::No }))
     }
 
-    /// Sends the call if a slot is free.
-    pub(crate) fn try_send(&mut self) -> Result<Arc<PendingCall>, CallError> {
-        match self.poll(&Context::from_waker(Waker::noop())) {
-            Poll::Ready(sent) => sent,
-            Poll::Pending => Err(self.engine.state.lock().client.no_slot(&self.request.method)),
-        }
-    }
-
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Arc<PendingCall>, CallError>> {
-        self.poll_with(cx, |_| ())
-    }
-
-    /// Calls `before` with the connection before the call is sent.
-    fn poll_with(
-        &mut self,
-        cx: &Context<'_>,
-        mut before: impl FnMut(&Arc<Link>),
-    ) -> Poll<Result<Arc<PendingCall>, CallError>> {
+    /// Sends the call, or waits for a slot. A new call first looks for a free slot.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Sent, CallError>> {
         self.engine.check_process(&self.request.method, Ran::No)?;
+        let mut waits = self.deadline.is_some();
+        let deadline = *self.deadline.get_or_insert_with(|| self.request.deadline());
         loop {
-            let slot = ready!(self.poll_slot(cx))?;
-            if let Some(slot) = &slot {
-                before(&slot.link);
+            if waits {
+                ready!(self.poll_slot(deadline, cx))?;
             }
-            match self.send_with(slot) {
-                Ok(call) => return Poll::Ready(Ok(call)),
+            match self.engine.send(&mut self.request, deadline, waits, |_| ()) {
+                Ok(id) => {
+                    let (engine, method) = (self.engine.clone(), self.request.method.clone());
+                    return Poll::Ready(Ok(Sent { engine, method, id }));
+                }
                 Err(Unsent::Failed(error)) => return Poll::Ready(Err(error)),
-                Err(Unsent::Again) => {}
+                Err(Unsent::NoSlot) => waits = true,
             }
         }
     }
 
-    /// Returns a slot, or `None` for a slot whose link is gone.
-    fn poll_slot(&mut self, cx: &Context<'_>) -> Poll<Result<Option<Slot>, CallError>> {
-        let (deadline, waited) = (self.deadline(), self.ticket.is_some());
-        let (mut slot, mut dials) = (None, false);
-        let acquired = {
+    /// Waits for a slot.
+    fn poll_slot(&mut self, deadline: Option<Deadline>, cx: &Context<'_>) -> Poll<Result<(), CallError>> {
+        let (acquired, dials) = {
             let mut state = self.engine.state.lock();
-            if !waited {
-                self.check_earlier_failure(&mut state)?;
-            }
             let Locked { client, alarm, .. } = &mut *state;
-            let acquired = client.acquire(&mut self.ticket, &self.request.method, deadline, Instant::now, cx);
-            match acquired {
-                Ok(Acquired::Slot) => slot = client.connection.open().and_then(Slot::new),
-                Ok(Acquired::Place(expiry)) => {
-                    expiry.into_iter().for_each(|at| alarm.ring_by(at));
-                    dials = client.needs_dial();
-                }
-                Ok(Acquired::Pending) | Err(_) => {}
+            let acquired =
+                client.acquire(&mut self.ticket, &self.request.method, deadline, Instant::now, cx)?;
+            let is_new = matches!(acquired, Acquired::Place(_));
+            if let Acquired::Place(Some(expiry)) = acquired {
+                alarm.ring_by(expiry);
             }
-            acquired
+            (acquired, is_new && client.needs_dial())
         };
-        match (waited, self.ticket.is_some()) {
-            // Answers free slots, and a call in the queue waits for one.
-            (false, true) => self.engine.waiters.join(),
-            (true, false) => self.engine.waiters.leave(),
-            _ => {}
-        }
         if dials {
             self.engine.dial();
         }
-        if acquired? == Acquired::Slot {
-            return Poll::Ready(Ok(slot));
+        if acquired == Acquired::Slot {
+            return Poll::Ready(Ok(()));
         }
         self.engine.expect_answers();
         Poll::Pending
-    }
-
-    /// Returns the deadline of the call. Its time starts at the first call of this.
-    fn deadline(&mut self) -> Option<Deadline> {
-        let time = self.request.time;
-        *self.deadline.get_or_insert_with(|| time.and_then(|time| Deadline::after(time, Instant::now())))
-    }
-
-    /// Returns the failure of an earlier call, if this call must report it.
-    fn check_earlier_failure(&self, state: &mut Locked) -> Result<(), CallError> {
-        let reports = self.engine.settings.errors_from_next_call;
-        match if reports { state.client.failures.take() } else { None } {
-            Some(error) => Err(CallError::Earlier { source: Box::new(error) }),
-            None => Ok(()),
-        }
-    }
-
-    /// Sends the call with its assigned slot. Returns the slot if that fails.
-    fn send_with(&mut self, slot: Option<Slot>) -> Result<Arc<PendingCall>, Unsent> {
-        let sent = slot.map_or(Err(Unsent::Again), |slot| self.send_on(&slot.link, &slot.limits));
-        if sent.is_err() {
-            self.engine.update(|client, wakers| client.give_back(wakers));
-        }
-        sent
-    }
-
-    fn send_on(&mut self, link: &Arc<Link>, limits: &Limits) -> Result<Arc<PendingCall>, Unsent> {
-        let deadline = self.deadline();
-        let call = PendingCall::new(&self.request, deadline);
-        let message = call.encode(&self.request.tree, limits).map_err(Unsent::Failed)?;
-        let (engine, method, bytes) = (&self.engine, &self.request.method, message.payload_bytes());
-        let call = Arc::new(call);
-        let sent = link.call(message, |id| {
-            call.set_id(id);
-            let mut state = engine.state.lock();
-            let is_current = state.sent(link.key(), id, &call);
-            if is_current {
-                state.client.counters.sent(bytes);
-            }
-            is_current
-        });
-        match sent {
-            Ok(_) => Ok(call),
-            Err(SendError::TooManyCalls { max_open_calls }) => {
-                let (method, max_inflight) = (method.clone(), max_open_calls as usize);
-                Err(Unsent::Failed(CallError::Full { method, max_inflight }))
-            }
-            // The connection is over.
-            Err(SendError::Refused) => Err(Unsent::Again),
-            Err(_) => {
-                // The link is over, but the engine has not been informed yet.
-                let closed = link.closed().cloned().unwrap_or_else(|| Arc::new(Closed::Here));
-                let mut wakers = Wakers::default();
-                engine.lose(link, &closed, &mut wakers);
-                wakers.wake_all();
-                Err(Unsent::Again)
-            }
-        }
     }
 }
 
 impl Drop for Submission {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        self.engine.waiters.leave();
-        if self.engine.process.is_current() {
+        if let Some(ticket) = self.ticket
+            && self.engine.process.is_current()
+        {
             self.engine.update(|client, wakers| client.leave(ticket, wakers));
         }
     }

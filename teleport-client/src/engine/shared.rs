@@ -1,34 +1,34 @@
 //! The state that all clones of a client, its calls and its futures share.
 //!
-//! Sending: a call gets a slot -> is encoded -> is queued on the link, which writes as much as the socket
-//! takes on the caller's thread. A small call may be held back there, until that thread waits for anything or
-//! the poller checks the link. Receiving: the thread that reads the link calls `answered` -> the pending call
-//! -> its future.
+//! Sending: a call is encoded -> gets a slot and an id -> is queued on the link, which writes as much as the
+//! socket takes on the caller's thread. A small call may be held back there, until that thread waits for
+//! anything or the poller checks the link. Receiving: the thread that reads the link calls `answered` -> the
+//! outcomes are in the table of calls -> their futures take them.
 //!
 //! Ownership: the poller owns the link, the link its handler, which is the engine. The engine refers to the
 //! link weakly. So the engine is dropped with its last handle, future and connection.
 //!
-//! Locks: `state` is held for a few instructions, never while a link, a waker or user code runs. A link may
-//! take it while it holds its own locks, so no function that takes those is called under it.
+//! Locks: `state` is the only lock of a client. It is held for a few instructions, never while a link, a
+//! waker or user code runs. A link may take it while it holds its own locks, so no function that takes those
+//! is called under it.
 
 use std::io;
 use std::mem;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, Withdrawn};
-use teleport_transport::wire::{Key, Ran};
+use teleport_transport::wire::{Key, Limits, Ran};
 use teleport_transport::{
-    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, flush_coalesced,
-    on_poller_thread,
+    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, drop_later,
+    flush_coalesced, on_poller_thread,
 };
 
-use crate::calls::pending::{Asked, Outcome, PendingCall, Waiters};
-use crate::calls::state::ClientState;
-use crate::calls::table::GivenUp;
+use crate::calls::pending::{Outcome, PendingCall, Released};
+use crate::calls::state::{ClientState, GivenUp, is_forgotten};
+use crate::calls::table::{Asked, CallTable};
 use crate::connect::backoff;
 use crate::connect::resolver::Resolver;
 use crate::engine::timer::{self, AlarmClock};
@@ -70,18 +70,16 @@ pub(crate) struct Engine {
     pub(crate) state: Mutex<Locked>,
     /// Pays for results that have arrived, or may arrive, and were not read.
     pub(crate) budget: Budget,
-    /// Futures that are alive.
-    pub(crate) futures: AtomicUsize,
-    pub(crate) waiters: Waiters,
 }
 
 impl Engine {
     pub(crate) fn new(settings: Settings) -> io::Result<Arc<Engine>> {
         #[cfg(feature = "threads")]
         let_threads_interrupt_waits();
-        let Settings { max_inflight, connect_timeout, .. } = settings;
+        let Settings { max_inflight, connect_timeout, errors_from_next_call, .. } = settings;
+        let address = settings.address.clone();
         let client =
-            ClientState::new(max_inflight, connect_timeout, settings.address.clone(), Instant::now());
+            ClientState::new(max_inflight, connect_timeout, address, errors_from_next_call, Instant::now());
         let poller = Poller::shared()?.clone();
         timer::start()?;
         Ok(Arc::new_cyclic(|me: &Weak<Engine>| Engine {
@@ -95,8 +93,6 @@ impl Engine {
                 alarm: AlarmClock::new(me.clone()),
                 watchers: Wakers::default(),
             }),
-            futures: AtomicUsize::new(0),
-            waiters: Waiters::default(),
         }))
     }
 
@@ -125,16 +121,6 @@ impl Engine {
     }
 
     // ---- Waiting ----
-
-    /// Takes the read role of the connection, if no other thread has it. A thread that waits for an answer
-    /// reads it itself.
-    pub(crate) fn lead(&self) -> Option<ReaderRole> {
-        if on_poller_thread() || !self.process.is_current() {
-            return None;
-        }
-        let link = self.state.lock().client.connection.open().and_then(|open| open.link.upgrade());
-        link.and_then(|link| link.lead())
-    }
 
     /// **Blocks** until `look` returns a value from the state, at most until `until`. Unwinds a thread that
     /// is interrupted.
@@ -167,56 +153,92 @@ impl Engine {
         watchers.wake_all();
     }
 
-    /// Returns the current connection, which may be resuming.
-    pub(crate) fn link(&self) -> Option<Arc<Link>> {
-        self.state.lock().client.connection.current()?.link.upgrade()
+    /// Returns the link of the open connection and the limits of its server.
+    pub(crate) fn open_link(&self) -> Option<(Arc<Link>, Limits)> {
+        let state = self.state.lock();
+        let open = state.client.connection.open()?;
+        Some((open.link.upgrade()?, open.limits))
     }
 
-    /// Prepares for a wait: sends the calls that this thread holds back, and lets answers be read.
+    /// Prepares for a wait for a slot: sends the calls that this thread holds back, and lets answers be read.
     pub(crate) fn expect_answers(&self) {
         flush_coalesced();
-        if let Some(link) = self.link() {
+        let link = current_link(&self.state.lock().client);
+        if let Some(link) = link {
             link.expect_answers();
         }
     }
 
-    /// Fetches a deferred result, to be read or dropped: it is accepted without memory for it.
-    pub(crate) fn fetch(&self, deferred: Option<u64>) {
-        if let Some(id) = deferred
-            && let Some(link) = self.link()
-        {
-            link.want(id);
-        }
-    }
-
-    /// Handles a request for an outcome, which may be waited for now. If the caller does not read the
+    /// Asks the table for an outcome, which may be waited for from now on. If the caller does not read the
     /// connection, another thread must.
-    pub(crate) fn asked<T>(&self, asked: Asked<T>, reads: bool) -> Poll<T> {
-        match asked {
-            Asked::Ready(outcome) => Poll::Ready(outcome),
-            Asked::Pending { deferred } => {
-                self.fetch(deferred);
+    pub(crate) fn ask<T>(
+        &self,
+        reads: bool,
+        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
+    ) -> Poll<T> {
+        match self.ask_with_link(reads, ask) {
+            Ok(found) => Poll::Ready(found),
+            Err(link) => {
                 if !reads {
-                    self.expect_answers();
+                    flush_coalesced();
+                    link.iter().for_each(|link| link.expect_answers());
                 }
                 Poll::Pending
             }
         }
     }
 
-    /// Fetches the result of a call if it was deferred.
-    pub(crate) fn fetch_now(&self, call: &PendingCall) {
-        if let Asked::Pending { deferred } = call.ask() {
-            self.fetch(deferred);
+    /// Asks the table for an outcome, which this thread is about to wait for. If there is none, takes the
+    /// read role of the connection, unless another thread has it.
+    pub(crate) fn ask_or_lead<T>(
+        &self,
+        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
+    ) -> Result<T, Option<ReaderRole>> {
+        self.ask_with_link(false, ask).map_err(|link| link.filter(|_| !on_poller_thread())?.lead())
+    }
+
+    /// Returns the outcome, or the link if there is one and the caller needs it.
+    fn ask_with_link<T>(
+        &self,
+        reads: bool,
+        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
+    ) -> Result<T, Option<Arc<Link>>> {
+        let mut released = Released::default();
+        let (deferred, link) = {
+            let client = &mut self.state.lock().client;
+            match ask(&mut client.table, &mut released) {
+                Asked::Ready(found) => return Ok(found),
+                Asked::Pending { deferred } if reads && deferred.is_none() => return Err(None),
+                Asked::Pending { deferred } => (deferred, current_link(client)),
+            }
+        };
+        if let (Some(id), Some(link)) = (deferred, &link) {
+            link.want(id);
+        }
+        Err(link)
+    }
+
+    /// Fetches deferred results, to be read or dropped: they are accepted without memory for them.
+    pub(crate) fn fetch(&self, deferred: impl IntoIterator<Item = u64>) {
+        let mut deferred = deferred.into_iter().peekable();
+        if deferred.peek().is_none() {
+            return;
+        }
+        let link = current_link(&self.state.lock().client);
+        if let Some(link) = link {
+            deferred.for_each(|id| link.want(id));
         }
     }
 
     // ---- Outcomes ----
 
-    /// Passes an outcome to the call's future. Without a future, keeps an error for `check`.
-    pub(crate) fn complete(&self, call: &PendingCall, outcome: Outcome, wakers: &mut Wakers) {
-        if let Some(Err(error)) = call.complete(outcome, &self.waiters, wakers) {
-            self.report(error);
+    /// Drops what the state has released, and keeps the failures of calls without a future for `check`.
+    pub(crate) fn dispose(&self, released: Released) {
+        let Released { outcomes, arguments, wakers } = released;
+        outcomes.into_iter().filter_map(Result::err).for_each(|error| self.report(error));
+        drop(wakers);
+        if !arguments.is_empty() {
+            drop_later(arguments);
         }
     }
 
@@ -229,41 +251,57 @@ impl Engine {
         }
     }
 
-    /// Withdraws a call that was sent. Returns whether it may have run, or `None` if it has ended already.
-    pub(crate) fn withdraw(&self, call: &PendingCall) -> Option<Ran> {
-        let (id, mut wakers) = (call.id(), Wakers::default());
-        let given_up = self.state.lock().client.withdraw(id, &mut wakers)?;
-        let ran = self.give_up(&given_up, &mut wakers);
+    /// Gives up a call with the error that `error` returns, and withdraws it from its connection. Returns
+    /// whether it may have run, or `None` if it has ended already or there is no error.
+    pub(crate) fn give_up(
+        &self,
+        id: u64,
+        error: impl Fn(&PendingCall, Ran) -> Option<CallError>,
+        wakers: &mut Wakers,
+    ) -> Option<Ran> {
+        let (mut withdrawn, mut released) = (None, Released::default());
+        let ran = loop {
+            let given_up = self.state.lock().client.give_up(id, withdrawn, &error, wakers, &mut released);
+            match given_up {
+                GivenUp::Ended => break None,
+                GivenUp::Done(ran) => break Some(ran),
+                GivenUp::Withdraw(connection) => {
+                    let how =
+                        connection.link.upgrade().map_or(Withdrawn::NotOpen, |link| withdraw(&link, id));
+                    withdrawn = Some((connection.key, how));
+                }
+            }
+        };
+        self.dispose(released);
+        ran
+    }
+
+    /// Gives up the call of a future that is not read any more. Returns whether it may have run, or `None` if
+    /// it has ended already.
+    pub(crate) fn cancel(&self, first_id: u64, method: &Key) -> Option<Ran> {
+        let id = self.state.lock().client.table.current_id(first_id);
+        let mut wakers = Wakers::default();
+        let error = |_: &PendingCall, ran| Some(CallError::Cancelled { method: method.clone(), ran });
+        let ran = self.give_up(id, error, &mut wakers);
         self.end_if_idle(&mut wakers);
         wakers.wake_all();
-        Some(ran)
+        ran
     }
 
-    /// Withdraws from its connection a call that the state has given up. Returns whether it may have run.
-    pub(crate) fn give_up(&self, given_up: &GivenUp, wakers: &mut Wakers) -> Ran {
-        match given_up {
-            GivenUp::InDoubt(in_doubt) => in_doubt.ran(),
-            GivenUp::Sent(id, _) => {
-                self.link().map_or(Ran::Maybe, |link| self.withdraw_from(&link, *id, wakers))
-            }
-        }
+    /// Releases the call of a future that is dropped. Returns its outcome, if it has arrived.
+    pub(crate) fn drop_future(&self, first_id: u64) -> Option<Outcome> {
+        let mut released = Released::default();
+        let (outcome, deferred) = self.state.lock().client.table.release(first_id, &mut released);
+        self.fetch(deferred);
+        outcome
     }
 
-    /// Lets the link withdraw a call that the state has given up.
-    pub(crate) fn withdraw_from(&self, link: &Arc<Link>, id: u64, wakers: &mut Wakers) -> Ran {
-        match link.withdraw(id) {
-            // A call that did not arrive completely never runs and gets no answer.
-            Withdrawn::NeverSent | Withdrawn::Aborted => {
-                self.state.lock().client.forget(link.key(), id, wakers);
-                Ran::No
-            }
-            Withdrawn::Requested => Ran::Maybe,
-            // Its result may be deferred: fetch it, to be dropped. The link may be reading, so the poller
-            // requests it.
-            Withdrawn::NotOpen => {
-                link.want_later(id);
-                Ran::Maybe
-            }
+    /// Withdraws from its link a call that nobody wants and that the server still has.
+    pub(crate) fn withdraw_unwanted(&self, link: &Arc<Link>, id: u64, wakers: &mut Wakers) {
+        if is_forgotten(withdraw(link, id)) {
+            let mut released = Released::default();
+            self.state.lock().client.forget(link.key(), id, wakers, &mut released);
+            self.dispose(released);
         }
     }
 
@@ -272,10 +310,11 @@ impl Engine {
     /// Handles the end of a connection. Fails its calls that do not survive it, and reconnects.
     pub(crate) fn lose(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
         // Before the state is locked: a link may take that lock under its own ones.
-        let states = link.call_states().into_iter().collect();
+        let (states, mut released) = (link.call_states(), Released::default());
         let (failed, dials) = {
             let mut state = self.state.lock();
-            let failed = state.client.lost(link.key(), reason, &states, Instant::now());
+            let now = Instant::now();
+            let failed = state.client.lost(link.key(), reason, &states, now, wakers, &mut released);
             if failed.is_some() {
                 state.ring_at_next_expiry();
             }
@@ -283,10 +322,8 @@ impl Engine {
         };
         self.notify();
         let Some(failed) = failed else { return };
-        tracing::info!(server = link.peer_address(), %reason, failed = failed.len(), "disconnected");
-        for (call, ran) in failed {
-            self.complete(&call, Err(CallError::lost(call.method.clone(), reason, ran)), wakers);
-        }
+        tracing::info!(server = link.peer_address(), %reason, failed, "disconnected");
+        self.dispose(released);
         if dials {
             self.dial();
         }
@@ -308,21 +345,28 @@ impl Engine {
 }
 
 impl Locked {
-    /// Adds a call that is sent on a connection. Returns false if the connection is over.
-    pub(crate) fn sent(&mut self, connection: usize, id: u64, call: &Arc<PendingCall>) -> bool {
-        let is_current = self.client.sent(connection, id, call);
-        if let Some(deadline) = call.deadline.filter(|_| is_current) {
-            self.alarm.ring_by(deadline.at);
-        }
-        is_current
-    }
-
     /// Rings when a call expires, or earlier.
     pub(crate) fn ring_at_next_expiry(&mut self) {
         if let Some(at) = self.client.next_expiry() {
             self.alarm.ring_by(at);
         }
     }
+}
+
+/// Returns the link of the current connection, which may be resuming.
+fn current_link(client: &State) -> Option<Arc<Link>> {
+    client.connection.current()?.link.upgrade()
+}
+
+/// Lets the link withdraw a call that is given up.
+fn withdraw(link: &Arc<Link>, id: u64) -> Withdrawn {
+    let withdrawn = link.withdraw(id);
+    if withdrawn == Withdrawn::NotOpen {
+        // Its result may be deferred: fetch it, to be dropped. The link may be reading, so the poller
+        // requests it.
+        link.want_later(id);
+    }
+    withdrawn
 }
 
 /// Lets a killed `Thread` of `teleport-proc` unwind while it waits for a client.

@@ -6,7 +6,7 @@ use teleport_client::transport::Config;
 use teleport_client::wire::{Array, ErrorKind, FromTree, Limits, Ran, Rpc, Tree, TreeError, tree};
 use teleport_client::{CallError, Client, as_completed, wait_all};
 
-use crate::support::{Seen, Server, address, watched};
+use crate::support::{Seen, Server, address, until, watched};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -203,6 +203,42 @@ fn many_threads_call() {
             }
         });
         assert_eq!(client.stats().receives, 1600);
+    });
+}
+
+/// Calls are sent, waited for, awaited, dropped and cancelled at once, so that futures are dropped while
+/// their answers arrive and threads read each other's answers.
+#[test]
+fn many_threads_send_wait_and_drop_at_once() {
+    watched(|| {
+        let server = Server::start(&address());
+        let client = Client::builder(&server.address).max_inflight(5).connect().unwrap();
+        let work = |thread: i64| {
+            for call in 0..300 {
+                let value = thread * 1000 + call;
+                let mut future = client.call("echo", value).send().unwrap();
+                match (thread + call) % 5 {
+                    0 => drop(future),
+                    1 => drop(future.cancel_on_drop()),
+                    2 => assert_eq!(pollster::block_on(future).unwrap(), tree!(value)),
+                    3 => while future.wait_timeout(MS).unwrap().is_none_or(|reply| reply != tree!(value)) {},
+                    _ => assert_eq!(future.wait().unwrap(), tree!(value)),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let work = &work;
+                scope.spawn(move || work(thread));
+            }
+        });
+        client.call("echo", ()).wait().unwrap();
+        until("nothing is left", || client.stats().in_flight == 0);
+        let stats = client.stats();
+        assert_eq!((stats.futures, stats.waiting, stats.sends), (0, 0, 2401));
+        // Withdrawn calls may get no answer.
+        assert!(stats.receives <= stats.sends);
+        client.check().unwrap();
     });
 }
 

@@ -52,6 +52,13 @@ impl Interrupted {
     }
 }
 
+/// Unwinds this thread if it is interrupted. For a function that waits, but need not wait now.
+pub fn unwind_if_interrupted() {
+    if let Some(hook) = InterruptHook::of_this_thread() {
+        (hook.unwind)();
+    }
+}
+
 /// Blocks like [`block_on`], but ends early in a thread that is interrupted.
 ///
 /// # Errors
@@ -121,5 +128,10 @@ mod tests {
         IS_INTERRUPTED.set(Some(false));
         assert_eq!(block_on_or_unwind(&mut None, None, |_| Poll::<()>::Pending), None);
         assert_eq!(UNWINDS.get(), 1);
+        unwind_if_interrupted();
+        assert_eq!(UNWINDS.get(), 2);
+        IS_INTERRUPTED.set(None);
+        unwind_if_interrupted();
+        assert_eq!(UNWINDS.get(), 2, "the hook does not know this thread");
     }
 }

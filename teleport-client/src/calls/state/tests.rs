@@ -5,24 +5,25 @@ mod surviving;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::calls::pending::{Asked, Request, Waiters};
 use crate::calls::resume::Opening;
+use crate::calls::table::Asked;
 use teleport_transport::protocol::Closed;
-use teleport_transport::wire::{CallState, Id128, Limits};
+use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
 const MS: Duration = Duration::from_millis(1);
 
 struct Fixture {
     state: ClientState<()>,
     wakers: Wakers,
+    released: Released,
     now: Instant,
 }
 
 impl Fixture {
     fn new(max_inflight: usize) -> Fixture {
         let now = Instant::now();
-        let state = ClientState::new(max_inflight, Some(1000 * MS), "tcp://here:1".into(), now);
-        Fixture { state, wakers: Wakers::default(), now }
+        let state = ClientState::new(max_inflight, Some(1000 * MS), "tcp://here:1".into(), false, now);
+        Fixture { state, wakers: Wakers::default(), released: Released::default(), now }
     }
 
     fn connected(max_inflight: usize, max_open_calls: usize) -> Fixture {
@@ -70,41 +71,74 @@ impl Fixture {
         matches!(self.polled(ticket), Some(Ok(())))
     }
 
-    /// Takes a slot and sends a call with it.
-    fn send(&mut self, connection: usize, id: u64, time: Option<Duration>) -> Arc<PendingCall> {
-        self.send_with(connection, id, time, Request::plain())
+    /// Sends a call with a free slot.
+    fn send(&mut self, connection: usize, id: u64, time: Option<Duration>) {
+        self.send_with(connection, id, time, Request::plain());
     }
 
-    fn send_with(
-        &mut self,
-        connection: usize,
-        id: u64,
-        time: Option<Duration>,
-        request: Request,
-    ) -> Arc<PendingCall> {
-        assert!(self.has_slot());
+    fn send_with(&mut self, connection: usize, id: u64, time: Option<Duration>, mut request: Request) {
         let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        let call = Arc::new(PendingCall::new(&request, deadline).with_id(id));
-        assert!(self.state.sent(connection, id, &call));
-        call
+        let sent = self.state.register(connection, id, &mut request, deadline, false);
+        assert!(sent.is_ok(), "{sent:?}");
     }
 
     /// The connection breaks. `states` lists the calls that had not been sent whole.
-    fn lose(
-        &mut self,
-        connection: usize,
-        states: &[(u64, CallState)],
-    ) -> Option<Vec<(Arc<PendingCall>, Ran)>> {
+    fn lose(&mut self, connection: usize, states: &[(u64, CallState)]) -> Option<usize> {
         let reason = Arc::new(Closed::Lost { error: None });
-        self.state.lost(connection, &reason, &states.iter().copied().collect(), self.now)
+        let Fixture { state, wakers, released, now } = self;
+        state.lost(connection, &reason, states, *now, wakers, released)
     }
 
-    fn answer(&mut self, connection: usize, id: u64) -> (Option<Arc<PendingCall>>, bool) {
-        self.state.answered(connection, id, &mut self.wakers)
+    /// Answers a call with an error. Returns true if the server keeps it until it is acknowledged.
+    fn answer(&mut self, connection: usize, id: u64) -> bool {
+        let answer = Err(RemoteError::new(ErrorKind::Failed, Ran::Yes, "answered"));
+        let is_kept = self.state.answered(connection, id, answer, &mut self.wakers, &mut self.released);
+        self.state.admit(&mut self.wakers);
+        is_kept
     }
 
-    fn withdraw(&mut self, id: u64) -> Option<GivenUp> {
-        self.state.withdraw(id, &mut self.wakers)
+    /// The outcome of a call, taken by its future.
+    fn outcome(&mut self, id: u64) -> Option<CallError> {
+        match self.state.table.take(id, None, &mut self.released) {
+            Asked::Ready(outcome) => Some(outcome.expect_err("the tests answer with errors")),
+            Asked::Pending { .. } => None,
+        }
+    }
+
+    fn is_answered(&mut self, id: u64) -> bool {
+        matches!(self.outcome(id), Some(CallError::Remote(_)))
+    }
+
+    /// Gives up a call that its connection withdraws so.
+    fn give_up(&mut self, id: u64, how: Withdrawn) -> Option<Ran> {
+        let error = |call: &PendingCall, ran| Some(CallError::Cancelled { method: call.method.clone(), ran });
+        self.give_up_with(id, how, error)
+    }
+
+    fn give_up_with(
+        &mut self,
+        id: u64,
+        how: Withdrawn,
+        error: impl Fn(&PendingCall, Ran) -> Option<CallError>,
+    ) -> Option<Ran> {
+        let mut withdrawn = None;
+        loop {
+            let Fixture { state, wakers, released, .. } = self;
+            match state.give_up(id, withdrawn, &error, wakers, released) {
+                GivenUp::Ended => return None,
+                GivenUp::Done(ran) => return Some(ran),
+                GivenUp::Withdraw(connection) => withdrawn = Some((connection.key, how)),
+            }
+        }
+    }
+
+    /// Lets the time pass until `now`. The connections withdraw expired calls so.
+    fn expire(&mut self, now: Instant, how: Withdrawn) -> Vec<u64> {
+        let overdue = self.state.expire(now, &mut self.wakers);
+        for id in &overdue {
+            self.give_up_with(*id, how, |call, ran| expiry_error(call, ran, now));
+        }
+        overdue
     }
 }
 
@@ -120,10 +154,13 @@ fn slots_go_to_the_first_in_line() {
     x.send(1, 2, None);
     let (first, second) = (x.wait(None), x.wait(None));
     assert_eq!((x.state.in_flight(), x.state.slots.line().len()), (2, 2));
-    assert!(x.answer(1, 2).0.is_some());
+    x.answer(1, 2);
+    assert!(x.is_answered(2));
     assert!(x.polled(second).is_none());
     assert!(x.has_been_admitted(first));
     // A newcomer does not overtake.
+    let refused = x.state.register(1, 3, &mut Request::plain(), None, false);
+    assert!(matches!(refused, Err(Refused::Full)));
     let third = x.wait(None);
     x.state.give_back(&mut x.wakers);
     assert!(x.has_been_admitted(second) && x.polled(third).is_none());
@@ -134,6 +171,8 @@ fn slots_go_to_the_first_in_line() {
     x.state.leave(fourth, &mut x.wakers);
     assert!(x.has_been_admitted(fifth));
     assert_eq!((x.state.in_flight(), x.state.slots.line().len()), (2, 0));
+    assert!(x.state.register(1, 3, &mut Request::plain(), None, true).is_ok());
+    assert_eq!((x.state.in_flight(), x.state.slots.given), (2, 0));
 }
 
 #[test]
@@ -141,6 +180,7 @@ fn the_server_may_allow_fewer() {
     let mut x = Fixture::connected(16, 2);
     assert!(x.has_slot() && x.has_slot());
     assert!(!x.has_slot());
+    assert!(matches!(x.state.register(1, 1, &mut Request::plain(), None, false), Err(Refused::Full)));
     let error = x.state.no_slot(&"act".into());
     assert!(matches!(error, CallError::Full { max_inflight: 2, .. }));
 }
@@ -149,18 +189,25 @@ fn the_server_may_allow_fewer() {
 fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
     let mut x = Fixture::connected(1, 2);
     x.send(1, 1, None);
-    assert!(matches!(x.withdraw(1), Some(GivenUp::Sent(1, _))));
-    assert!(x.withdraw(1).is_none());
+    assert_eq!(x.give_up(1, Withdrawn::Requested), Some(Ran::Maybe));
+    assert_eq!(x.give_up(1, Withdrawn::Requested), None);
     assert_eq!(x.state.in_flight(), 0);
     x.send(1, 2, None);
-    assert!(matches!(x.withdraw(2), Some(GivenUp::Sent(2, _))));
+    assert_eq!(x.give_up(2, Withdrawn::NotOpen), Some(Ran::Maybe));
     // Two calls are open at the server, which allows no more, though none counts here.
     let waiter = x.wait(None);
-    assert!(x.answer(1, 1).0.is_none());
+    x.answer(1, 1);
+    assert!(matches!(x.outcome(1), Some(CallError::Cancelled { ran: Ran::Maybe, .. })));
     assert!(x.has_been_admitted(waiter));
-    x.state.forget(1, 2, &mut x.wakers);
-    x.state.forget(1, 2, &mut x.wakers);
+    for _ in 0..2 {
+        x.state.forget(1, 2, &mut x.wakers, &mut x.released);
+    }
     assert_eq!(x.state.in_flight(), 1);
+    // A call of which nothing was sent gets no answer.
+    assert!(x.state.register(1, 3, &mut Request::plain(), None, true).is_ok());
+    assert_eq!(x.give_up(3, Withdrawn::NeverSent), Some(Ran::No));
+    assert_eq!((x.state.in_flight(), x.state.table.open_at_server()), (0, 0));
+    assert!(x.released.outcomes.is_empty(), "their futures have not read the outcomes");
 }
 
 #[test]
@@ -171,18 +218,17 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
     let waiter = x.wait(None);
     assert!(x.lose(7, &[]).is_none());
     assert!(!x.state.needs_dial());
-    let mut failed = x.lose(1, &[(2, CallState::Unsent)]).unwrap();
-    failed.sort_by_key(|(call, _)| call.id());
-    assert_eq!(failed.iter().map(|(_, ran)| *ran).collect::<Vec<_>>(), [Ran::Maybe, Ran::No]);
+    assert_eq!(x.lose(1, &[(2, CallState::Unsent)]), Some(2));
+    assert!(matches!(x.outcome(1), Some(CallError::Disconnected { ran: Ran::Maybe, .. })));
+    assert!(matches!(x.outcome(2), Some(CallError::Disconnected { ran: Ran::No, .. })));
     assert!(x.state.needs_dial() && !x.state.needs_dial());
     assert!(x.lose(1, &[]).is_none());
     assert!(matches!(x.state.no_slot(&"act".into()), CallError::Connect { .. }));
-    assert!(x.answer(1, 1).0.is_none());
+    assert!(!x.answer(1, 1));
     x.open(2, 100);
     assert!(x.has_been_admitted(waiter));
     // A call that took long to encode learns that its first connection is over.
-    let call = Arc::new(PendingCall::new(&Request::plain(), None));
-    assert!(!x.state.sent(1, 2, &call));
+    assert!(matches!(x.state.register(1, 2, &mut Request::plain(), None, true), Err(Refused::Stale)));
     x.state.give_back(&mut x.wakers);
     assert_eq!(x.state.in_flight(), 0);
 }
@@ -190,18 +236,30 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
 #[test]
 fn time_ends_calls_in_line_and_in_flight() {
     let mut x = Fixture::connected(2, 100);
-    let call = x.send(1, 1, Some(30 * MS));
+    x.send(1, 1, Some(30 * MS));
     x.send(1, 2, None);
     let (soon, later, never) = (x.wait(Some(10 * MS)), x.wait(Some(50 * MS)), x.wait(None));
     assert_eq!(x.state.next_expiry(), Some(x.now + 10 * MS));
-    assert!(x.state.expire(x.now + 10 * MS, &mut x.wakers).is_empty());
+    assert!(x.expire(x.now + 10 * MS, Withdrawn::Requested).is_empty());
     assert!(matches!(x.polled(soon), Some(Err(CallError::Deadline { ran: Ran::No, .. }))));
     assert_eq!(x.state.next_expiry(), Some(x.now + 30 * MS));
-    let overdue = x.state.expire(x.now + 30 * MS, &mut x.wakers);
-    assert!(matches!(&overdue[..], [GivenUp::Sent(1, late)] if Arc::ptr_eq(late, &call)));
+    assert_eq!(x.state.next_expiry_after(x.now + 30 * MS), Some(x.now + 50 * MS));
+    assert_eq!(x.expire(x.now + 30 * MS, Withdrawn::Requested), [1]);
+    assert!(matches!(x.outcome(1), Some(CallError::Deadline { ran: Ran::Maybe, .. })));
     // The slot of the call whose time was over is free.
     assert!(x.has_been_admitted(later) && x.polled(never).is_none());
     assert_eq!(x.state.next_expiry(), None);
+}
+
+#[test]
+fn a_call_that_ends_while_it_expires_keeps_its_result() {
+    let mut x = Fixture::connected(2, 100);
+    x.send(1, 1, Some(10 * MS));
+    assert_eq!(x.state.expire(x.now + 10 * MS, &mut x.wakers), [1]);
+    x.answer(1, 1);
+    let late = x.now + 10 * MS;
+    assert_eq!(x.give_up_with(1, Withdrawn::NotOpen, |call, ran| expiry_error(call, ran, late)), None);
+    assert!(x.is_answered(1));
 }
 
 #[test]
@@ -215,7 +273,7 @@ fn calls_wait_for_a_connection_only_until_their_time_is_over() {
     assert_eq!(waited, 1000 * MS);
     // The time counts from when the connection was lost, not from when the call began to wait for a slot.
     x.open(1, 100);
-    (1..=4).for_each(|id| drop(x.send(1, id, None)));
+    (1..=4).for_each(|id| x.send(1, id, None));
     let patient = x.wait(None);
     assert_eq!(x.state.next_expiry(), None);
     x.now += 5000 * MS;
@@ -227,29 +285,32 @@ fn calls_wait_for_a_connection_only_until_their_time_is_over() {
 #[test]
 fn closing_refuses_what_was_not_sent() {
     let mut x = Fixture::connected(1, 100);
-    let call = x.send(1, 1, None);
+    x.send(1, 1, None);
     let waiter = x.wait(None);
     x.state.begin_close(&mut x.wakers);
     assert!(matches!(x.polled(waiter), Some(Err(CallError::Closed { ran: Ran::No, .. }))));
     let cx = Context::from_waker(Waker::noop());
     assert!(x.state.acquire(&mut None, &"act".into(), None, || x.now, &cx).is_err());
-    assert_eq!((x.state.in_flight(), x.state.table.futures()), (1, 1));
-    drop(call.release(&Waiters::default()));
-    assert_eq!((x.state.in_flight(), x.state.table.futures()), (1, 0));
-    let (last, calls) = x.state.end(&mut x.wakers);
-    assert!(last.is_some() && calls.len() == 1 && x.state.connection.is_over() && x.state.in_flight() == 0);
+    let refused = x.state.register(1, 2, &mut Request::plain(), None, false);
+    assert!(matches!(refused, Err(Refused::Failed(CallError::Closed { .. }))));
+    assert_eq!((x.state.in_flight(), x.state.table.in_flight_futures()), (1, 1));
+    assert!(matches!(x.state.table.release(1, &mut x.released), (None, None)));
+    assert_eq!((x.state.in_flight(), x.state.table.in_flight_futures()), (1, 0));
+    let last = x.state.end(&mut x.wakers, &mut x.released);
+    assert!(last.is_some() && x.state.connection.is_over() && x.state.in_flight() == 0);
+    assert!(matches!(x.released.outcomes[..], [Err(CallError::Closed { ran: Ran::Maybe, .. })]));
     assert!(matches!(x.state.begin(connection(2, 1), x.now), Opening::TooLate) && !x.state.needs_dial());
 }
 
 #[test]
 fn deferred_results_are_checked_when_a_later_call_is_waited_for_long() {
     let mut x = Fixture::connected(10, 100);
-    let calls: Vec<_> = (1..=4).map(|id| x.send(1, id, None)).collect();
-    assert!(!calls[0].accepts() && !calls[3].accepts());
-    let blocking = |x: &Fixture| {
-        x.state.table.deferred_before_awaited().iter().map(|call| call.id()).collect::<Vec<_>>()
-    };
-    assert!(matches!(calls[2].ask(), Asked::Pending { deferred: None }));
-    assert!(blocking(&x).is_empty(), "it has not waited for long");
-    assert_eq!(blocking(&x), [1], "the result of the fourth call blocks nobody");
+    (1..=4).for_each(|id| x.send(1, id, None));
+    for id in [1, 4] {
+        assert!(!x.state.pending(1, id).expect("it was sent").demand.accepts());
+    }
+    assert!(matches!(x.state.table.ask(3, None, &mut x.released), Asked::Pending { deferred: None }));
+    assert!(x.state.table.ask_before_awaited().is_empty(), "it has not waited for long");
+    assert_eq!(x.state.table.ask_before_awaited(), [1], "the result of the fourth call blocks nobody");
+    assert!(x.state.table.ask_before_awaited().is_empty(), "it is fetched once");
 }
