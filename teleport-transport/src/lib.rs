@@ -94,7 +94,9 @@ pub use fork_guard::ForkGuard;
 pub use link::interrupt::{
     InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind, unwind_if_interrupted,
 };
-pub use link::{AnswersTogether, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced};
+pub use link::{
+    AnswersTogether, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced, needs_wake,
+};
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;
 pub use memory::machine::machine_memory_bytes;

@@ -65,16 +65,13 @@ impl<R: FromTree> CallFuture<R> {
     pub fn wait(mut self) -> Result<R, CallError> {
         match self.look() {
             Ok(outcome) => self.convert(outcome),
-            Err(mut reader) => {
-                self.wait_until(None, &mut reader, false).unwrap_or_else(|| Err(self.on_poller()))
-            }
+            Err(mut reader) => self.wait_until(None, &mut reader).unwrap_or_else(|| Err(self.on_poller())),
         }
     }
 
     /// Waits for a call that this thread has just sent, while it held `reader`.
     pub(crate) fn wait_with(mut self, reader: &mut Option<ReaderRole>) -> Result<R, CallError> {
-        let reads = reader.is_some();
-        self.wait_until(None, reader, reads).unwrap_or_else(|| Err(self.on_poller()))
+        self.wait_until(None, reader).unwrap_or_else(|| Err(self.on_poller()))
     }
 
     /// **Blocks** until the result arrives, for at most `time`. Returns `None` after that time: the call
@@ -91,7 +88,7 @@ impl<R: FromTree> CallFuture<R> {
             Err(reader) => reader,
         };
         let until = Instant::now().checked_add(time);
-        match self.wait_until(until, &mut reader, false) {
+        match self.wait_until(until, &mut reader) {
             Some(result) => result.map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
             None => Ok(None),
@@ -107,7 +104,7 @@ impl<R: FromTree> CallFuture<R> {
             return true;
         }
         let Sent { engine, id, .. } = &self.call;
-        engine.ask(false, |calls, released| calls.ask(*id, None, released)).is_ready()
+        engine.ask(None, |calls, released| calls.ask(*id, None, released)).is_ready()
     }
 
     /// The method that was called.
@@ -138,10 +135,9 @@ impl<R: FromTree> CallFuture<R> {
         &mut self,
         until: Option<Instant>,
         reader: &mut Option<ReaderRole>,
-        reads: bool,
     ) -> Option<Result<R, CallError>> {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let outcome = block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx, reads))?;
+        let outcome = block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx))?;
         // Conversion may run user code that takes long or makes calls. Other threads can read meanwhile.
         *reader = None;
         Some(self.convert(outcome))
@@ -163,14 +159,12 @@ impl<R: FromTree> CallFuture<R> {
         found
     }
 
-    /// Polls the outcome. A thread that `reads` the connection and sent the call itself needs no other thread
-    /// to read the answer.
-    fn poll_outcome(&mut self, cx: &Context<'_>, reads: bool) -> Poll<Outcome> {
+    fn poll_outcome(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         if let Some(error) = self.unreadable() {
             return Poll::Ready(Err(error));
         }
         let Sent { engine, id, .. } = &self.call;
-        let polled = engine.ask(reads, |calls, released| calls.take(*id, Some(cx), released));
+        let polled = engine.ask(Some(cx), |calls, released| calls.take(*id, Some(cx), released));
         self.is_read = polled.is_ready();
         polled
     }
@@ -213,7 +207,7 @@ impl<R: FromTree> CallFuture<R> {
             return Poll::Ready(());
         }
         let Sent { engine, id, .. } = &self.call;
-        engine.ask(false, |calls, released| calls.ask(*id, Some(cx), released))
+        engine.ask(Some(cx), |calls, released| calls.ask(*id, Some(cx), released))
     }
 }
 
@@ -240,7 +234,7 @@ impl<R: FromTree> Future for CallFuture<R> {
         if let Some(interrupted) = Interrupted::poll(cx) {
             interrupted.unwind();
         }
-        let outcome = ready!(self.poll_outcome(cx, false));
+        let outcome = ready!(self.poll_outcome(cx));
         Poll::Ready(self.convert(outcome))
     }
 }

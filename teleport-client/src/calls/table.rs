@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::task::Context;
 
 use teleport_transport::wire::{Id128, Resume};
-use teleport_transport::{Answer, IdTable, Wakers};
+use teleport_transport::{Answer, IdTable, Wakers, needs_wake};
 
 use crate::calls::in_doubt::InDoubt;
 use crate::calls::pending::{Outcome, PendingCall, Released, Stage};
@@ -242,7 +242,8 @@ impl CallTable {
         if self.moved.is_empty() { first_id } else { self.moved.get(&first_id).copied().unwrap_or(first_id) }
     }
 
-    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives.
+    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives, unless
+    /// it polls again by itself.
     pub(crate) fn take(
         &mut self,
         first_id: u64,
@@ -280,7 +281,7 @@ impl CallTable {
 
     fn wait<T>(&mut self, id: u64, cx: Option<&Context<'_>>, released: &mut Released) -> Asked<T> {
         let Some(call) = self.calls.get_mut(id) else { return Asked::Pending { deferred: None } };
-        if let Some(waker) = cx.map(Context::waker)
+        if let Some(waker) = cx.filter(|cx| needs_wake(cx)).map(Context::waker)
             && !call.waker.as_ref().is_some_and(|earlier| earlier.will_wake(waker))
         {
             let earlier = call.waker.replace(waker.clone());

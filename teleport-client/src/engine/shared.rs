@@ -23,7 +23,7 @@ use teleport_transport::protocol::{Closed, Withdrawn};
 use teleport_transport::wire::{Key, Limits, Ran};
 use teleport_transport::{
     Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, drop_later,
-    flush_coalesced, on_poller_thread,
+    flush_coalesced, needs_wake, on_poller_thread,
 };
 
 use crate::calls::pending::{Outcome, PendingCall, Released};
@@ -169,13 +169,14 @@ impl Engine {
         }
     }
 
-    /// Asks the table for an outcome, which may be waited for from now on. If the caller does not read the
-    /// connection, another thread must.
+    /// Asks the table for an outcome, which may be waited for from now on. If the caller does not poll again
+    /// by itself while it reads the connection, another thread must read it.
     pub(crate) fn ask<T>(
         &self,
-        reads: bool,
+        cx: Option<&Context<'_>>,
         ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
     ) -> Poll<T> {
+        let reads = cx.is_some_and(|cx| !needs_wake(cx));
         match self.ask_with_link(reads, ask) {
             Ok(found) => Poll::Ready(found),
             Err(link) => {

@@ -22,11 +22,21 @@ thread_local! {
     static LOCAL: RefCell<Option<Box<Local>>> = const { RefCell::new(None) };
 }
 
+/// The waker of a thread that polls again by itself. One value, since [`Waker::noop`] may differ by place.
+static NO_WAKER: &Waker = Waker::noop();
+
+/// Returns false if the thread polls again by itself, as [`block_on`] does while it spins: then nothing needs
+/// to wake it.
+pub fn needs_wake(cx: &Context<'_>) -> bool {
+    !cx.waker().will_wake(NO_WAKER)
+}
+
 /// Polls until ready, and **blocks** this thread in between. Returns `None` if `until` is reached first.
 ///
 /// While it waits with a [`ReaderRole`], the thread reads that link itself, which saves two context switches
 /// if the answer arrives on it. As long as it spins, it polls again after each read, so `poll` gets
-/// [`Waker::noop`], which it need not register. It gets the thread's waker before the thread sleeps.
+/// a waker that does nothing, which it need not register ([`needs_wake`]). It gets the thread's waker before
+/// the thread sleeps.
 pub fn block_on<T>(
     role: &mut Option<ReaderRole>,
     until: Option<Instant>,
@@ -41,7 +51,7 @@ pub fn block_on<T>(
     let Local { sleeper, waker, scratch } = &mut *local;
     let mut may_spin = role.as_mut().is_some_and(ReaderRole::may_spin);
     let result = loop {
-        let waker = if may_spin { Waker::noop() } else { &*waker };
+        let waker = if may_spin { NO_WAKER } else { &*waker };
         if !may_spin {
             sleeper.state.reset();
         }

@@ -34,7 +34,7 @@ mod turn_clock;
 mod write_token;
 mod writer;
 
-pub use self::block_on::block_on;
+pub use self::block_on::{block_on, needs_wake};
 pub use self::coalesce::flush_coalesced;
 pub use self::cork::AnswersTogether;
 pub use self::handler::Handler;

@@ -154,6 +154,9 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             release_answers(link.port.key, &**link);
         }
         set_cork(link.port.key, corks);
+        // A leader that waits for one of them has no waker while it spins.
+        let is_answer = |event: &Event| matches!(event, Event::Answer { .. });
+        let has_answers = would_delay && scratch.events.iter().any(is_answer);
         if let Some(goodbye) = dispatch(link, inbound, scratch) {
             return closing::fail(link, goodbye, &mut scratch.wakers);
         }
@@ -173,7 +176,7 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             Err(closed) => return closing::fail(link, closed, &mut scratch.wakers),
         }
         let is_over = taken >= MAX_BYTES_PER_TURN || now.elapsed() >= MAX_TURN;
-        if is_over || (!scratch.wakers.is_empty() && would_delay) {
+        if is_over || (would_delay && (has_answers || !scratch.wakers.is_empty())) {
             return Turn::More;
         }
     }
