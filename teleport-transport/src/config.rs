@@ -36,7 +36,8 @@ pub struct Config {
     /// arrays each.
     pub max_structure_bytes: u64,
     /// The payload bytes that the peer may send without a grant. Larger messages wait for a grant. Each
-    /// connection that uses this credit takes this much memory. Default: 1 MiB.
+    /// connection that uses this credit takes this much memory, and up to 4 KiB for the small message of each
+    /// open call. Default: 1 MiB.
     pub eager_credit_bytes: u64,
     /// A ping is sent after this time without received bytes. Default: 10 s.
     pub ping_interval: Duration,

@@ -79,7 +79,8 @@ impl Server {
     /// larger arguments until their functions start, and results of more than 4 KiB until they are sent; a
     /// single call can take no more than this. Names and shapes count if they take more than 64 KiB. Calls
     /// that find no room wait at the client. Results are stored even if there is no room, within
-    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Memory that functions keep is not counted.
+    /// [`max_unsent_bytes`](Server::max_unsent_bytes). Arguments and results of up to 4 KiB are bounded by
+    /// [`max_open_calls`](Server::max_open_calls) instead. Memory that functions keep is not counted.
     pub fn max_memory(mut self, bytes: u64) -> Server {
         self.options.set_max_memory(bytes);
         self
@@ -162,7 +163,8 @@ impl Server {
         self
     }
 
-    /// Sets how many calls without an answer one connection may have. Default: 4,096.
+    /// Sets how many calls without an answer one connection may have. Small arguments take up to 4 KiB for
+    /// each. Default: 4,096.
     pub fn max_open_calls(mut self, calls: u32) -> Server {
         self.options.config.max_open_calls = calls;
         self

@@ -21,6 +21,10 @@ impl Connection {
         }
     }
 
+    fn check_open(&self) -> Result<(), RemoteError> {
+        if self.dispatcher.shared.lifecycle.is_closing() { Err(closing()) } else { Ok(()) }
+    }
+
     fn count_refused<T>(&self, admitted: Result<T, RemoteError>) -> Result<T, RemoteError> {
         if admitted.is_err() {
             self.dispatcher.shared.counters.here().add(Counted::Refused);
@@ -31,8 +35,16 @@ impl Connection {
 
 impl Gate for Connection {
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        let is_closing = self.dispatcher.shared.lifecycle.is_closing();
-        self.count_refused(if is_closing { Err(closing()) } else { self.dispatcher.registry.find(method) })
+        self.count_refused(self.check_open().and_then(|()| self.dispatcher.registry.find(method)))
+    }
+
+    fn admit_again(&self, _slot: u32) -> Result<(), RemoteError> {
+        self.count_refused(self.check_open())
+    }
+
+    fn has_rows(&self, slot: u32) -> bool {
+        let method = self.dispatcher.registry.method(slot);
+        method.is_some_and(|method| matches!(method.route, Route::Batch(_)))
     }
 
     fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {

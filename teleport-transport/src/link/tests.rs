@@ -343,7 +343,7 @@ fn expecting_answers_sends_the_calls_of_other_threads() {
 
 // ---- Eager credit ----
 
-const CREDIT_BYTES: u64 = 64 << 10;
+const CREDIT_BYTES: u64 = 128 << 10;
 
 impl Pair {
     fn credit_bytes(&self) -> u64 {
@@ -352,7 +352,7 @@ impl Pair {
 }
 
 #[test]
-fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_half_on() {
+fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_a_quarter_on() {
     let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
     let sixteenth = tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 16]));
     let ids: Vec<u64> = (0..12).map(|_| pair.call(&sixteenth)).collect();
@@ -371,13 +371,31 @@ fn credit_goes_along_from_a_sixteenth_on_and_by_itself_from_half_on() {
     pair.answer(ids[2]);
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
 
-    // From half of the credit on, it is sent at once.
-    leases.truncate(3);
+    // From a quarter of the credit on, it is sent at once.
+    leases.truncate(7);
     pair.read_both();
     assert_eq!(pair.credit_bytes(), whole - sixteenths(10));
-    leases.truncate(2);
+    leases.truncate(6);
     pair.read_both();
-    assert_eq!(pair.credit_bytes(), whole - sixteenths(2));
+    assert_eq!(pair.credit_bytes(), whole - sixteenths(6));
+}
+
+#[test]
+fn the_credit_of_small_messages_goes_along_while_they_are_held() {
+    let mut pair = Pair::with(Config { eager_credit_bytes: CREDIT_BYTES, ..Config::default() });
+    let small = tree!(Array::from(vec![0u8; CREDIT_BYTES as usize / 32]));
+    let ids: Vec<u64> = (0..4).map(|_| pair.call(&small)).collect();
+    flush_coalesced();
+    let calls = pair.calls();
+    assert_eq!(pair.credit_bytes(), CREDIT_BYTES / 32 * 28);
+    pair.answer(ids[0]);
+    assert_eq!(pair.credit_bytes(), CREDIT_BYTES);
+    // A quarter is sent without an answer.
+    let ids: Vec<u64> = (0..8).map(|_| pair.call(&small)).collect();
+    flush_coalesced();
+    assert_eq!((pair.calls().len(), calls.len(), ids.len()), (8, 4, 8));
+    pair.read_both();
+    assert_eq!(pair.credit_bytes(), CREDIT_BYTES);
 }
 
 #[test]

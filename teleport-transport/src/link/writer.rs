@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use teleport_wire::MAX_CHUNK_BYTES;
 
 use super::coalesce::Coalesce;
@@ -147,8 +147,10 @@ impl Writer {
 }
 
 impl SharedOutbound for Writer {
-    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
-        change(&mut self.lock().outbound)
+    type Guard<'a> = MappedMutexGuard<'a, Outbound>;
+
+    fn lock_outbound(&self) -> MappedMutexGuard<'_, Outbound> {
+        MutexGuard::map(self.lock(), |sending| &mut sending.outbound)
     }
 }
 

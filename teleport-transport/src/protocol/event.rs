@@ -26,7 +26,7 @@ pub struct Call {
     /// The call survives the connection. It must be acknowledged, and its answer kept until the caller has
     /// it.
     pub resume: bool,
-    /// Pays for the arguments' memory.
+    /// Pays for the arguments' memory, if they take more than 4 KiB.
     pub lease: Lease,
 }
 
@@ -35,7 +35,7 @@ pub struct Call {
 pub struct Reply {
     /// The result, or an error if a string is not UTF-8.
     pub tree: Result<Tree, DecodeError>,
-    /// Pays for its memory.
+    /// Pays for its memory, if it takes more than 4 KiB.
     pub lease: Lease,
 }
 
@@ -94,7 +94,9 @@ pub enum Event {
 }
 
 /// Decides about calls whose metadata has arrived, before any payload is accepted. The methods run with the
-/// receiving half locked: they must not block or use the connection.
+/// receiving half locked: they must not block or use the connection. [`admit`](Gate::admit),
+/// [`admit_again`](Gate::admit_again) and [`has_rows`](Gate::has_rows) may run with the sending half locked
+/// too: they must not take a lock under which anybody uses a connection.
 pub trait Gate {
     /// Admits a call of `method` and returns the `slot` of the call, or refuses it.
     ///
@@ -102,8 +104,23 @@ pub trait Gate {
     /// Returns the answer to the call. Its payload is then not received.
     fn admit(&self, method: &str, payload_bytes: u64) -> Result<u32, RemoteError>;
 
-    /// Checks the arguments of a call that was admitted as `slot`, before memory is granted to them. Accepts
-    /// all by default.
+    /// Admits another call like one that was admitted as `slot` on the same connection: the method, the order
+    /// and the signature are the same. Decides only what may have changed since then. Accepts all by default.
+    ///
+    /// # Errors
+    /// Returns the answer to the call. Its payload is then not received.
+    fn admit_again(&self, _slot: u32) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
+    /// Returns true if the calls of this `slot` must be asked about with [`admit_tree`](Gate::admit_tree) and
+    /// [`place`](Gate::place). The answer never changes. True by default.
+    fn has_rows(&self, _slot: u32) -> bool {
+        true
+    }
+
+    /// Checks the arguments of each call that was admitted as `slot`, before memory is granted to them.
+    /// Accepts all by default.
     ///
     /// # Errors
     /// Returns the answer to the call. Its payload is then not received.

@@ -1,10 +1,11 @@
 //! The account of one connection: how the memory of its messages is paid for.
 //!
 //! A received message holds a [`Lease`], paid from the eager credit that this side gave its peer, or by a
-//! charge to a budget. Dropping the lease returns the bytes. [`ReturnedCredit`] sums returned credit, so that
-//! one frame returns the credit of many messages to the peer. The [`Ledger`] of the sending half counts the
-//! rest: the credit of both sides, queued bytes, and large results, which are charged to the budget until
-//! they are sent. Never blocks. Bound: the connection's eager credit and the budget.
+//! charge to a budget. Dropping the lease returns the bytes. The eager credit of a message of at most 4 KiB
+//! returns as soon as the message is complete. [`ReturnedCredit`] sums returned credit, so that one frame
+//! returns the credit of many messages to the peer. The [`Ledger`] of the sending half counts the rest: the
+//! credit of both sides, queued bytes, and large results, which are charged to the budget until they are
+//! sent. Never blocks. Bounds: the connection's eager credit, 4 KiB for each open call, and the budget.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +22,19 @@ use crate::memory::user_held::Loan;
 /// ones.
 const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
+/// Messages of at most this much memory return their eager credit when they are complete. The limit on open
+/// calls bounds their memory.
+pub(super) const MAX_UNLEASED_BYTES: u64 = 4 << 10;
+
 /// Pays for the memory of a received message. Drop it when the user takes the memory: the peer may then send
 /// more.
 ///
-/// The default pays for nothing.
+/// The default pays for nothing, as does the lease of a message of at most 4 KiB that took eager credit.
 #[derive(Debug, Default)]
-pub struct Lease {
+pub struct Lease(Option<Box<Payment>>);
+
+#[derive(Debug, Default)]
+struct Payment {
     eager: Option<EagerBytes>,
     charge: Option<Charge>,
     /// Counts the memory as held by the user once this is dropped.
@@ -48,31 +56,35 @@ impl Drop for EagerBytes {
 
 impl Lease {
     pub(super) fn eager(bytes: u64, credit: &Arc<ReturnedCredit>) -> Lease {
-        Lease { eager: Some(EagerBytes { bytes, credit: credit.clone() }), ..Lease::default() }
+        let eager = Some(EagerBytes { bytes, credit: credit.clone() });
+        Lease(Some(Box::new(Payment { eager, ..Payment::default() })))
     }
 
     pub(super) fn charged(charge: Option<Charge>) -> Lease {
-        Lease { charge, ..Lease::default() }
+        Lease(charge.map(|charge| Box::new(Payment { charge: Some(charge), ..Payment::default() })))
     }
 
     /// Returns the bytes of the connection's eager credit that the lease holds.
     pub fn eager_bytes(&self) -> u64 {
-        self.eager.as_ref().map_or(0, |eager| eager.bytes)
+        self.0.as_ref().and_then(|payment| payment.eager.as_ref()).map_or(0, |eager| eager.bytes)
     }
 
     pub(super) fn is_charged(&self) -> bool {
-        self.charge.is_some()
+        self.0.as_ref().is_some_and(|payment| payment.charge.is_some())
     }
 
     pub(super) fn set_handoff(&mut self, handoff: Option<Loan>) {
-        self.handoff = handoff;
+        if handoff.is_some() {
+            self.0.get_or_insert_default().handoff = handoff;
+        }
     }
 }
 
 /// Eager credit that was returned here but not yet to the peer.
 ///
-/// Once a sixteenth of the connection's credit is returned, the next write includes it. Half of it is worth a
-/// write of its own.
+/// Once a sixteenth of the connection's credit is returned, the next write includes it. A quarter of it is
+/// worth a write of its own. So less than half is ever unused here and by the peer: less than a quarter of
+/// returned leases, and less than a quarter of messages that need none.
 pub(super) struct ReturnedCredit {
     bytes: AtomicU64,
     /// This many bytes are worth a frame in a write that happens anyway.
@@ -94,7 +106,7 @@ impl fmt::Debug for ReturnedCredit {
 impl ReturnedCredit {
     pub(super) fn new(eager_credit_bytes: u64, wake: Box<dyn Fn() + Send + Sync>) -> ReturnedCredit {
         let min_frame_bytes = eager_credit_bytes.div_ceil(16).max(1);
-        let min_write_bytes = eager_credit_bytes.div_ceil(2).max(1);
+        let min_write_bytes = eager_credit_bytes.div_ceil(4).max(1);
         ReturnedCredit { bytes: AtomicU64::new(0), min_frame_bytes, min_write_bytes, wake }
     }
 
@@ -104,17 +116,11 @@ impl ReturnedCredit {
         }
     }
 
-    /// Returns true if there is enough for a write of its own.
-    pub(super) fn is_due(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.min_write_bytes
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns true if there is enough for a frame in a write that happens anyway.
-    pub(super) fn is_worth_frame(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.min_frame_bytes
-    }
-
-    pub(super) fn take(&self) -> u64 {
+    fn take(&self) -> u64 {
         self.bytes.swap(0, Ordering::Relaxed)
     }
 }
@@ -167,8 +173,10 @@ pub struct Ledger {
     max_credit_bytes: u64,
     /// Eager memory that was received and not yet returned. Invariant: at most `max_eager_bytes`.
     held_eager_bytes: u64,
+    /// The part of it that no lease holds. It returns with the credit of `returned`.
+    unleased_bytes: u64,
     max_eager_bytes: u64,
-    pub(super) returned: Arc<ReturnedCredit>,
+    returned: Arc<ReturnedCredit>,
     /// Metadata and payload that are not staged.
     queued_bytes: u64,
     /// Payload that was staged since the connection began.
@@ -185,6 +193,7 @@ impl Ledger {
             credit_bytes: 0,
             max_credit_bytes: 0,
             held_eager_bytes: 0,
+            unleased_bytes: 0,
             max_eager_bytes,
             returned,
             queued_bytes: 0,
@@ -258,9 +267,24 @@ impl Ledger {
         Ok(())
     }
 
+    /// The eager memory of a small complete message needs no lease: the credit can be returned.
+    pub(super) fn return_unleased(&mut self, bytes: u64) {
+        self.unleased_bytes += bytes;
+    }
+
+    /// Returns true if there is enough credit to return for a write of its own.
+    pub(super) fn is_credit_due(&self) -> bool {
+        self.unleased_bytes.max(self.returned.bytes()) >= self.returned.min_write_bytes
+    }
+
+    /// Returns true if there is enough credit to return for a frame in a write that happens anyway.
+    pub(super) fn is_credit_worth_frame(&self) -> bool {
+        self.unleased_bytes + self.returned.bytes() >= self.returned.min_frame_bytes
+    }
+
     /// Takes the credit that should be returned to the peer.
     pub(super) fn take_returned(&mut self) -> u64 {
-        let bytes = self.returned.take();
+        let bytes = self.returned.take() + std::mem::take(&mut self.unleased_bytes);
         self.held_eager_bytes = self.held_eager_bytes.saturating_sub(bytes);
         bytes
     }

@@ -17,5 +17,6 @@ pub(crate) mod metadata;
 pub(crate) mod order;
 pub(crate) mod preface;
 mod reader;
+mod repeated;
 pub(crate) mod signature;
 mod tree_bytes;

@@ -1,25 +1,27 @@
 //! The rules for received frames: which are legal now, and what each changes.
 //!
 //! Flow: the decoder -> [`Session`], which lives for one read -> the incomplete messages, the sending half,
-//! and events for the layer above. Knows no socket and no clock.
+//! and events for the layer above. The heads of calls and results are in [`heads`](super::heads). Knows no
+//! socket and no clock.
+//!
+//! The sending half is locked once a read, when the first frame needs it. It is unlocked before anything that
+//! takes long, and before rows are taken or dropped: a batcher's lock precedes it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_wire::{
-    CallMetadata, ErrorKind, Goodbye, Header, Hello, Kind, Message, Order, Ran, RemoteError, ResultMetadata,
-    Resume, ResumeAnswer, Signature, Sink,
+    ErrorKind, Goodbye, Header, Hello, Kind, Message, Ran, RemoteError, Resume, ResumeAnswer, Sink,
 };
 
-use super::message::{Head, HeadKind, Incoming};
-use super::signature_cache::SignatureCache;
-use crate::config::{Config, MAX_TIME};
-use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
+use super::known::Known;
+use super::message::Incoming;
+use crate::config::Config;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::event::{Event, Gate};
 use crate::protocol::id_table::IdTable;
 use crate::protocol::ledger::ReturnedCredit;
-use crate::protocol::send::SharedOutbound;
+use crate::protocol::send::{Outbound, SharedOutbound};
 use crate::role::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +36,15 @@ enum Phase {
 /// The incomplete messages of a connection.
 #[derive(Debug)]
 pub(super) struct Reception {
-    role: Role,
-    config: Arc<Config>,
+    pub(super) role: Role,
+    pub(super) config: Arc<Config>,
     phase: Phase,
     /// Messages whose payload is incomplete.
     pub(super) messages: IdTable<Incoming>,
     chunk: Chunk,
     /// The leases of eager messages return their bytes here.
-    credit: Arc<ReturnedCredit>,
-    signatures: SignatureCache,
+    pub(super) credit: Arc<ReturnedCredit>,
+    pub(super) known: Known,
     /// Payload bytes that arrived since the connection began.
     pub(super) received_bytes: u64,
     /// Counts the windows of the minimum rate.
@@ -68,7 +70,7 @@ impl Reception {
             messages: IdTable::default(),
             chunk: Chunk::default(),
             credit,
-            signatures: SignatureCache::default(),
+            known: Known::default(),
             received_bytes: 0,
             window: 0,
             has_new_structure: false,
@@ -112,12 +114,33 @@ impl Reception {
 }
 
 /// The reception and everything that a frame may change, for one read.
-pub(super) struct Session<'a, O> {
+pub(super) struct Session<'a, O: SharedOutbound> {
     pub(super) reception: &'a mut Reception,
-    pub(super) outbound: &'a O,
+    pub(super) sending: Sending<'a, O>,
     pub(super) gate: &'a dyn Gate,
     pub(super) events: &'a mut Vec<Event>,
     pub(super) now: Instant,
+}
+
+/// The sending half, which stays locked from its first use on, until it is released.
+pub(super) struct Sending<'a, O: SharedOutbound> {
+    shared: &'a O,
+    locked: Option<O::Guard<'a>>,
+}
+
+impl<'a, O: SharedOutbound> Sending<'a, O> {
+    pub(super) fn new(shared: &'a O) -> Sending<'a, O> {
+        Sending { shared, locked: None }
+    }
+
+    #[inline]
+    pub(super) fn lock(&mut self) -> &mut Outbound {
+        self.locked.get_or_insert_with(|| self.shared.lock_outbound())
+    }
+
+    pub(super) fn release(&mut self) {
+        self.locked = None;
+    }
 }
 
 impl<O: SharedOutbound> Sink for Session<'_, O> {
@@ -146,33 +169,34 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
                 self.reception.phase = Phase::Finished;
                 self.events.push(Event::Goodbye(Goodbye::decode(header, body)?));
             }
-            (Kind::Call, Role::Server) => self.on_call(header, body)?,
-            (Kind::Result, Role::Client) => self.on_result(header, body)?,
+            (Kind::Call, Role::Server) => drop(self.on_call(header, body, &[])?),
+            (Kind::Result, Role::Client) => drop(self.on_result(header, body, &[])?),
             (Kind::Error, Role::Client) => self.on_error(id, body)?,
             (Kind::Cancel, Role::Server) => self.on_cancel(id)?,
             (Kind::Abort, _) => self.on_abort(id)?,
-            (Kind::Ping, _) => self.outbound.with(|outbound| outbound.queue.control.pong = Some(id)),
+            (Kind::Ping, _) => self.sending.lock().queue.control.pong = Some(id),
             (Kind::Pong, _) => {}
-            (Kind::Credit, _) => self.outbound.with(|outbound| outbound.queue.ledger.on_credit(id))?,
+            (Kind::Credit, _) => self.sending.lock().queue.ledger.on_credit(id)?,
             (Kind::Grant, _) => {
                 let mut ids = teleport_wire::decode_ids(body)?;
-                self.outbound.with(|outbound| ids.try_for_each(|id| outbound.queue.on_grant(id)))?;
+                let queue = &mut self.sending.lock().queue;
+                ids.try_for_each(|id| queue.on_grant(id))?;
             }
             (Kind::Ack, _) if self.resumes() => {
                 let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
-                self.outbound.with(|outbound| outbound.queue.on_ack(&ids))?;
+                self.sending.lock().queue.on_ack(&ids)?;
                 self.events.push(Event::Acknowledged { ids });
             }
             (kind @ Kind::Resume, Role::Server) if self.resumes() => {
                 let resume = Resume::decode(body)?;
-                if !self.outbound.with(|outbound| outbound.resumption.ask(&resume.calls)) {
+                if !self.sending.lock().resumption.ask(&resume.calls) {
                     return Err(ProtocolError::OutOfTurn { kind });
                 }
                 self.events.push(Event::Resume(resume));
             }
             (Kind::ResumeAnswer, Role::Client) if self.resumes() => {
                 let ResumeAnswer { calls } = ResumeAnswer::decode(body)?;
-                self.outbound.with(|outbound| outbound.on_resume_answer(&calls))?;
+                self.sending.lock().on_resume_answer(&calls)?;
                 self.events.push(Event::Resumed { calls });
             }
             (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
@@ -180,8 +204,25 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
         Ok(())
     }
 
+    fn message(
+        &mut self,
+        header: &Header,
+        metadata: &[u8],
+        data: &Header,
+        payload: &[u8],
+    ) -> Result<(), ProtocolError> {
+        let is_taken = match (header.kind, self.reception.role) {
+            (Kind::Call, Role::Server) => self.on_call(header, metadata, payload)?,
+            (Kind::Result, Role::Client) => self.on_result(header, metadata, payload)?,
+            (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
+        };
+        if is_taken { Ok(()) } else { self.chunk(data, payload) }
+    }
+
     fn begin_chunk(&mut self, header: &Header) -> Result<(), ProtocolError> {
         self.header(header)?;
+        // Memory is taken and payload copied without it.
+        self.sending.release();
         let (id, kind, role) = (header.id, Kind::Data, self.reception.role);
         if header.is_shared() {
             // The hello of this side offers no shared memory.
@@ -234,133 +275,32 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn on_hello(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
         let hello = Hello::decode(body)?;
         self.reception.phase = Phase::Open;
-        self.outbound.with(|outbound| outbound.on_hello(hello.clone()));
+        self.sending.lock().on_hello(hello.clone());
         self.events.push(Event::Open(hello));
         Ok(())
     }
 
     /// Returns true if both sides can resume.
-    fn resumes(&self) -> bool {
-        self.outbound.with(|outbound| outbound.resumes())
+    fn resumes(&mut self) -> bool {
+        self.sending.lock().resumes()
     }
 
-    fn on_call(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
-        let id = header.id;
-        let metadata = CallMetadata::decode(body)?;
-        let (signature, order) = self.tree(metadata.signature, metadata.order)?;
-        let structure_bytes = signature.structure_bytes();
-        let config = &self.reception.config;
-        // Refused calls stay unfinished until the client reacts, but are no longer open.
-        let max_unfinished = config.max_open_calls as usize * 2;
-        if signature.memory_bytes() > 0 && self.reception.messages.len() >= max_unfinished {
-            return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
-        }
-        let eager_bytes = eager_bytes(header, &signature)?;
-        let (refusal, resumes) = self.outbound.with(|outbound| {
-            if !outbound.resumption.begin_call() {
-                return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
-            }
-            let refusal = outbound.queue.on_call(id, structure_bytes, config)?;
-            outbound.queue.ledger.on_eager(eager_bytes)?;
-            Ok((refusal, outbound.resumes()))
-        })?;
-        let admitted = refusal
-            .map_or(Ok(()), Err)
-            .and_then(|()| self.gate.admit(metadata.head.method, signature.payload_bytes()))
-            .and_then(|slot| self.gate.admit_tree(slot, &signature).map(|()| slot));
-        let kind = HeadKind::Call {
-            slot: *admitted.as_ref().unwrap_or(&0),
-            deadline: metadata.head.deadline.map(|time| self.now + time.min(MAX_TIME)),
-            idempotent: metadata.head.idempotent,
-            resume: metadata.head.resume && resumes,
-        };
-        let head = Head { kind, signature, order };
-        match admitted {
-            Ok(_) => {
-                self.reception.has_new_structure |= structure_bytes > LARGE_STRUCTURE_BYTES;
-                self.begin(id, head, header.is_eager());
-            }
-            Err(error) => {
-                self.answer(id, &error);
-                // Without a grant, none of its payload arrives. The entry stays until the client reacts.
-                self.begin_dropped(id, head, header.is_eager());
-            }
-        }
-        Ok(())
-    }
-
-    fn on_result(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
-        let id = header.id;
-        let metadata = ResultMetadata::decode(body)?;
-        let (signature, order) = self.tree(metadata.signature, metadata.order)?;
-        let eager_bytes = eager_bytes(header, &signature)?;
-        let is_awaited = self.outbound.with(|outbound| {
-            let is_awaited = outbound.queue.calls.on_result_head(id)?;
-            outbound.queue.ledger.on_eager(eager_bytes)?;
-            Ok::<_, ProtocolError>(is_awaited)
-        })?;
-        let head = Head { kind: HeadKind::Result, signature, order };
-        if is_awaited {
-            self.begin(id, head, header.is_eager());
-            return Ok(());
-        }
-        self.begin_dropped(id, head, header.is_eager());
-        // It is granted anyway, because the server must be able to send the rest.
-        if let Some(message) = self.reception.messages.get_mut(id)
-            && message.admit(None)
-        {
-            self.outbound.with(|outbound| outbound.queue.control.grants.push(id));
-        }
-        Ok(())
-    }
-
-    fn tree(&mut self, signature: &[u8], order: &[u8]) -> Result<(Arc<Signature>, Order), ProtocolError> {
-        let reception = &mut *self.reception;
-        let signature = reception.signatures.decoded(signature, &reception.config.limits)?;
-        let order = Order::decode(order, &signature)?;
-        Ok((signature, order))
-    }
-
-    /// Begins a legal message: completes it, or waits for its payload.
-    fn begin(&mut self, id: u64, head: Head, is_eager: bool) {
-        let mut message = Incoming::new(head);
-        let bytes = message.memory_bytes();
-        if bytes == 0 {
-            // Without payload it is complete, but a call may still have a row.
-            return match message.find_place(self.gate, &self.reception.config) {
-                Ok(()) => self.complete(id, message),
-                Err(error) => self.answer(id, &error),
-            };
-        }
-        if is_eager {
-            message.admit_eager(&self.reception.credit);
-        } else {
-            self.events.push(Event::Wants { id, bytes });
-        }
-        self.reception.messages.insert(id, message);
-    }
-
-    /// Begins a legal message that nobody wants: drops its payload as it arrives.
-    fn begin_dropped(&mut self, id: u64, head: Head, is_eager: bool) {
-        let mut message = Incoming::dropped(head);
-        if message.memory_bytes() > 0 {
-            if is_eager {
-                message.admit_eager(&self.reception.credit);
-            }
-            self.reception.messages.insert(id, message);
-        }
-    }
-
-    fn answer(&mut self, id: u64, error: &RemoteError) {
+    pub(super) fn answer(&mut self, id: u64, error: &RemoteError) {
         // Fails only if the call is gone or the connection closes; then nobody waits for the answer.
-        let _ = self.outbound.with(|outbound| outbound.send_answer(id, Message::error(error)));
+        let _ = self.sending.lock().send_answer(id, Message::error(error));
     }
 
     /// Drops the payload of a message that was admitted, and sends its caller the reason.
     fn drop_message(&mut self, id: u64, error: RemoteError) {
+        self.sending.release();
         if let Some(message) = self.reception.messages.get_mut(id) {
             message.drop_payload();
         }
+        self.fail(id, error);
+    }
+
+    /// Sends the caller of a message the reason why its payload is dropped.
+    pub(super) fn fail(&mut self, id: u64, error: RemoteError) {
         match self.reception.role {
             Role::Server => self.answer(id, &error),
             Role::Client => {
@@ -372,14 +312,14 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     fn on_error(&mut self, id: u64, body: &[u8]) -> Result<(), ProtocolError> {
         let error = RemoteError::decode(body)?;
-        if self.outbound.with(|outbound| outbound.queue.on_error(id))? {
+        if self.sending.lock().queue.on_error(id)? {
             self.events.push(Event::Answer { id, answer: Err(error) });
         }
         Ok(())
     }
 
     fn on_cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
-        self.outbound.with(|outbound| outbound.queue.check_known(Kind::Cancel, id))?;
+        self.sending.lock().queue.check_known(Kind::Cancel, id)?;
         // An incomplete call is withdrawn by an abort.
         if self.reception.messages.get(id).is_none() {
             self.events.push(Event::Cancel { id });
@@ -389,33 +329,30 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     /// The sender gave up a message that it had begun.
     fn on_abort(&mut self, id: u64) -> Result<(), ProtocolError> {
-        self.outbound.with(|outbound| outbound.queue.check_known(Kind::Abort, id))?;
+        self.sending.lock().queue.check_known(Kind::Abort, id)?;
         let Some(message) = self.reception.messages.remove(id) else { return Ok(()) };
         let is_awaited = !message.is_dropped();
-        let role = self.reception.role;
-        self.outbound.with(|outbound| match role {
-            Role::Server => outbound.queue.on_call_abort(id),
-            Role::Client => outbound.queue.on_result_abort(id, is_awaited),
-        });
+        let queue = &mut self.sending.lock().queue;
+        queue.ledger.return_unleased(message.unleased_bytes());
+        match self.reception.role {
+            Role::Server => queue.on_call_abort(id),
+            Role::Client => queue.on_result_abort(id, is_awaited),
+        }
         if is_awaited && !message.is_admitted() {
             self.events.push(Event::Withdrawn { id });
         }
+        self.sending.release();
+        drop(message);
         Ok(())
     }
 
     fn complete(&mut self, id: u64, message: Incoming) {
+        let queue = &mut self.sending.lock().queue;
+        queue.ledger.return_unleased(message.unleased_bytes());
         if self.reception.role == Role::Client {
-            self.outbound.with(|outbound| outbound.queue.calls.on_result_whole(id));
+            queue.calls.on_result_whole(id);
         }
+        self.sending.release();
         self.events.extend(message.finish(id));
-    }
-}
-
-/// Returns the eager credit that a message uses; 0 for one that waits for a grant.
-fn eager_bytes(header: &Header, signature: &Signature) -> Result<u64, ProtocolError> {
-    match signature.memory_bytes() as u64 {
-        _ if !header.is_eager() => Ok(0),
-        0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
-        bytes => Ok(bytes),
     }
 }

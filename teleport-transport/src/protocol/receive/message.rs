@@ -10,14 +10,15 @@ use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use teleport_wire::{Buffer, ErrorKind, Order, Ran, RemoteError, Run, Signature, Tree};
+use teleport_wire::{Buffer, DecodeError, ErrorKind, Order, Ran, RemoteError, Run, Signature, Tree};
 
+use super::known::Metadata;
 use crate::config::Config;
 use crate::memory::budget::Charge;
 use crate::memory::rows::{RowGuard, Ticket};
 use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
 use crate::protocol::event::{Call, Event, Gate, Reply};
-use crate::protocol::ledger::{Lease, ReturnedCredit};
+use crate::protocol::ledger::{Lease, MAX_UNLEASED_BYTES, ReturnedCredit};
 
 /// The segments of one message that one read gets. More are read with the next one.
 pub(super) const MAX_SEGMENTS_PER_READ: usize = 16;
@@ -30,10 +31,35 @@ pub(super) struct Head {
     pub(super) order: Order,
 }
 
+impl Head {
+    pub(super) fn new(kind: HeadKind, metadata: &Metadata) -> Head {
+        Head { kind, signature: metadata.signature.clone(), order: metadata.order.clone() }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum HeadKind {
-    Call { slot: u32, deadline: Option<Instant>, idempotent: bool, resume: bool },
+    Call { slot: u32, has_rows: bool, deadline: Option<Instant>, idempotent: bool, resume: bool },
     Result,
+}
+
+impl HeadKind {
+    /// Returns the event of a complete message.
+    #[inline]
+    pub(super) fn event(
+        self,
+        id: u64,
+        tree: Result<Tree, DecodeError>,
+        row: Option<Ticket>,
+        lease: Lease,
+    ) -> Event {
+        match self {
+            HeadKind::Call { slot, deadline, idempotent, resume, .. } => {
+                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
+            }
+            HeadKind::Result => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -44,6 +70,17 @@ enum Storage {
     Memory(Buffer),
     /// A call whose payload is received into the row of a slab.
     Row(Ticket),
+}
+
+/// Allocates memory for a payload, which `lease` pays for.
+pub(super) fn payload_memory(config: &Config, bytes: u64, lease: &mut Lease) -> Result<Buffer, RemoteError> {
+    let memory = config.pool.alloc(bytes as usize);
+    let memory =
+        memory.map_err(|error| RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string()))?;
+    let Some(lent) = &config.lent else { return Ok(memory) };
+    let (memory, handoff) = lent.watch(memory);
+    lease.set_handoff(handoff);
+    Ok(memory)
 }
 
 /// The memory for the next bytes of a message, for one read.
@@ -74,6 +111,8 @@ pub(super) struct Incoming {
     /// Pays for the memory; `None` until the message is granted. Invariant: dropped after `storage`, so that
     /// memory that no user gets never counts as held by one.
     lease: Option<Lease>,
+    /// The eager credit that it uses without a lease.
+    unleased_bytes: u64,
 }
 
 impl Incoming {
@@ -88,6 +127,7 @@ impl Incoming {
             announced_bytes: 0,
             window: 0,
             lease: None,
+            unleased_bytes: 0,
         }
     }
 
@@ -111,7 +151,17 @@ impl Incoming {
 
     /// Grants the message, paid by the eager credit.
     pub(super) fn admit_eager(&mut self, credit: &Arc<ReturnedCredit>) {
-        self.lease = Some(Lease::eager(self.memory_bytes, credit));
+        if self.memory_bytes > MAX_UNLEASED_BYTES {
+            self.lease = Some(Lease::eager(self.memory_bytes, credit));
+        } else {
+            self.lease = Some(Lease::default());
+            self.unleased_bytes = self.memory_bytes;
+        }
+    }
+
+    /// Returns the eager credit that is returned at the end of the message, complete or not.
+    pub(super) fn unleased_bytes(&self) -> u64 {
+        self.unleased_bytes
     }
 
     /// Notes the window in which it was admitted.
@@ -168,29 +218,16 @@ impl Incoming {
     /// Finds the memory for the payload, once: a row of the layer above for a call, or memory from the pool.
     pub(super) fn find_place(&mut self, gate: &dyn Gate, config: &Config) -> Result<(), RemoteError> {
         let (Some(head), Storage::None) = (&self.head, &self.storage) else { return Ok(()) };
-        if let HeadKind::Call { slot, .. } = head.kind {
+        if let HeadKind::Call { slot, has_rows: true, .. } = head.kind {
             let row = gate.place(slot, &head.signature, &head.order)?;
             if let Some(ticket) = row {
                 self.storage = Storage::Row(ticket);
                 return Ok(());
             }
         }
-        if self.memory_bytes > 0 {
-            self.storage = Storage::Memory(self.memory(config)?);
-        }
+        let lease = self.lease.get_or_insert_default();
+        self.storage = Storage::Memory(payload_memory(config, self.memory_bytes, lease)?);
         Ok(())
-    }
-
-    fn memory(&mut self, config: &Config) -> Result<Buffer, RemoteError> {
-        let memory = config.pool.alloc(self.memory_bytes as usize);
-        let memory =
-            memory.map_err(|error| RemoteError::new(ErrorKind::Overloaded, Ran::No, error.to_string()))?;
-        let Some(lent) = &config.lent else { return Ok(memory) };
-        let (memory, handoff) = lent.watch(memory);
-        if let Some(lease) = &mut self.lease {
-            lease.set_handoff(handoff);
-        }
-        Ok(memory)
     }
 
     /// Drops the payload that arrived or still arrives.
@@ -272,17 +309,12 @@ impl Incoming {
             Storage::Memory(memory) => (signature.build(&order, memory), None),
             Storage::Row(ticket) => (Ok(Tree::Null), Some(ticket)),
         };
-        Some(match kind {
-            HeadKind::Call { slot, deadline, idempotent, resume } => {
-                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
-            }
-            HeadKind::Result => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
-        })
+        Some(kind.event(id, tree, row, lease))
     }
 }
 
 /// Copies the payload bytes from `at` on to their place. The first of `runs` holds the byte at `at`.
-fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
+pub(super) fn copy_to_runs(runs: &[Run], at: u64, memory: &mut [u8], bytes: &[u8]) {
     let (mut at, mut rest) = (at, bytes);
     for run in runs {
         let skip = (at - run.payload_start) as usize;

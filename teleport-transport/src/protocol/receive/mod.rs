@@ -2,13 +2,16 @@
 //!
 //! Flow: `on_readable` passes one read the memory of the open message and the thread's read-ahead buffer ->
 //! bytes that were read in place are only counted, the others go through the [`Decoder`] -> each frame is
-//! checked ([`frames`]) -> [`Event`]s for the layer above, and changes to the sending half.
+//! checked ([`frames`], [`heads`]) -> [`Event`]s for the layer above, and changes to the sending half.
 //!
-//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager credit
-//! and grants, one metadata by `max_metadata_bytes`, the metadata of all calls by `max_structure_bytes`. Each
-//! is checked before memory is taken, except the last, which is checked before the metadata is kept.
+//! Never touches a socket, reads a clock or waits. Bounds: calls by `max_open_calls`, payload by eager
+//! credit, grants and 4 KiB for each open call, one metadata by `max_metadata_bytes`, the metadata of all
+//! calls by `max_structure_bytes`. Each is checked before memory is taken, except the last, which is checked
+//! before the metadata is kept.
 
 mod frames;
+mod heads;
+mod known;
 mod message;
 mod read_plan;
 mod signature_cache;
@@ -19,7 +22,7 @@ use std::time::Instant;
 
 use teleport_wire::{Decoder, Ran};
 
-use self::frames::{Reception, Session};
+use self::frames::{Reception, Sending, Session};
 use super::error::Closed;
 use super::event::{Event, Gate};
 use super::id_table::IdTable;
@@ -103,14 +106,15 @@ impl Inbound {
             return Ok(Received { bytes: 0, filled: read.asked == 0 });
         }
         self.keepalive.on_received(now);
-        let mut session = Session { reception: &mut self.reception, outbound, gate, events, now };
+        let sending = Sending::new(outbound);
+        let mut session = Session { reception: &mut self.reception, sending, gate, events, now };
         if read.in_place > 0 {
             session.reception.on_placed(read.in_place);
             self.decoder.advance(read.in_place, &mut session)?;
         }
         let before = self.decoder.collected_bytes();
         self.decoder.feed(&ahead[..read.ahead], &mut session)?;
-        self.reception.received_bytes += self.decoder.collected_bytes().saturating_sub(before) as u64;
+        session.reception.received_bytes += self.decoder.collected_bytes().saturating_sub(before) as u64;
         Ok(Received { bytes, filled: bytes == read.asked })
     }
 

@@ -5,6 +5,7 @@ mod placing;
 mod resuming;
 mod sending;
 mod slow_peers;
+mod whole;
 
 use std::cell::RefCell;
 use std::io;

@@ -15,15 +15,15 @@ const ROWS: usize = 3;
 
 /// The layer above: a slab, the row of each call, and the calls that were abandoned.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     slab: Option<Slab>,
-    rows: Vec<Arc<Row>>,
-    abandoned: Vec<u64>,
-    refuses: bool,
+    pub(super) rows: Vec<Arc<Row>>,
+    pub(super) abandoned: Vec<u64>,
+    pub(super) refuses: bool,
 }
 
 #[derive(Clone, Default)]
-struct Above(Arc<Mutex<Batch>>);
+pub(super) struct Above(pub(super) Arc<Mutex<Batch>>);
 
 impl Rows for Above {
     fn abandoned(&self, key: u64) {
@@ -33,7 +33,7 @@ impl Rows for Above {
 
 impl Gate for Above {
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        Ok(u32::from(method == "row"))
+        Refusing.admit(method, 0).map(|_| u32::from(method == "row"))
     }
 
     fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
@@ -58,7 +58,13 @@ impl Gate for Above {
         }
         let slab = batch.slab.get_or_insert_with(|| new_slab(signature));
         let key = batch.rows.len() as u64;
-        let row = Arc::new(Row::new(slab.claim(key as usize)));
+        // Calls of another signature have a slab of their own.
+        let memory = if slab.stacked().signature() == signature {
+            slab.claim(key as usize)
+        } else {
+            new_slab(signature).claim(0)
+        };
+        let row = Arc::new(Row::new(memory));
         batch.rows.push(row.clone());
         Ok(Some(Ticket::new(row, key, Arc::new(self.clone()))))
     }

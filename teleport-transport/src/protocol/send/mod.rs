@@ -18,10 +18,11 @@ pub(super) mod queue;
 mod schedule;
 pub(super) mod write_buffer;
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
+use std::ops::DerefMut;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use teleport_wire::{
     CallAnswer, CallState, ErrorKind, Goodbye, Hello, Kind, Message, Preface, RemoteError, Resume,
     ResumeAnswer, encode_frame,
@@ -140,7 +141,7 @@ impl Outbound {
             || (self.peer.is_some() && !self.is_finished() && self.queue.has_frames())
             || matches!(self.farewell, Farewell::Queued(_))
             || self.queue.ledger.is_drained()
-            || self.queue.ledger.returned.is_due()
+            || self.queue.ledger.is_credit_due()
     }
 
     /// Returns true if the goodbye was staged. Nothing follows it.
@@ -336,7 +337,7 @@ impl Outbound {
 
     /// Moves the next frames into `buffer`, and returns what else a writer must know.
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
-        if self.queue.ledger.returned.is_worth_frame() && self.has_work() {
+        if self.queue.ledger.is_credit_worth_frame() && self.has_work() {
             self.send_credit();
         }
         if !self.introduction.is_empty() {
@@ -368,18 +369,32 @@ fn is_held(answer: CallAnswer) -> bool {
 
 /// Access to the sending half from the receiving half.
 pub trait SharedOutbound {
+    /// The locked sending half.
+    type Guard<'a>: DerefMut<Target = Outbound>
+    where
+        Self: 'a;
+
+    /// Locks the sending half.
+    fn lock_outbound(&self) -> Self::Guard<'_>;
+
     /// Runs `change` on the sending half. It must not block.
-    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T;
+    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
+        change(&mut self.lock_outbound())
+    }
 }
 
 impl SharedOutbound for Mutex<Outbound> {
-    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
-        change(&mut self.lock())
+    type Guard<'a> = MutexGuard<'a, Outbound>;
+
+    fn lock_outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.lock()
     }
 }
 
 impl SharedOutbound for RefCell<Outbound> {
-    fn with<T>(&self, change: impl FnOnce(&mut Outbound) -> T) -> T {
-        change(&mut self.borrow_mut())
+    type Guard<'a> = RefMut<'a, Outbound>;
+
+    fn lock_outbound(&self) -> RefMut<'_, Outbound> {
+        self.borrow_mut()
     }
 }

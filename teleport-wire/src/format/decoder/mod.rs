@@ -274,8 +274,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Returns the chunk of message `id` that `rest` begins with, and the bytes after it. Returns `None` if it
-    /// is another frame, not whole, or wrong in any way: then the frames are passed on one by one.
+    /// Returns the chunk of message `id` that `rest` begins with, and the bytes after it. Returns `None` if
+    /// it is another frame, not whole, or wrong in any way: then the frames are passed on one by one.
     fn next_chunk<'a>(&self, id: u64, rest: &'a [u8]) -> Option<(Header, &'a [u8], &'a [u8])> {
         let (bytes, rest) = rest.split_first_chunk()?;
         let Ok(FrameHeader::Known(header)) = Header::decode(bytes, &self.limits) else { return None };

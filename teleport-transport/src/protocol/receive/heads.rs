@@ -1,0 +1,221 @@
+//! The heads of calls and results: their rules, and what becomes of their payload.
+//!
+//! Flow: known or decoded metadata -> the rules and the gate -> a whole message becomes an event at once; any
+//! other waits in the table of incomplete messages for its payload, or for a grant. Both ways share all rules
+//! and lead to the same state. A message of up to 4 KiB is copied once, from what was read, and holds no
+//! lease.
+
+use teleport_wire::{CallMetadata, DecodeError, Header, Kind, RemoteError, Tree};
+
+use super::frames::Session;
+use super::known::Metadata;
+use super::message::{Head, HeadKind, Incoming, copy_to_runs, payload_memory};
+use crate::config::MAX_TIME;
+use crate::memory::rows::Ticket;
+use crate::protocol::calls::LARGE_STRUCTURE_BYTES;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::event::Event;
+use crate::protocol::ledger::{Lease, MAX_UNLEASED_BYTES};
+use crate::protocol::send::SharedOutbound;
+use crate::role::Role;
+
+impl<O: SharedOutbound> Session<'_, O> {
+    /// The head of a call arrived, with the whole `payload` or none of it. Returns true if the call is
+    /// complete.
+    pub(super) fn on_call(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, ProtocolError> {
+        let (id, is_eager) = (header.id, header.is_eager());
+        let (mut metadata, method) = self.call_metadata(body)?;
+        let config = &*self.reception.config;
+        // Refused calls stay unfinished until the client reacts, but are no longer open.
+        let max_unfinished = config.max_open_calls as usize * 2;
+        if metadata.memory_bytes > 0 && self.reception.messages.len() >= max_unfinished {
+            return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
+        }
+        let eager_bytes = eager_bytes(header, &metadata)?;
+        let outbound = self.sending.lock();
+        if !outbound.resumption.begin_call() {
+            return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
+        }
+        let refusal = outbound.queue.on_call(id, metadata.structure_bytes, config)?;
+        outbound.queue.ledger.on_eager(eager_bytes)?;
+        let resume = metadata.resume && outbound.resumes();
+        let admitted = refusal.map_or_else(|| self.admit(&mut metadata, method), Err);
+        let kind = HeadKind::Call {
+            slot: metadata.slot,
+            has_rows: metadata.has_rows,
+            deadline: CallMetadata::deadline_of(body).map(|time| self.now + time.min(MAX_TIME)),
+            idempotent: metadata.idempotent,
+            resume,
+        };
+        if let Err(error) = admitted {
+            self.answer(id, &error);
+            // Without a grant, none of its payload arrives. The entry stays until the client reacts.
+            self.begin_dropped(id, kind, &metadata, is_eager);
+            return Ok(false);
+        }
+        self.reception.has_new_structure |= metadata.structure_bytes > LARGE_STRUCTURE_BYTES;
+        let is_complete = self.begin(id, kind, &metadata, is_eager, payload);
+        self.reception.known.keep(metadata);
+        Ok(is_complete)
+    }
+
+    /// The head of a result arrived, with the whole `payload` or none of it. Returns true if the result is
+    /// complete.
+    pub(super) fn on_result(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, ProtocolError> {
+        let (id, is_eager) = (header.id, header.is_eager());
+        let metadata = self.result_metadata(body)?;
+        let eager_bytes = eager_bytes(header, &metadata)?;
+        let queue = &mut self.sending.lock().queue;
+        let is_awaited = queue.calls.on_result_head(id)?;
+        queue.ledger.on_eager(eager_bytes)?;
+        let is_complete = if is_awaited {
+            self.begin(id, HeadKind::Result, &metadata, is_eager, payload)
+        } else {
+            self.begin_dropped(id, HeadKind::Result, &metadata, is_eager);
+            // It is granted anyway, because the server must be able to send the rest.
+            if let Some(message) = self.reception.messages.get_mut(id)
+                && message.admit(None)
+            {
+                self.sending.lock().queue.control.grants.push(id);
+            }
+            false
+        };
+        self.reception.known.keep(metadata);
+        Ok(is_complete)
+    }
+
+    /// Returns the metadata of a call, and the name of its method if the gate must be asked for it.
+    fn call_metadata<'a>(
+        &mut self,
+        body: &'a [u8],
+    ) -> Result<(Box<Metadata>, Option<&'a str>), ProtocolError> {
+        let reception = &mut *self.reception;
+        if let Some(known) = reception.known.take(Kind::Call, body) {
+            return Ok((known, None));
+        }
+        self.sending.release();
+        let (metadata, method) = reception.known.decode_call(body, &reception.config.limits)?;
+        Ok((metadata, Some(method)))
+    }
+
+    fn result_metadata(&mut self, body: &[u8]) -> Result<Box<Metadata>, ProtocolError> {
+        let reception = &mut *self.reception;
+        if let Some(known) = reception.known.take(Kind::Result, body) {
+            return Ok(known);
+        }
+        self.sending.release();
+        Ok(reception.known.decode_result(body, &reception.config.limits)?)
+    }
+
+    /// Asks the gate about a call. There is no `method` if the gate has admitted the same metadata before.
+    fn admit(&mut self, metadata: &mut Metadata, method: Option<&str>) -> Result<(), RemoteError> {
+        let gate = self.gate;
+        match method {
+            None => gate.admit_again(metadata.slot)?,
+            Some(method) => {
+                metadata.slot = gate.admit(method, metadata.payload_bytes)?;
+                metadata.has_rows = gate.has_rows(metadata.slot);
+            }
+        }
+        if metadata.has_rows {
+            self.sending.release();
+            gate.admit_tree(metadata.slot, &metadata.signature)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a legal message: completes it, or waits for its payload. Returns true if it is complete.
+    fn begin(
+        &mut self,
+        id: u64,
+        kind: HeadKind,
+        metadata: &Metadata,
+        is_eager: bool,
+        payload: &[u8],
+    ) -> bool {
+        if payload.len() as u64 == metadata.payload_bytes {
+            self.complete_at_once(id, kind, metadata, payload);
+            return true;
+        }
+        let mut message = Incoming::new(Head::new(kind, metadata));
+        if is_eager {
+            message.admit_eager(&self.reception.credit);
+        } else {
+            self.events.push(Event::Wants { id, bytes: metadata.memory_bytes });
+        }
+        self.reception.messages.insert(id, message);
+        false
+    }
+
+    /// Begins a legal message that nobody wants: drops its payload as it arrives.
+    fn begin_dropped(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, is_eager: bool) {
+        if metadata.memory_bytes > 0 {
+            let mut message = Incoming::dropped(Head::new(kind, metadata));
+            if is_eager {
+                message.admit_eager(&self.reception.credit);
+            }
+            self.reception.messages.insert(id, message);
+        }
+    }
+
+    /// Completes a message that has arrived whole.
+    fn complete_at_once(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, payload: &[u8]) {
+        self.reception.received_bytes += payload.len() as u64;
+        let queue = &mut self.sending.lock().queue;
+        if self.reception.role == Role::Client {
+            queue.calls.on_result_whole(id);
+        }
+        let mut lease = if metadata.memory_bytes <= MAX_UNLEASED_BYTES {
+            queue.ledger.return_unleased(metadata.memory_bytes);
+            Lease::default()
+        } else {
+            self.sending.release();
+            Lease::eager(metadata.memory_bytes, &self.reception.credit)
+        };
+        match self.take(metadata, payload, &mut lease) {
+            Ok((tree, row)) => self.events.push(kind.event(id, tree, row, lease)),
+            Err(error) => self.fail(id, error),
+        }
+    }
+
+    /// Copies the payload of a whole message to its place: a row, or memory of its own.
+    fn take(
+        &mut self,
+        metadata: &Metadata,
+        payload: &[u8],
+        lease: &mut Lease,
+    ) -> Result<(Result<Tree, DecodeError>, Option<Ticket>), RemoteError> {
+        let Metadata { signature, order, .. } = metadata;
+        if metadata.has_rows {
+            self.sending.release();
+            if let Some(ticket) = self.gate.place(metadata.slot, signature, order)? {
+                ticket.row().push(payload);
+                return Ok((Ok(Tree::Null), Some(ticket)));
+            }
+        }
+        let mut memory = payload_memory(&self.reception.config, metadata.memory_bytes, lease)?;
+        if let Some(memory) = memory.get_mut() {
+            copy_to_runs(signature.runs(), 0, memory, payload);
+        }
+        Ok((signature.build(order, memory), None))
+    }
+}
+
+/// Returns the eager credit that a message uses; 0 for one that waits for a grant.
+fn eager_bytes(header: &Header, metadata: &Metadata) -> Result<u64, ProtocolError> {
+    match metadata.memory_bytes {
+        _ if !header.is_eager() => Ok(0),
+        0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
+        bytes => Ok(bytes),
+    }
+}
