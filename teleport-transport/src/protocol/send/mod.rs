@@ -16,6 +16,8 @@ mod outgoing;
 pub(super) mod payload;
 pub(super) mod queue;
 mod schedule;
+#[cfg(test)]
+mod tests;
 pub(super) mod write_buffer;
 
 use std::cell::{RefCell, RefMut};
