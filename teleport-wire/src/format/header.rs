@@ -5,11 +5,12 @@
 
 use std::fmt;
 
+use crate::format::checksum::{checksum, checksum_of_words};
 use crate::format::limits::{
     Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES, MAX_RESUME_BYTES, RECORD_BYTES,
 };
 use crate::format::reader::at_most;
-use crate::format::{checksum::checksum, decode_error::DecodeError, error_kind::RemoteError, hello::Hello};
+use crate::format::{decode_error::DecodeError, error_kind::RemoteError, hello::Hello};
 
 /// The kind of a frame. The discriminants are the numbers on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +62,10 @@ struct Rule {
     /// A body is longer than the shortest by a multiple of this.
     step: u64,
     max_arg: u32,
+    /// True for the frames of messages: call, result, error and data.
+    is_message: bool,
+    /// The flags that a plain header may have: none, or that with the number 1.
+    max_plain_flags: u32,
 }
 
 enum Id {
@@ -75,7 +80,10 @@ enum Id {
 const RULES: [Rule; 17] = {
     use Id::{Any, NotZero, Zero};
     const fn rule(kind: Kind, flags: u8, id: Id, min: usize, max: u64) -> Rule {
-        Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0 }
+        let is_message = matches!(kind, Kind::Call | Kind::Result | Kind::Error | Kind::Data);
+        let max_plain_flags = (flags & 1) as u32;
+        let length = (min as u64, max);
+        Rule { kind, flags, id, length, step: 1, max_arg: 0, is_message, max_plain_flags }
     }
     const fn empty(kind: Kind, id: Id) -> Rule {
         rule(kind, 0, id, 0, 0)
@@ -227,16 +235,14 @@ impl Header {
     }
 
     /// Encodes the header.
+    #[inline]
     pub fn encode(&self) -> [u8; Header::BYTES] {
+        let first =
+            u64::from(self.kind.number()) | u64::from(self.flags) << 8 | u64::from(self.body_crc) << 32;
+        let crc = checksum_of_words(first, self.id, self.length, self.arg);
+        let last = u64::from(self.arg) | u64::from(crc) << 32;
         let mut bytes = [0; Header::BYTES];
-        bytes[0] = self.kind.number();
-        bytes[1] = self.flags;
-        bytes[4..8].copy_from_slice(&self.body_crc.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.id.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.length.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.arg.to_le_bytes());
-        let crc = checksum(0, &bytes[..28]);
-        bytes[28..].copy_from_slice(&crc.to_le_bytes());
+        bytes.copy_from_slice([first, self.id, self.length, last].map(u64::to_le_bytes).as_flattened());
         bytes
     }
 
@@ -245,33 +251,38 @@ impl Header {
     /// # Errors
     /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is
     /// unreadable then.
+    #[inline]
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
-        let (words, _) = bytes.as_chunks::<4>();
-        let u32_at = |at: usize| u32::from_le_bytes(words[at / 4]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        let (found, computed) = (u32_at(28), checksum(0, &bytes[..28]));
+        let Words { header_crc, computed, first, id, length, arg } = Words::of(bytes);
+        // Almost all frames are those of messages, whose header needs few comparisons.
+        if header_crc == computed
+            && let Some(rule) = rule_of(first as u8)
+            && rule.is_plain(first, id, length, arg, limits)
+        {
+            let (flags, body_crc) = ((first >> 8) as u8, (first >> 32) as u32);
+            return Ok(FrameHeader::Known(Header { kind: rule.kind, flags, body_crc, id, length, arg }));
+        }
+        Header::decode_any(bytes, limits)
+    }
+
+    /// Decodes any header.
+    #[cold]
+    fn decode_any(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
+        let Words { header_crc: found, computed, first, id, length, arg } = Words::of(bytes);
         if found != computed {
             return Err(DecodeError::HeaderChecksum { found, computed });
         }
-        must_be_zero(u64::from(u16::from_le_bytes([bytes[2], bytes[3]])), "header reserved")?;
-        let length = u64_at(16);
+        must_be_zero(first >> 16 & 0xFFFF, "header reserved")?;
+        let (kind, flags, body_crc) = (first as u8, (first >> 8) as u8, (first >> 32) as u32);
         let max_metadata_bytes = u64::from(limits.max_metadata_bytes);
-        let number = bytes[0];
-        let Some(rule) = rule_of(number) else {
-            if number & Header::SKIPPABLE == 0 {
-                return Err(DecodeError::UnknownKind { kind: number });
+        let Some(rule) = rule_of(kind) else {
+            if kind & Header::SKIPPABLE == 0 {
+                return Err(DecodeError::UnknownKind { kind });
             }
             at_most(length, max_metadata_bytes, "metadata bytes")?;
             return Ok(FrameHeader::Skip { length });
         };
-        let header = Header {
-            kind: rule.kind,
-            flags: bytes[1],
-            body_crc: u32_at(4),
-            id: u64_at(8),
-            length,
-            arg: u32_at(24),
-        };
+        let header = Header { kind: rule.kind, flags, body_crc, id, length, arg };
         header.check(rule, max_metadata_bytes)?;
         Ok(FrameHeader::Known(header))
     }
@@ -323,6 +334,46 @@ impl Header {
             return Err(DecodeError::UnknownValue { field: "header argument", value: u64::from(self.arg) });
         }
         Ok(())
+    }
+}
+
+/// The numbers of an encoded header.
+struct Words {
+    /// Kind, flags, reserved bytes and the checksum of the body.
+    first: u64,
+    id: u64,
+    length: u64,
+    arg: u32,
+    header_crc: u32,
+    /// The checksum that the header should have.
+    computed: u32,
+}
+
+impl Words {
+    #[inline]
+    fn of(bytes: &[u8; Header::BYTES]) -> Words {
+        let (words, _) = bytes.as_chunks::<8>();
+        let [first, id, length, last] = [0, 1, 2, 3].map(|index| u64::from_le_bytes(words[index]));
+        let (arg, header_crc) = (last as u32, (last >> 32) as u32);
+        Words { first, id, length, arg, header_crc, computed: checksum_of_words(first, id, length, arg) }
+    }
+}
+
+impl Rule {
+    /// Returns true for the header of a message's frame that is right by all rules, shared data excepted.
+    #[inline]
+    fn is_plain(&self, first: u64, id: u64, length: u64, arg: u32, limits: &Limits) -> bool {
+        // The reserved bytes are above the flags.
+        let (flags_and_reserved, body_crc) = (first as u32 >> 8, first >> 32);
+        let is_data = matches!(self.kind, Kind::Data);
+        flags_and_reserved <= self.max_plain_flags
+            && (!is_data || body_crc == 0 || flags_and_reserved != 0)
+            && (is_data || length <= u64::from(limits.max_metadata_bytes))
+            && self.is_message
+            && id != 0
+            && arg == 0
+            && length >= self.length.0
+            && length <= self.length.1
     }
 }
 
@@ -399,6 +450,31 @@ mod tests {
         }
         assert!(decode(Header { flags: Header::SHARED, length: 48, ..data }).is_ok());
         assert!(decode(Header { flags: Header::CHECKSUM, body_crc: 1, ..data }).is_ok());
+    }
+
+    /// What is accepted at once is what the rules accept.
+    #[test]
+    fn plain_headers_keep_all_rules() {
+        let limits = Limits { max_metadata_bytes: 20_000, ..Limits::default() };
+        let mut plain = 0;
+        for rule in &RULES {
+            let (min, max) = rule.length;
+            for length in [0, 1, min.wrapping_sub(1), min, min + 1, 20_000, 20_001, max, max.wrapping_add(1)]
+            {
+                for number in 0..64 {
+                    let (flags, body_crc, id, arg) =
+                        (number & 3, number >> 2 & 1, number >> 3 & 1, number >> 4);
+                    let (flags, arg) = (flags as u8, u32::from(arg == 1));
+                    let header = Header { kind: rule.kind, flags, body_crc, id: id.into(), length, arg };
+                    let Words { first, id, length, arg, .. } = Words::of(&header.encode());
+                    let is_plain = rule.is_plain(first, id, length, arg, &limits);
+                    assert!(!is_plain || header.check(rule, 20_000).is_ok(), "{header:?}");
+                    assert!(!rule.is_plain(first | 1 << 16, id, length, arg, &limits), "a reserved byte");
+                    plain += u32::from(is_plain);
+                }
+            }
+        }
+        assert!(plain > 40, "{plain} headers were plain");
     }
 
     #[test]
