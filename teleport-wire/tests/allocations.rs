@@ -36,19 +36,25 @@ fn allocations<T>(work: impl FnOnce() -> T) -> (usize, T) {
     (ALLOCATIONS.get() - before, done)
 }
 
+/// Encodes a tree whose like has been encoded before, so that the memory of this thread is warm.
 fn encode(tree: &Tree) -> (usize, Message) {
     let limits = Limits::default();
+    for _ in 0..4 {
+        Message::call(&CallHead::new("act"), tree, &limits).expect("small trees fit every limit");
+    }
     let (count, message) = allocations(|| Message::call(&CallHead::new("act"), tree, &limits));
     (count, message.expect("small trees fit every limit"))
 }
 
 #[test]
-fn encoding_allocates_metadata_and_payload_list_only() {
+fn encoding_allocates_a_list_of_large_arrays_only() {
     let image = Array::zeros::<u8>([64, 64, 3]);
-    assert_eq!(encode(&Tree::from(image.clone())).0, 2);
-    assert_eq!(encode(&tree!({"image": image})).0, 2);
-    assert_eq!(encode(&tree!([1, 2, 3, 4])).0, 2);
-    assert_eq!(encode(&tree!(null)).0, 1);
+    assert_eq!(encode(&Tree::from(image.clone())).0, 1);
+    assert_eq!(encode(&tree!({"image": image})).0, 1);
+    assert_eq!(encode(&tree!([1, 2, 3, 4])).0, 0);
+    assert_eq!(encode(&tree!({"a": 1, "b": "text", "c": [null, 2.5]})).0, 0);
+    assert_eq!(encode(&Tree::from(Array::zeros::<u8>(1 << 10))).0, 0);
+    assert_eq!(encode(&tree!(null)).0, 0);
 }
 
 #[test]

@@ -9,17 +9,14 @@
 use std::time::Duration;
 
 use crate::format::checksum::checksum;
-use crate::format::encode::{Encoded, encode};
+use crate::format::encode::{Scratch, encode};
 use crate::format::encode_error::EncodeError;
 use crate::format::error_kind::RemoteError;
 use crate::format::header::{Header, Kind};
 use crate::format::limits::{Limits, MAX_METHOD_BYTES};
 use crate::format::metadata::{CallHead, IDEMPOTENT, RESUME};
+use crate::format::signature::Placement;
 use crate::model::{buffer::Buffer, tree::Tree};
-
-/// The lengths of the fixed parts of a call's and a result's metadata.
-const CALL_BYTES: usize = 24;
-const RESULT_BYTES: usize = 8;
 
 /// The longest array, string or bytes that is copied into a message.
 const MAX_COPIED_LEAF_BYTES: usize = 2 << 10;
@@ -46,10 +43,10 @@ const MAX_COPIED_BYTES: usize = 16 << 10;
 #[derive(Clone, Debug)]
 pub struct Message {
     kind: Kind,
-    metadata_bytes: usize,
+    metadata_bytes: u32,
     metadata_crc: u32,
     /// The metadata, then the payload if it is copied.
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// The payload, if it is not copied. Invariant: no buffer is empty.
     pieces: Vec<Buffer>,
     payload_bytes: u64,
@@ -69,12 +66,10 @@ impl Message {
         let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
         // Zero would mean that there is no deadline.
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        let mut metadata = with_room(CALL_BYTES + bytes);
         let method_and_flags = bytes as u64 | u64::from(flags) << 16;
-        let fixed = [method_and_flags, 0, head.deadline.map_or(0, micros)];
-        metadata.extend_from_slice(fixed.map(u64::to_le_bytes).as_flattened());
-        metadata.extend_from_slice(head.method.as_bytes());
-        Message::encode(Kind::Call, tree, metadata, 4, limits)
+        let fixed = [method_and_flags, 0, head.deadline.map_or(0, micros)].map(u64::to_le_bytes);
+        let head = [fixed.as_flattened(), head.method.as_bytes()];
+        Message::encode(Kind::Call, head, 4, tree, limits)
     }
 
     /// Encodes a result for a receiver with these limits.
@@ -82,56 +77,71 @@ impl Message {
     /// # Errors
     /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
-        let mut metadata = with_room(RESULT_BYTES);
-        metadata.resize(RESULT_BYTES, 0);
-        Message::encode(Kind::Result, tree, metadata, 0, limits)
+        Message::encode(Kind::Result, [&[0; 8], &[]], 0, tree, limits)
     }
 
     /// Encodes the error that ends a call. Long texts are cut.
     pub fn error(error: &RemoteError) -> Message {
-        Message::of_metadata(Kind::Error, error.encode())
+        let body = error.encode();
+        let (metadata_bytes, metadata_crc) = (body.len() as u32, checksum(0, &body));
+        let (bytes, pieces) = (Buffer::copy_from(&body), Vec::new());
+        let (payload_bytes, memory_bytes) = (0, 0);
+        Message {
+            kind: Kind::Error,
+            metadata_bytes,
+            metadata_crc,
+            bytes,
+            pieces,
+            payload_bytes,
+            memory_bytes,
+        }
     }
 
-    /// Returns a message without a payload.
-    fn of_metadata(kind: Kind, metadata: Vec<u8>) -> Message {
-        let (metadata_bytes, metadata_crc) = (metadata.len(), checksum(0, &metadata));
-        let (bytes, pieces) = (metadata, Vec::new());
-        Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes: 0, memory_bytes: 0 }
-    }
-
-    /// Appends the tree to `metadata`, and writes the lengths of its signature and order at `lengths_at`.
+    /// Encodes the tree behind a `head`, into which the lengths of its signature and order are written at
+    /// `lengths_at`.
+    #[inline]
     fn encode(
         kind: Kind,
-        tree: &Tree,
-        metadata: Vec<u8>,
+        head: [&[u8]; 2],
         lengths_at: usize,
+        tree: &Tree,
         limits: &Limits,
     ) -> Result<Message, EncodeError> {
-        let Encoded { mut metadata, signature_bytes, order_bytes, payload, placement } =
-            encode(tree, metadata, limits)?;
-        let lengths = [signature_bytes.to_le_bytes(), order_bytes.to_le_bytes()];
-        metadata[lengths_at..][..8].copy_from_slice(lengths.as_flattened());
-        let (payload_bytes, memory_bytes) = (placement.payload_bytes, placement.memory_bytes);
-        let message = Message::of_metadata(kind, metadata);
-        Ok(Message { payload_bytes, memory_bytes, ..message }.with_payload(payload))
+        let mut scratch = Scratch::take();
+        head.into_iter().for_each(|part| scratch.metadata.extend_from_slice(part));
+        let encoded = encode(tree, &mut scratch, limits);
+        let message = encoded.map(|encoded| {
+            let metadata = &mut scratch.metadata[..];
+            let lengths = u64::from(encoded.signature_bytes) | u64::from(encoded.order_bytes) << 32;
+            metadata[lengths_at..][..8].copy_from_slice(&lengths.to_le_bytes());
+            let metadata_crc = checksum(0, metadata);
+            let Placement { payload_bytes, memory_bytes } = encoded.placement;
+            let is_small =
+                payload_bytes <= MAX_COPIED_BYTES as u64 && encoded.longest_bytes <= MAX_COPIED_LEAF_BYTES;
+            let (copied, pieces) = if is_small {
+                (&scratch.leaves[..], Vec::new())
+            } else {
+                (&[][..], scratch.leaves.iter().copied().cloned().collect())
+            };
+            let bytes = join(metadata, copied, if is_small { payload_bytes as usize } else { 0 });
+            let metadata_bytes = metadata.len() as u32;
+            Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes, memory_bytes }
+        });
+        scratch.give_back();
+        message
     }
 
-    /// Adds the payload to a message that lacks it: as a copy if it is small.
-    fn with_payload(mut self, payload: Vec<Buffer>) -> Message {
-        let is_small = self.payload_bytes <= MAX_COPIED_BYTES as u64
-            && payload.iter().all(|leaf| leaf.len() <= MAX_COPIED_LEAF_BYTES);
-        if is_small {
-            payload.iter().for_each(|leaf| self.bytes.extend_from_slice(leaf));
-        } else {
-            self.pieces = payload;
-        }
-        self
-    }
-
-    /// Returns the message with another payload of the same size: as a copy if it is small.
+    /// Returns the message with another payload of the same size.
     pub(crate) fn with_other_payload(&self, payload: Vec<Buffer>) -> Message {
-        let bytes = self.metadata().to_vec();
-        Message { bytes, pieces: Vec::new(), ..*self }.with_payload(payload)
+        let payload_bytes = self.payload_bytes as usize;
+        let is_small = self.pieces.is_empty();
+        let (bytes, pieces) = if is_small {
+            let leaves: Vec<&Buffer> = payload.iter().collect();
+            (join(self.metadata(), &leaves, payload_bytes), Vec::new())
+        } else {
+            (self.bytes.clone(), payload)
+        };
+        Message { bytes, pieces, ..*self }
     }
 
     /// Returns [`Kind::Call`], [`Kind::Result`] or [`Kind::Error`].
@@ -141,7 +151,7 @@ impl Message {
 
     /// Returns the body of the first frame.
     pub fn metadata(&self) -> &[u8] {
-        &self.bytes[..self.metadata_bytes]
+        &self.bytes[..self.metadata_bytes as usize]
     }
 
     /// Returns the CRC32C of the metadata.
@@ -161,7 +171,7 @@ impl Message {
 
     /// Returns the payload if it was copied into the message, else no bytes.
     pub fn inline_payload(&self) -> &[u8] {
-        &self.bytes[self.metadata_bytes..]
+        &self.bytes[self.metadata_bytes as usize..]
     }
 
     /// Returns the payload in its owners' memory. It is empty if the payload was copied into the message. No
@@ -181,7 +191,7 @@ impl Message {
         if self.inline_payload().is_empty() {
             return self.pieces;
         }
-        vec![Buffer::from_vec(self.bytes).slice(self.metadata_bytes..)]
+        vec![self.bytes.slice(self.metadata_bytes as usize..)]
     }
 
     /// Converts the message into its metadata and its payload, without a copy. No buffer is empty.
@@ -207,7 +217,7 @@ impl Message {
     /// grant. This is ignored for a message without payload.
     pub fn header(&self, id: u64, is_eager: bool) -> [u8; Header::BYTES] {
         let flags = if is_eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
-        let (body_crc, length) = (self.metadata_crc, self.metadata_bytes as u64);
+        let (body_crc, length) = (self.metadata_crc, u64::from(self.metadata_bytes));
         Header { kind: self.kind, flags, body_crc, id, length, arg: 0 }.encode()
     }
 
@@ -215,7 +225,7 @@ impl Message {
     /// `is_eager`, its frame follows, with a CRC32C if `checksum` is set.
     pub fn append_frames(&self, id: u64, is_eager: bool, checksum: bool, out: &mut Vec<u8>) {
         let payload = if is_eager { self.inline_payload() } else { &[] };
-        out.reserve(2 * Header::BYTES + self.metadata_bytes + payload.len());
+        out.reserve(2 * Header::BYTES + self.bytes.len());
         out.extend_from_slice(&self.header(id, is_eager));
         out.extend_from_slice(self.metadata());
         if !payload.is_empty() {
@@ -226,7 +236,17 @@ impl Message {
     }
 }
 
-/// Allocates metadata with room for a tree of a few leaves, so that a small message allocates once.
-fn with_room(bytes: usize) -> Vec<u8> {
-    Vec::with_capacity(bytes + 104)
+/// Returns the metadata and the copied leaves, which have `payload_bytes` bytes.
+#[inline]
+fn join(metadata: &[u8], leaves: &[&Buffer], payload_bytes: usize) -> Buffer {
+    let bytes = metadata.len() + payload_bytes;
+    Buffer::written(bytes, |mut rest| {
+        let mut append = |part: &[u8]| {
+            let (place, behind) = std::mem::take(&mut rest).split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        };
+        append(metadata);
+        leaves.iter().for_each(|leaf| append(leaf));
+    })
 }

@@ -18,6 +18,12 @@ const _: () = assert!(align_of::<Line>() == ALIGNMENT);
 pub(super) trait Memory: Send + Sync {
     /// Returns true if the only holder of the memory may write it.
     fn is_writable(&self) -> bool;
+
+    /// Returns all bytes of small memory, for a block that is used again. They are valid for reads and writes
+    /// as long as the owner lives.
+    fn small(&self) -> Option<NonNull<[u8]>> {
+        None
+    }
 }
 
 /// A value that owns memory, at its final address. The cell allows writes through the pointer that was taken
@@ -40,26 +46,6 @@ pub(super) struct Part(pub(super) Arc<dyn Memory>);
 impl Memory for Part {
     fn is_writable(&self) -> bool {
         self.0.is_writable()
-    }
-}
-
-/// The length of small memory, which has room for one aligned line such as a scalar. With the reference count
-/// beside it, it takes two lines.
-pub(super) const SMALL_BYTES: usize = 2 * ALIGNMENT - 16;
-
-/// Longer memory is allocated with its alignment. Allocators are several times slower then, so shorter memory
-/// has room to be aligned in place.
-pub(super) const MAX_PADDED_BYTES: usize = 4 << 10;
-
-/// Zeros with room for alignment: an array lies beside the reference count, which saves an allocation.
-#[repr(align(16))]
-pub(super) struct Padded<T>(pub(super) T);
-
-impl<T: AsMut<[u8]>> AsMut<[u8]> for Padded<T> {
-    fn as_mut(&mut self) -> &mut [u8] {
-        let bytes = self.0.as_mut();
-        let skip = bytes.as_ptr().addr().wrapping_neg() % ALIGNMENT;
-        &mut bytes[skip..]
     }
 }
 

@@ -5,6 +5,7 @@
 //! are written only through `&mut Buffer` while the count is one, so a shared buffer never changes.
 
 mod memory;
+mod small;
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::model::element::Element;
-use memory::{Allocation, Line, MAX_PADDED_BYTES, Memory, Owner, Padded, Part, SMALL_BYTES};
+use memory::{Allocation, Line, Memory, Owner, Part};
 
 /// Reference-counted bytes that are cheap to clone and to slice, and writable in place while they have one
 /// owner.
@@ -55,22 +56,36 @@ impl Buffer {
     /// # Panics
     /// Panics if `len` exceeds `isize::MAX`. Aborts if the memory cannot be allocated, as `Vec` does.
     pub fn zeroed(len: usize) -> Buffer {
-        if len == 0 {
-            Buffer::empty()
-        } else if len <= Buffer::ALIGNMENT {
-            Buffer::from_owner_mut(Padded([0; SMALL_BYTES])).narrowed(0..len)
-        } else if len <= MAX_PADDED_BYTES {
-            Buffer::from_owner_mut(Padded(vec![0; len + Buffer::ALIGNMENT - 1])).narrowed(0..len)
-        } else {
-            Buffer::from_owner_mut(Allocation::zeroed(len))
+        if len > small::MAX_SMALL_BYTES {
+            return Buffer::from_owner_mut(Allocation::zeroed(len));
         }
+        Buffer::written(len, |bytes| bytes.fill(0))
     }
 
     /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
     pub fn copy_from(bytes: &[u8]) -> Buffer {
-        let mut copy = Buffer::zeroed(bytes.len());
-        copy.get_mut().expect("fresh memory has one owner").copy_from_slice(bytes);
-        copy
+        Buffer::written(bytes.len(), |copy| copy.copy_from_slice(bytes))
+    }
+
+    /// Returns `len` bytes that `write` writes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
+    ///
+    /// The bytes have any values before: small memory is used again.
+    #[inline]
+    pub(crate) fn written(len: usize, write: impl FnOnce(&mut [u8])) -> Buffer {
+        if len == 0 {
+            write(&mut []);
+            return Buffer::empty();
+        }
+        let mut buffer = if len > small::MAX_SMALL_BYTES {
+            Buffer::from_owner_mut(Allocation::zeroed(len))
+        } else {
+            small::take(len)
+        };
+        buffer.len = len;
+        // SAFETY: the memory is at least `len` bytes long, initialized and writable, and this buffer is its
+        // only owner.
+        write(unsafe { std::slice::from_raw_parts_mut(buffer.bytes.as_ptr(), len) });
+        buffer
     }
 
     /// Takes over the memory of `items`, without a copy. It keeps the alignment that it has.
@@ -206,6 +221,19 @@ impl Buffer {
         let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return Buffer::empty() };
         let part = Buffer { bytes: self.bytes, len: self.len, owner: Some(Arc::new(Part(whole.clone()))) };
         part.narrowed(range)
+    }
+}
+
+impl Drop for Buffer {
+    /// Keeps small memory for its next use, if this is the last buffer that shares it.
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(owner) = &self.owner
+            && let Some(block) = owner.small()
+            && self.is_unique()
+        {
+            small::keep(Buffer { bytes: block.cast(), len: block.len(), owner: self.owner.take() });
+        }
     }
 }
 
