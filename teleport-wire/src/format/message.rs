@@ -196,10 +196,8 @@ impl Message {
 
     /// Converts the message into its metadata and its payload, without a copy. No buffer is empty.
     pub fn into_parts(self) -> (Buffer, Vec<Buffer>) {
-        let bytes = Buffer::from_vec(self.bytes);
-        let mut pieces = self.pieces;
-        pieces.extend(Some(bytes.slice(self.metadata_bytes..)).filter(|payload| !payload.is_empty()));
-        (bytes.slice(..self.metadata_bytes), pieces)
+        let metadata = self.bytes.slice(..self.metadata_bytes as usize);
+        (metadata, self.into_pieces())
     }
 
     /// Replaces the [pieces](Message::pieces) by others that hold the same bytes, such as a copy of them.
