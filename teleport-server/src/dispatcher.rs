@@ -4,9 +4,9 @@
 //! call whose client fetches no results is `throttled` until `release`. `withdraw` and `expire` remove calls
 //! that have not started.
 //!
-//! Calls refer to their links, links to their connections, and connections to the dispatcher. So its
-//! references to owners of calls are weak: [`Queues`] belongs to the supervisor, and each worker has its own
-//! queue. Never waits.
+//! Calls refer to their links, links to their connections, and connections to the dispatcher, which refers to
+//! all queues. [`Queues`], which belongs to the supervisor, breaks this circle: when it is dropped, it closes
+//! and empties them. Never waits.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use teleport_transport::{Link, TurnClock};
 use crate::api::options::Options;
 use crate::batch::batcher::{Batcher, BatcherEnv};
 use crate::batch::timeouts::{self, Expired, log_starved};
-use crate::call::open_call::OpenCall;
+use crate::call::job::PoolQueue;
+use crate::call::open_call::{Arguments, OpenCall};
 use crate::call::refusal::{cancelled, closing, late};
 use crate::call::route::Route;
 use crate::exec::done::LogOrder;
@@ -37,7 +38,7 @@ const MAX_TURN: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Queues {
     /// One for each pool of the registry, and one without workers for throttled inline calls.
-    pub(crate) pools: Vec<Arc<Queue<OpenCall>>>,
+    pub(crate) pools: Vec<Arc<PoolQueue>>,
     /// One for each batched method of the registry.
     pub(crate) batchers: Vec<Arc<Batcher>>,
 }
@@ -46,7 +47,7 @@ impl Queues {
     pub(crate) fn new(registry: &Registry, shared: &Shared, spin: Duration) -> Queues {
         let pool = |plan: &PoolPlan| Arc::new(Queue::new(spin, &plan.batched));
         let inline = Arc::new(Queue::new(Duration::ZERO, &[]));
-        let pools: Vec<Arc<Queue<OpenCall>>> = registry.pools.iter().map(pool).chain([inline]).collect();
+        let pools: Vec<Arc<PoolQueue>> = registry.pools.iter().map(pool).chain([inline]).collect();
         let batcher = |plan: &BatchPlan| {
             let (queue, number) = (pools[plan.pool].clone(), plan.number);
             let env = BatcherEnv { queue, number, budget: shared.budget.clone(), lent: shared.lent.clone() };
@@ -63,6 +64,13 @@ impl Queues {
     }
 }
 
+impl Drop for Queues {
+    fn drop(&mut self) {
+        self.batchers.iter().for_each(|batcher| drop(batcher.close()));
+        self.pools.iter().for_each(|pool| drop(pool.close()));
+    }
+}
+
 /// Connects the connections to the functions.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
@@ -72,8 +80,8 @@ pub(crate) struct Dispatcher {
     pub(crate) log_order: Arc<LogOrder>,
     pub(crate) sessions: Sessions<OpenCall>,
     pub(crate) connections: ConnectionList,
-    pools: Vec<Weak<Queue<OpenCall>>>,
-    batchers: Vec<Weak<Batcher>>,
+    pools: Vec<Arc<PoolQueue>>,
+    batchers: Vec<Arc<Batcher>>,
 }
 
 impl Dispatcher {
@@ -94,35 +102,36 @@ impl Dispatcher {
                 shared.budget.clone(),
             ),
             connections: ConnectionList::default(),
-            pools: queues.pools.iter().map(Arc::downgrade).collect(),
-            batchers: queues.batchers.iter().map(Arc::downgrade).collect(),
+            pools: queues.pools.clone(),
+            batchers: queues.batchers.clone(),
             registry,
         })
     }
 
-    /// Returns a batcher; `None` once the server has ended.
-    pub(crate) fn batcher(&self, batcher: usize) -> Option<Arc<Batcher>> {
-        self.batchers[batcher].upgrade()
+    pub(crate) fn batcher(&self, batcher: usize) -> &Arc<Batcher> {
+        &self.batchers[batcher]
     }
 
     // ---- Calls that arrive ----
 
-    /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a batch, if it has one.
-    pub(crate) fn start(&self, call: Arc<OpenCall>, row: Option<u64>) {
+    /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a batch,
+    /// if it has one.
+    pub(crate) fn start(&self, call: Arc<OpenCall>, arguments: Arguments, row: Option<u64>) {
         match call.method.route {
-            Route::Inline => self.start_inline(call),
-            Route::Pool(pool) => self.enqueue(pool, call),
-            Route::Batch(batcher) => self.start_batched(batcher, &call, row),
+            Route::Inline => self.start_inline(call, arguments),
+            Route::Pool(pool) => self.enqueue(pool, call, arguments),
+            Route::Batch(batcher) => match self.batchers[batcher].arrive(&call, arguments, row) {
+                Ok(look_at) => self.shared.waits_until(look_at),
+                Err(error) => call.refuse(&error),
+            },
         }
     }
 
-    /// Queues an inline call that is throttled.
-    fn start_inline(&self, call: Arc<OpenCall>) {
-        let link = call.link.clone();
-        self.enqueue(self.inline_pool(), call.clone());
+    fn start_inline(&self, call: Arc<OpenCall>, arguments: Arguments) {
+        self.enqueue(self.inline_pool(), call.clone(), arguments);
         // Since the call is queued, this asks for its release.
         if call.reply().throttled_by().is_none() {
-            self.release(&link);
+            self.release(&call.link);
         }
     }
 
@@ -130,41 +139,24 @@ impl Dispatcher {
         self.pools.len() - 1
     }
 
-    fn enqueue(&self, pool: usize, call: Arc<OpenCall>) {
+    fn enqueue(&self, pool: usize, call: Arc<OpenCall>, arguments: Arguments) {
         let deadline = call.deadline;
-        let pushed = self.pools[pool].upgrade().ok_or_else(|| call.clone());
-        match pushed.and_then(|queue| queue.push(call)) {
+        match self.pools[pool].push(call, arguments) {
             Ok(()) => self.shared.waits_until(deadline),
-            Err(call) => self.refuse_all([call]),
-        }
-    }
-
-    fn start_batched(&self, batcher: usize, call: &Arc<OpenCall>, row: Option<u64>) {
-        let Some(batcher) = self.batcher(batcher) else { return self.refuse_all([call.clone()]) };
-        match batcher.arrive(call, row) {
-            Ok(look_at) => self.shared.waits_until(look_at),
-            Err(error) => {
-                // No worker can find the call without its row.
-                drop(call.claim());
-                call.refuse(&error);
-            }
+            Err(call) => call.refuse(&closing()),
         }
     }
 
     /// Starts calls that were throttled by unfetched results of a link.
     pub(crate) fn release(&self, link: &Arc<Link>) {
-        for queue in self.pools.iter().filter_map(Weak::upgrade) {
-            queue.release(link.key());
-        }
-        for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
+        self.pools.iter().for_each(|queue| queue.release(link.key()));
+        for batcher in &self.batchers {
             self.shared.waits_until(batcher.release(link.key()));
         }
-        let Some(inline) = self.pools[self.inline_pool()].upgrade() else { return };
+        let inline = &self.pools[self.inline_pool()];
         let mut clock = TurnClock::default();
         let start = clock.start();
-        while let Some(call) = inline.try_take() {
-            // Withdrawn calls have no arguments.
-            let Some(arguments) = call.claim() else { continue };
+        while let Some((call, arguments)) = inline.try_take() {
             let function = self.registry.function(&call.method);
             run_inline(function, &Starting::known(&call), arguments, &mut clock);
             if clock.start().saturating_duration_since(start) > MAX_TURN {
@@ -176,31 +168,15 @@ impl Dispatcher {
 
     // ---- Calls that do not start ----
 
-    /// Prevents a call from running. Returns true if it had not started.
-    fn give_up(&self, call: &OpenCall) -> bool {
-        match call.method.route {
-            Route::Batch(batcher) => {
-                self.batcher(batcher).is_some_and(|batcher| batcher.withdraw(call).is_some())
-            }
-            Route::Inline | Route::Pool(_) => call.claim().is_some(),
-        }
-    }
-
     /// Withdraws a call: frees its memory, or cancels its function. Returns true if it had not started.
     pub(crate) fn withdraw(&self, call: &OpenCall) -> bool {
-        let had_not_started = self.give_up(call);
-        if !had_not_started {
-            call.cancel();
+        // First, so that a call that is not queued yet will not be.
+        call.cancel();
+        match call.method.route {
+            Route::Batch(batcher) => self.batchers[batcher].withdraw(call).is_some(),
+            Route::Pool(pool) => self.pools[pool].remove(call).is_some(),
+            Route::Inline => self.pools[self.inline_pool()].remove(call).is_some(),
         }
-        let pool = match call.method.route {
-            Route::Pool(pool) => Some(pool),
-            Route::Inline => Some(self.inline_pool()),
-            Route::Batch(_) => None,
-        };
-        if let Some(queue) = pool.filter(|_| had_not_started).and_then(|pool| self.pools[pool].upgrade()) {
-            queue.remove(call);
-        }
-        had_not_started
     }
 
     /// Withdraws calls that their clients have given up.
@@ -217,36 +193,24 @@ impl Dispatcher {
         }
     }
 
-    /// Refuses calls because the server is closing.
-    pub(crate) fn refuse_all(&self, calls: impl IntoIterator<Item = Arc<OpenCall>>) {
-        for call in calls {
-            if self.give_up(&call) {
-                call.refuse(&closing());
-            }
-        }
-    }
-
     /// Refuses queued calls whose deadline has passed. Does nothing before the next deadline.
     pub(crate) fn expire(&self, now: Instant) {
         if !self.shared.deadlines.begin(now) {
             return;
         }
-        let (mut overdue, mut next) = (Vec::new(), None);
-        for batcher in self.batchers.iter().filter_map(Weak::upgrade) {
-            let Expired { starved, next: earliest } = timeouts::expire(&batcher, now);
+        let mut next = None;
+        for batcher in &self.batchers {
+            let Expired { starved, next: earliest } = timeouts::expire(batcher, now);
             next = next.into_iter().chain(earliest).min();
             starved.iter().filter(|_| self.shared.log_limit.allows()).for_each(log_starved);
         }
-        for (calls, earliest) in self.pools.iter().filter_map(Weak::upgrade).map(|pool| pool.expire(now)) {
+        let mut overdue = Vec::new();
+        for (calls, earliest) in self.pools.iter().map(|pool| pool.expire(now)) {
             overdue.extend(calls);
             next = next.into_iter().chain(earliest).min();
         }
         // This is the supervisor's thread, so it need not be woken.
         self.shared.deadlines.note(next);
-        for call in overdue {
-            if self.give_up(&call) {
-                call.refuse(&late());
-            }
-        }
+        overdue.iter().for_each(|(call, _)| call.refuse(&late()));
     }
 }

@@ -13,10 +13,12 @@ use crate::api::batch_options::Batch;
 use crate::api::functions::method::Method;
 use crate::api::functions::methods::Methods;
 use crate::api::options::Options;
+use crate::call::job::PoolQueue;
 use crate::call::open_call::OpenCall;
 use crate::connection::accept::ConnectionAcceptor;
 use crate::dispatcher::{Dispatcher, Queues};
-use crate::queue::pool::{Queue, Work};
+use crate::queue::fair_queue::Queued;
+use crate::queue::pool::Work;
 use crate::registry::Registry;
 use crate::runtime::shared::Shared;
 
@@ -58,9 +60,9 @@ fn watch<T: 'static>(value: &Arc<T>) -> IsAlive {
     Box::new(move || value.strong_count() > 0)
 }
 
-fn take(pool: &Queue<OpenCall>) -> Option<Arc<OpenCall>> {
-    match pool.take(|| None::<()>)? {
-        Work::Call(call, _) => Some(call),
+fn take(pool: &PoolQueue) -> Option<Queued<OpenCall>> {
+    match pool.take(0, || None::<()>)? {
+        Work::Call(call, arguments, _) => Some((call, arguments)),
         Work::Batch(..) => None,
     }
 }
@@ -106,19 +108,25 @@ fn queued_calls_and_open_connections_keep_no_server_alive() {
     until("all calls are queued", || queues.len() == 6);
 
     let pool = &queues.pools[0];
-    let taken: Vec<Arc<OpenCall>> = (0..2).filter_map(|_| take(pool)).collect();
-    let session = taken.iter().find_map(|call| call.session.clone()).unwrap();
+    let taken: Vec<Queued<OpenCall>> = (0..2).filter_map(|_| take(pool)).collect();
+    let session = taken.iter().find_map(|(call, _)| call.session.clone()).unwrap();
     let server_link = dispatcher.connections.all().remove(0);
-    let are_calls_alive: Vec<IsAlive> = taken.iter().map(watch).collect();
-    let is_batcher_alive = watch(&queues.batchers[0]);
-    let rest = [watch(&dispatcher), watch(&shared), watch(&server_link), watch(&session), watch(&token)];
-    taken.into_iter().for_each(|call| pool.push(call).unwrap());
+    let are_calls_alive: Vec<IsAlive> = taken.iter().map(|(call, _)| watch(call)).collect();
+    let rest = [
+        watch(&queues.batchers[0]),
+        watch(pool),
+        watch(&dispatcher),
+        watch(&shared),
+        watch(&server_link),
+        watch(&session),
+        watch(&token),
+    ];
+    taken.into_iter().for_each(|(call, arguments)| pool.push(call, arguments).unwrap());
     drop((server_link, session, token));
 
     // The connection stays open.
     drop((queues, dispatcher, shared));
     assert!(are_calls_alive.iter().all(|is_alive| !is_alive()));
-    assert!(!is_batcher_alive());
     assert!(!*client.is_closed.lock(), "the connection is open");
     drop(listening);
     drop(poller);

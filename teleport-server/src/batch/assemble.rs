@@ -58,7 +58,7 @@ impl Batcher {
         let mut inner = self.inner.lock();
         // The queue has forgotten it.
         inner.timer = None;
-        let judge = |waiter: &Waiter| judge(waiter.call.as_deref().expect("a ready call is complete"));
+        let judge = |waiter: &Waiter| judge(&waiter.call.as_ref().expect("a ready call is complete").0);
         let Some(selected) = inner.scheduler.select(now, judge) else {
             self.settle(inner);
             return None;
@@ -66,7 +66,7 @@ impl Batcher {
         let mut refused = Vec::new();
         for waiter in selected.late {
             inner.free(&waiter);
-            refused.extend(waiter.claimed().map(|call| (call, late())));
+            refused.extend(waiter.call.map(|(call, _)| (call, late())));
         }
         let started = selected.batch.map(|selected| self.start(&mut inner, selected, &mut refused));
         self.settle(inner);
@@ -75,7 +75,12 @@ impl Batcher {
     }
 
     /// Does the work that needs the lock: claims the calls, and allocates all memory.
-    fn start(&self, inner: &mut Inner, selected: SelectedBatch<Waiter>, refused: &mut Refused) -> Started {
+    fn start(
+        &self,
+        inner: &mut Inner,
+        mut selected: SelectedBatch<Waiter>,
+        refused: &mut Refused,
+    ) -> Started {
         // First, so that its charge is free for the calls that leave the slab.
         let base = inner.memory.close_slab(selected.base);
         let moves = self.move_out(inner, &selected, refused);
@@ -84,10 +89,14 @@ impl Batcher {
             (false, true) => Some(inner.memory.open_slab(selected.group)),
             (false, false) => base.map(Ok),
         };
-        let calls: Vec<_> = selected.rows.iter().filter_map(|waiter| waiter.call.clone()).collect();
-        // All calls have arguments: a withdrawal needs this lock, so a withdrawn call is not found here.
-        let arguments = calls.iter().filter_map(|call| call.claim());
-        let (trees, leases) = arguments.map(|Arguments { tree, lease }| (tree, lease)).unzip();
+        let rows = selected.rows.len();
+        let (mut calls, mut trees, mut leases) =
+            (Vec::with_capacity(rows), Vec::with_capacity(rows), Vec::with_capacity(rows));
+        for (call, Arguments { tree, lease }) in selected.rows.iter_mut().filter_map(|row| row.call.take()) {
+            calls.push(call);
+            trees.push(tree);
+            leases.push(lease);
+        }
         let moved = moves.len() + if self.is_listed { 0 } else { selected.fills.len() };
         inner.stats.started(calls.len(), selected.padded, selected.waited, moved);
         inner.stats.running += 1;
@@ -113,7 +122,7 @@ impl Batcher {
             } else if let Some(waiter) = scheduler.remove(out.key) {
                 // An incomplete call is refused when it is complete.
                 inner.free(&waiter);
-                refused.extend(waiter.claimed().map(|call| (call, self.row_lost(inner))));
+                refused.extend(waiter.call.map(|(call, _)| (call, self.row_lost(inner))));
             }
         }
         moves

@@ -5,8 +5,8 @@
 //! necessary -> the function runs -> `finished`. Calls in list mode have no rows: they are complete when they
 //! arrive here.
 //!
-//! Removing a call from the batcher and claiming its arguments happen under one lock, so only one thread
-//! decides what happens to it. Locks: a link's receiving half, then this one, then a session's or a link's
+//! The batcher has the arguments of its calls. The thread that removes a call under its lock gets them, and
+//! decides what happens to the call. Locks: a link's receiving half, then this one, then a session's or a link's
 //! sending half, or the queue's. Never blocks. Bounds: the open calls of all clients, `max_queue`, and the
 //! budget.
 
@@ -23,14 +23,15 @@ use crate::batch::plan::ids::{GroupId, Key};
 use crate::batch::plan::policy::BatchPolicy;
 use crate::batch::plan::scheduler::Scheduler;
 use crate::batch::plan::starvation::expiry_of;
+use crate::call::job::PoolQueue;
 use crate::call::open_call::{Arguments, OpenCall};
 use crate::call::refusal::{closing, overloaded};
-use crate::queue::pool::Queue;
+use crate::queue::fair_queue::{Queueable, Queued};
 
 /// The parts of its server that a batcher uses.
 #[derive(Debug)]
 pub(crate) struct BatcherEnv {
-    pub(crate) queue: Arc<Queue<OpenCall>>,
+    pub(crate) queue: Arc<PoolQueue>,
     /// The method's number in the queue.
     pub(crate) number: usize,
     pub(crate) budget: Budget,
@@ -65,7 +66,7 @@ pub(crate) struct Waiter {
     /// `None` in list mode.
     pub(crate) placed: Option<PlacedRow>,
     /// `None` while the call is being received.
-    pub(crate) call: Option<Arc<OpenCall>>,
+    pub(crate) call: Option<Queued<OpenCall>>,
 }
 
 impl Batcher {
@@ -143,6 +144,7 @@ impl Batcher {
     pub(crate) fn arrive(
         &self,
         call: &Arc<OpenCall>,
+        arguments: Arguments,
         key: Option<Key>,
     ) -> Result<Option<Instant>, RemoteError> {
         let mut inner = self.inner.lock();
@@ -156,8 +158,8 @@ impl Batcher {
         };
         let now = Instant::now();
         let Some(waiter) = inner.scheduler.value_mut(key) else { return Err(self.row_lost(&inner)) };
-        waiter.call = Some(call.clone());
-        call.set_key(key);
+        waiter.call = Some((call.clone(), arguments));
+        call.place().set(key);
         inner.scheduler.arrive(key, call.deadline, now);
         self.settle(inner);
         Ok(expiry_of(&self.policy, call.deadline, now))
@@ -172,14 +174,13 @@ impl Batcher {
         if was_throttled { expiry_of(&self.policy, None, now) } else { None }
     }
 
-    /// Removes a call and claims its arguments. Returns `None` if it has started or was removed before.
-    pub(crate) fn withdraw(&self, call: &OpenCall) -> Option<Arguments> {
+    /// Removes a call. Returns `None` if it has started or was removed before.
+    pub(crate) fn withdraw(&self, call: &OpenCall) -> Option<Queued<OpenCall>> {
         let mut inner = self.inner.lock();
-        let waiter = inner.scheduler.remove(call.key())?;
+        let waiter = inner.scheduler.remove(call.place().get())?;
         inner.free(&waiter);
-        let arguments = call.claim();
         self.settle(inner);
-        arguments
+        waiter.call
     }
 
     /// Called when the function of a batch has returned. `ran` is its run time, if it is typical for other
@@ -193,13 +194,13 @@ impl Batcher {
     }
 
     /// Accepts no more calls. Returns those that waited, for the caller to answer.
-    pub(crate) fn close(&self) -> Vec<Arc<OpenCall>> {
+    pub(crate) fn close(&self) -> Vec<Queued<OpenCall>> {
         let mut inner = self.inner.lock();
         inner.is_closed = true;
         let waiters = inner.scheduler.drain();
         waiters.iter().for_each(|waiter| inner.free(waiter));
         self.settle(inner);
-        waiters.into_iter().filter_map(Waiter::claimed).collect()
+        waiters.into_iter().filter_map(|waiter| waiter.call).collect()
     }
 
     /// Ends a change under the lock: frees unused memory, and informs the queue when the next batch is due.
@@ -270,12 +271,5 @@ impl Inner {
         if let Some(placed) = &waiter.placed {
             self.memory.free_row(placed);
         }
-    }
-}
-
-impl Waiter {
-    /// Claims the call's arguments. Returns `None` if the call was withdrawn or is incomplete.
-    pub(crate) fn claimed(self) -> Option<Arc<OpenCall>> {
-        self.call.filter(|call| call.claim().is_some())
     }
 }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use teleport_transport::Pool;
 use teleport_transport::wire::{BatchResult, Buffer, ErrorKind, Message, Ran, RemoteError, Tree, TreeError};
 
@@ -18,7 +17,7 @@ use crate::batch::assemble::{Assembled, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
 use crate::batch::plan::select::CloseDecision;
-use crate::call::job::{BatchCalls, Job};
+use crate::call::job::BatchCalls;
 use crate::call::open_call::OpenCall;
 use crate::call::refusal::unsendable;
 use crate::exec::done::{LogSlot, Logs};
@@ -26,12 +25,12 @@ use crate::exec::failures::{batch_failed, row_failed};
 use crate::exec::run::run_function;
 use crate::registry::Registry;
 
-/// Runs the batch that is due, if one still is. It is the `current_job` while it runs.
+/// Runs the batch that is due, if one still is. `running` notes the calls before they run.
 pub(crate) fn run(
     registry: &Registry,
     batcher: &Batcher,
     slot: Option<LogSlot>,
-    current_job: &Mutex<Option<Job>>,
+    running: impl FnOnce(&Arc<BatchCalls>),
 ) {
     let now = Instant::now();
     let batch = batcher.take(|call| match call.is_late(now) {
@@ -42,7 +41,7 @@ pub(crate) fn run(
     let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
     let method = first.method.clone();
     let calls = Arc::new(BatchCalls { calls, padded });
-    *current_job.lock() = Some(Job::Batch(calls.clone()));
+    running(&calls);
     // From now on the memory belongs to the function, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };

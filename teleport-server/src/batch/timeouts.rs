@@ -44,12 +44,13 @@ pub(crate) fn expire(batcher: &Batcher, now: Instant) -> Expired {
         };
         if let Some(waiter) = inner.scheduler.remove(key) {
             inner.free(&waiter);
-            refused.extend(waiter.claimed().map(|call| (call, error)));
+            refused.extend(waiter.call.map(|(call, _)| (call, error)));
         }
     }
     let mut batches = Vec::new();
     for Starved { keys, rows } in starved(&mut inner.scheduler, now) {
-        let calls = keys.iter().filter_map(|key| inner.scheduler.value_mut(*key)?.call.clone());
+        let calls =
+            keys.iter().filter_map(|key| Some(inner.scheduler.value_mut(*key)?.call.as_ref()?.0.clone()));
         batches.push(StarvedBatch { method: batcher.method.clone(), calls: calls.collect(), rows });
     }
     let next = next_expiry(&inner.scheduler);

@@ -1,8 +1,12 @@
-//! A worker's current job: a call, or the calls of a batch.
+//! The jobs of workers: a call, or the calls of a batch.
 
 use std::sync::Arc;
 
 use crate::call::open_call::OpenCall;
+use crate::queue::pool::{Job, Queue};
+
+/// The queue of one pool of a server.
+pub(crate) type PoolQueue = Queue<OpenCall, BatchCalls>;
 
 /// The calls of a batch that runs.
 #[derive(Debug)]
@@ -13,22 +17,12 @@ pub(crate) struct BatchCalls {
     pub(crate) padded: usize,
 }
 
-/// The job of a worker.
-#[derive(Clone, Debug)]
-pub(crate) enum Job {
-    Call(Arc<OpenCall>),
-    Batch(Arc<BatchCalls>),
-}
-
-impl Job {
-    pub(crate) fn calls(&self) -> &[Arc<OpenCall>] {
+impl Job<OpenCall, BatchCalls> {
+    /// Returns the calls of the job, none if it has ended.
+    pub(crate) fn calls(&self) -> Vec<Arc<OpenCall>> {
         match self {
-            Job::Call(call) => std::slice::from_ref(call),
-            Job::Batch(batch) => &batch.calls,
+            Job::Call(call) => call.upgrade().into_iter().collect(),
+            Job::Batch(batch) => batch.upgrade().map(|batch| batch.calls.clone()).unwrap_or_default(),
         }
-    }
-
-    pub(crate) fn method(&self) -> &str {
-        self.calls().first().map_or("", |call| &call.method.name)
     }
 }

@@ -1,24 +1,23 @@
-//! A call from its arrival to its answer.
+//! A call that does not run at once, from its arrival to its answer.
 //!
-//! Flow: `OpenCall::new` (the call arrived) -> a queue -> `claim`, by a worker or by the thread that
-//! withdraws the call -> `answer`. Only one thread can claim the arguments, and that thread decides whether
-//! the function runs. So a withdrawn call frees its memory at once, wherever it is queued.
+//! Flow: `OpenCall::new` (the call arrived) -> a queue or a batcher, with the call's arguments -> the function
+//! -> `reply`. The thread that removes the call from its queue or batcher gets the arguments, and decides
+//! whether the function runs. So a withdrawn call frees its memory at once, wherever it is queued.
 //!
 //! A call refers to what its answer needs, and to nothing that owns calls: neither a queue nor the server.
 //! Never waits. Bound: the calls that a client may have open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use teleport_transport::wire::{RemoteError, Tree};
 use teleport_transport::{Lease, Link};
 
 use crate::call::caller::Caller;
 use crate::call::reply_to::ReplyTo;
 use crate::call::route::MethodInfo;
-use crate::queue::fair_queue::{QueueMark, Queueable};
+use crate::queue::fair_queue::{QueuePlace, Queueable};
 use crate::runtime::shared::Shared;
 use crate::session::session::Session;
 
@@ -42,12 +41,8 @@ pub(crate) struct OpenCall {
     pub(crate) deadline: Option<Instant>,
     /// `CANCELLED` and `FUNCTION_KNOWS`.
     flags: AtomicU8,
-    /// Present until the call starts or is withdrawn.
-    arguments: Mutex<Option<Arguments>>,
-    /// Set while the call is in its pool's queue.
-    queue_mark: QueueMark,
-    /// The call's number in its batcher; written before another thread can find the call there.
-    key: AtomicU64,
+    /// Where the call is in its queue or batcher.
+    place: QueuePlace,
 }
 
 /// The caller is gone, or wants no answer.
@@ -57,12 +52,7 @@ const CANCELLED: u8 = 1;
 const FUNCTION_KNOWS: u8 = 2;
 
 impl OpenCall {
-    /// Creates a call. One that runs at once has no `arguments`: it has started.
-    pub(crate) fn new(
-        reply: &ReplyTo<'_>,
-        deadline: Option<Instant>,
-        arguments: Option<Arguments>,
-    ) -> Arc<OpenCall> {
+    pub(crate) fn new(reply: &ReplyTo<'_>, deadline: Option<Instant>) -> Arc<OpenCall> {
         Arc::new(OpenCall {
             id: reply.id,
             link: reply.link.clone(),
@@ -71,9 +61,7 @@ impl OpenCall {
             method: reply.method.clone(),
             deadline,
             flags: AtomicU8::new(0),
-            arguments: Mutex::new(arguments),
-            queue_mark: QueueMark::default(),
-            key: AtomicU64::new(0),
+            place: QueuePlace::default(),
         })
     }
 
@@ -87,33 +75,15 @@ impl OpenCall {
         &self.caller.shared
     }
 
-    pub(crate) fn set_key(&self, key: u64) {
-        self.key.store(key, Ordering::Relaxed);
-    }
-
-    pub(crate) fn key(&self) -> u64 {
-        self.key.load(Ordering::Relaxed)
-    }
-
-    /// Takes the arguments. Only the first caller gets them, and decides whether the function runs.
-    pub(crate) fn claim(&self) -> Option<Arguments> {
-        self.arguments.lock().take()
-    }
-
-    /// Returns true if the call has neither started nor been withdrawn.
-    pub(crate) fn is_unclaimed(&self) -> bool {
-        self.arguments.lock().is_some()
-    }
-
-    /// Marks the call as cancelled, for its running function.
+    /// Marks the call as withdrawn: its running function should give up. If it is not queued yet, it will not
+    /// be.
     pub(crate) fn cancel(&self) {
         self.flags.fetch_or(CANCELLED, Ordering::Relaxed);
     }
 
     /// Returns true if the function should give up, and remembers that it knows.
     pub(crate) fn tell_cancelled(&self) -> bool {
-        let is_cancelled =
-            self.flags.load(Ordering::Relaxed) & CANCELLED != 0 || self.shared().lifecycle.is_cancelling();
+        let is_cancelled = self.is_cancelled() || self.shared().lifecycle.is_cancelling();
         if is_cancelled {
             self.flags.fetch_or(FUNCTION_KNOWS, Ordering::Relaxed);
         }
@@ -123,6 +93,10 @@ impl OpenCall {
     /// Returns true if the function knows that it should give up.
     pub(crate) fn knows_cancelled(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & FUNCTION_KNOWS != 0
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & CANCELLED != 0
     }
 
     /// Returns true if the caller has stopped waiting by `now`.
@@ -137,6 +111,8 @@ impl OpenCall {
 }
 
 impl Queueable for OpenCall {
+    type Arguments = Arguments;
+
     fn connection(&self) -> usize {
         self.link.key()
     }
@@ -145,8 +121,8 @@ impl Queueable for OpenCall {
         self.method.done.is_some()
     }
 
-    fn is_alive(&self) -> bool {
-        self.is_unclaimed()
+    fn is_withdrawn(&self) -> bool {
+        self.is_cancelled()
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -157,7 +133,7 @@ impl Queueable for OpenCall {
         self.reply().throttled_by()
     }
 
-    fn mark(&self) -> &QueueMark {
-        &self.queue_mark
+    fn place(&self) -> &QueuePlace {
+        &self.place
     }
 }

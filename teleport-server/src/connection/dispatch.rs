@@ -149,9 +149,9 @@ impl Handler for Connection {
             return;
         }
         clock.forget();
-        let call = OpenCall::new(&reply, deadline, Some(arguments));
+        let call = OpenCall::new(&reply, deadline);
         if self.note(&reply, Some(&call)) {
-            self.dispatcher.start(call, row.map(Ticket::complete));
+            self.dispatcher.start(call, arguments, row.map(Ticket::complete));
         }
     }
 

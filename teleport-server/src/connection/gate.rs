@@ -14,10 +14,10 @@ use crate::runtime::counters::Counted;
 
 impl Connection {
     /// Returns the batcher of a method; `None` if the method is not batched.
-    fn batcher(&self, slot: u32) -> Result<Option<Arc<Batcher>>, RemoteError> {
-        match self.dispatcher.registry.method(slot).map(|method| method.route) {
-            Some(Route::Batch(batcher)) => self.dispatcher.batcher(batcher).ok_or_else(closing).map(Some),
-            _ => Ok(None),
+    fn batcher(&self, slot: u32) -> Option<&Arc<Batcher>> {
+        match self.dispatcher.registry.method(slot)?.route {
+            Route::Batch(batcher) => Some(self.dispatcher.batcher(batcher)),
+            Route::Inline | Route::Pool(_) => None,
         }
     }
 
@@ -48,8 +48,7 @@ impl Gate for Connection {
     }
 
     fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
-        let batcher = self.batcher(slot);
-        self.count_refused(batcher.and_then(|batcher| batcher.map_or(Ok(()), |one| one.admit(signature))))
+        self.count_refused(self.batcher(slot).map_or(Ok(()), |batcher| batcher.admit(signature)))
     }
 
     fn place(
@@ -58,9 +57,6 @@ impl Gate for Connection {
         signature: &Arc<Signature>,
         order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
-        let batcher = self.batcher(slot);
-        self.count_refused(
-            batcher.and_then(|batcher| batcher.map_or(Ok(None), |one| one.place(signature, order))),
-        )
+        self.count_refused(self.batcher(slot).map_or(Ok(None), |batcher| batcher.place(signature, order)))
     }
 }

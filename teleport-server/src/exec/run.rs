@@ -49,7 +49,7 @@ impl<'a> Starting<'a> {
     }
 
     fn context(&self) -> Context {
-        let create = || OpenCall::new(&self.reply, self.deadline, None);
+        let create = || OpenCall::new(&self.reply, self.deadline);
         Context::new(self.known.unwrap_or_else(|| self.created.get_or_init(create)).clone())
     }
 

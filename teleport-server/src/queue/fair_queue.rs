@@ -2,8 +2,9 @@
 //! turns.
 //!
 //! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first
-//! call, and the line moves behind all others. `remove` marks a withdrawn call. Its entry is dropped when it
-//! reaches the front of its line, or when more than half of the line's entries are marked.
+//! call, and the line moves behind all others. `remove` empties the entry of a withdrawn call, which it
+//! finds by the call's number. Empty entries are dropped when they reach the front of their line, or when more
+//! than half of the line's entries are empty.
 //!
 //! Some calls need a slot to start. If no slot is free, the call is set aside within its line, and later
 //! calls pass it. A line with such calls is also in `blocked`. Blocked lines take every other turn while
@@ -18,9 +19,10 @@
 //! with calls or `MIN_LINES` in all.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use teleport_transport::wire::QuickHash;
@@ -33,44 +35,44 @@ const MAX_KEPT_CAPACITY: usize = 256;
 
 /// A call for a queue.
 pub(crate) trait Queueable {
+    /// The arguments of a call. The thread that removes the call from its queue gets them, and so decides what
+    /// becomes of the call.
+    type Arguments: Debug;
+
     /// Returns the number of the call's connection.
     fn connection(&self) -> usize;
     /// Returns true if the call needs a slot to start.
     fn needs_slot(&self) -> bool;
-    /// Returns false once the call was withdrawn.
-    fn is_alive(&self) -> bool;
+    /// Returns true once the call was withdrawn.
+    fn is_withdrawn(&self) -> bool;
     /// Returns when the call's caller stops waiting.
     fn deadline(&self) -> Option<Instant>;
     /// Returns a key if the call must not start before [`release`](FairQueue::release) is called with it.
     /// Called when it is the call's turn.
     fn throttled_by(&self) -> Option<usize>;
-    /// Returns the call's mark.
-    fn mark(&self) -> &QueueMark;
+    /// Returns the call's place in its queue.
+    fn place(&self) -> &QueuePlace;
 }
 
-/// True while a call is in a queue. Used only under the queue's lock.
+/// A call's number in its queue, or in its batcher. Used only under the lock of that.
 #[derive(Debug, Default)]
-pub(crate) struct QueueMark(AtomicBool);
+pub(crate) struct QueuePlace(AtomicU64);
 
-impl QueueMark {
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl QueuePlace {
+    pub(crate) fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
     }
 
-    fn is_set(&self) -> bool {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-
-    /// Returns false if it was not set.
-    fn clear(&self) -> bool {
-        let was_set = self.is_set();
-        self.0.store(false, Ordering::Relaxed);
-        was_set
-    }
 }
 
+/// A call that was queued, with its arguments.
+pub(crate) type Queued<T> = (Arc<T>, <T as Queueable>::Arguments);
+
 #[derive(Debug)]
-pub(crate) struct FairQueue<T> {
+pub(crate) struct FairQueue<T: Queueable> {
     /// By connection. A line in `turns` or `blocked` is never removed.
     lines: HashMap<usize, Line<T>, QuickHash>,
     /// Lines without calls are removed when there are more lines than this.
@@ -82,18 +84,19 @@ pub(crate) struct FairQueue<T> {
     /// True if the next slot is for a blocked line.
     is_turn_of_blocked: bool,
     count: usize,
-    /// Removed calls, for the caller to drop without its lock.
-    removed: Vec<Arc<T>>,
+    /// The number of the call that was queued last.
+    last_number: u64,
 }
 
 /// The queue of one connection's calls.
 ///
-/// Invariant: the first call of each deque is marked as queued, so a deque without queued calls is empty.
+/// Invariant: the first entry of each deque has a call, so a deque without calls is empty. The numbers of each
+/// deque ascend.
 #[derive(Debug)]
-struct Line<T> {
-    waiting: VecDeque<Arc<T>>,
+struct Line<T: Queueable> {
+    waiting: VecDeque<Entry<T>>,
     /// Calls that found no slot. Each starts before all in `waiting` that need one.
-    aside: VecDeque<Arc<T>>,
+    aside: VecDeque<Entry<T>>,
     /// Calls of both that are still queued.
     count: usize,
     /// True while it is in `turns`.
@@ -103,10 +106,18 @@ struct Line<T> {
     throttled_by: Option<usize>,
 }
 
+#[derive(Debug)]
+struct Entry<T: Queueable> {
+    number: u64,
+    /// `None` once it was removed.
+    queued: Option<Queued<T>>,
+}
+
 /// A call that may start.
 #[derive(Debug)]
-pub(crate) struct Taken<T, P> {
+pub(crate) struct Taken<T: Queueable, P> {
     pub(crate) call: Arc<T>,
+    pub(crate) arguments: T::Arguments,
     /// Its slot, if it needs one.
     pub(crate) slot: Option<P>,
     /// True if other calls had passed it.
@@ -122,7 +133,7 @@ impl<T: Queueable> FairQueue<T> {
             blocked: VecDeque::new(),
             is_turn_of_blocked: true,
             count: 0,
-            removed: Vec::new(),
+            last_number: 0,
         }
     }
 
@@ -142,28 +153,25 @@ impl<T: Queueable> FairQueue<T> {
     }
 
     /// Appends a call to its connection's line. Returns false if the line is throttled.
-    pub(crate) fn push(&mut self, call: Arc<T>) -> bool {
+    pub(crate) fn push(&mut self, call: Arc<T>, arguments: T::Arguments) -> bool {
         let connection = call.connection();
         if self.lines.len() >= self.max_lines && !self.lines.contains_key(&connection) {
             self.remove_empty_lines();
         }
         let line = self.lines.entry(connection).or_default();
-        call.mark().set();
-        line.push(call);
+        self.last_number += 1;
+        call.place().set(self.last_number);
+        line.push(Entry { number: self.last_number, queued: Some((call, arguments)) });
         self.count += 1;
         line.join(connection, &mut self.turns, &mut self.blocked);
         line.throttled_by.is_none()
     }
 
-    /// Removes a call. Returns false if it is not queued.
-    pub(crate) fn remove(&mut self, call: &T) -> bool {
-        let was_queued = call.mark().clear();
-        if was_queued && let Some(line) = self.lines.get_mut(&call.connection()) {
-            line.count -= 1;
-            self.count -= 1;
-            line.drop_removed(&mut self.removed);
-        }
-        was_queued
+    /// Removes a call. Returns `None` if it is not queued.
+    pub(crate) fn remove(&mut self, call: &T) -> Option<Queued<T>> {
+        let queued = self.lines.get_mut(&call.connection())?.remove(call.place().get())?;
+        self.count -= 1;
+        Some(queued)
     }
 
     /// Returns the next call that may start. `reserve` returns a slot if one is free.
@@ -197,13 +205,15 @@ impl<T: Queueable> FairQueue<T> {
     }
 
     /// Removes all calls for which `is_one` returns true, and returns them. Visits each call.
-    pub(crate) fn remove_if(&mut self, is_one: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+    pub(crate) fn remove_if(&mut self, is_one: impl Fn(&T) -> bool) -> Vec<Queued<T>> {
         let mut found = Vec::new();
         for line in self.lines.values_mut() {
             let before = found.len();
-            found.extend(line.calls().filter(|call| is_one(call) && call.mark().clear()).cloned());
+            for entry in line.aside.iter_mut().chain(&mut line.waiting) {
+                found.extend(entry.queued.take_if(|(call, _)| is_one(call)));
+            }
             line.count -= found.len() - before;
-            line.drop_removed(&mut self.removed);
+            line.trim();
         }
         self.count -= found.len();
         found
@@ -215,13 +225,8 @@ impl<T: Queueable> FairQueue<T> {
     }
 
     /// Removes all calls, and returns them in the order of each connection.
-    pub(crate) fn drain(&mut self) -> Vec<Arc<T>> {
+    pub(crate) fn drain(&mut self) -> Vec<Queued<T>> {
         self.remove_if(|_| true)
-    }
-
-    /// Returns the removed calls that the queue has dropped since the last call of this.
-    pub(crate) fn take_removed(&mut self) -> Vec<Arc<T>> {
-        mem::take(&mut self.removed)
     }
 
     /// Returns the number of entries and of lines that have memory.
@@ -234,7 +239,7 @@ impl<T: Queueable> FairQueue<T> {
         while let Some(connection) = self.turns.pop_front() {
             let line = self.lines.get_mut(&connection)?;
             line.has_turn = false;
-            let taken = line.take(reserve, &mut self.removed);
+            let taken = line.take(reserve);
             if taken.as_ref().is_some_and(|taken| taken.was_aside) && mem::take(&mut line.is_blocked) {
                 // It had a slot, so it moves behind the others that wait for one.
                 self.blocked.retain(|other| *other != connection);
@@ -251,7 +256,7 @@ impl<T: Queueable> FairQueue<T> {
     fn next_blocked<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         while let Some(connection) = self.blocked.front().copied() {
             let line = self.lines.get_mut(&connection)?;
-            let taken = line.take_aside(reserve, &mut self.removed);
+            let taken = line.take_aside(reserve);
             if taken.is_none() && !line.aside.is_empty() && line.throttled_by.is_none() {
                 return None;
             }
@@ -275,7 +280,7 @@ impl<T: Queueable> FairQueue<T> {
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T: Queueable> Default for Line<T> {
     fn default() -> Line<T> {
         let (waiting, aside) = (VecDeque::new(), VecDeque::new());
         Line { waiting, aside, count: 0, has_turn: false, is_blocked: false, throttled_by: None }
@@ -284,15 +289,25 @@ impl<T> Default for Line<T> {
 
 impl<T: Queueable> Line<T> {
     fn calls(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.aside.iter().chain(&self.waiting).filter(|call| call.mark().is_set())
+        self.aside.iter().chain(&self.waiting).filter_map(|entry| Some(&entry.queued.as_ref()?.0))
     }
 
-    fn push(&mut self, call: Arc<T>) {
+    fn push(&mut self, entry: Entry<T>) {
         // If all others wait for a slot, it waits with them. Otherwise it keeps its order among the others.
-        let is_aside = self.waiting.is_empty() && !self.aside.is_empty() && call.needs_slot();
+        let is_aside = self.waiting.is_empty() && !self.aside.is_empty() && entry.needs_slot();
         let calls = if is_aside { &mut self.aside } else { &mut self.waiting };
-        calls.push_back(call);
+        calls.push_back(entry);
         self.count += 1;
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Queued<T>> {
+        let removed = [&mut self.aside, &mut self.waiting].into_iter().find_map(|calls| {
+            let index = calls.binary_search_by_key(&number, |entry| entry.number).ok()?;
+            calls[index].queued.take()
+        })?;
+        self.count -= 1;
+        self.trim();
+        Some(removed)
     }
 
     /// Appends the line to the queues where it belongs and is not yet.
@@ -309,75 +324,60 @@ impl<T: Queueable> Line<T> {
     }
 
     /// Takes the first call that may start, and sets aside those before it that find no slot.
-    fn take<P>(
-        &mut self,
-        reserve: &mut impl FnMut() -> Option<P>,
-        removed: &mut Vec<Arc<T>>,
-    ) -> Option<Taken<T, P>> {
+    fn take<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         // The calls that it had a turn for may be gone.
         if !self.waiting.is_empty()
-            && let Some(taken) = self.take_aside(reserve, removed)
+            && let Some(taken) = self.take_aside(reserve)
         {
             return Some(taken);
         }
         while !self.waiting.is_empty() && !self.check_throttled() {
-            let call = self.waiting.pop_front()?;
-            let needs_slot = call.needs_slot();
+            let entry = self.waiting.pop_front()?;
+            let needs_slot = entry.needs_slot();
             let slot = if needs_slot { reserve() } else { None };
             if !needs_slot || slot.is_some() {
-                self.started(&call, removed);
-                return Some(Taken { call, slot, was_aside: false });
+                return self.started(entry, slot, false);
             }
-            self.aside.push_back(call);
-            self.drop_removed(removed);
+            self.aside.push_back(entry);
+            self.trim();
         }
         None
     }
 
     /// Takes the first call that was set aside, if there is a slot.
-    fn take_aside<P>(
-        &mut self,
-        reserve: &mut impl FnMut() -> Option<P>,
-        removed: &mut Vec<Arc<T>>,
-    ) -> Option<Taken<T, P>> {
+    fn take_aside<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         if self.aside.is_empty() || self.check_throttled() {
             return None;
         }
         let slot = Some(reserve()?);
-        let call = self.aside.pop_front()?;
-        self.started(&call, removed);
-        Some(Taken { call, slot, was_aside: true })
+        let entry = self.aside.pop_front()?;
+        self.started(entry, slot, true)
     }
 
     fn check_throttled(&mut self) -> bool {
         if self.throttled_by.is_none() {
             let first = self.aside.front().or(self.waiting.front());
-            self.throttled_by = first.and_then(|call| call.throttled_by());
+            let first = first.and_then(|entry| entry.queued.as_ref());
+            self.throttled_by = first.and_then(|(call, _)| call.throttled_by());
         }
         self.throttled_by.is_some()
     }
 
-    fn started(&mut self, call: &T, removed: &mut Vec<Arc<T>>) {
-        call.mark().clear();
+    fn started<P>(&mut self, entry: Entry<T>, slot: Option<P>, was_aside: bool) -> Option<Taken<T, P>> {
         self.count -= 1;
-        self.drop_removed(removed);
+        self.trim();
+        entry.queued.map(|(call, arguments)| Taken { call, arguments, slot, was_aside })
     }
 
     /// Drops the entries of removed calls: those at the front, and all if they outnumber the others.
-    fn drop_removed(&mut self, removed: &mut Vec<Arc<T>>) {
+    fn trim(&mut self) {
         let is_sparse = self.waiting.len() + self.aside.len() > 2 * self.count;
         for calls in [&mut self.waiting, &mut self.aside] {
             if is_sparse {
-                calls.retain(|call| {
-                    let is_queued = call.mark().is_set();
-                    if !is_queued {
-                        removed.push(call.clone());
-                    }
-                    is_queued
-                });
+                calls.retain(|entry| entry.queued.is_some());
             }
-            while calls.front().is_some_and(|call| !call.mark().is_set()) {
-                removed.extend(calls.pop_front());
+            while calls.front().is_some_and(|entry| entry.queued.is_none()) {
+                calls.pop_front();
             }
         }
         if self.count == 0 {
@@ -385,5 +385,11 @@ impl<T: Queueable> Line<T> {
             self.waiting.shrink_to(MAX_KEPT_CAPACITY);
             self.aside.shrink_to(MAX_KEPT_CAPACITY);
         }
+    }
+}
+
+impl<T: Queueable> Entry<T> {
+    fn needs_slot(&self) -> bool {
+        self.queued.as_ref().is_some_and(|(call, _)| call.needs_slot())
     }
 }

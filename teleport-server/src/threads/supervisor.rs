@@ -170,11 +170,10 @@ fn shut_down(threads: Threads) -> Vec<String> {
     // The poller closes the listener, which it cannot do while an inline method runs on it.
     in_time(&dispatcher, move || drop(listening));
     // Before the workers end, so that calls that arrive now are refused.
-    for call in queues.batchers.iter().flat_map(|batcher| batcher.close()) {
+    let batched = queues.batchers.iter().flat_map(|batcher| batcher.close());
+    for (call, _) in batched.chain(queues.pools.iter().flat_map(|pool| pool.close())) {
         call.refuse(&closing());
     }
-    let queued = queues.pools.iter().flat_map(|pool| pool.close());
-    dispatcher.refuse_all(queued);
     let all_ended = || working.load(Ordering::SeqCst) == 0;
     if !lifecycle.wait_to_close(Duration::ZERO, all_ended) {
         lifecycle.cancel_running();
@@ -196,17 +195,17 @@ fn shut_down(threads: Threads) -> Vec<String> {
 
 /// Joins a worker. If it does not end, gives up its calls and returns the method that it runs.
 fn end_worker(worker: Worker) -> Option<String> {
-    let busy = worker.current_job.lock().clone();
+    let calls = worker.queue.take_job(worker.index).map(|job| job.calls()).unwrap_or_default();
     let name = worker.thread.thread().name().unwrap_or_default().to_owned();
-    let Some(job) = busy else {
+    let Some(first) = calls.first() else {
         // It is about to end. If it panicked, the panic hook has printed the panic.
         let _ = worker.thread.join();
         return None;
     };
     let text = "the server closed while the function was still running";
     let error = RemoteError::new(ErrorKind::Closing, Ran::Yes, text);
-    job.calls().iter().for_each(|call| call.refuse(&error));
-    Some(format!("{:?} on {name}", job.method()))
+    calls.iter().for_each(|call| call.refuse(&error));
+    Some(format!("{:?} on {name}", first.method.name))
 }
 
 /// Passes the remaining logs to the done functions, and ends their thread.

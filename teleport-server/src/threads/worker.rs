@@ -9,31 +9,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use crate::batch::batcher::Batcher;
 use crate::batch::execute;
-use crate::call::job::Job;
-use crate::call::open_call::OpenCall;
+use crate::call::job::PoolQueue;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::failures::batch_failed;
 use crate::exec::panic::catch;
 use crate::exec::run::{Starting, run};
-use crate::queue::pool::{Queue, Work};
+use crate::queue::pool::Work;
 use crate::runtime::shared::Shared;
 
 /// A thread that runs functions of one pool.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) thread: JoinHandle<()>,
-    pub(crate) current_job: Arc<Mutex<Option<Job>>>,
+    pub(crate) queue: Arc<PoolQueue>,
+    /// The number of the worker in its pool.
+    pub(crate) index: usize,
 }
 
 /// The state that the threads of one pool share.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     name: String,
-    queue: Arc<Queue<OpenCall>>,
+    queue: Arc<PoolQueue>,
     /// The batchers of the pool, by their numbers in its queue.
     batchers: Vec<Arc<Batcher>>,
     dispatcher: Arc<Dispatcher>,
@@ -88,40 +87,34 @@ impl Pool {
 
     /// Starts worker `index` of the pool.
     pub(crate) fn start(&self, index: usize) -> io::Result<Worker> {
-        let current_job = Arc::new(Mutex::new(None));
-        let shared = &self.dispatcher.shared;
-        let (pool, own_job) = (self.clone(), current_job.clone());
-        let running = RunningThread::new(shared, &self.running);
+        let pool = self.clone();
+        let running = RunningThread::new(&self.dispatcher.shared, &self.running);
         let work = move || {
             let _running = running;
             pool.dispatcher.shared.lifecycle.own_this_thread();
-            pool.work(&own_job);
+            pool.work(index);
         };
         let thread = thread::Builder::new().name(format!("{}-{index}", self.name)).spawn(work)?;
-        Ok(Worker { thread, current_job })
+        Ok(Worker { thread, queue: self.queue.clone(), index })
     }
 
-    fn work(&self, current_job: &Mutex<Option<Job>>) {
+    fn work(&self, index: usize) {
         let Dispatcher { log_order, registry, .. } = &*self.dispatcher;
-        while let Some(work) = self.queue.take(|| log_order.reserve()) {
+        while let Some(work) = self.queue.take(index, || log_order.reserve()) {
             match work {
-                Work::Call(call, slot) => {
-                    *current_job.lock() = Some(Job::Call(call.clone()));
-                    // Withdrawn calls have no arguments.
-                    if let Some(arguments) = call.claim() {
-                        let function = registry.function(&call.method);
-                        run(function, &Starting::known(&call), arguments, slot, Instant::now);
-                    }
+                Work::Call(call, arguments, slot) => {
+                    let function = registry.function(&call.method);
+                    run(function, &Starting::known(&call), arguments, slot, Instant::now);
                 }
                 Work::Batch(number, slot) => {
                     let batcher = &self.batchers[number];
-                    if let Err(panic) = catch(|| execute::run(registry, batcher, slot, current_job)) {
-                        let job = current_job.lock().take();
-                        batch_failed(job.as_ref().map_or(&[], Job::calls), panic.remote());
+                    let running = |calls: &_| self.queue.runs_batch(index, calls);
+                    if let Err(panic) = catch(|| execute::run(registry, batcher, slot, running)) {
+                        let job = self.queue.take_job(index);
+                        batch_failed(&job.map(|job| job.calls()).unwrap_or_default(), panic.remote());
                     }
                 }
             }
-            *current_job.lock() = None;
         }
     }
 }
