@@ -242,8 +242,8 @@ impl CallTable {
         if self.moved.is_empty() { first_id } else { self.moved.get(&first_id).copied().unwrap_or(first_id) }
     }
 
-    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives, unless
-    /// it polls again by itself.
+    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives,
+    /// unless it polls again by itself.
     pub(crate) fn take(
         &mut self,
         first_id: u64,

@@ -38,8 +38,8 @@ pub trait Handler: Gate + Send + Sync + 'static {
         true
     }
 
-    /// Called when calls of this side were answered (on a client), once for all answers that arrived in a row.
-    /// Takes them out of `answers`, which has the id of each.
+    /// Called when calls of this side were answered (on a client), once for all answers that arrived in a
+    /// row. Takes them out of `answers`, which has the id of each.
     fn answered(&self, _link: &Arc<Link>, _answers: &mut Vec<(u64, Answer)>, _wakers: &mut Wakers) {}
 
     /// Called when the peer has received these messages completely: calls of this side (on a client), or

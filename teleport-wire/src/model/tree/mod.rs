@@ -5,6 +5,7 @@
 
 mod display;
 pub(crate) mod error;
+#[allow(unsafe_code, reason = "UTF-8 is not checked again in the copy of a string")]
 pub(crate) mod key;
 pub(crate) mod ops;
 
