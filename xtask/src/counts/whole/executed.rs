@@ -4,6 +4,7 @@
 //! object (program or library), no compression, and no lines of sources.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// The functions of the C library that allocate. Reallocations count, as in the other rows.
 const ALLOCATE: [&str; 6] = ["malloc", "calloc", "realloc", "aligned_alloc", "memalign", "posix_memalign"];
@@ -13,6 +14,13 @@ const ALLOCATE: [&str; 6] = ["malloc", "calloc", "realloc", "aligned_alloc", "me
 pub(super) struct Place {
     pub(super) object: String,
     pub(super) address: u64,
+}
+
+impl Place {
+    /// Returns true for instructions of this program; others are of libraries.
+    pub(super) fn is_of(&self, program: &Path) -> bool {
+        Path::new(&self.object) == program
+    }
 }
 
 /// How often an instruction ran.

@@ -82,9 +82,10 @@ pub(super) fn count(chosen: Chosen<'_>, counted: &mut Counted) -> Result<(), Fai
         if let Some(top) = chosen.profile {
             profile::print(work, &sides, &mut locked, top)?;
         }
-        let mut counts = [[0.0; 3]; 2];
+        let mut counts = [[0.0; 4]; 2];
         for (counts, executed) in counts.iter_mut().zip(&sides) {
-            let all = [executed.instructions(), locked_times(executed, &mut locked)?, executed.allocations()];
+            let [own, library] = locked_times(executed, &mut locked)?;
+            let all = [executed.instructions(), own + library, executed.allocations(), library];
             *counts = all.map(|count| count as f64 / work.calls as f64);
         }
         let [client, server] = counts;
@@ -99,29 +100,36 @@ pub(super) fn count(chosen: Chosen<'_>, counted: &mut Counted) -> Result<(), Fai
     Ok(())
 }
 
-fn text((side, [instructions, locked, allocations]): (&str, [f64; 3])) -> String {
-    format!("{side} {instructions:.0} instructions, {locked:.1} locked, {allocations:.2} allocations")
+fn text((side, [instructions, locked, allocations, library]): (&str, [f64; 4])) -> String {
+    format!(
+        "{side} {instructions:.0} instructions, {locked:.1} locked ({library:.1} in the C library), \
+         {allocations:.2} allocations"
+    )
 }
 
 /// What is counted, and how much of it the scheduler decides: how many calls one read or write takes, and how
 /// often a lock is contended.
 const COUNTS: [(&str, f64); 3] = [("instructions", 0.0), ("locked instructions", 0.5), ("allocations", 0.05)];
 
-fn push(counted: &mut Counted, work: &Work, side: &str, counts: [f64; 3]) {
+/// Adds a row for each of the first counts. Locked instructions of the C library are only shown, because the
+/// row of all locked instructions includes them.
+fn push(counted: &mut Counted, work: &Work, side: &str, counts: [f64; 4]) {
     for ((what, slack), count) in COUNTS.iter().zip(counts) {
         let name = format!("{what} a whole call, {}{side}", work.name);
         counted.rows.push(Row::close(name, count, *slack));
     }
 }
 
-fn locked_times(executed: &Executed, locked: &mut Locked) -> Result<u64, Failure> {
-    let mut sum = 0;
+/// Returns the number of locked instructions, of this program and of libraries.
+fn locked_times(executed: &Executed, locked: &mut Locked) -> Result<[u64; 2], Failure> {
+    let program = std::env::current_exe().map_err(Failure::bench)?;
+    let mut sums = [0; 2];
     for (place, times) in &executed.instructions {
         if locked.contains(place)? {
-            sum += times.times;
+            sums[usize::from(!place.is_of(&program))] += times.times;
         }
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 /// A server and its client under callgrind.

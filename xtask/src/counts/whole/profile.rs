@@ -81,7 +81,7 @@ pub(super) fn print(
             }
         }
         // The C library calls this program too, at the start of each thread.
-        for (place, call) in executed.outside.iter().filter(|(place, _)| is_program(place, &program)) {
+        for (place, call) in executed.outside.iter().filter(|(place, _)| place.is_of(&program)) {
             let line = source(place, &call.symbol).line;
             if call.allocates() {
                 allocations.entry(line.clone()).or_default()[side * 2] += each(call.calls);
@@ -117,7 +117,7 @@ fn sources<'a>(
     program: &Path,
     places: impl Iterator<Item = &'a Place>,
 ) -> Result<HashMap<Place, Source>, Failure> {
-    let places: Vec<&Place> = places.filter(|place| is_program(place, program)).collect();
+    let places: Vec<&Place> = places.filter(|place| place.is_of(program)).collect();
     let questions: String = places.iter().map(|place| format!("{:#x}\n", place.address)).collect();
     let mut command = Command::new("addr2line");
     command.args(["-f", "-i", "-C", "-a", "-e"]).arg(program);
@@ -131,11 +131,6 @@ fn sources<'a>(
         }
     }
     Ok(sources)
-}
-
-/// Returns true for instructions of this program; others are of libraries.
-fn is_program(place: &Place, program: &Path) -> bool {
-    Path::new(&place.object) == program
 }
 
 /// Returns true for files of this workspace.
