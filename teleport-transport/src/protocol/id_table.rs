@@ -1,13 +1,14 @@
 //! A table by id, for ids that mostly come in increasing order.
 //!
-//! The entries are in a deque that is sorted by id. A new id is appended. Most ids are found at their
-//! distance from the first. Peers may choose ids but gain nothing by it: a lookup takes at most a binary
-//! search. A removed entry leaves a gap. Bound: as many gaps as entries, and `MIN_GAPS`.
+//! The lowest bits of an id tell its place, so ids in order need no search and never meet. If an entry is
+//! left behind by many others, an id may find its place taken: it goes to a map. Peers may choose ids but
+//! gain nothing by it: a lookup takes at most a search in the map. Bounds: the places are at most
+//! `MIN_PLACES` or four times the entries that there were at once.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-/// This number of gaps is never worth a compaction.
-const MIN_GAPS: usize = 16;
+/// A table that is not empty may have this many places.
+const MIN_PLACES: usize = 16;
 
 /// An empty table keeps memory for this many entries.
 const MAX_KEPT: usize = 64;
@@ -15,111 +16,158 @@ const MAX_KEPT: usize = 64;
 /// A table of calls by id.
 #[derive(Debug)]
 pub struct IdTable<V> {
-    /// Invariant: sorted by id, and the first slot is no gap.
-    slots: VecDeque<(u64, Option<V>)>,
-    /// Invariant: the id of the first slot, if there is one.
-    first_id: u64,
-    /// Invariant: the slots that are no gaps.
-    len: usize,
+    /// Invariant: each entry is at the place that the lowest bits of its id name. There is a power of two of
+    /// places, or none.
+    places: Vec<Option<(u64, V)>>,
+    /// Invariant: the places that are taken.
+    taken: usize,
+    /// Entries whose place was taken.
+    others: BTreeMap<u64, V>,
 }
 
 impl<V> Default for IdTable<V> {
     fn default() -> IdTable<V> {
-        IdTable { slots: VecDeque::new(), first_id: 0, len: 0 }
+        IdTable { places: Vec::new(), taken: 0, others: BTreeMap::new() }
     }
 }
 
 impl<V> IdTable<V> {
     /// Returns the number of entries.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.taken + self.others.len()
     }
 
     /// Returns true if there is no entry.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     #[inline]
-    fn index_of(&self, id: u64) -> Option<usize> {
-        let expected = id.wrapping_sub(self.first_id) as usize;
-        match self.slots.get(expected) {
-            Some((found, _)) if *found == id => Some(expected),
-            _ => self.search(id),
-        }
-    }
-
-    #[cold]
-    fn search(&self, id: u64) -> Option<usize> {
-        self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()
+    fn place(&self, id: u64) -> usize {
+        id as usize & self.places.len().wrapping_sub(1)
     }
 
     /// Returns the entry of `id`.
     #[inline]
     pub fn get(&self, id: u64) -> Option<&V> {
-        self.index_of(id).and_then(|index| self.slots[index].1.as_ref())
+        match self.places.get(self.place(id)) {
+            Some(Some((found, value))) if *found == id => Some(value),
+            _ if self.others.is_empty() => None,
+            _ => self.others.get(&id),
+        }
     }
 
     /// Returns the entry of `id`, to change it.
     #[inline]
     pub fn get_mut(&mut self, id: u64) -> Option<&mut V> {
-        self.index_of(id).and_then(|index| self.slots[index].1.as_mut())
+        let place = self.place(id);
+        match self.places.get_mut(place) {
+            Some(Some((found, value))) if *found == id => Some(value),
+            _ if self.others.is_empty() => None,
+            _ => self.others.get_mut(&id),
+        }
     }
 
     /// Adds an entry, or replaces the one with the same id.
+    #[inline]
     pub fn insert(&mut self, id: u64, value: V) {
-        if self.slots.back().is_none_or(|(last, _)| *last < id) {
-            if self.slots.capacity() == 0 {
-                // Most connections never have two open calls at once.
-                self.slots.reserve_exact(1);
+        let place = self.place(id);
+        match self.places.get_mut(place) {
+            Some(free @ None) if self.others.is_empty() => {
+                *free = Some((id, value));
+                self.taken += 1;
             }
-            if self.slots.is_empty() {
-                self.first_id = id;
-            }
-            self.slots.push_back((id, Some(value)));
-            self.len += 1;
+            _ => self.insert_anywhere(id, value),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_anywhere(&mut self, id: u64, value: V) {
+        if let Some(before) = self.get_mut(id) {
+            *before = value;
             return;
         }
-        match self.slots.binary_search_by_key(&id, |(id, _)| *id) {
-            Ok(index) => self.len += usize::from(self.slots[index].1.replace(value).is_none()),
-            Err(index) => {
-                self.slots.insert(index, (id, Some(value)));
-                self.first_id = self.first_id.min(id);
-                self.len += 1;
+        let is_free = |table: &IdTable<V>| matches!(table.places.get(table.place(id)), Some(None));
+        while !is_free(self) && (self.places.len() < MIN_PLACES || self.taken * 2 > self.places.len()) {
+            self.grow();
+        }
+        self.put(id, value);
+    }
+
+    fn put(&mut self, id: u64, value: V) {
+        let place = self.place(id);
+        match &mut self.places[place] {
+            free @ None => {
+                *free = Some((id, value));
+                self.taken += 1;
             }
+            Some(_) => drop(self.others.insert(id, value)),
+        }
+    }
+
+    /// Doubles the places.
+    fn grow(&mut self) {
+        // Most connections never have two open calls at once.
+        let places = (self.places.len() * 2).max(1);
+        let mut before = std::mem::take(&mut self.places);
+        self.places.reserve_exact(places);
+        self.places.resize_with(places, || None);
+        self.taken = 0;
+        let others = std::mem::take(&mut self.others);
+        for (id, value) in before.drain(..).flatten().chain(others) {
+            self.put(id, value);
         }
     }
 
     /// Removes the entry of `id`, and returns it.
+    #[inline]
     pub fn remove(&mut self, id: u64) -> Option<V> {
-        let index = self.index_of(id)?;
-        // The first slot goes at once. Any other becomes a gap, until it is the first.
-        let value = if index == 0 { self.slots.pop_front()?.1? } else { self.slots[index].1.take()? };
-        self.len -= 1;
-        while let Some((id, value)) = self.slots.front() {
-            if value.is_some() {
-                self.first_id = *id;
-                break;
+        let place = self.place(id);
+        let value = match self.places.get_mut(place) {
+            Some(taken @ Some(_)) if taken.as_ref().is_some_and(|(found, _)| *found == id) => {
+                self.taken -= 1;
+                taken.take().map(|(_, value)| value)
             }
-            self.slots.pop_front();
+            _ => self.remove_other(id),
+        };
+        if self.taken == 0 && self.places.len() > MAX_KEPT {
+            self.shrink();
         }
-        if self.slots.len() > 2 * self.len + MIN_GAPS {
-            self.slots.retain(|(_, value)| value.is_some());
-        }
-        if self.len == 0 && self.slots.capacity() > MAX_KEPT {
-            self.slots = VecDeque::new();
-        }
-        Some(value)
+        value
     }
 
-    /// Returns the entries in the order of their ids.
+    #[cold]
+    #[inline(never)]
+    fn remove_other(&mut self, id: u64) -> Option<V> {
+        self.others.remove(&id)
+    }
+
+    /// Frees the places of an empty table.
+    #[cold]
+    #[inline(never)]
+    fn shrink(&mut self) {
+        if self.is_empty() {
+            self.places = Vec::new();
+        }
+    }
+
+    /// Returns the entries in the order of their ids, which it sorts.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
-        self.slots.iter().filter_map(|(id, value)| value.as_ref().map(|value| (*id, value)))
+        let placed = self.places.iter().flatten().map(|(id, value)| (*id, value));
+        let mut all: Vec<_> = placed.chain(self.others.iter().map(|(id, value)| (*id, value))).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter()
     }
 
-    /// Returns the entries in the order of their ids, to change them.
+    /// Returns the entries in the order of their ids, which it sorts, to change them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut V)> {
-        self.slots.iter_mut().filter_map(|(id, value)| value.as_mut().map(|value| (*id, value)))
+        let placed = self.places.iter_mut().flatten().map(|(id, value)| (*id, value));
+        let mut all: Vec<_> = placed.chain(self.others.iter_mut().map(|(id, value)| (*id, value))).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter()
     }
 }
 
@@ -128,6 +176,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    /// The entries are at most 101 at once.
+    const MAX_PLACES: usize = 256;
 
     /// Checks that the table and a map of the standard library agree after the same operations.
     #[test]
@@ -153,7 +204,7 @@ mod tests {
                     _ => assert_eq!(table.get_mut(id), map.get_mut(&id)),
                 }
                 assert_eq!((table.get(id), table.len()), (map.get(&id), map.len()));
-                assert!(table.slots.len() <= 2 * table.len() + MIN_GAPS);
+                assert!(table.places.len() <= MAX_PLACES);
             }
             assert!(table.iter().eq(map.iter().map(|(id, value)| (*id, value))));
             assert!(table.iter_mut().map(|(id, _)| id).eq(map.into_keys()));
@@ -161,14 +212,33 @@ mod tests {
     }
 
     #[test]
-    fn one_old_entry_does_not_keep_the_gaps_of_all_that_came_after_it() {
+    fn one_old_entry_takes_no_place_from_those_that_come_after_it() {
         let mut table = IdTable::default();
         table.insert(1, ());
         for id in 2..10_000 {
             table.insert(id, ());
+            assert_eq!(table.len(), 2);
             assert_eq!(table.remove(id), Some(()));
         }
-        assert!(table.slots.len() <= MIN_GAPS + 2);
+        assert!(table.places.len() <= MIN_PLACES && table.others.is_empty());
         assert_eq!((table.get(1), table.get(9_999), table.get(u64::MAX)), (Some(&()), None, None));
+    }
+
+    #[test]
+    fn ids_that_meet_in_one_place_take_no_memory_for_others() {
+        let mut table = IdTable::default();
+        for id in 0..1000u64 {
+            table.insert(id << 32, id);
+        }
+        assert_eq!((table.len(), table.places.len()), (1000, MIN_PLACES));
+        assert!((0..1000).all(|id| table.remove(id << 32) == Some(id)));
+    }
+
+    #[test]
+    fn an_empty_table_keeps_little_memory() {
+        let mut table = IdTable::default();
+        (0..1000).for_each(|id| table.insert(id, ()));
+        (0..1000).for_each(|id| assert_eq!(table.remove(id), Some(())));
+        assert_eq!(table.places.capacity(), 0);
     }
 }

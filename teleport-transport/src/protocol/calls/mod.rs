@@ -287,19 +287,28 @@ impl Calls {
         ProtocolError::ReusedId { id, last_id: self.last_id }
     }
 
-    /// Marks a call as answered, and ends it if the answer is written completely. Returns false if it has an
-    /// answer or is gone.
-    pub(super) fn answer(&mut self, id: u64, is_whole: bool) -> bool {
+    /// Ends a call, because its answer is about to be written completely. Returns false if it has an answer
+    /// or is gone.
+    #[inline]
+    pub(super) fn end_with_answer(&mut self, id: u64) -> bool {
+        let Some(call) = self.table.remove(id) else { return false };
+        if call.progress != Progress::Unanswered {
+            self.table.insert(id, call);
+            return false;
+        }
+        self.structure_bytes -= call.structure_bytes;
+        true
+    }
+
+    /// Marks a call as answered, because its answer is about to be written in part. Returns false if it has
+    /// an answer or is gone.
+    pub(super) fn answer(&mut self, id: u64) -> bool {
         let unanswered = self.table.get_mut(id).filter(|call| call.progress == Progress::Unanswered);
         let Some(call) = unanswered else { return false };
         self.structure_bytes -= std::mem::take(&mut call.structure_bytes);
-        if is_whole {
-            self.table.remove(id);
-        } else {
-            call.progress = Progress::Answered;
-            call.structure_charge = None;
-            self.closed += 1;
-        }
+        call.progress = Progress::Answered;
+        call.structure_charge = None;
+        self.closed += 1;
         true
     }
 
@@ -394,7 +403,8 @@ mod tests {
         let text =
             format!("take 1 bytes beside the {huge} of calls that have no answer yet, past the server's 100");
         assert!(refusal.message.contains(&text), "{}", refusal.message);
-        assert!(calls.answer(2, true) && calls.answer(1, false) && !calls.answer(1, true));
+        assert!(calls.end_with_answer(2) && calls.answer(1));
+        assert!(!calls.answer(1) && !calls.end_with_answer(1) && !calls.end_with_answer(2));
         assert!(calls.arrive(3, 60, &config).is_none() && calls.arrive(4, 40, &config).is_none());
         assert!(calls.arrive(5, 1, &config).is_some());
         calls.remove(4);
@@ -408,7 +418,7 @@ mod tests {
         let mut calls = Calls::default();
         for id in 1..=2 {
             calls.arrive(id, 1, &config);
-            assert!(calls.answer(id, id == 1));
+            assert!(if id == 1 { calls.end_with_answer(id) } else { calls.answer(id) });
         }
         let refused = calls.on_call(3, 1, 1, &config, |_| None);
         assert!(matches!(refused, Err(ProtocolError::TooManyCalls { .. })));

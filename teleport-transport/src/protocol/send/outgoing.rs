@@ -113,7 +113,37 @@ impl Outgoing {
 
     /// Appends the head of a message, and its payload if that is eager and small. Returns the rest of the
     /// payload. The staging of a message with a rest is noted.
+    #[inline]
     pub(super) fn write(
+        &mut self,
+        id: u64,
+        message: Message,
+        is_eager: bool,
+        checksum: bool,
+        is_noted: bool,
+    ) -> Option<Box<Payload>> {
+        let (metadata_bytes, payload_bytes) = (message.metadata().len(), message.payload_bytes());
+        let is_copied = message.pieces().is_empty() && (is_eager || payload_bytes == 0);
+        if !is_copied || metadata_bytes > MAX_COPIED_METADATA_BYTES {
+            return self.write_parts(id, message, is_eager, checksum, is_noted);
+        }
+        let before = self.buffer.extent();
+        self.buffer.append_with(|out| message.append_frames(id, is_eager, checksum, out));
+        self.push(Written {
+            id,
+            extent: self.buffer.extent_since(before),
+            eager_bytes: if is_eager { message.memory_bytes() } else { 0 },
+            metadata_bytes: metadata_bytes as u32,
+            payload_bytes: payload_bytes as u32,
+            is_whole: true,
+            is_noted,
+        });
+        None
+    }
+
+    /// Does the same for a message that has more than a few copied bytes.
+    #[inline(never)]
+    fn write_parts(
         &mut self,
         id: u64,
         message: Message,
@@ -124,35 +154,30 @@ impl Outgoing {
         let before = self.buffer.extent();
         let (metadata_bytes, payload_bytes) = (message.metadata().len(), message.payload_bytes());
         let eager_bytes = if is_eager { message.memory_bytes() } else { 0 };
+        self.buffer.append(&message.header(id, is_eager));
         let pieces = if metadata_bytes > MAX_COPIED_METADATA_BYTES {
-            self.buffer.append(&message.header(id, is_eager));
             let (metadata, pieces) = message.into_parts();
             self.buffer.share(metadata);
             pieces
         } else {
-            self.buffer.append_with(|out| message.append_frames(id, is_eager, checksum, out));
-            // A copied payload has left with the metadata if it is eager.
-            if is_eager && message.pieces().is_empty() { Vec::new() } else { message.into_pieces() }
+            self.buffer.append(message.metadata());
+            message.into_pieces()
         };
-        let mut rest = None;
-        if !pieces.is_empty() {
-            let mut payload = Payload::new(pieces, payload_bytes, is_eager);
-            if is_eager && payload.is_small() {
-                payload.write_chunk(id, checksum, &mut self.buffer);
-            } else {
-                rest = Some(Box::new(payload));
-            }
+        let mut rest = Payload::new(pieces, payload_bytes, is_eager);
+        let is_whole = payload_bytes == 0 || (is_eager && rest.is_small());
+        if is_whole && payload_bytes > 0 {
+            rest.write_chunk(id, checksum, &mut self.buffer);
         }
         self.push(Written {
             id,
             extent: self.buffer.extent_since(before),
             eager_bytes,
             metadata_bytes: metadata_bytes as u32,
-            payload_bytes: if rest.is_some() { 0 } else { payload_bytes as u32 },
-            is_whole: rest.is_none(),
-            is_noted: is_noted || rest.is_some(),
+            payload_bytes: if is_whole { payload_bytes as u32 } else { 0 },
+            is_whole,
+            is_noted: is_noted || !is_whole,
         });
-        rest
+        (!is_whole).then(|| Box::new(rest))
     }
 
     /// Appends the rest of a message whose head was staged. Its staging is noted.

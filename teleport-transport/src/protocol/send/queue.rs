@@ -85,7 +85,7 @@ impl Queue {
         let is_eager = self.ledger.is_eager(&message);
         let payload_bytes = message.payload_bytes();
         let is_whole = payload_bytes == 0 || (is_eager && payload_bytes <= MAX_SMALL_BYTES);
-        if !self.calls.answer(id, is_whole) {
+        if !(if is_whole { self.calls.end_with_answer(id) } else { self.calls.answer(id) }) {
             drop_message(message);
             return false;
         }

@@ -81,9 +81,9 @@ impl Pair {
         let fill = self.below(256) as u8;
         let array = |bytes: u64| Tree::Array(Array::from(vec![fill; bytes as usize]));
         match self.below(24) {
-            4.. if self.floods && self.below(4) > 0 => array(60_000),
-            0..5 => Tree::Null,
-            5..12 => array(self.below(300)),
+            0..4 => Tree::Null,
+            _ if self.floods && self.below(4) > 0 => array(60_000),
+            4..12 => array(self.below(300)),
             12 => array(4096),
             13..16 => array(5000 + self.below(30_000)),
             16 => Tree::List(vec![array(100), array(3000), array(7)]),
@@ -146,7 +146,7 @@ impl Pair {
         let queue = &mut self.outbound.queue;
         match self.model.calls[&id] {
             CallState::Unsent => {
-                assert!(queue.on_error(id).is_err() && queue.calls.on_result_head(id).is_err())
+                assert!(queue.on_error(id).is_err() && queue.calls.on_result_head(id).is_err());
             }
             CallState::Sent if is_result => {
                 assert!(matches!(queue.calls.on_result_head(id), Ok(true)));
