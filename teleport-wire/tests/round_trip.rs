@@ -5,7 +5,9 @@
 mod common;
 mod receiver;
 
-use common::{same_with_order, trees};
+use common::{array, same_with_order, trees};
+use std::time::Duration;
+
 use proptest::prelude::*;
 use receiver::{decode, parts, payload, receive};
 use teleport_wire::{
@@ -43,6 +45,21 @@ fn check(tree: &Tree) -> Signature {
     let received = decode(signature, order, &payload(&message), &Limits::default()).unwrap();
     assert!(same_with_order(tree, &received), "{tree} became {received}");
     Signature::decode(signature, &Limits::default()).unwrap()
+}
+
+/// Returns the metadata, its checksum, the sizes and the bytes of the payload of a call.
+fn encoded(head: &CallHead<'_>, tree: &Tree) -> (Vec<u8>, u32, u64, u64, Vec<u8>) {
+    let message = Message::call(head, tree, &Limits::default()).unwrap();
+    let sizes = (message.payload_bytes(), message.memory_bytes());
+    (message.metadata().to_vec(), message.metadata_crc(), sizes.0, sizes.1, payload(&message))
+}
+
+/// Returns a tree of the same shape whose arrays have other bytes.
+fn refilled(tree: &Tree, seed: u64) -> Tree {
+    tree.clone().map(|leaf| match leaf {
+        Tree::Array(old) => array(old.dtype(), old.shape().to_vec(), seed).into(),
+        other => other,
+    })
 }
 
 proptest! {
@@ -93,6 +110,34 @@ proptest! {
         prop_assert_eq!(parts(&forward).0, parts(&backward).0);
         prop_assert!(!parts(&backward).1.is_empty());
         prop_assert_eq!(payload(&forward), payload(&backward));
+    }
+
+    /// A shape that was encoded before gives the same messages, also between others, with other options, and
+    /// with other contents.
+    #[test]
+    fn known_shapes_are_encoded_as_new_ones(tree in trees(), other in trees(), micros in 1..u64::MAX, seed: u64) {
+        let plain = CallHead::new("act");
+        let deadline = Some(Duration::from_micros(micros));
+        let options = CallHead { deadline, idempotent: true, resume: true, ..plain };
+        let new = |head: CallHead<'static>, tree: &Tree| {
+            let (head, tree) = (head, tree.clone());
+            // Another thread knows no shapes.
+            std::thread::spawn(move || encoded(&head, &tree)).join().unwrap()
+        };
+        let filled = refilled(&tree, seed);
+        let expected = [new(plain, &tree), new(options, &tree), new(plain, &other), new(plain, &filled)];
+        for _ in 0..4 {
+            prop_assert_eq!(&encoded(&plain, &tree), &expected[0]);
+            prop_assert_eq!(&encoded(&options, &tree), &expected[1]);
+            prop_assert_eq!(&encoded(&plain, &other), &expected[2]);
+            prop_assert_eq!(&encoded(&plain, &filled), &expected[3]);
+        }
+        let metadata_bytes = expected[0].0.len() as u32;
+        let limits = Limits { max_metadata_bytes: metadata_bytes - 1, ..Limits::default() };
+        let refused = matches!(
+            Message::call(&plain, &tree, &limits), Err(EncodeError::MetadataTooLarge { .. })
+        );
+        prop_assert!(refused, "a shape that is known for other limits");
     }
 
     /// The frames of a message in one go are those that are written one by one.
@@ -264,7 +309,6 @@ fn strings_are_checked_when_built() {
 
 #[test]
 fn heads_of_calls_round_trip() {
-    use std::time::Duration;
     let heads = [
         CallHead::new("m"),
         CallHead { deadline: Some(Duration::from_micros(1)), ..CallHead::new("a.b/é") },

@@ -6,6 +6,8 @@
 //! A small payload is copied behind the metadata, which costs less than to count the owner of each leaf. A
 //! large one stays in its owners' memory.
 
+mod known;
+
 use std::time::Duration;
 
 use crate::format::checksum::checksum;
@@ -17,6 +19,7 @@ use crate::format::limits::{Limits, MAX_METHOD_BYTES};
 use crate::format::metadata::{CallHead, IDEMPOTENT, RESUME};
 use crate::format::signature::Placement;
 use crate::model::{buffer::Buffer, tree::Tree};
+use known::Head;
 
 /// The longest array, string or bytes that is copied into a message.
 const MAX_COPIED_LEAF_BYTES: usize = 2 << 10;
@@ -66,10 +69,8 @@ impl Message {
         let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
         // Zero would mean that there is no deadline.
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        let method_and_flags = bytes as u64 | u64::from(flags) << 16;
-        let fixed = [method_and_flags, 0, head.deadline.map_or(0, micros)].map(u64::to_le_bytes);
-        let head = [fixed.as_flattened(), head.method.as_bytes()];
-        Message::encode(Kind::Call, head, 4, tree, limits)
+        let deadline_micros = head.deadline.map_or(0, micros);
+        Message::encode(&Head { kind: Kind::Call, flags, method: head.method, deadline_micros }, tree, limits)
     }
 
     /// Encodes a result for a receiver with these limits.
@@ -77,7 +78,8 @@ impl Message {
     /// # Errors
     /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
-        Message::encode(Kind::Result, [&[0; 8], &[]], 0, tree, limits)
+        let head = Head { kind: Kind::Result, flags: 0, method: "", deadline_micros: 0 };
+        Message::encode(&head, tree, limits)
     }
 
     /// Encodes the error that ends a call. Long texts are cut.
@@ -97,18 +99,30 @@ impl Message {
         }
     }
 
-    /// Encodes the tree behind a `head`, into which the lengths of its signature and order are written at
-    /// `lengths_at`.
     #[inline]
-    fn encode(
-        kind: Kind,
-        head: [&[u8]; 2],
-        lengths_at: usize,
-        tree: &Tree,
-        limits: &Limits,
-    ) -> Result<Message, EncodeError> {
+    fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
+        match known::encode(head, tree, limits) {
+            Some(message) => Ok(message),
+            None => Message::encode_new(head, tree, limits),
+        }
+    }
+
+    /// Encodes a message whose shape is not known.
+    fn encode_new(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
         let mut scratch = Scratch::take();
-        head.into_iter().for_each(|part| scratch.metadata.extend_from_slice(part));
+        let lengths_at = match head.kind {
+            Kind::Call => {
+                let method_and_flags = head.method.len() as u64 | u64::from(head.flags) << 16;
+                let fixed = [method_and_flags, 0, head.deadline_micros].map(u64::to_le_bytes);
+                scratch.metadata.extend_from_slice(fixed.as_flattened());
+                scratch.metadata.extend_from_slice(head.method.as_bytes());
+                4
+            }
+            _ => {
+                scratch.metadata.extend_from_slice(&[0; 8]);
+                0
+            }
+        };
         let encoded = encode(tree, &mut scratch, limits);
         let message = encoded.map(|encoded| {
             let metadata = &mut scratch.metadata[..];
@@ -125,7 +139,11 @@ impl Message {
             };
             let bytes = join(metadata, copied, if is_small { payload_bytes as usize } else { 0 });
             let metadata_bytes = metadata.len() as u32;
-            Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes, memory_bytes }
+            let kind = head.kind;
+            let message =
+                Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes, memory_bytes };
+            known::learn(head, tree, limits, &message, &scratch.leaves);
+            message
         });
         scratch.give_back();
         message

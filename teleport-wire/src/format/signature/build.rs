@@ -48,14 +48,7 @@ impl Signature {
             return Err(DecodeError::MemoryLength { expected, found });
         }
         let order = self.check_order(order);
-        Builder {
-            walk: Walk::new(self),
-            ranges: self.ranges.iter(),
-            order,
-            buffers: Buffers::Copied(payload),
-            rows: None,
-        }
-        .node()
+        Copier { walk: Walk::new(self), order, payload }.node()
     }
 
     /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a
@@ -141,17 +134,15 @@ impl<'a> Walk<'a> {
 }
 
 /// The source of memory for leaves, in their order.
-enum Buffers<'a> {
+enum Buffers {
     /// All memory, for the only leaf.
     One(Buffer),
     Parts(std::vec::IntoIter<Buffer>),
     Shared(Buffer),
-    /// The rest of the payload, which each leaf copies its bytes from.
-    Copied(&'a [u8]),
 }
 
-impl Buffers<'_> {
-    fn new(memory: Buffer, ranges: &[Range<usize>]) -> Buffers<'_> {
+impl Buffers {
+    fn new(memory: Buffer, ranges: &[Range<usize>]) -> Buffers {
         // Most messages have one leaf that takes all memory. They do not allocate here.
         let is_whole = match ranges {
             [] => true,
@@ -174,7 +165,7 @@ struct Builder<'a> {
     ranges: std::slice::Iter<'a, Range<usize>>,
     /// The rest of the order. It is empty from the start if every dict is sorted.
     order: &'a [u32],
-    buffers: Buffers<'a>,
+    buffers: Buffers,
     /// The size of a first axis of each array, if there is one.
     rows: Option<usize>,
 }
@@ -204,11 +195,6 @@ impl Builder<'_> {
             Buffers::One(memory) => std::mem::take(memory),
             Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
             Buffers::Shared(memory) => memory.slice(range.clone()),
-            Buffers::Copied(payload) => {
-                let (bytes, rest) = payload.split_at(range.len());
-                *payload = rest;
-                Buffer::copy_from(bytes)
-            }
         };
         match &self.walk.leaf().kind {
             LeafKind::Array { dtype, shape } => {
@@ -216,9 +202,7 @@ impl Builder<'_> {
                 let array = Array::from_buffer(*dtype, shape, buffer);
                 Ok(Tree::Array(array.expect("the leaf has the bytes of its shape")))
             }
-            LeafKind::String => Text::from_utf8(buffer)
-                .map(Tree::String)
-                .map_err(|error| DecodeError::NotUtf8 { field: "string", at: error.valid_up_to() as u64 }),
+            LeafKind::String => text(buffer),
             LeafKind::Bytes => Ok(Tree::Bytes(buffer)),
         }
     }
@@ -242,4 +226,74 @@ impl Builder<'_> {
         }
         Ok(dict)
     }
+}
+
+/// Builds a tree whose leaves are copied.
+struct Copier<'a> {
+    walk: Walk<'a>,
+    /// The rest of the order, as in [`Builder`].
+    order: &'a [u32],
+    /// The rest of the payload.
+    payload: &'a [u8],
+}
+
+impl Copier<'_> {
+    #[inline(always)]
+    fn node(&mut self) -> Result<Tree, DecodeError> {
+        match self.walk.node() {
+            Node::Null => Ok(Tree::Null),
+            Node::Leaf => self.leaf(),
+            Node::List(count) => self.children(count).map(Tree::List),
+            Node::Dict(count) => self.dict(count),
+        }
+    }
+
+    #[inline(always)]
+    fn leaf(&mut self) -> Result<Tree, DecodeError> {
+        let leaf = self.walk.leaf();
+        let (bytes, rest) = self.payload.split_at(leaf.memory.len());
+        self.payload = rest;
+        let buffer = Buffer::copy_from(bytes);
+        match &leaf.kind {
+            LeafKind::Array { dtype, shape } => Ok(Tree::Array(Array::of_leaf(*dtype, shape, buffer))),
+            LeafKind::String => text(buffer),
+            LeafKind::Bytes => Ok(Tree::Bytes(buffer)),
+        }
+    }
+
+    #[inline(never)]
+    fn children(&mut self, count: u32) -> Result<Vec<Tree>, DecodeError> {
+        let mut children = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            children.push(self.node()?);
+        }
+        Ok(children)
+    }
+
+    #[inline(never)]
+    fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
+        let keys = self.walk.keys(count);
+        let mut dict = Dict::with_capacity(keys.len());
+        if count < 2 || self.order.is_empty() {
+            for key in keys {
+                dict.insert(key, self.node()?);
+            }
+            return Ok(Tree::Dict(dict));
+        }
+        let (order, rest) = self.order.split_at(keys.len());
+        self.order = rest;
+        let mut children = self.children(count)?;
+        for index in order {
+            let index = *index as usize;
+            dict.insert(&keys[index], std::mem::take(&mut children[index]));
+        }
+        Ok(Tree::Dict(dict))
+    }
+}
+
+/// Returns the string of these bytes, which are checked here.
+fn text(bytes: Buffer) -> Result<Tree, DecodeError> {
+    Text::from_utf8(bytes)
+        .map(Tree::String)
+        .map_err(|error| DecodeError::NotUtf8 { field: "string", at: error.valid_up_to() as u64 })
 }

@@ -59,6 +59,14 @@ impl Array {
         }
     }
 
+    /// Creates an array on `buffer`, which has the bytes of this shape: that was checked for all messages with
+    /// it.
+    #[inline]
+    pub(crate) fn of_leaf(dtype: DType, shape: &Shape, buffer: Buffer) -> Array {
+        debug_assert_eq!(dtype.array_bytes(shape), Some(buffer.len()), "the bytes of the shape");
+        Array { dtype, shape: shape.clone(), buffer }
+    }
+
     /// Creates an array on the memory of `items`, without a copy.
     ///
     /// # Errors
@@ -108,6 +116,12 @@ impl Array {
     /// Returns the sizes of the axes, outermost first. A scalar has none.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Returns true if the array has this shape.
+    #[inline]
+    pub(crate) fn has_shape(&self, shape: &Shape) -> bool {
+        self.shape == *shape
     }
 
     /// Returns the number of axes: 0 for a scalar.

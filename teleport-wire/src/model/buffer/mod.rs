@@ -232,7 +232,7 @@ impl Drop for Buffer {
             && let Some(block) = owner.small()
             && self.is_unique()
         {
-            small::keep(Buffer { bytes: block.cast(), len: block.len(), owner: self.owner.take() });
+            small::keep(block, &mut self.owner);
         }
     }
 }

@@ -66,7 +66,7 @@ fn allocate(size: usize) -> Arc<dyn Memory> {
 
 /// The free blocks of a thread.
 struct Stock {
-    /// Invariant: the buffers of each size are whole blocks with one owner, at most [`max_kept`] of them.
+    /// Invariant: the buffers of each size are whole blocks with one owner, at most [`MAX_KEPT`] of them.
     sizes: [Vec<Buffer>; SIZES],
 }
 
@@ -80,17 +80,27 @@ fn size_of_len(len: usize) -> usize {
     (usize::BITS - ((len - 1) / ALIGNMENT).leading_zeros()) as usize
 }
 
-const fn max_kept(size: usize) -> usize {
-    MAX_KEPT_BYTES / ((ALIGNMENT << size) + OVERHEAD_BYTES)
-}
+/// The most blocks of each size that a thread keeps.
+const MAX_KEPT: [usize; SIZES] = {
+    let mut max_kept = [0; SIZES];
+    let mut size = 0;
+    while size < SIZES {
+        max_kept[size] = MAX_KEPT_BYTES / ((ALIGNMENT << size) + OVERHEAD_BYTES);
+        size += 1;
+    }
+    max_kept
+};
 
 /// Returns a whole block with one owner that holds at least `len` bytes, which must be 1 to
 /// [`MAX_SMALL_BYTES`]. Its bytes have any values.
 #[inline]
 pub(super) fn take(len: usize) -> Buffer {
     let size = size_of_len(len);
-    let kept = STOCK.try_with(|stock| stock.try_borrow_mut().ok()?.sizes[size].pop());
-    kept.ok().flatten().unwrap_or_else(|| new(size))
+    // Fails while the thread ends.
+    match STOCK.try_with(|stock| stock.borrow_mut().sizes[size].pop()) {
+        Ok(Some(block)) => block,
+        _ => new(size),
+    }
 }
 
 #[cold]
@@ -100,22 +110,16 @@ fn new(size: usize) -> Buffer {
     Buffer { bytes: bytes.cast(), len: bytes.len(), owner: Some(owner) }
 }
 
-/// Keeps a whole block with one owner for this thread, if there is room for it.
+/// Keeps a whole block for this thread, if there is room for it. `owner` is its only one, and is taken then.
 #[inline]
-pub(super) fn keep(block: Buffer) {
-    let size = size_of_len(block.len);
-    let mut block = Some(block);
+pub(super) fn keep(block: NonNull<[u8]>, owner: &mut Option<Arc<dyn Memory>>) {
+    let size = size_of_len(block.len());
     let _ = STOCK.try_with(|stock| {
-        if let Ok(mut stock) = stock.try_borrow_mut()
-            && stock.sizes[size].len() < max_kept(size)
-        {
-            stock.sizes[size].extend(block.take());
+        let kept = &mut stock.borrow_mut().sizes[size];
+        if kept.len() < MAX_KEPT[size] {
+            kept.push(Buffer { bytes: block.cast(), len: block.len(), owner: owner.take() });
         }
     });
-    if let Some(mut block) = block {
-        // Without its owner it is not kept again.
-        drop(block.owner.take());
-    }
 }
 
 #[cfg(test)]
@@ -177,10 +181,10 @@ mod tests {
             let lens = (0..SIZES).map(|size| ALIGNMENT << size);
             let buffers = |len| (0..1000).map(|_| Buffer::zeroed(len)).collect::<Vec<_>>();
             drop(lens.map(buffers).collect::<Vec<_>>());
-            assert_eq!(kept(), std::array::from_fn(max_kept));
-            let bytes = |size| max_kept(size) * ((ALIGNMENT << size) + OVERHEAD_BYTES);
+            assert_eq!(kept(), MAX_KEPT);
+            let bytes = |size| MAX_KEPT[size] * ((ALIGNMENT << size) + OVERHEAD_BYTES);
             // The room of a list doubles.
-            let lists = (0..SIZES).map(|size| max_kept(size).next_power_of_two() * size_of::<Buffer>());
+            let lists = (0..SIZES).map(|size| MAX_KEPT[size].next_power_of_two() * size_of::<Buffer>());
             assert!((0..SIZES).map(bytes).chain(lists).sum::<usize>() <= 128 * 4096);
         });
     }

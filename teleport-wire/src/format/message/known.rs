@@ -1,0 +1,306 @@
+//! Shapes of the small messages that this thread has encoded lately.
+//!
+//! Flow: [`encode`] compares a tree with the known shapes, and copies metadata and payload of the one that it
+//! has -> else the tree is encoded in full -> [`learn`] keeps its shape if it is seen a second time. A shape
+//! has been checked against the limits that it is kept with. Bound: 8 shapes of up to 4 KiB of metadata and
+//! 128 nodes for each thread.
+
+use std::cell::RefCell;
+use std::slice::Iter;
+
+use super::Message;
+use crate::format::checksum::checksum;
+use crate::format::header::Kind;
+use crate::format::limits::Limits;
+use crate::model::tree::{Dict, Tree, key::Key};
+use crate::model::{array::Array, buffer::Buffer, dtype::DType, shape::Shape};
+
+const MAX_SHAPES: usize = 8;
+const MAX_METADATA_BYTES: usize = 4 << 10;
+const MAX_NODES: usize = 128;
+
+/// The messages that are remembered until a second one has the same shape.
+const MAX_SEEN: usize = 8;
+
+/// Where the deadline is in the metadata of a call.
+const DEADLINE_AT: usize = 16;
+
+/// What the metadata of a message says besides its tree. A result has no flags, method and deadline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a> {
+    pub(super) kind: Kind,
+    pub(super) flags: u16,
+    pub(super) method: &'a str,
+    /// Zero for no deadline.
+    pub(super) deadline_micros: u64,
+}
+
+/// The shape of a tree in the order of its sender.
+#[derive(Debug)]
+enum Node {
+    Null,
+    Array { dtype: DType, shape: Shape, place: Place },
+    String(Place),
+    Bytes(Place),
+    List { count: usize },
+    Dict { keys: Box<[Key]> },
+}
+
+/// The place of a leaf in the payload.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: u32,
+    bytes: u32,
+}
+
+/// A shape with the metadata of messages that have it.
+#[derive(Debug)]
+struct Known {
+    kind: Kind,
+    flags: u16,
+    method: Box<str>,
+    limits: Limits,
+    /// In preorder.
+    nodes: Box<[Node]>,
+    /// Without a deadline.
+    metadata: Box<[u8]>,
+    metadata_crc: u32,
+    payload_bytes: u32,
+    memory_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Shapes {
+    known: Vec<Known>,
+    /// The index of the shape that was used last.
+    last: usize,
+    /// The index of the next shape that is replaced.
+    oldest: usize,
+    /// Checksums of the metadata of messages that had no known shape.
+    seen: [u32; MAX_SEEN],
+    next_seen: usize,
+}
+
+thread_local! {
+    static SHAPES: RefCell<Shapes> = const {
+        RefCell::new(Shapes { known: Vec::new(), last: 0, oldest: 0, seen: [0; MAX_SEEN], next_seen: 0 })
+    };
+}
+
+/// Encodes a message of a known shape.
+#[inline(always)]
+pub(super) fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
+    let found = SHAPES.try_with(|shapes| shapes.try_borrow_mut().ok()?.encode(head, tree, limits));
+    found.ok().flatten()
+}
+
+/// Keeps the shape of a message, if it is small and one with the same metadata was seen before. The `leaves`
+/// are those of the payload in its order.
+#[cold]
+pub(super) fn learn(head: &Head<'_>, tree: &Tree, limits: &Limits, message: &Message, leaves: &[&Buffer]) {
+    if !message.pieces.is_empty() || message.metadata().len() > MAX_METADATA_BYTES || leaves.len() > MAX_NODES
+    {
+        return;
+    }
+    let _ = SHAPES.try_with(|shapes| {
+        if let Ok(mut shapes) = shapes.try_borrow_mut() {
+            shapes.learn(head, tree, limits, message, leaves);
+        }
+    });
+}
+
+impl Shapes {
+    #[inline(always)]
+    fn encode(&mut self, head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
+        let mut index = self.last;
+        for _ in 0..self.known.len() {
+            if let Some(message) = self.known[index].encode(head, tree, limits) {
+                self.last = index;
+                return Some(message);
+            }
+            index = if index + 1 < self.known.len() { index + 1 } else { 0 };
+        }
+        None
+    }
+
+    fn learn(
+        &mut self,
+        head: &Head<'_>,
+        tree: &Tree,
+        limits: &Limits,
+        message: &Message,
+        leaves: &[&Buffer],
+    ) {
+        let mut metadata: Box<[u8]> = message.metadata().into();
+        if head.deadline_micros != 0 {
+            metadata[DEADLINE_AT..][..8].fill(0);
+        }
+        let metadata_crc = checksum(0, &metadata);
+        if !self.seen.contains(&metadata_crc) {
+            self.seen[self.next_seen] = metadata_crc;
+            self.next_seen = (self.next_seen + 1) % MAX_SEEN;
+            return;
+        }
+        let mut start = 0;
+        let mut places: Vec<_> = leaves
+            .iter()
+            .map(|leaf| {
+                let place = Place { start, bytes: leaf.len() as u32 };
+                start += place.bytes;
+                (std::ptr::from_ref(*leaf), place)
+            })
+            .collect();
+        places.sort_unstable_by_key(|(leaf, _)| leaf.addr());
+        let mut nodes = Vec::new();
+        if !collect(tree, &places, &mut nodes) {
+            return;
+        }
+        let known = Known {
+            kind: head.kind,
+            flags: head.flags,
+            method: head.method.into(),
+            limits: *limits,
+            nodes: nodes.into(),
+            metadata,
+            metadata_crc,
+            payload_bytes: message.payload_bytes as u32,
+            memory_bytes: message.memory_bytes,
+        };
+        if self.known.len() < MAX_SHAPES {
+            self.known.push(known);
+        } else {
+            self.known[self.oldest] = known;
+            self.oldest = (self.oldest + 1) % MAX_SHAPES;
+        }
+    }
+}
+
+/// Appends the nodes of `tree`, whose leaves with bytes have these places. Returns false if there are too many
+/// nodes.
+fn collect(tree: &Tree, places: &[(*const Buffer, Place)], nodes: &mut Vec<Node>) -> bool {
+    let place = |leaf: &Buffer| {
+        let leaf = std::ptr::from_ref(leaf).addr();
+        let found = places.binary_search_by_key(&leaf, |(leaf, _)| leaf.addr());
+        found.map_or(Place { start: 0, bytes: 0 }, |index| places[index].1)
+    };
+    nodes.push(match tree {
+        Tree::Null => Node::Null,
+        Tree::Array(array) => {
+            Node::Array { dtype: array.dtype(), shape: array.shape().into(), place: place(array.buffer()) }
+        }
+        Tree::String(text) => Node::String(place(text.buffer())),
+        Tree::Bytes(bytes) => Node::Bytes(place(bytes)),
+        Tree::List(list) => Node::List { count: list.len() },
+        Tree::Dict(dict) => Node::Dict { keys: dict.keys().cloned().collect() },
+    });
+    if nodes.len() > MAX_NODES {
+        return false;
+    }
+    match tree {
+        Tree::List(list) => list.iter().all(|tree| collect(tree, places, nodes)),
+        Tree::Dict(dict) => dict.iter().all(|(_, tree)| collect(tree, places, nodes)),
+        _ => true,
+    }
+}
+
+impl Known {
+    /// Encodes a message, if it has this shape.
+    #[inline(always)]
+    fn encode(&self, head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
+        let has_head = self.kind == head.kind
+            && self.flags == head.flags
+            && is_same_text(&self.method, head.method)
+            && self.limits == *limits;
+        if !has_head {
+            return None;
+        }
+        let (metadata_bytes, payload_bytes) = (self.metadata.len(), self.payload_bytes as usize);
+        let mut metadata_crc = self.metadata_crc;
+        let mut has_shape = false;
+        let bytes = Buffer::written(metadata_bytes + payload_bytes, |bytes| {
+            let (metadata, payload) = bytes.split_at_mut(metadata_bytes);
+            let mut nodes = self.nodes.iter();
+            has_shape = copy(&mut nodes, tree, payload);
+            if has_shape {
+                metadata.copy_from_slice(&self.metadata);
+                if head.deadline_micros != 0 {
+                    metadata[DEADLINE_AT..][..8].copy_from_slice(&head.deadline_micros.to_le_bytes());
+                    metadata_crc = checksum(0, metadata);
+                }
+            }
+        });
+        has_shape.then(|| Message {
+            kind: self.kind,
+            metadata_bytes: metadata_bytes as u32,
+            metadata_crc,
+            bytes,
+            pieces: Vec::new(),
+            payload_bytes: u64::from(self.payload_bytes),
+            memory_bytes: self.memory_bytes,
+        })
+    }
+}
+
+/// Copies the leaves of `tree` to their places in `payload`. Returns false if the tree does not have the shape
+/// of the next `nodes`.
+#[inline(always)]
+fn copy(nodes: &mut Iter<'_, Node>, tree: &Tree, payload: &mut [u8]) -> bool {
+    match (nodes.next(), tree) {
+        (Some(Node::Array { dtype, shape, place }), Tree::Array(array)) => {
+            has_shape(array, *dtype, shape) && place.copy(array.buffer(), payload)
+        }
+        (Some(Node::Null), Tree::Null) => true,
+        (Some(Node::String(place)), Tree::String(text)) => place.copy(text.buffer(), payload),
+        (Some(Node::Bytes(place)), Tree::Bytes(bytes)) => place.copy(bytes, payload),
+        (Some(Node::List { count }), Tree::List(list)) => {
+            *count == list.len() && copy_list(nodes, list, payload)
+        }
+        (Some(Node::Dict { keys }), Tree::Dict(dict)) => {
+            keys.len() == dict.len() && copy_dict(nodes, keys, dict, payload)
+        }
+        _ => false,
+    }
+}
+
+#[inline(never)]
+fn copy_list(nodes: &mut Iter<'_, Node>, list: &[Tree], payload: &mut [u8]) -> bool {
+    list.iter().all(|tree| copy(nodes, tree, payload))
+}
+
+#[inline(never)]
+fn copy_dict(nodes: &mut Iter<'_, Node>, keys: &[Key], dict: &Dict, payload: &mut [u8]) -> bool {
+    for (known, (key, tree)) in keys.iter().zip(dict.iter()) {
+        if !is_same_text(known, key) || !copy(nodes, tree, payload) {
+            return false;
+        }
+    }
+    true
+}
+
+#[inline]
+fn has_shape(array: &Array, dtype: DType, shape: &Shape) -> bool {
+    array.dtype() == dtype && array.has_shape(shape)
+}
+
+impl Place {
+    /// Copies a leaf to its place. Returns false if it has another length.
+    #[inline]
+    fn copy(self, leaf: &[u8], payload: &mut [u8]) -> bool {
+        if self.bytes as usize != leaf.len() {
+            return false;
+        }
+        let place = &mut payload[self.start as usize..][..leaf.len()];
+        // Most scalars have this length, for which a call to copy it costs more than the copy.
+        match (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(leaf)) {
+            (Ok(place), Ok(leaf)) => *place = *leaf,
+            _ => place.copy_from_slice(leaf),
+        }
+        true
+    }
+}
+
+/// Compares texts. Those of one program are often the same memory.
+#[inline]
+fn is_same_text(left: &str, right: &str) -> bool {
+    left.len() == right.len() && (left.as_ptr() == right.as_ptr() || left == right)
+}
