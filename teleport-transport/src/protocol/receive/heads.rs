@@ -175,20 +175,24 @@ impl<O: SharedOutbound> Session<'_, O> {
         if self.reception.role == Role::Client {
             queue.calls.on_result_whole(id);
         }
-        let mut lease = if metadata.memory_bytes <= MAX_UNLEASED_BYTES {
+        let is_small = metadata.memory_bytes <= MAX_UNLEASED_BYTES;
+        if is_small {
             queue.ledger.return_unleased(metadata.memory_bytes);
-            Lease::default()
-        } else {
-            self.sending.release();
-            Lease::eager(metadata.memory_bytes, &self.reception.credit)
-        };
+            if !metadata.has_rows {
+                let tree = metadata.signature.build_copied(&metadata.order, payload);
+                return self.events.push(kind.event(id, tree, None, Lease::default()));
+            }
+        }
+        self.sending.release();
+        let credit = &self.reception.credit;
+        let mut lease = if is_small { Lease::default() } else { Lease::eager(metadata.memory_bytes, credit) };
         match self.take(metadata, payload, &mut lease) {
             Ok((tree, row)) => self.events.push(kind.event(id, tree, row, lease)),
             Err(error) => self.fail(id, error),
         }
     }
 
-    /// Copies the payload of a whole message to its place: a row, or memory of its own.
+    /// Copies the payload of a whole message to its place: a row, or memory of the pool.
     fn take(
         &mut self,
         metadata: &Metadata,
@@ -196,12 +200,11 @@ impl<O: SharedOutbound> Session<'_, O> {
         lease: &mut Lease,
     ) -> Result<(Result<Tree, DecodeError>, Option<Ticket>), RemoteError> {
         let Metadata { signature, order, .. } = metadata;
-        if metadata.has_rows {
-            self.sending.release();
-            if let Some(ticket) = self.gate.place(metadata.slot, signature, order)? {
-                ticket.row().push(payload);
-                return Ok((Ok(Tree::Null), Some(ticket)));
-            }
+        if metadata.has_rows
+            && let Some(ticket) = self.gate.place(metadata.slot, signature, order)?
+        {
+            ticket.row().push(payload);
+            return Ok((Ok(Tree::Null), Some(ticket)));
         }
         let mut memory = payload_memory(&self.reception.config, metadata.memory_bytes, lease)?;
         if let Some(memory) = memory.get_mut() {
