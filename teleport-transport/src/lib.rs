@@ -106,7 +106,6 @@ pub use memory::user_held::{Lent, Loan};
 pub use net::address::{Address, AddressError, AddressProblem, Host, MAX_SOCKET_NAME_BYTES};
 pub use net::socket::listener::Listener;
 pub use net::socket::{AcceptError, Attempt, BindError, ConnectError, Socket};
-pub use protocol::id_map::IdMap;
 pub use protocol::id_table::IdTable;
 pub use protocol::{Answer, Call, Lease, Reply};
 pub use reactor::accept::Acceptor;

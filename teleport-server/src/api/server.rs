@@ -179,7 +179,8 @@ impl Server {
     }
 
     /// Sets how many bytes of answers the server keeps for clients that can resume, until they acknowledge
-    /// them. Part of `max_memory`. Default: an eighth of `max_memory`.
+    /// them. Part of `max_memory`, except answers of up to 2 KiB, which may take a quarter of these bytes.
+    /// Default: an eighth of `max_memory`.
     ///
     /// An answer that finds no room is sent anyway. If its connection is lost before it arrives, the caller
     /// learns that the call ran and that its answer has expired.

@@ -5,51 +5,83 @@
 //! them. The references are weak: a queue owns a call that has not started, and a worker owns a running one.
 //! Bound: twice the calls that the client may have open, and `MIN_ENTRIES`.
 
-use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Weak};
 
-use crate::call::open_call::OpenCall;
+use teleport_transport::IdTable;
 
-/// With fewer entries, those that have ended are removed only from the front.
+/// With fewer entries, only the oldest calls are removed when they have ended.
 const MIN_ENTRIES: usize = 64;
 
 #[derive(Debug)]
-pub(crate) struct OpenCalls {
-    /// The ids and calls in the order of arrival.
-    calls: VecDeque<(u64, Weak<OpenCall>)>,
+pub(crate) struct OpenCalls<C> {
+    calls: IdTable<Weak<C>>,
     /// Before there are more entries, all that have ended are removed.
     max_entries: usize,
 }
 
-impl Default for OpenCalls {
-    fn default() -> OpenCalls {
-        OpenCalls { calls: VecDeque::new(), max_entries: MIN_ENTRIES }
+impl<C> Default for OpenCalls<C> {
+    fn default() -> OpenCalls<C> {
+        OpenCalls { calls: IdTable::default(), max_entries: MIN_ENTRIES }
     }
 }
 
-impl OpenCalls {
-    pub(crate) fn add(&mut self, call: &Arc<OpenCall>) {
-        while self.calls.front().is_some_and(|(_, call)| has_ended(call)) {
-            self.calls.pop_front();
+impl<C> OpenCalls<C> {
+    pub(crate) fn add(&mut self, id: u64, call: &Arc<C>) {
+        while let Some(id) = self.oldest_ended() {
+            self.calls.remove(id);
         }
         if self.calls.len() >= self.max_entries {
-            self.calls.retain(|(_, call)| !has_ended(call));
+            let calls = mem::take(&mut self.calls);
+            for (id, call) in calls.iter().filter(|(_, call)| !has_ended(call)) {
+                self.calls.insert(id, call.clone());
+            }
             self.max_entries = MIN_ENTRIES.max(2 * self.calls.len());
         }
-        self.calls.push_back((call.id, Arc::downgrade(call)));
+        self.calls.insert(id, Arc::downgrade(call));
+    }
+
+    /// Returns the id of the oldest call if it has ended.
+    fn oldest_ended(&self) -> Option<u64> {
+        self.calls.iter().next().filter(|(_, call)| has_ended(call)).map(|(id, _)| id)
     }
 
     /// Returns the call with this id, unless it has ended.
-    pub(crate) fn find(&self, id: u64) -> Option<Arc<OpenCall>> {
-        self.calls.iter().find(|(other, _)| *other == id)?.1.upgrade()
+    pub(crate) fn find(&self, id: u64) -> Option<Arc<C>> {
+        self.calls.get(id)?.upgrade()
     }
 
     /// Removes all calls, and returns those that have not ended.
-    pub(crate) fn take(&mut self) -> Vec<Arc<OpenCall>> {
-        std::mem::take(&mut self.calls).iter().filter_map(|(_, call)| call.upgrade()).collect()
+    pub(crate) fn take(&mut self) -> Vec<Arc<C>> {
+        mem::take(&mut self.calls).iter().filter_map(|(_, call)| call.upgrade()).collect()
     }
 }
 
-fn has_ended(call: &Weak<OpenCall>) -> bool {
+fn has_ended<C>(call: &Weak<C>) -> bool {
     call.strong_count() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_have_ended_are_not_found_and_take_no_memory() {
+        let mut open = OpenCalls::default();
+        // The oldest call and every hundredth do not end.
+        let mut kept = Vec::new();
+        for id in 1..10_000u64 {
+            let call = Arc::new(id);
+            open.add(id, &call);
+            assert_eq!(open.find(id), Some(call.clone()));
+            if id % 100 == 1 {
+                kept.push(call);
+            }
+            assert!(open.calls.len() <= MIN_ENTRIES.max(2 * kept.len() + 2));
+        }
+        assert_eq!((open.find(102), open.find(20_000)), (None, None));
+        assert_eq!(open.find(101).as_ref(), Some(&kept[1]));
+        assert_eq!(open.take(), kept);
+        assert!(open.take().is_empty());
+    }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct ConnectionState {
-    open: OpenCalls,
+    open: OpenCalls<OpenCall>,
     /// Pays for the connection's eager credit until its end.
     reservation: Option<Reservation>,
 }
@@ -70,7 +70,7 @@ impl Connection {
     fn note(&self, reply: &ReplyTo<'_>, call: Option<&Arc<OpenCall>>) -> bool {
         let Some(session) = reply.session else {
             if let Some(call) = call {
-                self.state.lock().open.add(call);
+                self.state.lock().open.add(reply.id, call);
             }
             return true;
         };

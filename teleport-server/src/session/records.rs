@@ -6,9 +6,9 @@
 //! newest that had arrived. Bounds: `max_open_calls` of the connection, and `max_ended` of
 //! [`Records::arrived`].
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::mem;
 
+use teleport_transport::IdTable;
 use teleport_transport::wire::{CallAnswer, CallState};
 
 /// The state of one call.
@@ -24,8 +24,7 @@ enum Record<C, A> {
 /// The calls of a session whose answers its client has not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Records<C, A> {
-    /// By id, so the oldest come first.
-    calls: BTreeMap<u64, Record<C, A>>,
+    calls: IdTable<Record<C, A>>,
     /// The number of `calls` that are not open.
     ended: usize,
     /// The newest call that ever arrived.
@@ -39,11 +38,11 @@ pub(crate) struct Records<C, A> {
 
 /// The outcome of a resume.
 #[derive(Debug)]
-pub(crate) struct Resumed<C, A> {
+pub(crate) struct Resumed<C, A, M> {
     /// One for each call that was listed.
     pub(crate) answers: Vec<(u64, CallAnswer)>,
     /// Answers to send now.
-    pub(crate) kept: Vec<(u64, A)>,
+    pub(crate) kept: Vec<(u64, M)>,
     /// Calls that the client did not list.
     pub(crate) forgotten: Forgotten<C, A>,
 }
@@ -82,7 +81,7 @@ impl<C, A> Default for Records<C, A> {
 impl<C, A> Records<C, A> {
     /// Creates the records of a session that was forgotten after the call `forgotten_id` had arrived.
     pub(crate) fn after(forgotten_id: u64) -> Self {
-        let (calls, ended) = (BTreeMap::new(), 0);
+        let (calls, ended) = (IdTable::default(), 0);
         Records { calls, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
     }
 
@@ -97,7 +96,7 @@ impl<C, A> Records<C, A> {
     }
 }
 
-impl<C: Clone, A: Clone> Records<C, A> {
+impl<C, A> Records<C, A> {
     /// Adds a call that is complete.
     ///
     /// # Errors
@@ -106,20 +105,18 @@ impl<C: Clone, A: Clone> Records<C, A> {
         if self.ended > max_ended {
             return Err(Breach::Unacknowledged);
         }
-        match self.calls.entry(id) {
-            Entry::Occupied(_) => Err(Breach::Repeated),
-            Entry::Vacant(place) => {
-                place.insert(Record::Open(call));
-                self.newest_id = self.newest_id.max(id);
-                self.is_unsure = false;
-                Ok(())
-            }
+        if self.calls.get(id).is_some() {
+            return Err(Breach::Repeated);
         }
+        self.calls.insert(id, Record::Open(call));
+        self.newest_id = self.newest_id.max(id);
+        self.is_unsure = false;
+        Ok(())
     }
 
     /// Ends a call. Keeps its answer if there is one. Returns false if the call is not open.
     pub(crate) fn ended(&mut self, id: u64, kept: Option<A>) -> bool {
-        let Some(record @ Record::Open(_)) = self.calls.get_mut(&id) else { return false };
+        let Some(record @ Record::Open(_)) = self.calls.get_mut(id) else { return false };
         *record = kept.map_or(Record::Expired, Record::Kept);
         self.ended += 1;
         true
@@ -127,8 +124,8 @@ impl<C: Clone, A: Clone> Records<C, A> {
 
     /// Removes the oldest answer that is kept.
     pub(crate) fn expire_oldest(&mut self) -> Option<A> {
-        let oldest = self.calls.values_mut().find(|record| matches!(record, Record::Kept(_)))?;
-        match std::mem::replace(oldest, Record::Expired) {
+        let (_, oldest) = self.calls.iter_mut().find(|(_, record)| matches!(record, Record::Kept(_)))?;
+        match mem::replace(oldest, Record::Expired) {
             Record::Kept(answer) => Some(answer),
             _ => None,
         }
@@ -139,14 +136,14 @@ impl<C: Clone, A: Clone> Records<C, A> {
         if self.open(id).is_some() {
             return None;
         }
-        let record = self.calls.remove(&id)?;
+        let record = self.calls.remove(id)?;
         self.ended -= 1;
         if let Record::Kept(answer) = record { Some(answer) } else { None }
     }
 
     /// Returns a call that has not ended.
     pub(crate) fn open(&self, id: u64) -> Option<&C> {
-        match self.calls.get(&id) {
+        match self.calls.get(id) {
             Some(Record::Open(call)) => Some(call),
             _ => None,
         }
@@ -157,20 +154,25 @@ impl<C: Clone, A: Clone> Records<C, A> {
         self.calls.is_empty()
     }
 
-    /// Returns the outcome of the listed calls, and forgets all others.
-    pub(crate) fn resume(&mut self, listed: &[(u64, CallState)]) -> Resumed<C, A> {
-        if std::mem::take(&mut self.is_unsure) {
+    /// Returns the outcome of the listed calls, and forgets all others. `copy` returns the message of a kept
+    /// answer.
+    pub(crate) fn resume<M>(
+        &mut self,
+        listed: &[(u64, CallState)],
+        copy: impl Fn(&A) -> M,
+    ) -> Resumed<C, A, M> {
+        if mem::take(&mut self.is_unsure) {
             self.forgotten_id = listed.last().map_or(0, |(id, _)| *id);
             self.newest_id = self.forgotten_id;
         }
-        let empty = Records { calls: BTreeMap::new(), ended: 0, ..*self };
-        let mut before = std::mem::replace(self, empty);
+        let empty = Records { calls: IdTable::default(), ended: 0, ..*self };
+        let mut before = mem::replace(self, empty);
         let (mut answers, mut kept) = (Vec::with_capacity(listed.len()), Vec::new());
         for (id, _) in listed {
-            let record = before.calls.remove(id);
+            let record = before.calls.remove(*id);
             answers.push((*id, self.answer(*id, record.as_ref())));
             if let Some(Record::Kept(answer)) = &record {
-                kept.push((*id, answer.clone()));
+                kept.push((*id, copy(answer)));
             }
             if let Some(record) = record {
                 self.ended += usize::from(!matches!(record, Record::Open(_)));
@@ -191,10 +193,10 @@ impl<C: Clone, A: Clone> Records<C, A> {
     }
 
     /// Forgets all calls.
-    pub(crate) fn forget(self) -> Forgotten<C, A> {
+    pub(crate) fn forget(mut self) -> Forgotten<C, A> {
         let mut forgotten = Forgotten::default();
-        for record in self.calls.into_values() {
-            match record {
+        for (_, record) in self.calls.iter_mut() {
+            match mem::replace(record, Record::Expired) {
                 Record::Open(call) => forgotten.open.push(call),
                 Record::Kept(answer) => forgotten.kept.push(answer),
                 Record::Expired => {}
@@ -222,16 +224,16 @@ mod tests {
     #[test]
     fn a_resume_returns_the_outcome_of_each_call_and_forgets_the_others() {
         let mut records = records();
-        let resumed = records.resume(&[(1, SENT), (2, SENT), (3, SENT), (7, SENT)]);
+        let resumed = records.resume(&[(1, SENT), (2, SENT), (3, SENT), (7, SENT)], |answer| *answer);
         let (running, done, expired, missing) =
             (CallAnswer::Running, CallAnswer::Done, CallAnswer::Expired, CallAnswer::Missing);
         assert_eq!(resumed.answers, [(1, running), (2, done), (3, expired), (7, missing)]);
         assert_eq!((resumed.kept, resumed.forgotten.open), (vec![(2, "two's answer")], vec!["four"]));
         // Nothing was acknowledged, so the next connection gets the same.
-        let again = records.resume(&[(1, SENT), (2, SENT), (3, SENT)]);
+        let again = records.resume(&[(1, SENT), (2, SENT), (3, SENT)], |answer| *answer);
         assert_eq!(again.answers, [(1, running), (2, done), (3, expired)]);
         assert_eq!((records.acknowledged(2), records.acknowledged(3)), (Some("two's answer"), None));
-        assert_eq!(records.resume(&[]).forgotten.open, ["one"]);
+        assert_eq!(records.resume(&[], |answer| *answer).forgotten.open, ["one"]);
         assert!(records.is_empty());
     }
 
@@ -243,10 +245,13 @@ mod tests {
         let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
         for _ in 0..2 {
             // A client asks again if the answer was lost with its connection.
-            assert_eq!(later.resume(&[(3, SENT), (5, SENT)]).answers, [(3, unknown), (5, missing)]);
+            assert_eq!(
+                later.resume(&[(3, SENT), (5, SENT)], |answer| *answer).answers,
+                [(3, unknown), (5, missing)]
+            );
         }
         assert_eq!(later.arrived(5, "five", 0), Ok(()));
-        assert_eq!(later.resume(&[(5, SENT)]).answers, [(5, CallAnswer::Running)]);
+        assert_eq!(later.resume(&[(5, SENT)], |answer| *answer).answers, [(5, CallAnswer::Running)]);
         assert_eq!(later.newest_id(), 5);
     }
 
@@ -255,12 +260,18 @@ mod tests {
         let (unknown, missing) = (CallAnswer::UnknownSession, CallAnswer::Missing);
         let mut asked: Records<&str, &str> = Records::unsure();
         for _ in 0..2 {
-            assert_eq!(asked.resume(&[(3, SENT), (5, SENT)]).answers, [(3, unknown), (5, unknown)]);
+            assert_eq!(
+                asked.resume(&[(3, SENT), (5, SENT)], |answer| *answer).answers,
+                [(3, unknown), (5, unknown)]
+            );
         }
-        assert_eq!(asked.resume(&[(6, SENT)]).answers, [(6, missing)]);
+        assert_eq!(asked.resume(&[(6, SENT)], |answer| *answer).answers, [(6, missing)]);
         let mut called: Records<&str, &str> = Records::unsure();
         assert_eq!(called.arrived(2, "two", 0), Ok(()));
-        assert_eq!(called.resume(&[(1, SENT), (3, SENT)]).answers, [(1, missing), (3, missing)]);
+        assert_eq!(
+            called.resume(&[(1, SENT), (3, SENT)], |answer| *answer).answers,
+            [(1, missing), (3, missing)]
+        );
     }
 
     #[test]
@@ -290,6 +301,9 @@ mod tests {
         assert_eq!(records.expire_oldest(), Some("one's answer"));
         assert_eq!((records.expire_oldest(), records.expire_oldest()), (Some("two's answer"), None));
         let expired = CallAnswer::Expired;
-        assert_eq!(records.resume(&[(1, SENT), (2, SENT)]).answers, [(1, expired), (2, expired)]);
+        assert_eq!(
+            records.resume(&[(1, SENT), (2, SENT)], |answer| *answer).answers,
+            [(1, expired), (2, expired)]
+        );
     }
 }

@@ -19,32 +19,89 @@ use teleport_transport::{Budget, Charge, Link};
 
 use crate::session::records::{Breach, Records};
 
+/// Answers of at most this size are paid from the blocks of their session. Like small results that wait for
+/// their client, they are not part of `max_memory`.
+const MAX_SMALL_BYTES: u64 = 2 << 10;
+
+/// The unit in which a session pays for its small answers, so that most of these need no lock of a budget.
+const BLOCK_BYTES: u64 = 4 << 10;
+
+/// The part of the bytes for kept answers that blocks may take.
+const BLOCKS_PART: u64 = 4;
+
 /// Pays for kept answers, from their own budget and that of the whole server.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptBudget {
-    pub(crate) kept: Budget,
-    pub(crate) all: Budget,
+    kept: Budget,
+    /// For the blocks of all sessions.
+    blocks: Budget,
+    all: Budget,
 }
 
 /// Pays for one kept answer.
 #[derive(Debug)]
-struct Room {
-    _kept: Charge,
-    _all: Charge,
+enum Room {
+    /// These bytes of the blocks of the session.
+    Small(u64),
+    Own {
+        _kept: Charge,
+        _all: Charge,
+    },
 }
 
 impl KeptBudget {
+    pub(crate) fn new(max_kept_bytes: u64, all: Budget) -> KeptBudget {
+        let max_block_bytes = max_kept_bytes / BLOCKS_PART;
+        let kept = Budget::new(max_kept_bytes - max_block_bytes);
+        KeptBudget { kept, blocks: Budget::new(max_block_bytes), all }
+    }
+
+    /// Returns the bytes of kept answers, except those in blocks.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.kept.used_bytes()
+    }
+
     /// Returns room for an answer, if there is any.
     fn room(&self, bytes: u64) -> Option<Room> {
-        Some(Room { _kept: self.kept.try_charge(bytes)?, _all: self.all.charge_anyway(bytes) })
+        Some(Room::Own { _kept: self.kept.try_charge(bytes)?, _all: self.all.charge_anyway(bytes) })
+    }
+}
+
+/// The small kept answers of a session.
+#[derive(Debug, Default)]
+struct SmallAnswers {
+    bytes: u64,
+    /// A session keeps one block for its next answers.
+    blocks: Vec<Charge>,
+}
+
+impl SmallAnswers {
+    fn room(&mut self, budget: &KeptBudget, bytes: u64) -> Option<Room> {
+        if bytes > MAX_SMALL_BYTES {
+            return None;
+        }
+        if self.bytes + bytes > self.blocks.len() as u64 * BLOCK_BYTES {
+            self.blocks.push(budget.blocks.try_charge(BLOCK_BYTES)?);
+        }
+        self.bytes += bytes;
+        Some(Room::Small(bytes))
+    }
+
+    fn release(&mut self, room: &Room) {
+        let Room::Small(bytes) = room else { return };
+        self.bytes -= bytes;
+        // With a block to spare, so that not each answer takes or returns one.
+        while self.blocks.len() > 1 && self.bytes + 2 * BLOCK_BYTES < self.blocks.len() as u64 * BLOCK_BYTES {
+            self.blocks.pop();
+        }
     }
 }
 
 /// An answer that is kept until its client acknowledges it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Kept {
     message: Message,
-    _room: Arc<Room>,
+    room: Room,
 }
 
 /// Calls to withdraw, since their client has given them up, and answers to drop.
@@ -65,6 +122,7 @@ pub(crate) struct Session<C> {
 #[derive(Debug)]
 struct SessionState<C> {
     records: Records<Weak<C>, Kept>,
+    small: SmallAnswers,
     /// Connections that have not ended: one, or two while the older one is being ended.
     connections: usize,
     /// The key of the newest link. Hellos may be read in another order than connections were accepted.
@@ -97,8 +155,15 @@ impl<C> Session<C> {
         budget: KeptBudget,
         records: Records<Weak<C>, Kept>,
     ) -> Session<C> {
-        let state =
-            SessionState { records, connections: 0, newest: 0, link: None, waiting: None, lost: None };
+        let state = SessionState {
+            records,
+            small: SmallAnswers::default(),
+            connections: 0,
+            newest: 0,
+            link: None,
+            waiting: None,
+            lost: None,
+        };
         Session { id, max_ended: 2 * max_open_calls as usize, budget, inner: Mutex::new(state) }
     }
 
@@ -145,19 +210,22 @@ impl<C> Session<C> {
     /// call arrived.
     pub(crate) fn ended(&self, id: u64, message: Message, arrived_on: &Arc<Link>) -> bool {
         let bytes = message.memory_bytes() + message.metadata().len() as u64;
-        let (mut room, mut expired) = (self.budget.room(bytes), Vec::new());
         let mut state = self.inner.lock();
         if state.records.open(id).is_none() {
             return false;
         }
+        let mut room = state.room(&self.budget, bytes);
+        let mut expired = Vec::new();
         // A client that does not acknowledge answers loses its own oldest ones.
         while room.is_none()
-            && let Some(answer) = state.records.expire_oldest()
+            && let Some(Kept { message, room: freed }) = state.records.expire_oldest()
         {
-            expired.push(answer.message);
-            room = self.budget.room(bytes);
+            state.small.release(&freed);
+            drop(freed);
+            expired.push(message);
+            room = state.room(&self.budget, bytes);
         }
-        let kept = room.map(|room| Kept { message: message.clone(), _room: Arc::new(room) });
+        let kept = room.map(|room| Kept { message: message.clone(), room });
         state.records.ended(id, kept);
         let is_same = state.link.as_ref().is_some_and(|current| current.key == arrived_on.key());
         let other = if is_same { None } else { state.current() };
@@ -167,6 +235,11 @@ impl<C> Session<C> {
             let _ = link.answer(id, message);
         }
         true
+    }
+
+    /// Returns the bytes of small answers that are kept.
+    pub(crate) fn small_bytes(&self) -> u64 {
+        self.inner.lock().small.bytes
     }
 
     /// Returns the open call with this id.
@@ -182,7 +255,14 @@ impl<C> Session<C> {
     /// Drops acknowledged answers.
     pub(crate) fn acknowledged(&self, ids: &[u64]) {
         let mut state = self.inner.lock();
-        let answers: Vec<Kept> = ids.iter().filter_map(|id| state.records.acknowledged(*id)).collect();
+        // Most answers hold no memory of a user, and this vector allocates nothing for them.
+        let mut answers = Vec::new();
+        for id in ids {
+            if let Some(kept) = state.records.acknowledged(*id) {
+                state.small.release(&kept.room);
+                answers.push(kept);
+            }
+        }
         drop(state);
         drop(answers);
     }
@@ -227,6 +307,7 @@ impl<C> Session<C> {
     pub(crate) fn end(&self) -> (Forgotten<C>, u64) {
         let mut state = self.inner.lock();
         let records = mem::take(&mut state.records);
+        state.small = SmallAnswers::default();
         (state.link, state.waiting) = (None, None);
         drop(state);
         let newest_id = records.newest_id();
@@ -235,6 +316,11 @@ impl<C> Session<C> {
 }
 
 impl<C> SessionState<C> {
+    /// Returns room for an answer, if there is any.
+    fn room(&mut self, budget: &KeptBudget, bytes: u64) -> Option<Room> {
+        self.small.room(budget, bytes).or_else(|| budget.room(bytes))
+    }
+
     /// Returns the link for answers.
     fn current(&self) -> Option<Arc<Link>> {
         self.link.as_ref()?.link.upgrade()
@@ -243,20 +329,26 @@ impl<C> SessionState<C> {
     /// Returns true if calls may arrive on `link`: it is the current link, or the newest while there is
     /// nothing to resume.
     pub(crate) fn takes_calls_of(&mut self, link: &Arc<Link>) -> bool {
-        if self.records.is_empty() && self.waiting.is_none() && link.key() == self.newest {
+        if self.link.as_ref().is_some_and(|current| current.key == link.key()) {
+            return true;
+        }
+        let is_first = self.records.is_empty() && self.waiting.is_none() && link.key() == self.newest;
+        if is_first {
             self.link = Some(WeakLink::new(link));
         }
-        self.link.as_ref().is_some_and(|current| current.key == link.key())
+        is_first
     }
 
     /// Answers a resume, and sends the missed answers. Under the lock, so that a call that ends now finds its
     /// id open on the new link.
     pub(crate) fn resume(&mut self, link: &Arc<Link>, resume: &Resume) -> Forgotten<C> {
         self.link = Some(WeakLink::new(link));
-        let resumed = self.records.resume(&resume.calls);
+        let resumed = self.records.resume(&resume.calls, |kept| kept.message.clone());
+        for kept in &resumed.forgotten.kept {
+            self.small.release(&kept.room);
+        }
         // Fails if this connection has ended too: the next one resumes again.
-        let done = resumed.kept.into_iter().map(|(id, kept)| (id, kept.message)).collect();
-        let _ = link.answer_resume(resumed.answers, done);
+        let _ = link.answer_resume(resumed.answers, resumed.kept);
         resumed.forgotten
     }
 }
@@ -264,4 +356,27 @@ impl<C> SessionState<C> {
 /// Returns the outcome of calls that this server never had.
 pub(crate) fn unknown(resume: &Resume) -> Vec<(u64, CallAnswer)> {
     resume.calls.iter().map(|(id, _)| (*id, CallAnswer::UnknownSession)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_answers_share_blocks_and_return_them() {
+        let budget = KeptBudget::new(64 << 10, Budget::new(u64::MAX));
+        let mut small = SmallAnswers::default();
+        assert!(small.room(&budget, MAX_SMALL_BYTES + 1).is_none(), "it pays for itself");
+        let rooms: Vec<Room> = std::iter::from_fn(|| small.room(&budget, MAX_SMALL_BYTES)).collect();
+        // Blocks take a quarter of all.
+        assert_eq!((rooms.len(), budget.blocks.used_bytes(), budget.all.used_bytes()), (8, 16 << 10, 0));
+        rooms.iter().for_each(|room| small.release(room));
+        assert_eq!((small.bytes, budget.blocks.used_bytes()), (0, 2 * BLOCK_BYTES));
+        drop(small);
+        assert_eq!(budget.blocks.used_bytes(), 0);
+        let own = budget.room(1000);
+        assert_eq!((budget.used_bytes(), budget.all.used_bytes()), (1000, 1000));
+        drop(own);
+        assert!(budget.room(49 << 10).is_none() && budget.all.used_bytes() == 0);
+    }
 }

@@ -66,7 +66,7 @@ impl<C> Sessions<C> {
         max_kept_bytes: u64,
         memory: Budget,
     ) -> Sessions<C> {
-        let budget = KeptBudget { kept: Budget::new(max_kept_bytes), all: memory };
+        let budget = KeptBudget::new(max_kept_bytes, memory);
         Sessions { timeout, max_lost: max_lost.max(1), max_open_calls, budget, table: Mutex::default() }
     }
 
@@ -141,7 +141,8 @@ impl<C> Sessions<C> {
 
     /// Returns the bytes of kept answers.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        self.budget.kept.used_bytes()
+        let small: u64 = self.table.lock().sessions.values().map(|session| session.small_bytes()).sum();
+        self.budget.used_bytes() + small
     }
 }
 

@@ -12,7 +12,6 @@ mod calls;
 mod charged_results;
 mod error;
 mod event;
-pub(crate) mod id_map;
 pub(crate) mod id_table;
 mod keepalive;
 mod ledger;
