@@ -2,6 +2,7 @@
 //!
 //! Flow of a round: poll `in_flight` calls -> wait for the oldest -> start the next one. The runtime has one
 //! thread, because a side has one core in most rows, where a second thread only adds costs.
+#![allow(dead_code, reason = "zenoh has sockets and threads of its own")]
 
 use std::cell::Cell;
 use std::future::Future;

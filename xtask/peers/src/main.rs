@@ -5,10 +5,12 @@
 //! `tcp://HOST:PORT`, where port 0 means any free port, and `ipc://@NAME`, an abstract Unix socket. A
 //! process ends with its parent. Each library is a feature, so that the others can be built if one cannot.
 
-#[cfg(any(feature = "tonic", feature = "tarpc"))]
+#[cfg(feature = "asynchronous")]
 mod asynchronous;
 #[cfg(any(feature = "zmq", feature = "nng"))]
 mod blocking;
+#[cfg(feature = "connectrpc")]
+mod connectrpc;
 #[cfg(feature = "nng")]
 mod nng;
 #[path = "../../src/bench/protocol.rs"]
@@ -18,6 +20,8 @@ mod rounds;
 mod tarpc;
 #[cfg(feature = "tonic")]
 mod tonic;
+#[cfg(feature = "zenoh")]
+mod zenoh;
 #[cfg(feature = "zmq")]
 mod zmq;
 
@@ -60,6 +64,14 @@ fn run(words: &[&str]) -> Result<(), Failure> {
         ["serve", "tarpc", address] => tarpc::serve(address),
         #[cfg(feature = "tarpc")]
         ["client", "tarpc", address] => tarpc::client(address),
+        #[cfg(feature = "connectrpc")]
+        ["serve", "connectrpc", address] => connectrpc::serve(address),
+        #[cfg(feature = "connectrpc")]
+        ["client", "connectrpc", address] => connectrpc::client(address),
+        #[cfg(feature = "zenoh")]
+        ["serve", "zenoh", address] => zenoh::serve(address),
+        #[cfg(feature = "zenoh")]
+        ["client", "zenoh", address] => zenoh::client(address),
         ["serve" | "client", name, _] => Err(format!("`{name}` was not built in").into()),
         _ => Err("peers serve|client NAME ADDRESS".into()),
     }

@@ -1,5 +1,7 @@
 //! Each peer, as processes: it runs all its workloads over each transport, and ends on request.
 //!
+//! The peer in C is compiled against the system's UCX. Without that it is skipped, with a message.
+//!
 //! Peers in Python are tested with the interpreter in `PEERS_PYTHON`, which must have the packages in
 //! `python/requirements.txt`. Without it they are skipped, with a message.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -159,6 +161,42 @@ fn tonic_does_what_it_is_asked_for() {
 #[cfg(feature = "tarpc")]
 fn tarpc_does_what_it_is_asked_for() {
     in_rust("tarpc", false);
+}
+
+#[test]
+#[cfg(feature = "connectrpc")]
+fn connectrpc_does_what_it_is_asked_for() {
+    in_rust("connectrpc", true);
+}
+
+#[test]
+#[cfg(feature = "zenoh")]
+fn zenoh_does_what_it_is_asked_for() {
+    in_rust("zenoh", true);
+}
+
+#[test]
+fn ucx_echoes_one_call_at_a_time() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ucx-peer");
+    let mut compile = Command::new("cc");
+    compile.args(["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program);
+    compile.arg(folder.join("c/ucx_peer.c")).args(["-lucp", "-lucs"]);
+    if !compile.status().is_ok_and(|status| status.success()) {
+        eprintln!("ucx: NOT TESTED, SINCE IT DOES NOT COMPILE: ARE `cc` AND LIBUCX-DEV INSTALLED?");
+        return;
+    }
+    let command = |verb: &str| vec![program.to_string_lossy().into_owned(), verb.to_owned()];
+    let [tcp, unix] = addresses("ucx");
+    let mut pair = Pair::start(command, &tcp);
+    assert_eq!(pair.round("echo 1024 9 1"), Some(9));
+    assert_eq!(pair.round("echo 1000003 2 1"), Some(2));
+    assert_eq!(pair.round("echo 64 64 64"), None, "one call at a time");
+    assert_eq!(pair.round("sink 64 9 1"), None, "it only echoes");
+    pair.end();
+    let mut pair = Pair::start(command, &unix);
+    assert_eq!(pair.round("echo 64 10 1"), None, "it has TCP only");
+    pair.end();
 }
 
 #[test]

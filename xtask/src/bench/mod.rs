@@ -33,6 +33,7 @@ pub(crate) use self::contender::{ContenderOptions, run_client, run_server};
 pub(crate) use self::idle::{IdleOptions, PartyOptions, run_party};
 use self::outcome::Outcome;
 use self::pair::{Place, Program};
+use self::peers::Part;
 use self::progress::Progress;
 use self::report::{About, Report};
 use self::rows::Row;
@@ -116,10 +117,15 @@ fn measure(options: &Options, about: &mut About) -> Result<Vec<Outcome>, Failure
     };
     let transports = if is_remote { &["tcp"][..] } else { &["tcp", "unix"] };
     let chosen = |name: &String| options.row.as_ref().is_none_or(|part| name.contains(part));
+    let has_ucx = peers.ready.iter().any(|peer| peer.part == Part::Spinning);
     let mut rows = Vec::new();
     for &transport in transports {
         let of_transport = rows::all(transport, options.large_mib).into_iter();
-        let asked = |row: &Row| row.names().iter().any(chosen) && (!is_remote || row.can_be_remote());
+        let asked = |row: &Row| {
+            row.names().iter().any(chosen)
+                && (!is_remote || row.can_be_remote())
+                && (has_ucx || !row.needs(Part::Spinning))
+        };
         rows.extend(of_transport.filter(asked).map(|row| (row, transport)));
     }
     let builds = !is_remote && build::ROWS.iter().any(|name| chosen(&(*name).to_owned()));

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::contender::Contender;
-use super::peers::Peer;
+use super::peers::{Part, Peer};
 use super::placement::{Placement, Side};
 use super::protocol::{self, Answer, Round};
 use crate::child::Child;
@@ -36,8 +36,7 @@ pub(super) struct Program {
     client: Vec<String>,
     /// The placement in all rows, or `None` for that of the row.
     placement: Option<Placement>,
-    /// True if it takes part in the rows about batches, and in no others.
-    pub(super) batches: bool,
+    pub(super) part: Part,
 }
 
 impl Program {
@@ -52,13 +51,13 @@ impl Program {
             server: words("bench-serve"),
             client: words("bench-client"),
             placement: None,
-            batches: false,
+            part: Part::Usual,
         })
     }
 
     pub(super) fn peer(peer: &Peer) -> Program {
-        let Peer { name, server, client, placement, batches } = peer.clone();
-        Program { name, server, client, placement, batches }
+        let Peer { name, server, client, placement, part } = peer.clone();
+        Program { name, server, client, placement, part }
     }
 
     /// Starts a server with this placement, and returns its address.

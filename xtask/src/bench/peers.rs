@@ -3,7 +3,7 @@
 //! Flow: `--peers` -> [`available`] builds `xtask/peers` in release mode and makes a Python environment,
 //! both in `target/bench` -> the runner starts the commands, with the address as their last argument. A peer
 //! that cannot be built is left out, and the report says why. The peers in Rust are built together; if that
-//! fails, each is built alone.
+//! fails, each is built alone. UCX is a program in C, for which the system must have UCX.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,11 +21,13 @@ const ENVIRONMENT: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 const START: [&str; 5] = ["setpriv", "--pdeathsig", "KILL", "env", ENVIRONMENT];
 
 /// The peers in the Rust package; each is a feature and a command.
-const IN_RUST: [InRust; 4] = [
+const IN_RUST: [InRust; 6] = [
     InRust { name: "zeromq", feature: "zmq", tools: &["c++"] },
     InRust { name: "nng", feature: "nng", tools: &["cc", "cmake"] },
     InRust { name: "tonic", feature: "tonic", tools: &[] },
     InRust { name: "tarpc", feature: "tarpc", tools: &[] },
+    InRust { name: "connectrpc", feature: "connectrpc", tools: &[] },
+    InRust { name: "zenoh", feature: "zenoh", tools: &[] },
 ];
 
 /// Names and files of the peers in Python.
@@ -38,6 +40,20 @@ const IN_PYTHON: [(&str, &str); 3] = [
 /// portal with its server that batches.
 const PORTAL_BATCHES: &str = "portal-BatchServer";
 
+/// UCX with two sides that never sleep.
+const UCX: &str = "ucx";
+
+/// The rows in which a peer takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All but the others.
+    Usual,
+    /// The rows about batches.
+    Batches,
+    /// The row of UCX.
+    Spinning,
+}
+
 /// One other library.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
@@ -49,8 +65,7 @@ pub(super) struct Peer {
     pub(super) client: Vec<String>,
     /// The placement with which it is fastest, or `None` for that of the row.
     pub(super) placement: Option<Placement>,
-    /// True if it takes part in the rows about batches, and in no others.
-    pub(super) batches: bool,
+    pub(super) part: Part,
 }
 
 impl Peer {
@@ -61,7 +76,12 @@ impl Peer {
             all.map(str::to_owned).collect()
         };
         let (server, client) = (command("serve"), command("client"));
-        Peer { name: name.to_owned(), server, client, placement: None, batches: name == PORTAL_BATCHES }
+        let part = match name {
+            PORTAL_BATCHES => Part::Batches,
+            UCX => Part::Spinning,
+            _ => Part::Usual,
+        };
+        Peer { name: name.to_owned(), server, client, placement: None, part }
     }
 }
 
@@ -96,6 +116,7 @@ pub(super) fn available() -> Result<Peers, Failure> {
     let in_rust = ready.iter().map(|one| Peer::new(one.name, &[&program], &[one.feature]));
     peers.ready.extend(in_rust);
     in_python(&mut peers);
+    in_c(&mut peers);
     Ok(peers)
 }
 
@@ -184,6 +205,21 @@ fn python_peer(name: &str, python: &Path, file: &Path) -> Peer {
     Peer::new(name, &[&python.to_string_lossy(), &file.to_string_lossy()], &[])
 }
 
+/// Compiles the peer in C against the UCX of the system.
+fn in_c(peers: &mut Peers) {
+    let source = shell::root().join("xtask/peers/c/ucx_peer.c");
+    let program = shell::target().join("bench/ucx-peer");
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-std=gnu11", "-o"]).arg(&program).arg(&source).args(["-lucp", "-lucs"]);
+    match python::quiet(&mut command) {
+        Ok(_) => peers.ready.push(Peer::new(UCX, &[&program.to_string_lossy()], &[])),
+        Err(reason) => {
+            eprintln!("{UCX}: NOT MEASURED: {reason}");
+            peers.miss(UCX, "its build needs `cc` and the headers of UCX (Debian's libucx-dev)");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
@@ -205,25 +241,25 @@ mod tests {
     #[test]
     fn all_are_built_at_once() {
         let (ready, missing, builds) = build_without(&[], &["cc", "c++", "cmake"]);
-        assert_eq!(ready, ["zeromq", "nng", "tonic", "tarpc"]);
+        assert_eq!(ready, ["zeromq", "nng", "tonic", "tarpc", "connectrpc", "zenoh"]);
         assert!(missing.is_empty());
-        assert_eq!(builds, ["zmq,nng,tonic,tarpc"]);
+        assert_eq!(builds, ["zmq,nng,tonic,tarpc,connectrpc,zenoh"]);
     }
 
     #[test]
     fn one_without_its_tools_is_not_tried() {
         let (ready, missing, builds) = build_without(&[], &["cc", "c++"]);
-        assert_eq!(ready, ["zeromq", "tonic", "tarpc"]);
+        assert_eq!(ready, ["zeromq", "tonic", "tarpc", "connectrpc", "zenoh"]);
         assert_eq!(missing, ["Not measured: nng: its build needs `cmake`, which is not installed."]);
-        assert_eq!(builds, ["zmq,tonic,tarpc"]);
+        assert_eq!(builds, ["zmq,tonic,tarpc,connectrpc,zenoh"]);
     }
 
     #[test]
     fn one_that_does_not_build_takes_no_other_with_it() {
         let (ready, missing, builds) = build_without(&["tonic"], &["cc", "c++", "cmake"]);
-        assert_eq!(ready, ["zeromq", "nng", "tarpc"]);
+        assert_eq!(ready, ["zeromq", "nng", "tarpc", "connectrpc", "zenoh"]);
         assert_eq!(missing, ["Not measured: tonic: it is broken."]);
-        assert_eq!(builds.last().unwrap(), "zmq,nng,tarpc");
+        assert_eq!(builds.last().unwrap(), "zmq,nng,tarpc,connectrpc,zenoh");
     }
 
     #[test]
@@ -245,11 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn peers_for_one_kind_of_row_take_no_other_part() {
+        let part = |name| Peer::new(name, &["peer"], &[]).part;
+        assert_eq!([PORTAL_BATCHES, UCX, "zeromq"].map(part), [Part::Batches, Part::Spinning, Part::Usual]);
+    }
+
+    #[test]
     fn names_are_words_and_files_are_there() {
         let names = IN_RUST.map(|one| one.name).into_iter().chain(IN_PYTHON.map(|(name, _)| name));
         assert!(names.into_iter().all(|name| !name.contains(' ')), "`bench --serve` reads them as words");
         let sources = shell::root().join("xtask/peers/python");
         assert!(IN_PYTHON.iter().all(|(_, file)| sources.join(file).exists()));
-        assert!(sources.join("requirements.txt").exists());
+        assert!(sources.join("requirements.txt").exists() && sources.join("../c/ucx_peer.c").exists());
     }
 }

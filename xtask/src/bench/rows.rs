@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::contender::{Contender, MAX_CROWD, SMALL_MEMORY_BYTES};
 use super::outcome::{Goal, Kind, Plot, Point};
+use super::peers::Part;
 use super::placement::Placement;
 use super::protocol::{BATCH, CROWD_BATCH, Workload};
 
@@ -44,6 +45,8 @@ pub(super) struct Row {
     pub(super) entries: Vec<Entry>,
     /// The workload of peers, or `None` if they take no part.
     pub(super) peers: Option<Workload>,
+    /// The peers that take part.
+    pub(super) part: Part,
     pub(super) placement: Placement,
     /// The goals of the row, or of p50 and p99.
     pub(super) goals: [Option<Goal>; 2],
@@ -95,6 +98,7 @@ impl Row {
                 ours(workload),
             ],
             peers: Some(workload),
+            part: Part::Usual,
             placement: Placement::TwoCores,
             goals: [None; 2],
             goal_against_peers: None,
@@ -162,6 +166,11 @@ impl Row {
         self.measure != Measure::Memory
     }
 
+    /// Returns true if the row says nothing without peers of this part.
+    pub(super) fn needs(&self, part: Part) -> bool {
+        self.part == part && part == Part::Spinning
+    }
+
     /// Returns the names of the row or rows in the report.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = match self.measure {
@@ -194,6 +203,9 @@ pub(super) fn all(transport: &str, large_mib: u64) -> Vec<Row> {
     let mut rows = large_rows();
     rows.extend(latency_rows(transport));
     rows.extend(small_rows(transport));
+    if transport == "tcp" {
+        rows.push(ucx_row());
+    }
     rows.extend(batch_rows());
     rows.extend(beside_rows(large_mib));
     rows.push(memory_row());
@@ -249,6 +261,12 @@ fn small_rows(transport: &str) -> Vec<Row> {
     ]
 }
 
+/// A line to look at, without a goal: UCX, both sides of which never sleep. It has no Unix sockets.
+fn ucx_row() -> Row {
+    let row = Row::latency("1 KiB call, inline method, two cores, against UCX", Workload::Echo);
+    Row { part: Part::Spinning, ..row.off_the_plot() }
+}
+
 /// Compares batched calls with the same function on the same worker, called for each call alone.
 fn batch_rows() -> Vec<Row> {
     let rows = |name: String, measure, [alone, together]: [Workload; 2], bytes| {
@@ -270,6 +288,7 @@ fn batch_rows() -> Vec<Row> {
     vec![
         Row {
             peers: Some(Workload::BatchedPolicy),
+            part: Part::Batches,
             goal_against_peers: Some(50.0),
             batch: BATCH as u64,
             ..images
@@ -365,8 +384,12 @@ mod tests {
     }
 
     #[test]
-    fn transports_differ_in_goals_alone() {
-        let names = |transport| all(transport, 256).iter().flat_map(Row::names).collect::<Vec<String>>();
+    fn transports_differ_in_their_goals() {
+        let names = |transport| {
+            let mut rows = all(transport, 256);
+            rows.retain(|row| !row.needs(Part::Spinning));
+            rows.iter().flat_map(Row::names).collect::<Vec<String>>()
+        };
         assert_eq!(names("tcp"), names("unix"));
         let goals = |transport, part: &str| {
             let rows = all(transport, 256);

@@ -85,8 +85,7 @@ impl Runner {
             all.push(Runs::new(entry.label.to_owned(), entry.kind, pair, row, entry.workload));
         }
         let workload = row.peers.unwrap_or(Workload::Echo);
-        // A peer for batches takes part in the rows about batches only, and no other peer does.
-        let takes_part = |peer: &&Program| row.peers.is_some() && peer.batches == workload.is_about_batches();
+        let takes_part = |peer: &&Program| row.peers.is_some() && peer.part == row.part;
         for peer in self.peers.iter().filter(takes_part) {
             match Pair::start(peer, &self.place, transport, row.placement, row.clients) {
                 Ok(pair) => all.push(Runs::new(peer.name.clone(), Kind::Peer, pair, row, workload)),

@@ -198,11 +198,13 @@ const TELEPORT: Look = Look { colour: RGBColor(217, 72, 15), mark: Mark::Circle,
 const CEILING: Look = Look { colour: RGBColor(107, 114, 128), mark: Mark::Circle, width: 2 };
 
 /// Colors that differ for color-blind readers, too.
-const PEERS: [(&str, Look); 6] = [
+const PEERS: [(&str, Look); 8] = [
     ("ZeroMQ", Look { colour: RGBColor(31, 51, 163), mark: Mark::Triangle, width: 1 }),
     ("nng", Look { colour: RGBColor(42, 140, 89), mark: Mark::Cross, width: 1 }),
     ("tonic", Look { colour: RGBColor(111, 35, 82), mark: Mark::Circle, width: 1 }),
     ("tarpc", Look { colour: RGBColor(1, 104, 131), mark: Mark::Triangle, width: 1 }),
+    ("connectrpc", Look { colour: RGBColor(178, 94, 28), mark: Mark::Circle, width: 1 }),
+    ("zenoh", Look { colour: RGBColor(201, 58, 114), mark: Mark::Triangle, width: 1 }),
     ("portal", Look { colour: RGBColor(64, 75, 3), mark: Mark::Cross, width: 1 }),
     ("Arrow Flight", Look { colour: RGBColor(110, 97, 219), mark: Mark::Circle, width: 1 }),
 ];

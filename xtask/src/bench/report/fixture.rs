@@ -7,13 +7,15 @@ use crate::bench::outcome::{Compared, Contended, Goal, Kind, Outcome, Plot, Poin
 const ROUNDS: usize = 5;
 
 /// Name, GB/s of large messages, microseconds of a call, calls per second with 64 in flight.
-const CONTENDERS: [(&str, f64, f64, f64); 8] = [
+const CONTENDERS: [(&str, f64, f64, f64); 10] = [
     ("raw", 8.1, 11.0, 3.1e6),
     ("teleport", 7.9, 13.1, 1.6e6),
     ("zmq", 3.4, 41.0, 8.2e5),
     ("nng", 2.1, 36.0, 3.1e5),
     ("tonic", 0.9, 92.0, 1.3e5),
     ("tarpc", 0.6, 58.0, 1.9e5),
+    ("connectrpc", 0.8, 96.0, 1.1e5),
+    ("zenoh", 1.1, 74.0, 2.2e5),
     ("portal", 1.6, 140.0, 2.4e4),
     ("flight", 1.9, 310.0, 6.0e3),
 ];

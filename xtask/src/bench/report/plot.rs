@@ -342,7 +342,17 @@ mod tests {
         let names: Vec<&str> = drawings.iter().map(|drawing| drawing.name).collect();
         assert_eq!(names, ["throughput", "calls", "latency", "beside"]);
         for drawing in &drawings {
-            for contender in ["Teleport", "ZeroMQ", "nng", "tonic", "tarpc", "portal", "Arrow Flight"] {
+            for contender in [
+                "Teleport",
+                "ZeroMQ",
+                "nng",
+                "tonic",
+                "tarpc",
+                "connectrpc",
+                "zenoh",
+                "portal",
+                "Arrow Flight",
+            ] {
                 assert!(drawing.svg.contains(&format!("\n{contender}\n")), "{} {contender}", drawing.name);
             }
             assert!(drawing.svg.contains("Invented Processor 9000"), "{}", drawing.name);
@@ -362,7 +372,7 @@ mod tests {
         let report = Report::new(&about, &outcomes);
         assert_eq!(latencies("TCP", &report.groups[0].rows).len(), 1);
         let beside = beside("TCP", &report.groups[0].rows).unwrap();
-        assert_eq!((beside.x.ticks.len(), beside.lines.len()), (3, 3 * 7));
+        assert_eq!((beside.x.ticks.len(), beside.lines.len()), (3, 3 * 9));
     }
 
     #[test]

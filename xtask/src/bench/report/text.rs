@@ -101,6 +101,7 @@ pub(super) fn name(contended: &Contended) -> String {
         "raw" => "raw sockets",
         "teleport" => "Teleport",
         "zmq" | "zeromq" => "ZeroMQ",
+        "ucx" => "UCX",
         "flight" | "arrow-flight" => "Arrow Flight",
         other => other,
     };
