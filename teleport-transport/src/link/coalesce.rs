@@ -32,8 +32,11 @@ pub(super) const MAX_COALESCED_BYTES: u64 = 16 << 10;
 /// wait for each other in turn: 32 in flight reach 0.6 instead of 0.8.
 const GROUP_CALLS: std::ops::RangeInclusive<usize> = 8..=32;
 
-/// A call that is older than this is sent at once.
+/// A call that is older than this is sent at once. The age is checked once for `CALLS_PER_CHECK` calls, since
+/// reading the clock costs as much as holding a call back.
 const MAX_GROUP_AGE: Duration = Duration::from_micros(30);
+
+const CALLS_PER_CHECK: usize = 4;
 
 /// The time until the first check.
 const MIN_PAUSE: Duration = Duration::from_micros(200);
@@ -136,17 +139,18 @@ pub(super) fn hold(
     if on_poller_thread() || !coalesce.adaptive.should_try() {
         return (false, None);
     }
-    let (key, gone, now) = (port.key, coalesce.gone, Instant::now());
+    let (key, gone) = (port.key, coalesce.gone);
     let held = GROUP.try_with(|current| {
         let mut current = current.borrow_mut();
         let Some(group) = current.as_mut().filter(|group| group.key == key && group.gone == gone) else {
-            let before = current.replace(Group { key, link: link(), gone, since: now, calls: 1 });
+            let before = current.replace(Group { key, link: link(), gone, since: Instant::now(), calls: 1 });
             // An earlier group of this link was sent.
             return (true, before.filter(|other| other.key != key));
         };
         group.calls += 1;
         let enough = (open_calls / 2).clamp(*GROUP_CALLS.start(), *GROUP_CALLS.end());
-        let is_due = group.calls >= enough || now - group.since > MAX_GROUP_AGE;
+        let is_old = || group.calls % CALLS_PER_CHECK == 0 && group.since.elapsed() > MAX_GROUP_AGE;
+        let is_due = group.calls >= enough || is_old();
         if is_due {
             *current = None;
         }
@@ -155,7 +159,9 @@ pub(super) fn hold(
     // Fails while the thread ends; then the call is written now.
     let (is_held, other) = held.unwrap_or((false, None));
     if is_held {
-        port.status.set(Flag::COALESCED);
+        if !port.status.has(Flag::COALESCED) {
+            port.status.set(Flag::COALESCED);
+        }
         coalesce.begin_checks(port);
     }
     (is_held, other)

@@ -26,6 +26,8 @@ struct Cork {
     is_on: bool,
     /// The number of corked answers.
     answers: u32,
+    /// Something else was queued that the end of the turn writes.
+    has_queued: bool,
 }
 
 fn cork_of(key: usize) -> Option<Cork> {
@@ -34,7 +36,7 @@ fn cork_of(key: usize) -> Option<Cork> {
 
 /// Marks that this thread reads a link and calls its handler, until `end_turn`.
 pub(super) fn begin_turn(key: usize) {
-    CORK.set(Some(Cork { key, is_turn: true, is_on: false, answers: 0 }));
+    CORK.set(Some(Cork { key, is_turn: true, is_on: false, answers: 0, has_queued: false }));
 }
 
 /// Turns corking of this thread's answers on or off. Release the corked ones before turning it off.
@@ -42,14 +44,16 @@ pub(super) fn set_cork(key: usize, is_on: bool) {
     CORK.set(cork_of(key).map(|cork| Cork { is_on, ..cork }));
 }
 
-/// Ends the turn. The caller writes what is queued.
-pub(super) fn end_turn() {
-    CORK.set(None);
+/// Ends the turn. Returns true if the caller must write what was queued.
+pub(super) fn end_turn() -> bool {
+    CORK.take().is_some_and(|cork| cork.has_queued || cork.answers > 0)
 }
 
-/// Returns true if this thread is between `begin_turn` and `end_turn`.
-pub(super) fn is_in_turn(key: usize) -> bool {
-    cork_of(key).is_some_and(|cork| cork.is_turn)
+/// Leaves what this thread has queued to the end of its turn. Returns false if it is in no turn of the link.
+pub(super) fn write_at_end(key: usize) -> bool {
+    let Some(cork) = cork_of(key).filter(|cork| cork.is_turn) else { return false };
+    CORK.set(Some(Cork { has_queued: true, ..cork }));
+    true
 }
 
 /// Returns true if the answer that was queued just now is corked.
@@ -82,7 +86,7 @@ pub struct AnswersTogether<'a> {
 
 impl AnswersTogether<'_> {
     pub(super) fn new(key: usize, link: &dyn Flush) -> AnswersTogether<'_> {
-        let cork = Cork { key, is_turn: false, is_on: true, answers: 0 };
+        let cork = Cork { key, is_turn: false, is_on: true, answers: 0, has_queued: false };
         AnswersTogether { key, link, before: CORK.replace(Some(cork)), _not_send: PhantomData }
     }
 }

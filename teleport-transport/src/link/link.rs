@@ -83,7 +83,7 @@ impl Link {
             let credited = link.clone();
             // If this thread is reading the link, the turn writes the credit.
             let wake = move || {
-                if !cork::is_in_turn(key)
+                if !cork::write_at_end(key)
                     && let Some(link) = credited.upgrade()
                 {
                     link.flush();
@@ -364,6 +364,7 @@ impl Link {
     /// handler methods: the acknowledgement is sent after they return.
     pub fn acknowledge(&self, ids: &[u64]) {
         self.writer.with(|outbound| ids.iter().for_each(|id| outbound.send_ack(*id)));
+        cork::write_at_end(self.port.key);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::closing;
-use super::cork::{begin_turn, end_turn, release_answers, set_cork};
+use super::cork::{begin_turn, end_turn, release_answers, set_cork, write_at_end};
 use super::link::{Link, Receiving};
 use super::status::{Flag, QuietTimeout};
 use super::turn_clock::TurnClock;
@@ -42,8 +42,9 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
     let scope = DropScope::enter();
     let mut receiving = link.receiving.lock();
     begin_turn(link.port.key);
-    let turn = read_turn(link, &mut receiving, scratch, now);
-    end_turn();
+    let mut has_work = false;
+    let turn = read_turn(link, &mut receiving, scratch, now, &mut has_work);
+    has_work |= end_turn();
     receiving.bound_unread(turn == Turn::More);
     if turn == Turn::Empty {
         return turn;
@@ -57,12 +58,9 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
         link.memory.watch_rate(&link.port);
     }
     drop(receiving);
-    let sending = link.writer.lock();
     // One write sends the answers, pings, grants and withdrawals of the turn.
-    if turn != Turn::Gone && sending.outbound.has_work() {
-        link.writer.write(&link.port, sending);
-    } else {
-        drop(sending);
+    if has_work && turn != Turn::Gone {
+        link.writer.flush(&link.port);
     }
     drop(scope);
     let wakes = !scratch.wakers.is_empty();
@@ -130,7 +128,14 @@ pub(super) fn handle_timeout(link: &Arc<Link>, scratch: &mut Scratch, now: Insta
     Some(next)
 }
 
-fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch, now: Instant) -> Turn {
+/// Sets `has_work` if something was queued that is not written.
+fn read_turn(
+    link: &Arc<Link>,
+    receiving: &mut Receiving,
+    scratch: &mut Scratch,
+    now: Instant,
+    has_work: &mut bool,
+) -> Turn {
     let Receiving { socket, inbound, window, .. } = receiving;
     let Some(socket) = socket else { return Turn::Gone };
     let status = &link.port.status;
@@ -147,6 +152,7 @@ fn read_turn(link: &Arc<Link>, receiving: &mut Receiving, scratch: &mut Scratch,
             &mut scratch.events,
             |slices| socket.read_vectored(slices),
         );
+        *has_work |= received.as_ref().is_ok_and(|received| received.has_work);
         let more_will_come = |received: &Received| received.filled && received.bytes <= MAX_CORKED_READ_BYTES;
         let would_delay = inbound.chunk_remaining() >= MIN_DELAYING_BYTES;
         let corks = !would_delay && (scratch.events.len() > 1 || received.as_ref().is_ok_and(more_will_come));
@@ -202,6 +208,7 @@ fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> O
                 handler.opened(link, &peer);
             }
             Event::Wants { id, bytes } => {
+                write_at_end(link.port.key);
                 let is_awaited = || handler.is_awaited(link, id);
                 link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
             }

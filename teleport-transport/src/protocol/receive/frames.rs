@@ -126,11 +126,13 @@ pub(super) struct Session<'a, O: SharedOutbound> {
 pub(super) struct Sending<'a, O: SharedOutbound> {
     shared: &'a O,
     locked: Option<O::Guard<'a>>,
+    /// There was something to write when the half was unlocked.
+    has_work: bool,
 }
 
 impl<'a, O: SharedOutbound> Sending<'a, O> {
     pub(super) fn new(shared: &'a O) -> Sending<'a, O> {
-        Sending { shared, locked: None }
+        Sending { shared, locked: None, has_work: false }
     }
 
     #[inline]
@@ -138,8 +140,12 @@ impl<'a, O: SharedOutbound> Sending<'a, O> {
         self.locked.get_or_insert_with(|| self.shared.lock_outbound())
     }
 
-    pub(super) fn release(&mut self) {
-        self.locked = None;
+    /// Unlocks the half. Returns true if this read has left something to write.
+    pub(super) fn release(&mut self) -> bool {
+        if let Some(outbound) = self.locked.take() {
+            self.has_work |= outbound.has_work();
+        }
+        self.has_work
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Received {
     pub bytes: usize,
     /// The read filled all of its memory, so the socket may have more.
     pub filled: bool,
+    /// The read has left something to write.
+    pub has_work: bool,
 }
 
 /// The receiving half of a connection, without I/O.
@@ -103,7 +105,7 @@ impl Inbound {
         let read = read_plan::read_once(message, &self.decoder, ahead, read)?;
         let bytes = read.in_place + read.ahead;
         if bytes == 0 {
-            return Ok(Received { bytes: 0, filled: read.asked == 0 });
+            return Ok(Received { bytes: 0, filled: read.asked == 0, has_work: false });
         }
         self.keepalive.on_received(now);
         let sending = Sending::new(outbound);
@@ -115,7 +117,8 @@ impl Inbound {
         let before = self.decoder.collected_bytes();
         self.decoder.feed(&ahead[..read.ahead], &mut session)?;
         session.reception.received_bytes += self.decoder.collected_bytes().saturating_sub(before) as u64;
-        Ok(Received { bytes, filled: bytes == read.asked })
+        let has_work = session.sending.release();
+        Ok(Received { bytes, filled: bytes == read.asked, has_work })
     }
 
     /// Drops all incomplete messages and their charges, because nothing more arrives.
