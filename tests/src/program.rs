@@ -41,7 +41,11 @@ fn build_examples() -> HashMap<String, PathBuf> {
     let this = std::env::current_exe().expect("this program has a path");
     // <target folder>/<profile>/deps/<this program>
     let profile_folder = this.ancestors().nth(2).expect("cargo puts test programs into folders");
-    let target_folder = profile_folder.parent().expect("cargo puts test programs into folders");
+    let mut target_folder = profile_folder.parent().expect("cargo puts test programs into folders");
+    // With `CARGO_BUILD_TARGET`, cargo puts everything into one more folder of that name, and will again.
+    if std::env::var_os("CARGO_BUILD_TARGET").is_some_and(|name| target_folder.ends_with(name)) {
+        target_folder = target_folder.parent().expect("cargo puts test programs into folders");
+    }
     let profile = match profile_folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,
