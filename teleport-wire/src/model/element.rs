@@ -147,11 +147,17 @@ fn f16_to_f64(bits: u16) -> f64 {
     let exponent = i32::from(bits >> 10 & 0x1F);
     let fraction = f64::from(bits & 0x3FF) / 1024.0;
     sign * match exponent {
-        0 => fraction * 2f64.powi(-14),
+        0 => fraction * power_of_two(-14),
         31 if fraction == 0.0 => f64::INFINITY,
         31 => f64::NAN,
-        _ => (1.0 + fraction) * 2f64.powi(exponent - 15),
+        _ => (1.0 + fraction) * power_of_two(exponent - 15),
     }
+}
+
+/// Returns the power of two with a small exponent, exactly. `powi` promises no precision.
+fn power_of_two(exponent: i32) -> f64 {
+    const BIAS: i32 = 1023;
+    f64::from_bits(((exponent + BIAS) as u64) << 52)
 }
 
 /// Implements the traits, with the casts of the module `$casts`: `checked` for types with invalid bits.
@@ -235,9 +241,9 @@ mod tests {
             (0x3C00, 1.0),
             (0xC000, -2.0),
             (0x7BFF, 65504.0),
-            (0x0001, 2f64.powi(-24)),
-            (0x03FF, 1023.0 * 2f64.powi(-24)),
-            (0x0400, 2f64.powi(-14)),
+            (0x0001, 1.0 / f64::from(1 << 24)),
+            (0x03FF, 1023.0 / f64::from(1 << 24)),
+            (0x0400, 1.0 / f64::from(1 << 14)),
             (0x7C00, f64::INFINITY),
             (0xFC00, f64::NEG_INFINITY),
         ];
@@ -267,7 +273,7 @@ mod tests {
         assert_eq!(f32::from_value(Value::Int(1 << 24)), Some(16_777_216.0));
         assert_eq!(f32::from_value(Value::Int((1 << 24) + 1)), None);
         assert_eq!(f64::from_value(Value::Int((1 << 53) + 1)), None);
-        assert_eq!(f64::from_value(Value::Int(i64::MIN.into())), Some(-(2f64.powi(63))));
+        assert_eq!(f64::from_value(Value::Int(i64::MIN.into())), Some(-9_223_372_036_854_775_808.0));
         assert_eq!(f64::from_value(Value::Bool(true)), None);
         let value = Value::Float(2.0, Precision::Half);
         assert_eq!(Complex::<f32>::from_value(value), Some(Complex { re: 2.0, im: 0.0 }));
