@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn short_and_long_agree() {
         let bytes: Vec<u8> = (0..600u32).map(|index| (index * 37 + index / 7) as u8).collect();
-        for length in 0..bytes.len() {
+        // Miri takes minutes for all lengths. These have every remainder of 4 and 8.
+        for length in (0..bytes.len()).step_by(if cfg!(miri) { 37 } else { 1 }) {
             for crc in [0, 1, 0xdead_beef] {
                 assert_eq!(
                     checksum(crc, &bytes[..length]),
