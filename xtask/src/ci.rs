@@ -2,7 +2,8 @@
 //!
 //! Cheap steps come first, so that simple mistakes show at once. The first failure ends the run. Steps use
 //! the same build profile and features where they can: clippy and doc share the output of `cargo check`;
-//! tests, examples, the short soak and the packages share the dev build.
+//! tests, examples, the short soak and the packages share the dev build. Long steps are bounded, and complete
+//! with `--long`. A step that lacks a tool says so where it stands and again at the end.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::builder::PossibleValuesParser;
 
 use crate::failure::Failure;
-use crate::{counts, fuzz, layers, links, loom, package, python, shell, soak};
+use crate::{counts, fuzz, layers, links, loom, miri, nightly, package, python, shell, soak, tsan};
 
 /// Run all checks that a change must pass, in order; the first failure ends the run.
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,21 @@ pub(crate) struct Options {
     /// Run only this step; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = step_names())]
     step: Vec<String>,
+    /// Run the steps that are bounded in full: Miri, ThreadSanitizer, fuzz targets and soak.
+    #[arg(long)]
+    long: bool,
+    /// Install what steps need first: cargo-fuzz, and a nightly toolchain with rustup.
+    #[arg(long)]
+    install: bool,
+}
+
+/// How much of a long step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The most valuable part, for every change.
+    Bounded,
+    /// Everything.
+    Complete,
 }
 
 struct Step {
@@ -25,51 +41,71 @@ struct Step {
     /// Completes "checks ...".
     what: &'static str,
     /// Returns the detail for the table at the end.
-    run: fn() -> Result<String, Failure>,
+    run: fn(Extent) -> Result<String, Failure>,
 }
 
-const STEPS: [Step; 14] = [
-    Step { name: "format", what: "rustfmt's layout", run: format },
+const STEPS: [Step; 16] = [
+    Step { name: "format", what: "rustfmt's layout", run: |_| format() },
     Step {
         name: "layers",
         what: "which crates, folders and files may use which, and how long they may be",
-        run: layers::check,
+        run: |_| layers::check(),
     },
-    Step { name: "links", what: "links of Markdown files inside the repository", run: links::check },
-    Step { name: "clippy", what: "clippy, all features, warnings are errors", run: clippy },
+    Step { name: "links", what: "links of Markdown files inside the repository", run: |_| links::check() },
+    Step { name: "clippy", what: "clippy, all features, warnings are errors", run: |_| clippy() },
     Step {
         name: "clippy-default",
         what: "clippy, default features, warnings are errors",
-        run: clippy_default,
+        run: |_| clippy_default(),
     },
-    Step { name: "python", what: "for a Python with NumPy, which the tests use", run: python::prepare },
-    Step { name: "test", what: "all tests, doc tests and examples, all features", run: test },
+    Step { name: "python", what: "for a Python with NumPy, which the tests use", run: |_| python::prepare() },
+    Step { name: "test", what: "all tests, doc tests and examples, all features", run: |_| test() },
     Step {
         name: "loom",
         what: "models of threads, in all orders in which these may go on",
-        run: loom::check,
+        run: |_| loom::check(),
     },
-    Step { name: "doc", what: "rustdoc, warnings are errors", run: doc },
-    Step { name: "package", what: "that every published crate builds from its archive", run: package::check },
-    Step { name: "quickstart", what: "the first command of the README", run: quickstart },
+    Step { name: "miri", what: "unsafe code, interpreted", run: miri::check },
+    Step { name: "tsan", what: "threads, under ThreadSanitizer", run: tsan::check },
+    Step { name: "doc", what: "rustdoc, warnings are errors", run: |_| doc() },
+    Step {
+        name: "package",
+        what: "that every published crate builds from its archive",
+        run: |_| package::check(),
+    },
+    Step { name: "quickstart", what: "the first command of the README", run: |_| quickstart() },
     Step {
         name: "counts",
         what: "allocations, system calls, copies, instructions and locks",
-        run: counts::check,
+        run: |_| counts::check(),
     },
-    Step { name: "fuzz", what: "each fuzz target for a few seconds", run: || fuzz::short(FUZZ_SECONDS) },
+    Step {
+        name: "fuzz",
+        what: "each fuzz target for a few seconds",
+        run: |extent| fuzz::short(fuzz_seconds(extent)),
+    },
     Step {
         name: "soak",
         what: "a short churn, and integration tests again under load",
-        run: || soak::short(SOAK_TIME),
+        run: |extent| soak::short(soak_time(extent)),
     },
 ];
 
-/// Enough for the committed corpus and a few hundred thousand mutations of it.
-const FUZZ_SECONDS: u32 = 5;
+/// The bounded time is enough for the committed corpus and a few hundred thousand mutations of it.
+fn fuzz_seconds(extent: Extent) -> u32 {
+    match extent {
+        Extent::Bounded => 5,
+        Extent::Complete => 60,
+    }
+}
 
 /// For each of the two parts; `cargo xtask soak` runs longer.
-const SOAK_TIME: Duration = Duration::from_secs(20);
+fn soak_time(extent: Extent) -> Duration {
+    match extent {
+        Extent::Bounded => Duration::from_secs(20),
+        Extent::Complete => Duration::from_secs(300),
+    }
+}
 
 fn step_names() -> PossibleValuesParser {
     PossibleValuesParser::new(
@@ -78,13 +114,18 @@ fn step_names() -> PossibleValuesParser {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.install {
+        fuzz::install()?;
+        nightly::install()?;
+    }
+    let extent = if options.long { Extent::Complete } else { Extent::Bounded };
     let chosen = |step: &&Step| options.step.is_empty() || options.step.iter().any(|name| name == step.name);
     let steps: Vec<_> = STEPS.iter().filter(chosen).collect();
     let mut report = Report::default();
     for (index, step) in steps.iter().enumerate() {
         println!("\n=== {} ({} of {}): {}", step.name, index + 1, steps.len(), step.what);
         let start = Instant::now();
-        let result = (step.run)();
+        let result = (step.run)(extent);
         let time = start.elapsed();
         match result {
             Ok(detail) => report.add(step.name, time, detail),
@@ -97,6 +138,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     report.print();
+    report.print_skipped();
     Ok(())
 }
 
@@ -120,6 +162,13 @@ impl Report {
         }
         let total: Duration = self.rows.iter().map(|(_, time, _)| *time).sum();
         println!("{:<16}{:>9.1}", "total", total.as_secs_f64());
+    }
+
+    /// Says what did not run, so that nobody takes it for passed. The details of such steps say `SKIPPED`.
+    fn print_skipped(&self) {
+        for (name, _, detail) in self.rows.iter().filter(|(_, _, detail)| detail.contains("SKIPPED")) {
+            println!("\nNOT EVERYTHING WAS CHECKED. {name}: {detail}");
+        }
     }
 }
 

@@ -33,8 +33,8 @@ const MAX_SECONDS_PER_INPUT: u32 = 10;
 const MAX_MEMORY_MIB: u32 = 2048;
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.install && !is_installed() {
-        shell::run(&mut shell::cargo("install cargo-fuzz --locked"))?;
+    if options.install {
+        install()?;
     }
     if !is_installed() {
         println!("CARGO-FUZZ IS NOT INSTALLED: nothing is fuzzed; only the committed corpus is replayed.");
@@ -47,11 +47,16 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Installs cargo-fuzz if it is missing.
+pub(crate) fn install() -> Result<(), Failure> {
+    if is_installed() { Ok(()) } else { shell::run(&mut shell::cargo("install cargo-fuzz --locked")) }
+}
+
 /// Fuzzes each target for a few seconds, for CI. The detail says if nothing could be fuzzed.
 pub(crate) fn short(seconds: u32) -> Result<String, Failure> {
     if !is_installed() {
         // The step `test` has replayed the corpus.
-        return Ok("SKIPPED: cargo-fuzz is not installed (cargo xtask fuzz --install)".into());
+        return Ok("SKIPPED: cargo-fuzz is not installed (cargo xtask ci --install)".into());
     }
     let names = targets()?;
     for name in &names {

@@ -17,10 +17,13 @@ mod fuzz;
 mod layers;
 mod links;
 mod loom;
+mod miri;
+mod nightly;
 mod package;
 mod python;
 mod shell;
 mod soak;
+mod tsan;
 mod usage;
 mod workspace;
 
