@@ -7,6 +7,7 @@
 pub(crate) mod closing;
 pub(crate) mod dialing;
 pub(crate) mod events;
+pub(crate) mod last_link;
 pub(crate) mod resume;
 pub(crate) mod sending;
 pub(crate) mod shared;

@@ -58,8 +58,12 @@ impl Engine {
     ) -> Result<u64, Unsent> {
         // Without a wait for a slot, all of the time is left.
         let mut left = deadline.map(|deadline| deadline.time).filter(|_| !has_slot);
+        let mut last = self.last_link();
         loop {
-            let Some((link, limits)) = self.open_link() else { return Err(Unsent::NoSlot) };
+            let is_last = last.is_some();
+            let Some((link, limits)) = last.take().or_else(|| self.open_link()) else {
+                return Err(Unsent::NoSlot);
+            };
             before(&link);
             let rest = || deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()));
             let left = left.take().or_else(rest).unwrap_or_default();
@@ -71,7 +75,12 @@ impl Engine {
                 refused.is_none()
             });
             match (sent, refused) {
-                (Ok(id), _) => return Ok(id),
+                (Ok(id), _) => {
+                    if !is_last {
+                        self.set_last_link(&link, limits);
+                    }
+                    return Ok(id);
+                }
                 (Err(_), Some(Refused::Full)) => return Err(Unsent::NoSlot),
                 (Err(_), Some(Refused::Failed(error))) => return Err(Unsent::Failed(error)),
                 // Another connection may be there.
