@@ -110,7 +110,7 @@ impl Client {
         if !engine.process.is_current() {
             return Ok(());
         }
-        engine.state.lock().client.failures.take().map_or(Ok(()), Err)
+        engine.with(|client| client.failures.take()).map_or(Ok(()), Err)
     }
 
     /// Returns the current statistics.
@@ -119,8 +119,7 @@ impl Client {
         if !engine.process.is_current() {
             return ClientStats::default();
         }
-        let (stats, link) = {
-            let client = &mut engine.state.lock().client;
+        let (stats, link) = engine.with(|client| {
             let (sends_per_second, receives_per_second) = client.counters.rates(Instant::now());
             let counters = &client.counters;
             let stats = ClientStats {
@@ -140,7 +139,7 @@ impl Client {
                 receives_per_second,
             };
             (stats, client.connection.open().and_then(|open| open.link.upgrade()))
-        };
+        });
         ClientStats { server: link.map(|link| link.peer_address().to_owned()), ..stats }
     }
 
@@ -178,8 +177,7 @@ impl Drop for Handle {
         }
         let waits = !on_poller_thread() && !std::thread::panicking();
         self.engine.release(waits.then_some(self.engine.settings.close_timeout));
-        let failure = self.engine.state.lock().client.failures.take();
-        if let Some(error) = failure {
+        if let Some(error) = self.engine.with(|client| client.failures.take()) {
             tracing::warn!(%error, "a call failed, and the client was dropped before anyone asked `check`");
         }
     }

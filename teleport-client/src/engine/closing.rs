@@ -41,11 +41,10 @@ impl Engine {
         // Closing also waits for calls that this thread holds back, on this link or another.
         flush_coalesced();
         let mut wakers = Wakers::default();
-        let deferred = {
-            let client = &mut self.state.lock().client;
+        let deferred = self.with(|client| {
             client.begin_close(&mut wakers);
             client.table.ask_all()
-        };
+        });
         wakers.wake_all();
         // Closing also waits for deferred results, which may never be read otherwise.
         self.fetch(deferred);
@@ -61,8 +60,7 @@ impl Engine {
 
     fn end_unless(&self, spares: fn(&State) -> bool) {
         let mut wakers = Wakers::default();
-        let ends = !spares(&self.state.lock().client);
-        if ends {
+        if !self.with(|client| spares(client)) {
             self.end(&mut wakers);
         }
         wakers.wake_all();
@@ -70,10 +68,7 @@ impl Engine {
 
     /// Ends a closing client if its last call has ended.
     pub(crate) fn end_if_idle(&self, wakers: &mut Wakers) {
-        let (is_closing, is_idle) = {
-            let client = &self.state.lock().client;
-            (client.is_closing, client.in_flight() == 0)
-        };
+        let (is_closing, is_idle) = self.with(|client| (client.is_closing, client.in_flight() == 0));
         match (is_closing, is_idle) {
             (true, true) => self.end(wakers),
             (true, false) => self.notify(),
@@ -84,7 +79,7 @@ impl Engine {
     /// Says goodbye, once. Calls that are still in flight fail.
     fn end(&self, wakers: &mut Wakers) {
         let mut released = Released::default();
-        let connection = self.state.lock().client.end(wakers, &mut released);
+        let connection = self.with(|client| client.end(wakers, &mut released));
         self.notify();
         self.dispose(released);
         if let Some(link) = connection.and_then(|connection| connection.link.upgrade()) {

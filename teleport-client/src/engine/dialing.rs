@@ -32,21 +32,23 @@ impl Dialing {
 
     /// Waits before the next attempt. Returns false if the client was closed.
     fn pause(&self) -> bool {
-        let pause = self.engine.state.lock().client.connection.pause(backoff::random());
+        let pause = self.engine.with(|client| client.connection.pause(backoff::random()));
         self.engine
             .wait(Some(Instant::now() + pause), |state| (!state.client.wants_connection()).then_some(()));
-        let client = &mut self.engine.state.lock().client;
-        client.connection.is_dialing = client.wants_connection();
-        client.connection.is_dialing
+        self.engine.with(|client| {
+            client.connection.is_dialing = client.wants_connection();
+            client.connection.is_dialing
+        })
     }
 
     /// Returns true if this thread is no longer needed.
     fn is_connected(&self, attempted: Result<(), AttemptError>) -> bool {
         let mut wakers = Wakers::default();
-        let is_connected = {
-            let client = &mut self.engine.state.lock().client;
+        if let Err(error) = &attempted {
+            tracing::debug!(address = &*self.engine.settings.address, %error, "cannot connect");
+        }
+        let is_connected = self.engine.with(|client| {
             if let Err(error) = attempted {
-                tracing::debug!(address = &*self.engine.settings.address, %error, "cannot connect");
                 client.connection.attempt_failed(error);
             }
             let is_connected = client.connection.open().is_some();
@@ -55,7 +57,7 @@ impl Dialing {
                 client.admit(&mut wakers);
             }
             is_connected
-        };
+        });
         self.engine.notify();
         wakers.wake_all();
         is_connected
@@ -103,7 +105,7 @@ impl Dialing {
 pub(crate) fn connect(engine: &Arc<Engine>) -> Result<(), ClientError> {
     let settings = &engine.settings;
     check_address(&settings.resolvers, &settings.address)?;
-    engine.state.lock().client.connection.is_dialing = true;
+    engine.with(|client| client.connection.is_dialing = true);
     (settings.dialer)(engine.clone()).map_err(ClientError::System)?;
     let start = Instant::now();
     let only_once = settings.connect_timeout == Some(Duration::ZERO);

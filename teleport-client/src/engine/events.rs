@@ -35,12 +35,11 @@ impl Handler for Engine {
             max_open_calls: peer.max_open_calls as usize,
             server: peer.instance,
         };
-        let (opening, last_id) = {
-            let client = &mut self.state.lock().client;
+        let (opening, last_id) = self.with(|client| {
             let opening = client.begin(connection, Instant::now());
             client.counters.connects += u64::from(!matches!(opening, Opening::TooLate));
             (opening, client.table.last_id())
-        };
+        });
         link.number_after(last_id);
         // Wakes the thread that connects, which lets the waiting calls be sent.
         self.notify();
@@ -54,19 +53,17 @@ impl Handler for Engine {
     }
 
     fn is_waited_for(&self) -> bool {
-        let client = &self.state.lock().client;
-        client.table.has_waiter() || !client.slots.line().is_empty()
+        self.with(|client| client.table.has_waiter() || !client.slots.line().is_empty())
     }
 
     /// Notes that the server has these calls with their arguments.
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
         let mut released = Released::default();
-        {
-            let client = &mut self.state.lock().client;
+        self.with(|client| {
             if client.connection.is_current(link.key()) {
                 ids.iter().for_each(|id| client.arrived(*id, &mut released));
             }
-        }
+        });
         self.dispose(released);
     }
 
@@ -151,20 +148,21 @@ impl Alarm for Engine {
     fn ring(&self, now: Instant) {
         let mut wakers = Wakers::default();
         let has_deferred = self.budget.waiting() > 0;
-        let (overdue, deferred, dials) = {
+        let (overdue, deferred, dials, warns) = {
             let mut state = self.state.lock();
             let client = &mut state.client;
             let overdue = client.expire(now, &mut wakers);
             let deferred = if has_deferred { client.table.ask_before_awaited() } else { Vec::new() };
-            if has_deferred && !client.slots.line().is_empty() && client.deferred.warns() {
-                warn_of_slots(&self.settings.address, self.settings.max_memory);
-            }
+            let warns = has_deferred && !client.slots.line().is_empty() && client.deferred.warns();
             client.deferred.checked(now, has_deferred);
             let (next, dials) =
                 (earliest(client.next_expiry_after(now), client.deferred.check_at()), client.needs_dial());
             state.alarm.set(next);
-            (overdue, deferred, dials)
+            (overdue, deferred, dials, warns)
         };
+        if warns {
+            warn_of_slots(&self.settings.address, self.settings.max_memory);
+        }
         if dials {
             self.dial();
         }

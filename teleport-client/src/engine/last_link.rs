@@ -1,7 +1,8 @@
 //! The connection on which a thread sent its last call, so that its next call finds it without a lock.
 //!
-//! It may be over, or that of a client that is gone: registering a call on it finds that out under the lock of
-//! the client's state. Bound: one weak reference for each thread, which keeps the memory of one closed link.
+//! It may be over, or that of a client that is gone: registering a call on it finds that out under the lock
+//! of the client's state. Bound: one weak reference for each thread, which keeps the memory of one closed
+//! link.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -24,7 +25,8 @@ thread_local! {
 }
 
 impl Engine {
-    /// Returns the link of this thread's last call, if it was made by this client, and the limits of its server.
+    /// Returns the link of this thread's last call, if that was one of this client, and the limits of its
+    /// server.
     pub(crate) fn last_link(&self) -> Option<(Arc<Link>, Limits)> {
         // Fails while the thread ends.
         let last = LAST.try_with(|last| {

@@ -45,7 +45,7 @@ impl<'a> Resuming<'a> {
         wakers: &'a mut Wakers,
     ) {
         let mut released = Released::default();
-        let resumed = engine.state.lock().client.resumed(link.key(), answers, wakers, &mut released);
+        let resumed = engine.with(|client| client.resumed(link.key(), answers, wakers, &mut released));
         engine.dispose(released);
         let Some((limits, resumed)) = resumed else { return };
         tracing::info!(
@@ -62,7 +62,7 @@ impl<'a> Resuming<'a> {
                 Resumed::Unwanted => engine.withdraw_unwanted(link, id, resuming.wakers),
             }
         }
-        engine.state.lock().client.opened(link.key(), Instant::now());
+        engine.with(|client| client.opened(link.key(), Instant::now()));
         engine.notify();
         engine.end_if_idle(resuming.wakers);
     }
@@ -73,8 +73,7 @@ impl<'a> Resuming<'a> {
         // Fails if this connection has ended too. Then the next one asks again.
         let _ = self.link.call_again(id, message);
         // If it was given up before it was sent, there was nothing to withdraw.
-        let is_given_up = self.engine.state.lock().client.pending(self.link.key(), id).is_none();
-        if is_given_up {
+        if self.engine.with(|client| client.pending(self.link.key(), id).is_none()) {
             self.engine.withdraw_unwanted(self.link, id, self.wakers);
         }
     }
@@ -83,8 +82,9 @@ impl<'a> Resuming<'a> {
     fn send_anew(&mut self, id: u64) {
         let Some(message) = self.message(id) else { return };
         let sent = self.link.call(message, |new_id| {
-            let client = &mut self.engine.state.lock().client;
-            client.connection.is_current(self.link.key()) && client.table.move_to(id, new_id)
+            self.engine.with(|client| {
+                client.connection.is_current(self.link.key()) && client.table.move_to(id, new_id)
+            })
         });
         // If the call has ended, there is nothing to do. If this connection has ended too, the call is still
         // in doubt, and waits for the next one.
@@ -96,7 +96,7 @@ impl<'a> Resuming<'a> {
 
     /// Encodes a call that is sent again. If that fails, so does the call.
     fn message(&mut self, id: u64) -> Option<Message> {
-        let call = self.engine.state.lock().client.table.in_flight_call(id)?.request();
+        let call = self.engine.with(|client| Some(client.table.in_flight_call(id)?.request()))?;
         let Some((request, deadline)) = call else {
             // The server said first that it has them, and now that it does not: it is unknown whether the
             // call ran.
@@ -115,7 +115,7 @@ impl<'a> Resuming<'a> {
     /// Fails a call that is not sent again.
     fn fail(&mut self, id: u64, error: impl Fn(&PendingCall) -> CallError) {
         let mut released = Released::default();
-        self.engine.state.lock().client.fail(id, error, self.wakers, &mut released);
+        self.engine.with(|client| client.fail(id, error, self.wakers, &mut released));
         self.engine.dispose(released);
     }
 }

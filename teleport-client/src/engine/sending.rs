@@ -152,7 +152,7 @@ pub(crate) fn try_send(engine: Arc<Engine>, mut request: Request) -> Result<Sent
     match engine.send(&mut request, deadline, false, |_| ()) {
         Ok(id) => Ok(Sent { engine, method: request.method, id }),
         Err(Unsent::Failed(error)) => Err(error),
-        Err(Unsent::NoSlot) => Err(engine.state.lock().client.no_slot(&request.method)),
+        Err(Unsent::NoSlot) => Err(engine.with(|client| client.no_slot(&request.method))),
     }
 }
 

@@ -106,14 +106,19 @@ impl Engine {
         }
     }
 
+    /// Reads or changes the state of calls and connection, under the lock. `change` must not use a link or
+    /// run code of the user.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().client)
+    }
+
     /// Changes the state and runs the wakers. Ends the client if it is closing and the last call has ended.
     pub(crate) fn update(&self, change: impl FnOnce(&mut State, &mut Wakers)) {
         let mut wakers = Wakers::default();
-        let is_closing = {
-            let client = &mut self.state.lock().client;
+        let is_closing = self.with(|client| {
             change(client, &mut wakers);
             client.is_closing
-        };
+        });
         if is_closing {
             self.end_if_idle(&mut wakers);
         }
@@ -155,16 +160,16 @@ impl Engine {
 
     /// Returns the link of the open connection and the limits of its server.
     pub(crate) fn open_link(&self) -> Option<(Arc<Link>, Limits)> {
-        let state = self.state.lock();
-        let open = state.client.connection.open()?;
-        Some((open.link.upgrade()?, open.limits))
+        self.with(|client| {
+            let open = client.connection.open()?;
+            Some((open.link.upgrade()?, open.limits))
+        })
     }
 
     /// Prepares for a wait for a slot: sends the calls that this thread holds back, and lets answers be read.
     pub(crate) fn expect_answers(&self) {
         flush_coalesced();
-        let link = current_link(&self.state.lock().client);
-        if let Some(link) = link {
+        if let Some(link) = self.with(current_link) {
             link.expect_answers();
         }
     }
@@ -205,13 +210,14 @@ impl Engine {
         ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
     ) -> Result<T, Option<Arc<Link>>> {
         let mut released = Released::default();
-        let (deferred, link) = {
-            let client = &mut self.state.lock().client;
-            match ask(&mut client.table, &mut released) {
-                Asked::Ready(found) => return Ok(found),
-                Asked::Pending { deferred } if reads && deferred.is_none() => return Err(None),
-                Asked::Pending { deferred } => (deferred, current_link(client)),
-            }
+        let asked = self.with(|client| match ask(&mut client.table, &mut released) {
+            Asked::Ready(found) => Ok(found),
+            Asked::Pending { deferred } if reads && deferred.is_none() => Err((None, None)),
+            Asked::Pending { deferred } => Err((deferred, current_link(client))),
+        });
+        let (deferred, link) = match asked {
+            Ok(found) => return Ok(found),
+            Err(pending) => pending,
         };
         if let (Some(id), Some(link)) = (deferred, &link) {
             link.want(id);
@@ -225,8 +231,7 @@ impl Engine {
         if deferred.peek().is_none() {
             return;
         }
-        let link = current_link(&self.state.lock().client);
-        if let Some(link) = link {
+        if let Some(link) = self.with(current_link) {
             deferred.for_each(|id| link.want(id));
         }
     }
@@ -247,7 +252,7 @@ impl Engine {
     pub(crate) fn report(&self, error: CallError) {
         tracing::debug!(%error, "a call without a future failed");
         let text = error.to_string();
-        if !self.state.lock().client.failures.report(error) {
+        if !self.with(|client| client.failures.report(error)) {
             tracing::warn!(error = text, "a call failed, and too many failures wait for `check` to keep it");
         }
     }
@@ -262,7 +267,7 @@ impl Engine {
     ) -> Option<Ran> {
         let (mut withdrawn, mut released) = (None, Released::default());
         let ran = loop {
-            let given_up = self.state.lock().client.give_up(id, withdrawn, &error, wakers, &mut released);
+            let given_up = self.with(|client| client.give_up(id, withdrawn, &error, wakers, &mut released));
             match given_up {
                 GivenUp::Ended => break None,
                 GivenUp::Done(ran) => break Some(ran),
@@ -280,7 +285,7 @@ impl Engine {
     /// Gives up the call of a future that is not read any more. Returns whether it may have run, or `None` if
     /// it has ended already.
     pub(crate) fn cancel(&self, first_id: u64, method: &Key) -> Option<Ran> {
-        let id = self.state.lock().client.table.current_id(first_id);
+        let id = self.with(|client| client.table.current_id(first_id));
         let mut wakers = Wakers::default();
         let error = |_: &PendingCall, ran| Some(CallError::Cancelled { method: method.clone(), ran });
         let ran = self.give_up(id, error, &mut wakers);
@@ -292,7 +297,7 @@ impl Engine {
     /// Releases the call of a future that is dropped. Returns its outcome, if it has arrived.
     pub(crate) fn drop_future(&self, first_id: u64) -> Option<Outcome> {
         let mut released = Released::default();
-        let (outcome, deferred) = self.state.lock().client.table.release(first_id, &mut released);
+        let (outcome, deferred) = self.with(|client| client.table.release(first_id, &mut released));
         self.fetch(deferred);
         outcome
     }
@@ -301,7 +306,7 @@ impl Engine {
     pub(crate) fn withdraw_unwanted(&self, link: &Arc<Link>, id: u64, wakers: &mut Wakers) {
         if is_forgotten(withdraw(link, id)) {
             let mut released = Released::default();
-            self.state.lock().client.forget(link.key(), id, wakers, &mut released);
+            self.with(|client| client.forget(link.key(), id, wakers, &mut released));
             self.dispose(released);
         }
     }
@@ -355,7 +360,7 @@ impl Locked {
 }
 
 /// Returns the link of the current connection, which may be resuming.
-fn current_link(client: &State) -> Option<Arc<Link>> {
+fn current_link(client: &mut State) -> Option<Arc<Link>> {
     client.connection.current()?.link.upgrade()
 }
 
