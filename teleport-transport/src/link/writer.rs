@@ -158,10 +158,16 @@ impl Output {
     /// Writes once. Returns the bytes that the socket took, and true if it is full.
     fn write(&mut self) -> io::Result<(usize, bool)> {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
-        let filled = self.buffer.slices(&mut slices);
-        let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-        let (bytes, is_full) = match socket.write_vectored(&slices[..filled]) {
+        let (offered, result) = match self.buffer.single() {
+            Some(bytes) => (bytes.len(), socket.write_vectored(&[IoSlice::new(bytes)])),
+            None => {
+                let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS_PER_WRITE];
+                let filled = self.buffer.slices(&mut slices);
+                let offered = slices[..filled].iter().map(|slice| slice.len()).sum();
+                (offered, socket.write_vectored(&slices[..filled]))
+            }
+        };
+        let (bytes, is_full) = match result {
             Ok(bytes) => (bytes, bytes < offered),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => (0, false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),

@@ -61,8 +61,6 @@ pub struct WriteProgress {
     pub staged: bool,
     /// The goodbye was staged: nothing follows it.
     pub finished: bool,
-    /// More could be staged now.
-    pub rest: bool,
     /// The unsent results are within the quota of [`Ledger::await_drain`]. Reported once.
     pub drained: bool,
     /// The calls without an answer, including a client's calls whose result is incomplete.
@@ -337,9 +335,21 @@ impl Outbound {
 
     // ---- Answers ----
 
-    /// Moves the next frames into `buffer`, and returns what else a writer must know.
+    /// Moves the next frames into `buffer`, and returns what else a writer must know. This costs little if
+    /// there are none, so a writer asks again until there are none.
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
-        if self.queue.ledger.is_credit_worth_frame() && self.has_work() {
+        let drained = self.has_work() && self.stage(buffer);
+        WriteProgress {
+            staged: !buffer.is_empty(),
+            finished: self.is_finished(),
+            drained,
+            open_calls: self.open_calls(),
+        }
+    }
+
+    /// Moves the next frames into `buffer`. Returns true, once, if the unsent results are within the quota.
+    fn stage(&mut self, buffer: &mut WriteBuffer) -> bool {
+        if self.queue.ledger.is_credit_worth_frame() {
             self.send_credit();
         }
         if !self.introduction.is_empty() {
@@ -354,13 +364,7 @@ impl Outbound {
             buffer.append(&goodbye.encode_frame());
             self.farewell = Farewell::Staged;
         }
-        WriteProgress {
-            staged: !buffer.is_empty(),
-            finished: self.is_finished(),
-            drained: self.queue.ledger.poll_drained(),
-            rest: self.has_work(),
-            open_calls: self.open_calls(),
-        }
+        self.queue.ledger.poll_drained()
     }
 }
 

@@ -19,7 +19,10 @@ use crate::memory::deferred_drop::drop_buffer_later;
 pub const MAX_SEGMENTS_PER_WRITE: usize = 64;
 
 /// A thread keeps a buffer of up to this size for the next connection.
-const MAX_SPARE_BYTES: usize = 16 << 10;
+const MAX_SPARE_BYTES: usize = 64 << 10;
+
+/// A thread without spare memory allocates this much: room for a few small messages.
+const MIN_BYTES: usize = 4 << 10;
 
 thread_local! {
     /// The memory for the next buffer that this thread fills.
@@ -86,8 +89,7 @@ impl WriteBuffer {
     #[inline]
     pub(super) fn append_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.inline.capacity() == 0 {
-            // Fails while the thread ends; then there is no spare memory.
-            self.inline = SPARE.try_with(Cell::take).unwrap_or_default();
+            self.inline = spare();
         }
         let before = self.inline.len();
         write(&mut self.inline);
@@ -242,6 +244,14 @@ impl WriteBuffer {
             self.shared = VecDeque::new();
         }
     }
+}
+
+/// Returns memory for copied bytes.
+#[cold]
+fn spare() -> Vec<u8> {
+    // Fails while the thread ends; then there is no spare memory.
+    let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+    if spare.capacity() == 0 { Vec::with_capacity(MIN_BYTES) } else { spare }
 }
 
 #[cfg(test)]
