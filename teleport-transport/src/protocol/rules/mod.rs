@@ -1,6 +1,7 @@
 //! One side of a connection against frames made by hand. Each rule of the format is broken once. Other
 //! frames look like a breach but are legal.
 
+mod asking;
 mod placing;
 mod resuming;
 mod sending;

@@ -70,7 +70,7 @@ impl Gate for Above {
     }
 }
 
-fn new_slab(signature: &Arc<Signature>) -> Slab {
+pub(super) fn new_slab(signature: &Arc<Signature>) -> Slab {
     let stacked = BatchLayout::new(signature.clone(), ROWS).expect("it is small");
     Slab::new(Arc::new(stacked), &Pool::new(0), Pages::Usual).expect("there is memory")
 }
