@@ -117,7 +117,7 @@ impl Dispatcher {
     /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a batch,
     /// if it has one.
     pub(crate) fn start(&self, call: Arc<OpenCall>, arguments: Arguments, row: Option<u64>) {
-        match call.method.route {
+        match call.method().route {
             Route::Inline => self.start_inline(call, arguments),
             Route::Pool(pool) => self.enqueue(pool, call, arguments),
             Route::Batch(batcher) => match self.batchers[batcher].arrive(&call, arguments, row) {
@@ -157,7 +157,7 @@ impl Dispatcher {
         let mut clock = TurnClock::default();
         let start = clock.start();
         while let Some((call, arguments)) = inline.try_take() {
-            let function = self.registry.function(&call.method);
+            let function = self.registry.function(call.method());
             run_inline(function, &Starting::known(&call), arguments, &mut clock);
             if clock.start().saturating_duration_since(start) > MAX_TURN {
                 // Other connections get their turn, and then this is called again.
@@ -172,7 +172,7 @@ impl Dispatcher {
     pub(crate) fn withdraw(&self, call: &OpenCall) -> bool {
         // First, so that a call that is not queued yet will not be.
         call.cancel();
-        match call.method.route {
+        match call.method().route {
             Route::Batch(batcher) => self.batchers[batcher].withdraw(call).is_some(),
             Route::Pool(pool) => self.pools[pool].remove(call).is_some(),
             Route::Inline => self.pools[self.inline_pool()].remove(call).is_some(),

@@ -40,7 +40,8 @@ pub(crate) struct BatchPlan {
 
 /// All methods of a running server.
 pub(crate) struct Registry {
-    methods: Vec<Arc<MethodInfo>>,
+    /// The callers have them too, so that a call needs no reference of its own.
+    pub(crate) methods: Arc<Vec<MethodInfo>>,
     /// In the same order.
     functions: Vec<Body>,
     slots: HashMap<Arc<str>, u32, QuickHash>,
@@ -62,7 +63,7 @@ impl Registry {
         done: &[String],
     ) -> Result<Registry, ServeError> {
         let mut registry = Registry {
-            methods: Vec::new(),
+            methods: Arc::default(),
             functions: Vec::new(),
             slots: HashMap::default(),
             pools: Vec::new(),
@@ -109,7 +110,8 @@ impl Registry {
             route = self.batch(&name, plan, is_listed, pool, done.is_some());
         }
         self.functions.push(method.function);
-        self.methods.push(Arc::new(MethodInfo { name, slot, route, done, run_time: RunTime::unknown() }));
+        let methods = Arc::get_mut(&mut self.methods).expect("a registry is shared once it is built");
+        methods.push(MethodInfo { name, slot, route, done, run_time: RunTime::unknown() });
         Ok(())
     }
 
@@ -165,7 +167,7 @@ impl Registry {
     }
 
     /// Returns the method with this number, which [`find`](Registry::find) returned.
-    pub(crate) fn method(&self, slot: u32) -> Option<&Arc<MethodInfo>> {
+    pub(crate) fn method(&self, slot: u32) -> Option<&MethodInfo> {
         self.methods.get(slot as usize)
     }
 

@@ -38,14 +38,16 @@ pub(crate) fn run(
         false => call.reply().throttled_by().map_or(CloseDecision::Runs, CloseDecision::Throttled),
     });
     let Some(Assembled { group, calls, padded, input, leases }) = batch else { return };
-    let Some(first) = calls.first() else { return batcher.finished(group, padded, None) };
-    let method = first.method.clone();
+    if calls.is_empty() {
+        return batcher.finished(group, padded, None);
+    }
     let calls = Arc::new(BatchCalls { calls, padded });
+    let method = calls.calls[0].method();
     running(&calls);
     // From now on the memory belongs to the function, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };
-    let logs = match (input, registry.function(&method)) {
+    let logs = match (input, registry.function(method)) {
         (Err(error), _) => {
             batcher.finished(group, padded, None);
             calls.calls.iter().for_each(|call| call.refuse(&error));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use teleport_transport::wire::{Hello, Limits};
 
+use crate::call::route::MethodInfo;
 use crate::call::slow_reader::SlowReader;
 use crate::runtime::shared::Shared;
 
@@ -11,6 +12,8 @@ use crate::runtime::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) shared: Arc<Shared>,
+    /// The methods of the server by their numbers.
+    pub(crate) methods: Arc<Vec<MethodInfo>>,
     /// The client's name, or its address if it has no name.
     pub(crate) name: String,
     /// The client's limits on messages.
@@ -21,10 +24,16 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(shared: &Arc<Shared>, address: &str, hello: &Hello) -> Arc<Caller> {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        methods: &Arc<Vec<MethodInfo>>,
+        address: &str,
+        hello: &Hello,
+    ) -> Arc<Caller> {
         let name = if hello.name.is_empty() { address } else { &hello.name };
         Arc::new(Caller {
             shared: shared.clone(),
+            methods: methods.clone(),
             name: name.to_owned(),
             limits: hello.limits,
             max_inflight: hello.max_open_calls,

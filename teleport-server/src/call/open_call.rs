@@ -37,7 +37,8 @@ pub(crate) struct OpenCall {
     pub(crate) caller: Arc<Caller>,
     /// The session that keeps the answer, if the call survives its connection.
     pub(crate) session: Option<Arc<Session<OpenCall>>>,
-    pub(crate) method: Arc<MethodInfo>,
+    /// The number of its method.
+    slot: u32,
     pub(crate) deadline: Option<Instant>,
     /// `CANCELLED` and `FUNCTION_KNOWS`.
     flags: AtomicU8,
@@ -58,7 +59,7 @@ impl OpenCall {
             link: reply.link.clone(),
             caller: reply.caller.clone(),
             session: reply.session.cloned(),
-            method: reply.method.clone(),
+            slot: reply.method.slot,
             deadline,
             flags: AtomicU8::new(0),
             place: QueuePlace::default(),
@@ -67,8 +68,12 @@ impl OpenCall {
 
     /// Returns the destination of the answer.
     pub(crate) fn reply(&self) -> ReplyTo<'_> {
-        let OpenCall { id, link, caller, session, method, .. } = self;
-        ReplyTo { id: *id, link, caller, session: session.as_ref(), method }
+        let OpenCall { id, link, caller, session, .. } = self;
+        ReplyTo { id: *id, link, caller, session: session.as_ref(), method: self.method() }
+    }
+
+    pub(crate) fn method(&self) -> &MethodInfo {
+        &self.caller.methods[self.slot as usize]
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -118,7 +123,7 @@ impl Queueable for OpenCall {
     }
 
     fn needs_slot(&self) -> bool {
-        self.method.done.is_some()
+        self.method().done.is_some()
     }
 
     fn is_withdrawn(&self) -> bool {

@@ -24,7 +24,7 @@ pub(crate) struct ReplyTo<'a> {
     pub(crate) caller: &'a Arc<Caller>,
     /// The session that keeps the answer, if the call survives its connection.
     pub(crate) session: Option<&'a Arc<Session<OpenCall>>>,
-    pub(crate) method: &'a Arc<MethodInfo>,
+    pub(crate) method: &'a MethodInfo,
 }
 
 impl ReplyTo<'_> {

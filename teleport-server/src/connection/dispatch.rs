@@ -110,8 +110,8 @@ impl Connection {
 
 impl Handler for Connection {
     fn opened(&self, link: &Arc<Link>, hello: &Hello) {
-        let Dispatcher { shared, sessions, .. } = &*self.dispatcher;
-        let caller = Caller::new(shared, link.peer_address(), hello);
+        let Dispatcher { shared, sessions, registry, .. } = &*self.dispatcher;
+        let caller = Caller::new(shared, &registry.methods, link.peer_address(), hello);
         // A second hello breaks the protocol, and ends the link before this is called.
         if self.caller.set(caller).is_ok() {
             shared.counters.here().add(Counted::Clients);

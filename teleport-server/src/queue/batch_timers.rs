@@ -9,6 +9,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct BatchTimers {
     timers: Vec<BatchTimer>,
+    /// The earliest time of all that are not blocked.
+    next: Option<Instant>,
     /// The earliest time at which a sleeping worker wakes up by itself.
     pub(crate) next_wakeup: Option<Instant>,
 }
@@ -25,7 +27,7 @@ impl BatchTimers {
     /// Makes a timer for each method, which says whether its batches need a slot.
     pub(crate) fn new(need_slots: &[bool]) -> BatchTimers {
         let timer = |needs_slot: &bool| BatchTimer { due: None, needs_slot: *needs_slot, is_blocked: false };
-        BatchTimers { timers: need_slots.iter().map(timer).collect(), next_wakeup: None }
+        BatchTimers { timers: need_slots.iter().map(timer).collect(), next: None, next_wakeup: None }
     }
 
     /// Sets when the next batch of a method is due. Returns true if no sleeping worker wakes up by then.
@@ -33,20 +35,36 @@ impl BatchTimers {
         let timer = &mut self.timers[method];
         let before = std::mem::replace(&mut timer.due, due);
         let is_earlier = |than: Option<Instant>| due.is_some_and(|due| than.is_none_or(|than| due < than));
-        !timer.is_blocked && is_earlier(before) && is_earlier(self.next_wakeup)
+        let wakes = !timer.is_blocked && is_earlier(before) && is_earlier(self.next_wakeup);
+        self.update();
+        wakes
     }
 
     /// Returns when the next batch is due, blocked ones left out.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.timers.iter().filter(|timer| !timer.is_blocked).filter_map(|timer| timer.due).min()
+        self.next
+    }
+
+    fn update(&mut self) {
+        let unblocked = self.timers.iter().filter(|timer| !timer.is_blocked);
+        self.next = unblocked.filter_map(|timer| timer.due).min();
     }
 
     /// Takes the method whose batch is due first, with a slot if it needs one. The caller sets when its next
     /// one is due.
     pub(crate) fn take<P>(&mut self, mut reserve: impl FnMut() -> Option<P>) -> Option<(usize, Option<P>)> {
         // Most often there is none, and the clock need not be read.
-        self.next()?;
-        let now = Instant::now();
+        self.next?;
+        let taken = self.take_due(Instant::now(), &mut reserve);
+        self.update();
+        taken
+    }
+
+    fn take_due<P>(
+        &mut self,
+        now: Instant,
+        reserve: &mut impl FnMut() -> Option<P>,
+    ) -> Option<(usize, Option<P>)> {
         loop {
             let timers = self.timers.iter_mut().enumerate().filter(|(_, timer)| !timer.is_blocked);
             let is_due = |timer: &BatchTimer| timer.due.is_some_and(|due| due <= now);
@@ -64,6 +82,8 @@ impl BatchTimers {
     /// Lets blocked batches try again. Returns false if there are none.
     pub(crate) fn unblock(&mut self) -> bool {
         let blocked = self.timers.iter_mut().filter(|timer| timer.is_blocked);
-        blocked.map(|timer| timer.is_blocked = false).count() > 0
+        let any = blocked.map(|timer| timer.is_blocked = false).count() > 0;
+        self.update();
+        any
     }
 }

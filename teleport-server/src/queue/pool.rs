@@ -153,7 +153,7 @@ impl<T: Queueable, B> Queue<T, B> {
                 }
                 return Some(work);
             }
-            if spun_since.is_some() || inner.is_spinning {
+            if spun_since.is_some() || inner.is_spinning || self.spin.time().is_zero() {
                 inner = self.sleep(inner);
             } else {
                 (inner, spun_since) = self.spin(inner);

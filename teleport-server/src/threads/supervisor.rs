@@ -205,7 +205,7 @@ fn end_worker(worker: Worker) -> Option<String> {
     let text = "the server closed while the function was still running";
     let error = RemoteError::new(ErrorKind::Closing, Ran::Yes, text);
     calls.iter().for_each(|call| call.refuse(&error));
-    Some(format!("{:?} on {name}", first.method.name))
+    Some(format!("{:?} on {name}", first.method().name))
 }
 
 /// Passes the remaining logs to the done functions, and ends their thread.

@@ -103,7 +103,7 @@ impl Pool {
         while let Some(work) = self.queue.take(index, || log_order.reserve()) {
             match work {
                 Work::Call(call, arguments, slot) => {
-                    let function = registry.function(&call.method);
+                    let function = registry.function(call.method());
                     run(function, &Starting::known(&call), arguments, slot, Instant::now);
                 }
                 Work::Batch(number, slot) => {

@@ -95,7 +95,7 @@ impl Context {
 
     /// Returns the name that the function was called by.
     pub fn method(&self) -> &str {
-        &self.first().method.name
+        &self.first().method().name
     }
 
     /// Returns how long the caller still waits: zero after its deadline, and `None` without a deadline. In a
