@@ -5,14 +5,31 @@
 use std::sync::Arc;
 
 use crate::format::{decode_error::DecodeError, reader::Reader, signature::Signature};
+use crate::model::tree::keys::Keys;
 
 /// The order of the dict entries of one message, decoded for its [`Signature`]. Clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Order {
-    /// For each dict with two or more entries, in preorder: the indices of the sorted entries in the sender's
-    /// order. `None` if all dicts are sorted.
-    indices: Option<Arc<[u32]>>,
+    /// `None` if all dicts are sorted.
+    ordered: Option<Arc<Ordered>>,
 }
+
+#[derive(Debug)]
+struct Ordered {
+    /// For each dict with two or more entries, in preorder: the indices of the sorted entries in the sender's
+    /// order.
+    indices: Vec<u32>,
+    /// The keys of each dict that has entries, in preorder, in the sender's order.
+    keys: Vec<Arc<Keys>>,
+}
+
+impl PartialEq for Ordered {
+    fn eq(&self, other: &Ordered) -> bool {
+        self.indices == other.indices
+    }
+}
+
+impl Eq for Ordered {}
 
 impl Order {
     /// Returns the order in which every dict is sorted by its keys.
@@ -35,32 +52,49 @@ impl Order {
             return Err(DecodeError::Truncated { field: "order", bytes: expected, remaining });
         }
         let mut reader = Reader::new(bytes);
-        // Allocated as it is shared: a vector would be copied once more.
-        let mut indices: Arc<[u32]> = (0..signature.ordered_entries()).map(|_| 0).collect();
-        let mut places = Arc::get_mut(&mut indices).expect("it was made one line above").iter_mut();
+        let mut indices = Vec::with_capacity(signature.ordered_entries());
+        let mut keys = Vec::with_capacity(signature.keys().len());
         let mut seen = Vec::new();
         let mut sorted = true;
-        for count in signature.ordered_dicts() {
+        for sorted_keys in signature.keys() {
+            let count = sorted_keys.names().len() as u32;
+            if count < 2 {
+                keys.push(sorted_keys.clone());
+                continue;
+            }
+            let (first, mut is_sorted) = (indices.len(), true);
             seen.clear();
             seen.resize(count as usize, false);
-            for (index, place) in (0..count).zip(&mut places) {
+            for index in 0..count {
                 let entry = reader.u32("order")?;
                 match seen.get_mut(entry as usize) {
                     Some(seen @ false) => *seen = true,
                     _ => return Err(DecodeError::NotPermutation { count, index }),
                 }
-                sorted &= entry == index;
-                *place = entry;
+                is_sorted &= entry == index;
+                indices.push(entry);
             }
+            sorted &= is_sorted;
+            keys.push(if is_sorted {
+                sorted_keys.clone()
+            } else {
+                let name = |index: &u32| sorted_keys.names()[*index as usize].clone();
+                Arc::new(indices[first..].iter().map(name).collect())
+            });
         }
         reader.finish("order")?;
         if sorted {
             return Err(DecodeError::RedundantOrder);
         }
-        Ok(Order { indices: Some(indices) })
+        Ok(Order { ordered: Some(Arc::new(Ordered { indices, keys })) })
     }
 
     pub(crate) fn indices(&self) -> &[u32] {
-        self.indices.as_deref().unwrap_or_default()
+        self.ordered.as_ref().map_or(&[], |ordered| &ordered.indices)
+    }
+
+    /// Returns the keys of each dict that has entries, in preorder, or `None` if they are sorted.
+    pub(crate) fn keys(&self) -> Option<&[Arc<Keys>]> {
+        self.ordered.as_ref().map(|ordered| &ordered.keys[..])
     }
 }

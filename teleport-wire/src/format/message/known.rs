@@ -7,12 +7,13 @@
 
 use std::cell::RefCell;
 use std::slice::Iter;
+use std::sync::Arc;
 
 use super::Message;
 use crate::format::checksum::checksum;
 use crate::format::header::Kind;
 use crate::format::limits::Limits;
-use crate::model::tree::{Dict, Tree, key::Key};
+use crate::model::tree::{Tree, keys::Keys};
 use crate::model::{array::Array, buffer::Buffer, dtype::DType, shape::Shape};
 
 const MAX_SHAPES: usize = 8;
@@ -43,7 +44,7 @@ enum Node {
     String(Place),
     Bytes(Place),
     List { count: usize },
-    Dict { keys: Box<[Key]> },
+    Dict { keys: Option<Arc<Keys>> },
 }
 
 /// The place of a leaf in the payload.
@@ -191,7 +192,7 @@ fn collect(tree: &Tree, places: &[(*const Buffer, Place)], nodes: &mut Vec<Node>
         Tree::String(text) => Node::String(place(text.buffer())),
         Tree::Bytes(bytes) => Node::Bytes(place(bytes)),
         Tree::List(list) => Node::List { count: list.len() },
-        Tree::Dict(dict) => Node::Dict { keys: dict.keys().cloned().collect() },
+        Tree::Dict(dict) => Node::Dict { keys: dict.shared_keys().cloned() },
     });
     if nodes.len() > MAX_NODES {
         return false;
@@ -256,7 +257,7 @@ fn copy(nodes: &mut Iter<'_, Node>, tree: &Tree, payload: &mut [u8]) -> bool {
             *count == list.len() && copy_list(nodes, list, payload)
         }
         (Some(Node::Dict { keys }), Tree::Dict(dict)) => {
-            keys.len() == dict.len() && copy_dict(nodes, keys, dict, payload)
+            dict.has_keys(keys.as_ref()) && copy_list(nodes, dict.trees(), payload)
         }
         _ => false,
     }
@@ -265,16 +266,6 @@ fn copy(nodes: &mut Iter<'_, Node>, tree: &Tree, payload: &mut [u8]) -> bool {
 #[inline(never)]
 fn copy_list(nodes: &mut Iter<'_, Node>, list: &[Tree], payload: &mut [u8]) -> bool {
     list.iter().all(|tree| copy(nodes, tree, payload))
-}
-
-#[inline(never)]
-fn copy_dict(nodes: &mut Iter<'_, Node>, keys: &[Key], dict: &Dict, payload: &mut [u8]) -> bool {
-    for (known, (key, tree)) in keys.iter().zip(dict.iter()) {
-        if !is_same_text(known, key) || !copy(nodes, tree, payload) {
-            return false;
-        }
-    }
-    true
 }
 
 #[inline]

@@ -4,11 +4,12 @@
 //! shared with the signature. The depth that decoding allowed bounds the recursion.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::format::signature::{Leaf, LeafKind, Node, Signature};
 use crate::format::{decode_error::DecodeError, order::Order};
 use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::tree::{Dict, Tree, key::Key};
+use crate::model::tree::{Dict, Tree, keys::Keys};
 use crate::model::{array::Array, buffer::Buffer, text::Text};
 
 impl Signature {
@@ -47,8 +48,7 @@ impl Signature {
             let (expected, found) = (self.payload_bytes, payload.len() as u64);
             return Err(DecodeError::MemoryLength { expected, found });
         }
-        let order = self.check_order(order);
-        Copier { walk: Walk::new(self), order, payload }.node()
+        Copier { walk: Walk::new(self, order), payload }.node()
     }
 
     /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a
@@ -60,15 +60,8 @@ impl Signature {
         memory: Buffer,
         rows: Option<usize>,
     ) -> Result<Tree, DecodeError> {
-        let order = self.check_order(order);
         let buffers = Buffers::new(memory, ranges);
-        Builder { walk: Walk::new(self), ranges: ranges.iter(), order, buffers, rows }.node()
-    }
-
-    fn check_order<'a>(&self, order: &'a Order) -> &'a [u32] {
-        let order = order.indices();
-        assert!(order.is_empty() || order.len() == self.ordered_entries, "an order for another signature");
-        order
+        Builder { walk: Walk::new(self, order), ranges: ranges.iter(), buffers, rows }.node()
     }
 
     /// Checks that messages of this signature can be stacked, each as one row of every array.
@@ -79,20 +72,26 @@ impl Signature {
         if self.leaves.iter().all(|leaf| matches!(leaf.kind, LeafKind::Array { .. })) {
             return Ok(());
         }
-        Walk::new(self).check_arrays()
+        Walk::new(self, &Order::sorted()).check_arrays()
     }
 }
 
-/// A position in the lists of a signature.
+/// A position in the lists of a signature and of an order.
 struct Walk<'a> {
     nodes: std::slice::Iter<'a, Node>,
-    keys: &'a [Key],
+    /// The keys of dicts, in the order of the sender.
+    keys: std::slice::Iter<'a, Arc<Keys>>,
     leaves: std::slice::Iter<'a, Leaf>,
+    /// The rest of the order. It is empty from the start if every dict is sorted.
+    order: &'a [u32],
 }
 
 impl<'a> Walk<'a> {
-    fn new(signature: &'a Signature) -> Walk<'a> {
-        Walk { nodes: signature.nodes.iter(), keys: &signature.keys, leaves: signature.leaves.iter() }
+    fn new(signature: &'a Signature, order: &'a Order) -> Walk<'a> {
+        let (nodes, leaves, indices) = (signature.nodes.iter(), signature.leaves.iter(), order.indices());
+        let fits = indices.is_empty() || indices.len() == signature.ordered_entries;
+        assert!(fits, "an order for another signature");
+        Walk { nodes, keys: order.keys().unwrap_or(&signature.keys).iter(), leaves, order: indices }
     }
 
     fn node(&mut self) -> Node {
@@ -103,10 +102,19 @@ impl<'a> Walk<'a> {
         self.leaves.next().expect("there is a leaf for each leaf node")
     }
 
-    fn keys(&mut self, count: u32) -> &'a [Key] {
-        let (keys, rest) = self.keys.split_at(count as usize);
-        self.keys = rest;
-        keys
+    /// Returns the keys of a dict of `count` entries, in the order of the sender, and the indices of their
+    /// trees among the children, which come sorted. There are no indices if the order is the same.
+    fn keys(&mut self, count: u32) -> (Option<&'a Arc<Keys>>, &'a [u32]) {
+        if count == 0 {
+            return (None, &[]);
+        }
+        let keys = self.keys.next().expect("each dict with entries has keys");
+        if count < 2 || self.order.is_empty() {
+            return (Some(keys), &[]);
+        }
+        let (indices, rest) = self.order.split_at(count as usize);
+        self.order = rest;
+        (Some(keys), indices)
     }
 
     /// Finds the first leaf that is no array.
@@ -126,8 +134,9 @@ impl<'a> Walk<'a> {
             Node::List(count) => (0..count as usize)
                 .try_for_each(|index| self.check_arrays().map_err(|error| error.within(index))),
             Node::Dict(count) => {
-                let mut keys = self.keys(count).iter();
-                keys.try_for_each(|key| self.check_arrays().map_err(|error| error.within(key)))
+                let (keys, _) = self.keys(count);
+                let mut names = keys.map_or(&[][..], |keys| keys.names()).iter();
+                names.try_for_each(|key| self.check_arrays().map_err(|error| error.within(key)))
             }
         }
     }
@@ -163,8 +172,6 @@ struct Builder<'a> {
     walk: Walk<'a>,
     /// The memory of the leaves to come.
     ranges: std::slice::Iter<'a, Range<usize>>,
-    /// The rest of the order. It is empty from the start if every dict is sorted.
-    order: &'a [u32],
     buffers: Buffers,
     /// The size of a first axis of each array, if there is one.
     rows: Option<usize>,
@@ -208,31 +215,24 @@ impl Builder<'_> {
     }
 
     fn dict(&mut self, count: u32) -> Result<Dict, DecodeError> {
-        let keys = self.walk.keys(count);
-        let mut dict = Dict::with_capacity(keys.len());
-        if count < 2 || self.order.is_empty() {
-            for key in keys {
-                dict.insert(key, self.node()?);
-            }
-            return Ok(dict);
-        }
-        let (order, rest) = self.order.split_at(keys.len());
-        self.order = rest;
-        // Children come in the order of their keys, and are inserted in the order of the sender.
-        let mut children = self.children(count)?;
-        for index in order {
-            let index = *index as usize;
-            dict.insert(&keys[index], std::mem::take(&mut children[index]));
-        }
-        Ok(dict)
+        let (keys, indices) = self.walk.keys(count);
+        Ok(dict(keys, indices, self.children(count)?))
     }
+}
+
+/// Returns a dict of `keys` whose trees are the `children` at these indices, or all of them in order if there
+/// are no indices.
+fn dict(keys: Option<&Arc<Keys>>, indices: &[u32], mut children: Vec<Tree>) -> Dict {
+    let trees = match indices {
+        [] => children,
+        indices => indices.iter().map(|index| std::mem::take(&mut children[*index as usize])).collect(),
+    };
+    Dict::with_keys(keys.cloned(), trees)
 }
 
 /// Builds a tree whose leaves are copied.
 struct Copier<'a> {
     walk: Walk<'a>,
-    /// The rest of the order, as in [`Builder`].
-    order: &'a [u32],
     /// The rest of the payload.
     payload: &'a [u8],
 }
@@ -270,24 +270,9 @@ impl Copier<'_> {
         Ok(children)
     }
 
-    #[inline(never)]
     fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
-        let keys = self.walk.keys(count);
-        let mut dict = Dict::with_capacity(keys.len());
-        if count < 2 || self.order.is_empty() {
-            for key in keys {
-                dict.insert(key, self.node()?);
-            }
-            return Ok(Tree::Dict(dict));
-        }
-        let (order, rest) = self.order.split_at(keys.len());
-        self.order = rest;
-        let mut children = self.children(count)?;
-        for index in order {
-            let index = *index as usize;
-            dict.insert(&keys[index], std::mem::take(&mut children[index]));
-        }
-        Ok(Tree::Dict(dict))
+        let (keys, indices) = self.walk.keys(count);
+        Ok(Tree::Dict(dict(keys, indices, self.children(count)?)))
     }
 }
 

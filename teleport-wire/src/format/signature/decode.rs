@@ -3,6 +3,8 @@
 //! Every count and size is checked before it is used. Counts are compared with the remaining bytes, so that
 //! allocations stay within a fixed multiple of the metadata. The limit of depth bounds the recursion.
 
+use std::sync::Arc;
+
 use crate::format::limits::{Limits, MAX_DEPTH, MAX_RANK};
 use crate::format::reader::{Reader, at_most, utf8};
 use crate::format::signature::{Leaf, LeafKind, Node, Placement, Run, Signature, padded_bytes, tag};
@@ -123,10 +125,13 @@ impl Decoder<'_> {
     fn dict(&mut self, depth: u32) -> Result<(), DecodeError> {
         let count = self.count(5, "dict entries")?;
         self.signature.nodes.push(Node::Dict(count));
-        // The keys of one dict are contiguous, although children with keys of their own come between them.
-        let first = self.signature.keys.len();
-        let empty = Key::from_static("");
-        self.signature.keys.resize(first + count as usize, empty);
+        if count == 0 {
+            return Ok(());
+        }
+        // Children with keys of their own come between, and behind these.
+        let place = self.signature.keys.len();
+        self.signature.keys.push(Arc::default());
+        let mut keys = Vec::with_capacity(count as usize);
         if count >= 2 {
             self.signature.ordered_entries += count as usize;
         }
@@ -138,9 +143,10 @@ impl Decoder<'_> {
                 return Err(DecodeError::NotAscending { field: "dict keys", index: index as u64 });
             }
             previous = Some(key);
-            self.signature.keys[first + index] = Key::from(utf8(key, "key")?);
+            keys.push(Key::from(utf8(key, "key")?));
             self.node(depth + 1)?;
         }
+        self.signature.keys[place] = Arc::new(keys.into_iter().collect());
         Ok(())
     }
 

@@ -11,10 +11,11 @@ mod decode;
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::format::decode_error::DecodeError;
 use crate::format::limits::{LEAF_ALIGNMENT, Limits};
-use crate::model::tree::{Tree, key::Key};
+use crate::model::tree::{Tree, key::Key, keys::Keys};
 use crate::model::{buffer::Buffer, dtype::DType, shape::Shape};
 
 /// The first byte of each node.
@@ -47,8 +48,8 @@ pub struct Signature {
     bytes: Box<[u8]>,
     /// In preorder: a list or dict is followed by its children.
     nodes: Vec<Node>,
-    /// The keys of all dicts, in preorder of the dicts and sorted within each.
-    keys: Vec<Key>,
+    /// The sorted keys of each dict that has entries, in preorder.
+    keys: Vec<Arc<Keys>>,
     leaves: Vec<Leaf>,
     /// The `memory` of each leaf, for `Buffer::split`.
     ranges: Vec<Range<usize>>,
@@ -66,7 +67,7 @@ enum Node {
     Leaf,
     /// The number of children.
     List(u32),
-    /// The number of children. Their keys are the next of `keys`.
+    /// The number of children. If there are any, their keys are the next of `keys`.
     Dict(u32),
 }
 
@@ -136,19 +137,21 @@ impl Signature {
     /// Returns an upper bound of the memory that this signature, and a tree built from it, take besides the
     /// payload: for names, shapes and nodes.
     pub fn structure_bytes(&self) -> u64 {
-        /// The key, its hash, and its places in the index, of which up to half are empty and at least four
-        /// exist.
-        const MAP_ENTRY_BYTES: usize = size_of::<Key>() + size_of::<[usize; 8]>();
+        /// The keys of a dict with their reference counts, here and in the order of a sender.
+        const DICT_BYTES: usize = 2 * (size_of::<Arc<Keys>>() + size_of::<Keys>() + size_of::<[usize; 2]>());
+        /// A key and its places in the index, of which at most three in four are free: here, and in the order
+        /// of a sender, which also has its index.
+        const KEY_BYTES: usize = 2 * (size_of::<Key>() + size_of::<[u32; 4]>()) + size_of::<u32>();
+        let keys: usize = self.keys.iter().map(|keys| keys.names().len()).sum();
         let lists = self.nodes.capacity() * size_of::<Node>()
-            + self.keys.capacity() * size_of::<Key>()
+            + self.keys.capacity() * DICT_BYTES
+            + keys * KEY_BYTES
             + self.leaves.capacity() * size_of::<Leaf>()
             + self.ranges.capacity() * size_of::<Range<usize>>()
             + self.runs.capacity() * size_of::<Run>();
         // The bytes, the names as counted text, and the sizes of arrays of many dimensions twice.
-        let text = self.bytes.len() * 3 + self.keys.len() * 2 * size_of::<usize>();
-        let tree = self.nodes.len() * size_of::<Tree>()
-            + self.keys.len() * MAP_ENTRY_BYTES
-            + self.leaves.len() * 2 * size_of::<Buffer>();
+        let text = self.bytes.len() * 3 + keys * 2 * size_of::<usize>();
+        let tree = self.nodes.len() * size_of::<Tree>() + self.leaves.len() * 2 * size_of::<Buffer>();
         (size_of::<Signature>() + lists + text + tree) as u64
     }
 
@@ -166,12 +169,9 @@ impl Signature {
         self.ordered_entries
     }
 
-    /// Iterates over the number of entries of each dict with two or more, in preorder.
-    pub(crate) fn ordered_dicts(&self) -> impl Iterator<Item = u32> + '_ {
-        self.nodes.iter().filter_map(|node| match node {
-            Node::Dict(count) if *count >= 2 => Some(*count),
-            _ => None,
-        })
+    /// Returns the sorted keys of each dict that has entries, in preorder.
+    pub(crate) fn keys(&self) -> &[Arc<Keys>] {
+        &self.keys
     }
 }
 

@@ -86,7 +86,9 @@ impl Borrow<str> for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Key) -> bool {
-        self.as_str() == other.as_str()
+        // Equal keys are often the same memory.
+        let (left, right) = (self.as_str(), other.as_str());
+        left.len() == right.len() && (left.as_ptr() == right.as_ptr() || left == right)
     }
 }
 

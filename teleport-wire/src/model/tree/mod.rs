@@ -3,19 +3,20 @@
 //! Leaves share their memory, so cloning a tree copies no array. Functions recurse as deep as the tree. The
 //! decoder bounds the depth of what a peer sends.
 
+pub(crate) mod dict;
 mod display;
 pub(crate) mod error;
 #[allow(unsafe_code, reason = "UTF-8 is not checked again in the copy of a string")]
 pub(crate) mod key;
+pub(crate) mod keys;
 pub(crate) mod ops;
 
-use indexmap::IndexMap;
-use indexmap::map::Entry;
-
-use crate::model::convert::{FromTree, IntoTree};
+use crate::model::convert::FromTree;
 use crate::model::tree::error::{TreeError, TreePath};
-use crate::model::tree::key::{Key, Step};
-use crate::model::{array::Array, buffer::Buffer, quick_hash::QuickHash, text::Text};
+use crate::model::tree::key::Step;
+use crate::model::{array::Array, buffer::Buffer, text::Text};
+
+pub(crate) use crate::model::tree::dict::Dict;
 
 /// Null, an array, a string, bytes, or a list or dict of trees.
 ///
@@ -193,142 +194,6 @@ fn no_step(tree: &Tree, step: Step<'_>) -> TreeError {
         }
         (_, Step::Key(_)) => TreeError::kind("a dict", tree),
         (_, Step::Index(_)) => TreeError::kind("a list", tree),
-    }
-}
-
-/// Trees by name, in the order of insertion.
-///
-/// Two dicts are equal if they have equal trees under the same names, in any order.
-///
-/// ```
-/// use teleport_wire::{Dict, Tree, tree};
-///
-/// let mut dict = Dict::new();
-/// dict.insert("b", tree!(1));
-/// dict.insert("a", "text");
-/// assert_eq!(Tree::from(dict).to_string(), r#"{"b": 1, "a": "text"}"#);
-/// ```
-#[derive(Clone, Default, PartialEq, Debug)]
-pub struct Dict(IndexMap<Key, Tree, QuickHash>);
-
-impl Dict {
-    /// Creates an empty dict, without an allocation.
-    pub fn new() -> Dict {
-        Dict::default()
-    }
-
-    /// Creates an empty dict with room for a number of entries.
-    pub fn with_capacity(entries: usize) -> Dict {
-        Dict(IndexMap::with_capacity_and_hasher(entries, QuickHash::default()))
-    }
-
-    /// Returns the number of entries.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns true if there are no entries.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Inserts a tree, and returns the one that it replaces. A new name comes last; an old one keeps its
-    /// position.
-    pub fn insert(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> Option<Tree> {
-        self.0.insert(key.into(), tree.into_tree())
-    }
-
-    /// Inserts a tree if its name is new. Otherwise changes nothing and returns false.
-    pub fn insert_new(&mut self, key: impl Into<Key>, tree: impl IntoTree) -> bool {
-        let entry = self.0.entry(key.into());
-        let is_new = matches!(entry, Entry::Vacant(_));
-        entry.or_insert_with(|| tree.into_tree());
-        is_new
-    }
-
-    /// Returns true if there is an entry of this name.
-    pub fn contains_key(&self, key: &str) -> bool {
-        self.0.contains_key(key)
-    }
-
-    /// Returns the tree of this name.
-    pub fn get(&self, key: &str) -> Option<&Tree> {
-        self.0.get(key)
-    }
-
-    /// Returns the tree of this name for writing.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Tree> {
-        self.0.get_mut(key)
-    }
-
-    /// Returns the entry at a position in the order.
-    pub fn get_index(&self, index: usize) -> Option<(&Key, &Tree)> {
-        self.0.get_index(index)
-    }
-
-    /// Removes the tree of this name. The others keep their order, which takes time linear in their number.
-    pub fn remove(&mut self, key: &str) -> Option<Tree> {
-        self.0.shift_remove(key)
-    }
-
-    /// Iterates over the entries in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Tree)> + ExactSizeIterator {
-        self.0.iter()
-    }
-
-    /// Iterates over the entries in order, with trees for writing.
-    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&Key, &mut Tree)> + ExactSizeIterator {
-        self.0.iter_mut()
-    }
-
-    /// Iterates over the names in order.
-    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> + ExactSizeIterator {
-        self.0.keys()
-    }
-}
-
-impl<K: Into<Key>, T: IntoTree> FromIterator<(K, T)> for Dict {
-    fn from_iter<I: IntoIterator<Item = (K, T)>>(entries: I) -> Dict {
-        Dict(entries.into_iter().map(|(key, tree)| (key.into(), tree.into_tree())).collect())
-    }
-}
-
-impl<K: Into<Key>, T: IntoTree> Extend<(K, T)> for Dict {
-    fn extend<I: IntoIterator<Item = (K, T)>>(&mut self, entries: I) {
-        self.0.extend(entries.into_iter().map(|(key, tree)| (key.into(), tree.into_tree())));
-    }
-}
-
-impl IntoIterator for Dict {
-    type Item = (Key, Tree);
-    type IntoIter = Entries;
-
-    fn into_iter(self) -> Entries {
-        Entries(self.0.into_iter())
-    }
-}
-
-/// An iterator over the entries of a [`Dict`], in order. It hides the type of the map.
-#[derive(Debug)]
-pub struct Entries(indexmap::map::IntoIter<Key, Tree>);
-
-impl Iterator for Entries {
-    type Item = (Key, Tree);
-
-    fn next(&mut self) -> Option<(Key, Tree)> {
-        self.0.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-impl ExactSizeIterator for Entries {}
-
-impl DoubleEndedIterator for Entries {
-    fn next_back(&mut self) -> Option<(Key, Tree)> {
-        self.0.next_back()
     }
 }
 
