@@ -255,14 +255,13 @@ impl Message {
 /// Returns the metadata and the copied leaves, which have `payload_bytes` bytes.
 #[inline]
 fn join(metadata: &[u8], leaves: &[&Buffer], payload_bytes: usize) -> Buffer {
-    let bytes = metadata.len() + payload_bytes;
-    Buffer::written(bytes, |mut rest| {
-        let mut append = |part: &[u8]| {
-            let (place, behind) = std::mem::take(&mut rest).split_at_mut(part.len());
-            place.copy_from_slice(part);
-            rest = behind;
-        };
-        append(metadata);
-        leaves.iter().for_each(|leaf| append(leaf));
-    })
+    let mut bytes = Buffer::fresh(metadata.len() + payload_bytes);
+    let (place, mut rest) = bytes.bytes_mut().split_at_mut(metadata.len());
+    place.copy_from_slice(metadata);
+    for leaf in leaves {
+        let (place, behind) = rest.split_at_mut(leaf.len());
+        place.copy_from_slice(leaf);
+        rest = behind;
+    }
+    bytes.into_buffer()
 }

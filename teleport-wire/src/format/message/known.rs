@@ -91,8 +91,10 @@ thread_local! {
 /// Encodes a message of a known shape.
 #[inline(always)]
 pub(super) fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
-    let found = SHAPES.try_with(|shapes| shapes.try_borrow_mut().ok()?.encode(head, tree, limits));
-    found.ok().flatten()
+    let mut found = None;
+    // Fails while the thread ends.
+    let _ = SHAPES.try_with(|shapes| found = shapes.borrow_mut().encode(head, tree, limits));
+    found
 }
 
 /// Keeps the shape of a message, if it is small and one with the same metadata was seen before. The `leaves`
@@ -217,24 +219,21 @@ impl Known {
         }
         let (metadata_bytes, payload_bytes) = (self.metadata.len(), self.payload_bytes as usize);
         let mut metadata_crc = self.metadata_crc;
-        let mut has_shape = false;
-        let bytes = Buffer::written(metadata_bytes + payload_bytes, |bytes| {
-            let (metadata, payload) = bytes.split_at_mut(metadata_bytes);
-            let mut nodes = self.nodes.iter();
-            has_shape = copy(&mut nodes, tree, payload);
-            if has_shape {
-                metadata.copy_from_slice(&self.metadata);
-                if head.deadline_micros != 0 {
-                    metadata[DEADLINE_AT..][..8].copy_from_slice(&head.deadline_micros.to_le_bytes());
-                    metadata_crc = checksum(0, metadata);
-                }
-            }
-        });
-        has_shape.then(|| Message {
+        let mut bytes = Buffer::fresh(metadata_bytes + payload_bytes);
+        let (metadata, payload) = bytes.bytes_mut().split_at_mut(metadata_bytes);
+        if !copy(&mut self.nodes.iter(), tree, payload) {
+            return None;
+        }
+        metadata.copy_from_slice(&self.metadata);
+        if head.deadline_micros != 0 {
+            metadata[DEADLINE_AT..][..8].copy_from_slice(&head.deadline_micros.to_le_bytes());
+            metadata_crc = checksum(0, metadata);
+        }
+        Some(Message {
             kind: self.kind,
             metadata_bytes: metadata_bytes as u32,
             metadata_crc,
-            bytes,
+            bytes: bytes.into_buffer(),
             pieces: Vec::new(),
             payload_bytes: u64::from(self.payload_bytes),
             memory_bytes: self.memory_bytes,

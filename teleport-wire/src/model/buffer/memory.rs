@@ -19,9 +19,9 @@ pub(super) trait Memory: Send + Sync {
     /// Returns true if the only holder of the memory may write it.
     fn is_writable(&self) -> bool;
 
-    /// Returns all bytes of small memory, for a block that is used again. They are valid for reads and writes
-    /// as long as the owner lives.
-    fn small(&self) -> Option<NonNull<[u8]>> {
+    /// Returns the start of small memory, for a block that is used again, and the index of its size. Its bytes
+    /// are valid for reads and writes as long as the owner lives.
+    fn small(&self) -> Option<(NonNull<u8>, usize)> {
         None
     }
 }

@@ -59,33 +59,31 @@ impl Buffer {
         if len > small::MAX_SMALL_BYTES {
             return Buffer::from_owner_mut(Allocation::zeroed(len));
         }
-        Buffer::written(len, |bytes| bytes.fill(0))
+        let mut zeros = Buffer::fresh(len);
+        zeros.bytes_mut().fill(0);
+        zeros.into_buffer()
     }
 
     /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
     pub fn copy_from(bytes: &[u8]) -> Buffer {
-        Buffer::written(bytes.len(), |copy| copy.copy_from_slice(bytes))
+        let mut copy = Buffer::fresh(bytes.len());
+        copy.bytes_mut().copy_from_slice(bytes);
+        copy.into_buffer()
     }
 
-    /// Returns `len` bytes that `write` writes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
-    ///
-    /// The bytes have any values before: small memory is used again.
+    /// Returns `len` bytes with any values, which the caller must overwrite: small memory is used again. They
+    /// are aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
     #[inline]
-    pub(crate) fn written(len: usize, write: impl FnOnce(&mut [u8])) -> Buffer {
+    pub(crate) fn fresh(len: usize) -> Fresh {
         if len == 0 {
-            write(&mut []);
-            return Buffer::empty();
+            return Fresh(Buffer::empty());
         }
-        let mut buffer = if len > small::MAX_SMALL_BYTES {
-            Buffer::from_owner_mut(Allocation::zeroed(len))
-        } else {
-            small::take(len)
-        };
+        if len > small::MAX_SMALL_BYTES {
+            return Fresh(Buffer::from_owner_mut(Allocation::zeroed(len)));
+        }
+        let mut buffer = small::take(len);
         buffer.len = len;
-        // SAFETY: the memory is at least `len` bytes long, initialized and writable, and this buffer is its
-        // only owner.
-        write(unsafe { std::slice::from_raw_parts_mut(buffer.bytes.as_ptr(), len) });
-        buffer
+        Fresh(buffer)
     }
 
     /// Takes over the memory of `items`, without a copy. It keeps the alignment that it has.
@@ -224,15 +222,37 @@ impl Buffer {
     }
 }
 
+/// Memory that was just made.
+#[derive(Debug)]
+pub(crate) struct Fresh(
+    /// Invariant: it is writable and has one owner.
+    Buffer,
+);
+
+impl Fresh {
+    /// Returns the bytes for writing.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `bytes` is valid for reads and writes of `len` bytes, as the memory is writable. No other
+        // buffer has its owner, and this one is borrowed uniquely.
+        unsafe { std::slice::from_raw_parts_mut(self.0.bytes.as_ptr(), self.0.len) }
+    }
+
+    #[inline]
+    pub(crate) fn into_buffer(self) -> Buffer {
+        self.0
+    }
+}
+
 impl Drop for Buffer {
     /// Keeps small memory for its next use, if this is the last buffer that shares it.
     #[inline]
     fn drop(&mut self) {
         if let Some(owner) = &self.owner
-            && let Some(block) = owner.small()
+            && let Some((block, size)) = owner.small()
             && self.is_unique()
         {
-            small::keep(block, &mut self.owner);
+            small::keep(block, size, &mut self.owner);
         }
     }
 }

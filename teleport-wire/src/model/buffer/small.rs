@@ -38,12 +38,13 @@ impl<const ROOM: usize> Memory for Block<ROOM> {
         true
     }
 
-    fn small(&self) -> Option<NonNull<[u8]>> {
+    #[inline]
+    fn small(&self) -> Option<(NonNull<u8>, usize)> {
         let start = NonNull::from(&self.0).cast::<u8>();
         let skip = start.addr().get().wrapping_neg() % ALIGNMENT;
         // SAFETY: the block starts at a multiple of 16, so it skips at most 48 bytes, which are within it.
         let aligned = unsafe { start.add(skip) };
-        Some(NonNull::slice_from_raw_parts(aligned, ROOM + 16 - OVERHEAD_BYTES))
+        Some((aligned, const { size_of_len(ROOM + 16 - OVERHEAD_BYTES) }))
     }
 }
 
@@ -76,7 +77,7 @@ thread_local! {
 
 /// Returns the index of the smallest size that holds `len` bytes, which must be 1 to [`MAX_SMALL_BYTES`].
 #[inline]
-fn size_of_len(len: usize) -> usize {
+const fn size_of_len(len: usize) -> usize {
     (usize::BITS - ((len - 1) / ALIGNMENT).leading_zeros()) as usize
 }
 
@@ -106,18 +107,17 @@ pub(super) fn take(len: usize) -> Buffer {
 #[cold]
 fn new(size: usize) -> Buffer {
     let owner = allocate(size);
-    let bytes = owner.small().expect("it is small memory");
-    Buffer { bytes: bytes.cast(), len: bytes.len(), owner: Some(owner) }
+    let (bytes, _) = owner.small().expect("it is small memory");
+    Buffer { bytes, len: ALIGNMENT << size, owner: Some(owner) }
 }
 
 /// Keeps a whole block for this thread, if there is room for it. `owner` is its only one, and is taken then.
 #[inline]
-pub(super) fn keep(block: NonNull<[u8]>, owner: &mut Option<Arc<dyn Memory>>) {
-    let size = size_of_len(block.len());
+pub(super) fn keep(bytes: NonNull<u8>, size: usize, owner: &mut Option<Arc<dyn Memory>>) {
     let _ = STOCK.try_with(|stock| {
         let kept = &mut stock.borrow_mut().sizes[size];
         if kept.len() < MAX_KEPT[size] {
-            kept.push(Buffer { bytes: block.cast(), len: block.len(), owner: owner.take() });
+            kept.push(Buffer { bytes, len: ALIGNMENT << size, owner: owner.take() });
         }
     });
 }

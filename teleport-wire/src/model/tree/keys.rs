@@ -41,7 +41,7 @@ impl Keys {
         loop {
             // Half of the places are free, so one is found.
             let index = (self.places[place] as usize).checked_sub(1)?;
-            if &self.names[index] == name {
+            if self.names[index] == *name {
                 return Some(index);
             }
             place = (place + 1) & mask;
