@@ -18,11 +18,6 @@ fn folder() -> PathBuf {
     shell::target().join("python")
 }
 
-/// Returns the interpreter of that environment, if [`prepare`] has made it.
-pub(crate) fn interpreter() -> Option<PathBuf> {
-    Some(python_of(&folder())).filter(|path| path.exists())
-}
-
 /// Makes the environment if it is missing. The detail gives the version of NumPy, or says why there is none.
 pub(crate) fn prepare() -> Result<String, Failure> {
     let folder = folder();
