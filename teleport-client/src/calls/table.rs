@@ -174,7 +174,7 @@ impl CallTable {
             if call.first_id != id {
                 self.moved.remove(&call.first_id);
             }
-            self.calls.remove(id);
+            self.calls.discard(id);
         }
     }
 
@@ -251,18 +251,11 @@ impl CallTable {
         released: &mut Released,
     ) -> Asked<Outcome> {
         let id = self.current_id(first_id);
-        let outcome = self.calls.get_mut(id).and_then(|call| {
-            let outcome = call.outcome.take()?;
-            call.demand.release();
-            Some(outcome)
-        });
-        match outcome {
-            Some(outcome) => {
-                self.remove_if_over(id);
-                Asked::Ready(outcome)
-            }
-            None => self.wait(id, cx, released),
-        }
+        let Some(call) = self.calls.get_mut(id) else { return Asked::Pending { deferred: None } };
+        let Some(outcome) = call.outcome.take() else { return self.wait(id, cx, released) };
+        call.demand.release();
+        self.remove_if_over(id);
+        Asked::Ready(outcome)
     }
 
     /// Does the same as `take`, but leaves the outcome there.
