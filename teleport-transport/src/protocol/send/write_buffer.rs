@@ -211,7 +211,9 @@ impl WriteBuffer {
         assert!(bytes <= self.remaining_bytes, "{bytes} bytes written of {}", self.remaining_bytes);
         self.remaining_bytes -= bytes;
         if self.is_empty() {
-            self.shared.drain(..).for_each(|shared| drop_buffer_later(shared.buffer));
+            while let Some(Shared { buffer, .. }) = self.shared.pop_front() {
+                drop_buffer_later(buffer);
+            }
             return self.recycle();
         }
         while let Some(Shared { at, buffer }) = self.shared.front() {
