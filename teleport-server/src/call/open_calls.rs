@@ -5,55 +5,48 @@
 //! them. The references are weak: a queue owns a call that has not started, and a worker owns a running one.
 //! Bound: twice the calls that the client may have open, and `MIN_ENTRIES`.
 
-use std::mem;
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-
-use teleport_transport::IdTable;
 
 /// With fewer entries, only the oldest calls are removed when they have ended.
 const MIN_ENTRIES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct OpenCalls<C> {
-    calls: IdTable<Weak<C>>,
+    /// Invariant: in the order of their ids, in which they arrive.
+    calls: VecDeque<(u64, Weak<C>)>,
     /// Before there are more entries, all that have ended are removed.
     max_entries: usize,
 }
 
 impl<C> Default for OpenCalls<C> {
     fn default() -> OpenCalls<C> {
-        OpenCalls { calls: IdTable::default(), max_entries: MIN_ENTRIES }
+        OpenCalls { calls: VecDeque::new(), max_entries: MIN_ENTRIES }
     }
 }
 
 impl<C> OpenCalls<C> {
+    /// Adds a call with an id larger than all before.
     pub(crate) fn add(&mut self, id: u64, call: &Arc<C>) {
-        while let Some(id) = self.oldest_ended() {
-            self.calls.remove(id);
+        while self.calls.front().is_some_and(|(_, call)| has_ended(call)) {
+            self.calls.pop_front();
         }
         if self.calls.len() >= self.max_entries {
-            let calls = mem::take(&mut self.calls);
-            for (id, call) in calls.iter().filter(|(_, call)| !has_ended(call)) {
-                self.calls.insert(id, call.clone());
-            }
+            self.calls.retain(|(_, call)| !has_ended(call));
             self.max_entries = MIN_ENTRIES.max(2 * self.calls.len());
         }
-        self.calls.insert(id, Arc::downgrade(call));
-    }
-
-    /// Returns the id of the oldest call if it has ended.
-    fn oldest_ended(&self) -> Option<u64> {
-        self.calls.iter().next().filter(|(_, call)| has_ended(call)).map(|(id, _)| id)
+        self.calls.push_back((id, Arc::downgrade(call)));
     }
 
     /// Returns the call with this id, unless it has ended.
     pub(crate) fn find(&self, id: u64) -> Option<Arc<C>> {
-        self.calls.get(id)?.upgrade()
+        let index = self.calls.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.calls[index].1.upgrade()
     }
 
     /// Removes all calls, and returns those that have not ended.
     pub(crate) fn take(&mut self) -> Vec<Arc<C>> {
-        mem::take(&mut self.calls).iter().filter_map(|(_, call)| call.upgrade()).collect()
+        self.calls.drain(..).filter_map(|(_, call)| call.upgrade()).collect()
     }
 }
 
