@@ -23,11 +23,10 @@ pub use model::quick_hash::QuickHash;
 pub use model::rpc::Rpc;
 pub use model::shape::Shape;
 pub use model::text::Text;
-pub use model::tree::Tree;
-pub use model::tree::dict::Dict;
 pub use model::tree::error::{TreeError, TreePath};
 pub use model::tree::key::{Key, Step};
 pub use model::tree::ops::Structure;
+pub use model::tree::{Dict, Tree};
 
 pub use format::checksum::checksum;
 pub use format::decode_error::DecodeError;

@@ -178,8 +178,8 @@ impl Shapes {
     }
 }
 
-/// Appends the nodes of `tree`, whose leaves with bytes have these places. Returns false if there are too many
-/// nodes.
+/// Appends the nodes of `tree`, whose leaves with bytes have these places. Returns false if there are too
+/// many nodes.
 fn collect(tree: &Tree, places: &[(*const Buffer, Place)], nodes: &mut Vec<Node>) -> bool {
     let place = |leaf: &Buffer| {
         let leaf = std::ptr::from_ref(leaf).addr();
@@ -241,8 +241,8 @@ impl Known {
     }
 }
 
-/// Copies the leaves of `tree` to their places in `payload`. Returns false if the tree does not have the shape
-/// of the next `nodes`.
+/// Copies the leaves of `tree` to their places in `payload`. Returns false if the tree does not have the
+/// shape of the next `nodes`.
 #[inline(always)]
 fn copy(nodes: &mut Iter<'_, Node>, tree: &Tree, payload: &mut [u8]) -> bool {
     match (nodes.next(), tree) {
@@ -293,4 +293,36 @@ impl Place {
 #[inline]
 fn is_same_text(left: &str, right: &str) -> bool {
     left.len() == right.len() && (left.as_ptr() == right.as_ptr() || left == right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::metadata::CallHead;
+
+    fn known() -> usize {
+        SHAPES.with_borrow(|shapes| shapes.known.len())
+    }
+
+    fn encode_thrice(tree: &Tree) {
+        for _ in 0..3 {
+            Message::call(&CallHead::new("act"), tree, &Limits::default()).unwrap();
+        }
+    }
+
+    #[test]
+    fn few_and_small_shapes_are_kept() {
+        let bytes = |len| Tree::Array(Array::from(vec![1u8; len]));
+        // A large array, many nodes, and long metadata.
+        encode_thrice(&bytes(10_000));
+        encode_thrice(&Tree::List(vec![Tree::Null; MAX_NODES]));
+        encode_thrice(&Tree::Dict([("x".repeat(MAX_METADATA_BYTES), bytes(1))].into_iter().collect()));
+        assert_eq!(known(), 0);
+        Message::call(&CallHead::new("act"), &bytes(1), &Limits::default()).unwrap();
+        assert_eq!(known(), 0, "a shape that was seen once is not kept");
+        for len in 1..100 {
+            encode_thrice(&bytes(len));
+            assert_eq!(known(), len.min(MAX_SHAPES));
+        }
+    }
 }

@@ -59,8 +59,8 @@ impl Array {
         }
     }
 
-    /// Creates an array on `buffer`, which has the bytes of this shape: that was checked for all messages with
-    /// it.
+    /// Creates an array on `buffer`, which has the bytes of this shape: that was checked for all messages
+    /// with it.
     #[inline]
     pub(crate) fn of_leaf(dtype: DType, shape: &Shape, buffer: Buffer) -> Array {
         debug_assert_eq!(dtype.array_bytes(shape), Some(buffer.len()), "the bytes of the shape");

@@ -19,8 +19,8 @@ pub(super) trait Memory: Send + Sync {
     /// Returns true if the only holder of the memory may write it.
     fn is_writable(&self) -> bool;
 
-    /// Returns the start of small memory, for a block that is used again, and the index of its size. Its bytes
-    /// are valid for reads and writes as long as the owner lives.
+    /// Returns the start of small memory, for a block that is used again, and the index of its size. Its
+    /// bytes are valid for reads and writes as long as the owner lives.
     fn small(&self) -> Option<(NonNull<u8>, usize)> {
         None
     }
