@@ -6,7 +6,7 @@
 //! received into memory that belongs to the caller once the future is read.
 //!
 //! ```text
-//! Call -> slot (max_inflight) -> encode -> link -> socket -> ... -> poller -> pending call -> CallFuture
+//! Call -> encode -> slot (max_inflight) -> link -> socket -> ... -> link -> table of calls -> CallFuture
 //! ```
 //!
 //! Each accepted call has exactly one result or error. Its future returns it or, if that was dropped,

@@ -3,7 +3,7 @@
 //! A result that finds no memory is accepted anyway in two cases: somebody waits for it, or nobody ever will
 //! and it is dropped at once ([`Demand::accepts`]). Otherwise it is deferred. Asking for its outcome or
 //! dropping its future fetches it ([`Demand::ask`], [`Demand::release`]). Both sides hold the lock of the
-//! call, so neither misses the other.
+//! client's state, so neither misses the other.
 //!
 //! A server also bounds the results that it keeps, and starts no calls of this client past that bound. So
 //! deferred results are also fetched when a later call has been waited for during one to two times `PATIENCE`
