@@ -144,7 +144,9 @@ impl CallTable {
     ) {
         let Some(call) = self.calls.get_mut(id).filter(|call| call.is_in_flight()) else { return };
         self.counts.change(call, stage);
-        released.arguments.extend(call.arguments.take());
+        if call.arguments.is_some() {
+            released.arguments.extend(call.arguments.take());
+        }
         if !call.demand.has_future() {
             released.outcomes.push(outcome);
             return self.remove_if_over(id);
