@@ -114,8 +114,8 @@ impl Dispatcher {
 
     // ---- Calls that arrive ----
 
-    /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a batch,
-    /// if it has one.
+    /// Queues a call. An inline call waits only if it is throttled. `row` is the number of its row in a
+    /// batch, if it has one.
     pub(crate) fn start(&self, call: Arc<OpenCall>, arguments: Arguments, row: Option<u64>) {
         match call.method().route {
             Route::Inline => self.start_inline(call, arguments),

@@ -1,5 +1,5 @@
-//! Inline methods: their calls are answered on the thread that received them, and become objects only if their
-//! functions ask for the context.
+//! Inline methods: their calls are answered on the thread that received them, and become objects only if
+//! their functions ask for the context.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -6,9 +6,9 @@
 //! arrive here.
 //!
 //! The batcher has the arguments of its calls. The thread that removes a call under its lock gets them, and
-//! decides what happens to the call. Locks: a link's receiving half, then this one, then a session's or a link's
-//! sending half, or the queue's. Never blocks. Bounds: the open calls of all clients, `max_queue`, and the
-//! budget.
+//! decides what happens to the call. Locks: a link's receiving half, then this one, then a session's or a
+//! link's sending half, or the queue's. Never blocks. Bounds: the open calls of all clients, `max_queue`, and
+//! the budget.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

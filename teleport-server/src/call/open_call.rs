@@ -1,8 +1,8 @@
 //! A call that does not run at once, from its arrival to its answer.
 //!
-//! Flow: `OpenCall::new` (the call arrived) -> a queue or a batcher, with the call's arguments -> the function
-//! -> `reply`. The thread that removes the call from its queue or batcher gets the arguments, and decides
-//! whether the function runs. So a withdrawn call frees its memory at once, wherever it is queued.
+//! Flow: `OpenCall::new` (the call arrived) -> a queue or a batcher, with the call's arguments -> the
+//! function -> `reply`. The thread that removes the call from its queue or batcher gets the arguments, and
+//! decides whether the function runs. So a withdrawn call frees its memory at once, wherever it is queued.
 //!
 //! A call refers to what its answer needs, and to nothing that owns calls: neither a queue nor the server.
 //! Never waits. Bound: the calls that a client may have open.

@@ -6,6 +6,7 @@
 //! Bound: twice the calls that the client may have open, and `MIN_ENTRIES`.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Arc, Weak};
 
 /// With fewer entries, only the oldest calls are removed when they have ended.
@@ -13,7 +14,8 @@ const MIN_ENTRIES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct OpenCalls<C> {
-    /// Invariant: in the order of their ids, in which they arrive.
+    /// The ids and calls in the order in which the calls were complete, which is not that of ids: a large
+    /// call may be complete after a later small one. Cancels are rare, so they look at each.
     calls: VecDeque<(u64, Weak<C>)>,
     /// Before there are more entries, all that have ended are removed.
     max_entries: usize,
@@ -26,7 +28,6 @@ impl<C> Default for OpenCalls<C> {
 }
 
 impl<C> OpenCalls<C> {
-    /// Adds a call with an id larger than all before.
     pub(crate) fn add(&mut self, id: u64, call: &Arc<C>) {
         while self.calls.front().is_some_and(|(_, call)| has_ended(call)) {
             self.calls.pop_front();
@@ -40,13 +41,12 @@ impl<C> OpenCalls<C> {
 
     /// Returns the call with this id, unless it has ended.
     pub(crate) fn find(&self, id: u64) -> Option<Arc<C>> {
-        let index = self.calls.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.calls[index].1.upgrade()
+        self.calls.iter().find(|(other, _)| *other == id)?.1.upgrade()
     }
 
     /// Removes all calls, and returns those that have not ended.
     pub(crate) fn take(&mut self) -> Vec<Arc<C>> {
-        self.calls.drain(..).filter_map(|(_, call)| call.upgrade()).collect()
+        mem::take(&mut self.calls).into_iter().filter_map(|(_, call)| call.upgrade()).collect()
     }
 }
 
@@ -76,5 +76,14 @@ mod tests {
         assert_eq!(open.find(101).as_ref(), Some(&kept[1]));
         assert_eq!(open.take(), kept);
         assert!(open.take().is_empty());
+    }
+
+    #[test]
+    fn calls_that_were_complete_out_of_order_are_found() {
+        let mut open = OpenCalls::default();
+        let calls: Vec<_> = [5, 9, 2, 7, 1].into_iter().map(Arc::new).collect();
+        calls.iter().for_each(|id| open.add(**id, id));
+        assert!(calls.iter().all(|id| open.find(**id).as_ref() == Some(id)));
+        assert_eq!(open.find(3), None);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Flow: give the memory of the arguments to the function -> run it, with panics caught -> encode the result
 //! -> answer -> leave the logs. All that may run a user's code is inside [`run_function`], for inline calls,
-//! calls of a pool and batches alike. Never waits for a client: the poller sends what the socket does not take
-//! at once.
+//! calls of a pool and batches alike. Never waits for a client: the poller sends what the socket does not
+//! take at once.
 
 use std::cell::OnceCell;
 use std::sync::Arc;

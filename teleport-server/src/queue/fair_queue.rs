@@ -2,9 +2,9 @@
 //! turns.
 //!
 //! Flow: `push` appends a call to its connection's line -> the line's turn comes -> `next` returns its first
-//! call, and the line moves behind all others. `remove` empties the entry of a withdrawn call, which it
-//! finds by the call's number. Empty entries are dropped when they reach the front of their line, or when more
-//! than half of the line's entries are empty.
+//! call, and the line moves behind all others. `remove` empties the entry of a withdrawn call, which it finds
+//! by the call's number. Empty entries are dropped when they reach the front of their line, or when more than
+//! half of the line's entries are empty.
 //!
 //! Some calls need a slot to start. If no slot is free, the call is set aside within its line, and later
 //! calls pass it. A line with such calls is also in `blocked`. Blocked lines take every other turn while
@@ -35,8 +35,8 @@ const MAX_KEPT_CAPACITY: usize = 256;
 
 /// A call for a queue.
 pub(crate) trait Queueable {
-    /// The arguments of a call. The thread that removes the call from its queue gets them, and so decides what
-    /// becomes of the call.
+    /// The arguments of a call. The thread that removes the call from its queue gets them, and so decides
+    /// what becomes of the call.
     type Arguments: Debug;
 
     /// Returns the number of the call's connection.
@@ -90,8 +90,8 @@ pub(crate) struct FairQueue<T: Queueable> {
 
 /// The queue of one connection's calls.
 ///
-/// Invariant: the first entry of each deque has a call, so a deque without calls is empty. The numbers of each
-/// deque ascend.
+/// Invariant: the first entry of each deque has a call, so a deque without calls is empty. The numbers of
+/// each deque ascend.
 #[derive(Debug)]
 struct Line<T: Queueable> {
     waiting: VecDeque<Entry<T>>,

@@ -1,8 +1,8 @@
 //! The counters of a server, which cost no locked operation per call.
 //!
-//! Flow: a thread adds to its own [`Row`] with plain stores -> [`Counters::stats`] sums all rows. A thread gets
-//! its place among the rows when it first counts, and returns it when it ends. Never waits. Bound: `MAX_PLACES`
-//! rows; the threads that find no place share one more row.
+//! Flow: a thread adds to its own [`Row`] with plain stores -> [`Counters::stats`] sums all rows. A thread
+//! gets its place among the rows when it first counts, and returns it when it ends. Never waits. Bound:
+//! `MAX_PLACES` rows; the threads that find no place share one more row.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -192,8 +192,8 @@ impl<C> Session<C> {
         lost
     }
 
-    /// Adds a call that is complete. One that runs at once, on the thread that reads its connection, is an empty
-    /// reference.
+    /// Adds a call that is complete. One that runs at once, on the thread that reads its connection, is an
+    /// empty reference.
     ///
     /// # Errors
     /// Fails if the client broke the protocol: the call must not run.
