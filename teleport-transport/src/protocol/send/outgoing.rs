@@ -226,8 +226,10 @@ impl Outgoing {
         if self.sums.noted > 0 {
             self.messages.iter().filter(|written| written.is_noted).for_each(|written| on_noted(written.id));
         }
-        let last_begun_id =
-            self.messages.iter().rfind(|written| written.has_head()).map(|written| written.id);
+        // Almost always the last one.
+        let last = self.messages.back().filter(|written| written.has_head());
+        let last = last.or_else(|| self.messages.iter().rfind(|written| written.has_head()));
+        let last_begun_id = last.map(|written| written.id);
         self.buffer.take_all(into);
         self.forget();
         Taken { bytes, sums: std::mem::take(&mut self.sums), last_begun_id }
