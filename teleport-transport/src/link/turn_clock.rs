@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// Measures what a handler does in one turn with one reading of the clock for each piece of work: the end of one
-/// is the start of the next.
+/// Measures what a handler does in one turn with one reading of the clock for each piece of work: the end of
+/// one is the start of the next.
 ///
 /// ```
 /// use teleport_transport::TurnClock;

@@ -136,7 +136,7 @@ impl<'a, O: SharedOutbound> Sending<'a, O> {
     }
 
     #[inline]
-    pub(super) fn lock(&mut self) -> &mut Outbound {
+    pub(super) fn outbound(&mut self) -> &mut Outbound {
         self.locked.get_or_insert_with(|| self.shared.lock_outbound())
     }
 
@@ -180,29 +180,29 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             (Kind::Error, Role::Client) => self.on_error(id, body)?,
             (Kind::Cancel, Role::Server) => self.on_cancel(id)?,
             (Kind::Abort, _) => self.on_abort(id)?,
-            (Kind::Ping, _) => self.sending.lock().queue.control.pong = Some(id),
+            (Kind::Ping, _) => self.sending.outbound().queue.control.pong = Some(id),
             (Kind::Pong, _) => {}
-            (Kind::Credit, _) => self.sending.lock().queue.ledger.on_credit(id)?,
+            (Kind::Credit, _) => self.sending.outbound().queue.ledger.on_credit(id)?,
             (Kind::Grant, _) => {
                 let mut ids = teleport_wire::decode_ids(body)?;
-                let queue = &mut self.sending.lock().queue;
+                let queue = &mut self.sending.outbound().queue;
                 ids.try_for_each(|id| queue.on_grant(id))?;
             }
             (Kind::Ack, _) if self.resumes() => {
                 let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
-                self.sending.lock().queue.on_ack(&ids)?;
+                self.sending.outbound().queue.on_ack(&ids)?;
                 self.events.push(Event::Acknowledged { ids });
             }
             (kind @ Kind::Resume, Role::Server) if self.resumes() => {
                 let resume = Resume::decode(body)?;
-                if !self.sending.lock().resumption.ask(&resume.calls) {
+                if !self.sending.outbound().resumption.ask(&resume.calls) {
                     return Err(ProtocolError::OutOfTurn { kind });
                 }
                 self.events.push(Event::Resume(resume));
             }
             (Kind::ResumeAnswer, Role::Client) if self.resumes() => {
                 let ResumeAnswer { calls } = ResumeAnswer::decode(body)?;
-                self.sending.lock().on_resume_answer(&calls)?;
+                self.sending.outbound().on_resume_answer(&calls)?;
                 self.events.push(Event::Resumed { calls });
             }
             (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
@@ -281,19 +281,19 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn on_hello(&mut self, body: &[u8]) -> Result<(), ProtocolError> {
         let hello = Hello::decode(body)?;
         self.reception.phase = Phase::Open;
-        self.sending.lock().on_hello(hello.clone());
+        self.sending.outbound().on_hello(hello.clone());
         self.events.push(Event::Open(hello));
         Ok(())
     }
 
     /// Returns true if both sides can resume.
     fn resumes(&mut self) -> bool {
-        self.sending.lock().resumes()
+        self.sending.outbound().resumes()
     }
 
     pub(super) fn answer(&mut self, id: u64, error: &RemoteError) {
         // Fails only if the call is gone or the connection closes; then nobody waits for the answer.
-        let _ = self.sending.lock().send_answer(id, Message::error(error));
+        let _ = self.sending.outbound().send_answer(id, Message::error(error));
     }
 
     /// Drops the payload of a message that was admitted, and sends its caller the reason.
@@ -318,14 +318,14 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     fn on_error(&mut self, id: u64, body: &[u8]) -> Result<(), ProtocolError> {
         let error = RemoteError::decode(body)?;
-        if self.sending.lock().queue.on_error(id)? {
+        if self.sending.outbound().queue.on_error(id)? {
             self.events.push(Event::Answer { id, answer: Err(error) });
         }
         Ok(())
     }
 
     fn on_cancel(&mut self, id: u64) -> Result<(), ProtocolError> {
-        self.sending.lock().queue.check_known(Kind::Cancel, id)?;
+        self.sending.outbound().queue.check_known(Kind::Cancel, id)?;
         // An incomplete call is withdrawn by an abort.
         if self.reception.messages.get(id).is_none() {
             self.events.push(Event::Cancel { id });
@@ -335,10 +335,10 @@ impl<O: SharedOutbound> Session<'_, O> {
 
     /// The sender gave up a message that it had begun.
     fn on_abort(&mut self, id: u64) -> Result<(), ProtocolError> {
-        self.sending.lock().queue.check_known(Kind::Abort, id)?;
+        self.sending.outbound().queue.check_known(Kind::Abort, id)?;
         let Some(message) = self.reception.messages.remove(id) else { return Ok(()) };
         let is_awaited = !message.is_dropped();
-        let queue = &mut self.sending.lock().queue;
+        let queue = &mut self.sending.outbound().queue;
         queue.ledger.return_unleased(message.unleased_bytes());
         match self.reception.role {
             Role::Server => queue.on_call_abort(id),
@@ -353,7 +353,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     fn complete(&mut self, id: u64, message: Incoming) {
-        let queue = &mut self.sending.lock().queue;
+        let queue = &mut self.sending.outbound().queue;
         queue.ledger.return_unleased(message.unleased_bytes());
         if self.reception.role == Role::Client {
             queue.calls.on_result_whole(id);

@@ -37,7 +37,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
         let eager_bytes = eager_bytes(header, &metadata)?;
-        let outbound = self.sending.lock();
+        let outbound = self.sending.outbound();
         if !outbound.resumption.begin_call() {
             return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
         }
@@ -75,7 +75,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         let (id, is_eager) = (header.id, header.is_eager());
         let metadata = self.result_metadata(body)?;
         let eager_bytes = eager_bytes(header, &metadata)?;
-        let queue = &mut self.sending.lock().queue;
+        let queue = &mut self.sending.outbound().queue;
         let is_awaited = queue.calls.on_result_head(id)?;
         queue.ledger.on_eager(eager_bytes)?;
         let is_complete = if is_awaited {
@@ -86,7 +86,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             if let Some(message) = self.reception.messages.get_mut(id)
                 && message.admit(None)
             {
-                self.sending.lock().queue.control.grants.push(id);
+                self.sending.outbound().queue.control.grants.push(id);
             }
             false
         };
@@ -171,7 +171,7 @@ impl<O: SharedOutbound> Session<'_, O> {
     /// Completes a message that has arrived whole.
     fn complete_at_once(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, payload: &[u8]) {
         self.reception.received_bytes += payload.len() as u64;
-        let queue = &mut self.sending.lock().queue;
+        let queue = &mut self.sending.outbound().queue;
         if self.reception.role == Role::Client {
             queue.calls.on_result_whole(id);
         }

@@ -1,9 +1,9 @@
 //! Small memory, which threads reuse: a small message needs no allocation for its arrays.
 //!
 //! Flow: [`take`] -> a buffer -> its last part is dropped, on any thread -> that thread's stock -> [`take`]
-//! on that thread. A block holds its bytes beside their reference count. The sizes of blocks are powers of two.
-//! The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size and the lists of
-//! them, which is at most 128 x 4 KiB for each thread.
+//! on that thread. A block holds its bytes beside their reference count. The sizes of blocks are powers of
+//! two. The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size and the
+//! lists of them, which is at most 128 x 4 KiB for each thread.
 
 use std::cell::{RefCell, UnsafeCell};
 use std::ptr::NonNull;
