@@ -76,6 +76,10 @@ impl Lifecycle {
         self.cancelling.load(Ordering::Acquire)
     }
 
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock())
+    }
+
     /// Asks running functions to give up.
     pub(crate) fn cancel_running(&self) {
         self.cancelling.store(true, Ordering::Release);
@@ -83,7 +87,7 @@ impl Lifecycle {
 
     /// Sets the time to close for requests that name none.
     pub(crate) fn set_close_timeout(&self, timeout: Duration) {
-        self.state.lock().close_timeout = Some(timeout);
+        self.with(|state| state.close_timeout = Some(timeout));
     }
 
     /// Returns false in a process that was forked from the server's, which does not have its threads. Check
@@ -99,17 +103,17 @@ impl Lifecycle {
             return;
         }
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let within = within.or(state.close_timeout).unwrap_or(CLOSE_TIMEOUT);
-        let until = now.checked_add(within);
-        let request = state.request.get_or_insert(Request { since: now, until });
-        if let Some(until) = until
-            && request.until.is_none_or(|earlier| until < earlier)
-        {
-            request.until = Some(until);
-        }
-        self.closing.store(true, Ordering::Release);
-        drop(state);
+        self.with(|state| {
+            let within = within.or(state.close_timeout).unwrap_or(CLOSE_TIMEOUT);
+            let until = now.checked_add(within);
+            let request = state.request.get_or_insert(Request { since: now, until });
+            if let Some(until) = until
+                && request.until.is_none_or(|earlier| until < earlier)
+            {
+                request.until = Some(until);
+            }
+            self.closing.store(true, Ordering::Release);
+        });
         self.changed.notify_all();
     }
 
@@ -147,44 +151,44 @@ impl Lifecycle {
 
     /// Returns the rest of the time to close, or `None` without a limit.
     pub(crate) fn time_to_close(&self) -> Option<Duration> {
-        let request = self.state.lock().request;
+        let request = self.with(|state| state.request);
         request.and_then(|request| request.until).map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Wakes waiting threads to check their conditions again.
     pub(crate) fn notify(&self) {
         // With the lock, so that no thread is between the check of its condition and its wait.
-        drop(self.state.lock());
+        self.with(|_| ());
         self.changed.notify_all();
     }
 
     /// Notes a failure for `check`, unless there is an earlier one.
     pub(crate) fn note(&self, failure: ServeError) {
-        self.state.lock().unreported.get_or_insert(failure);
+        self.with(|state| _ = state.unreported.get_or_insert(failure));
     }
 
     /// Notes the failure that ends the server, and asks it to close.
     pub(crate) fn fail(&self, failure: ServeError) {
-        self.state.lock().end.get_or_insert(failure);
+        self.with(|state| _ = state.end.get_or_insert(failure));
         self.request_close(None);
     }
 
     /// Returns the first failure since the last call of `check`.
     pub(crate) fn check(&self) -> Result<(), ServeError> {
-        self.state.lock().unreported.take().map_or(Ok(()), Err)
+        self.with(|state| state.unreported.take()).map_or(Ok(()), Err)
     }
 
     /// Marks the server as closed. `running` lists functions that did not return in time.
     pub(crate) fn finish(&self, running: Vec<String>) {
-        let mut state = self.state.lock();
-        if !running.is_empty() {
-            let waited = state.request.map_or(Duration::ZERO, |request| request.since.elapsed());
-            let waited_ms = waited.as_millis() as u64;
-            state.end.get_or_insert(ServeError::StillRunning { running, waited_ms });
-        }
-        state.closed = true;
-        let mut owners = mem::take(&mut state.owners);
-        drop(state);
+        let mut owners = self.with(|state| {
+            if !running.is_empty() {
+                let waited = state.request.map_or(Duration::ZERO, |request| request.since.elapsed());
+                let waited_ms = waited.as_millis() as u64;
+                state.end.get_or_insert(ServeError::StillRunning { running, waited_ms });
+            }
+            state.closed = true;
+            mem::take(&mut state.owners)
+        });
         owners.wake_all();
     }
 
@@ -213,12 +217,13 @@ impl Lifecycle {
     }
 
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Result<(), ServeError>> {
-        let mut state = self.state.lock();
-        if !state.closed {
-            state.owners.push_once(cx.waker());
-            return Poll::Pending;
-        }
-        Poll::Ready(state.end.take().map_or(Ok(()), Err))
+        self.with(|state| {
+            if !state.closed {
+                state.owners.push_once(cx.waker());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.end.take().map_or(Ok(()), Err))
+        })
     }
 }
 
