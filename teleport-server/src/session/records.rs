@@ -6,9 +6,9 @@
 //! newest that had arrived. Bounds: `max_open_calls` of the connection, and `max_ended` of
 //! [`Records::arrived`].
 
+use std::collections::BTreeMap;
 use std::mem;
 
-use teleport_transport::IdTable;
 use teleport_transport::wire::{CallAnswer, CallState};
 
 /// The state of one call.
@@ -24,7 +24,11 @@ enum Record<C, A> {
 /// The calls of a session whose answers its client has not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Records<C, A> {
-    calls: IdTable<Record<C, A>>,
+    /// A client may leave thousands of answers unacknowledged, so a map that takes little more than its
+    /// entries.
+    calls: BTreeMap<u64, Record<C, A>>,
+    /// No older answer is kept.
+    first_kept_id: u64,
     /// The number of `calls` that are not open.
     ended: usize,
     /// The newest call that ever arrived.
@@ -81,8 +85,8 @@ impl<C, A> Default for Records<C, A> {
 impl<C, A> Records<C, A> {
     /// Creates the records of a session that was forgotten after the call `forgotten_id` had arrived.
     pub(crate) fn after(forgotten_id: u64) -> Self {
-        let (calls, ended) = (IdTable::default(), 0);
-        Records { calls, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
+        let (calls, ended) = (BTreeMap::new(), 0);
+        Records { calls, first_kept_id: 0, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
     }
 
     /// Creates the records of a session that may have been forgotten.
@@ -105,7 +109,7 @@ impl<C, A> Records<C, A> {
         if self.ended > max_ended {
             return Err(Breach::Unacknowledged);
         }
-        if self.calls.get(id).is_some() {
+        if self.calls.contains_key(&id) {
             return Err(Breach::Repeated);
         }
         self.calls.insert(id, Record::Open(call));
@@ -116,15 +120,18 @@ impl<C, A> Records<C, A> {
 
     /// Ends a call. Keeps its answer if there is one. Returns false if the call is not open.
     pub(crate) fn ended(&mut self, id: u64, kept: Option<A>) -> bool {
-        let Some(record @ Record::Open(_)) = self.calls.get_mut(id) else { return false };
+        let Some(record @ Record::Open(_)) = self.calls.get_mut(&id) else { return false };
         *record = kept.map_or(Record::Expired, Record::Kept);
+        self.first_kept_id = self.first_kept_id.min(id);
         self.ended += 1;
         true
     }
 
     /// Removes the oldest answer that is kept.
     pub(crate) fn expire_oldest(&mut self) -> Option<A> {
-        let (_, oldest) = self.calls.iter_mut().find(|(_, record)| matches!(record, Record::Kept(_)))?;
+        let mut newer = self.calls.range_mut(self.first_kept_id..);
+        let (id, oldest) = newer.find(|(_, record)| matches!(record, Record::Kept(_)))?;
+        self.first_kept_id = *id;
         match mem::replace(oldest, Record::Expired) {
             Record::Kept(answer) => Some(answer),
             _ => None,
@@ -136,14 +143,14 @@ impl<C, A> Records<C, A> {
         if self.open(id).is_some() {
             return None;
         }
-        let record = self.calls.remove(id)?;
+        let record = self.calls.remove(&id)?;
         self.ended -= 1;
         if let Record::Kept(answer) = record { Some(answer) } else { None }
     }
 
     /// Returns a call that has not ended.
     pub(crate) fn open(&self, id: u64) -> Option<&C> {
-        match self.calls.get(id) {
+        match self.calls.get(&id) {
             Some(Record::Open(call)) => Some(call),
             _ => None,
         }
@@ -165,11 +172,11 @@ impl<C, A> Records<C, A> {
             self.forgotten_id = listed.last().map_or(0, |(id, _)| *id);
             self.newest_id = self.forgotten_id;
         }
-        let empty = Records { calls: IdTable::default(), ended: 0, ..*self };
+        let empty = Records { calls: BTreeMap::new(), first_kept_id: 0, ended: 0, ..*self };
         let mut before = mem::replace(self, empty);
         let (mut answers, mut kept) = (Vec::with_capacity(listed.len()), Vec::new());
         for (id, _) in listed {
-            let record = before.calls.remove(*id);
+            let record = before.calls.remove(id);
             answers.push((*id, self.answer(*id, record.as_ref())));
             if let Some(Record::Kept(answer)) = &record {
                 kept.push((*id, copy(answer)));
@@ -193,10 +200,10 @@ impl<C, A> Records<C, A> {
     }
 
     /// Forgets all calls.
-    pub(crate) fn forget(mut self) -> Forgotten<C, A> {
+    pub(crate) fn forget(self) -> Forgotten<C, A> {
         let mut forgotten = Forgotten::default();
-        for (_, record) in self.calls.iter_mut() {
-            match mem::replace(record, Record::Expired) {
+        for record in self.calls.into_values() {
+            match record {
                 Record::Open(call) => forgotten.open.push(call),
                 Record::Kept(answer) => forgotten.kept.push(answer),
                 Record::Expired => {}
