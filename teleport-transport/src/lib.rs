@@ -111,7 +111,7 @@ pub use protocol::{Answer, Call, Lease, Reply};
 pub use reactor::accept::Acceptor;
 pub use reactor::mailbox::on_poller_thread;
 pub use reactor::poller::{Listening, Poller, PollerThread};
-pub use reactor::spin::Spin;
+pub use reactor::spin::{Spin, hand_over};
 pub use reactor::wakers::Wakers;
 
 /// Arrays, trees and the wire format: all of `teleport-wire`.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use teleport_transport::Spin;
+use teleport_transport::{Spin, hand_over};
 
 use crate::queue::batch_timers::BatchTimers;
 use crate::queue::fair_queue::{FairQueue, Queueable, Queued};
@@ -114,7 +114,8 @@ impl<T: Queueable, B> Queue<T, B> {
     fn notify_one(&self, mut inner: MutexGuard<'_, Inner<T, B>>) {
         // The spinning worker takes one piece of work; the next one is for another worker.
         if inner.is_spinning && !self.has_news.load(Ordering::Relaxed) {
-            return self.has_news.store(true, Ordering::Relaxed);
+            self.has_news.store(true, Ordering::Relaxed);
+            return hand_over();
         }
         let wakes = inner.wakes_one();
         drop(inner);

@@ -3,7 +3,8 @@
 //! Flow: a thread locks the half and queues something -> `write` takes the [`WriteToken`] with the write
 //! buffer, if it is free -> it stages under the lock and writes outside of it, until the queue is empty, the
 //! socket is full or the turn is over; then the event loop continues when the socket is writable. Never
-//! blocks. Bound: `MAX_WRITTEN_BYTES_PER_TURN`, and the bytes that were staged when that was exceeded.
+//! blocks. Bound: a turn ends after one chunk, since an event loop that writes more to a fast reader delays
+//! its other work, such as a small call that arrived on the same connection.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use mio::Interest;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use teleport_wire::MAX_CHUNK_BYTES;
 
 use super::coalesce::Coalesce;
 use super::delay_window::DelayWindow;
@@ -24,10 +24,6 @@ use crate::net::socket::Socket;
 use crate::protocol::{MAX_SEGMENTS_PER_WRITE, Outbound, SharedOutbound, WriteBuffer};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::Request;
-
-/// A turn of writing ends after this many bytes: one chunk. An event loop that writes more to a fast reader
-/// delays its other work, such as a small call that arrived on the same connection.
-const MAX_WRITTEN_BYTES_PER_TURN: usize = MAX_CHUNK_BYTES as usize;
 
 /// The time for which a link waits for the peer to read its goodbye, before the descriptor is closed.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
@@ -130,7 +126,7 @@ impl Writer {
                 return sending.finish_turn(port, output);
             }
             // Checked after staging, so that a turn that writes everything wakes no event loop.
-            if written >= MAX_WRITTEN_BYTES_PER_TURN {
+            if written >= sending.outbound.turn_bytes() {
                 return sending.block(port, output);
             }
             drop(sending);

@@ -6,6 +6,7 @@
 //! at once and tries again now and then. Bound: for each wait, the spin time, and the time until something
 //! else is due.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,17 @@ const LOOKS_PER_YIELD: u32 = 4;
 
 /// The longest spin. A longer one gains nothing and occupies a processor that others may need.
 const MAX_SPIN: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// This thread has handed work over since it last spun.
+    static HAS_HANDED_OVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes that this thread has given work to a thread that spins, and that may share its processor. Before
+/// this thread spins on its part, it yields once.
+pub fn hand_over() {
+    HAS_HANDED_OVER.set(true);
+}
 
 /// Spins before a sleep, for a thread that waits for other threads or for a peer.
 ///
@@ -85,6 +97,9 @@ impl Spin {
         mut look: impl FnMut(Instant) -> Option<T>,
     ) -> Option<T> {
         let time = limit.map_or(self.time, |limit| limit.min(self.time));
+        if HAS_HANDED_OVER.replace(false) {
+            thread::yield_now();
+        }
         let mut now = start;
         while now - start < time {
             if let Some(found) = (0..LOOKS_PER_YIELD).find_map(|_| look(now)) {

@@ -144,6 +144,11 @@ impl Outbound {
             || self.queue.ledger.is_credit_due()
     }
 
+    /// Returns the bytes after which a turn of writing should end: one chunk.
+    pub fn turn_bytes(&self) -> usize {
+        self.queue.chunk_bytes() as usize
+    }
+
     /// Returns true if the goodbye was staged. Nothing follows it.
     pub fn is_finished(&self) -> bool {
         matches!(self.farewell, Farewell::Staged)

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use teleport_wire::{Header, Message};
+use teleport_wire::{Header, MAX_CHUNK_BYTES, Message};
 
 use super::payload::Payload;
 use super::write_buffer::{Extent, WriteBuffer};
@@ -59,7 +59,7 @@ pub(super) struct Sums {
     pub(super) queued_bytes: u64,
     pub(super) payload_bytes: u64,
     /// The messages of which nothing is elsewhere.
-    whole: usize,
+    pub(super) whole: usize,
     noted: usize,
 }
 
@@ -166,7 +166,7 @@ impl Outgoing {
         let mut rest = Payload::new(pieces, payload_bytes, is_eager);
         let is_whole = payload_bytes == 0 || (is_eager && rest.is_small());
         if is_whole && payload_bytes > 0 {
-            rest.write_chunk(id, checksum, &mut self.buffer);
+            rest.write_chunk(id, MAX_CHUNK_BYTES, checksum, &mut self.buffer);
         }
         self.push(Written {
             id,
@@ -183,7 +183,7 @@ impl Outgoing {
     /// Appends the rest of a message whose head was staged. Its staging is noted.
     pub(super) fn write_rest(&mut self, id: u64, mut rest: Payload, checksum: bool) {
         let before = self.buffer.extent();
-        let payload_bytes = rest.write_chunk(id, checksum, &mut self.buffer) as u32;
+        let payload_bytes = rest.write_chunk(id, MAX_CHUNK_BYTES, checksum, &mut self.buffer) as u32;
         self.push(Written {
             id,
             extent: self.buffer.extent_since(before),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use teleport_wire::{Buffer, Header, MAX_CHUNK_BYTES, Message};
+use teleport_wire::{Buffer, Header, Message};
 
 use super::write_buffer::WriteBuffer;
 use crate::memory::deferred_drop::drop_buffer_later;
@@ -67,9 +67,16 @@ impl Payload {
         self.is_begun && !std::mem::replace(&mut self.is_granted, true)
     }
 
-    /// Writes one data frame with at most one chunk of the payload. Returns the number of payload bytes.
-    pub(super) fn write_chunk(&mut self, id: u64, checksum: bool, buffer: &mut WriteBuffer) -> u64 {
-        let bytes = self.remaining_bytes.min(MAX_CHUNK_BYTES);
+    /// Writes one data frame with at most `max_bytes` of the payload, which a frame may hold. Returns the
+    /// number of payload bytes.
+    pub(super) fn write_chunk(
+        &mut self,
+        id: u64,
+        max_bytes: u64,
+        checksum: bool,
+        buffer: &mut WriteBuffer,
+    ) -> u64 {
+        let bytes = self.remaining_bytes.min(max_bytes);
         let crc = checksum.then(|| self.checksum_of_first(bytes as usize));
         buffer.append(&Header::data(id, bytes, crc).encode());
         let mut left = bytes as usize;
@@ -117,6 +124,8 @@ impl Payload {
 
 #[cfg(test)]
 mod tests {
+    use teleport_wire::MAX_CHUNK_BYTES;
+
     use super::*;
 
     fn payload(pieces: Vec<Buffer>) -> Payload {
@@ -129,7 +138,7 @@ mod tests {
         let mut payload = payload((0..4096).map(|_| Buffer::zeroed(1024)).collect());
         let mut buffer = WriteBuffer::default();
         for _ in 0..4 {
-            assert_eq!(payload.write_chunk(1, false, &mut buffer), MAX_CHUNK_BYTES);
+            assert_eq!(payload.write_chunk(1, MAX_CHUNK_BYTES, false, &mut buffer), MAX_CHUNK_BYTES);
         }
         assert!(payload.pieces.is_empty() && payload.remaining_bytes() == 0);
         assert_eq!(payload.copied_bytes, MAX_COPIED_BYTES_PER_MESSAGE);

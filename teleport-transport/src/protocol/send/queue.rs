@@ -250,6 +250,11 @@ impl Queue {
 
     // ---- Staging ----
 
+    /// Returns the size of the next chunk of a large payload.
+    pub(super) fn chunk_bytes(&self) -> u64 {
+        self.schedule.chunk_bytes()
+    }
+
     /// Moves the next frames into `buffer`: control frames, then small messages, then at most one chunk.
     pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
         self.control.stage(buffer);
@@ -259,9 +264,9 @@ impl Queue {
         // If the staged metadata is as long as a chunk, the chunk waits for the next call. So a ping that is
         // queued now waits for two chunks at most.
         if buffer.remaining_bytes() < MAX_STAGED_SMALL_BYTES
-            && let Some(id) = self.schedule.next(!self.outgoing.is_empty())
+            && let Some((id, bytes)) = self.schedule.next(!self.outgoing.is_empty())
         {
-            self.stage_chunk(id, buffer);
+            self.stage_chunk(id, bytes, buffer);
         }
     }
 
@@ -283,14 +288,14 @@ impl Queue {
         if let Some(id) = taken.last_begun_id {
             calls.on_begun(id);
         }
-        schedule.on_small(taken.bytes);
+        schedule.on_small(taken.bytes, taken.sums.whole > 0);
         ledger.on_staged(taken.sums.queued_bytes, taken.sums.payload_bytes);
     }
 
     /// Stages a chunk of a large payload.
-    fn stage_chunk(&mut self, id: u64, buffer: &mut WriteBuffer) {
+    fn stage_chunk(&mut self, id: u64, max_bytes: u64, buffer: &mut WriteBuffer) {
         let Some(rest) = self.calls.rest_mut(id) else { return };
-        let bytes = rest.write_chunk(id, self.checksum, buffer);
+        let bytes = rest.write_chunk(id, max_bytes, self.checksum, buffer);
         self.ledger.on_staged(bytes, bytes);
         if rest.remaining_bytes() > 0 {
             self.schedule.push(id);

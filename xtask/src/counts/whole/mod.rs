@@ -1,7 +1,7 @@
 //! Counts whole calls of a real server and a real client over loopback TCP: executed instructions, locked
 //! instructions and allocations of a call, for each side and for both.
 //!
-//! Flow: [`Pair`]: two processes of [`party`] under callgrind -> warm-up -> 10,000 calls of one kind of
+//! Flow: [`Pair`]: two processes of [`mod@party`] under callgrind -> warm-up -> 10,000 calls of one kind of
 //! [`work`] -> how often each instruction ran on each side ([`executed`]), and which instructions are
 //! [`locked`] -> rows. With `--profile`, the counts are also shown by function and by line of source
 //! ([`profile`]).

