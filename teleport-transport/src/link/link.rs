@@ -8,7 +8,6 @@ use teleport_wire::{CallAnswer, CallState, ErrorKind, Hello, Limits, Message, Re
 
 use super::coalesce::{self, MAX_COALESCED_BYTES};
 use super::cork::{self, AnswersTogether};
-use super::delay_window::{DelayWindow, MAX_DELAY};
 use super::handler::Handler;
 use super::memory::Memory;
 use super::port::{Flush, Port};
@@ -44,8 +43,6 @@ pub(super) struct Receiving {
     /// `None` once the link is over.
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) inbound: Inbound,
-    /// Bounds the bytes that arrived and were not read.
-    pub(super) window: DelayWindow,
     /// The number of times that a thread had begun to lead, as of the last timeout.
     pub(super) leads_seen: u32,
 }
@@ -96,12 +93,7 @@ impl Link {
                 port: Port::new(key, poller, &socket, link.clone()),
                 memory: Memory::new(budget, &inbound),
                 writer: Writer::new(outbound, socket.clone()),
-                receiving: Mutex::new(Receiving {
-                    socket: Some(socket),
-                    inbound,
-                    window: DelayWindow::new(),
-                    leads_seen: 0,
-                }),
+                receiving: Mutex::new(Receiving { socket: Some(socket), inbound, leads_seen: 0 }),
                 spin: Spin::new(config.spin),
                 closed: OnceLock::new(),
             }
@@ -369,21 +361,6 @@ impl Link {
 }
 
 impl Receiving {
-    /// Called at the end of a turn, with true if the socket has more to read. Bounds the bytes that the peer
-    /// may send ahead, if the path to it is so short that the bound cannot slow the peer down.
-    pub(super) fn bound_unread(&mut self, has_more: bool) {
-        if !has_more {
-            return self.window.idle(Instant::now);
-        }
-        if let Some(bytes) = self.window.busy(Instant::now())
-            && let Some(socket) = &self.socket
-            && socket.round_trip().is_some_and(|time| time < MAX_DELAY)
-        {
-            // On failure, the earlier bound stays.
-            let _ = socket.set_max_unread(bytes);
-        }
-    }
-
     /// Gives the socket up and frees the memory of incomplete messages, because the link is over. Running
     /// calls may hold the link for long.
     pub(super) fn end(&mut self) {

@@ -18,12 +18,12 @@ mod block_on;
 mod closing;
 mod coalesce;
 mod cork;
-mod delay_window;
 mod handler;
 pub(crate) mod interrupt;
 #[expect(clippy::module_inception, reason = "a folder for the parts of a link, and the link")]
 mod link;
 mod memory;
+mod notsent_window;
 mod port;
 mod reader;
 mod reader_role;

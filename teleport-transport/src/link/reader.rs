@@ -45,7 +45,6 @@ pub(super) fn read(link: &Arc<Link>, scratch: &mut Scratch, now: Instant) -> Tur
     let mut has_work = false;
     let turn = read_turn(link, &mut receiving, scratch, now, &mut has_work);
     has_work |= end_turn();
-    receiving.bound_unread(turn == Turn::More);
     if turn == Turn::Empty {
         return turn;
     }
@@ -136,7 +135,7 @@ fn read_turn(
     now: Instant,
     has_work: &mut bool,
 ) -> Turn {
-    let Receiving { socket, inbound, window, .. } = receiving;
+    let Receiving { socket, inbound, .. } = receiving;
     let Some(socket) = socket else { return Turn::Gone };
     let status = &link.port.status;
     let mut taken = 0;
@@ -167,10 +166,7 @@ fn read_turn(
             return closing::fail(link, goodbye, &mut scratch.wakers);
         }
         match received {
-            Ok(received) if received.filled => {
-                taken += received.bytes;
-                window.moved(received.bytes);
-            }
+            Ok(received) if received.filled => taken += received.bytes,
             Ok(_) if status.has(Flag::BROKEN) => {
                 return closing::fail(link, Closed::Lost { error: None }, &mut scratch.wakers);
             }

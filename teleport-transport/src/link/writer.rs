@@ -14,7 +14,7 @@ use mio::Interest;
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::coalesce::Coalesce;
-use super::delay_window::DelayWindow;
+use super::notsent_window::NotsentWindow;
 use super::port::Port;
 use super::status::Flag;
 use super::write_token::WriteToken;
@@ -52,8 +52,7 @@ struct Output {
     /// `None` once the link is over.
     socket: Option<Arc<Socket>>,
     buffer: WriteBuffer,
-    /// Bounds the unsent bytes.
-    window: DelayWindow,
+    window: NotsentWindow,
 }
 
 impl Writer {
@@ -61,7 +60,7 @@ impl Writer {
         let output = Output {
             socket: Some(socket.clone()),
             buffer: WriteBuffer::default(),
-            window: DelayWindow::new(),
+            window: NotsentWindow::new(),
         };
         Writer(Mutex::new(Sending {
             outbound,
@@ -169,9 +168,9 @@ impl Output {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, true),
             Err(error) => return Err(error),
         };
-        self.window.moved(bytes);
+        self.window.wrote(bytes);
         self.buffer.advance(bytes);
-        if is_full && let Some(bytes) = self.window.busy(Instant::now()) {
+        if is_full && let Some(bytes) = self.window.full(Instant::now()) {
             // On failure, the earlier bound stays.
             let _ = socket.set_max_unsent(bytes);
         }

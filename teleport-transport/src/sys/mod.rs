@@ -13,8 +13,8 @@ pub(crate) use file::DirectoryLock;
 pub(crate) use memory::{HUGE_PAGE_BYTES, Memory, SMALL_PAGE_BYTES, number_cleared_by_fork};
 pub(crate) use net::{
     connect_unix, connection_refused, is_absent_address, is_exhausted, is_listening, is_lost_connection,
-    listen_tcp, peer_credentials, read_vectored, set_tcp_not_sent_low, set_tcp_window_clamp, shutdown,
-    shutdown_write, tcp_min_round_trip, tune_tcp, tune_unix, write_vectored,
+    listen_tcp, peer_credentials, read_vectored, set_tcp_not_sent_low, shutdown, shutdown_write, tune_tcp,
+    tune_unix, write_vectored,
 };
 
 #[cfg(test)]

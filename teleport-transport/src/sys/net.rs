@@ -81,56 +81,16 @@ pub(crate) fn tune_tcp(fd: BorrowedFd<'_>, max_unsent_bytes: u32) -> io::Result<
 /// the kernel holds this much for a slow reader instead of 4 MiB, and the bytes that wait here can still be
 /// reordered.
 pub(crate) fn set_tcp_not_sent_low(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
-    set_tcp_option(fd, libc::TCP_NOTSENT_LOWAT, bytes)
-}
-
-/// Limits the window that this side offers to its peer.
-pub(crate) fn set_tcp_window_clamp(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
-    set_tcp_option(fd, libc::TCP_WINDOW_CLAMP, bytes)
-}
-
-/// Sets a number option that nix does not support.
-fn set_tcp_option(fd: BorrowedFd<'_>, option: libc::c_int, value: u32) -> io::Result<()> {
-    let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     // SAFETY: `fd` is open while it is borrowed. The pointer and the length describe `value`, which lives
     // until the call returns, and the kernel only reads it.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
             libc::IPPROTO_TCP,
-            option,
+            libc::TCP_NOTSENT_LOWAT,
             (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
-}
-
-/// Returns the shortest round trip to the peer so far.
-pub(crate) fn tcp_min_round_trip(fd: BorrowedFd<'_>) -> io::Result<Duration> {
-    // SAFETY: all fields are integers, for which any bytes are valid.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    // SAFETY: the same holds for the bytes that the kernel writes.
-    unsafe { tcp_option(fd, libc::TCP_INFO, &mut info)? };
-    Ok(Duration::from_micros(info.tcpi_min_rtt.into()))
-}
-
-/// Reads an option that nix does not support.
-///
-/// # Safety
-/// Any bytes must be a valid `T`.
-unsafe fn tcp_option<T>(fd: BorrowedFd<'_>, option: libc::c_int, value: &mut T) -> io::Result<()> {
-    let mut bytes = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `fd` is open while it is borrowed. The kernel writes at most `bytes` bytes into `value`, which
-    // has that size, and both live until the call returns. The caller promises that any bytes are valid.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            option,
-            std::ptr::from_mut(value).cast(),
-            &raw mut bytes,
         )
     };
     Errno::result(result)?;
@@ -261,11 +221,22 @@ fn is_one_of(error: &io::Error, wanted: &[Errno]) -> bool {
     error.raw_os_error().is_some_and(|code| wanted.contains(&Errno::from_raw(code)))
 }
 
-/// Reads back the options that are set here.
+/// Reads back the option that [`tune_tcp`] set, which nix does not support.
 #[cfg(test)]
-pub(super) fn tcp_number(fd: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn tcp_not_sent_low(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
-    // SAFETY: any bytes are a valid number.
-    unsafe { tcp_option(fd, option, &mut value)? };
+    let mut bytes = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: `fd` is open while it is borrowed. The kernel writes at most `bytes` bytes into `value`, which
+    // has that size, and both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw mut value).cast(),
+            &raw mut bytes,
+        )
+    };
+    Errno::result(result)?;
     Ok(value)
 }

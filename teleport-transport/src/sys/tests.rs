@@ -108,15 +108,9 @@ fn sockets_are_tuned() {
     assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
     assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
     assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), 60);
-    assert_eq!(super::net::tcp_number(stream.as_fd(), libc::TCP_NOTSENT_LOWAT).unwrap(), 128 << 10);
+    assert_eq!(super::net::tcp_not_sent_low(stream.as_fd()).unwrap(), 128 << 10);
     super::set_tcp_not_sent_low(stream.as_fd(), 1 << 20).unwrap();
-    assert_eq!(super::net::tcp_number(stream.as_fd(), libc::TCP_NOTSENT_LOWAT).unwrap(), 1 << 20);
-    super::set_tcp_window_clamp(stream.as_fd(), 256 << 10).unwrap();
-    assert_eq!(super::net::tcp_number(stream.as_fd(), libc::TCP_WINDOW_CLAMP).unwrap(), 256 << 10);
-    assert!(
-        super::tcp_min_round_trip(stream.as_fd()).unwrap() < std::time::Duration::from_secs(1),
-        "it is this machine"
-    );
+    assert_eq!(super::net::tcp_not_sent_low(stream.as_fd()).unwrap(), 1 << 20);
 }
 
 #[test]

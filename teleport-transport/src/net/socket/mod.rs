@@ -14,7 +14,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::event::Source;
 use mio::unix::SourceFd;
@@ -94,21 +94,6 @@ impl Socket {
     /// Returns the system's error.
     pub(crate) fn set_max_unsent(&self, bytes: u32) -> io::Result<()> {
         if self.is_unix { Ok(()) } else { sys::set_tcp_not_sent_low(self.fd.as_fd(), bytes) }
-    }
-
-    /// Limits the bytes that a TCP peer may send before this side has read them. Does nothing for a Unix
-    /// socket, where the sender's buffer is the limit.
-    ///
-    /// # Errors
-    /// Returns the system's error.
-    pub(crate) fn set_max_unread(&self, bytes: u32) -> io::Result<()> {
-        if self.is_unix { Ok(()) } else { sys::set_tcp_window_clamp(self.fd.as_fd(), bytes) }
-    }
-
-    /// Returns the shortest round trip to a TCP peer so far. `None` for a Unix socket, or if the system does
-    /// not tell.
-    pub(crate) fn round_trip(&self) -> Option<Duration> {
-        if self.is_unix { None } else { sys::tcp_min_round_trip(self.fd.as_fd()).ok() }
     }
 
     /// Shuts down both directions. The peer reads the end of the stream; readers and writers of this side
