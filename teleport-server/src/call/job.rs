@@ -18,7 +18,7 @@ pub(crate) struct BatchCalls {
 }
 
 impl Job<OpenCall, BatchCalls> {
-    /// Returns the calls of the job, none if it has ended.
+    /// Returns the calls of the job. There are none if it has ended.
     pub(crate) fn calls(&self) -> Vec<Arc<OpenCall>> {
         match self {
             Job::Call(call) => call.upgrade().into_iter().collect(),

@@ -1,4 +1,5 @@
-//! What threads share of a link's socket: its event loop, its status, and a handle of the socket.
+//! The parts of a link that its threads share without a lock: its event loop, its status, and a handle of its
+//! socket.
 //!
 //! Each user of the socket has a reference of its own, which needs no further lock: the receiving half to
 //! read, the sending half to register, and the thread with the write token to write. Closing takes these

@@ -2,8 +2,8 @@
 //!
 //! Flow: `rows` says what is measured -> for each row, `runner` starts a server and a client process per
 //! contender (`pair`, which speaks `protocol`), and they do many short rounds in turn, more of them if
-//! `again` asks for it -> `outcome` -> `report` judges the rounds pair by pair and writes a table, a page with plots in `target/bench`, and a
-//! JSON file on request.
+//! `again` asks for it -> `outcome` -> `report` judges the rounds pair by pair and writes a table, a page
+//! with plots in `target/bench`, and a JSON file on request.
 //!
 //! Absolute numbers change from run to run, so read the ratios. `BENCHMARKING.md` says how.
 

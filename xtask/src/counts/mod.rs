@@ -2,11 +2,11 @@
 //! counts.
 //!
 //! Flow: [`calls`] (allocations, system calls and copied bytes of a server and a client with an interposed C
-//! library), [`instructions`] (of encode, decode and calls in memory, under callgrind) and [`whole`] (calls of
-//! a server and a client, under callgrind) -> rows -> comparison -> a table. A count that has grown by more
-//! than a tenth fails, or by more than a twentieth for whole calls. A count that has fallen should be accepted,
-//! so that it cannot grow back unnoticed. `cargo xtask ci` runs this as a step. Counts that are not available
-//! on a machine are skipped, with a warning.
+//! library), [`instructions`] (of encode, decode and calls in memory, under callgrind) and [`whole`] (calls
+//! of a server and a client, under callgrind) -> rows -> comparison -> a table. A count that has grown by
+//! more than a tenth fails, or by more than a twentieth for whole calls. A count that has fallen should be
+//! accepted, so that it cannot grow back unnoticed. `cargo xtask ci` runs this as a step. Counts that are not
+//! available on a machine are skipped, with a warning.
 //!
 //! Allocations, copies and instructions are the same on all machines of one kind. The number of system calls
 //! varies a little with the speed of the machine and with other load, because small messages wait up to 30
@@ -37,8 +37,8 @@ pub(crate) struct Options {
     /// Count only this; may be given several times
     #[arg(long, value_name = "KIND")]
     only: Vec<Kind>,
-    /// Accept the new counts where they have changed by more than their limits allow. Run it on an idle machine, and
-    /// give the reason in the commit
+    /// Accept the new counts where they have changed by more than their limits allow. Run it on an idle
+    /// machine, and give the reason in the commit
     #[arg(long)]
     accept: bool,
     /// Also print the kinds of system calls

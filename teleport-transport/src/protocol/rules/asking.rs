@@ -1,4 +1,4 @@
-//! What the gate is asked about each call, and what is locked meanwhile.
+//! The questions to the gate about each call, and the locks that are held meanwhile.
 
 use std::io::IoSliceMut;
 

@@ -79,7 +79,7 @@ impl Sums {
     }
 }
 
-/// What one [`Outgoing::take`] has taken.
+/// The result of [`Outgoing::take`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
     pub(super) bytes: usize,

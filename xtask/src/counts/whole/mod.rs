@@ -7,10 +7,10 @@
 //! ([`profile`]).
 //!
 //! Only the calls are counted: callgrind forgets what came before them, and the arguments are made before.
-//! Instructions of the kernel are not counted. Spinning is off. Callgrind runs the threads of a process one at
-//! a time, and both processes run on one core, so locks are hardly ever contended. With each process on a core
-//! of its own the counts differ by less than 4 %. Two runs differ by 0.2 % on an idle machine, and by up to 1 %
-//! on a busy one, where the locked instructions of calls on a pool differ by up to 2 %.
+//! Instructions of the kernel are not counted. Spinning is off. Callgrind runs the threads of a process one
+//! at a time, and both processes run on one core, so locks are hardly ever contended. With each process on a
+//! core of its own the counts differ by less than 4 %. Two runs differ by 0.2 % on an idle machine, and by up
+//! to 1 % on a busy one, where the locked instructions of calls on a pool differ by up to 2 %.
 
 mod executed;
 mod locked;
