@@ -156,9 +156,9 @@ impl Dispatcher {
         let inline = &self.pools[self.inline_pool()];
         let mut clock = TurnClock::default();
         let start = clock.start();
-        while let Some((call, arguments)) = inline.try_take() {
+        while let Some((call, Arguments { mut tree, lease })) = inline.try_take() {
             let function = self.registry.function(call.method());
-            run_inline(function, &Starting::known(&call), arguments, &mut clock);
+            run_inline(function, &Starting::known(&call), &mut tree, lease, &mut clock);
             if clock.start().saturating_duration_since(start) > MAX_TURN {
                 // Other connections get their turn, and then this is called again.
                 return link.await_drain(Quota { max_bytes: u64::MAX, max_bytes_but_largest: u64::MAX });

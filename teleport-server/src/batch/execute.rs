@@ -3,6 +3,7 @@
 //! Flow: [`Batcher::take`] -> the memory is passed to the function -> it runs, with panics caught -> each
 //! call gets its row of the result, as a copy if its client reads slowly -> logs. Never waits for a client.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use teleport_transport::wire::{BatchResult, Buffer, ErrorKind, Message, Ran, Rem
 use crate::api::error::{failed, misfit};
 use crate::api::functions::context::Context;
 use crate::api::functions::list::ErasedList;
-use crate::api::functions::method::{Body, Output};
+use crate::api::functions::method::{Body, Purpose};
 use crate::batch::assemble::{Assembled, Input};
 use crate::batch::batcher::Batcher;
 use crate::batch::plan::ids::GroupId;
@@ -47,22 +48,38 @@ pub(crate) fn run(
     // From now on the memory belongs to the function, and the clients may send more.
     drop(leases);
     let run = Run { batcher, calls: &calls };
-    let logs = match (input, registry.function(method)) {
+    let purpose = StackedCalls { calls: &calls, logs: Cell::new(None) };
+    match (input, registry.function(method)) {
         (Err(error), _) => {
             batcher.finished(group, padded, None);
             calls.calls.iter().for_each(|call| call.refuse(&error));
-            None
         }
         (Ok(Input::Stacked(tree)), Body::Tree(function)) => run.answer_rows(run.time(group, || {
-            let Output { reply, logs } = function(tree, &|| Context::of_batch(calls.clone()))?;
-            let result = BatchResult::new(&reply, calls.padded).map_err(|error| run.bad_result(&error))?;
-            Ok((result, logs))
+            let reply = function(tree, &purpose)?;
+            BatchResult::new(&reply, calls.padded).map_err(|error| run.bad_result(&error))
         })),
         (Ok(Input::Listed(trees)), Body::List(function)) => run.run_list(group, function, trees),
         (Ok(_), _) => unreachable!("the registry gives list functions to list mode only"),
-    };
-    if let (Some(slot), Some(done), Some(tree)) = (slot, method.done, logs) {
+    }
+    if let (Some(slot), Some(done), Some(tree)) = (slot, method.done, purpose.logs.take()) {
         slot.fill(Logs { done, tree });
+    }
+}
+
+/// The calls of a batch whose function gets all of them stacked.
+struct StackedCalls<'a> {
+    calls: &'a Arc<BatchCalls>,
+    /// Left by the function, if its method is logged.
+    logs: Cell<Option<Tree>>,
+}
+
+impl Purpose for StackedCalls<'_> {
+    fn context(&self) -> Context {
+        Context::of_batch(self.calls.clone())
+    }
+
+    fn keep_logs(&self, logs: Tree) {
+        self.logs.set(Some(logs));
     }
 }
 
@@ -85,17 +102,16 @@ impl Run<'_> {
         ran
     }
 
-    /// Sends each call its row of the result. Returns the logs.
-    fn answer_rows(&self, ran: Result<(BatchResult, Option<Tree>), RemoteError>) -> Option<Tree> {
-        let (result, logs) = match ran {
-            Ok(ran) => ran,
-            Err(error) => return self.fail(error),
+    /// Sends each call its row of the result.
+    fn answer_rows(&self, ran: Result<BatchResult, RemoteError>) {
+        let result = match ran {
+            Ok(result) => result,
+            Err(error) => return batch_failed(&self.calls.calls, error),
         };
         for_each_together(&self.calls.calls, |row, call| match result.row(row, &call.caller.limits) {
             Ok(message) => call.reply().answer(self.detached(message, call)),
             Err(error) => row_failed(call, unsendable(&error)),
         });
-        logs
     }
 
     /// Returns a row of the result, as a copy if it would keep the others' rows in memory for long.
@@ -130,7 +146,7 @@ impl Run<'_> {
     }
 
     /// Runs a function in list mode, which has no logs.
-    fn run_list(&self, group: GroupId, function: &ErasedList, trees: Vec<Tree>) -> Option<Tree> {
+    fn run_list(&self, group: GroupId, function: &ErasedList, trees: Vec<Tree>) {
         let mut fitting = None;
         let ran = self.time(group, || {
             let replies = function(trees, &mut |misfits| {
@@ -149,13 +165,13 @@ impl Run<'_> {
         });
         let calls = fitting.as_ref().unwrap_or(self.calls);
         let run = Run { calls, ..*self };
-        run.answer_list(ran)
+        run.answer_list(ran);
     }
 
-    fn answer_list(&self, ran: Result<Vec<Option<Result<Tree, RemoteError>>>, RemoteError>) -> Option<Tree> {
+    fn answer_list(&self, ran: Result<Vec<Option<Result<Tree, RemoteError>>>, RemoteError>) {
         let mut replies = match ran {
             Ok(replies) => replies,
-            Err(error) => return self.fail(error),
+            Err(error) => return batch_failed(&self.calls.calls, error),
         };
         for_each_together(&self.calls.calls, |row, call| {
             let Some(reply) = replies.get_mut(row).and_then(Option::take) else { return };
@@ -165,13 +181,6 @@ impl Run<'_> {
                 Err(error) => row_failed(call, error),
             }
         });
-        None
-    }
-
-    /// Sends all calls the same error.
-    fn fail(&self, error: RemoteError) -> Option<Tree> {
-        batch_failed(&self.calls.calls, error);
-        None
     }
 }
 

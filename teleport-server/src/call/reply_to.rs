@@ -86,7 +86,7 @@ impl ReplyTo<'_> {
         counters.add(counted);
         let is_wanted = match self.session {
             Some(session) => session.ended(self.id, message, self.link),
-            None => self.link.closed().is_none() && self.link.answer(self.id, message).is_ok(),
+            None => self.link.answer(self.id, message).is_ok(),
         };
         // The connection is over, or the call was answered or withdrawn before.
         if !is_wanted {

@@ -5,13 +5,14 @@
 //! end, which withdraws calls that do not survive it. Never blocks. Bound: the calls that one connection may
 //! have open (`max_open_calls`).
 
+use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, SlowCalls};
-use teleport_transport::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Resume};
+use teleport_transport::wire::{DecodeError, ErrorKind, Hello, Message, Ran, RemoteError, Resume};
 use teleport_transport::{Call, Handler, Link, Ticket, TurnClock, Wakers};
 
 use crate::call::caller::Caller;
@@ -67,6 +68,7 @@ impl Connection {
     ///
     /// There is no `call` if it runs at once: it is answered before anything else happens on its connection,
     /// and before the next connection of its session can resume. Its answer also tells that it has arrived.
+    #[inline]
     fn note(&self, reply: &ReplyTo<'_>, call: Option<&Arc<OpenCall>>) -> bool {
         let Some(session) = reply.session else {
             if let Some(call) = call {
@@ -85,6 +87,7 @@ impl Connection {
         true
     }
 
+    #[cold]
     fn breached(&self, reply: &ReplyTo<'_>, breach: Breach) {
         if self.dispatcher.shared.log_limit.allows() {
             let (name, peer) = (&reply.caller.name, reply.link.peer_address());
@@ -108,6 +111,15 @@ impl Connection {
     }
 }
 
+/// Answers a call whose arguments cannot be decoded.
+#[cold]
+fn refuse_arguments(call: &ReplyTo<'_>, error: &DecodeError) {
+    call.shared().counters.here().add(Counted::Failed);
+    let error = RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string());
+    // Not noted in its session. Fails if the link is over: nobody waits for the answer then.
+    let _ = call.link.answer(call.id, Message::error(&error));
+}
+
 impl Handler for Connection {
     fn opened(&self, link: &Arc<Link>, hello: &Hello) {
         let Dispatcher { shared, sessions, registry, .. } = &*self.dispatcher;
@@ -125,32 +137,26 @@ impl Handler for Connection {
     fn called(&self, link: &Arc<Link>, call: Call, clock: &mut TurnClock) {
         let Dispatcher { shared, registry, .. } = &*self.dispatcher;
         shared.counters.here().add(Counted::Calls);
-        let Call { id, slot, tree, row, deadline, resume, lease, .. } = call;
+        let Call { id, slot, mut tree, row, deadline, resume, lease, .. } = call;
         // `admit` returned the slot, and calls arrive after the hello.
         let (Some(method), Some(caller)) = (registry.method(slot), self.caller.get()) else { return };
-        let tree = match tree {
-            Ok(tree) => tree,
-            Err(error) => {
-                shared.counters.here().add(Counted::Failed);
-                let error = RemoteError::new(ErrorKind::BadArguments, Ran::No, error.to_string());
-                // Fails if the link is over: nobody waits for the answer then.
-                let _ = link.answer(id, Message::error(&error));
-                return;
-            }
-        };
         let session = self.session.get().filter(|_| resume);
         let reply = ReplyTo { id, link, caller, session, method };
-        let arguments = Arguments { tree, lease };
-        if method.route == Route::Inline && !reply.is_past_quota() {
+        let tree = match &mut tree {
+            Ok(tree) => tree,
+            Err(error) => return refuse_arguments(&reply, error),
+        };
+        if matches!(method.route, Route::Inline) && !reply.is_past_quota() {
             if self.note(&reply, None) {
                 let call = Starting::at_once(reply, deadline);
-                run_inline(registry.function(method), &call, arguments, clock);
+                run_inline(registry.function(method), &call, tree, lease, clock);
             }
             return;
         }
         clock.forget();
         let call = OpenCall::new(&reply, deadline);
         if self.note(&reply, Some(&call)) {
+            let arguments = Arguments { tree: mem::take(tree), lease };
             self.dispatcher.start(call, arguments, row.map(Ticket::complete));
         }
     }

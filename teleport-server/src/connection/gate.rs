@@ -22,24 +22,25 @@ impl Connection {
     }
 
     fn check_open(&self) -> Result<(), RemoteError> {
-        if self.dispatcher.shared.lifecycle.is_closing() { Err(closing()) } else { Ok(()) }
+        if self.dispatcher.shared.lifecycle.is_closing() { Err(self.refused(closing())) } else { Ok(()) }
     }
 
-    fn count_refused<T>(&self, admitted: Result<T, RemoteError>) -> Result<T, RemoteError> {
-        if admitted.is_err() {
-            self.dispatcher.shared.counters.here().add(Counted::Refused);
-        }
-        admitted
+    /// Counts a call that is refused.
+    #[cold]
+    fn refused(&self, error: RemoteError) -> RemoteError {
+        self.dispatcher.shared.counters.here().add(Counted::Refused);
+        error
     }
 }
 
 impl Gate for Connection {
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
-        self.count_refused(self.check_open().and_then(|()| self.dispatcher.registry.find(method)))
+        self.check_open()?;
+        self.dispatcher.registry.find(method).map_err(|error| self.refused(error))
     }
 
     fn admit_again(&self, _slot: u32) -> Result<(), RemoteError> {
-        self.count_refused(self.check_open())
+        self.check_open()
     }
 
     fn has_rows(&self, slot: u32) -> bool {
@@ -48,7 +49,10 @@ impl Gate for Connection {
     }
 
     fn admit_tree(&self, slot: u32, signature: &Arc<Signature>) -> Result<(), RemoteError> {
-        self.count_refused(self.batcher(slot).map_or(Ok(()), |batcher| batcher.admit(signature)))
+        match self.batcher(slot) {
+            Some(batcher) => batcher.admit(signature).map_err(|error| self.refused(error)),
+            None => Ok(()),
+        }
     }
 
     fn place(
@@ -57,6 +61,9 @@ impl Gate for Connection {
         signature: &Arc<Signature>,
         order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
-        self.count_refused(self.batcher(slot).map_or(Ok(None), |batcher| batcher.place(signature, order)))
+        match self.batcher(slot) {
+            Some(batcher) => batcher.place(signature, order).map_err(|error| self.refused(error)),
+            None => Ok(None),
+        }
     }
 }

@@ -45,20 +45,20 @@ struct Noted {
 }
 
 thread_local! {
-    /// True while this thread is inside `catch`.
-    static CATCHING: Cell<bool> = const { Cell::new(false) };
-    /// The location and backtrace that the hook recorded inside `catch`.
+    /// True once this thread has been inside `catch`: it runs functions.
+    static CATCHES: Cell<bool> = const { Cell::new(false) };
+    /// The location and backtrace that the hook recorded on a thread that runs functions.
     static NOTED: RefCell<Noted> = const { RefCell::new(Noted { location: None, backtrace: None }) };
 }
 
-/// Adds a hook, once, that records the places of panics inside [`catch`]. The previous hook still runs for
-/// every panic.
+/// Adds a hook, once, that records the places of panics on threads that run functions. The previous hook
+/// still runs for every panic.
 pub(crate) fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if CATCHING.get() {
+            if CATCHES.get() {
                 note(info);
             }
             previous(info);
@@ -78,13 +78,14 @@ fn note(info: &PanicHookInfo<'_>) {
 /// Runs `function` and catches its panic. The caller must drop anything that the function may have left
 /// inconsistent.
 pub(crate) fn catch<T>(function: impl FnOnce() -> T) -> Result<T, Panic> {
-    let outer = CATCHING.replace(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(function));
-    CATCHING.set(outer);
-    result.map_err(|payload| {
-        let Noted { location, backtrace } = NOTED.take();
-        Panic { message: message(&*payload), location, backtrace }
-    })
+    CATCHES.set(true);
+    panic::catch_unwind(AssertUnwindSafe(function)).map_err(|payload| caught(&*payload))
+}
+
+#[cold]
+fn caught(payload: &(dyn Any + Send)) -> Panic {
+    let Noted { location, backtrace } = NOTED.take();
+    Panic { message: message(payload), location, backtrace }
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {

@@ -4,6 +4,7 @@
 //! gets its place among the rows when it first counts, and returns it when it ends. Never waits. Bound:
 //! `MAX_PLACES` rows; the threads that find no place share one more row.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::stats::Stats;
@@ -15,27 +16,38 @@ const MAX_PLACES: usize = 64;
 /// earlier owner has counted: `Release` when it is returned, `Acquire` when it is taken.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-/// A thread's place among the rows.
-struct Place(usize);
+/// A thread has not looked for a place yet.
+const UNKNOWN: usize = usize::MAX;
 
-impl Place {
-    fn take() -> Place {
-        let first_free = |taken: u64| (taken != u64::MAX).then(|| taken | (taken + 1));
-        let before = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, first_free);
-        Place(before.map_or(MAX_PLACES, |taken| taken.trailing_ones() as usize))
-    }
+thread_local! {
+    /// The place of this thread: an index of a row, or `MAX_PLACES` if it has none. Without a destructor, so
+    /// that reading it is one load.
+    static PLACE: Cell<usize> = const { Cell::new(UNKNOWN) };
+    /// Returns the place when the thread ends.
+    static OWNER: PlaceOwner = const { PlaceOwner };
 }
 
-impl Drop for Place {
+struct PlaceOwner;
+
+impl Drop for PlaceOwner {
     fn drop(&mut self) {
-        if self.0 < MAX_PLACES {
-            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
+        let place = PLACE.replace(MAX_PLACES);
+        if place < MAX_PLACES {
+            TAKEN.fetch_and(!(1 << place), Ordering::Release);
         }
     }
 }
 
-thread_local! {
-    static PLACE: Place = Place::take();
+/// Takes the first place that is free.
+#[cold]
+fn take_place() -> usize {
+    let first_free = |taken: u64| (taken != u64::MAX).then(|| taken | (taken + 1));
+    // While a thread ends, its owner is gone, and nothing would return its place.
+    let is_owned = OWNER.try_with(|_| ()).is_ok();
+    let before = is_owned.then(|| TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, first_free));
+    let place = before.and_then(Result::ok).map_or(MAX_PLACES, |taken| taken.trailing_ones() as usize);
+    PLACE.set(place);
+    place
 }
 
 /// A number that is counted.
@@ -106,8 +118,10 @@ impl CountersHere<'_> {
 impl Counters {
     /// Returns the row of this thread.
     pub(crate) fn here(&self) -> CountersHere<'_> {
-        // While a thread ends, its place may be gone.
-        let place = PLACE.try_with(|place| place.0).unwrap_or(MAX_PLACES);
+        let mut place = PLACE.get();
+        if place == UNKNOWN {
+            place = take_place();
+        }
         match self.own.get(place) {
             Some(row) => CountersHere { row, is_shared: false },
             None => CountersHere { row: &self.others, is_shared: true },
@@ -170,7 +184,7 @@ mod tests {
         assert_eq!(counters.sum(Counted::Running), 0);
         assert!(counters.others.0[0].load(Ordering::Relaxed) >= 64 * 1001, "some threads share a row");
         // The threads have ended, so their places are free.
-        let place = std::thread::spawn(|| PLACE.with(|place| place.0)).join().unwrap();
+        let place = std::thread::spawn(take_place).join().unwrap();
         assert!(place < MAX_PLACES);
     }
 

@@ -7,15 +7,15 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use crate::batch::batcher::Batcher;
 use crate::batch::execute;
 use crate::call::job::PoolQueue;
+use crate::call::open_call::Arguments;
 use crate::dispatcher::{Dispatcher, Queues};
 use crate::exec::failures::batch_failed;
 use crate::exec::panic::catch;
-use crate::exec::run::{Starting, run};
+use crate::exec::run::{Starting, run_on_worker};
 use crate::queue::pool::Work;
 use crate::runtime::shared::Shared;
 
@@ -102,9 +102,9 @@ impl Pool {
         let Dispatcher { log_order, registry, .. } = &*self.dispatcher;
         while let Some(work) = self.queue.take(index, || log_order.reserve()) {
             match work {
-                Work::Call(call, arguments, slot) => {
+                Work::Call(call, Arguments { mut tree, lease }, slot) => {
                     let function = registry.function(call.method());
-                    run(function, &Starting::known(&call), arguments, slot, Instant::now);
+                    run_on_worker(function, &Starting::known(&call), &mut tree, lease, slot);
                 }
                 Work::Batch(number, slot) => {
                     let batcher = &self.batchers[number];

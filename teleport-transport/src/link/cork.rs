@@ -15,6 +15,8 @@ const MAX_CORKED_ANSWERS: u32 = 24;
 
 thread_local! {
     static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
+    /// The number of answers that are corked by it. Apart, so that a further answer writes nothing else.
+    static ANSWERS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The corked answers of one turn of reading, or of an `AnswersTogether`.
@@ -24,19 +26,19 @@ struct Cork {
     is_turn: bool,
     /// New answers are corked.
     is_on: bool,
-    /// The number of corked answers.
-    answers: u32,
     /// Something else was queued that the end of the turn writes.
     has_queued: bool,
 }
 
+#[inline]
 fn cork_of(key: usize) -> Option<Cork> {
     CORK.get().filter(|cork| cork.key == key)
 }
 
 /// Marks that this thread reads a link and calls its handler, until `end_turn`.
 pub(super) fn begin_turn(key: usize) {
-    CORK.set(Some(Cork { key, is_turn: true, is_on: false, answers: 0, has_queued: false }));
+    CORK.set(Some(Cork { key, is_turn: true, is_on: false, has_queued: false }));
+    ANSWERS.set(0);
 }
 
 /// Turns corking of this thread's answers on or off. Release the corked ones before turning it off.
@@ -46,7 +48,7 @@ pub(super) fn set_cork(key: usize, is_on: bool) {
 
 /// Ends the turn. Returns true if the caller must write what was queued.
 pub(super) fn end_turn() -> bool {
-    CORK.take().is_some_and(|cork| cork.has_queued || cork.answers > 0)
+    CORK.take().is_some_and(|cork| cork.has_queued || ANSWERS.get() > 0)
 }
 
 /// Leaves what this thread has queued to the end of its turn. Returns false if it is in no turn of the link.
@@ -58,16 +60,18 @@ pub(super) fn write_at_end(key: usize) -> bool {
 
 /// Returns true if the answer that was queued just now is corked.
 pub(super) fn holds_answer(key: usize) -> bool {
-    let Some(cork) = cork_of(key).filter(|cork| cork.is_on) else { return false };
-    let answers = (cork.answers + 1) % MAX_CORKED_ANSWERS;
-    CORK.set(Some(Cork { answers, ..cork }));
-    answers > 0
+    if !cork_of(key).is_some_and(|cork| cork.is_on) {
+        return false;
+    }
+    let answers = ANSWERS.get() + 1;
+    let is_held = answers < MAX_CORKED_ANSWERS;
+    ANSWERS.set(if is_held { answers } else { 0 });
+    is_held
 }
 
 /// Sends the corked answers.
 pub(super) fn release_answers(key: usize, link: &dyn Flush) {
-    if let Some(cork) = cork_of(key).filter(|cork| cork.answers > 0) {
-        CORK.set(Some(Cork { answers: 0, ..cork }));
+    if cork_of(key).is_some() && ANSWERS.take() > 0 {
         link.flush();
     }
 }
@@ -79,23 +83,26 @@ pub(super) fn release_answers(key: usize, link: &dyn Flush) {
 pub struct AnswersTogether<'a> {
     key: usize,
     link: &'a dyn Flush,
-    before: Option<Cork>,
+    before: (Option<Cork>, u32),
     /// The cork belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
 
 impl AnswersTogether<'_> {
     pub(super) fn new(key: usize, link: &dyn Flush) -> AnswersTogether<'_> {
-        let cork = Cork { key, is_turn: false, is_on: true, answers: 0, has_queued: false };
-        AnswersTogether { key, link, before: CORK.replace(Some(cork)), _not_send: PhantomData }
+        let cork = Cork { key, is_turn: false, is_on: true, has_queued: false };
+        let before = (CORK.replace(Some(cork)), ANSWERS.replace(0));
+        AnswersTogether { key, link, before, _not_send: PhantomData }
     }
 }
 
 impl Drop for AnswersTogether<'_> {
     fn drop(&mut self) {
-        let holds_nothing = |cork: &Cork| cork.key == self.key && !cork.is_turn && cork.answers == 0;
+        let (cork, answers) = self.before;
+        let answers = ANSWERS.replace(answers);
+        let holds_nothing = |cork: Cork| cork.key == self.key && !cork.is_turn && answers == 0;
         // If this thread has read a link meanwhile, its earlier corked answers are unknown.
-        if !CORK.replace(self.before).as_ref().is_some_and(holds_nothing) {
+        if !CORK.replace(cork).is_some_and(holds_nothing) {
             self.link.flush();
         }
     }

@@ -12,12 +12,13 @@ use crate::api::error::{BoxError, failed, misfit};
 use crate::api::functions::context::Context;
 use crate::api::functions::list::{ErasedList, IntoReplies, ListFunction, erase};
 
-/// The result of a function.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) reply: Tree,
-    /// For the method's done function, if the method is logged.
-    pub(crate) logs: Option<Tree>,
+/// What a function is called for: one call, or the calls of a batch.
+pub(crate) trait Purpose {
+    /// Creates the context of the function.
+    fn context(&self) -> Context;
+
+    /// Keeps the logs of a logged method for its done function.
+    fn keep_logs(&self, logs: Tree);
 }
 
 /// The reason why a function returned no result.
@@ -38,8 +39,8 @@ impl From<NoOutput> for RemoteError {
     }
 }
 
-/// A function of any form, called with a tree and what creates its context.
-pub(crate) type Erased = Box<dyn Fn(Tree, &dyn Fn() -> Context) -> Result<Output, NoOutput> + Send + Sync>;
+/// A function of any form, which turns a tree into the reply.
+pub(crate) type Erased = Box<dyn Fn(Tree, &dyn Purpose) -> Result<Tree, NoOutput> + Send + Sync>;
 
 /// A method's function.
 pub(crate) enum Body {
@@ -185,10 +186,11 @@ impl Method {
         F: Function<S>,
         F::Return: IntoLogged,
     {
-        let function: Erased = Box::new(move |arguments, context| {
-            let returned = function.call(arguments, context).map_err(bad_arguments)?;
+        let function: Erased = Box::new(move |arguments, purpose| {
+            let returned = function.call(arguments, || purpose.context()).map_err(bad_arguments)?;
             let (reply, logs) = returned.into_logged().map_err(NoOutput::Failed)?;
-            Ok(Output { reply, logs: Some(logs) })
+            purpose.keep_logs(logs);
+            Ok(reply)
         });
         Method::with(RunsOn::Shared, true, function)
     }
@@ -237,10 +239,9 @@ where
     F: Function<S>,
     F::Return: IntoReply<K>,
 {
-    Box::new(move |arguments, context| {
-        let returned = function.call(arguments, context).map_err(bad_arguments)?;
-        let reply = returned.into_reply().map_err(NoOutput::Failed)?;
-        Ok(Output { reply, logs: None })
+    Box::new(move |arguments, purpose| {
+        let returned = function.call(arguments, || purpose.context()).map_err(bad_arguments)?;
+        returned.into_reply().map_err(NoOutput::Failed)
     })
 }
 
