@@ -45,16 +45,20 @@ fn fail(call: &ReplyTo<'_>, others: usize, error: RemoteError) {
     if error.kind == ErrorKind::BadArguments {
         return call.refuse(&error);
     }
-    let (shared, method) = (call.shared(), &*call.method.name);
-    let mut caller = call.caller.name.clone();
-    if others > 0 {
-        caller.push_str(&format!(" and {others} others in its batch"));
-    }
+    let (shared, method, name) = (call.shared(), &*call.method.name, &call.caller.name);
+    let caller = || match others {
+        0 => name.clone(),
+        others => format!("{name} and {others} others in its batch"),
+    };
     if shared.log_limit.allows() {
-        tracing::warn!(method, caller, "a call failed: {error}");
+        tracing::warn!(method, caller = caller(), "a call failed: {error}");
     }
-    let method = method.to_owned();
-    let failure = ServeError::Function { method, caller, error: Box::new(error.clone()) };
+    // Most failures find an earlier one, and are not noted.
+    let failure = || ServeError::Function {
+        method: method.to_owned(),
+        caller: caller(),
+        error: Box::new(error.clone()),
+    };
     shared.note_failure(failure, || call.refuse(&error));
 }
 
@@ -63,5 +67,5 @@ pub(crate) fn done_failed(shared: &Shared, method: &str, message: String) {
     if shared.log_limit.allows() {
         tracing::warn!(method, "a done function failed: {message}");
     }
-    shared.note_failure(ServeError::Done { method: method.to_owned(), message }, || {});
+    shared.note_failure(|| ServeError::Done { method: method.to_owned(), message }, || {});
 }

@@ -163,13 +163,13 @@ impl Lifecycle {
     }
 
     /// Notes a failure for `check`, unless there is an earlier one.
-    pub(crate) fn note(&self, failure: ServeError) {
-        self.with(|state| _ = state.unreported.get_or_insert(failure));
+    pub(crate) fn note(&self, failure: impl FnOnce() -> ServeError) {
+        self.with(|state| _ = state.unreported.get_or_insert_with(failure));
     }
 
     /// Notes the failure that ends the server, and asks it to close.
-    pub(crate) fn fail(&self, failure: ServeError) {
-        self.with(|state| _ = state.end.get_or_insert(failure));
+    pub(crate) fn fail(&self, failure: impl FnOnce() -> ServeError) {
+        self.with(|state| _ = state.end.get_or_insert_with(failure));
         self.request_close(None);
     }
 
@@ -248,7 +248,10 @@ mod tests {
     #[test]
     fn failures_are_reported_once() {
         let lifecycle = Arc::new(Lifecycle::default());
-        let done = |method: &str| ServeError::Done { method: method.into(), message: String::new() };
+        let done = |method: &str| {
+            let method = method.to_owned();
+            move || ServeError::Done { method, message: String::new() }
+        };
         lifecycle.note(done("first"));
         lifecycle.note(done("second"));
         assert!(matches!(lifecycle.check(), Err(ServeError::Done { method, .. }) if method == "first"));

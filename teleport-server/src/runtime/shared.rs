@@ -97,7 +97,7 @@ impl Shared {
     ///
     /// A caller that has the answer finds the failure noted. A server that ends because of the failure
     /// answers first.
-    pub(crate) fn note_failure(&self, failure: ServeError, answer: impl FnOnce()) {
+    pub(crate) fn note_failure(&self, failure: impl FnOnce() -> ServeError, answer: impl FnOnce()) {
         if self.stop_on_error {
             answer();
             self.lifecycle.fail(failure);
