@@ -6,14 +6,17 @@
 //! newest that had arrived. Bounds: `max_open_calls` of the connection, and `max_ended` of
 //! [`Records::arrived`].
 
-use std::collections::BTreeMap;
 use std::mem;
 
+use teleport_transport::IdTable;
 use teleport_transport::wire::{CallAnswer, CallState};
+
+/// The oldest kept answer is searched for by id within this distance, and among all records otherwise.
+const MAX_IDS_TRIED: u64 = 64;
 
 /// The state of one call.
 #[derive(Debug)]
-enum Record<C, A> {
+pub(crate) enum Record<C, A> {
     Open(C),
     /// It ended, and its answer is kept.
     Kept(A),
@@ -24,9 +27,7 @@ enum Record<C, A> {
 /// The calls of a session whose answers its client has not acknowledged.
 #[derive(Debug)]
 pub(crate) struct Records<C, A> {
-    /// A client may leave thousands of answers unacknowledged, so a map that takes little more than its
-    /// entries.
-    calls: BTreeMap<u64, Record<C, A>>,
+    calls: IdTable<Record<C, A>>,
     /// No older answer is kept.
     first_kept_id: u64,
     /// The number of `calls` that are not open.
@@ -85,7 +86,7 @@ impl<C, A> Default for Records<C, A> {
 impl<C, A> Records<C, A> {
     /// Creates the records of a session that was forgotten after the call `forgotten_id` had arrived.
     pub(crate) fn after(forgotten_id: u64) -> Self {
-        let (calls, ended) = (BTreeMap::new(), 0);
+        let (calls, ended) = (IdTable::default(), 0);
         Records { calls, first_kept_id: 0, ended, newest_id: forgotten_id, forgotten_id, is_unsure: false }
     }
 
@@ -109,7 +110,7 @@ impl<C, A> Records<C, A> {
         if self.ended > max_ended {
             return Err(Breach::Unacknowledged);
         }
-        if self.calls.contains_key(&id) {
+        if self.calls.get(id).is_some() {
             return Err(Breach::Repeated);
         }
         self.calls.insert(id, Record::Open(call));
@@ -120,7 +121,7 @@ impl<C, A> Records<C, A> {
 
     /// Ends a call. Keeps its answer if there is one. Returns false if the call is not open.
     pub(crate) fn ended(&mut self, id: u64, kept: Option<A>) -> bool {
-        let Some(record @ Record::Open(_)) = self.calls.get_mut(&id) else { return false };
+        let Some(record @ Record::Open(_)) = self.calls.get_mut(id) else { return false };
         *record = kept.map_or(Record::Expired, Record::Kept);
         self.first_kept_id = self.first_kept_id.min(id);
         self.ended += 1;
@@ -129,28 +130,39 @@ impl<C, A> Records<C, A> {
 
     /// Removes the oldest answer that is kept.
     pub(crate) fn expire_oldest(&mut self) -> Option<A> {
-        let mut newer = self.calls.range_mut(self.first_kept_id..);
-        let (id, oldest) = newer.find(|(_, record)| matches!(record, Record::Kept(_)))?;
-        self.first_kept_id = *id;
-        match mem::replace(oldest, Record::Expired) {
+        self.first_kept_id = self.oldest_kept()?;
+        match mem::replace(self.calls.get_mut(self.first_kept_id)?, Record::Expired) {
             Record::Kept(answer) => Some(answer),
             _ => None,
         }
     }
 
-    /// Removes a call whose answer the client has, or knows to be lost. Returns the answer if it was kept.
-    pub(crate) fn acknowledged(&mut self, id: u64) -> Option<A> {
-        if self.open(id).is_some() {
+    fn oldest_kept(&self) -> Option<u64> {
+        let is_kept = |record: &Record<C, A>| matches!(record, Record::Kept(_));
+        let mut next = self.first_kept_id..=self.first_kept_id.saturating_add(MAX_IDS_TRIED);
+        let near = next.find(|id| self.calls.get(*id).is_some_and(is_kept));
+        near.or_else(|| self.calls.iter().find(|(_, record)| is_kept(record)).map(|(id, _)| id))
+    }
+
+    /// Removes a call whose answer the client has, or knows to be lost. Returns its record. `release` is
+    /// called with the answer if it was kept. If it returns true, the record is dropped where it is.
+    pub(crate) fn acknowledged(&mut self, id: u64, release: impl FnOnce(&A) -> bool) -> Option<Record<C, A>> {
+        let is_dropped = match self.calls.get(id)? {
+            Record::Open(_) => return None,
+            Record::Expired => true,
+            Record::Kept(answer) => release(answer),
+        };
+        self.ended -= 1;
+        if is_dropped {
+            self.calls.discard(id);
             return None;
         }
-        let record = self.calls.remove(&id)?;
-        self.ended -= 1;
-        if let Record::Kept(answer) = record { Some(answer) } else { None }
+        self.calls.remove(id)
     }
 
     /// Returns a call that has not ended.
     pub(crate) fn open(&self, id: u64) -> Option<&C> {
-        match self.calls.get(&id) {
+        match self.calls.get(id) {
             Some(Record::Open(call)) => Some(call),
             _ => None,
         }
@@ -172,11 +184,11 @@ impl<C, A> Records<C, A> {
             self.forgotten_id = listed.last().map_or(0, |(id, _)| *id);
             self.newest_id = self.forgotten_id;
         }
-        let empty = Records { calls: BTreeMap::new(), first_kept_id: 0, ended: 0, ..*self };
+        let empty = Records { calls: IdTable::default(), first_kept_id: 0, ended: 0, ..*self };
         let mut before = mem::replace(self, empty);
         let (mut answers, mut kept) = (Vec::with_capacity(listed.len()), Vec::new());
         for (id, _) in listed {
-            let record = before.calls.remove(id);
+            let record = before.calls.remove(*id);
             answers.push((*id, self.answer(*id, record.as_ref())));
             if let Some(Record::Kept(answer)) = &record {
                 kept.push((*id, copy(answer)));
@@ -200,9 +212,9 @@ impl<C, A> Records<C, A> {
     }
 
     /// Forgets all calls.
-    pub(crate) fn forget(self) -> Forgotten<C, A> {
+    pub(crate) fn forget(mut self) -> Forgotten<C, A> {
         let mut forgotten = Forgotten::default();
-        for record in self.calls.into_values() {
+        for record in self.calls.drain() {
             match record {
                 Record::Open(call) => forgotten.open.push(call),
                 Record::Kept(answer) => forgotten.kept.push(answer),
@@ -228,6 +240,15 @@ mod tests {
         records
     }
 
+    /// Acknowledges an answer, and returns it if it was kept.
+    fn acknowledge(records: &mut Records<&str, &'static str>, id: u64) -> Option<&'static str> {
+        match records.acknowledged(id, |_| false) {
+            Some(Record::Kept(answer)) => Some(answer),
+            Some(Record::Open(_)) => panic!("open calls stay"),
+            Some(Record::Expired) | None => None,
+        }
+    }
+
     #[test]
     fn a_resume_returns_the_outcome_of_each_call_and_forgets_the_others() {
         let mut records = records();
@@ -239,7 +260,8 @@ mod tests {
         // Nothing was acknowledged, so the next connection gets the same.
         let again = records.resume(&[(1, SENT), (2, SENT), (3, SENT)], |answer| *answer);
         assert_eq!(again.answers, [(1, running), (2, done), (3, expired)]);
-        assert_eq!((records.acknowledged(2), records.acknowledged(3)), (Some("two's answer"), None));
+        let acknowledged = [2, 3].map(|id| acknowledge(&mut records, id));
+        assert_eq!(acknowledged, [Some("two's answer"), None]);
         assert_eq!(records.resume(&[], |answer| *answer).forgotten.open, ["one"]);
         assert!(records.is_empty());
     }
@@ -295,8 +317,8 @@ mod tests {
         let mut records = records();
         assert_eq!(records.arrived(5, "five", 2), Ok(()));
         assert_eq!(records.arrived(6, "six", 1), Err(Breach::Unacknowledged));
-        records.acknowledged(3);
-        records.acknowledged(4); // Call 4 is still open, so the client lies.
+        acknowledge(&mut records, 3);
+        acknowledge(&mut records, 4); // Call 4 is still open, so the client lies.
         assert_eq!(records.arrived(6, "six", 1), Ok(()));
         assert!(records.open(4).is_some());
     }
@@ -312,5 +334,19 @@ mod tests {
             records.resume(&[(1, SENT), (2, SENT)], |answer| *answer).answers,
             [(1, expired), (2, expired)]
         );
+    }
+
+    #[test]
+    fn the_oldest_answer_is_found_however_far_apart_the_ids_are() {
+        let mut records: Records<(), u64> = Records::default();
+        let ids = [1, 2, 3 + MAX_IDS_TRIED, 1 << 40, (1 << 40) + 1, u64::MAX];
+        for id in ids {
+            assert_eq!(records.arrived(id, (), 0), Ok(()));
+        }
+        // The last of them is still open.
+        ids[..5].iter().rev().for_each(|id| assert!(records.ended(*id, Some(*id))));
+        assert!(records.acknowledged(2, |_| true).is_none());
+        let expired: Vec<u64> = std::iter::from_fn(|| records.expire_oldest()).collect();
+        assert_eq!(expired, [1, 3 + MAX_IDS_TRIED, 1 << 40, (1 << 40) + 1]);
     }
 }

@@ -43,10 +43,8 @@ pub(crate) struct KeptBudget {
 enum Room {
     /// These bytes of the blocks of the session.
     Small(u64),
-    Own {
-        _kept: Charge,
-        _all: Charge,
-    },
+    /// Boxed, so that the records of small answers are small.
+    Own(#[expect(dead_code, reason = "they pay until they are dropped")] Box<[Charge; 2]>),
 }
 
 impl KeptBudget {
@@ -63,7 +61,7 @@ impl KeptBudget {
 
     /// Returns room for an answer, if there is any.
     fn room(&self, bytes: u64) -> Option<Room> {
-        Some(Room::Own { _kept: self.kept.try_charge(bytes)?, _all: self.all.charge_anyway(bytes) })
+        Some(Room::Own(Box::new([self.kept.try_charge(bytes)?, self.all.charge_anyway(bytes)])))
     }
 }
 
@@ -255,16 +253,17 @@ impl<C> Session<C> {
     /// Drops acknowledged answers.
     pub(crate) fn acknowledged(&self, ids: &[u64]) {
         let mut state = self.inner.lock();
-        // Most answers hold no memory of a user, and this vector allocates nothing for them.
-        let mut answers = Vec::new();
+        let SessionState { records, small, .. } = &mut *state;
+        // Answers whose drop takes a lock or runs code of a user are dropped without the lock.
+        let mut others = Vec::new();
         for id in ids {
-            if let Some(kept) = state.records.acknowledged(*id) {
-                state.small.release(&kept.room);
-                answers.push(kept);
-            }
+            others.extend(records.acknowledged(*id, |kept| {
+                small.release(&kept.room);
+                matches!(kept.room, Room::Small(_)) && kept.message.pieces().is_empty()
+            }));
         }
         drop(state);
-        drop(answers);
+        drop(others);
     }
 
     /// Answers a resume now, or once the previous connection has ended.

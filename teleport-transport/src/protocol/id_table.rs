@@ -6,6 +6,7 @@
 //! `MIN_PLACES` or four times the entries that there were at once.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 /// A table that is not empty may have this many places.
 const MIN_PLACES: usize = 16;
@@ -112,11 +113,11 @@ impl<V> IdTable<V> {
     fn grow(&mut self) {
         // Most connections never have two open calls at once.
         let places = (self.places.len() * 2).max(1);
-        let mut before = std::mem::take(&mut self.places);
+        let mut before = mem::take(&mut self.places);
         self.places.reserve_exact(places);
         self.places.resize_with(places, || None);
         self.taken = 0;
-        let others = std::mem::take(&mut self.others);
+        let others = mem::take(&mut self.others);
         for (id, value) in before.drain(..).flatten().chain(others) {
             self.put(id, value);
         }
@@ -169,6 +170,12 @@ impl<V> IdTable<V> {
         if self.is_empty() {
             self.places = Vec::new();
         }
+    }
+
+    /// Removes all entries and returns their values, in any order.
+    pub fn drain(&mut self) -> impl Iterator<Item = V> {
+        let IdTable { places, others, .. } = mem::take(self);
+        places.into_iter().flatten().map(|(_, value)| value).chain(others.into_values())
     }
 
     /// Returns the entries in the order of their ids, which it sorts.
@@ -228,7 +235,12 @@ mod tests {
                 assert!(table.places.len() <= MAX_PLACES);
             }
             assert!(table.iter().eq(map.iter().map(|(id, value)| (*id, value))));
-            assert!(table.iter_mut().map(|(id, _)| id).eq(map.into_keys()));
+            assert!(table.iter_mut().map(|(id, _)| id).eq(map.keys().copied()));
+            let mut values: Vec<u64> = table.drain().collect();
+            values.sort_unstable();
+            let mut expected: Vec<u64> = map.into_values().collect();
+            expected.sort_unstable();
+            assert!(values == expected && table.is_empty());
         }
     }
 
