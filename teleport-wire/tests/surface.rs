@@ -63,6 +63,6 @@ fn every_type_goes_between_threads() {
 
 #[test]
 fn a_node_of_a_tree_is_small() {
-    assert!(size_of::<Tree>() <= 96, "{} bytes", size_of::<Tree>());
-    assert!(size_of::<Buffer>() <= 32, "{} bytes", size_of::<Buffer>());
+    assert!(size_of::<Tree>() <= 80, "{} bytes", size_of::<Tree>());
+    assert!(size_of::<Buffer>() <= 24, "{} bytes", size_of::<Buffer>());
 }

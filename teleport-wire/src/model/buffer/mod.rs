@@ -7,15 +7,12 @@
 mod memory;
 mod small;
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use crate::model::element::Element;
-use memory::{Allocation, Line, Memory, Owner, Part};
+use memory::{Allocation, Line, Owner};
 
 /// Reference-counted bytes that are cheap to clone and to slice, and writable in place while they have one
 /// owner.
@@ -36,8 +33,8 @@ pub struct Buffer {
     /// `owner`.
     bytes: NonNull<u8>,
     len: usize,
-    /// `None` only if `len` is 0. It is never handed out, so its weak count is always zero.
-    owner: Option<Arc<dyn Memory>>,
+    /// `None` only if `len` is 0.
+    owner: Option<Owner>,
 }
 
 impl Buffer {
@@ -81,14 +78,13 @@ impl Buffer {
         if len > small::MAX_SMALL_BYTES {
             return Fresh(Buffer::from_owner_mut(Allocation::zeroed(len)));
         }
-        let mut buffer = small::take(len);
-        buffer.len = len;
-        Fresh(buffer)
+        let (owner, bytes) = small::take(len);
+        Fresh(Buffer { bytes, len, owner: Some(owner) })
     }
 
     /// Takes over the memory of `items`, without a copy. It keeps the alignment that it has.
     pub fn from_vec<T: Element>(items: Vec<T>) -> Buffer {
-        Buffer::with_owner::<_, true>(items, |items| {
+        Buffer::with_owner(items, true, |items| {
             let bytes = size_of_val(items.as_slice());
             NonNull::slice_from_raw_parts(NonNull::from(items.as_mut_slice()).cast::<u8>(), bytes)
         })
@@ -99,7 +95,7 @@ impl Buffer {
     ///
     /// Calls `as_ref` once. The owner is dropped with the last buffer that shares it, on any thread.
     pub fn from_owner<T: AsRef<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
-        Buffer::with_owner::<_, false>(owner, |owner| NonNull::from((*owner).as_ref()))
+        Buffer::with_owner(owner, false, |owner| NonNull::from((*owner).as_ref()))
     }
 
     /// Shares the bytes of `owner` without a copy, writable while there is one owner.
@@ -107,17 +103,19 @@ impl Buffer {
     /// Calls `as_mut` once. The owner is dropped with the last buffer that shares it, on any thread; this is
     /// how a pool gets its memory back.
     pub fn from_owner_mut<T: AsMut<[u8]> + Send + Sync + 'static>(owner: T) -> Buffer {
-        Buffer::with_owner::<_, true>(owner, |owner| NonNull::from(owner.as_mut()))
+        Buffer::with_owner(owner, true, |owner| NonNull::from(owner.as_mut()))
     }
 
     /// Moves `owner` to its final address, and only then asks it for its bytes. `find` must derive its result
-    /// from its argument, and from a unique borrow if `WRITABLE`.
-    fn with_owner<T: Send + Sync + 'static, const WRITABLE: bool>(
+    /// from its argument, and from a unique borrow if `is_writable`.
+    fn with_owner<T: Send + Sync + 'static>(
         owner: T,
+        is_writable: bool,
         find: impl FnOnce(&mut T) -> NonNull<[u8]>,
     ) -> Buffer {
-        let mut owner = Arc::new(Owner::<T, WRITABLE>(UnsafeCell::new(owner)));
-        let bytes = find(Arc::get_mut(&mut owner).expect("it was made one line above").0.get_mut());
+        let (owner, mut value) = Owner::new(owner, is_writable);
+        // SAFETY: the owner was just made, so it keeps the value alive and nobody else has a pointer to it.
+        let bytes = find(unsafe { value.as_mut() });
         if bytes.is_empty() {
             return Buffer::empty();
         }
@@ -147,19 +145,12 @@ impl Buffer {
 
     /// Returns true if no other buffer shares this memory.
     pub fn is_unique(&self) -> bool {
-        let Some(owner) = &self.owner else { return true };
-        let unique = Arc::strong_count(owner) == 1;
-        if unique {
-            // Pairs with the release decrement by which an `Arc` on another thread was dropped: its reads are
-            // over.
-            fence(Ordering::Acquire);
-        }
-        unique
+        self.owner.as_ref().is_none_or(Owner::is_unique)
     }
 
     /// Returns the bytes for writing, if there is one owner and its memory is writable.
     pub fn get_mut(&mut self) -> Option<&mut [u8]> {
-        let writable = self.owner.as_ref().is_none_or(|owner| owner.is_writable());
+        let writable = self.owner.as_ref().is_none_or(Owner::is_writable);
         if !writable || !self.is_unique() {
             return None;
         }
@@ -217,8 +208,8 @@ impl Buffer {
     /// do not overlap: so no two buffers with different owners cover the same bytes.
     fn part(&self, range: Range<usize>) -> Buffer {
         let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return Buffer::empty() };
-        let part = Buffer { bytes: self.bytes, len: self.len, owner: Some(Arc::new(Part(whole.clone()))) };
-        part.narrowed(range)
+        let (owner, _) = Owner::new(whole.clone(), whole.is_writable());
+        Buffer { bytes: self.bytes, len: self.len, owner: Some(owner) }.narrowed(range)
     }
 }
 
@@ -241,19 +232,6 @@ impl Fresh {
     #[inline]
     pub(crate) fn into_buffer(self) -> Buffer {
         self.0
-    }
-}
-
-impl Drop for Buffer {
-    /// Keeps small memory for its next use, if this is the last buffer that shares it.
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(owner) = &self.owner
-            && let Some((block, size)) = owner.small()
-            && self.is_unique()
-        {
-            small::keep(block, size, &mut self.owner);
-        }
     }
 }
 
@@ -340,7 +318,7 @@ impl fmt::Debug for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Weak;
+    use std::sync::{Arc, Weak};
 
     /// An owner whose drop can be observed. Its bytes are inline: they would move if it did.
     struct Watched([u8; 8], #[expect(dead_code, reason = "tests watch its count")] Arc<()>);

@@ -1,16 +1,15 @@
 //! Small memory, which threads reuse: a small message needs no allocation for its arrays.
 //!
 //! Flow: [`take`] -> a buffer -> its last part is dropped, on any thread -> that thread's stock -> [`take`]
-//! on that thread. A block holds its bytes beside their reference count. The sizes of blocks are powers of
-//! two. The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size and the
-//! lists of them, which is at most 128 x 4 KiB for each thread.
+//! on that thread. A block holds its bytes behind the count of their owners. The sizes of blocks are powers
+//! of two. The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size, which
+//! is 448 KiB for each thread.
 
-use std::cell::{RefCell, UnsafeCell};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::Cell;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
-use super::Buffer;
-use super::memory::{ALIGNMENT, Memory};
+use super::memory::{ALIGNMENT, Header, Owner};
 
 /// The longest small memory.
 pub(super) const MAX_SMALL_BYTES: usize = 4 << 10;
@@ -21,58 +20,106 @@ const MAX_KEPT_BYTES: usize = 64 << 10;
 /// The number of sizes: 64 bytes to 4 KiB.
 const SIZES: usize = 7;
 
-/// A block with its reference count takes this much more than its size.
-const OVERHEAD_BYTES: usize = 64;
-
 const _: () = assert!(ALIGNMENT << (SIZES - 1) == MAX_SMALL_BYTES);
 
-/// Memory of one size, and room to align it: the reference counts before it take 16 bytes.
-#[repr(align(16))]
-struct Block<const ROOM: usize>(UnsafeCell<[u8; ROOM]>);
-
-// SAFETY: nothing reads or writes the cell through `&Block`. Bytes are accessed under the rules of `Buffer`.
-unsafe impl<const ROOM: usize> Sync for Block<ROOM> {}
-
-impl<const ROOM: usize> Memory for Block<ROOM> {
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    #[inline]
-    fn small(&self) -> Option<(NonNull<u8>, usize)> {
-        let start = NonNull::from(&self.0).cast::<u8>();
-        let skip = start.addr().get().wrapping_neg() % ALIGNMENT;
-        // SAFETY: the block starts at a multiple of 16, so it skips at most 48 bytes, which are within it.
-        let aligned = unsafe { start.add(skip) };
-        Some((aligned, const { size_of_len(ROOM + 16 - OVERHEAD_BYTES) }))
-    }
+/// What comes before the bytes of a block. It is one line, so that the bytes are aligned too.
+#[repr(C, align(64))]
+struct Block {
+    header: Header,
+    /// The index of the size.
+    size: usize,
+    /// The next free block, while this one is free.
+    next: Option<NonNull<Block>>,
 }
 
-/// Allocates a block of a size: 64 bytes, 128 and so on, and 48 bytes to align them.
-fn allocate(size: usize) -> Arc<dyn Memory> {
-    fn block<const ROOM: usize>() -> Arc<dyn Memory> {
-        const { assert!(size_of::<Block<ROOM>>() == ROOM) };
-        Arc::new(Block(UnsafeCell::new([0; ROOM])))
+const _: () = assert!(size_of::<Block>() == ALIGNMENT);
+
+impl Block {
+    const fn layout(size: usize) -> Layout {
+        match Layout::from_size_align(size_of::<Block>() + (ALIGNMENT << size), ALIGNMENT) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a small block fits the address space"),
+        }
     }
-    match size {
-        0 => block::<112>(),
-        1 => block::<176>(),
-        2 => block::<304>(),
-        3 => block::<560>(),
-        4 => block::<1072>(),
-        5 => block::<2096>(),
-        _ => block::<4144>(),
+
+    #[cold]
+    fn new(size: usize) -> NonNull<Block> {
+        let layout = Block::layout(size);
+        // SAFETY: the layout's size is not zero.
+        let block = unsafe { alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block.cast::<Block>()) else { handle_alloc_error(layout) };
+        // SAFETY: `keep` may be called on any thread: nothing in a block belongs to a thread.
+        let header = unsafe { Header::new(true, keep) };
+        // SAFETY: the memory has the size and the alignment of a block.
+        unsafe { block.write(Block { header, size, next: None }) };
+        block
+    }
+
+    /// # Safety
+    /// The block must be from [`Block::new`], and is not used again.
+    #[cold]
+    unsafe fn free(block: NonNull<Block>) {
+        // SAFETY: the block is alive.
+        let layout = Block::layout(unsafe { (*block.as_ptr()).size });
+        // SAFETY: it was allocated with this layout. Nothing in it has a drop.
+        unsafe { dealloc(block.as_ptr().cast(), layout) }
     }
 }
 
 /// The free blocks of a thread.
 struct Stock {
-    /// Invariant: the buffers of each size are whole blocks with one owner, at most [`MAX_KEPT`] of them.
-    sizes: [Vec<Buffer>; SIZES],
+    /// The free block of each size that was kept last. Invariant: it and those that follow it are alive, and
+    /// nothing else points to them. Their count is one: that of the owner that was dropped, and is made again
+    /// with the next buffer.
+    last: [Cell<Option<NonNull<Block>>>; SIZES],
+    /// The number of free blocks of each size.
+    kept: [Cell<usize>; SIZES],
 }
 
 thread_local! {
-    static STOCK: RefCell<Stock> = const { RefCell::new(Stock { sizes: [const { Vec::new() }; SIZES] }) };
+    static STOCK: Stock = const {
+        Stock { last: [const { Cell::new(None) }; SIZES], kept: [const { Cell::new(0) }; SIZES] }
+    };
+}
+
+impl Stock {
+    #[inline]
+    fn pop(&self, size: usize) -> Option<NonNull<Block>> {
+        let block = self.last[size].get()?;
+        // SAFETY: blocks of the stock are alive, and nobody else uses them.
+        self.last[size].set(unsafe { (*block.as_ptr()).next });
+        self.kept[size].set(self.kept[size].get() - 1);
+        Some(block)
+    }
+
+    /// Returns false if there is no room for the block.
+    ///
+    /// # Safety
+    /// The block must be alive, and is not used again.
+    #[inline]
+    unsafe fn push(&self, block: NonNull<Block>) -> bool {
+        // SAFETY: the block is alive.
+        let size = unsafe { (*block.as_ptr()).size };
+        let kept = self.kept[size].get();
+        if kept == MAX_KEPT[size] {
+            return false;
+        }
+        // SAFETY: nobody else uses the block.
+        unsafe { (*block.as_ptr()).next = self.last[size].replace(Some(block)) };
+        self.kept[size].set(kept + 1);
+        true
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        for size in 0..SIZES {
+            while let Some(block) = self.pop(size) {
+                // SAFETY: nothing else points to a free block.
+                unsafe { Block::free(block) }
+            }
+        }
+    }
 }
 
 /// Returns the index of the smallest size that holds `len` bytes, which must be 1 to [`MAX_SMALL_BYTES`].
@@ -86,48 +133,49 @@ const MAX_KEPT: [usize; SIZES] = {
     let mut max_kept = [0; SIZES];
     let mut size = 0;
     while size < SIZES {
-        max_kept[size] = MAX_KEPT_BYTES / ((ALIGNMENT << size) + OVERHEAD_BYTES);
+        max_kept[size] = MAX_KEPT_BYTES / Block::layout(size).size();
         size += 1;
     }
     max_kept
 };
 
-/// Returns a whole block with one owner that holds at least `len` bytes, which must be 1 to
-/// [`MAX_SMALL_BYTES`]. Its bytes have any values.
+/// Returns the only owner of at least `len` writable bytes, and their start. `len` must be 1 to
+/// [`MAX_SMALL_BYTES`]. The bytes have any values.
 #[inline]
-pub(super) fn take(len: usize) -> Buffer {
+pub(super) fn take(len: usize) -> (Owner, NonNull<u8>) {
     let size = size_of_len(len);
     // Fails while the thread ends.
-    match STOCK.try_with(|stock| stock.borrow_mut().sizes[size].pop()) {
-        Ok(Some(block)) => block,
-        _ => new(size),
+    let block = STOCK.try_with(|stock| stock.pop(size)).ok().flatten().unwrap_or_else(|| Block::new(size));
+    // SAFETY: the bytes follow the block in its memory.
+    let bytes = unsafe { block.add(1) };
+    // SAFETY: the header comes first, and counts one owner, which is made here. The pointer is that of the
+    // whole memory, which `keep` needs.
+    (unsafe { Owner::from_raw(block.cast()) }, bytes.cast())
+}
+
+/// Keeps a block for this thread, or frees it if there is no room.
+///
+/// # Safety
+/// The header must be that of a block, and is not used again.
+unsafe fn keep(header: NonNull<Header>) {
+    let block = header.cast::<Block>();
+    // Fails while the thread ends. SAFETY: as this function's.
+    let is_kept = STOCK.try_with(|stock| unsafe { stock.push(block) });
+    if !is_kept.unwrap_or(false) {
+        // SAFETY: as this function's, and it was not kept.
+        unsafe { Block::free(block) }
     }
-}
-
-#[cold]
-fn new(size: usize) -> Buffer {
-    let owner = allocate(size);
-    let (bytes, _) = owner.small().expect("it is small memory");
-    Buffer { bytes, len: ALIGNMENT << size, owner: Some(owner) }
-}
-
-/// Keeps a whole block for this thread, if there is room for it. `owner` is its only one, and is taken then.
-#[inline]
-pub(super) fn keep(bytes: NonNull<u8>, size: usize, owner: &mut Option<Arc<dyn Memory>>) {
-    let _ = STOCK.try_with(|stock| {
-        let kept = &mut stock.borrow_mut().sizes[size];
-        if kept.len() < MAX_KEPT[size] {
-            kept.push(Buffer { bytes, len: ALIGNMENT << size, owner: owner.take() });
-        }
-    });
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::model::buffer::Buffer;
 
     fn kept() -> [usize; SIZES] {
-        STOCK.with_borrow(|stock| std::array::from_fn(|size| stock.sizes[size].len()))
+        STOCK.with(|stock| stock.kept.each_ref().map(Cell::get))
     }
 
     /// Runs a test on a thread of its own, whose stock is empty.
@@ -182,10 +230,8 @@ mod tests {
             let buffers = |len| (0..1000).map(|_| Buffer::zeroed(len)).collect::<Vec<_>>();
             drop(lens.map(buffers).collect::<Vec<_>>());
             assert_eq!(kept(), MAX_KEPT);
-            let bytes = |size| MAX_KEPT[size] * ((ALIGNMENT << size) + OVERHEAD_BYTES);
-            // The room of a list doubles.
-            let lists = (0..SIZES).map(|size| MAX_KEPT[size].next_power_of_two() * size_of::<Buffer>());
-            assert!((0..SIZES).map(bytes).chain(lists).sum::<usize>() <= 128 * 4096);
+            let bytes = |size| MAX_KEPT[size] * Block::layout(size).size();
+            assert!((0..SIZES).map(bytes).sum::<usize>() <= 448 << 10);
         });
     }
 
