@@ -29,12 +29,13 @@ impl ForkGuard {
     /// Returns a guard as a forked child sees its parent's.
     #[cfg(test)]
     pub(crate) fn elsewhere() -> ForkGuard {
-        ForkGuard(0)
+        ForkGuard(u32::MAX)
     }
 
     /// Returns true in the process that created the guard, and false in its forked children. Never blocks.
+    #[inline]
     pub fn is_current(self) -> bool {
-        self.0 == current_process()
+        number().load(Ordering::Relaxed) == self.0 || current_process() == self.0
     }
 }
 
@@ -49,16 +50,24 @@ pub(crate) fn wrong_process() -> std::io::Error {
     std::io::Error::other("it belongs to the process from which this one was forked")
 }
 
+/// Stands in if the system cannot clear memory in a child. Always 0.
+static UNKNOWN: AtomicU32 = AtomicU32::new(0);
+
+/// Returns the process id in memory that is cleared in a child, or 0 if nobody has stored it yet.
+#[inline]
+fn number() -> &'static AtomicU32 {
+    static NUMBER: OnceLock<&AtomicU32> = OnceLock::new();
+    NUMBER.get_or_init(|| sys::number_cleared_by_fork().unwrap_or(&UNKNOWN))
+}
+
+#[cold]
+#[inline(never)]
 fn current_process() -> u32 {
-    static NUMBER: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
-    let Some(number) = NUMBER.get_or_init(sys::number_cleared_by_fork) else { return std::process::id() };
-    // Relaxed: it publishes no other data, and all threads write the same value.
-    match number.load(Ordering::Relaxed) {
-        0 => {
-            let own = std::process::id();
-            number.store(own, Ordering::Relaxed);
-            own
-        }
-        own => own,
+    let own = std::process::id();
+    let number = number();
+    if !std::ptr::eq(number, &UNKNOWN) {
+        // Relaxed: it publishes no other data, and all threads write the same value.
+        number.store(own, Ordering::Relaxed);
     }
+    own
 }

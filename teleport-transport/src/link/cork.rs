@@ -14,64 +14,104 @@ use super::port::Flush;
 const MAX_CORKED_ANSWERS: u32 = 24;
 
 thread_local! {
-    static CORK: Cell<Option<Cork>> = const { Cell::new(None) };
-    /// The number of answers that are corked by it. Apart, so that a further answer writes nothing else.
-    static ANSWERS: Cell<u32> = const { Cell::new(0) };
+    static CORK: Cork = const { Cork::none() };
 }
 
 /// The corked answers of one turn of reading, or of an `AnswersTogether`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Cork {
-    key: usize,
-    is_turn: bool,
+    /// The key of the link, or 0 if this thread corks nothing.
+    key: Cell<usize>,
+    is_turn: Cell<bool>,
     /// New answers are corked.
-    is_on: bool,
+    is_on: Cell<bool>,
+    /// The number of corked answers.
+    answers: Cell<u32>,
     /// Something else was queued that the end of the turn writes.
-    has_queued: bool,
+    has_queued: Cell<bool>,
 }
 
+impl Cork {
+    const fn none() -> Cork {
+        Cork {
+            key: Cell::new(0),
+            is_turn: Cell::new(false),
+            is_on: Cell::new(false),
+            answers: Cell::new(0),
+            has_queued: Cell::new(false),
+        }
+    }
+
+    /// Begins to cork answers of this link, with none corked yet.
+    fn begin(&self, key: usize, is_turn: bool) {
+        let (key, is_turn, is_on) = (Cell::new(key), Cell::new(is_turn), Cell::new(!is_turn));
+        self.set(&Cork { key, is_turn, is_on, ..Cork::none() });
+    }
+
+    fn set(&self, other: &Cork) {
+        self.key.set(other.key.get());
+        self.is_turn.set(other.is_turn.get());
+        self.is_on.set(other.is_on.get());
+        self.answers.set(other.answers.get());
+        self.has_queued.set(other.has_queued.get());
+    }
+}
+
+/// Calls `change` with this thread's cork, if it is that of the link.
 #[inline]
-fn cork_of(key: usize) -> Option<Cork> {
-    CORK.get().filter(|cork| cork.key == key)
+fn with_cork<T>(key: usize, change: impl FnOnce(&Cork) -> T) -> Option<T> {
+    CORK.with(|cork| (cork.key.get() == key).then(|| change(cork)))
 }
 
 /// Marks that this thread reads a link and calls its handler, until `end_turn`.
+#[inline]
 pub(super) fn begin_turn(key: usize) {
-    CORK.set(Some(Cork { key, is_turn: true, is_on: false, has_queued: false }));
-    ANSWERS.set(0);
+    CORK.with(|cork| cork.begin(key, true));
 }
 
 /// Turns corking of this thread's answers on or off. Release the corked ones before turning it off.
+#[inline]
 pub(super) fn set_cork(key: usize, is_on: bool) {
-    CORK.set(cork_of(key).map(|cork| Cork { is_on, ..cork }));
+    with_cork(key, |cork| cork.is_on.set(is_on));
 }
 
 /// Ends the turn. Returns true if the caller must write what was queued.
+#[inline]
 pub(super) fn end_turn() -> bool {
-    CORK.take().is_some_and(|cork| cork.has_queued || ANSWERS.get() > 0)
+    CORK.with(|cork| cork.key.replace(0) != 0 && (cork.has_queued.get() || cork.answers.get() > 0))
 }
 
 /// Leaves what this thread has queued to the end of its turn. Returns false if it is in no turn of the link.
 pub(super) fn write_at_end(key: usize) -> bool {
-    let Some(cork) = cork_of(key).filter(|cork| cork.is_turn) else { return false };
-    CORK.set(Some(Cork { has_queued: true, ..cork }));
-    true
+    let leave = |cork: &Cork| {
+        let is_turn = cork.is_turn.get();
+        if is_turn {
+            cork.has_queued.set(true);
+        }
+        is_turn
+    };
+    with_cork(key, leave).unwrap_or(false)
 }
 
 /// Returns true if the answer that was queued just now is corked.
+#[inline]
 pub(super) fn holds_answer(key: usize) -> bool {
-    if !cork_of(key).is_some_and(|cork| cork.is_on) {
-        return false;
-    }
-    let answers = ANSWERS.get() + 1;
-    let is_held = answers < MAX_CORKED_ANSWERS;
-    ANSWERS.set(if is_held { answers } else { 0 });
-    is_held
+    let hold = |cork: &Cork| {
+        if !cork.is_on.get() {
+            return false;
+        }
+        let answers = cork.answers.get() + 1;
+        let is_held = answers < MAX_CORKED_ANSWERS;
+        cork.answers.set(if is_held { answers } else { 0 });
+        is_held
+    };
+    with_cork(key, hold).unwrap_or(false)
 }
 
 /// Sends the corked answers.
+#[inline]
 pub(super) fn release_answers(key: usize, link: &dyn Flush) {
-    if cork_of(key).is_some() && ANSWERS.take() > 0 {
+    if with_cork(key, |cork| cork.answers.replace(0) > 0) == Some(true) {
         link.flush();
     }
 }
@@ -83,26 +123,26 @@ pub(super) fn release_answers(key: usize, link: &dyn Flush) {
 pub struct AnswersTogether<'a> {
     key: usize,
     link: &'a dyn Flush,
-    before: (Option<Cork>, u32),
+    before: Cork,
     /// The cork belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
 
 impl AnswersTogether<'_> {
     pub(super) fn new(key: usize, link: &dyn Flush) -> AnswersTogether<'_> {
-        let cork = Cork { key, is_turn: false, is_on: true, has_queued: false };
-        let before = (CORK.replace(Some(cork)), ANSWERS.replace(0));
+        let before = CORK.with(Cork::clone);
+        CORK.with(|cork| cork.begin(key, false));
         AnswersTogether { key, link, before, _not_send: PhantomData }
     }
 }
 
 impl Drop for AnswersTogether<'_> {
     fn drop(&mut self) {
-        let (cork, answers) = self.before;
-        let answers = ANSWERS.replace(answers);
-        let holds_nothing = |cork: Cork| cork.key == self.key && !cork.is_turn && answers == 0;
+        let holds_nothing = |cork: &Cork| !cork.is_turn.get() && cork.answers.get() == 0;
         // If this thread has read a link meanwhile, its earlier corked answers are unknown.
-        if !CORK.replace(cork).is_some_and(holds_nothing) {
+        let holds_nothing = with_cork(self.key, holds_nothing) == Some(true);
+        CORK.with(|cork| cork.set(&self.before));
+        if !holds_nothing {
             self.link.flush();
         }
     }

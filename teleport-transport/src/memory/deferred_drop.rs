@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::mem;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use teleport_wire::Buffer;
@@ -16,59 +16,70 @@ use teleport_wire::Buffer;
 /// The capacity that a thread keeps: the buffers of a few small messages.
 const KEPT_CAPACITY: usize = 64;
 
-struct ThreadState {
-    /// The depth of nested scopes.
-    depth: Cell<usize>,
+struct Deferred {
     buffers: RefCell<Vec<Buffer>>,
     others: RefCell<Vec<Box<dyn Any>>>,
 }
 
+/// Added to the word of a thread for each scope that it has entered.
+const SCOPE: usize = 2;
+/// Set in the word of a thread that has deferred a value.
+const HAS_DEFERRED: usize = 1;
+
 thread_local! {
-    static STATE: ThreadState = const {
-        ThreadState { depth: Cell::new(0), buffers: RefCell::new(Vec::new()), others: RefCell::new(Vec::new()) }
+    /// The scopes that this thread is in, and whether it has deferred a value. Apart from the values, because
+    /// a word without a destructor is cheap to change, and most scopes defer nothing.
+    static SCOPES: Cell<usize> = const { Cell::new(0) };
+    static DEFERRED: Deferred = const {
+        Deferred { buffers: RefCell::new(Vec::new()), others: RefCell::new(Vec::new()) }
     };
 }
 
 /// Defers drops of this thread until the outermost scope ends. Enter it before taking a lock.
 #[derive(Debug)]
-pub(crate) struct DropScope(());
+pub(crate) struct DropScope {
+    /// The scope belongs to the thread.
+    _not_send: PhantomData<*const ()>,
+}
 
 impl DropScope {
+    #[inline]
     pub(crate) fn enter() -> DropScope {
-        // Fails while the thread ends; then values are dropped at once.
-        let _ = STATE.try_with(|state| state.depth.set(state.depth.get() + 1));
-        DropScope(())
+        SCOPES.set(SCOPES.get() + SCOPE);
+        DropScope { _not_send: PhantomData }
     }
 }
 
 impl Drop for DropScope {
+    #[inline]
     fn drop(&mut self) {
-        let is_outermost = STATE.try_with(|state| {
-            state.depth.set(state.depth.get().saturating_sub(1));
-            state.depth.get() == 0
-        });
-        if is_outermost == Ok(true) {
+        let scopes = SCOPES.get() - SCOPE;
+        SCOPES.set(scopes);
+        if scopes == HAS_DEFERRED {
             drop_deferred();
         }
     }
 }
 
 /// Drops the deferred values, and the values that those release in turn.
+#[cold]
+#[inline(never)]
 fn drop_deferred() {
-    while let Ok(mut buffers) = STATE.try_with(|state| mem::take(&mut *state.buffers.borrow_mut()))
+    SCOPES.set(0);
+    while let Ok(mut buffers) = DEFERRED.try_with(|deferred| deferred.buffers.take())
         && !buffers.is_empty()
     {
         buffers.drain(..).for_each(drop_one);
         if buffers.capacity() <= KEPT_CAPACITY {
-            let _ = STATE.try_with(|state| {
-                let mut kept = state.buffers.borrow_mut();
+            let _ = DEFERRED.try_with(|deferred| {
+                let mut kept = deferred.buffers.borrow_mut();
                 if kept.capacity() == 0 {
                     *kept = buffers;
                 }
             });
         }
     }
-    while let Ok(others) = STATE.try_with(|state| mem::take(&mut *state.others.borrow_mut()))
+    while let Ok(others) = DEFERRED.try_with(|deferred| deferred.others.take())
         && !others.is_empty()
     {
         others.into_iter().for_each(drop_one);
@@ -82,15 +93,14 @@ fn drop_one(value: impl Sized) {
 }
 
 /// Defers `value` if a scope is entered, and drops it otherwise.
-fn defer<T>(value: T, push: impl FnOnce(&ThreadState, T)) {
+fn defer<T>(value: T, push: impl FnOnce(&Deferred, T)) {
+    let scopes = SCOPES.get();
     let mut value = Some(value);
-    let _ = STATE.try_with(|state| {
-        if state.depth.get() > 0
-            && let Some(value) = value.take()
-        {
-            push(state, value);
-        }
-    });
+    if scopes >= SCOPE {
+        // Fails while the thread ends; then the value is dropped at once.
+        let _ = DEFERRED.try_with(|deferred| value.take().map(|value| push(deferred, value)));
+        SCOPES.set(scopes | HAS_DEFERRED);
+    }
     if let Some(value) = value {
         drop_one(value);
     }
@@ -98,7 +108,7 @@ fn defer<T>(value: T, push: impl FnOnce(&ThreadState, T)) {
 
 /// Drops `buffer` once this thread holds no lock of a link.
 pub(crate) fn drop_buffer_later(buffer: Buffer) {
-    defer(buffer, |state, buffer| state.buffers.borrow_mut().push(buffer));
+    defer(buffer, |deferred, buffer| deferred.buffers.borrow_mut().push(buffer));
 }
 
 /// Drops a value whose destructor may run the user's code, such as the arguments of a call, once this thread
@@ -108,7 +118,7 @@ pub(crate) fn drop_buffer_later(buffer: Buffer) {
 /// used the link would deadlock. Elsewhere the value is dropped at once. A panic of its destructor is caught
 /// and logged.
 pub fn drop_later<T: 'static>(value: T) {
-    defer(value, |state, value| state.others.borrow_mut().push(Box::new(value)));
+    defer(value, |deferred, value| deferred.others.borrow_mut().push(Box::new(value)));
 }
 
 #[cfg(test)]
