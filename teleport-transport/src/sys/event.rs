@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
@@ -27,12 +29,8 @@ impl EventFlag {
     pub(crate) fn wait_with(&self, socket: &impl AsFd, left: Option<Duration>) -> bool {
         let mut fds =
             [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        // Rounded up: a sleep that ends early would be repeated with a time-out of zero.
-        let millis = left.map(|left| left.as_micros().div_ceil(1000));
-        let timeout = millis
-            .map_or(PollTimeout::NONE, |millis| PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX));
         // A signal ends the sleep too; the caller checks again.
-        if poll(&mut fds, timeout).is_err() {
+        if sleep(&mut fds, left).is_err() {
             return false;
         }
         if fds[1].any().unwrap_or(true) {
@@ -50,5 +48,19 @@ pub(crate) fn wait_for(poll: &mio::Poll, time: Duration) {
     let descriptor = unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) };
     let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
     // A signal ends the sleep too; the caller checks again.
-    let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(time)), None);
+    let _ = sleep(&mut fds, Some(time));
+}
+
+/// Sleeps until one of `fds` is ready, or `time` has passed.
+///
+/// `ppoll` of the C library is a cancellation point: see [`net`](super::net).
+fn sleep(fds: &mut [PollFd<'_>], time: Option<Duration>) -> nix::Result<()> {
+    let mut time = time.map(|time| *TimeSpec::from_duration(time).as_ref());
+    let time = time.as_mut().map_or(ptr::null_mut(), ptr::from_mut::<libc::timespec>);
+    let no_signals = ptr::null::<libc::sigset_t>();
+    // SAFETY: a `PollFd` is a `libc::pollfd`, whose descriptor is open while it is borrowed. The kernel
+    // writes only to `fds` and `time`, which live until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_ppoll, fds.as_mut_ptr(), fds.len(), time, no_signals, 0) };
+    Errno::result(result)?;
+    Ok(())
 }

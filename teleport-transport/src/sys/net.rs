@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixName, UnixStream};
+use std::ptr;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -31,7 +32,7 @@ pub(crate) fn read_vectored(fd: BorrowedFd<'_>, segments: &mut [IoSliceMut<'_>])
     let count = segments.len().min(MAX_SEGMENTS);
     loop {
         let result = match &mut segments[..count] {
-            [one] => socket::recv(fd.as_raw_fd(), one, MsgFlags::empty()),
+            [one] => recv(fd, one),
             many => nix::sys::uio::readv(fd, many),
         };
         match result {
@@ -47,7 +48,7 @@ pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io
     let segments = &segments[..segments.len().min(MAX_SEGMENTS)];
     loop {
         let result = match segments {
-            [one] => socket::send(fd.as_raw_fd(), one, MsgFlags::MSG_NOSIGNAL),
+            [one] => send(fd, one),
             many => socket::sendmsg::<()>(fd.as_raw_fd(), many, &[], MsgFlags::MSG_NOSIGNAL, None),
         };
         match result {
@@ -55,6 +56,29 @@ pub(crate) fn write_vectored(fd: BorrowedFd<'_>, segments: &[IoSlice<'_>]) -> io
             result => return Ok(result?),
         }
     }
+}
+
+// The functions of the C library for these system calls are cancellation points: in a process with threads,
+// each costs two locked instructions and thirty others. Nothing cancels a thread here.
+
+fn recv(fd: BorrowedFd<'_>, segment: &mut [u8]) -> nix::Result<usize> {
+    let (start, bytes) = (segment.as_mut_ptr(), segment.len());
+    let no_address = ptr::null_mut::<libc::c_void>();
+    // SAFETY: `fd` is open while it is borrowed. The kernel writes only to `segment`, which is borrowed until
+    // the call returns, and no address.
+    let result =
+        unsafe { libc::syscall(libc::SYS_recvfrom, fd.as_raw_fd(), start, bytes, 0, no_address, no_address) };
+    Errno::result(result).map(|bytes| bytes as usize)
+}
+
+fn send(fd: BorrowedFd<'_>, segment: &[u8]) -> nix::Result<usize> {
+    let (start, bytes, flags) = (segment.as_ptr(), segment.len(), libc::MSG_NOSIGNAL);
+    let no_address = ptr::null_mut::<libc::c_void>();
+    // SAFETY: `fd` is open while it is borrowed. The kernel only reads `segment`, which is borrowed until the
+    // call returns, and no address.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sendto, fd.as_raw_fd(), start, bytes, flags, no_address, 0) };
+    Errno::result(result).map(|bytes| bytes as usize)
 }
 
 /// Shuts down both directions.
