@@ -259,6 +259,9 @@ impl EventLoop {
     /// Runs the commands that are queued now. Returns true if the loop should end. Commands that are queued
     /// meanwhile wait for the next round, so that sockets get their turn first.
     fn run_commands(&mut self, now: Instant) -> bool {
+        if mailbox::own_is_empty() && self.commands.is_empty() {
+            return false;
+        }
         // Commands of this thread come first: it may know of a source before the command that attaches it has
         // run.
         let (own, others) = (mailbox::take_own(), self.commands.len());

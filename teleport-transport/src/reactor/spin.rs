@@ -119,7 +119,7 @@ impl Spin {
     /// Call this if the awaited value arrived during the sleep. If the value came at most twice the spin time
     /// after `since`, when the spin began, then the miss does not count, and the next spin is not skipped.
     pub fn woke(&self, since: Instant, now: Instant) {
-        if now - since < self.time * 2 {
+        if self.is_on() && now - since < self.time * 2 {
             self.adaptive.forgive();
         }
     }

@@ -38,7 +38,14 @@ impl Timers {
     }
 
     /// Removes and returns a key that is due.
+    #[inline]
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<usize> {
+        let is_due = self.heap.peek().is_some_and(|Reverse((at, _))| *at <= now);
+        if is_due { self.pop_valid(now) } else { None }
+    }
+
+    #[cold]
+    fn pop_valid(&mut self, now: Instant) -> Option<usize> {
         while let Some(Reverse((at, key))) = self.heap.peek().copied()
             && at <= now
         {

@@ -226,6 +226,20 @@ impl Calls {
         }
     }
 
+    /// A result arrived whole, which ends the call if its caller waits for it. Otherwise only its head
+    /// counts. Returns true if the caller waits.
+    #[inline]
+    pub(super) fn on_result_at_once(&mut self, id: u64) -> Result<bool, ProtocolError> {
+        match self.table.remove(id) {
+            Some(call) if call.is_awaited && call.progress(id, self.last_begun_id) == Progress::Sent => {
+                return Ok(true);
+            }
+            Some(call) => self.table.insert(id, call),
+            None => {}
+        }
+        self.on_result_head(id)
+    }
+
     /// A result is complete, which ends the call.
     pub(super) fn on_result_whole(&mut self, id: u64) {
         self.table.remove(id);
@@ -454,5 +468,25 @@ mod tests {
         assert!(matches!(calls.on_result_head(id), Ok(true)), "unless it was given up");
         calls.on_result_whole(id);
         assert_eq!(calls.open(), 0);
+    }
+
+    #[test]
+    fn a_whole_result_obeys_the_rules_of_its_head() {
+        let mut calls = Calls::default();
+        let [sent, begun, queued] = [Some(true), Some(false), None].map(|staged| calls.make(staged));
+        assert!(matches!(calls.on_result_at_once(begun), Err(ProtocolError::EarlyResult { .. })));
+        for id in [queued, queued + 1] {
+            assert!(matches!(calls.on_result_at_once(id), Err(ProtocolError::UnexpectedAnswer { .. })));
+        }
+        assert_eq!(calls.open(), 3);
+        assert!(matches!(calls.on_result_at_once(sent), Ok(true)));
+        assert_eq!(calls.open(), 2);
+        // The rest of a result that nobody waits for is dropped as it arrives, and then ends the call.
+        let unwanted = calls.make(Some(true));
+        calls.on_result_abort(unwanted, false);
+        assert!(matches!(calls.on_result_at_once(unwanted), Ok(false)));
+        assert_eq!(calls.open(), 3);
+        calls.on_result_whole(unwanted);
+        assert_eq!(calls.open(), 2);
     }
 }

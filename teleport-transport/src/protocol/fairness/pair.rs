@@ -142,7 +142,7 @@ impl Pair {
         self.last_token += 1;
         let token = self.last_token;
         let from = self.up.delivered;
-        self.client.outbound.borrow_mut().queue.control.ping = Some(token);
+        self.client.outbound.borrow_mut().queue.control.add().ping = Some(token);
         self.up.fill(&mut self.client);
         while self.up.end_of(token, &[Kind::Ping]).is_none_or(|end| end > self.up.delivered) {
             self.go_up(STEP);

@@ -180,7 +180,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
             (Kind::Error, Role::Client) => self.on_error(id, body)?,
             (Kind::Cancel, Role::Server) => self.on_cancel(id)?,
             (Kind::Abort, _) => self.on_abort(id)?,
-            (Kind::Ping, _) => self.sending.outbound().queue.control.pong = Some(id),
+            (Kind::Ping, _) => self.sending.outbound().queue.control.add().pong = Some(id),
             (Kind::Pong, _) => {}
             (Kind::Credit, _) => self.sending.outbound().queue.ledger.on_credit(id)?,
             (Kind::Grant, _) => {
@@ -359,6 +359,6 @@ impl<O: SharedOutbound> Session<'_, O> {
             queue.calls.on_result_whole(id);
         }
         self.sending.release();
-        self.events.extend(message.finish(id));
+        message.finish(self.events, id);
     }
 }

@@ -17,7 +17,6 @@ use crate::protocol::error::ProtocolError;
 use crate::protocol::event::Event;
 use crate::protocol::ledger::{Lease, MAX_UNLEASED_BYTES};
 use crate::protocol::send::SharedOutbound;
-use crate::role::Role;
 
 impl<O: SharedOutbound> Session<'_, O> {
     /// The head of a call arrived, with the whole `payload` or none of it. Returns true if the call is
@@ -76,8 +75,12 @@ impl<O: SharedOutbound> Session<'_, O> {
         let metadata = self.result_metadata(body)?;
         let eager_bytes = eager_bytes(header, &metadata)?;
         let queue = &mut self.sending.outbound().queue;
-        let is_awaited = queue.calls.on_result_head(id)?;
         queue.ledger.on_eager(eager_bytes)?;
+        let is_awaited = if payload.len() as u64 == metadata.payload_bytes {
+            queue.calls.on_result_at_once(id)?
+        } else {
+            queue.calls.on_result_head(id)?
+        };
         let is_complete = if is_awaited {
             self.begin(id, HeadKind::Result, &metadata, is_eager, payload)
         } else {
@@ -86,7 +89,7 @@ impl<O: SharedOutbound> Session<'_, O> {
             if let Some(message) = self.reception.messages.get_mut(id)
                 && message.admit(None)
             {
-                self.sending.outbound().queue.control.grants.push(id);
+                self.sending.outbound().queue.control.add().grants.push(id);
             }
             false
         };
@@ -172,22 +175,19 @@ impl<O: SharedOutbound> Session<'_, O> {
     fn complete_at_once(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, payload: &[u8]) {
         self.reception.received_bytes += payload.len() as u64;
         let queue = &mut self.sending.outbound().queue;
-        if self.reception.role == Role::Client {
-            queue.calls.on_result_whole(id);
-        }
         let is_small = metadata.memory_bytes <= MAX_UNLEASED_BYTES;
         if is_small {
             queue.ledger.return_unleased(metadata.memory_bytes);
             if !metadata.has_rows {
                 let tree = metadata.signature.build_copied(&metadata.order, payload);
-                return self.events.push(kind.event(id, tree, None, Lease::default()));
+                return kind.report(self.events, id, tree, None, Lease::default());
             }
         }
         self.sending.release();
         let credit = &self.reception.credit;
         let mut lease = if is_small { Lease::default() } else { Lease::eager(metadata.memory_bytes, credit) };
         match self.take(metadata, payload, &mut lease) {
-            Ok((tree, row)) => self.events.push(kind.event(id, tree, row, lease)),
+            Ok((tree, row)) => kind.report(self.events, id, tree, row, lease),
             Err(error) => self.fail(id, error),
         }
     }

@@ -44,20 +44,22 @@ pub(super) enum HeadKind {
 }
 
 impl HeadKind {
-    /// Returns the event of a complete message.
+    /// Adds the event of a complete message.
+    // In each arm, so that the event is built where it stays.
     #[inline]
-    pub(super) fn event(
+    pub(super) fn report(
         self,
+        events: &mut Vec<Event>,
         id: u64,
         tree: Result<Tree, DecodeError>,
         row: Option<Ticket>,
         lease: Lease,
-    ) -> Event {
+    ) {
         match self {
             HeadKind::Call { slot, deadline, idempotent, resume, .. } => {
-                Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease })
+                events.push(Event::Call(Call { id, slot, tree, row, deadline, idempotent, resume, lease }));
             }
-            HeadKind::Result => Event::Answer { id, answer: Ok(Reply { tree, lease }) },
+            HeadKind::Result => events.push(Event::Answer { id, answer: Ok(Reply { tree, lease }) }),
         }
     }
 }
@@ -300,16 +302,16 @@ impl Incoming {
         Some(crc)
     }
 
-    /// Returns the event of a complete message, or `None` if it was dropped.
-    pub(super) fn finish(self, id: u64) -> Option<Event> {
+    /// Adds the event of a complete message, unless it was dropped.
+    pub(super) fn finish(self, events: &mut Vec<Event>, id: u64) {
         let lease = self.lease.unwrap_or_default();
-        let Head { kind, signature, order } = self.head?;
+        let Some(Head { kind, signature, order }) = self.head else { return };
         let (tree, row) = match self.storage {
             Storage::None => (signature.build(&order, Buffer::empty()), None),
             Storage::Memory(memory) => (signature.build(&order, memory), None),
             Storage::Row(ticket) => (Ok(Tree::Null), Some(ticket)),
         };
-        Some(kind.event(id, tree, row, lease))
+        kind.report(events, id, tree, row, lease);
     }
 }
 

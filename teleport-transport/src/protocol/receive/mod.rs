@@ -136,7 +136,7 @@ impl Inbound {
             && message.admit(charge)
         {
             message.note_window(self.reception.window);
-            outbound.with(|outbound| outbound.queue.control.grants.push(id));
+            outbound.with(|outbound| outbound.queue.control.add().grants.push(id));
         }
     }
 
@@ -149,7 +149,7 @@ impl Inbound {
     /// Fails if the peer has been silent for too long.
     pub fn handle_timeout(&mut self, now: Instant, outbound: &impl SharedOutbound) -> Result<(), Closed> {
         if let Some(token) = self.keepalive.handle_timeout(now, self.reception.is_handshaking())? {
-            outbound.with(|outbound| outbound.queue.control.ping = Some(token));
+            outbound.with(|outbound| outbound.queue.control.add().ping = Some(token));
         }
         Ok(())
     }

@@ -6,9 +6,18 @@ use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
 
 use super::write_buffer::WriteBuffer;
 
-/// The queued control frames. At most one ping, pong and credit is queued, however often one is requested.
+/// The queued control frames.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Control {
+    frames: Frames,
+    /// Invariant: false if there are none, and true until they are staged. One flag, because each write asks.
+    has_frames: bool,
+}
+
+/// What each kind of frame will say. At most one ping, pong and credit is queued, however often one is
+/// requested.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Frames {
     pub(in crate::protocol) ping: Option<u64>,
     pub(in crate::protocol) pong: Option<u64>,
     pub(super) credit_bytes: u64,
@@ -21,28 +30,47 @@ pub(in crate::protocol) struct Control {
 }
 
 impl Control {
+    /// Returns the queued frames, to add one.
+    pub(in crate::protocol) fn add(&mut self) -> &mut Frames {
+        self.has_frames = true;
+        &mut self.frames
+    }
+
     pub(super) fn has_frames(&self) -> bool {
-        self.ping.is_some()
-            || self.pong.is_some()
-            || self.credit_bytes > 0
-            || !(self.resume.is_empty()
-                && self.grants.is_empty()
-                && self.acks.is_empty()
-                && self.aborts.is_empty()
-                && self.cancels.is_empty())
+        self.has_frames
     }
 
     /// Forgets an unsent grant of a message that is gone. Otherwise grants could pile up behind a peer that
     /// does not read.
     pub(super) fn forget_grant(&mut self, id: u64) {
-        self.grants.retain(|granted| *granted != id);
+        if self.has_frames {
+            self.frames.grants.retain(|granted| *granted != id);
+            self.has_frames = !self.frames.is_empty();
+        }
     }
 
     pub(super) fn stage(&mut self, buffer: &mut WriteBuffer) {
-        // Most writes send no control frames.
-        if !self.has_frames() {
-            return;
+        if std::mem::take(&mut self.has_frames) {
+            self.frames.stage(buffer);
         }
+    }
+}
+
+impl Frames {
+    fn is_empty(&self) -> bool {
+        self.ping.is_none()
+            && self.pong.is_none()
+            && self.credit_bytes == 0
+            && self.grants.is_empty()
+            && self.acks.is_empty()
+            && self.resume.is_empty()
+            && self.aborts.is_empty()
+            && self.cancels.is_empty()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stage(&mut self, buffer: &mut WriteBuffer) {
         for (kind, token) in [(Kind::Pong, self.pong.take()), (Kind::Ping, self.ping.take())] {
             if let Some(token) = token {
                 buffer.append(&Header::empty(kind, token).encode());

@@ -135,7 +135,8 @@ impl Outbound {
         self.resumption.is_agreed()
     }
 
-    /// Returns true if [`poll_write`](Outbound::poll_write) would stage anything.
+    /// Returns true if [`poll_write`](Outbound::poll_write) may stage something.
+    #[inline]
     pub fn has_work(&self) -> bool {
         !self.introduction.is_empty()
             || (self.peer.is_some() && !self.is_finished() && self.queue.has_frames())
@@ -273,7 +274,7 @@ impl Outbound {
         if !(self.resumes() && self.resumption.ask(&resume.calls)) {
             return Err(SendError::NotReady);
         }
-        self.queue.control.resume = encode_frame(Kind::Resume, 0, &resume.encode());
+        self.queue.control.add().resume = encode_frame(Kind::Resume, 0, &resume.encode());
         Ok(())
     }
 
@@ -293,7 +294,8 @@ impl Outbound {
                 self.queue.calls.adopt(*id, Progress::Unanswered);
             }
         }
-        self.queue.control.resume = encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
+        self.queue.control.add().resume =
+            encode_frame(Kind::ResumeAnswer, 0, &ResumeAnswer { calls }.encode());
         Ok(())
     }
 
@@ -301,14 +303,17 @@ impl Outbound {
     /// kept here.
     pub fn send_ack(&mut self, id: u64) {
         if self.resumes() {
-            self.queue.control.acks.push(id);
+            self.queue.control.add().acks.push(id);
         }
     }
 
     /// Returns the credit of all dropped leases to the peer, in one frame.
     /// [`poll_write`](Outbound::poll_write) does so once there is enough for a frame.
     pub fn send_credit(&mut self) {
-        self.queue.control.credit_bytes += self.queue.ledger.take_returned();
+        let returned_bytes = self.queue.ledger.take_returned();
+        if returned_bytes > 0 {
+            self.queue.control.add().credit_bytes += returned_bytes;
+        }
     }
 
     /// Queues a goodbye behind everything else. Nothing can be queued from now on.

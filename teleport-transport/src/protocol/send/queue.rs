@@ -110,7 +110,7 @@ impl Queue {
         match self.drop_answer(id) {
             Dropped::Nothing => return false,
             Dropped::All => {}
-            Dropped::Rest => self.control.aborts.push(id),
+            Dropped::Rest => self.control.add().aborts.push(id),
         }
         self.write(id, Message::error(error), false, false);
         true
@@ -126,11 +126,11 @@ impl Queue {
             }
             Progress::Begun => {
                 self.drop_unstaged(id, rest);
-                self.control.aborts.push(id);
+                self.control.add().aborts.push(id);
                 Withdrawn::Aborted
             }
             _ => {
-                self.control.cancels.push(id);
+                self.control.add().cancels.push(id);
                 Withdrawn::Requested
             }
         }
@@ -201,7 +201,7 @@ impl Queue {
     pub(in crate::protocol) fn on_error(&mut self, id: u64) -> Result<bool, ProtocolError> {
         let (is_awaited, progress, rest) = self.calls.on_error(id)?;
         if progress == Progress::Begun && self.drop_unstaged(id, rest) == Dropped::Rest {
-            self.control.aborts.push(id);
+            self.control.add().aborts.push(id);
         }
         Ok(is_awaited)
     }
