@@ -42,9 +42,12 @@
 //! #     }
 //! #     impl Handler for Add {
 //! #         fn opened(&self, _: &Arc<Link>, _: &Hello) {}
-//! #         fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
-//! #             let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
-//! #             let _ = link.answer(call.id, Message::result(&tree!(a + b), &Limits::default()).unwrap());
+//! #         fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, _: &mut TurnClock) {
+//! #             for call in calls {
+//! #                 let (a, b): (i64, i64) = FromTree::from_tree(call.tree.unwrap()).unwrap();
+//! #                 let sum = Message::result(&tree!(a + b), &Limits::default()).unwrap();
+//! #                 let _ = link.answer(call.id, sum);
+//! #             }
 //! #         }
 //! #         fn closed(&self, _: &Arc<Link>, _: &Arc<Closed>, _: &mut Wakers) {}
 //! #     }

@@ -17,7 +17,7 @@
 //! use teleport_transport::protocol::{Closed, Gate, Role};
 //! use teleport_transport::wire::{CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
 //! use teleport_transport::{
-//!     AcceptError, Acceptor, Answer, Call, Config, Handler, Link, Listener, Poller, PollerThread, Socket,
+//!     AcceptError, Acceptor, Answers, Calls, Config, Handler, Link, Listener, Poller, PollerThread, Socket,
 //!     TurnClock, Wakers,
 //! };
 //!
@@ -27,10 +27,12 @@
 //! }
 //! impl Handler for Echo {
 //!     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
-//!     fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
-//!         let tree = call.tree.expect("its strings are UTF-8");
-//!         let result = Message::result(&tree, &Limits::default()).expect("it came within the limits");
-//!         let _ = link.answer(call.id, result); // fails if the caller is gone
+//!     fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, _: &mut TurnClock) {
+//!         for call in calls {
+//!             let tree = call.tree.expect("its strings are UTF-8");
+//!             let result = Message::result(&tree, &Limits::default()).expect("it came within the limits");
+//!             let _ = link.answer(call.id, result); // fails if the caller is gone
+//!         }
 //!     }
 //!     fn closed(&self, _link: &Arc<Link>, _reason: &Arc<Closed>, _wakers: &mut Wakers) {}
 //! }
@@ -53,8 +55,8 @@
 //!         let call = Message::call(&head, &self.1, &Limits::default()).expect("it is small");
 //!         link.call(call, |_id| true).expect("the link is open");
 //!     }
-//!     fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, _: &mut Wakers) {
-//!         for (_id, answer) in answers.drain(..) {
+//!     fn answered(&self, _: &Arc<Link>, answers: Answers<'_, '_>, _: &mut Wakers) {
+//!         for (_id, answer) in answers {
 //!             let reply = answer.expect("echo does not fail");
 //!             self.0.send(reply.tree.expect("its strings are UTF-8")).expect("main waits");
 //!         }
@@ -95,7 +97,8 @@ pub use link::interrupt::{
     InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind, unwind_if_interrupted,
 };
 pub use link::{
-    AnswersTogether, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced, needs_wake,
+    Answers, AnswersTogether, Calls, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced,
+    needs_wake,
 };
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;

@@ -14,8 +14,8 @@ use teleport_transport::wire::{
     Array, CallHead, ErrorKind, Hello, Limits, Message, Ran, RemoteError, Tree, tree,
 };
 use teleport_transport::{
-    AcceptError, Acceptor, Address, Answer, Budget, Call, Config, Handler, Link, Listener, Listening, Poller,
-    PollerThread, Socket, TurnClock, Wakers,
+    AcceptError, Acceptor, Address, Answers, Budget, Call, Calls, Config, Handler, Link, Listener, Listening,
+    Poller, PollerThread, Socket, TurnClock, Wakers,
 };
 
 /// No step of a test takes this long, even on a loaded machine.
@@ -51,15 +51,18 @@ impl Gate for Service {
 impl Handler for Service {
     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
 
-    fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
-        if call.slot == 1 {
-            return self.kept.lock().push((link.clone(), call.id));
+    fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, _: &mut TurnClock) {
+        for Call { id, slot, tree, lease, .. } in calls {
+            if slot == 1 {
+                self.kept.lock().push((link.clone(), id));
+                continue;
+            }
+            let tree = tree.expect("its strings are UTF-8");
+            drop(lease);
+            let message =
+                Message::result(&tree, &link.peer_limits().expect("the peer said hello")).expect("it fits");
+            link.answer(id, message).expect("it is open");
         }
-        let tree = call.tree.expect("its strings are UTF-8");
-        drop(call.lease);
-        let message =
-            Message::result(&tree, &link.peer_limits().expect("the peer said hello")).expect("it fits");
-        link.answer(call.id, message).expect("it is open");
     }
 
     fn cancelled(&self, _link: &Arc<Link>, id: u64) {
@@ -122,8 +125,8 @@ impl Handler for Caller {
         self.opened.send(peer.name.clone()).expect("the test waits");
     }
 
-    fn answered(&self, _link: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, _wakers: &mut Wakers) {
-        for (id, answer) in answers.drain(..) {
+    fn answered(&self, _link: &Arc<Link>, answers: Answers<'_, '_>, _wakers: &mut Wakers) {
+        for (id, answer) in answers {
             let answer = answer.map(|reply| reply.tree.expect("its strings are UTF-8"));
             let _ = self.answers.send((id, answer));
         }

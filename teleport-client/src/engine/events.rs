@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, Gate};
 use teleport_transport::wire::{CallAnswer, ErrorKind, Hello, Ran, RemoteError};
-use teleport_transport::{Answer, Handler, Link, Wakers};
+use teleport_transport::{Answer, Answers, Handler, Link, Wakers};
 
 use crate::calls::pending::Released;
 use crate::calls::resume::Opening;
@@ -85,11 +85,11 @@ impl Handler for Engine {
         is_awaited
     }
 
-    fn answered(&self, link: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, wakers: &mut Wakers) {
+    fn answered(&self, link: &Arc<Link>, answers: Answers<'_, '_>, wakers: &mut Wakers) {
         let (mut kept, mut released) = (Vec::new(), Released::default());
         let is_closing = {
             let mut state = self.state.lock();
-            for (id, answer) in answers.drain(..) {
+            for (id, answer) in answers {
                 if state.answered(link.key(), id, answer, wakers, &mut released) {
                     kept.push(id);
                 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use teleport_client::transport::protocol::{Closed, Gate, Role};
 use teleport_client::transport::{
-    AcceptError, Acceptor, Call, Config, Handler, Link, Listener, Listening, Poller, PollerThread, Socket,
-    TurnClock, Wakers,
+    AcceptError, Acceptor, Call, Calls, Config, Handler, Link, Listener, Listening, Poller, PollerThread,
+    Socket, TurnClock, Wakers,
 };
 use teleport_client::wire::{ErrorKind, Hello, Message, Ran, RemoteError, Tree, tree};
 
@@ -185,13 +185,8 @@ impl Gate for Shared {
     }
 }
 
-impl Handler for Shared {
-    fn opened(&self, link: &Arc<Link>, peer: &Hello) {
-        self.links.lock().unwrap().push(link.clone());
-        self.note(Seen::Opened { name: peer.name.clone() });
-    }
-
-    fn called(&self, link: &Arc<Link>, call: Call, _: &mut TurnClock) {
+impl Shared {
+    fn call(&self, link: &Arc<Link>, call: Call) {
         let Call { id, slot, tree, .. } = call;
         let tree = tree.unwrap();
         let method = METHODS[slot as usize];
@@ -213,6 +208,17 @@ impl Handler for Shared {
         };
         let _ = link.answer(id, message);
         self.note(Seen::Called { method });
+    }
+}
+
+impl Handler for Shared {
+    fn opened(&self, link: &Arc<Link>, peer: &Hello) {
+        self.links.lock().unwrap().push(link.clone());
+        self.note(Seen::Opened { name: peer.name.clone() });
+    }
+
+    fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, _: &mut TurnClock) {
+        calls.for_each(|call| self.call(link, call));
     }
 
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {

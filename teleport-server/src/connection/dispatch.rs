@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, SlowCalls};
 use teleport_transport::wire::{DecodeError, ErrorKind, Hello, Message, Ran, RemoteError, Resume};
-use teleport_transport::{Call, Handler, Link, Ticket, TurnClock, Wakers};
+use teleport_transport::{Call, Calls, Handler, Link, Ticket, TurnClock, Wakers};
 
 use crate::call::caller::Caller;
 use crate::call::open_call::{Arguments, OpenCall};
@@ -87,6 +87,35 @@ impl Connection {
         true
     }
 
+    /// Starts a call that has arrived.
+    #[inline]
+    fn call(&self, link: &Arc<Link>, call: Call, clock: &mut TurnClock) {
+        let Dispatcher { shared, registry, .. } = &*self.dispatcher;
+        shared.counters.here().add(Counted::Calls);
+        let Call { id, slot, mut tree, row, deadline, resume, lease, .. } = call;
+        // `admit` returned the slot, and calls arrive after the hello.
+        let (Some(method), Some(caller)) = (registry.method(slot), self.caller.get()) else { return };
+        let session = self.session.get().filter(|_| resume);
+        let reply = ReplyTo { id, link, caller, session, method };
+        let tree = match &mut tree {
+            Ok(tree) => tree,
+            Err(error) => return refuse_arguments(&reply, error),
+        };
+        if matches!(method.route, Route::Inline) && !reply.is_past_quota() {
+            if self.note(&reply, None) {
+                let call = Starting::at_once(reply, deadline);
+                run_inline(registry.function(method), &call, tree, lease, clock);
+            }
+            return;
+        }
+        clock.forget();
+        let call = OpenCall::new(&reply, deadline);
+        if self.note(&reply, Some(&call)) {
+            let arguments = Arguments { tree: mem::take(tree), lease };
+            self.dispatcher.start(call, arguments, row.map(Ticket::complete));
+        }
+    }
+
     #[cold]
     fn breached(&self, reply: &ReplyTo<'_>, breach: Breach) {
         if self.dispatcher.shared.log_limit.allows() {
@@ -134,30 +163,9 @@ impl Handler for Connection {
         }
     }
 
-    fn called(&self, link: &Arc<Link>, call: Call, clock: &mut TurnClock) {
-        let Dispatcher { shared, registry, .. } = &*self.dispatcher;
-        shared.counters.here().add(Counted::Calls);
-        let Call { id, slot, mut tree, row, deadline, resume, lease, .. } = call;
-        // `admit` returned the slot, and calls arrive after the hello.
-        let (Some(method), Some(caller)) = (registry.method(slot), self.caller.get()) else { return };
-        let session = self.session.get().filter(|_| resume);
-        let reply = ReplyTo { id, link, caller, session, method };
-        let tree = match &mut tree {
-            Ok(tree) => tree,
-            Err(error) => return refuse_arguments(&reply, error),
-        };
-        if matches!(method.route, Route::Inline) && !reply.is_past_quota() {
-            if self.note(&reply, None) {
-                let call = Starting::at_once(reply, deadline);
-                run_inline(registry.function(method), &call, tree, lease, clock);
-            }
-            return;
-        }
-        clock.forget();
-        let call = OpenCall::new(&reply, deadline);
-        if self.note(&reply, Some(&call)) {
-            let arguments = Arguments { tree: mem::take(tree), lease };
-            self.dispatcher.start(call, arguments, row.map(Ticket::complete));
+    fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, clock: &mut TurnClock) {
+        for call in calls {
+            self.call(link, call, clock);
         }
     }
 

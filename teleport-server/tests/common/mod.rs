@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use teleport_server::transport::protocol::{Closed, Gate, Role, Withdrawn};
-use teleport_server::transport::{self, Config, Handler, Link, Poller, Socket, Wakers};
+use teleport_server::transport::{Answers, Config, Handler, Link, Poller, Socket, Wakers};
 use teleport_server::wire::{CallHead, ErrorKind, Hello, Message, Ran, RemoteError, Tree};
 use teleport_server::{Methods, Server, ServerHandle};
 
@@ -34,8 +34,8 @@ impl Handler for Raw {
         self.opened.lock().unwrap().take();
     }
 
-    fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, transport::Answer)>, _: &mut Wakers) {
-        for (id, answer) in answers.drain(..) {
+    fn answered(&self, _: &Arc<Link>, answers: Answers<'_, '_>, _: &mut Wakers) {
+        for (id, answer) in answers {
             let sender = self.answers.lock().unwrap().remove(&id).expect("each call is answered once");
             let _ = sender.send(answer.map(|reply| reply.tree.expect("strings are UTF-8")));
         }

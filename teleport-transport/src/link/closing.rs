@@ -18,6 +18,7 @@ use crate::reactor::wakers::Wakers;
 
 /// Ends a link that cannot continue. A peer that broke a rule gets the reason in a goodbye before the
 /// descriptor is closed.
+#[cold]
 pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
     let (kind, text) = match &closed {
         Closed::Protocol(error) if !error.is_stranger() => (ErrorKind::Protocol, error.to_string()),
@@ -33,6 +34,7 @@ pub(super) fn fail(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Tur
 }
 
 /// Ends the link without a goodbye. The caller ends the receiving half, which closes the descriptor.
+#[cold]
 pub(super) fn close(link: &Arc<Link>, closed: Closed, wakers: &mut Wakers) -> Turn {
     end(link, closed, wakers, Outbound::end);
     link.port.shut_down();

@@ -1,13 +1,59 @@
 //! The interface of the layer above links.
 
+use std::mem;
 use std::sync::Arc;
+use std::vec::Drain;
 
 use teleport_wire::{CallAnswer, Hello, Resume};
 
 use super::link::Link;
 use super::turn_clock::TurnClock;
-use crate::protocol::{Answer, Call, Closed, Gate, SlowCalls};
+use crate::protocol::{Answer, Call, Closed, Event, Gate, SlowCalls};
 use crate::reactor::wakers::Wakers;
+
+/// The calls that arrived in a row, in the order of arrival. Those that a handler does not take are dropped.
+#[derive(Debug)]
+pub struct Calls<'a, 'e>(pub(super) &'a mut Drain<'e, Event>);
+
+impl Iterator for Calls<'_, '_> {
+    type Item = Call;
+
+    #[inline]
+    fn next(&mut self) -> Option<Call> {
+        let [Event::Call(_), ..] = self.0.as_slice() else { return None };
+        match self.0.next() {
+            Some(Event::Call(call)) => Some(call),
+            // Never the case. Without a drop here, the compiler moves the parts of an event, which is large,
+            // straight from the list to where the handler wants them.
+            other => {
+                mem::forget(other);
+                None
+            }
+        }
+    }
+}
+
+/// The answers that arrived in a row, in the order of arrival, with the ids of their calls. Those that a
+/// handler does not take are dropped.
+#[derive(Debug)]
+pub struct Answers<'a, 'e>(pub(super) &'a mut Drain<'e, Event>);
+
+impl Iterator for Answers<'_, '_> {
+    type Item = (u64, Answer);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u64, Answer)> {
+        let [Event::Answer { .. }, ..] = self.0.as_slice() else { return None };
+        match self.0.next() {
+            Some(Event::Answer { id, answer }) => Some((id, answer)),
+            // As for a call.
+            other => {
+                mem::forget(other);
+                None
+            }
+        }
+    }
+}
 
 /// The layer above one or many links.
 ///
@@ -18,9 +64,9 @@ pub trait Handler: Gate + Send + Sync + 'static {
     /// Called when the peer's hello arrived: messages can be sent.
     fn opened(&self, link: &Arc<Link>, peer: &Hello);
 
-    /// Called when a call arrived (on a server). Answer it with [`Link::answer`], now or later, from any
-    /// thread. `clock` measures what the handler does in this turn.
-    fn called(&self, _link: &Arc<Link>, _call: Call, _clock: &mut TurnClock) {}
+    /// Called when calls arrived (on a server), once for all that arrived in a row. Answer each with
+    /// [`Link::answer`], now or later, from any thread. `clock` measures what the handler does in this turn.
+    fn called(&self, _link: &Arc<Link>, _calls: Calls<'_, '_>, _clock: &mut TurnClock) {}
 
     /// Called when the caller of `id` no longer wants the answer. The call must still be answered.
     fn cancelled(&self, _link: &Arc<Link>, _id: u64) {}
@@ -39,8 +85,8 @@ pub trait Handler: Gate + Send + Sync + 'static {
     }
 
     /// Called when calls of this side were answered (on a client), once for all answers that arrived in a
-    /// row. Takes them out of `answers`, which has the id of each.
-    fn answered(&self, _link: &Arc<Link>, _answers: &mut Vec<(u64, Answer)>, _wakers: &mut Wakers) {}
+    /// row.
+    fn answered(&self, _link: &Arc<Link>, _answers: Answers<'_, '_>, _wakers: &mut Wakers) {}
 
     /// Called when the peer has received these messages completely: calls of this side (on a client), or
     /// answers (on a server).

@@ -37,7 +37,7 @@ mod writer;
 pub use self::block_on::{block_on, needs_wake};
 pub use self::coalesce::flush_coalesced;
 pub use self::cork::AnswersTogether;
-pub use self::handler::Handler;
+pub use self::handler::{Answers, Calls, Handler};
 pub use self::link::Link;
 pub use self::reader_role::ReaderRole;
 pub use self::turn_clock::TurnClock;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::closing;
 use super::cork::{begin_turn, end_turn, release_answers, set_cork, write_at_end};
+use super::handler::{Answers, Calls};
 use super::link::{Link, Receiving};
 use super::status::{Flag, QuietTimeout};
 use super::turn_clock::TurnClock;
@@ -18,6 +19,7 @@ use crate::net::socket::Socket;
 use crate::protocol::{Closed, Event, Inbound, Received, SlowCalls};
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{Request, Scratch, Turn};
+use crate::reactor::wakers::Wakers;
 
 /// The time for which a link stays unwatched after a leader left, while only pings are expected.
 pub(super) const UNWATCHED: Duration = Duration::from_millis(20);
@@ -186,46 +188,58 @@ fn read_turn(
 
 /// Passes events to the handler. Returns the reason for the end if the peer said goodbye.
 fn dispatch(link: &Arc<Link>, inbound: &mut Inbound, scratch: &mut Scratch) -> Option<Closed> {
-    let Scratch { events, answers, wakers, .. } = scratch;
+    let Scratch { events, wakers, .. } = scratch;
     let handler = &link.handler;
     let (mut goodbye, mut clock) = (None, TurnClock::default());
-    for event in events.drain(..) {
-        if let Event::Answer { id, answer } = event {
-            answers.push((id, answer));
-            continue;
-        }
-        if !answers.is_empty() {
-            handler.answered(link, answers, wakers);
-        }
+    let mut events = events.drain(..);
+    while let Some(event) = events.as_slice().first() {
         match event {
-            Event::Open(peer) => {
-                // From now on silence counts, and its timeout may be earlier than the handshake's.
-                link.port.send(Command::Timeout(link.port.key, inbound.poll_timeout()));
-                handler.opened(link, &peer);
+            Event::Call(_) => {
+                handler.called(link, Calls(&mut events), &mut clock);
+                Calls(&mut events).for_each(drop);
             }
-            Event::Wants { id, bytes } => {
-                write_at_end(link.port.key);
-                let is_awaited = || handler.is_awaited(link, id);
-                link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
+            Event::Answer { .. } => {
+                handler.answered(link, Answers(&mut events), wakers);
+                Answers(&mut events).for_each(drop);
             }
-            Event::Call(call) => handler.called(link, call, &mut clock),
-            Event::Answer { .. } => {}
-            Event::Acknowledged { ids } => handler.acknowledged(link, &ids),
-            Event::Resume(resume) => handler.resuming(link, resume),
-            Event::Resumed { calls } => handler.resumed(link, calls, wakers),
-            Event::Cancel { id } => handler.cancelled(link, id),
-            Event::Withdrawn { id } => link.memory.forget_message(link.port.key, id),
-            Event::Goodbye(bye) => goodbye = Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
+            _ => goodbye = events.next().and_then(|event| notify(link, inbound, event, wakers)).or(goodbye),
         }
-    }
-    if !answers.is_empty() {
-        handler.answered(link, answers, wakers);
     }
     goodbye
 }
 
+/// Handles an event that is neither a call nor an answer. Most turns have none. Returns the reason for the
+/// end if the peer said goodbye.
+#[cold]
+#[inline(never)]
+fn notify(link: &Arc<Link>, inbound: &mut Inbound, event: Event, wakers: &mut Wakers) -> Option<Closed> {
+    let handler = &link.handler;
+    match event {
+        Event::Open(peer) => {
+            // From now on silence counts, and its timeout may be earlier than the handshake's.
+            link.port.send(Command::Timeout(link.port.key, inbound.poll_timeout()));
+            handler.opened(link, &peer);
+        }
+        Event::Wants { id, bytes } => {
+            write_at_end(link.port.key);
+            let is_awaited = || handler.is_awaited(link, id);
+            link.memory.request(&link.port, &link.writer, inbound, (id, bytes), is_awaited);
+        }
+        Event::Call(_) | Event::Answer { .. } => unreachable!("these are passed on in rows"),
+        Event::Acknowledged { ids } => handler.acknowledged(link, &ids),
+        Event::Resume(resume) => handler.resuming(link, resume),
+        Event::Resumed { calls } => handler.resumed(link, calls, wakers),
+        Event::Cancel { id } => handler.cancelled(link, id),
+        Event::Withdrawn { id } => link.memory.forget_message(link.port.key, id),
+        Event::Goodbye(bye) => return Some(Closed::Goodbye { kind: bye.kind, reason: bye.reason }),
+    }
+    None
+}
+
 /// Drops bytes that arrive after the end. Closing a socket with unread bytes could destroy the goodbye in
 /// transit.
+#[cold]
+#[inline(never)]
 fn drop_input(link: &Arc<Link>, socket: &Socket, scratch: &mut Scratch) -> Turn {
     let mut taken = 0;
     while taken < MAX_BYTES_PER_TURN {

@@ -16,11 +16,11 @@ use super::link::Link;
 use super::port::Flush;
 use super::reader::{UNWATCHED, handle_timeout, read};
 use super::status::Flag;
-use super::{Handler, TurnClock, coalesce, flush_coalesced};
+use super::{Answers, Calls, Handler, TurnClock, coalesce, flush_coalesced};
 use crate::config::Config;
 use crate::net::socket::Socket;
 use crate::net::socket::listener::Listener;
-use crate::protocol::{Answer, Call, Closed, Gate, Lease, Role, Withdrawn};
+use crate::protocol::{Call, Closed, Gate, Lease, Role, Withdrawn};
 use crate::reactor::StillPoller;
 use crate::reactor::mailbox::Command;
 use crate::reactor::source::{READ_AHEAD_BYTES, Scratch, Source, Turn};
@@ -44,12 +44,11 @@ impl Gate for Above {
 impl Handler for Above {
     fn opened(&self, _link: &Arc<Link>, _peer: &Hello) {}
 
-    fn called(&self, _link: &Arc<Link>, call: Call, _: &mut TurnClock) {
-        self.calls.lock().push(call);
+    fn called(&self, _link: &Arc<Link>, calls: Calls<'_, '_>, _: &mut TurnClock) {
+        self.calls.lock().extend(calls);
     }
 
-    fn answered(&self, _: &Arc<Link>, answers: &mut Vec<(u64, Answer)>, wakers: &mut Wakers) {
-        answers.clear();
+    fn answered(&self, _: &Arc<Link>, _: Answers<'_, '_>, wakers: &mut Wakers) {
         self.waker.lock().iter().for_each(|waker| wakers.push(waker.clone()));
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::memory::budget::Charge;
-use crate::protocol::{Answer, Event};
+use crate::protocol::Event;
 use crate::reactor::wakers::Wakers;
 
 /// Bytes that are read beyond those whose place is known. Only these are ever copied.
@@ -17,19 +17,12 @@ pub(crate) const READ_AHEAD_BYTES: usize = 16 << 10;
 pub(crate) struct Scratch {
     pub(crate) ahead: Box<[u8; READ_AHEAD_BYTES]>,
     pub(crate) events: Vec<Event>,
-    /// Answers that arrived in a row, on their way to the handler.
-    pub(crate) answers: Vec<(u64, Answer)>,
     pub(crate) wakers: Wakers,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
-        Scratch {
-            ahead: Box::new([0; READ_AHEAD_BYTES]),
-            events: Vec::new(),
-            answers: Vec::new(),
-            wakers: Wakers::default(),
-        }
+        Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers: Wakers::default() }
     }
 }
 
