@@ -14,18 +14,21 @@ pub struct Order {
     ordered: Option<Arc<Ordered>>,
 }
 
+/// The place of an entry that was not read yet. No dict has so many entries.
+const NO_PLACE: u32 = u32::MAX;
+
 #[derive(Debug)]
 struct Ordered {
-    /// For each dict with two or more entries, in preorder: the indices of the sorted entries in the sender's
+    /// For each dict with two or more entries, in preorder: the places of the sorted entries in the sender's
     /// order.
-    indices: Vec<u32>,
+    places: Vec<u32>,
     /// The keys of each dict that has entries, in preorder, in the sender's order.
     keys: Vec<Arc<Keys>>,
 }
 
 impl PartialEq for Ordered {
     fn eq(&self, other: &Ordered) -> bool {
-        self.indices == other.indices
+        self.places == other.places
     }
 }
 
@@ -52,9 +55,8 @@ impl Order {
             return Err(DecodeError::Truncated { field: "order", bytes: expected, remaining });
         }
         let mut reader = Reader::new(bytes);
-        let mut indices = Vec::with_capacity(signature.ordered_entries());
+        let mut places = Vec::with_capacity(signature.ordered_entries());
         let mut keys = Vec::with_capacity(signature.keys().len());
-        let mut seen = Vec::new();
         let mut sorted = true;
         for sorted_keys in signature.keys() {
             let count = sorted_keys.names().len() as u32;
@@ -62,35 +64,32 @@ impl Order {
                 keys.push(sorted_keys.clone());
                 continue;
             }
-            let (first, mut is_sorted) = (indices.len(), true);
-            seen.clear();
-            seen.resize(count as usize, false);
+            let (first, mut is_sorted) = (places.len(), true);
+            places.resize(first + count as usize, NO_PLACE);
+            let mut names = Vec::with_capacity(count as usize);
             for index in 0..count {
                 let entry = reader.u32("order")?;
-                match seen.get_mut(entry as usize) {
-                    Some(seen @ false) => *seen = true,
+                match places[first..].get_mut(entry as usize) {
+                    Some(place) if *place == NO_PLACE => *place = index,
                     _ => return Err(DecodeError::NotPermutation { count, index }),
                 }
                 is_sorted &= entry == index;
-                indices.push(entry);
+                names.push(sorted_keys.names()[entry as usize].clone());
             }
             sorted &= is_sorted;
-            keys.push(if is_sorted {
-                sorted_keys.clone()
-            } else {
-                let name = |index: &u32| sorted_keys.names()[*index as usize].clone();
-                Arc::new(indices[first..].iter().map(name).collect())
-            });
+            keys.push(if is_sorted { sorted_keys.clone() } else { Arc::new(names.into_iter().collect()) });
         }
         reader.finish("order")?;
         if sorted {
             return Err(DecodeError::RedundantOrder);
         }
-        Ok(Order { ordered: Some(Arc::new(Ordered { indices, keys })) })
+        Ok(Order { ordered: Some(Arc::new(Ordered { places, keys })) })
     }
 
-    pub(crate) fn indices(&self) -> &[u32] {
-        self.ordered.as_ref().map_or(&[], |ordered| &ordered.indices)
+    /// Returns the places of the sorted entries in the sender's order, for each dict with two or more entries,
+    /// in preorder. It is empty if they are sorted.
+    pub(crate) fn places(&self) -> &[u32] {
+        self.ordered.as_ref().map_or(&[], |ordered| &ordered.places)
     }
 
     /// Returns the keys of each dict that has entries, in preorder, or `None` if they are sorted.

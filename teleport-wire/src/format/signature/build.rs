@@ -35,7 +35,7 @@ impl Signature {
     /// Builds the tree of a payload that is copied, with dicts in the order of the sender.
     ///
     /// For small payloads: each leaf gets small memory of its own, aligned to 64 bytes and writable in place.
-    /// Strings are checked here.
+    /// A leaf of up to 8 bytes needs none: its bytes are in its buffer. Strings are checked here.
     ///
     /// # Errors
     /// Returns [`DecodeError::NotUtf8`] for a string that is not UTF-8, and [`DecodeError::MemoryLength`] if
@@ -82,16 +82,16 @@ struct Walk<'a> {
     /// The keys of dicts, in the order of the sender.
     keys: std::slice::Iter<'a, Arc<Keys>>,
     leaves: std::slice::Iter<'a, Leaf>,
-    /// The rest of the order. It is empty from the start if every dict is sorted.
-    order: &'a [u32],
+    /// The rest of the places in the order. There are none from the start if every dict is sorted.
+    places: &'a [u32],
 }
 
 impl<'a> Walk<'a> {
     fn new(signature: &'a Signature, order: &'a Order) -> Walk<'a> {
-        let (nodes, leaves, indices) = (signature.nodes.iter(), signature.leaves.iter(), order.indices());
-        let fits = indices.is_empty() || indices.len() == signature.ordered_entries;
+        let (nodes, leaves, places) = (signature.nodes.iter(), signature.leaves.iter(), order.places());
+        let fits = places.is_empty() || places.len() == signature.ordered_entries;
         assert!(fits, "an order for another signature");
-        Walk { nodes, keys: order.keys().unwrap_or(&signature.keys).iter(), leaves, order: indices }
+        Walk { nodes, keys: order.keys().unwrap_or(&signature.keys).iter(), leaves, places }
     }
 
     fn node(&mut self) -> Node {
@@ -102,19 +102,19 @@ impl<'a> Walk<'a> {
         self.leaves.next().expect("there is a leaf for each leaf node")
     }
 
-    /// Returns the keys of a dict of `count` entries, in the order of the sender, and the indices of their
-    /// trees among the children, which come sorted. There are no indices if the order is the same.
+    /// Returns the keys of a dict of `count` entries, in the order of the sender, and the places of its
+    /// children, which come sorted. There are no places if the order is the same.
     fn keys(&mut self, count: u32) -> (Option<&'a Arc<Keys>>, &'a [u32]) {
         if count == 0 {
             return (None, &[]);
         }
         let keys = self.keys.next().expect("each dict with entries has keys");
-        if count < 2 || self.order.is_empty() {
+        if count < 2 || self.places.is_empty() {
             return (Some(keys), &[]);
         }
-        let (indices, rest) = self.order.split_at(count as usize);
-        self.order = rest;
-        (Some(keys), indices)
+        let (places, rest) = self.places.split_at(count as usize);
+        self.places = rest;
+        (Some(keys), places)
     }
 
     /// Finds the first leaf that is no array.
@@ -182,18 +182,13 @@ impl Builder<'_> {
         match self.walk.node() {
             Node::Null => Ok(Tree::Null),
             Node::Leaf => self.leaf(),
-            Node::List(count) => self.children(count).map(Tree::List),
-            Node::Dict(count) => self.dict(count).map(Tree::Dict),
+            Node::List(count) => Ok(Tree::List(self.children(count, &[])?)),
+            Node::Dict(count) => self.dict(count),
         }
     }
 
-    /// Builds the next `count` nodes. `collect` would allocate in steps, and up to twice as much.
-    fn children(&mut self, count: u32) -> Result<Vec<Tree>, DecodeError> {
-        let mut children = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            children.push(self.node()?);
-        }
-        Ok(children)
+    fn children(&mut self, count: u32, places: &[u32]) -> Result<Vec<Tree>, DecodeError> {
+        collect(count, places, || self.node())
     }
 
     fn leaf(&mut self) -> Result<Tree, DecodeError> {
@@ -214,20 +209,33 @@ impl Builder<'_> {
         }
     }
 
-    fn dict(&mut self, count: u32) -> Result<Dict, DecodeError> {
-        let (keys, indices) = self.walk.keys(count);
-        Ok(dict(keys, indices, self.children(count)?))
+    fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
+        let (keys, places) = self.walk.keys(count);
+        Ok(Tree::Dict(Dict::with_keys(keys.cloned(), self.children(count, places)?)))
     }
 }
 
-/// Returns a dict of `keys` whose trees are the `children` at these indices, or all of them in order if there
-/// are no indices.
-fn dict(keys: Option<&Arc<Keys>>, indices: &[u32], mut children: Vec<Tree>) -> Dict {
-    let trees = match indices {
-        [] => children,
-        indices => indices.iter().map(|index| std::mem::take(&mut children[*index as usize])).collect(),
-    };
-    Dict::with_keys(keys.cloned(), trees)
+/// Builds the next `count` nodes, and moves each to its place, or leaves them in order if there are no places.
+#[inline(always)]
+fn collect(
+    count: u32,
+    places: &[u32],
+    mut node: impl FnMut() -> Result<Tree, DecodeError>,
+) -> Result<Vec<Tree>, DecodeError> {
+    // `Iterator::collect` would allocate in steps, and up to twice as much.
+    let mut trees = Vec::with_capacity(count as usize);
+    if places.is_empty() {
+        for _ in 0..count {
+            trees.push(node()?);
+        }
+        return Ok(trees);
+    }
+    trees.resize_with(count as usize, Tree::default);
+    for place in places {
+        // Places differ, so what was there is a null. It needs no drop.
+        std::mem::forget(std::mem::replace(&mut trees[*place as usize], node()?));
+    }
+    Ok(trees)
 }
 
 /// Builds a tree whose leaves are copied.
@@ -243,7 +251,7 @@ impl Copier<'_> {
         match self.walk.node() {
             Node::Null => Ok(Tree::Null),
             Node::Leaf => self.leaf(),
-            Node::List(count) => self.children(count).map(Tree::List),
+            Node::List(count) => Ok(Tree::List(self.children(count, &[])?)),
             Node::Dict(count) => self.dict(count),
         }
     }
@@ -262,17 +270,13 @@ impl Copier<'_> {
     }
 
     #[inline(never)]
-    fn children(&mut self, count: u32) -> Result<Vec<Tree>, DecodeError> {
-        let mut children = Vec::with_capacity(count as usize);
-        for _ in 0..count {
-            children.push(self.node()?);
-        }
-        Ok(children)
+    fn children(&mut self, count: u32, places: &[u32]) -> Result<Vec<Tree>, DecodeError> {
+        collect(count, places, || self.node())
     }
 
     fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
-        let (keys, indices) = self.walk.keys(count);
-        Ok(Tree::Dict(dict(keys, indices, self.children(count)?)))
+        let (keys, places) = self.walk.keys(count);
+        Ok(Tree::Dict(Dict::with_keys(keys.cloned(), self.children(count, places)?)))
     }
 }
 

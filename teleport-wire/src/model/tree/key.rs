@@ -34,11 +34,11 @@ enum Repr {
 }
 
 /// A name that is stored in place. It is counted by no one, so copies on several threads do not contend.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Short {
     /// Invariant: at most [`MAX_SHORT_BYTES`].
     length: u8,
-    /// Invariant: the first `length` bytes are UTF-8.
+    /// Invariant: the first `length` bytes are UTF-8, and the others are zero.
     bytes: [u8; MAX_SHORT_BYTES],
 }
 
@@ -85,7 +85,11 @@ impl Borrow<str> for Key {
 }
 
 impl PartialEq for Key {
+    #[inline]
     fn eq(&self, other: &Key) -> bool {
+        if let (Repr::Short(left), Repr::Short(right)) = (&self.0, &other.0) {
+            return left == right;
+        }
         // Equal keys are often the same memory.
         let (left, right) = (self.as_str(), other.as_str());
         left.len() == right.len() && (left.as_ptr() == right.as_ptr() || left == right)
