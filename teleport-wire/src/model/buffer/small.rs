@@ -1,13 +1,15 @@
 //! Small memory, which threads reuse: a small message needs no allocation for its arrays.
 //!
 //! Flow: [`take`] -> a buffer -> its last part is dropped, on any thread -> that thread's stock -> [`take`]
-//! on that thread. A block holds its bytes behind the count of their owners. The sizes of blocks are powers
-//! of two. The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size, which
-//! is 448 KiB for each thread.
+//! on that thread. Where one thread takes and another drops, full lists go from one stock to the other through
+//! the depot. A block holds its bytes behind the count of their owners. The sizes of blocks are powers of two.
+//! The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size, which is
+//! 448 KiB for each thread, and twice as much for the depot.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use super::memory::{ALIGNMENT, Header, Owner};
 
@@ -16,6 +18,9 @@ pub(super) const MAX_SMALL_BYTES: usize = 4 << 10;
 
 /// The bytes of all blocks of one size that a thread keeps.
 const MAX_KEPT_BYTES: usize = 64 << 10;
+
+/// The full lists of one size in the depot.
+const MAX_FULL_LISTS: usize = 4;
 
 /// The number of sizes: 64 bytes to 4 KiB.
 const SIZES: usize = 7;
@@ -66,59 +71,129 @@ impl Block {
     }
 }
 
-/// The free blocks of a thread.
-struct Stock {
-    /// The free block of each size that was kept last. Invariant: it and those that follow it are alive, and
-    /// nothing else points to them. Their count is one: that of the owner that was dropped, and is made again
-    /// with the next buffer.
-    last: [Cell<Option<NonNull<Block>>>; SIZES],
-    /// The number of free blocks of each size.
-    kept: [Cell<usize>; SIZES],
+/// Blocks that are linked by `next`. Invariant: they are alive, and nothing else points to them. Their count is
+/// one: that of the owner that was dropped, and is made again with the next buffer.
+type List = Option<NonNull<Block>>;
+
+/// Frees the blocks of a list.
+fn free(mut list: List) {
+    while let Some(block) = list {
+        // SAFETY: the blocks of a list are alive.
+        list = unsafe { (*block.as_ptr()).next };
+        // SAFETY: nothing else points to it.
+        unsafe { Block::free(block) }
+    }
 }
+
+/// The free blocks of a thread.
+struct Stock([Shelf; SIZES]);
+
+/// The free blocks of one size.
+struct Shelf {
+    list: Cell<List>,
+    /// The number of blocks in `list`. Invariant: at most [`FULL`].
+    kept: Cell<usize>,
+    /// A list of [`FULL`] blocks, or no list.
+    full: Cell<List>,
+}
+
+/// Full lists that no thread holds. It is never waited for: a thread that finds it locked does without it.
+struct Depot(Mutex<[[List; MAX_FULL_LISTS]; SIZES]>);
+
+// SAFETY: nothing in a block belongs to a thread, and the lock lets in one thread at a time.
+unsafe impl Sync for Depot {}
 
 thread_local! {
-    static STOCK: Stock = const {
-        Stock { last: [const { Cell::new(None) }; SIZES], kept: [const { Cell::new(0) }; SIZES] }
-    };
+    static STOCK: Stock = const { Stock::new() };
 }
 
+static DEPOT: Depot = Depot::new();
+
 impl Stock {
+    const fn new() -> Stock {
+        Stock([const { Shelf { list: Cell::new(None), kept: Cell::new(0), full: Cell::new(None) } }; SIZES])
+    }
+
     #[inline]
-    fn pop(&self, size: usize) -> Option<NonNull<Block>> {
-        let block = self.last[size].get()?;
-        // SAFETY: blocks of the stock are alive, and nobody else uses them.
-        self.last[size].set(unsafe { (*block.as_ptr()).next });
-        self.kept[size].set(self.kept[size].get() - 1);
+    fn pop(&self, size: usize, depot: &Depot) -> Option<NonNull<Block>> {
+        let shelf = &self.0[size];
+        let block = shelf.list.get().or_else(|| shelf.refill(size, depot))?;
+        // SAFETY: the blocks of a list are alive, and nobody else uses them.
+        shelf.list.set(unsafe { (*block.as_ptr()).next });
+        shelf.kept.set(shelf.kept.get() - 1);
         Some(block)
     }
 
-    /// Returns false if there is no room for the block.
-    ///
     /// # Safety
     /// The block must be alive, and is not used again.
     #[inline]
-    unsafe fn push(&self, block: NonNull<Block>) -> bool {
+    unsafe fn push(&self, block: NonNull<Block>, depot: &Depot) {
         // SAFETY: the block is alive.
         let size = unsafe { (*block.as_ptr()).size };
-        let kept = self.kept[size].get();
-        if kept == MAX_KEPT[size] {
-            return false;
+        let shelf = &self.0[size];
+        if shelf.kept.get() == FULL[size] {
+            shelf.set_aside(size, depot);
         }
         // SAFETY: nobody else uses the block.
-        unsafe { (*block.as_ptr()).next = self.last[size].replace(Some(block)) };
-        self.kept[size].set(kept + 1);
-        true
+        unsafe { (*block.as_ptr()).next = shelf.list.replace(Some(block)) };
+        shelf.kept.set(shelf.kept.get() + 1);
+    }
+}
+
+impl Shelf {
+    /// Fills the empty list. Returns its first block.
+    #[cold]
+    fn refill(&self, size: usize, depot: &Depot) -> List {
+        let list = self.full.take().or_else(|| depot.take(size))?;
+        self.list.set(Some(list));
+        self.kept.set(FULL[size]);
+        Some(list)
+    }
+
+    /// Empties the full list.
+    #[cold]
+    fn set_aside(&self, size: usize, depot: &Depot) {
+        if let Some(full) = self.full.replace(self.list.take()) {
+            depot.give(size, full);
+        }
+        self.kept.set(0);
     }
 }
 
 impl Drop for Stock {
     fn drop(&mut self) {
-        for size in 0..SIZES {
-            while let Some(block) = self.pop(size) {
-                // SAFETY: nothing else points to a free block.
-                unsafe { Block::free(block) }
-            }
+        for shelf in &self.0 {
+            free(shelf.list.take());
+            free(shelf.full.take());
         }
+    }
+}
+
+impl Depot {
+    const fn new() -> Depot {
+        Depot(Mutex::new([[None; MAX_FULL_LISTS]; SIZES]))
+    }
+
+    fn take(&self, size: usize) -> List {
+        self.0.try_lock().ok()?[size].iter_mut().find_map(Option::take)
+    }
+
+    /// Takes over a full list. Frees it if there is no room.
+    fn give(&self, size: usize, full: NonNull<Block>) {
+        if let Ok(mut lists) = self.0.try_lock()
+            && let Some(room) = lists[size].iter_mut().find(|list| list.is_none())
+        {
+            *room = Some(full);
+            return;
+        }
+        free(Some(full));
+    }
+}
+
+impl Drop for Depot {
+    fn drop(&mut self) {
+        let lists = self.0.get_mut().map_or_else(|poisoned| *poisoned.into_inner(), |lists| *lists);
+        lists.as_flattened().iter().copied().for_each(free);
     }
 }
 
@@ -128,15 +203,15 @@ const fn size_of_len(len: usize) -> usize {
     (usize::BITS - ((len - 1) / ALIGNMENT).leading_zeros()) as usize
 }
 
-/// The most blocks of each size that a thread keeps.
-const MAX_KEPT: [usize; SIZES] = {
-    let mut max_kept = [0; SIZES];
+/// The blocks of each size in a full list. A thread keeps two lists.
+const FULL: [usize; SIZES] = {
+    let mut full = [0; SIZES];
     let mut size = 0;
     while size < SIZES {
-        max_kept[size] = MAX_KEPT_BYTES / Block::layout(size).size();
+        full[size] = MAX_KEPT_BYTES / 2 / Block::layout(size).size();
         size += 1;
     }
-    max_kept
+    full
 };
 
 /// Returns the only owner of at least `len` writable bytes, and their start. `len` must be 1 to
@@ -145,7 +220,8 @@ const MAX_KEPT: [usize; SIZES] = {
 pub(super) fn take(len: usize) -> (Owner, NonNull<u8>) {
     let size = size_of_len(len);
     // Fails while the thread ends.
-    let block = STOCK.try_with(|stock| stock.pop(size)).ok().flatten().unwrap_or_else(|| Block::new(size));
+    let free = STOCK.try_with(|stock| stock.pop(size, &DEPOT)).ok().flatten();
+    let block = free.unwrap_or_else(|| Block::new(size));
     // SAFETY: the bytes follow the block in its memory.
     let bytes = unsafe { block.add(1) };
     // SAFETY: the header comes first, and counts one owner, which is made here. The pointer is that of the
@@ -153,16 +229,16 @@ pub(super) fn take(len: usize) -> (Owner, NonNull<u8>) {
     (unsafe { Owner::from_raw(block.cast()) }, bytes.cast())
 }
 
-/// Keeps a block for this thread, or frees it if there is no room.
+/// Keeps a block for this thread.
 ///
 /// # Safety
 /// The header must be that of a block, and is not used again.
 unsafe fn keep(header: NonNull<Header>) {
     let block = header.cast::<Block>();
-    // Fails while the thread ends. SAFETY: as this function's.
-    let is_kept = STOCK.try_with(|stock| unsafe { stock.push(block) });
-    if !is_kept.unwrap_or(false) {
-        // SAFETY: as this function's, and it was not kept.
+    // SAFETY: as this function's.
+    let kept = STOCK.try_with(|stock| unsafe { stock.push(block, &DEPOT) });
+    if kept.is_err() {
+        // The thread ends. SAFETY: as this function's, and the block was not kept.
         unsafe { Block::free(block) }
     }
 }
@@ -174,8 +250,15 @@ mod tests {
     use super::*;
     use crate::model::buffer::Buffer;
 
+    impl Stock {
+        fn kept(&self) -> [usize; SIZES] {
+            let full = |size: usize| self.0[size].full.get().map_or(0, |_| FULL[size]);
+            std::array::from_fn(|size| self.0[size].kept.get() + full(size))
+        }
+    }
+
     fn kept() -> [usize; SIZES] {
-        STOCK.with(|stock| stock.kept.each_ref().map(Cell::get))
+        STOCK.with(Stock::kept)
     }
 
     /// Runs a test on a thread of its own, whose stock is empty.
@@ -215,8 +298,9 @@ mod tests {
             drop(buffer);
             let other = Buffer::copy_from(&[2; 64]);
             assert_eq!((&*part, &*other), ([1; 4].as_slice(), [2; 64].as_slice()));
+            let before = kept()[0];
             drop(part);
-            assert_eq!(kept()[0], 1);
+            assert_eq!(kept()[0], before + 1);
             let parts = other.split(&[0..1, 1..2]).unwrap();
             drop(Buffer::copy_from(&[3; 64]));
             assert_eq!((&*parts[0], &*parts[1]), ([2].as_slice(), [2].as_slice()));
@@ -224,21 +308,50 @@ mod tests {
     }
 
     #[test]
-    fn a_stock_is_bounded() {
-        on_thread(|| {
-            let lens = (0..SIZES).map(|size| ALIGNMENT << size);
-            let buffers = |len| (0..1000).map(|_| Buffer::zeroed(len)).collect::<Vec<_>>();
-            drop(lens.map(buffers).collect::<Vec<_>>());
-            assert_eq!(kept(), MAX_KEPT);
-            let bytes = |size| MAX_KEPT[size] * Block::layout(size).size();
-            assert!((0..SIZES).map(bytes).sum::<usize>() <= 448 << 10);
-        });
+    fn stocks_and_the_depot_are_bounded() {
+        let (stock, depot) = (Stock::new(), Depot::new());
+        let bytes = |blocks: [usize; SIZES]| {
+            blocks.iter().enumerate().map(|(size, blocks)| blocks * Block::layout(size).size()).sum::<usize>()
+        };
+        for (size, full) in FULL.into_iter().enumerate() {
+            for _ in 0..full * (MAX_FULL_LISTS + 4) {
+                // SAFETY: the block is new.
+                unsafe { stock.push(Block::new(size), &depot) }
+            }
+            assert_eq!(stock.kept()[size], 2 * full);
+        }
+        assert!(bytes(stock.kept()) <= 448 << 10);
+        let lists = depot.0.lock().unwrap().map(|lists| lists.iter().flatten().count());
+        assert_eq!(lists, [MAX_FULL_LISTS; SIZES]);
+        assert!(bytes(FULL.map(|full| full * MAX_FULL_LISTS)) <= 2 * (448 << 10));
+    }
+
+    #[test]
+    fn full_lists_go_from_thread_to_thread() {
+        let depot = Depot::new();
+        let fill = || {
+            let stock = Stock::new();
+            for _ in 0..3 * FULL[0] {
+                // SAFETY: the block is new.
+                unsafe { stock.push(Block::new(0), &depot) }
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(fill).join()).unwrap();
+        let stock = Stock::new();
+        for left in (0..FULL[0]).rev() {
+            let block = stock.pop(0, &depot).unwrap();
+            assert_eq!(stock.kept()[0], left);
+            // SAFETY: it was taken out.
+            unsafe { Block::free(block) }
+        }
+        assert_eq!(stock.pop(0, &depot), None);
     }
 
     #[test]
     fn a_block_stays_with_the_thread_that_drops_it() {
         on_thread(|| {
             let buffer = Buffer::zeroed(64);
+            let before = kept()[0];
             let clone = buffer.clone();
             on_thread(move || {
                 assert_eq!(clone[0], 0);
@@ -248,7 +361,7 @@ mod tests {
                 drop(buffer);
                 assert_eq!(kept()[0], 1);
             });
-            assert_eq!(kept()[0], 0);
+            assert_eq!(kept()[0], before);
         });
     }
 
