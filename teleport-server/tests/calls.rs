@@ -66,7 +66,8 @@ fn large_arrays_come_and_go_in_place() {
     let brighten = |mut x: Tree| -> Result<Tree, BoxError> {
         let mut image: Array = x.take("image")?;
         let before = image.as_bytes().as_ptr();
-        assert_eq!(before.addr() % 64, 0);
+        // Up to 8 bytes are in the array itself.
+        assert_eq!(before.addr() % if image.bytes() > 8 { 64 } else { 8 }, 0);
         image.as_mut_slice::<u8>()?.iter_mut().for_each(|pixel| *pixel += 1);
         assert_eq!(image.as_bytes().as_ptr(), before, "it was received into memory of its own");
         Ok(tree!({"image": image}))

@@ -60,7 +60,8 @@ proptest! {
     fn rows_received_in_place_are_a_stack(tree in trees_of_arrays(), rows in 0..5usize, spare in 0..3usize, seed: u64) {
         let (stacked, order) = layout(&result(&tree), rows + spare);
         let trees: Vec<Tree> = (0..rows).map(|row| refilled(&tree, seed.wrapping_add(row as u64 * 1000))).collect();
-        let mut memory = Buffer::copy_from(&vec![0xAA; stacked.memory_bytes()]);
+        let mut memory = Buffer::zeroed(stacked.memory_bytes());
+        memory.make_mut().fill(0xAA);
         // The order in which rows arrive does not matter, so the last comes first.
         for (row, tree) in trees.iter().enumerate().rev() {
             receive(&stacked, &mut memory, row, &result(tree));

@@ -12,12 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The alignment of allocated memory in bytes.
 pub(super) const ALIGNMENT: usize = 64;
 
-/// Has the alignment of allocated memory.
-#[repr(align(64))]
-pub(super) struct Line;
-
-const _: () = assert!(align_of::<Line>() == ALIGNMENT);
-
 /// The count of the buffers that share some memory, and what is done with the memory when there are none.
 pub(super) struct Header {
     count: AtomicUsize,

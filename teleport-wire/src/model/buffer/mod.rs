@@ -2,7 +2,9 @@
 //!
 //! A [`Buffer`] is a pointer, a length and a counted owner that keeps the memory alive: an allocation, a
 //! `Vec`, a block of a pool, a mapped file. Clones and slices count the same owner and share its bytes. Bytes
-//! are written only through `&mut Buffer` while the count is one, so a shared buffer never changes.
+//! are written only through `&mut Buffer` while the count is one, so a shared buffer never changes. A copy of
+//! up to [`MAX_INLINE_BYTES`] is in the buffer itself, in the place of the pointer: a number needs no memory
+//! of its own.
 
 mod memory;
 mod small;
@@ -12,7 +14,7 @@ use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::ptr::NonNull;
 
 use crate::model::element::Element;
-use memory::{Allocation, Line, Owner};
+use memory::{Allocation, Owner};
 
 /// Reference-counted bytes that are cheap to clone and to slice, and writable in place while they have one
 /// owner.
@@ -28,22 +30,60 @@ use memory::{Allocation, Line, Owner};
 /// assert_eq!(*buffer, [9, 2, 3, 4]);
 /// ```
 pub struct Buffer {
-    /// Invariant: valid for reads of `len` bytes as long as `owner` lives (dangling if `len` is 0), and for
-    /// writes too if `owner` is writable. No other buffer covers any of these bytes unless it has the same
-    /// `owner`.
-    bytes: NonNull<u8>,
+    place: Place,
     len: usize,
-    /// `None` only if `len` is 0.
+    /// `None` if the bytes are in `place`.
     owner: Option<Owner>,
+}
+
+/// The longest bytes that are in the buffer itself: any number but a `Complex<f64>`.
+const MAX_INLINE_BYTES: usize = size_of::<NonNull<u8>>();
+
+/// Where the bytes of a buffer are.
+#[derive(Clone, Copy)]
+union Place {
+    /// With an owner. Invariant: valid for reads of `len` bytes as long as `owner` lives, and for writes too
+    /// if `owner` is writable. No other buffer covers any of these bytes unless it has the same `owner`.
+    memory: NonNull<u8>,
+    /// Without an owner. Invariant: all bytes are initialized, and `len` is at most their number.
+    inline: [u8; MAX_INLINE_BYTES],
 }
 
 impl Buffer {
     /// The alignment in bytes of all memory that Teleport allocates: a cache line, and the widest vector.
+    /// A copy of up to 8 bytes needs no memory: its bytes are in the buffer itself, aligned to 8.
     pub const ALIGNMENT: usize = memory::ALIGNMENT;
 
     /// Creates an empty buffer. Does not allocate.
     pub const fn empty() -> Buffer {
-        Buffer { bytes: NonNull::<Line>::dangling().cast(), len: 0, owner: None }
+        Buffer { place: Place { inline: [0; MAX_INLINE_BYTES] }, len: 0, owner: None }
+    }
+
+    /// Copies at most [`MAX_INLINE_BYTES`] into a buffer.
+    #[inline]
+    fn inline(bytes: &[u8]) -> Buffer {
+        let mut inline = [0; MAX_INLINE_BYTES];
+        // The lengths of numbers, for which a call to copy them costs more than the copy.
+        match *bytes {
+            [a] => inline[0] = a,
+            [a, b, c, d] => inline[..4].copy_from_slice(&[a, b, c, d]),
+            [a, b, c, d, e, f, g, h] => inline = [a, b, c, d, e, f, g, h],
+            _ => inline[..bytes.len()].copy_from_slice(bytes),
+        }
+        Buffer { place: Place { inline }, len: bytes.len(), owner: None }
+    }
+
+    /// Creates a buffer on the `bytes` of an owner.
+    #[inline]
+    fn owned(bytes: NonNull<[u8]>, owner: Owner) -> Buffer {
+        Buffer { place: Place { memory: bytes.cast() }, len: bytes.len(), owner: Some(owner) }
+    }
+
+    /// Returns where the bytes are, if there is an owner.
+    #[inline]
+    fn memory(&self) -> Option<NonNull<u8>> {
+        // SAFETY: with an owner, the place is a pointer.
+        self.owner.as_ref().map(|_| unsafe { self.place.memory })
     }
 
     /// Allocates `len` zero bytes, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
@@ -61,8 +101,13 @@ impl Buffer {
         zeros.into_buffer()
     }
 
-    /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT).
+    /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT). Up to 8 bytes are copied
+    /// into the buffer itself, aligned to 8, and move with it.
+    #[inline]
     pub fn copy_from(bytes: &[u8]) -> Buffer {
+        if bytes.len() <= MAX_INLINE_BYTES {
+            return Buffer::inline(bytes);
+        }
         let mut copy = Buffer::fresh(bytes.len());
         copy.bytes_mut().copy_from_slice(bytes);
         copy.into_buffer()
@@ -79,7 +124,7 @@ impl Buffer {
             return Fresh(Buffer::from_owner_mut(Allocation::zeroed(len)));
         }
         let (owner, bytes) = small::take(len);
-        Fresh(Buffer { bytes, len, owner: Some(owner) })
+        Fresh(Buffer::owned(NonNull::slice_from_raw_parts(bytes, len), owner))
     }
 
     /// Takes over the memory of `items`, without a copy. It keeps the alignment that it has.
@@ -119,10 +164,10 @@ impl Buffer {
         if bytes.is_empty() {
             return Buffer::empty();
         }
-        Buffer { bytes: bytes.cast(), len: bytes.len(), owner: Some(owner) }
+        Buffer::owned(bytes, owner)
     }
 
-    /// Returns the bytes of `range`, which share this buffer's memory.
+    /// Returns the bytes of `range`, which share this buffer's memory, if it has some.
     ///
     /// # Panics
     /// Panics if `range` does not lie within the buffer.
@@ -137,8 +182,9 @@ impl Buffer {
         if range.is_empty() {
             return Buffer::empty();
         }
-        // SAFETY: `range` lies within the `len` bytes that `bytes` is valid for.
-        self.bytes = unsafe { self.bytes.add(range.start) };
+        let Some(memory) = self.memory() else { return Buffer::inline(&self[range]) };
+        // SAFETY: `range` lies within the `len` bytes that `memory` is valid for.
+        self.place.memory = unsafe { memory.add(range.start) };
         self.len = range.len();
         self
     }
@@ -154,10 +200,21 @@ impl Buffer {
         if !writable || !self.is_unique() {
             return None;
         }
-        // SAFETY: `bytes` is valid for reads and writes of `len` bytes, as the owner is writable. This buffer
-        // alone holds the owner, nobody can clone it while it is borrowed uniquely, and only holders of the
-        // owner cover any of these bytes: so the slice is the only access to them.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.bytes.as_ptr(), self.len) })
+        // SAFETY: the owner, if there is one, is writable. This buffer alone holds it.
+        Some(unsafe { self.write() })
+    }
+
+    /// Returns the bytes for writing.
+    ///
+    /// # Safety
+    /// If there is an owner, it must be writable, and no other buffer may hold it.
+    #[inline]
+    unsafe fn write(&mut self) -> &mut [u8] {
+        let start = self.memory().map_or((&raw mut self.place).cast(), NonNull::as_ptr);
+        // SAFETY: `start` is valid for reads and writes of `len` bytes: those of a writable owner, or those
+        // in this buffer. Nobody can clone the owner while this buffer is borrowed uniquely, and only its
+        // holders cover any of these bytes: so the slice is the only access to them.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len) }
     }
 
     /// Returns the bytes for writing. Copies them first if they are shared or read-only.
@@ -207,9 +264,9 @@ impl Buffer {
     /// Returns one part of a split, with an owner of its own. The caller drops `self` afterwards, and parts
     /// do not overlap: so no two buffers with different owners cover the same bytes.
     fn part(&self, range: Range<usize>) -> Buffer {
-        let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return Buffer::empty() };
+        let Some(whole) = self.owner.as_ref().filter(|_| !range.is_empty()) else { return self.slice(range) };
         let (owner, _) = Owner::new(whole.clone(), whole.is_writable());
-        Buffer { bytes: self.bytes, len: self.len, owner: Some(owner) }.narrowed(range)
+        Buffer { owner: Some(owner), ..*self }.narrowed(range)
     }
 }
 
@@ -224,9 +281,8 @@ impl Fresh {
     /// Returns the bytes for writing.
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `bytes` is valid for reads and writes of `len` bytes, as the memory is writable. No other
-        // buffer has its owner, and this one is borrowed uniquely.
-        unsafe { std::slice::from_raw_parts_mut(self.0.bytes.as_ptr(), self.0.len) }
+        // SAFETY: the memory, if there is some, is writable and has one owner.
+        unsafe { self.0.write() }
     }
 
     #[inline]
@@ -259,17 +315,21 @@ unsafe impl Sync for Buffer {}
 impl Clone for Buffer {
     /// Shares the memory and counts one more owner.
     fn clone(&self) -> Buffer {
-        Buffer { bytes: self.bytes, len: self.len, owner: self.owner.clone() }
+        Buffer { owner: self.owner.clone(), ..*self }
     }
 }
 
 impl Deref for Buffer {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `bytes` is valid for reads of `len` bytes while `owner` lives, which this borrow ensures.
-        // Writes need `&mut` of the only buffer with this owner, so none happen during the borrow.
-        unsafe { std::slice::from_raw_parts(self.bytes.as_ptr(), self.len) }
+        let start =
+            self.memory().map_or((&raw const self.place).cast(), |memory| memory.as_ptr().cast_const());
+        // SAFETY: `start` is valid for reads of `len` bytes while the owner and this buffer live, which this
+        // borrow ensures. Writes need `&mut` of the only buffer with this owner, so none happen during the
+        // borrow.
+        unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
@@ -352,13 +412,32 @@ mod tests {
         for len in [0, 1, 63, 64, 65, 4096, 1 << 20] {
             let mut buffer = Buffer::zeroed(len);
             assert_eq!(buffer.len(), len);
-            assert!(is_aligned(&buffer));
+            assert!(is_aligned(&buffer) || len == 0);
             // Whole slices are compared: a loop over all bytes takes minutes under Miri.
             assert_eq!(buffer[..], vec![0; len]);
             buffer.get_mut().unwrap().fill(7);
-            assert!(is_aligned(&Buffer::copy_from(&buffer)));
+            assert!(is_aligned(&Buffer::copy_from(&buffer)) || len <= MAX_INLINE_BYTES);
             assert_eq!(Buffer::copy_from(&buffer), buffer);
         }
+    }
+
+    #[test]
+    fn short_copies_are_in_the_buffer() {
+        for len in 0..=MAX_INLINE_BYTES {
+            let bytes = &[1, 2, 3, 4, 5, 6, 7, 8][..len];
+            let mut buffer = Buffer::copy_from(bytes);
+            let clone = buffer.clone();
+            let place = (&raw const buffer).addr()..(&raw const buffer).addr() + size_of::<Buffer>();
+            assert!(place.contains(&buffer.as_ptr().addr()) && buffer.as_ptr().cast::<u64>().is_aligned());
+            assert!(buffer.is_unique() && buffer.make_mut().as_ptr().addr() == buffer.as_ptr().addr());
+            buffer.get_mut().unwrap().fill(9);
+            assert_eq!((&*buffer, &*clone), (&[9; 8][..len], bytes));
+            assert_eq!(*clone.slice(len / 2..), bytes[len / 2..]);
+            let parts = clone.split(&[0..len / 2, len / 2..len]).unwrap();
+            assert_eq!((&*parts[0], &*parts[1]), bytes.split_at(len / 2));
+        }
+        let long = Buffer::copy_from(&[1; MAX_INLINE_BYTES + 1]);
+        assert_eq!(long.clone().as_ptr(), long.as_ptr());
     }
 
     #[test]
