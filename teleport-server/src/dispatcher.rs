@@ -22,7 +22,7 @@ use crate::call::open_call::{Arguments, OpenCall};
 use crate::call::refusal::{cancelled, closing, late};
 use crate::call::route::Route;
 use crate::exec::done::LogOrder;
-use crate::exec::run::{Starting, run_inline};
+use crate::exec::run::{Starting, note_time, run_inline};
 use crate::queue::pool::Queue;
 use crate::registry::{BatchPlan, PoolPlan, Registry};
 use crate::runtime::connections::ConnectionList;
@@ -158,7 +158,9 @@ impl Dispatcher {
         let start = clock.start();
         while let Some((call, Arguments { mut tree, lease })) = inline.try_take() {
             let function = self.registry.function(call.method());
-            run_inline(function, &Starting::known(&call), &mut tree, lease, &mut clock);
+            run_inline(function, &Starting::known(&call, &call.reply()), &mut tree, lease, &mut clock);
+            // Each is measured alone, since the turn has a limit.
+            note_time(&call.caller, clock.end());
             if clock.start().saturating_duration_since(start) > MAX_TURN {
                 // Other connections get their turn, and then this is called again.
                 return link.await_drain(Quota { max_bytes: u64::MAX, max_bytes_but_largest: u64::MAX });

@@ -97,8 +97,8 @@ pub use link::interrupt::{
     InterruptHook, Interrupted, block_on_interruptible, block_on_or_unwind, unwind_if_interrupted,
 };
 pub use link::{
-    Answers, AnswersTogether, Calls, Handler, Link, ReaderRole, TurnClock, block_on, flush_coalesced,
-    needs_wake,
+    Answers, AnswersTogether, Calls, Handler, Link, Measured, ReaderRole, TurnClock, block_on,
+    flush_coalesced, needs_wake,
 };
 pub use memory::budget::{Budget, Charge, OnGrant};
 pub use memory::deferred_drop::drop_later;

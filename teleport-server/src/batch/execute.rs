@@ -97,7 +97,7 @@ impl Run<'_> {
     ) -> Result<T, RemoteError> {
         let BatchCalls { calls, padded } = &**self.calls;
         let start = Instant::now();
-        let ran = run_function(&calls[0].shared().counters, calls.len(), function);
+        let ran = run_function(&calls[0].shared().counters, calls.len(), |_running| function());
         self.batcher.finished(group, *padded, ran.is_ok().then(|| start.elapsed()));
         ran
     }

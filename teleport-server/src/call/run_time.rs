@@ -26,12 +26,14 @@ impl RunTime {
         self.nanos.load(Ordering::Relaxed) <= QUICK.subsec_nanos()
     }
 
-    pub(crate) fn note(&self, time: Duration) {
-        let nanos = time.min(MAX_COUNTED).subsec_nanos();
-        let average = match self.nanos.load(Ordering::Relaxed) {
+    /// Notes runs that took this `time` together.
+    pub(crate) fn note(&self, runs: u32, time: Duration) {
+        let nanos = (time / runs.max(1)).min(MAX_COUNTED).subsec_nanos();
+        let add = |average: u32, _| match average {
             u32::MAX => nanos,
             average => average - average / 8 + nanos / 8,
         };
+        let average = (0..runs).fold(self.nanos.load(Ordering::Relaxed), add);
         self.nanos.store(average, Ordering::Relaxed);
     }
 }
@@ -44,11 +46,11 @@ mod tests {
     fn a_method_that_was_quick_is_expected_to_be() {
         let run_time = RunTime::unknown();
         assert!(!run_time.is_quick());
-        run_time.note(Duration::from_micros(1));
+        run_time.note(1, Duration::from_micros(1));
         assert!(run_time.is_quick());
-        run_time.note(Duration::from_secs(60));
+        run_time.note(1, Duration::from_secs(60));
         assert!(!run_time.is_quick());
-        (0..20).for_each(|_| run_time.note(Duration::from_micros(1)));
+        (0..20).for_each(|_| run_time.note(1, Duration::from_micros(1)));
         assert!(run_time.is_quick());
     }
 
@@ -56,8 +58,19 @@ mod tests {
     fn a_method_that_is_sometimes_slow_is_not_quick() {
         let run_time = RunTime::unknown();
         for run in 0..100 {
-            run_time.note(Duration::from_micros(if run % 8 == 0 { 900 } else { 1 }));
+            run_time.note(1, Duration::from_micros(if run % 8 == 0 { 900 } else { 1 }));
             assert!(run % 8 != 0 || !run_time.is_quick());
+        }
+    }
+
+    #[test]
+    fn runs_that_were_measured_together_count_like_as_many() {
+        let (together, alone) = (RunTime::unknown(), RunTime::unknown());
+        for micros in [8, 800, 16] {
+            together.note(8, Duration::from_micros(micros));
+            (0..8).for_each(|_| alone.note(1, Duration::from_micros(micros / 8)));
+            let nanos = |run_time: &RunTime| run_time.nanos.load(Ordering::Relaxed);
+            assert_eq!(nanos(&together), nanos(&alone));
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::call::reply_to::ReplyTo;
 use crate::call::route::Route;
 use crate::connection::credit::Reservation;
 use crate::dispatcher::Dispatcher;
-use crate::exec::run::{Starting, run_inline};
+use crate::exec::run::{Starting, note_time, run_inline};
 use crate::runtime::counters::Counted;
 use crate::session::records::Breach;
 use crate::session::session::{Session, unknown};
@@ -70,12 +70,22 @@ impl Connection {
     /// and before the next connection of its session can resume. Its answer also tells that it has arrived.
     #[inline]
     fn note(&self, reply: &ReplyTo<'_>, call: Option<&Arc<OpenCall>>) -> bool {
-        let Some(session) = reply.session else {
-            if let Some(call) = call {
+        match (reply.session, call) {
+            (None, None) => true,
+            (None, Some(call)) => {
                 self.state.lock().open.add(reply.id, call);
+                true
             }
-            return true;
-        };
+            (Some(session), call) => self.note_in_session(session, reply, call),
+        }
+    }
+
+    fn note_in_session(
+        &self,
+        session: &Session<OpenCall>,
+        reply: &ReplyTo<'_>,
+        call: Option<&Arc<OpenCall>>,
+    ) -> bool {
         let arrived = session.arrived(reply.link, reply.id, call.map_or_else(Weak::new, Arc::downgrade));
         if let Err(breach) = arrived {
             self.breached(reply, breach);
@@ -103,12 +113,12 @@ impl Connection {
         };
         if matches!(method.route, Route::Inline) && !reply.is_past_quota() {
             if self.note(&reply, None) {
-                let call = Starting::at_once(reply, deadline);
+                let call = Starting::at_once(&reply, deadline);
                 run_inline(registry.function(method), &call, tree, lease, clock);
             }
             return;
         }
-        clock.forget();
+        note_time(caller, clock.pause());
         let call = OpenCall::new(&reply, deadline);
         if self.note(&reply, Some(&call)) {
             let arguments = Arguments { tree: mem::take(tree), lease };
@@ -166,6 +176,9 @@ impl Handler for Connection {
     fn called(&self, link: &Arc<Link>, calls: Calls<'_, '_>, clock: &mut TurnClock) {
         for call in calls {
             self.call(link, call, clock);
+        }
+        if let Some(caller) = self.caller.get() {
+            note_time(caller, clock.end());
         }
     }
 

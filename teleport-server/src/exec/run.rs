@@ -1,7 +1,7 @@
 //! One run of a function: from its arguments to the answer and the logs.
 //!
-//! Flow: give the memory of the arguments to the function -> run it, with panics caught -> encode the result
-//! -> answer -> leave the logs. All that may run a user's code is inside [`run_function`], for inline calls,
+//! Flow: give the memory of the arguments to the function -> run it -> encode the result -> answer -> leave
+//! the logs. Panics are caught up to the answer. All that may run a user's code is inside [`run_function`], for inline calls,
 //! calls of a pool and batches alike. Never waits for a client: the poller sends what the socket does not
 //! take at once.
 
@@ -11,24 +11,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{Message, RemoteError, Tree};
-use teleport_transport::{Lease, TurnClock};
+use teleport_transport::{Lease, Measured, TurnClock};
 
 use crate::api::functions::context::Context;
 use crate::api::functions::method::{Body, Purpose};
+use crate::call::caller::Caller;
 use crate::call::open_call::OpenCall;
 use crate::call::refusal::{late, unsendable};
 use crate::call::reply_to::ReplyTo;
+use crate::call::route::MethodInfo;
 use crate::exec::done::{LogSlot, Logs};
 use crate::exec::failures::function_failed;
 use crate::exec::panic::catch;
-use crate::runtime::counters::{Counted, Counters};
+use crate::runtime::counters::{Counted, Counters, CountersHere};
 
-/// The log warns of inline calls that take longer, since they hold up every connection of their poller.
+/// The log warns of inline calls that take longer, alone or together with the quick ones that are measured with
+/// them, since they hold up every connection of their poller.
 const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
 
 /// A call that is about to run.
 pub(crate) struct Starting<'a> {
-    reply: ReplyTo<'a>,
+    reply: &'a ReplyTo<'a>,
     deadline: Option<Instant>,
     /// The call, if other threads know it.
     known: Option<&'a Arc<OpenCall>>,
@@ -40,24 +43,24 @@ pub(crate) struct Starting<'a> {
 
 impl<'a> Starting<'a> {
     /// Returns a call that runs as soon as it has arrived.
-    pub(crate) fn at_once(reply: ReplyTo<'a>, deadline: Option<Instant>) -> Starting<'a> {
+    pub(crate) fn at_once(reply: &'a ReplyTo<'a>, deadline: Option<Instant>) -> Starting<'a> {
         Starting { reply, deadline, known: None, created: OnceCell::new(), logs: Cell::new(None) }
     }
 
     /// Returns a call that has waited.
-    pub(crate) fn known(call: &'a Arc<OpenCall>) -> Starting<'a> {
-        Starting { known: Some(call), ..Starting::at_once(call.reply(), call.deadline) }
+    pub(crate) fn known(call: &'a Arc<OpenCall>, reply: &'a ReplyTo<'a>) -> Starting<'a> {
+        Starting { known: Some(call), ..Starting::at_once(reply, call.deadline) }
     }
 
     fn fail(&self, error: RemoteError) {
         let knows_cancelled = self.known.or(self.created.get()).is_some_and(|call| call.knows_cancelled());
-        function_failed(&self.reply, knows_cancelled, error);
+        function_failed(self.reply, knows_cancelled, error);
     }
 }
 
 impl Purpose for Starting<'_> {
     fn context(&self) -> Context {
-        let create = || OpenCall::new(&self.reply, self.deadline);
+        let create = || OpenCall::new(self.reply, self.deadline);
         Context::new(self.known.unwrap_or_else(|| self.created.get_or_init(create)).clone())
     }
 
@@ -74,17 +77,37 @@ pub(crate) fn run_inline(
     lease: Lease,
     clock: &mut TurnClock,
 ) {
-    let ReplyTo { link, method, .. } = call.reply;
+    let ReplyTo { link, method, caller, .. } = call.reply;
     // Earlier answers must not wait for a slow function. If a quick function is slow this time, they wait
     // anyway: only another thread could send them, and inline methods must not block.
-    if !method.run_time.is_quick() {
+    let is_quick = method.run_time.is_quick();
+    if !is_quick {
         link.release_answers();
     }
+    note_time(caller, clock.begin(method.slot));
+    // Quick functions that ran since then have hardly made the call later.
     let start = clock.start();
     run(function, call, arguments, lease, || start);
-    let time = clock.end().saturating_duration_since(start);
-    method.run_time.note(time);
-    if time > MAX_INLINE_TIME && call.reply.shared().log_limit.allows() {
+    if !is_quick {
+        note_time(caller, clock.end());
+    }
+}
+
+/// Notes how long inline calls took, whose kind is the slot of their method.
+#[inline]
+pub(crate) fn note_time(caller: &Caller, measured: Option<Measured>) {
+    if let Some(Measured { kind, pieces, time }) = measured {
+        let method = &caller.methods[kind as usize];
+        method.run_time.note(pieces, time);
+        if time > MAX_INLINE_TIME {
+            log_slow(caller, method, time);
+        }
+    }
+}
+
+#[cold]
+fn log_slow(caller: &Caller, method: &MethodInfo, time: Duration) {
+    if caller.shared.log_limit.allows() {
         let method = &*method.name;
         tracing::warn!(method, ?time, "an inline method holds up its poller: register it with `Method::new`");
     }
@@ -123,13 +146,32 @@ fn run(
     let Body::Tree(function) = function else {
         unreachable!("the registry gives list functions to batched methods only")
     };
-    let outcome = run_function(&call.reply.shared().counters, 1, || {
+    let outcome = run_function(&call.reply.shared().counters, 1, |running| {
         let reply = function(mem::take(arguments), call)?;
-        Message::result(&reply, &call.reply.caller.limits).map_err(|error| unsendable(&error))
+        match Message::result(&reply, &call.reply.caller.limits) {
+            Ok(message) => {
+                // First, so that a caller that has the answer finds that nothing runs.
+                drop(running);
+                call.reply.answer(message);
+                Ok(())
+            }
+            Err(error) => Err(unsendable(&error)),
+        }
     });
-    match outcome {
-        Ok(message) => call.reply.answer(message),
-        Err(error) => call.fail(error),
+    if let Err(error) = outcome {
+        call.fail(error);
+    }
+}
+
+/// Counts calls whose function runs, until it is dropped.
+pub(crate) struct Running<'a> {
+    counters: CountersHere<'a>,
+    calls: usize,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.counters.take_back_many(Counted::Running, self.calls);
     }
 }
 
@@ -141,14 +183,14 @@ fn run(
 pub(crate) fn run_function<T>(
     counters: &Counters,
     calls: usize,
-    function: impl FnOnce() -> Result<T, RemoteError>,
+    function: impl FnOnce(Running<'_>) -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
     let counters = counters.here();
+    counters.add_many(Counted::Running, calls);
+    let running = Running { counters, calls };
     // Set in place: what `catch` returns is moved several times.
     let mut outcome = None;
-    counters.add_many(Counted::Running, calls);
-    let caught = catch(|| outcome = Some(function()));
-    counters.take_back_many(Counted::Running, calls);
+    let caught = catch(|| outcome = Some(function(running)));
     match (outcome, caught) {
         (Some(outcome), _) => outcome,
         (None, Err(panic)) => Err(panic.remote()),

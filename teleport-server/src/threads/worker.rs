@@ -104,7 +104,8 @@ impl Pool {
             match work {
                 Work::Call(call, Arguments { mut tree, lease }, slot) => {
                     let function = registry.function(call.method());
-                    run_on_worker(function, &Starting::known(&call), &mut tree, lease, slot);
+                    let reply = call.reply();
+                    run_on_worker(function, &Starting::known(&call, &reply), &mut tree, lease, slot);
                 }
                 Work::Batch(number, slot) => {
                     let batcher = &self.batchers[number];

@@ -40,7 +40,7 @@ pub use self::cork::AnswersTogether;
 pub use self::handler::{Answers, Calls, Handler};
 pub use self::link::Link;
 pub use self::reader_role::ReaderRole;
-pub use self::turn_clock::TurnClock;
+pub use self::turn_clock::{Measured, TurnClock};
 
 #[cfg(test)]
 mod tests;
