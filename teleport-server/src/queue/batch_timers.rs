@@ -52,6 +52,7 @@ impl BatchTimers {
 
     /// Takes the method whose batch is due first, with a slot if it needs one. The caller sets when its next
     /// one is due.
+    #[inline]
     pub(crate) fn take<P>(&mut self, mut reserve: impl FnMut() -> Option<P>) -> Option<(usize, Option<P>)> {
         // Most often there is none, and the clock need not be read.
         self.next?;
@@ -60,6 +61,7 @@ impl BatchTimers {
         taken
     }
 
+    #[inline(never)]
     fn take_due<P>(
         &mut self,
         now: Instant,

@@ -153,6 +153,7 @@ impl<T: Queueable> FairQueue<T> {
     }
 
     /// Appends a call to its connection's line. Returns false if the line is throttled.
+    #[inline]
     pub(crate) fn push(&mut self, call: Arc<T>, arguments: T::Arguments) -> bool {
         let connection = call.connection();
         if self.lines.len() >= self.max_lines && !self.lines.contains_key(&connection) {
@@ -175,6 +176,7 @@ impl<T: Queueable> FairQueue<T> {
     }
 
     /// Returns the next call that may start. `reserve` returns a slot if one is free.
+    #[inline]
     pub(crate) fn next<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         // If there is no slot for one call, there is none for the others.
         let mut has_slots = true;
@@ -183,10 +185,17 @@ impl<T: Queueable> FairQueue<T> {
             has_slots = slot.is_some();
             slot
         };
-        let blocked = if self.is_turn_of_blocked { self.next_blocked(&mut reserve) } else { None };
-        self.is_turn_of_blocked = blocked.is_none();
-        if let Some(taken) = blocked.or_else(|| self.next_turn(&mut reserve)) {
-            return Some(taken);
+        if self.is_turn_of_blocked && self.has_blocked() {
+            let taken = self.next_blocked(&mut reserve);
+            self.is_turn_of_blocked = taken.is_none();
+            if taken.is_some() {
+                return taken;
+            }
+        }
+        self.is_turn_of_blocked = true;
+        let taken = self.next_turn(&mut reserve);
+        if taken.is_some() || !self.has_blocked() {
+            return taken;
         }
         let taken = self.next_blocked(&mut reserve);
         self.is_turn_of_blocked = taken.is_none();
@@ -235,6 +244,7 @@ impl<T: Queueable> FairQueue<T> {
         (self.lines.values().map(|line| line.waiting.len() + line.aside.len()).sum(), self.lines.len())
     }
 
+    #[inline]
     fn next_turn<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         while let Some(connection) = self.turns.pop_front() {
             let line = self.lines.get_mut(&connection)?;
@@ -253,6 +263,7 @@ impl<T: Queueable> FairQueue<T> {
         None
     }
 
+    #[inline(never)]
     fn next_blocked<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         while let Some(connection) = self.blocked.front().copied() {
             let line = self.lines.get_mut(&connection)?;
@@ -292,6 +303,7 @@ impl<T: Queueable> Line<T> {
         self.aside.iter().chain(&self.waiting).filter_map(|entry| Some(&entry.queued.as_ref()?.0))
     }
 
+    #[inline]
     fn push(&mut self, entry: Entry<T>) {
         // If all others wait for a slot, it waits with them. Otherwise it keeps its order among the others.
         let is_aside = self.waiting.is_empty() && !self.aside.is_empty() && entry.needs_slot();
@@ -311,6 +323,7 @@ impl<T: Queueable> Line<T> {
     }
 
     /// Appends the line to the queues where it belongs and is not yet.
+    #[inline]
     fn join(&mut self, connection: usize, turns: &mut VecDeque<usize>, blocked: &mut VecDeque<usize>) {
         if self.throttled_by.is_some() {
             return;
@@ -324,6 +337,7 @@ impl<T: Queueable> Line<T> {
     }
 
     /// Takes the first call that may start, and sets aside those before it that find no slot.
+    #[inline]
     fn take<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         // The calls that it had a turn for may be gone.
         if !self.waiting.is_empty()
@@ -332,9 +346,9 @@ impl<T: Queueable> Line<T> {
             return Some(taken);
         }
         while !self.waiting.is_empty() && !self.check_throttled() {
-            let entry = self.waiting.pop_front()?;
-            let needs_slot = entry.needs_slot();
+            let needs_slot = self.waiting.front()?.needs_slot();
             let slot = if needs_slot { reserve() } else { None };
+            let entry = self.waiting.pop_front()?;
             if !needs_slot || slot.is_some() {
                 return self.started(entry, slot, false);
             }
@@ -345,6 +359,7 @@ impl<T: Queueable> Line<T> {
     }
 
     /// Takes the first call that was set aside, if there is a slot.
+    #[inline]
     fn take_aside<P>(&mut self, reserve: &mut impl FnMut() -> Option<P>) -> Option<Taken<T, P>> {
         if self.aside.is_empty() || self.check_throttled() {
             return None;
@@ -354,6 +369,7 @@ impl<T: Queueable> Line<T> {
         self.started(entry, slot, true)
     }
 
+    #[inline]
     fn check_throttled(&mut self) -> bool {
         if self.throttled_by.is_none() {
             let first = self.aside.front().or(self.waiting.front());
@@ -363,6 +379,7 @@ impl<T: Queueable> Line<T> {
         self.throttled_by.is_some()
     }
 
+    #[inline]
     fn started<P>(&mut self, entry: Entry<T>, slot: Option<P>, was_aside: bool) -> Option<Taken<T, P>> {
         self.count -= 1;
         self.trim();
@@ -370,7 +387,23 @@ impl<T: Queueable> Line<T> {
     }
 
     /// Drops the entries of removed calls: those at the front, and all if they outnumber the others.
+    #[inline]
     fn trim(&mut self) {
+        if self.waiting.len() + self.aside.len() > self.count {
+            self.drop_empty();
+        }
+        if self.count == 0 {
+            self.throttled_by = None;
+            for calls in [&mut self.waiting, &mut self.aside] {
+                if calls.capacity() > MAX_KEPT_CAPACITY {
+                    calls.shrink_to(MAX_KEPT_CAPACITY);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn drop_empty(&mut self) {
         let is_sparse = self.waiting.len() + self.aside.len() > 2 * self.count;
         for calls in [&mut self.waiting, &mut self.aside] {
             if is_sparse {
@@ -379,11 +412,6 @@ impl<T: Queueable> Line<T> {
             while calls.front().is_some_and(|entry| entry.queued.is_none()) {
                 calls.pop_front();
             }
-        }
-        if self.count == 0 {
-            self.throttled_by = None;
-            self.waiting.shrink_to(MAX_KEPT_CAPACITY);
-            self.aside.shrink_to(MAX_KEPT_CAPACITY);
         }
     }
 }
