@@ -40,7 +40,8 @@ pub use format::header::{FrameHeader, Header, Kind};
 pub use format::hello::{Hello, Id128};
 pub use format::limits::{
     LEAF_ALIGNMENT, Limits, MAX_AUTH_BYTES, MAX_BACKTRACE_BYTES, MAX_CHUNK_BYTES, MAX_CODE_BYTES, MAX_DEPTH,
-    MAX_ERROR_BYTES, MAX_IDS, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK, MAX_REASON_BYTES,
+    MAX_ERROR_BYTES, MAX_IDS, MAX_INLINE_BYTES, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK,
+    MAX_REASON_BYTES,
 };
 pub use format::message::Message;
 pub use format::metadata::{CallHead, CallMetadata, ResultMetadata};

@@ -38,8 +38,15 @@ fn signal(kind: Kind, id: u64) -> Vec<u8> {
     Header::empty(kind, id).encode().to_vec()
 }
 
+/// Returns the one frame of a small message.
+fn frame(message: &Message, id: u64, is_checked: bool) -> Vec<u8> {
+    let mut frame = Vec::new();
+    message.append_frame(id, is_checked, &mut frame);
+    frame
+}
+
 /// Returns the frame of a message's metadata, and that of its payload as one chunk.
-fn frames(message: &Message, id: u64) -> [Vec<u8>; 2] {
+fn two_frames(message: &Message, id: u64) -> [Vec<u8>; 2] {
     let first = [&message.header(id, true)[..], message.metadata()].concat();
     let header = Header::data(id, message.payload_bytes(), None);
     [first, [&header.encode()[..], &payload(message)].concat()]
@@ -102,17 +109,16 @@ fn this_crate_writes_the_bytes_of_the_page() {
     let limits = Limits::default();
     let call = Message::call(&CallHead::new("add"), &tree!({"foo": 1, "bar": 2}), &limits).unwrap();
     let result = Message::result(&tree!({"result": 3}), &limits).unwrap();
-    let [call, data] = frames(&call, 1);
-    let [result, data_of_result] = frames(&result, 1);
+    let [call_before_data, data] = two_frames(&call, 1);
     let checked = Header::data(3, 5, Some(teleport_crc(b"Hello"))).encode();
     let written: [(&str, Vec<u8>); 22] = [
         ("preface", Preface::BYTES.to_vec()),
         ("hello", encode_frame(Kind::Hello, 0, &hello().encode())),
         ("signature", signature()),
-        ("call", call),
+        ("call", frame(&call, 1, false)),
+        ("call-before-data", call_before_data),
         ("data", data),
-        ("result", result),
-        ("data-of-result", data_of_result),
+        ("result", frame(&result, 1, true)),
         ("error", encode_frame(Kind::Error, 2, &error().encode())),
         ("data-with-checksum", [&checked[..], b"Hello"].concat()),
         ("data-in-shared-memory", shared_data()),
@@ -148,9 +154,10 @@ fn this_crate_reads_the_bytes_of_the_page() {
             panic!("{name}")
         };
         assert_eq!(header.length, body.len() as u64, "{name}");
+        let (body, payload) = header.split_body(body, &Limits::default()).unwrap();
         header.check_body(body).unwrap();
         kinds.insert(header.kind.number());
-        read(&header, body);
+        read(&header, body, payload);
     }
     assert!(kinds.into_iter().eq(Kind::all().map(Kind::number)), "a kind has no block");
     assert_eq!(Preface::check_prefix(&page["preface"]), Ok(()));
@@ -158,12 +165,16 @@ fn this_crate_reads_the_bytes_of_the_page() {
     assert_eq!(signature.payload_bytes(), 4 * 8 + 64 * 64 * 3 + 5 + 7 + 4);
 }
 
-fn read(header: &Header, body: &[u8]) {
+fn read(header: &Header, body: &[u8], inline: &[u8]) {
     match header.kind {
         Kind::Hello => assert_eq!(Hello::decode(body), Ok(hello())),
         Kind::Call => {
             let metadata = CallMetadata::decode(body).unwrap();
             let payload = [2i64.to_le_bytes(), 1i64.to_le_bytes()].concat();
+            assert_eq!(
+                (header.flags, inline),
+                if header.is_inline() { (3, &payload[..]) } else { (1, &[][..]) }
+            );
             let tree =
                 receiver::decode(metadata.signature, metadata.order, &payload, &Limits::default()).unwrap();
             assert_eq!(metadata.head, CallHead::new("add"));
@@ -171,8 +182,9 @@ fn read(header: &Header, body: &[u8]) {
         }
         Kind::Result => {
             let metadata = ResultMetadata::decode(body).unwrap();
-            let payload = 3i64.to_le_bytes();
-            let tree = receiver::decode(metadata.signature, metadata.order, &payload, &Limits::default());
+            assert_eq!((header.flags, inline), (7, &3i64.to_le_bytes()[..]));
+            assert_eq!(header.payload_crc(), Some(teleport_crc(inline)));
+            let tree = receiver::decode(metadata.signature, metadata.order, inline, &Limits::default());
             assert_eq!(tree, Ok::<Tree, _>(tree!({"result": 3})));
         }
         Kind::Error => assert_eq!(RemoteError::decode(body), Ok(error())),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use receiver::{decode, parts, payload, receive};
 use teleport_wire::{
-    Array, Buffer, CallHead, CallMetadata, DType, DecodeError, Dict, EncodeError, Header, Limits, MAX_DEPTH,
-    Message, Order, ResultMetadata, Signature, TimeBase, TimeUnit, Tree, tree,
+    Array, Buffer, CallHead, CallMetadata, DType, DecodeError, Dict, EncodeError, FrameHeader, Header, Kind,
+    Limits, MAX_DEPTH, Message, Order, ResultMetadata, Signature, TimeBase, TimeUnit, Tree, tree,
 };
 
 /// The dtypes without parameters.
@@ -140,20 +140,25 @@ proptest! {
         prop_assert!(refused, "a shape that is known for other limits");
     }
 
-    /// The frames of a message in one go are those that are written one by one.
+    /// One frame has the metadata and a small payload.
     #[test]
-    fn small_messages_are_framed_in_one_go(tree in trees(), id in 1..u64::MAX, is_eager: bool, checksum: bool) {
-        let message = result(&tree);
-        let mut frames = b"before".to_vec();
-        message.append_frames(id, is_eager, checksum, &mut frames);
-        let mut expected = [b"before", &message.header(id, is_eager)[..], message.metadata()].concat();
+    fn small_messages_are_one_frame(tree in trees(), id in 1..u64::MAX, is_checked: bool) {
+        let (message, limits) = (result(&tree), Limits::default());
+        let mut frame = b"before".to_vec();
+        message.append_frame(id, is_checked, &mut frame);
+        let (bytes, body) = frame.strip_prefix(b"before").and_then(<[u8]>::split_first_chunk).unwrap();
+        let Ok(FrameHeader::Known(header)) = Header::decode(bytes, &limits) else { panic!("{bytes:?}") };
         let payload = message.inline_payload();
-        if is_eager && !payload.is_empty() {
-            let crc = checksum.then(|| teleport_wire::checksum(0, payload));
-            expected.extend(Header::data(id, payload.len() as u64, crc).encode());
-            expected.extend(payload);
+        prop_assert_eq!(header.split_body(body, &limits), Ok((message.metadata(), payload)));
+        prop_assert_eq!(header.check_body(message.metadata()), Ok(()));
+        let has_payload = !payload.is_empty();
+        prop_assert_eq!((header.kind, header.id, header.length), (Kind::Result, id, body.len() as u64));
+        prop_assert_eq!((header.is_eager(), header.is_inline()), (has_payload, has_payload));
+        let crc = (is_checked && has_payload).then(|| teleport_wire::checksum(0, payload));
+        prop_assert_eq!(header.payload_crc(), crc);
+        if !has_payload {
+            prop_assert_eq!(*bytes, message.header(id, true));
         }
-        prop_assert_eq!(frames, expected);
     }
 
     /// A tree of copied leaves equals that on memory in one piece, and each leaf is writable in place.

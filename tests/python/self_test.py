@@ -143,6 +143,15 @@ def test_limits_of_the_server(client, _):
 def test_checksums(_, quick):
     with Client(test_checksums.address, name="python with checksums", checksum=True) as client:
         check_echo(client, {"a": np.arange((1 if quick else 3) * 400_000), "b": "text"})
+        check_echo(client, {"a": np.arange(100), "b": "inline"})
+
+
+def test_inline_payload_and_others(client, _):
+    """Payloads around the longest inline one, and arrays around the longest that the server sends inline."""
+    for size in [1, 2047, 2048, 2049, (16 << 10) - 1, 16 << 10, (16 << 10) + 1]:
+        check_echo(client, np.arange(size, dtype=np.uint8))
+    for count in [1, 2, 8, 9]:
+        check_echo(client, [np.full(2048, index, np.uint8) for index in range(count)])
 
 
 def test_checksum_vectors(_client, _quick):
@@ -168,9 +177,12 @@ def test_golden_bytes(client, _):
     message = wire.Outgoing({"foo": 1, "bar": 2}, client.server)
     lengths = len(message.signature), len(message.order)
     call = wire.CALL_FIXED.pack(3, 0, *lengths, 0, 0) + b"add" + message.signature + message.order
-    assert wire.frame(wire.CALL, 1, call, wire.EAGER) == golden("call") and message.memory == 72
     (views,) = wire.chunks(message.payload)
-    assert wire.header(wire.DATA, 0, 1, 16, 0) + b"".join(views) == golden("data")
+    payload = b"".join(views)
+    inline = wire.frame(wire.CALL, 1, call, wire.EAGER | wire.INLINE, payload=payload)
+    assert inline == golden("call") and message.memory == 72
+    assert wire.frame(wire.CALL, 1, call, wire.EAGER) == golden("call-before-data")
+    assert wire.header(wire.DATA, 0, 1, 16, 0) + payload == golden("data")
     tree = {
         "days": np.zeros(4, "M8[25s]"), "image": np.zeros((64, 64, 3), np.uint8), "list": [None, b"bytes"],
         "names": np.ndarray((0, 2), "<U8"), "text": "sevenby", "x": np.float32(0),
@@ -179,9 +191,11 @@ def test_golden_bytes(client, _):
     assert wire.decode_hello(golden("hello")[32:])["name"] == "actor"
     error = wire.decode_error(golden("error")[32:])
     assert (error.kind, error.ran, error.code, error.message) == ("failed", "yes", "ENOENT", "no such file")
-    result = golden("result")[40:]
-    incoming = wire.Incoming(result, b"", True)
-    incoming.memory_for(8)[0][:] = golden("data-of-result")[32:]
+    _, flags, _, _, _, checksum = wire.check_header(golden("result")[:32])
+    result, payload = wire.split_result(flags, golden("result")[32:])
+    assert flags & wire.CHECKED and wire.crc32c(payload) == checksum
+    incoming = wire.Incoming(result[8:], b"", True)
+    incoming.memory_for(8)[0][:] = payload
     assert same({"result": 3}, incoming.tree())
 
 

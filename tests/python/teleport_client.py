@@ -34,11 +34,11 @@ import struct
 import time
 
 from teleport_format import (
-    ABORT, BadContents, CALL, CALL_FIXED, CANCEL, CHECKSUM, CREDIT, ConnectionLost, DATA, EAGER, ERROR,
-    ERROR_KINDS, GOODBYE, GRANT, HELLO, Incoming, MAX_METHOD_BYTES, NotTeleport, Outgoing, PING, PONG,
-    PROTOCOL, ProtocolError, RESULT, Reader, RemoteError, SKIPPABLE, TeleportError, TooLarge, WANTS_CHECKSUMS,
-    check_header, check_preface, chunks, crc32c, decode_error, decode_hello, encode_hello, frame, header,
-    preface,
+    ABORT, BadContents, CALL, CALL_FIXED, CANCEL, CHECKED, CHECKSUM, CREDIT, ConnectionLost, DATA, EAGER, ERROR,
+    ERROR_KINDS, GOODBYE, GRANT, HELLO, INLINE, Incoming, MAX_INLINE_BYTES, MAX_METHOD_BYTES, NotTeleport,
+    Outgoing, PING, PONG, PROTOCOL, ProtocolError, RESULT, Reader, RemoteError, SKIPPABLE, TeleportError,
+    TooLarge, WANTS_CHECKSUMS, check_header, check_preface, chunks, crc32c, decode_error, decode_hello,
+    encode_hello, frame, header, preface, split_result,
 )  # fmt: skip
 
 # Silence after which the client pings the server, and after which it gives up the server.
@@ -137,24 +137,34 @@ class Client:
 
     # Out
 
-    def _send(self, kind, number, body=b"", flags=0, argument=0):
-        self._outbox.append(frame(kind, number, body, flags, argument))
+    def _send(self, kind, number, body=b"", flags=0, argument=0, payload=b""):
+        self._outbox.append(frame(kind, number, body, flags, argument, payload))
 
     def _send_call(self, number, metadata, message):
         eager = 0 < message.memory <= self._credit
-        self._send(CALL, number, metadata, EAGER if eager else 0)
         if eager:
             self._credit -= message.memory
+        if eager and sum(view.nbytes for view in message.payload) <= MAX_INLINE_BYTES:
+            payload = b"".join(message.payload)
+            checked = self._sends_checksums()
+            flags = EAGER | INLINE | (CHECKED if checked else 0)
+            self._send(CALL, number, metadata, flags, crc32c(payload) if checked else 0, payload)
+            return
+        self._send(CALL, number, metadata, EAGER if eager else 0)
+        if eager:
             self._begin(number, message)
         elif message.memory:
             self._waiting[number] = message
+
+    def _sends_checksums(self):
+        return self._checksum or bool(self.server["features"] & WANTS_CHECKSUMS)
 
     def _begin(self, number, message):
         unsent = sum(view.nbytes for view in message.payload)
         self._transfers.append((number, unsent, self._data_frames(number, message)))
 
     def _data_frames(self, number, message):
-        checksum = self._checksum or self.server["features"] & WANTS_CHECKSUMS
+        checksum = self._sends_checksums()
         for views in chunks(message.payload):
             length = sum(view.nbytes for view in views)
             crc = crc32c(b"".join(views)) if checksum else 0
@@ -244,9 +254,13 @@ class Client:
                 yield memoryview(body)
             if kind & SKIPPABLE:
                 continue
+            body, payload = split_result(flags, body) if kind == RESULT else (body, b"")
             if crc32c(body) != crc:
                 raise ProtocolError(f"a frame of kind {kind} with a wrong body checksum")
-            self._act(kind, flags, number, argument, bytes(body))
+            if kind == RESULT:
+                self._on_result(flags, number, argument, bytes(body), payload)
+            else:
+                self._act(kind, number, argument, bytes(body))
 
     def _data(self, flags, crc, number, length):
         message = self._incoming.get(number)
@@ -259,12 +273,10 @@ class Client:
         if message.missing == 0:
             self._complete(number)
 
-    def _act(self, kind, flags, number, argument, body):
+    def _act(self, kind, number, argument, body):
         if kind == HELLO:
             self.server = decode_hello(body)
             self._credit = self.server["eager_credit_bytes"]
-        elif kind == RESULT:
-            self._on_result(flags, number, body)
         elif kind == ERROR:
             self._on_error(number, decode_error(body))
         elif kind == ABORT:
@@ -283,7 +295,7 @@ class Client:
             text = body.decode(errors="replace")
             raise ConnectionLost(f"the server said goodbye: {reason}" + (f" ({text})" if text else ""))
 
-    def _on_result(self, flags, number, body):
+    def _on_result(self, flags, number, argument, body, payload):
         if number not in self._futures or number in self._incoming:
             raise ProtocolError(f"a result for call {number}, which is not open or has one already")
         reader = Reader(body)
@@ -293,7 +305,13 @@ class Client:
         if message.eager and not message.memory:
             raise ProtocolError("an eager result without payload")
         self._incoming[number] = message
-        if not message.memory:
+        if flags & INLINE:
+            if len(payload) != message.missing:
+                raise ProtocolError(f"{len(payload)} bytes of inline payload, {message.missing} announced")
+            message.damaged = bool(flags & CHECKED) and crc32c(payload) != argument
+            for view in message.memory_for(len(payload)):
+                view[:], payload = payload[: view.nbytes], payload[view.nbytes :]
+        if not message.missing:
             self._complete(number)
         elif not message.eager:
             self._send(GRANT, 0, struct.pack("<Q", number))

@@ -78,7 +78,8 @@ HELLO, CALL, RESULT, ERROR, DATA, ABORT, CREDIT, GRANT, ACK, CANCEL, PING, PONG 
 GOODBYE = 17
 SKIPPABLE = 0x80
 
-EAGER = 0x01  # of CALL and RESULT
+EAGER, INLINE, CHECKED = 0x01, 0x02, 0x04  # of CALL and RESULT
+HEAD_FLAGS = (0, EAGER, EAGER | INLINE, EAGER | INLINE | CHECKED)
 CHECKSUM = 0x01  # of DATA
 WANTS_CHECKSUMS = 0x04  # a feature
 
@@ -93,6 +94,7 @@ RAN = ("no", "maybe", "yes")
 NULL, ARRAY, STRING, BYTES, LIST, DICT = range(6)  # tags of a signature
 
 MAX_CHUNK_BYTES = 1 << 20
+MAX_INLINE_BYTES = 16 << 10
 MAX_RANK = 32
 MAX_METHOD_BYTES = 256
 MAX_NAME_BYTES = 256
@@ -109,7 +111,7 @@ EAGER_CREDIT_BYTES = 1 << 20
 # Frames that a server may send: flags, id (0, 1 for nonzero, None for any), and the bytes of the body.
 SERVER_FRAMES = {
     HELLO: (0, 0, range(HELLO_FIXED.size, MAX_HELLO_BYTES + 1)),
-    RESULT: (EAGER, 1, range(8, MAX_METADATA_BYTES + 1)),
+    RESULT: (EAGER | INLINE | CHECKED, 1, range(9, MAX_METADATA_BYTES + MAX_INLINE_BYTES + 1)),
     ERROR: (0, 1, range(16, MAX_ERROR_BYTES + 1)),
     DATA: (CHECKSUM, 1, range(1, MAX_CHUNK_BYTES + 1)),
     ABORT: (0, 1, range(1)),
@@ -498,13 +500,25 @@ class Incoming:
 # --- Frames -------------------------------------------------------------------------------------------
 
 
+def split_result(flags, body):
+    """Returns the metadata of a RESULT and its inline payload, which is empty without INLINE."""
+    inline = bool(flags & INLINE)
+    count = 8 + sum(struct.unpack_from("<II", body)) if inline else len(body)
+    payload = body[count:]
+    if count > MAX_METADATA_BYTES or bool(payload) != inline or len(payload) > MAX_INLINE_BYTES:
+        raise ProtocolError(f"{count} bytes of metadata and {len(payload)} of inline payload")
+    return body[:count], payload
+
+
 def header(kind, flags, number, length, crc, argument=0):
     head = HEADER.pack(kind, flags, 0, crc, number, length, argument, 0)[:28]
     return head + struct.pack("<I", crc32c(head))
 
 
-def frame(kind, number, body=b"", flags=0, argument=0):
-    return memoryview(header(kind, flags, number, len(body), crc32c(body), argument) + body)
+def frame(kind, number, body=b"", flags=0, argument=0, payload=b""):
+    """Returns a frame with this body, behind which an inline payload may follow."""
+    head = header(kind, flags, number, len(body) + len(payload), crc32c(body), argument)
+    return memoryview(head + body + payload)
 
 
 def preface():
@@ -529,7 +543,8 @@ def check_header(data):
         may_flags, id_rule, lengths = SERVER_FRAMES[kind]
         allowed = not flags & ~may_flags and reserved == 0 and length in lengths
         allowed &= id_rule is None or bool(number) == bool(id_rule)
-        allowed &= argument == 0 or kind == GOODBYE
+        allowed &= argument == 0 or kind == GOODBYE or (kind == RESULT and bool(flags & CHECKED))
+        allowed &= kind != RESULT or flags in HEAD_FLAGS
         allowed &= crc == 0 or (length > 0 and (kind != DATA or bool(flags & CHECKSUM)))
     else:
         allowed = False

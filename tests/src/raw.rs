@@ -24,8 +24,10 @@ const IDS_PER_WRITE: usize = 1000;
 pub struct Received {
     /// Its header.
     pub header: Header,
-    /// Its body.
+    /// Its body, without an inline payload.
     pub body: Vec<u8>,
+    /// The inline payload of a call or result. It may be empty.
+    pub payload: Vec<u8>,
 }
 
 /// A connection that need not follow the protocol.
@@ -146,7 +148,7 @@ impl Raw {
         self.send(message.metadata());
     }
 
-    /// Sends a whole message with its payload, without waiting for a grant.
+    /// Sends a whole message with its payload, without waiting for a grant. The payload has frames of its own.
     pub fn send_eager(&mut self, id: u64, message: &Message) {
         self.send_head(id, message, message.payload_bytes() > 0);
         for part in message.payload() {
@@ -167,8 +169,9 @@ impl Raw {
         };
         let mut body = vec![0; header.length as usize];
         self.read(&mut body)?;
-        header.check_body(&body).expect("the library sends correct checksums");
-        Some(Received { header, body })
+        let (body, payload) = header.split_body(&body, &limits).expect("the library sends valid bodies");
+        header.check_body(body).expect("the library sends correct checksums");
+        Some(Received { header, body: body.to_vec(), payload: payload.to_vec() })
     }
 
     /// Returns the next frame of this kind and skips others.

@@ -93,6 +93,16 @@ pub enum ProtocolError {
         /// The bytes that its metadata announced.
         bytes: u64,
     },
+    /// An inline payload is shorter or longer than its message.
+    #[error("{found} bytes of inline payload for message {id}, whose metadata announced {bytes}")]
+    InlineBytes {
+        /// The message.
+        id: u64,
+        /// The length of the inline payload.
+        found: u64,
+        /// The bytes that its metadata announced.
+        bytes: u64,
+    },
     /// More eager payload arrived than there was credit for.
     #[error("{bytes} eager bytes go past the credit of {max_bytes}")]
     CreditOverrun {

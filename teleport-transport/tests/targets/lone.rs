@@ -272,9 +272,32 @@ fn frame(input: &mut Input<'_>) -> Vec<u8> {
             let ids: Vec<u64> = (0..=input.below(4)).map(|_| id(input)).collect();
             encode_frame(Kind::Ack, 0, &encode_ids(&ids))
         }
+        18 => inline(input),
         14 if input.below(8) == 0 => Goodbye { kind: None, reason: "enough".into() }.encode_frame(),
         _ => raw(input),
     }
+}
+
+/// Creates a call or result with an inline payload, which is rarely damaged or not what is announced.
+fn inline(input: &mut Input<'_>) -> Vec<u8> {
+    let id = id(input);
+    let message = match input.below(2) {
+        0 => call_message(input).1,
+        _ => result_message(&tree(input)),
+    };
+    let mut payload: Vec<u8> = message.payload().flatten().copied().collect();
+    let mut arg = teleport_transport::wire::checksum(0, &payload);
+    let mut flags = Header::EAGER | Header::INLINE | Header::CHECKED;
+    match input.below(8) {
+        0 => payload.push(7),
+        1 => arg ^= 1,
+        2..5 => (flags, arg) = (Header::EAGER | Header::INLINE, 0),
+        _ => {}
+    }
+    let metadata = message.metadata();
+    let length = (metadata.len() + payload.len()) as u64;
+    let header = Header { flags, length, arg, ..Header::of_body(message.kind(), id, metadata) };
+    [&header.encode()[..], metadata, &payload].concat()
 }
 
 fn data(input: &mut Input<'_>) -> Vec<u8> {

@@ -7,8 +7,9 @@ use std::fmt;
 
 use crate::format::checksum::{checksum, checksum_of_words};
 use crate::format::limits::{
-    Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_REASON_BYTES, MAX_RESUME_BYTES, RECORD_BYTES,
+    Limits, MAX_CHUNK_BYTES, MAX_IDS, MAX_INLINE_BYTES, MAX_REASON_BYTES, MAX_RESUME_BYTES, RECORD_BYTES,
 };
+use crate::format::metadata::metadata_bytes;
 use crate::format::reader::at_most;
 use crate::format::{decode_error::DecodeError, error_kind::RemoteError, hello::Hello};
 
@@ -18,9 +19,9 @@ use crate::format::{decode_error::DecodeError, error_kind::RemoteError, hello::H
 pub enum Kind {
     /// Introduces a side and its limits. The first frame in both directions.
     Hello = 1,
-    /// The metadata of a call.
+    /// The metadata of a call, and its payload if that is inline.
     Call = 2,
-    /// The metadata of a call's result.
+    /// The metadata of a call's result, and its payload if that is inline.
     Result = 3,
     /// Ends a call without a result.
     Error = 4,
@@ -62,10 +63,9 @@ struct Rule {
     /// A body is longer than the shortest by a multiple of this.
     step: u64,
     max_arg: u32,
-    /// True for the frames of messages: call, result, error and data.
-    is_message: bool,
-    /// The flags that a plain header may have: none, or that with the number 1.
-    max_plain_flags: u32,
+    /// The flags that a plain header may have, each combination as the bit with its number. Only the frames
+    /// of messages have plain headers: call, result, error and data.
+    plain: u8,
 }
 
 enum Id {
@@ -80,10 +80,13 @@ enum Id {
 const RULES: [Rule; 17] = {
     use Id::{Any, NotZero, Zero};
     const fn rule(kind: Kind, flags: u8, id: Id, min: usize, max: u64) -> Rule {
-        let is_message = matches!(kind, Kind::Call | Kind::Result | Kind::Error | Kind::Data);
-        let max_plain_flags = (flags & 1) as u32;
-        let length = (min as u64, max);
-        Rule { kind, flags, id, length, step: 1, max_arg: 0, is_message, max_plain_flags }
+        let plain = match kind {
+            Kind::Call | Kind::Result => 1 << 0 | 1 << 1 | 1 << 3 | 1 << 7,
+            Kind::Data => 1 << 0 | 1 << 1,
+            Kind::Error => 1 << 0,
+            _ => 0,
+        };
+        Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0, plain }
     }
     const fn empty(kind: Kind, id: Id) -> Rule {
         rule(kind, 0, id, 0, 0)
@@ -91,11 +94,12 @@ const RULES: [Rule; 17] = {
     const fn records(kind: Kind, min: usize, max: u64, step: u64) -> Rule {
         Rule { step, ..rule(kind, 0, Zero, min, max) }
     }
-    const ANY_METADATA: u64 = u32::MAX as u64;
+    const ANY_BODY: u64 = u32::MAX as u64 + MAX_INLINE_BYTES;
+    const HEAD: u8 = Header::EAGER | Header::INLINE | Header::CHECKED;
     [
         rule(Kind::Hello, 0, Zero, Hello::MIN_BYTES, Hello::MAX_BYTES as u64),
-        rule(Kind::Call, Header::EAGER, NotZero, 26, ANY_METADATA),
-        rule(Kind::Result, Header::EAGER, NotZero, 9, ANY_METADATA),
+        rule(Kind::Call, HEAD, NotZero, 26, ANY_BODY),
+        rule(Kind::Result, HEAD, NotZero, 9, ANY_BODY),
         rule(Kind::Error, 0, NotZero, RemoteError::FIXED_BYTES, RemoteError::MAX_BYTES as u64),
         rule(Kind::Data, Header::CHECKSUM | Header::SHARED, NotZero, 1, MAX_CHUNK_BYTES),
         empty(Kind::Abort, NotZero),
@@ -157,17 +161,19 @@ impl fmt::Display for Kind {
 pub struct Header {
     /// The kind of the frame.
     pub kind: Kind,
-    /// [`EAGER`](Header::EAGER) of a call or result; [`CHECKSUM`](Header::CHECKSUM) and
-    /// [`SHARED`](Header::SHARED) of data; otherwise 0.
+    /// [`EAGER`](Header::EAGER), [`INLINE`](Header::INLINE) and [`CHECKED`](Header::CHECKED) of a call or
+    /// result; [`CHECKSUM`](Header::CHECKSUM) and [`SHARED`](Header::SHARED) of data; otherwise 0.
     pub flags: u8,
-    /// CRC32C of the body. It is 0 for an empty body, and for data without `CHECKSUM`.
+    /// CRC32C of the body without an inline payload. It is 0 for an empty body, and for data without
+    /// `CHECKSUM`.
     pub body_crc: u32,
     /// The id of the message, the token of a ping, the bytes of credit, or the id of a block, depending on
     /// the kind.
     pub id: u64,
     /// The length of the body, which follows the header.
     pub length: u64,
-    /// The number of an error kind in a goodbye; otherwise 0.
+    /// CRC32C of the inline payload with [`CHECKED`](Header::CHECKED); the number of an error kind in a
+    /// goodbye; otherwise 0.
     pub arg: u32,
 }
 
@@ -190,6 +196,13 @@ impl Header {
     /// Flag of a call or result: its payload follows without a grant and is charged to the eager credit.
     pub const EAGER: u8 = 1;
 
+    /// Flag of a call or result that is [`EAGER`](Header::EAGER): its whole payload follows the metadata in
+    /// the same body.
+    pub const INLINE: u8 = 2;
+
+    /// Flag of a call or result that is [`INLINE`](Header::INLINE): `arg` is the CRC32C of the payload.
+    pub const CHECKED: u8 = 4;
+
     /// Flag of data: `body_crc` covers the body.
     pub const CHECKSUM: u8 = 1;
 
@@ -205,7 +218,7 @@ impl Header {
     }
 
     /// Creates the header of a frame with this body, and computes its checksum. Use [`data`](Header::data)
-    /// for data.
+    /// for data, and [`Message`](crate::Message) for an inline payload.
     pub fn of_body(kind: Kind, id: u64, body: &[u8]) -> Header {
         Header { body_crc: checksum(0, body), length: body.len() as u64, ..Header::empty(kind, id) }
     }
@@ -222,6 +235,18 @@ impl Header {
     /// Returns true if the payload follows without a grant.
     pub const fn is_eager(&self) -> bool {
         matches!(self.kind, Kind::Call | Kind::Result) && self.flags & Header::EAGER != 0
+    }
+
+    /// Returns true if the whole payload follows the metadata in the same body.
+    #[inline]
+    pub const fn is_inline(&self) -> bool {
+        matches!(self.kind, Kind::Call | Kind::Result) && self.flags & Header::INLINE != 0
+    }
+
+    /// Returns the CRC32C of the inline payload, if the header has it.
+    #[inline]
+    pub const fn payload_crc(&self) -> Option<u32> {
+        if self.is_inline() && self.flags & Header::CHECKED != 0 { Some(self.arg) } else { None }
     }
 
     /// Returns true if `body_crc` covers the body. Only data without `CHECKSUM` has none.
@@ -287,7 +312,30 @@ impl Header {
         Ok(FrameHeader::Known(header))
     }
 
-    /// Checks the checksum of a body, if the header has one.
+    /// Splits a body into the part that `body_crc` covers, and the inline payload. That is empty without
+    /// [`INLINE`](Header::INLINE).
+    ///
+    /// # Errors
+    /// Returns [`DecodeError`] if metadata or payload break a limit, or if one of them is missing.
+    #[inline]
+    pub fn split_body<'a>(
+        &self,
+        body: &'a [u8],
+        limits: &Limits,
+    ) -> Result<(&'a [u8], &'a [u8]), DecodeError> {
+        if !self.is_inline() {
+            return Ok((body, &[]));
+        }
+        let (bytes, remaining) = (metadata_bytes(self.kind, body).unwrap_or(u64::MAX), body.len() as u64);
+        at_most(bytes, u64::from(limits.max_metadata_bytes), "metadata bytes")?;
+        if bytes >= remaining {
+            return Err(DecodeError::Truncated { field: "inline payload", bytes: bytes + 1, remaining });
+        }
+        at_most(remaining - bytes, MAX_INLINE_BYTES, "inline payload bytes")?;
+        Ok(body.split_at(bytes as usize))
+    }
+
+    /// Checks the checksum of a body without its inline payload, if the header has one.
     ///
     /// # Errors
     /// Returns [`DecodeError::BodyChecksum`] if it is wrong.
@@ -310,7 +358,9 @@ impl Header {
     }
 
     fn check(&self, rule: &Rule, max_metadata_bytes: u64) -> Result<(), DecodeError> {
-        if self.flags & !rule.flags != 0 {
+        let is_head = matches!(self.kind, Kind::Call | Kind::Result);
+        // Each flag of a call or result needs the one before.
+        if self.flags & !rule.flags != 0 || (is_head && self.flags & (self.flags + 1) != 0) {
             return Err(DecodeError::UnknownValue { field: "header flags", value: u64::from(self.flags) });
         }
         match rule.id {
@@ -318,10 +368,13 @@ impl Header {
             Id::NotZero if self.id == 0 => return Err(DecodeError::Zero { field: "header id" }),
             Id::NotZero | Id::Any => {}
         }
-        if matches!(self.kind, Kind::Call | Kind::Result) {
+        let (mut min, max) = rule.length;
+        if self.is_inline() {
+            at_most(self.length, max_metadata_bytes + MAX_INLINE_BYTES, "bytes of metadata and payload")?;
+            min += 1;
+        } else if is_head {
             at_most(self.length, max_metadata_bytes, "metadata bytes")?;
         }
-        let (min, max) = rule.length;
         // The body of shared data is a list of records. All other steps depend on the kind alone.
         let (min, step) = if self.is_shared() { (EXTENT_BYTES, EXTENT_BYTES) } else { (min, rule.step) };
         if self.length < min || self.length > max || !(self.length - min).is_multiple_of(step) {
@@ -330,7 +383,7 @@ impl Header {
         if self.length == 0 || !self.has_checksum() {
             must_be_zero(u64::from(self.body_crc), "header body checksum")?;
         }
-        if self.arg > rule.max_arg {
+        if self.payload_crc().is_none() && self.arg > rule.max_arg {
             return Err(DecodeError::UnknownValue { field: "header argument", value: u64::from(self.arg) });
         }
         Ok(())
@@ -365,15 +418,19 @@ impl Rule {
     fn is_plain(&self, first: u64, id: u64, length: u64, arg: u32, limits: &Limits) -> bool {
         // The reserved bytes are above the flags.
         let (flags_and_reserved, body_crc) = (first as u32 >> 8, first >> 32);
-        let is_data = matches!(self.kind, Kind::Data);
-        flags_and_reserved <= self.max_plain_flags
-            && (!is_data || body_crc == 0 || flags_and_reserved != 0)
-            && (is_data || length <= u64::from(limits.max_metadata_bytes))
-            && self.is_message
-            && id != 0
-            && arg == 0
-            && length >= self.length.0
-            && length <= self.length.1
+        if flags_and_reserved >= 8 || self.plain >> flags_and_reserved & 1 == 0 || id == 0 {
+            return false;
+        }
+        let (mut min, mut max) = self.length;
+        if !matches!(self.kind, Kind::Data) {
+            let is_inline = u64::from(flags_and_reserved & u32::from(Header::INLINE) != 0);
+            min += is_inline;
+            max = max.min(u64::from(limits.max_metadata_bytes) + is_inline * MAX_INLINE_BYTES);
+        } else if body_crc != 0 && flags_and_reserved == 0 {
+            return false;
+        }
+        let has_arg = flags_and_reserved & u32::from(Header::CHECKED) != 0;
+        (arg == 0 || has_arg) && length >= min && length <= max
     }
 }
 

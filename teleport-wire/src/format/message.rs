@@ -1,10 +1,10 @@
 //! Calls, results and errors that are ready to send.
 //!
-//! Flow: tree -> [`Message`] -> [`Message::append_frames`] if it is small, else [`Message::header`],
-//! [`Message::metadata`], and the [pieces](Message::pieces) of the payload in chunks.
+//! Flow: tree -> [`Message`] -> [`Message::append_frame`] if it is small, else [`Message::header`],
+//! [`Message::metadata`], and the payload in chunks.
 //!
-//! A small payload is copied behind the metadata, which costs less than to count the owner of each leaf. A
-//! large one stays in its owners' memory.
+//! A small payload is copied behind the metadata, which costs less than to count the owner of each leaf, and
+//! is sent in the same frame. A large one stays in its owners' memory.
 
 mod known;
 
@@ -15,7 +15,7 @@ use crate::format::encode::{Scratch, encode};
 use crate::format::encode_error::EncodeError;
 use crate::format::error_kind::RemoteError;
 use crate::format::header::{Header, Kind};
-use crate::format::limits::{Limits, MAX_METHOD_BYTES};
+use crate::format::limits::{Limits, MAX_INLINE_BYTES, MAX_METHOD_BYTES};
 use crate::format::metadata::{CallHead, IDEMPOTENT, RESUME};
 use crate::format::signature::Placement;
 use crate::model::{buffer::Buffer, tree::Tree};
@@ -23,9 +23,6 @@ use known::Head;
 
 /// The longest array, string or bytes that is copied into a message.
 const MAX_COPIED_LEAF_BYTES: usize = 2 << 10;
-
-/// The longest payload that is copied into a message.
-const MAX_COPIED_BYTES: usize = 16 << 10;
 
 /// One message that is ready to send.
 ///
@@ -131,7 +128,7 @@ impl Message {
             let metadata_crc = checksum(0, metadata);
             let Placement { payload_bytes, memory_bytes } = encoded.placement;
             let is_small =
-                payload_bytes <= MAX_COPIED_BYTES as u64 && encoded.longest_bytes <= MAX_COPIED_LEAF_BYTES;
+                payload_bytes <= MAX_INLINE_BYTES && encoded.longest_bytes <= MAX_COPIED_LEAF_BYTES;
             let (copied, pieces) = if is_small {
                 (&scratch.leaves[..], Vec::new())
             } else {
@@ -229,26 +226,29 @@ impl Message {
         self
     }
 
-    /// Encodes the header of the frame with the metadata. With `is_eager`, the payload follows without a
-    /// grant. This is ignored for a message without payload.
+    /// Encodes the header of a frame with the metadata alone. With `is_eager`, the payload follows without a
+    /// grant, in frames of its own. This is ignored for a message without payload.
     pub fn header(&self, id: u64, is_eager: bool) -> [u8; Header::BYTES] {
         let flags = if is_eager && self.payload_bytes > 0 { Header::EAGER } else { 0 };
         let (body_crc, length) = (self.metadata_crc, u64::from(self.metadata_bytes));
         Header { kind: self.kind, flags, body_crc, id, length, arg: 0 }.encode()
     }
 
-    /// Appends the frame with the metadata to `out`. If the payload is [inline](Message::inline_payload) and
-    /// `is_eager`, its frame follows, with a CRC32C if `checksum` is set.
-    pub fn append_frames(&self, id: u64, is_eager: bool, checksum: bool, out: &mut Vec<u8>) {
-        let payload = if is_eager { self.inline_payload() } else { &[] };
-        out.reserve(2 * Header::BYTES + self.bytes.len());
-        out.extend_from_slice(&self.header(id, is_eager));
-        out.extend_from_slice(self.metadata());
-        if !payload.is_empty() {
-            let crc = checksum.then(|| crate::format::checksum::checksum(0, payload));
-            out.extend_from_slice(&Header::data(id, payload.len() as u64, crc).encode());
-            out.extend_from_slice(payload);
-        }
+    /// Appends a frame with the metadata and the [inline payload](Message::inline_payload) to `out`. The
+    /// payload has a CRC32C if `is_checked`. The frame is eager if there is such a payload.
+    #[inline]
+    pub fn append_frame(&self, id: u64, is_checked: bool, out: &mut Vec<u8>) {
+        let payload = self.inline_payload();
+        let (flags, arg) = match payload {
+            [] => (0, 0),
+            _ if is_checked => (Header::EAGER | Header::INLINE | Header::CHECKED, checksum(0, payload)),
+            _ => (Header::EAGER | Header::INLINE, 0),
+        };
+        let (body_crc, length) = (self.metadata_crc, self.bytes.len() as u64);
+        let header = Header { kind: self.kind, flags, body_crc, id, length, arg };
+        out.reserve(Header::BYTES + self.bytes.len());
+        out.extend_from_slice(&header.encode());
+        out.extend_from_slice(&self.bytes);
     }
 }
 

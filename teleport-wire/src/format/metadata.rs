@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::format::decode_error::DecodeError;
+use crate::format::header::Kind;
 use crate::format::limits::MAX_METHOD_BYTES;
 use crate::format::reader::{Reader, at_most};
 
@@ -29,6 +30,12 @@ impl<'a> CallHead<'a> {
         CallHead { method, deadline: None, idempotent: false, resume: false }
     }
 }
+
+/// The length of the fields before the method's name.
+const CALL_FIXED_BYTES: u64 = 24;
+
+/// The length of the fields before the signature of a result.
+const RESULT_FIXED_BYTES: u64 = 8;
 
 pub(super) const IDEMPOTENT: u16 = 1;
 pub(super) const RESUME: u16 = 2;
@@ -71,6 +78,23 @@ impl<'a> CallMetadata<'a> {
         let deadline = (deadline != 0).then(|| Duration::from_micros(deadline));
         let (idempotent, resume) = (flags & IDEMPOTENT != 0, flags & RESUME != 0);
         Ok(CallMetadata { head: CallHead { method, deadline, idempotent, resume }, signature, order })
+    }
+}
+
+/// Returns the length of the metadata that the body of a call or result begins with, by the lengths in its
+/// first fields. The body may be shorter. Returns `None` if it lacks these fields.
+#[inline]
+pub(super) fn metadata_bytes(kind: Kind, body: &[u8]) -> Option<u64> {
+    let lengths = |at: usize| {
+        let lengths = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
+        Some((lengths & u64::from(u32::MAX)) + (lengths >> 32))
+    };
+    match kind {
+        Kind::Call => {
+            let method_bytes = u16::from_le_bytes(*body.first_chunk()?);
+            Some(CALL_FIXED_BYTES + u64::from(method_bytes) + lengths(4)?)
+        }
+        _ => Some(RESULT_FIXED_BYTES + lengths(0)?),
     }
 }
 

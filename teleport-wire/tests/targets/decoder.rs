@@ -1,6 +1,6 @@
 //! The stream decoder gives the same frames for any split of the stream, and refuses a stream for good.
 
-use teleport_wire::{DecodeError, Decoder, Header, Limits, Preface, Sink};
+use teleport_wire::{DecodeError, Decoder, FrameHeader, Header, Limits, Preface, Sink};
 
 /// The limit is low, so that bodies reach it.
 const MAX_METADATA_BYTES: u32 = 300;
@@ -29,21 +29,39 @@ fn stream(mut script: &[u8]) -> Vec<u8> {
             (body, script) = script.split_at(usize::from(header[16]).min(script.len()));
             header[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
         }
-        if options & 2 == 0 {
-            let crc = teleport_wire::checksum(0, body);
-            header[4..8].copy_from_slice(&crc.to_le_bytes());
-        }
         if options & 4 == 0 {
             header[2..4].fill(0);
         }
+        if options & 2 == 0 {
+            let crc = teleport_wire::checksum(0, covered(header, body));
+            header[4..8].copy_from_slice(&crc.to_le_bytes());
+        }
         if options & 8 == 0 {
-            let crc = teleport_wire::checksum(0, &header[..28]);
-            header[28..].copy_from_slice(&crc.to_le_bytes());
+            seal(&mut header);
         }
         stream.extend_from_slice(&header);
         stream.extend_from_slice(body);
     }
     stream
+}
+
+fn seal(header: &mut [u8; Header::BYTES]) {
+    let crc = teleport_wire::checksum(0, &header[..28]);
+    header[28..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Returns the part of a body that its checksum covers: all of it but an inline payload.
+fn covered(mut header: [u8; Header::BYTES], body: &[u8]) -> &[u8] {
+    header[4..8].fill(0);
+    seal(&mut header);
+    match Header::decode(&header, &limits()) {
+        Ok(FrameHeader::Known(header)) => header.split_body(body, &limits()).map_or(body, |(body, _)| body),
+        _ => body,
+    }
+}
+
+fn limits() -> Limits {
+    Limits { max_metadata_bytes: MAX_METADATA_BYTES, ..Limits::default() }
 }
 
 /// The calls of a sink, and the end of the stream.
@@ -52,7 +70,7 @@ type Outcome = (Vec<Event>, Result<(), DecodeError>);
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Preface,
-    Frame(Header, Vec<u8>),
+    Frame(Header, Vec<u8>, Vec<u8>),
     Chunk(Header, Vec<u8>),
     ChunkEnd,
 }
@@ -68,9 +86,11 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
-        assert_eq!((header.length, header.check_body(body)), (body.len() as u64, Ok(())));
-        self.0.push(Event::Frame(*header, body.to_vec()));
+    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
+        assert_eq!((header.length, header.check_body(body)), ((body.len() + payload.len()) as u64, Ok(())));
+        assert_eq!(header.is_inline(), !payload.is_empty());
+        assert!(header.payload_crc().is_none() || header.is_inline());
+        self.0.push(Event::Frame(*header, body.to_vec(), payload.to_vec()));
         Ok(())
     }
 
@@ -103,8 +123,7 @@ impl Sink for Recorder {
 /// Feeds the stream at once, or in pieces derived from `seed`. With `in_place`, bytes of an open chunk bypass
 /// the decoder, as if they were read directly into their memory.
 fn run(stream: &[u8], seed: Option<u8>, in_place: bool) -> Outcome {
-    let limits = Limits { max_metadata_bytes: MAX_METADATA_BYTES, ..Limits::default() };
-    let (mut decoder, mut sink) = (Decoder::new(&limits), Recorder::default());
+    let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
     let mut state = u64::from(seed.unwrap_or(0)) + 1;
     let mut rest = stream;
     while !rest.is_empty() {

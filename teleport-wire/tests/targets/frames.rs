@@ -20,6 +20,9 @@ pub(crate) fn frames(data: &[u8]) {
     };
     assert_eq!(header.encode(), bytes);
     let _ = header.check_body(body);
+    if let Ok((metadata, payload)) = header.split_body(body, &Limits::default()) {
+        assert_eq!(([metadata, payload].concat(), payload.is_empty()), (body.to_vec(), !header.is_inline()));
+    }
     read(&header, body);
 }
 

@@ -54,7 +54,7 @@ impl Sink for Log {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, _body: &[u8]) -> Result<(), DecodeError> {
+    fn frame(&mut self, header: &Header, _body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
         self.push(header);
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The heads of calls and results: their rules, and what becomes of their payload.
 //!
-//! Flow: known or decoded metadata -> the rules and the gate -> a whole message becomes an event at once; any
-//! other waits in the table of incomplete messages for its payload, or for a grant. Both ways share all rules
-//! and lead to the same state. A message of up to 4 KiB is copied once, from what was read, and holds no
-//! lease.
+//! Flow: known or decoded metadata -> the rules and the gate -> a message whose payload is inline becomes an
+//! event at once; any other waits in the table of incomplete messages for its payload, or for a grant. Both
+//! ways share all rules and lead to the same state. A message of up to 4 KiB is copied once, from what was
+//! read, and holds no lease.
 
-use teleport_wire::{CallMetadata, DecodeError, Header, Kind, RemoteError, Tree};
+use teleport_wire::{CallMetadata, DecodeError, Header, Kind, RemoteError, Tree, checksum};
 
 use super::frames::Session;
 use super::known::Metadata;
@@ -19,15 +19,14 @@ use crate::protocol::ledger::{Lease, MAX_UNLEASED_BYTES};
 use crate::protocol::send::SharedOutbound;
 
 impl<O: SharedOutbound> Session<'_, O> {
-    /// The head of a call arrived, with the whole `payload` or none of it. Returns true if the call is
-    /// complete.
+    /// The head of a call arrived, with its `payload` if that is inline. Returns true if the call is complete.
     pub(super) fn on_call(
         &mut self,
         header: &Header,
         body: &[u8],
         payload: &[u8],
     ) -> Result<bool, ProtocolError> {
-        let (id, is_eager) = (header.id, header.is_eager());
+        let id = header.id;
         let (mut metadata, method) = self.call_metadata(body)?;
         let config = &*self.reception.config;
         // Refused calls stay unfinished until the client reacts, but are no longer open.
@@ -35,7 +34,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         if metadata.memory_bytes > 0 && self.reception.messages.len() >= max_unfinished {
             return Err(ProtocolError::TooManyCalls { max_open_calls: config.max_open_calls });
         }
-        let eager_bytes = eager_bytes(header, &metadata)?;
+        let eager_bytes = eager_bytes(header, &metadata, payload)?;
         let outbound = self.sending.outbound();
         if !outbound.resumption.begin_call() {
             return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
@@ -54,16 +53,16 @@ impl<O: SharedOutbound> Session<'_, O> {
         if let Err(error) = admitted {
             self.answer(id, &error);
             // Without a grant, none of its payload arrives. The entry stays until the client reacts.
-            self.begin_dropped(id, kind, &metadata, is_eager);
+            self.begin_dropped(header, kind, &metadata);
             return Ok(false);
         }
         self.reception.has_new_structure |= metadata.structure_bytes > LARGE_STRUCTURE_BYTES;
-        let is_complete = self.begin(id, kind, &metadata, is_eager, payload);
+        let is_complete = self.begin(header, kind, &metadata, payload);
         self.reception.known.keep(metadata);
         Ok(is_complete)
     }
 
-    /// The head of a result arrived, with the whole `payload` or none of it. Returns true if the result is
+    /// The head of a result arrived, with its `payload` if that is inline. Returns true if the result is
     /// complete.
     pub(super) fn on_result(
         &mut self,
@@ -71,9 +70,9 @@ impl<O: SharedOutbound> Session<'_, O> {
         body: &[u8],
         payload: &[u8],
     ) -> Result<bool, ProtocolError> {
-        let (id, is_eager) = (header.id, header.is_eager());
+        let id = header.id;
         let metadata = self.result_metadata(body)?;
-        let eager_bytes = eager_bytes(header, &metadata)?;
+        let eager_bytes = eager_bytes(header, &metadata, payload)?;
         let queue = &mut self.sending.outbound().queue;
         queue.ledger.on_eager(eager_bytes)?;
         let is_awaited = if payload.len() as u64 == metadata.payload_bytes {
@@ -82,9 +81,9 @@ impl<O: SharedOutbound> Session<'_, O> {
             queue.calls.on_result_head(id)?
         };
         let is_complete = if is_awaited {
-            self.begin(id, HeadKind::Result, &metadata, is_eager, payload)
+            self.begin(header, HeadKind::Result, &metadata, payload)
         } else {
-            self.begin_dropped(id, HeadKind::Result, &metadata, is_eager);
+            self.begin_dropped(header, HeadKind::Result, &metadata);
             // It is granted anyway, because the server must be able to send the rest.
             if let Some(message) = self.reception.messages.get_mut(id)
                 && message.admit(None)
@@ -138,20 +137,15 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// Begins a legal message: completes it, or waits for its payload. Returns true if it is complete.
-    fn begin(
-        &mut self,
-        id: u64,
-        kind: HeadKind,
-        metadata: &Metadata,
-        is_eager: bool,
-        payload: &[u8],
-    ) -> bool {
-        if payload.len() as u64 == metadata.payload_bytes {
+    fn begin(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata, payload: &[u8]) -> bool {
+        let id = header.id;
+        let is_right = || header.payload_crc().is_none_or(|crc| checksum(0, payload) == crc);
+        if payload.len() as u64 == metadata.payload_bytes && is_right() {
             self.complete_at_once(id, kind, metadata, payload);
             return true;
         }
         let mut message = Incoming::new(Head::new(kind, metadata));
-        if is_eager {
+        if header.is_eager() {
             message.admit_eager(&self.reception.credit);
         } else {
             self.events.push(Event::Wants { id, bytes: metadata.memory_bytes });
@@ -161,13 +155,13 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// Begins a legal message that nobody wants: drops its payload as it arrives.
-    fn begin_dropped(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, is_eager: bool) {
+    fn begin_dropped(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata) {
         if metadata.memory_bytes > 0 {
             let mut message = Incoming::dropped(Head::new(kind, metadata));
-            if is_eager {
+            if header.is_eager() {
                 message.admit_eager(&self.reception.credit);
             }
-            self.reception.messages.insert(id, message);
+            self.reception.messages.insert(header.id, message);
         }
     }
 
@@ -214,11 +208,14 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 }
 
-/// Returns the eager credit that a message uses; 0 for one that waits for a grant.
-fn eager_bytes(header: &Header, metadata: &Metadata) -> Result<u64, ProtocolError> {
+/// Returns the eager credit that a message uses; 0 for one that waits for a grant. An inline payload must be
+/// whole.
+fn eager_bytes(header: &Header, metadata: &Metadata, payload: &[u8]) -> Result<u64, ProtocolError> {
+    let (id, found, bytes) = (header.id, payload.len() as u64, metadata.payload_bytes);
     match metadata.memory_bytes {
         _ if !header.is_eager() => Ok(0),
-        0 => Err(ProtocolError::EagerWithoutPayload { id: header.id }),
-        bytes => Ok(bytes),
+        0 => Err(ProtocolError::EagerWithoutPayload { id }),
+        _ if header.is_inline() && found != bytes => Err(ProtocolError::InlineBytes { id, found, bytes }),
+        memory_bytes => Ok(memory_bytes),
     }
 }

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_wire::{
-    Array, CallHead, DecodeError, Decoder, ErrorKind, Goodbye, Header, Hello, Id128, Kind, Limits, Message,
-    Preface, Ran, RemoteError, Sink, Tree, encode_frame, encode_ids,
+    Array, CallHead, DecodeError, Decoder, ErrorKind, FrameHeader, Goodbye, Header, Hello, Id128, Kind,
+    Limits, Message, Preface, Ran, RemoteError, Sink, Tree, encode_frame, encode_ids,
 };
 
 use super::*;
@@ -58,7 +58,7 @@ impl Sink for Frames {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+    fn frame(&mut self, header: &Header, body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
         match header.kind {
             Kind::Hello => {}
             Kind::Grant => {
@@ -209,6 +209,18 @@ fn call(id: u64, method: &str, bytes: usize, eager: bool) -> Vec<u8> {
 
 fn result(id: u64, bytes: usize, eager: bool) -> Vec<u8> {
     head(id, &Message::result(&bytes_tree(bytes), &Limits::default()).expect("it is small"), eager)
+}
+
+/// Makes the frame with only the metadata of a message into one with an inline payload, which the message
+/// need not fit. The checksum may be wrong.
+fn inline(head: &[u8], payload: &[u8], crc: Option<u32>) -> Vec<u8> {
+    let (header, metadata) = head.split_first_chunk().expect("it has a header");
+    let Ok(FrameHeader::Known(header)) = Header::decode(header, &Limits::default()) else {
+        panic!("not a frame of this version")
+    };
+    let flags = Header::EAGER | Header::INLINE | if crc.is_some() { Header::CHECKED } else { 0 };
+    let (length, arg) = (header.length + payload.len() as u64, crc.unwrap_or(0));
+    [&Header { flags, length, arg, ..header }.encode()[..], metadata, payload].concat()
 }
 
 fn error(id: u64) -> Vec<u8> {
@@ -418,6 +430,35 @@ fn eager_messages_without_payload() {
     check(Side::server(), &[eager(call(1, "m", 0, false))], text);
     check(Side::server(), &[eager(call(1, "refused", 0, false))], text);
     check(Side::client(1, 0), &[eager(result(1, 0, false))], text);
+    check(Side::server(), &[inline(&call(1, "m", 0, false), &[0], None)], text);
+    check(Side::client(1, 0), &[inline(&result(1, 0, false), &[0], None)], text);
+}
+
+#[test]
+fn inline_payload_of_another_length_than_announced() {
+    for bytes in [1, 9, 11] {
+        let text = format!("{bytes} bytes of inline payload for message 1, whose metadata announced 10");
+        for method in ["m", "refused"] {
+            let call = inline(&call(1, method, 10, false), &vec![0; bytes], None);
+            check(Side::server(), &[call], &text);
+        }
+        check(Side::client(1, 0), &[inline(&result(1, 10, false), &vec![0; bytes], Some(1))], &text);
+        // Also if nobody waits for the result.
+        let given_up = [result(1, 100, true), corrupt_data(1, 50), empty(Kind::Abort, 1)].concat();
+        let second = inline(&result(1, 10, false), &vec![0; bytes], None);
+        check(Side::client(1, 0), &[given_up, second], &text);
+    }
+}
+
+#[test]
+fn inline_payload_past_the_credit() {
+    let text = "600 eager bytes go past the credit of 1000";
+    for method in ["m", "refused"] {
+        let second = inline(&call(2, method, 600, false), &[0; 600], None);
+        check(Side::server(), &[call(1, "m", 600, true), second], text);
+    }
+    let second = inline(&result(2, 600, false), &[0; 600], None);
+    check(Side::client(2, 0), &[result(1, 600, true), second], text);
 }
 
 // ---- Frames that are legal ----
@@ -472,6 +513,24 @@ fn a_caller_gets_no_second_answer_after_a_failure() {
         let given_back = if eager { vec![(Kind::Credit, 80, 0)] } else { vec![] };
         assert_eq!(client.sent(), given_back);
     }
+}
+
+#[test]
+fn a_damaged_inline_payload_fails_its_message_only() {
+    let right = teleport_wire::checksum(0, &[0; 10]);
+    let mut server = Side::server();
+    for id in 1..=10 {
+        server.feed(&inline(&call(id, "m", 10, false), &[0; 10], Some(right ^ 1))).expect("it is legal");
+        assert_eq!(server.sent(), [(Kind::Credit, 10, 0), (Kind::Error, id, 0)]);
+    }
+    server.feed(&inline(&call(11, "m", 10, false), &[0; 10], Some(right))).expect("it is legal");
+    assert_eq!(server.events(), ["call 11"]);
+    let mut client = Side::client(2, 0);
+    client.feed(&inline(&result(1, 10, false), &[0; 10], Some(right ^ 1))).expect("it is legal");
+    client.feed(&inline(&result(2, 10, false), &[0; 10], Some(right))).expect("it is legal");
+    assert_eq!(client.events(), ["error 1 checksum", "result 2"]);
+    assert_eq!(client.sent(), [(Kind::Credit, 20, 0)]);
+    assert_eq!((server.inbound.unfinished(), client.inbound.unfinished()), (0, 0));
 }
 
 #[test]
@@ -550,9 +609,14 @@ fn payload_has_a_checksum_where_either_side_asks_for_it() {
         let mut client = Side::new(Role::Client, Config { checksum: own, ..config() });
         client.feed(&introduction(peers | 1 << 63)).expect("unknown features are ignored");
         client.outbound.borrow_mut().send_call(call_message("m", 10), |_| true).expect("it is open");
-        let flags = if own || peers != 0 { Header::CHECKSUM } else { 0 };
-        assert_eq!(client.sent(), [(Kind::Call, 1, Header::EAGER), (Kind::Data, 1, flags)]);
-        // Data without a checksum is accepted all the same.
+        let is_checked = own || peers != 0;
+        let flags = Header::EAGER | Header::INLINE | if is_checked { Header::CHECKED } else { 0 };
+        assert_eq!(client.sent(), [(Kind::Call, 1, flags)]);
+        client.outbound.borrow_mut().send_call(call_message("m", 2000), |_| true).expect("it is open");
+        assert_eq!(client.sent(), [(Kind::Call, 2, 0)], "past the credit");
+        client.feed(&ids(Kind::Grant, &[2])).expect("it waits");
+        assert_eq!(client.sent(), [(Kind::Data, 2, if is_checked { Header::CHECKSUM } else { 0 })]);
+        // Payload without a checksum is accepted all the same.
         client.feed(&[result(1, 4, true), data(1, 4)].concat()).expect("it is legal");
         let hello = Config { checksum: own, ..config() }.hello(Role::Client);
         assert_eq!(hello.features, if own { Hello::CHECKSUM } else { 0 });

@@ -1,10 +1,12 @@
-//! The same stream in different pieces. A message that arrives whole in one read is taken at once, and any
-//! other waits in a table. Both must lead to the same events, answers, credit and refusals.
+//! The same stream in different pieces and frames. A message with an inline payload is taken at once, and any
+//! other waits in a table. All must lead to the same events, answers, credit and refusals.
 
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use teleport_wire::MAX_INLINE_BYTES;
 
 use super::placing::Above;
 use super::*;
@@ -162,12 +164,23 @@ fn result_head(id: u64, sizes: &[usize], eager: bool) -> Vec<u8> {
     head(id, &Message::result(&tree(sizes), &Limits::default()).expect("it is small"), eager)
 }
 
-/// Makes a chunk, which has a checksum in one case of three, and a wrong one in one case of nine.
-fn chunk(id: u64, bytes: usize, seed: u8) -> Vec<u8> {
+/// Makes a payload with a checksum in one case of three, and a wrong one in one case of nine.
+fn payload(bytes: usize, seed: u8) -> (Vec<u8>, Option<u32>) {
     let payload: Vec<u8> = (0..bytes).map(|at| seed ^ at as u8).collect();
     let crc = teleport_wire::checksum(0, &payload) ^ u32::from(seed.is_multiple_of(9));
-    let crc = seed.is_multiple_of(3).then_some(crc);
+    (payload, seed.is_multiple_of(3).then_some(crc))
+}
+
+fn chunk(id: u64, bytes: usize, seed: u8) -> Vec<u8> {
+    let (payload, crc) = payload(bytes, seed);
     [&Header::data(id, bytes as u64, crc).encode()[..], &payload].concat()
+}
+
+/// How whole messages of up to 16 KiB are sent.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Inline,
+    TwoFrames,
 }
 
 /// Choices for one step: what, which message, sizes, and options.
@@ -180,7 +193,7 @@ fn choices() -> impl Strategy<Value = (bool, Vec<Choice>, Vec<usize>, Vec<usize>
 }
 
 /// Makes mostly legal steps of the peer and of the side itself.
-fn steps(role: Role, choices: &[Choice]) -> Vec<Step> {
+fn steps(role: Role, choices: &[Choice], form: Form) -> Vec<Step> {
     const SIZES: [usize; 9] = [0, 1, 63, 64, 100, 1000, 4032, 4097, 9000];
     let mut last_id = 0;
     let mut steps = Vec::new();
@@ -201,19 +214,23 @@ fn steps(role: Role, choices: &[Choice]) -> Vec<Step> {
             Role::Client => result_head(next, &sizes, eager),
         };
         steps.push(match what % 20 {
-            0..9 => {
-                let mut whole = message(is_eager);
-                if is_eager {
-                    // Rarely a part, or too much.
-                    let bytes = match options % 40 {
-                        7 => bytes.div_ceil(2),
-                        8 => bytes + 1,
-                        _ => bytes,
-                    };
-                    whole.extend(chunk(next, bytes, seed));
-                }
-                Step::Frames(whole)
+            0..9 if is_eager => {
+                // Rarely a part, or too much.
+                let sent_bytes = match options % 40 {
+                    7 => bytes.div_ceil(2),
+                    8 => bytes + 1,
+                    _ => bytes,
+                };
+                let is_whole = sent_bytes == bytes && bytes as u64 <= MAX_INLINE_BYTES;
+                Step::Frames(match form {
+                    Form::Inline if is_whole => {
+                        let (payload, crc) = payload(bytes, seed);
+                        inline(&message(true), &payload, crc)
+                    }
+                    _ => [message(true), chunk(next, sent_bytes, seed)].concat(),
+                })
             }
+            0..9 => Step::Frames(message(false)),
             9 => Step::Frames(message(is_eager)),
             10 => Step::Frames(message(false)),
             11 => Step::Frames(chunk(id, bytes.max(1), seed)),
@@ -273,18 +290,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_cuts_lead_to_the_same_state((is_server, choices, one, other) in choices()) {
+    fn any_cuts_and_frames_lead_to_the_same_state((is_server, choices, one, other) in choices()) {
         let role = if is_server { Role::Server } else { Role::Client };
-        check_cuts(role, &steps(role, &choices), &[&one, &other]);
+        let inline = check_cuts(role, &steps(role, &choices, Form::Inline), &[&one, &other]);
+        let two_frames = check_cuts(role, &steps(role, &choices, Form::TwoFrames), &[&one, &other]);
+        assert_eq!(inline, two_frames);
     }
 }
 
 fn whole_call(id: u64, method: &str, bytes: usize) -> Vec<u8> {
-    [call_head(id, method, &[bytes], 0, true), chunk(id, bytes, 1)].concat()
+    inline(&call_head(id, method, &[bytes], 0, true), &payload(bytes, 1).0, None)
 }
 
 fn whole_result(id: u64, bytes: usize) -> Vec<u8> {
-    [result_head(id, &[bytes], true), chunk(id, bytes, 1)].concat()
+    inline(&result_head(id, &[bytes], true), &payload(bytes, 1).0, None)
 }
 
 /// Checks that the last frames are refused in the same way, read whole and byte by byte, also after other
@@ -316,8 +335,8 @@ fn whole_calls_are_refused_like_others() {
     let text = "4000 eager bytes go past the credit of 30000";
     let large = (1..=3).map(|id| whole_call(id, "m", 9000));
     check_refused(Role::Server, &large.chain([whole_call(4, "n", 4000)]).collect::<Vec<_>>(), text);
-    let text = "more payload for message 2 than the 64 bytes that its metadata announced";
-    let long = [call_head(2, "m", &[64], 0, true), chunk(2, 65, 1)].concat();
+    let text = "65 bytes of inline payload for message 2, whose metadata announced 64";
+    let long = inline(&call_head(2, "m", &[64], 0, true), &payload(65, 1).0, None);
     check_refused(Role::Server, &[whole_call(1, "m", 64), long], text);
     let text = "Call came after the goodbye";
     check_refused(Role::Server, &[whole_call(1, "m", 64), goodbye(), whole_call(2, "m", 64)], text);
@@ -343,8 +362,8 @@ fn whole_results_are_refused_like_others() {
     let text = "9000 eager bytes go past the credit of 30000";
     let results: Vec<_> = (1..=4).map(|id| whole_result(id, 9000)).collect();
     check_refused(Role::Client, &results, text);
-    let text = "more payload for message 2 than the 64 bytes that its metadata announced";
-    let long = [result_head(2, &[64], true), chunk(2, 65, 1)].concat();
+    let text = "65 bytes of inline payload for message 2, whose metadata announced 64";
+    let long = inline(&result_head(2, &[64], true), &payload(65, 1).0, None);
     check_refused(Role::Client, &[whole_result(1, 64), long], text);
     let text = "Call is not allowed here: this is the Client and the hellos agreed on no such thing";
     check_refused(Role::Client, &[whole_result(1, 64), whole_call(1, "m", 64)], text);

@@ -1,9 +1,9 @@
 //! Messages that are written and wait to be staged: the heads of all messages, and small payloads.
 //!
-//! Flow: `write` appends the frames of a message to a buffer, once and under the lock that is held -> `take`
-//! moves the buffer, or as many messages as may be staged at once, to the writer. Until then, `cut` takes a
-//! message out again. Taking does no work for a message unless it is noted. Bounds: the open calls, and at
-//! most a few KiB of copied bytes for each.
+//! Flow: `write` appends a message to a buffer, once and under the lock that is held, with an inline payload
+//! if it is small -> `take` moves the buffer, or as many messages as may be staged at once, to the writer.
+//! Until then, `cut` takes a message out again. Taking does no work for a message unless it is noted. Bounds:
+//! the open calls, and at most a few KiB of copied bytes for each.
 
 use std::collections::VecDeque;
 
@@ -28,6 +28,8 @@ pub(super) struct Written {
     /// 0 without the head.
     metadata_bytes: u32,
     payload_bytes: u32,
+    /// The frames that it is written in.
+    frames: u8,
     /// Nothing of the message is elsewhere.
     is_whole: bool,
     /// Its staging is reported.
@@ -42,8 +44,7 @@ impl Written {
 
     /// Returns the bytes of its frames.
     fn frame_bytes(&self) -> usize {
-        let headers = usize::from(self.metadata_bytes > 0) + usize::from(self.payload_bytes > 0);
-        headers * Header::BYTES + self.queued_bytes() as usize
+        usize::from(self.frames) * Header::BYTES + self.queued_bytes() as usize
     }
 
     /// Returns true if nothing of its message was staged.
@@ -128,13 +129,14 @@ impl Outgoing {
             return self.write_parts(id, message, is_eager, checksum, is_noted);
         }
         let before = self.buffer.extent();
-        self.buffer.append_with(|out| message.append_frames(id, is_eager, checksum, out));
+        self.buffer.append_with(|out| message.append_frame(id, checksum, out));
         self.push(Written {
             id,
             extent: self.buffer.extent_since(before),
             eager_bytes: if is_eager { message.memory_bytes() } else { 0 },
             metadata_bytes: metadata_bytes as u32,
             payload_bytes: payload_bytes as u32,
+            frames: 1,
             is_whole: true,
             is_noted,
         });
@@ -174,6 +176,7 @@ impl Outgoing {
             eager_bytes,
             metadata_bytes: metadata_bytes as u32,
             payload_bytes: if is_whole { payload_bytes as u32 } else { 0 },
+            frames: if is_whole && payload_bytes > 0 { 2 } else { 1 },
             is_whole,
             is_noted: is_noted || !is_whole,
         });
@@ -190,6 +193,7 @@ impl Outgoing {
             eager_bytes: 0,
             metadata_bytes: 0,
             payload_bytes,
+            frames: 1,
             is_whole: true,
             is_noted: true,
         });

@@ -5,6 +5,7 @@
 //! directions share. Apart from the decoder, it uses none of the code that it checks.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use teleport_wire::{
     CallMetadata, DecodeError, Decoder, Header, Hello, Kind, Limits, ResultMetadata, Signature, Sink,
@@ -47,6 +48,9 @@ struct Books {
     open: HashMap<(Way, u64), Open>,
     /// The chunk of each way that is being sent, and whether it has a checksum.
     chunk: [(u64, bool); 2],
+    /// The message of each way that is being sent, and the bytes of its body, if it has an inline payload with
+    /// a checksum.
+    inline: [Option<(u64, usize)>; 2],
     is_finished: [bool; 2],
 }
 
@@ -67,11 +71,17 @@ impl Audit {
         self.decoders[way as usize].feed(bytes, &mut pages).expect("both sides write the format");
     }
 
-    /// Returns the message whose chunk with a checksum is being sent, and the bytes left of that chunk.
-    pub(super) fn checked_chunk(&self, way: Way) -> Option<(u64, usize)> {
-        let remaining = self.decoders[way as usize].chunk_remaining();
-        let (id, has_checksum) = self.books.chunk[way as usize];
-        (has_checksum && remaining > 0).then_some((id, remaining))
+    /// Returns the message whose payload with a checksum is being sent, and the place of payload among the
+    /// bytes that are sent next: the rest of a chunk, or the last byte of an inline payload.
+    pub(super) fn checked_payload(&self, way: Way) -> Option<(u64, Range<usize>)> {
+        let (decoder, at) = (&self.decoders[way as usize], way as usize);
+        if let Some((id, body_bytes)) = self.books.inline[at] {
+            let missing = body_bytes - decoder.collected_bytes();
+            return Some((id, missing - 1..missing));
+        }
+        let (id, has_checksum) = self.books.chunk[at];
+        let remaining = decoder.chunk_remaining();
+        (has_checksum && remaining > 0).then_some((id, 0..remaining))
     }
 
     /// Returns true if all eager memory was given back and no message is open.
@@ -95,7 +105,7 @@ impl Pages<'_> {
             Invariant::CreditKept
                 .require(eager <= offered, || format!("{eager} eager bytes of {offered} that were offered"));
         }
-        if signature.payload_bytes() > 0 {
+        if signature.payload_bytes() > 0 && !header.is_inline() {
             let open = Open { bytes: signature.payload_bytes(), may_be_sent: header.is_eager() };
             self.books.open.insert((self.way, header.id), open);
         }
@@ -110,8 +120,15 @@ impl Sink for Pages<'_> {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+    fn header(&mut self, header: &Header) -> Result<(), DecodeError> {
+        let is_checked = header.payload_crc().is_some();
+        self.books.inline[self.way as usize] = is_checked.then_some((header.id, header.length as usize));
+        Ok(())
+    }
+
+    fn frame(&mut self, header: &Header, body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
         let (at, back, id) = (self.way as usize, self.way.back(), header.id);
+        self.books.inline[at] = None;
         Invariant::RulesKept
             .require(!self.books.is_finished[at], || format!("{} after goodbye", header.kind));
         match header.kind {

@@ -164,11 +164,12 @@ impl Link {
             return (false, false);
         };
         let mut bytes = end.write(at_most);
-        let chunk = self.audit.checked_chunk(way).filter(|_| pipe.changes && !bytes.is_empty());
+        let payload = self.audit.checked_payload(way);
+        let payload = payload.filter(|(_, place)| pipe.changes && place.start < bytes.len());
         self.audit.sent(way, &bytes);
-        if let Some((id, remaining)) = chunk {
-            let place = remaining.min(bytes.len()) / 2;
-            bytes[place] ^= 16;
+        if let Some((id, place)) = payload {
+            let middle = (place.start + place.end.min(bytes.len())) / 2;
+            bytes[middle] ^= 16;
             pipe.changes = false;
             self.changed.push(id);
         }

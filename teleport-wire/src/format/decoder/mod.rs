@@ -1,12 +1,12 @@
 //! Cuts a stream of bytes into frames.
 //!
-//! Most small messages arrive whole, metadata and payload together: they are passed on in one piece.
 //! [`Decoder::feed`] takes bytes in pieces of any length. While a data chunk is open, the caller may read its
 //! bytes directly into their final memory, and report them with [`Decoder::advance`]. Between two calls the
-//! decoder keeps at most the part of one frame's body that has arrived, up to `max_metadata_bytes`.
+//! decoder keeps at most the part of one frame's body that has arrived, up to `max_metadata_bytes` and the
+//! longest inline payload.
 
 use crate::format::header::{FrameHeader, Header, Kind};
-use crate::format::{checksum::checksum, decode_error::DecodeError, limits::Limits, preface::Preface};
+use crate::format::{decode_error::DecodeError, limits::Limits, preface::Preface};
 
 /// Receives the output of a [`Decoder`], in the order of the stream. An error of any method ends the stream.
 pub trait Sink {
@@ -21,29 +21,10 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called for each whole frame except data. Its checksums are right and its length is within the limits.
-    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
-
-    /// Called instead of [`frame`](Sink::frame) for an eager call or result that has arrived together with
-    /// the whole chunk after it, which is of the same message. All checksums are right. The chunk may be a
-    /// part of the payload, or longer than it. By default, both frames are passed on one after the other.
-    fn message(
-        &mut self,
-        header: &Header,
-        metadata: &[u8],
-        data: &Header,
-        payload: &[u8],
-    ) -> Result<(), Self::Error> {
-        self.frame(header, metadata)?;
-        self.chunk(data, payload)
-    }
-
-    /// Passes on a whole chunk.
-    fn chunk(&mut self, data: &Header, payload: &[u8]) -> Result<(), Self::Error> {
-        self.begin_chunk(data)?;
-        self.chunk_bytes(payload)?;
-        self.end_chunk()
-    }
+    /// Called for each whole frame except data. Its checksum is right and its length is within the limits.
+    /// The inline `payload` of a call or result is no part of `body`, and its checksum is not compared yet.
+    /// All other frames have none.
+    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), Self::Error>;
 
     /// Called when a data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
     fn begin_chunk(&mut self, header: &Header) -> Result<(), Self::Error>;
@@ -78,7 +59,7 @@ enum State {
 /// impl Sink for Print {
 ///     type Error = DecodeError;
 ///     fn preface(&mut self) -> Result<(), DecodeError> { Ok(()) }
-///     fn frame(&mut self, header: &Header, _body: &[u8]) -> Result<(), DecodeError> {
+///     fn frame(&mut self, header: &Header, _body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
 ///         assert_eq!((header.kind, header.id), (Kind::Ping, 7));
 ///         Ok(())
 ///     }
@@ -111,7 +92,8 @@ pub struct Decoder {
 const KEPT_BODY_BYTES: usize = 1024;
 
 impl Decoder {
-    /// Creates a decoder at the start of a stream. It refuses bodies longer than `limits.max_metadata_bytes`.
+    /// Creates a decoder at the start of a stream. It refuses metadata longer than
+    /// `limits.max_metadata_bytes`.
     pub fn new(limits: &Limits) -> Decoder {
         Decoder {
             state: State::Preface,
@@ -261,30 +243,18 @@ impl Decoder {
         if rest.len() >= length {
             let (body, later) = rest.split_at(length);
             *rest = later;
-            header.check_body(body)?;
-            if header.is_eager()
-                && let Some((data, payload, later)) = self.next_chunk(header.id, later)
-            {
-                *rest = later;
-                return sink.message(&header, body, &data, payload);
-            }
-            return sink.frame(&header, body);
+            return self.frame(&header, body, sink);
         }
         self.state = State::Body(header);
         Ok(())
     }
 
-    /// Returns the chunk of message `id` that `rest` begins with, and the bytes after it. Returns `None` if
-    /// it is another frame, not whole, or wrong in any way: then the frames are passed on one by one.
-    fn next_chunk<'a>(&self, id: u64, rest: &'a [u8]) -> Option<(Header, &'a [u8], &'a [u8])> {
-        let (bytes, rest) = rest.split_first_chunk()?;
-        let Ok(FrameHeader::Known(header)) = Header::decode(bytes, &self.limits) else { return None };
-        if header.kind != Kind::Data || header.id != id || header.is_shared() {
-            return None;
-        }
-        let (payload, rest) = rest.split_at_checked(header.length as usize)?;
-        let is_right = !header.has_checksum() || checksum(0, payload) == header.body_crc;
-        is_right.then_some((header, payload, rest))
+    /// Passes on a whole frame.
+    #[inline]
+    fn frame<S: Sink>(&self, header: &Header, body: &[u8], sink: &mut S) -> Result<(), S::Error> {
+        let (body, payload) = header.split_body(body, &self.limits)?;
+        header.check_body(body)?;
+        sink.frame(header, body, payload)
     }
 
     fn body<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
@@ -299,8 +269,7 @@ impl Decoder {
         let header = *header;
         let mut body = std::mem::take(&mut self.body);
         self.state = State::Header;
-        header.check_body(&body)?;
-        sink.frame(&header, &body)?;
+        self.frame(&header, &body, sink)?;
         if body.capacity() <= KEPT_BODY_BYTES {
             body.clear();
             self.body = body;

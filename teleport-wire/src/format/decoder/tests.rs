@@ -2,12 +2,14 @@
 
 use super::*;
 use crate::format::frames::encode_frame;
+use crate::format::limits::MAX_INLINE_BYTES;
 
 /// A call of a sink. The bytes of a chunk are joined, however they arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
     Preface,
-    Frame(Header, Vec<u8>),
+    /// The body and the inline payload.
+    Frame(Header, Vec<u8>, Vec<u8>),
     Chunk(Header, Vec<u8>),
     ChunkEnd,
 }
@@ -17,8 +19,6 @@ enum Event {
 struct Recorder {
     events: Vec<Event>,
     refuses: Option<Kind>,
-    /// The messages that arrived with their payload.
-    messages: usize,
 }
 
 impl Recorder {
@@ -35,22 +35,9 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
-        self.events.push(Event::Frame(*header, body.to_vec()));
+    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
+        self.events.push(Event::Frame(*header, body.to_vec(), payload.to_vec()));
         self.check(header.kind)
-    }
-
-    fn message(
-        &mut self,
-        header: &Header,
-        metadata: &[u8],
-        data: &Header,
-        payload: &[u8],
-    ) -> Result<(), DecodeError> {
-        self.messages += 1;
-        assert!(header.is_eager() && data.kind == Kind::Data && header.id == data.id);
-        self.frame(header, metadata)?;
-        self.chunk(data, payload)
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {
@@ -107,11 +94,33 @@ fn data(id: u64, bytes: &[u8]) -> Vec<u8> {
     [&Header::data(id, bytes.len() as u64, None).encode()[..], bytes].concat()
 }
 
-/// Returns an eager call.
-fn eager(id: u64) -> Vec<u8> {
-    let body = [5; 30];
-    let header = Header { flags: Header::EAGER, ..Header::of_body(Kind::Call, id, &body) };
-    [&header.encode()[..], &body].concat()
+/// Returns the metadata of a call or result with this length, which is at least 28.
+fn metadata(kind: Kind, bytes: usize) -> Vec<u8> {
+    let mut metadata = vec![5; bytes];
+    match kind {
+        Kind::Call => {
+            metadata[..2].copy_from_slice(&2u16.to_le_bytes());
+            metadata[4..8].copy_from_slice(&1u32.to_le_bytes());
+            metadata[8..12].copy_from_slice(&(bytes as u32 - 24 - 2 - 1).to_le_bytes());
+        }
+        _ => {
+            metadata[..4].copy_from_slice(&(bytes as u32 - 8 - 3).to_le_bytes());
+            metadata[4..8].copy_from_slice(&3u32.to_le_bytes());
+        }
+    }
+    metadata
+}
+
+/// Returns the header of a call or result with an inline payload.
+fn inline_header(kind: Kind, metadata: &[u8], payload: &[u8]) -> Header {
+    let flags = Header::EAGER | Header::INLINE | Header::CHECKED;
+    let (length, arg) = ((metadata.len() + payload.len()) as u64, crate::checksum(0, payload));
+    Header { flags, length, arg, ..Header::of_body(kind, 1, metadata) }
+}
+
+/// Returns a call or result with an inline payload.
+fn inline(kind: Kind, metadata: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&inline_header(kind, metadata, payload).encode()[..], metadata, payload].concat()
 }
 
 /// Returns a stream with frames of every kind: empty, with a body, skipped, in chunks.
@@ -125,8 +134,8 @@ fn stream() -> Vec<u8> {
         &skippable(70),
         &encode_frame(Kind::Grant, 0, &[3; 16]),
         &data(9, &[8; 300]),
-        &eager(10),
-        &data(10, &[9; 40]),
+        &inline(Kind::Call, &metadata(Kind::Call, 50), &[4; 40]),
+        &inline(Kind::Result, &metadata(Kind::Result, 50), &[6; 1]),
         &Header::empty(Kind::Pong, 3).encode(),
     ]
     .concat()
@@ -137,7 +146,7 @@ fn any_split_gives_the_same_frames() {
     let stream = stream();
     let whole = decode(&stream, stream.len());
     assert_eq!(whole.1, Ok(()));
-    assert_eq!(whole.0.len(), 1 + 5 + 3 * 2);
+    assert_eq!(whole.0.len(), 1 + 6 + 2 * 2);
     assert!(whole.0.contains(&Event::Chunk(Header::data(1, 5, None), b"chunk".to_vec())));
     for piece_bytes in 1..stream.len() {
         assert_eq!(decode(&stream, piece_bytes), whole, "in pieces of {piece_bytes}");
@@ -152,29 +161,64 @@ fn any_split_gives_the_same_frames() {
 }
 
 #[test]
-fn a_message_that_arrived_whole_is_passed_on_whole() {
-    let messages = |bytes: &[u8]| {
-        let (mut decoder, mut sink) = (Decoder::new(&limits()), Recorder::default());
-        decoder.feed(&Preface::BYTES, &mut sink).expect("the preface is valid");
-        let result = decoder.feed(bytes, &mut sink);
-        (sink.messages, sink.events.len(), result.is_ok())
+fn an_inline_payload_is_separated_from_its_metadata() {
+    for kind in [Kind::Call, Kind::Result] {
+        let (metadata, payload) = (metadata(kind, 60), vec![7; 100]);
+        let stream = [&Preface::BYTES[..], &inline(kind, &metadata, &payload)].concat();
+        for piece_bytes in [1, 50, usize::MAX] {
+            let (events, result) = decode(&stream, piece_bytes);
+            let header = inline_header(kind, &metadata, &payload);
+            assert_eq!(result, Ok(()));
+            assert_eq!(events[1..], [Event::Frame(header, metadata.clone(), payload.clone())]);
+            assert_eq!(header.payload_crc(), Some(crate::checksum(0, &payload)));
+        }
+    }
+}
+
+#[test]
+fn damaged_payload_is_passed_on_and_damaged_metadata_is_not() {
+    let bytes = inline(Kind::Call, &metadata(Kind::Call, 60), &[7; 100]);
+    for at in Header::BYTES..bytes.len() {
+        let mut damaged = [&Preface::BYTES[..], &bytes].concat();
+        damaged[Preface::LENGTH + at] ^= 1;
+        for piece_bytes in [1, usize::MAX] {
+            let (events, result) = decode(&damaged, piece_bytes);
+            let is_payload = at >= Header::BYTES + 60;
+            assert_eq!((events.len(), result.is_ok()), (1 + usize::from(is_payload), is_payload), "{at}");
+        }
+    }
+}
+
+/// The limit of metadata is 1000 bytes here.
+#[test]
+fn inline_frames_of_wrong_lengths_are_refused() {
+    let text = |metadata: &[u8], payload: &[u8]| {
+        let kind = if metadata[4] == 1 { Kind::Call } else { Kind::Result };
+        let stream = [&Preface::BYTES[..], &inline(kind, metadata, payload)].concat();
+        let whole = decode(&stream, usize::MAX);
+        assert_eq!(decode(&stream, 1), whole);
+        whole.1.map_or_else(|error| error.to_string(), |()| "fine".to_owned())
     };
-    let whole = [eager(1), data(1, &[1; 40])].concat();
-    let checked = |crc: u32| {
-        let data = Header::data(1, 40, Some(crc));
-        [&eager(1)[..], &data.encode(), &[1; 40]].concat()
-    };
-    assert_eq!(messages(&[&whole[..], &whole].concat()), (2, 7, true));
-    assert_eq!(messages(&checked(crate::checksum(0, &[1; 40]))), (1, 4, true));
-    // In all other cases, the frames come one by one.
-    assert_eq!(messages(&whole[..whole.len() - 1]), (0, 3, true), "the payload is not whole");
-    assert_eq!(messages(&checked(7)), (0, 4, true), "the sink judges a wrong checksum");
-    assert_eq!(messages(&[eager(1), data(2, &[1; 40])].concat()), (0, 4, true), "of another message");
-    assert_eq!(messages(&[encode_frame(Kind::Call, 1, &[5; 30]), data(1, &[1; 40])].concat()), (0, 4, true));
-    assert_eq!(messages(&[eager(1), Header::empty(Kind::Ping, 1).encode().to_vec()].concat()), (0, 3, true));
-    let mut broken = whole;
-    broken[32 + 30 + 8] ^= 1;
-    assert_eq!(messages(&broken), (0, 2, false), "the call precedes the broken header");
+    let max = MAX_INLINE_BYTES as usize;
+    for kind in [Kind::Call, Kind::Result] {
+        assert_eq!(text(&metadata(kind, 1000), &vec![0; max]), "fine");
+        assert_eq!(text(&metadata(kind, 28), &[0]), "fine");
+        let missing = "inline payload needs 61 bytes and 60 are left";
+        assert_eq!(text(&metadata(kind, 60), &[]), missing);
+        let long = "inline payload bytes is 16385, above the limit 16384";
+        assert_eq!(text(&metadata(kind, 60), &vec![0; max + 1]), long);
+        let long = "metadata bytes is 1001, above the limit 1000";
+        assert_eq!(text(&metadata(kind, 1001), &[0]), long);
+        let long = "bytes of metadata and payload is 17385, above the limit 17384";
+        assert_eq!(text(&metadata(kind, 1000), &vec![0; max + 1]), long);
+        // The lengths in the metadata say more than follows.
+        let mut longer = metadata(kind, 60);
+        longer[8 * usize::from(kind == Kind::Call)] += 100;
+        assert_eq!(text(&longer, &[0; 40]), "inline payload needs 161 bytes and 100 are left");
+        let mut endless = metadata(kind, 60);
+        endless[if kind == Kind::Call { 8..12 } else { 0..4 }].fill(0xFF);
+        assert!(text(&endless, &[0; 40]).starts_with("metadata bytes is 42949673"));
+    }
 }
 
 #[test]
@@ -233,17 +277,13 @@ fn a_refused_stream_stays_refused() {
 #[test]
 fn an_error_of_the_sink_ends_the_stream() {
     for refuses in [Kind::Call, Kind::Data, Kind::Pong] {
-        let mut eager =
-            [eager(1), data(1, &[1; 40]), Header::empty(Kind::Pong, 1).encode().to_vec()].concat();
-        eager.splice(0..0, Preface::BYTES);
-        for stream in [stream(), eager] {
-            let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
-            let mut decoder = Decoder::new(&limits());
-            assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Zero { field: "test" }));
-            let events = sink.events.len();
-            assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Refused));
-            assert_eq!((sink.events.len(), decoder.chunk_remaining()), (events, 0));
-        }
+        let stream = stream();
+        let mut sink = Recorder { refuses: Some(refuses), ..Recorder::default() };
+        let mut decoder = Decoder::new(&limits());
+        assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Zero { field: "test" }));
+        let events = sink.events.len();
+        assert_eq!(decoder.feed(&stream, &mut sink), Err(DecodeError::Refused));
+        assert_eq!((sink.events.len(), decoder.chunk_remaining()), (events, 0));
     }
 }
 
@@ -264,7 +304,7 @@ fn bodies_up_to_the_limit_are_accepted() {
     let skip = |bytes: u64| [&Preface::BYTES[..], &skippable(bytes)].concat();
     for piece_bytes in [1, 999, usize::MAX] {
         assert!(
-            matches!(&decode(&call(1000), piece_bytes).0[1], Event::Frame(_, body) if body.len() == 1000)
+            matches!(&decode(&call(1000), piece_bytes).0[1], Event::Frame(_, body, _) if body.len() == 1000)
         );
         assert_eq!(decode(&skip(1000), piece_bytes), (vec![Event::Preface], Ok(())));
         for stream in [call(1001), skip(1001)] {

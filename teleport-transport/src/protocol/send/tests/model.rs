@@ -14,6 +14,7 @@ const SHORT_CHUNK_BYTES: usize = 256 << 10;
 const SHORT_CHUNKS: u32 = 16;
 const MAX_SMALL_BYTES: usize = 64 << 10;
 const MIN_CHARGED_BYTES: u64 = 4 << 10;
+const MAX_INLINE_METADATA_BYTES: u64 = 16 << 10;
 
 /// What a message is made of.
 struct Parts {
@@ -137,11 +138,18 @@ impl Model {
         if is_eager {
             self.credit_bytes -= message.memory_bytes();
         }
-        let mut frames = [&message.header(id, is_eager)[..], message.metadata()].concat();
         let (metadata_bytes, memory_bytes) = (message.metadata().len() as u64, message.memory_bytes());
+        let is_inline =
+            is_eager && !message.inline_payload().is_empty() && metadata_bytes <= MAX_INLINE_METADATA_BYTES;
         let goes_along = is_eager && payload.len() <= MAX_SMALL_BYTES;
-        if goes_along {
-            frames.extend(data(id, &payload));
+        let mut frames = Vec::new();
+        if is_inline {
+            message.append_frame(id, false, &mut frames);
+        } else {
+            frames.extend([&message.header(id, is_eager)[..], message.metadata()].concat());
+            if goes_along {
+                frames.extend(data(id, &payload));
+            }
         }
         let payload_bytes = if goes_along { payload.len() as u64 } else { 0 };
         self.small.push_back(Small { id, frames, is_head: true, payload_bytes });
