@@ -21,6 +21,12 @@ impl CallMetadata<'_> {
             && body.get(DEADLINE.end..) == known.get(DEADLINE.end..)
     }
 
+    /// Returns true if both valid bodies of calls have the same deadline, or none.
+    #[inline]
+    pub fn has_same_deadline(known: &[u8], body: &[u8]) -> bool {
+        known.get(DEADLINE) == body.get(DEADLINE)
+    }
+
     /// Returns the deadline in the valid body of a call, or `None` if it has none.
     #[inline]
     pub fn deadline_of(body: &[u8]) -> Option<Duration> {
@@ -46,6 +52,8 @@ mod tests {
         for micros in [1, 1 << 40, u64::MAX] {
             let other = body("m", Some(micros), 2, false);
             assert!(CallMetadata::repeats(&known, &other));
+            assert!(!CallMetadata::has_same_deadline(&known, &other));
+            assert!(CallMetadata::has_same_deadline(&other, &body("n", Some(micros), 1, true)));
             assert_eq!(
                 CallMetadata::deadline_of(&other),
                 CallMetadata::decode(&other).unwrap().head.deadline

@@ -1,6 +1,6 @@
 //! The stream decoder gives the same frames for any split of the stream, and refuses a stream for good.
 
-use teleport_wire::{DecodeError, Decoder, FrameHeader, Header, Limits, Preface, Sink};
+use teleport_wire::{DecodeError, Decoder, FrameHeader, Header, Kind, Limits, Preface, Sink};
 
 /// The limit is low, so that bodies reach it.
 const MAX_METADATA_BYTES: u32 = 300;
@@ -86,11 +86,19 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
-        assert_eq!((header.length, header.check_body(body)), ((body.len() + payload.len()) as u64, Ok(())));
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+        assert_eq!((header.length, header.check_body(body)), (body.len() as u64, Ok(())));
+        assert!(!matches!(header.kind, Kind::Call | Kind::Result | Kind::Data));
+        self.0.push(Event::Frame(*header, body.to_vec(), Vec::new()));
+        Ok(())
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
+        assert_eq!(header.length, (metadata.len() + payload.len()) as u64);
         assert_eq!(header.is_inline(), !payload.is_empty());
         assert!(header.payload_crc().is_none() || header.is_inline());
-        self.0.push(Event::Frame(*header, body.to_vec(), payload.to_vec()));
+        header.check_body(metadata)?;
+        self.0.push(Event::Frame(*header, metadata.to_vec(), payload.to_vec()));
         Ok(())
     }
 

@@ -54,9 +54,14 @@ impl Sink for Log {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, _body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+    fn frame(&mut self, header: &Header, _body: &[u8]) -> Result<(), DecodeError> {
         self.push(header);
         Ok(())
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+        self.push(header);
+        header.check_body(metadata)
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {

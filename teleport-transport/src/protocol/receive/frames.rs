@@ -167,11 +167,52 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
         }
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
+        let id = header.id;
+        match (header.kind, self.reception.role) {
+            (Kind::Hello, _) if self.reception.is_handshaking() => self.on_hello(body)?,
+            (Kind::Goodbye, _) => {
+                self.reception.phase = Phase::Finished;
+                self.events.push(Event::Goodbye(Goodbye::decode(header, body)?));
+            }
+            (Kind::Error, Role::Client) => self.on_error(id, body)?,
+            (Kind::Cancel, Role::Server) => self.on_cancel(id)?,
+            (Kind::Abort, _) => self.on_abort(id)?,
+            (Kind::Ping, _) => self.sending.outbound().queue.control.add().pong = Some(id),
+            (Kind::Pong, _) => {}
+            (Kind::Credit, _) => self.sending.outbound().queue.ledger.on_credit(id)?,
+            (Kind::Grant, _) => {
+                let mut ids = teleport_wire::decode_ids(body)?;
+                let queue = &mut self.sending.outbound().queue;
+                ids.try_for_each(|id| queue.on_grant(id))?;
+            }
+            (Kind::Ack, _) if self.resumes() => {
+                let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
+                self.sending.outbound().queue.on_ack(&ids)?;
+                self.events.push(Event::Acknowledged { ids });
+            }
+            (kind @ Kind::Resume, Role::Server) if self.resumes() => {
+                let resume = Resume::decode(body)?;
+                if !self.sending.outbound().resumption.ask(&resume.calls) {
+                    return Err(ProtocolError::OutOfTurn { kind });
+                }
+                self.events.push(Event::Resume(resume));
+            }
+            (Kind::ResumeAnswer, Role::Client) if self.resumes() => {
+                let ResumeAnswer { calls } = ResumeAnswer::decode(body)?;
+                self.sending.outbound().on_resume_answer(&calls)?;
+                self.events.push(Event::Resumed { calls });
+            }
+            (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], payload: &[u8]) -> Result<(), ProtocolError> {
         let is_complete = match (header.kind, self.reception.role) {
-            (Kind::Call, Role::Server) => self.on_call(header, body, payload)?,
-            (Kind::Result, Role::Client) => self.on_result(header, body, payload)?,
-            _ => return self.on_other(header, body),
+            (Kind::Call, Role::Server) => self.on_call(header, metadata, payload)?,
+            (Kind::Result, Role::Client) => self.on_result(header, metadata, payload)?,
+            (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
         };
         if is_complete || payload.is_empty() { Ok(()) } else { self.on_inline(header, payload) }
     }
@@ -236,48 +277,6 @@ impl<O: SharedOutbound> Session<'_, O> {
         self.begin_chunk(&Header::data(header.id, payload.len() as u64, header.payload_crc()))?;
         self.chunk_bytes(payload)?;
         self.end_chunk()
-    }
-
-    /// A frame that is neither a call, a result nor data arrived.
-    fn on_other(&mut self, header: &Header, body: &[u8]) -> Result<(), ProtocolError> {
-        let id = header.id;
-        match (header.kind, self.reception.role) {
-            (Kind::Hello, _) if self.reception.is_handshaking() => self.on_hello(body)?,
-            (Kind::Goodbye, _) => {
-                self.reception.phase = Phase::Finished;
-                self.events.push(Event::Goodbye(Goodbye::decode(header, body)?));
-            }
-            (Kind::Error, Role::Client) => self.on_error(id, body)?,
-            (Kind::Cancel, Role::Server) => self.on_cancel(id)?,
-            (Kind::Abort, _) => self.on_abort(id)?,
-            (Kind::Ping, _) => self.sending.outbound().queue.control.add().pong = Some(id),
-            (Kind::Pong, _) => {}
-            (Kind::Credit, _) => self.sending.outbound().queue.ledger.on_credit(id)?,
-            (Kind::Grant, _) => {
-                let mut ids = teleport_wire::decode_ids(body)?;
-                let queue = &mut self.sending.outbound().queue;
-                ids.try_for_each(|id| queue.on_grant(id))?;
-            }
-            (Kind::Ack, _) if self.resumes() => {
-                let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
-                self.sending.outbound().queue.on_ack(&ids)?;
-                self.events.push(Event::Acknowledged { ids });
-            }
-            (kind @ Kind::Resume, Role::Server) if self.resumes() => {
-                let resume = Resume::decode(body)?;
-                if !self.sending.outbound().resumption.ask(&resume.calls) {
-                    return Err(ProtocolError::OutOfTurn { kind });
-                }
-                self.events.push(Event::Resume(resume));
-            }
-            (Kind::ResumeAnswer, Role::Client) if self.resumes() => {
-                let ResumeAnswer { calls } = ResumeAnswer::decode(body)?;
-                self.sending.outbound().on_resume_answer(&calls)?;
-                self.events.push(Event::Resumed { calls });
-            }
-            (kind, role) => return Err(ProtocolError::NotAllowed { kind, role }),
-        }
-        Ok(())
     }
 
     fn on_hello(&mut self, body: &[u8]) -> Result<(), ProtocolError> {

@@ -19,7 +19,8 @@ use crate::protocol::ledger::{Lease, MAX_UNLEASED_BYTES};
 use crate::protocol::send::SharedOutbound;
 
 impl<O: SharedOutbound> Session<'_, O> {
-    /// The head of a call arrived, with its `payload` if that is inline. Returns true if the call is complete.
+    /// The head of a call arrived, with its `payload` if that is inline. Returns true if the call is
+    /// complete.
     pub(super) fn on_call(
         &mut self,
         header: &Header,
@@ -27,7 +28,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         payload: &[u8],
     ) -> Result<bool, ProtocolError> {
         let id = header.id;
-        let (mut metadata, method) = self.call_metadata(body)?;
+        let (mut metadata, method) = self.call_metadata(header, body)?;
         let config = &*self.reception.config;
         // Refused calls stay unfinished until the client reacts, but are no longer open.
         let max_unfinished = config.max_open_calls as usize * 2;
@@ -71,7 +72,7 @@ impl<O: SharedOutbound> Session<'_, O> {
         payload: &[u8],
     ) -> Result<bool, ProtocolError> {
         let id = header.id;
-        let metadata = self.result_metadata(body)?;
+        let metadata = self.result_metadata(header, body)?;
         let eager_bytes = eager_bytes(header, &metadata, payload)?;
         let queue = &mut self.sending.outbound().queue;
         queue.ledger.on_eager(eager_bytes)?;
@@ -99,24 +100,25 @@ impl<O: SharedOutbound> Session<'_, O> {
     /// Returns the metadata of a call, and the name of its method if the gate must be asked for it.
     fn call_metadata<'a>(
         &mut self,
+        header: &Header,
         body: &'a [u8],
     ) -> Result<(Box<Metadata>, Option<&'a str>), ProtocolError> {
         let reception = &mut *self.reception;
-        if let Some(known) = reception.known.take(Kind::Call, body) {
+        if let Some(known) = reception.known.take(header, body)? {
             return Ok((known, None));
         }
         self.sending.release();
-        let (metadata, method) = reception.known.decode_call(body, &reception.config.limits)?;
+        let (metadata, method) = reception.known.decode_call(header, body, &reception.config.limits)?;
         Ok((metadata, Some(method)))
     }
 
-    fn result_metadata(&mut self, body: &[u8]) -> Result<Box<Metadata>, ProtocolError> {
+    fn result_metadata(&mut self, header: &Header, body: &[u8]) -> Result<Box<Metadata>, ProtocolError> {
         let reception = &mut *self.reception;
-        if let Some(known) = reception.known.take(Kind::Result, body) {
+        if let Some(known) = reception.known.take(header, body)? {
             return Ok(known);
         }
         self.sending.release();
-        Ok(reception.known.decode_result(body, &reception.config.limits)?)
+        Ok(reception.known.decode_result(header, body, &reception.config.limits)?)
     }
 
     /// Asks the gate about a call. There is no `method` if the gate has admitted the same metadata before.

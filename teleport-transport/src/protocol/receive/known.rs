@@ -1,13 +1,13 @@
 //! The metadata of the calls and results that a connection received last.
 //!
 //! Most messages repeat one of them, except for the id, the deadline and the payload. So their bytes are
-//! compared, and what was decoded and decided once is used again: the signature, the order, and the method's
-//! slot. Knows nothing of other connections. Bounds: `KNOWN` entries, each of up to `MAX_KNOWN_BYTES` of
-//! metadata and what that decodes to, a small multiple.
+//! compared, and what was computed and decided once is used again: the checksum, the signature, the order,
+//! and the method's slot. Knows nothing of other connections. Bounds: `KNOWN` entries, each of up to
+//! `MAX_KNOWN_BYTES` of metadata and what that decodes to, a small multiple.
 
 use std::sync::Arc;
 
-use teleport_wire::{CallMetadata, DecodeError, Kind, Limits, Order, ResultMetadata, Signature};
+use teleport_wire::{CallMetadata, DecodeError, Header, Kind, Limits, Order, ResultMetadata, Signature};
 
 use super::signature_cache;
 
@@ -20,6 +20,8 @@ pub(super) struct Metadata {
     kind: Kind,
     /// The bytes. Empty if there are too many to keep them.
     body: Box<[u8]>,
+    /// The CRC32C of `body`.
+    crc: u32,
     /// The index of its place among the known metadata.
     place: usize,
     pub(super) signature: Arc<Signature>,
@@ -44,14 +46,29 @@ pub(super) struct Known {
 
 impl Known {
     /// Takes the known metadata with these bytes, apart from a deadline. [`keep`](Known::keep) puts it back.
+    ///
+    /// # Errors
+    /// Fails if the header's checksum is not that of these bytes. It is computed only for another deadline.
     #[inline]
-    pub(super) fn take(&mut self, kind: Kind, body: &[u8]) -> Option<Box<Metadata>> {
+    pub(super) fn take(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<Option<Box<Metadata>>, DecodeError> {
+        let kind = header.kind;
         let repeats = |known: &Metadata| match kind {
             _ if known.kind != kind => false,
             Kind::Call => CallMetadata::repeats(&known.body, body),
             _ => *known.body == *body,
         };
-        self.kept.iter_mut().find(|known| known.as_deref().is_some_and(repeats))?.take()
+        let found = self.kept.iter_mut().find(|known| known.as_deref().is_some_and(repeats));
+        let Some(known) = found.and_then(Option::take) else { return Ok(None) };
+        if kind == Kind::Call && !CallMetadata::has_same_deadline(&known.body, body) {
+            header.check_body(body)?;
+        } else {
+            header.check_crc(known.crc)?;
+        }
+        Ok(Some(known))
     }
 
     /// Keeps metadata for the next message like it.
@@ -66,14 +83,16 @@ impl Known {
     /// Decodes the metadata of a call. Also returns the name of the method.
     ///
     /// # Errors
-    /// Fails if the bytes are not valid, or break a limit.
+    /// Fails if the bytes do not have the header's checksum, are not valid, or break a limit.
     pub(super) fn decode_call<'a>(
         &mut self,
+        header: &Header,
         body: &'a [u8],
         limits: &Limits,
     ) -> Result<(Box<Metadata>, &'a str), DecodeError> {
+        header.check_body(body)?;
         let CallMetadata { head, signature, order } = CallMetadata::decode(body)?;
-        let metadata = self.decode(Kind::Call, body, (signature, order), limits)?;
+        let metadata = self.decode(header, body, (signature, order), limits)?;
         let (idempotent, resume) = (head.idempotent, head.resume);
         Ok((Box::new(Metadata { idempotent, resume, ..metadata }), head.method))
     }
@@ -81,19 +100,21 @@ impl Known {
     /// Decodes the metadata of a result.
     ///
     /// # Errors
-    /// Fails if the bytes are not valid, or break a limit.
+    /// Fails if the bytes do not have the header's checksum, are not valid, or break a limit.
     pub(super) fn decode_result(
         &mut self,
+        header: &Header,
         body: &[u8],
         limits: &Limits,
     ) -> Result<Box<Metadata>, DecodeError> {
+        header.check_body(body)?;
         let ResultMetadata { signature, order } = ResultMetadata::decode(body)?;
-        self.decode(Kind::Result, body, (signature, order), limits).map(Box::new)
+        self.decode(header, body, (signature, order), limits).map(Box::new)
     }
 
     fn decode(
         &mut self,
-        kind: Kind,
+        header: &Header,
         body: &[u8],
         (signature, order): (&[u8], &[u8]),
         limits: &Limits,
@@ -109,7 +130,8 @@ impl Known {
         let place = self.next;
         self.next = (place + usize::from(is_kept)) % KNOWN;
         Ok(Metadata {
-            kind,
+            kind: header.kind,
+            crc: header.body_crc,
             body: if is_kept { body.into() } else { Box::default() },
             place,
             payload_bytes: signature.payload_bytes(),
@@ -141,44 +163,72 @@ mod tests {
             .to_vec()
     }
 
+    fn header(kind: Kind, body: &[u8]) -> Header {
+        Header::of_body(kind, 1, body)
+    }
+
+    fn take(known: &mut Known, kind: Kind, body: &[u8]) -> Option<Box<Metadata>> {
+        known.take(&header(kind, body), body).expect("its checksum is right")
+    }
+
     #[test]
     fn what_was_decoded_once_is_known_again() {
         let (mut known, limits) = (Known::default(), Limits::default());
-        assert!(known.take(Kind::Call, &call("m", 1)).is_none());
+        assert!(take(&mut known, Kind::Call, &call("m", 1)).is_none());
         let (mut first, method) = known
-            .decode_call(&call("m", 1), &limits)
+            .decode_call(&header(Kind::Call, &call("m", 1)), &call("m", 1), &limits)
             .map(|(first, method)| (first, method.to_owned()))
             .unwrap();
         assert_eq!((method.as_str(), first.payload_bytes, first.memory_bytes), ("m", 16, 72));
         first.slot = 7;
         known.keep(first);
         for micros in [1, 2, 1 << 40] {
-            let again = known.take(Kind::Call, &call("m", micros)).expect("only the deadline differs");
+            let again = take(&mut known, Kind::Call, &call("m", micros)).expect("only the deadline differs");
             assert_eq!(again.slot, 7);
             known.keep(again);
         }
         assert!(
-            known.take(Kind::Result, &call("m", 1)).is_none()
-                && known.take(Kind::Call, &call("n", 1)).is_none()
+            take(&mut known, Kind::Result, &call("m", 1)).is_none()
+                && take(&mut known, Kind::Call, &call("n", 1)).is_none()
         );
-        let (other, _) = known.decode_call(&call("n", 1), &limits).unwrap();
-        let first = known.take(Kind::Call, &call("m", 1)).expect("it was kept");
+        let (other, _) =
+            known.decode_call(&header(Kind::Call, &call("n", 1)), &call("n", 1), &limits).unwrap();
+        let first = take(&mut known, Kind::Call, &call("m", 1)).expect("it was kept");
         assert!(Arc::ptr_eq(&first.signature, &other.signature), "equal signatures are decoded once");
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_found_in_known_and_in_new_metadata() {
+        for (method, micros) in [("m", 1), ("m", 2), ("n", 1)] {
+            let (mut known, limits, body) = (Known::default(), Limits::default(), call("m", 1));
+            let (metadata, _) = known.decode_call(&header(Kind::Call, &body), &body, &limits).unwrap();
+            known.keep(metadata);
+            let body = call(method, micros);
+            let right = header(Kind::Call, &body);
+            let wrong = Header { body_crc: right.body_crc ^ 1, ..right };
+            let found = known.take(&wrong, &body);
+            if method == "m" {
+                assert!(matches!(found, Err(DecodeError::BodyChecksum { .. })), "{micros}");
+            } else {
+                let decoded = known.decode_call(&wrong, &body, &limits).map(drop);
+                assert!(matches!((found, decoded), (Ok(None), Err(DecodeError::BodyChecksum { .. }))));
+            }
+        }
     }
 
     #[test]
     fn few_small_metadata_are_kept() {
         let (mut known, limits) = (Known::default(), Limits::default());
         let large = result_of(200, "not kept");
-        let metadata = known.decode_result(&large, &limits).unwrap();
+        let metadata = known.decode_result(&header(Kind::Result, &large), &large, &limits).unwrap();
         known.keep(metadata);
-        assert!(known.take(Kind::Result, &large).is_none());
+        assert!(take(&mut known, Kind::Result, &large).is_none());
         let bodies: Vec<_> = (0..2 * KNOWN).map(|index| result_of(2, &format!("kept {index}"))).collect();
         for body in &bodies {
-            let metadata = known.decode_result(body, &limits).unwrap();
+            let metadata = known.decode_result(&header(Kind::Result, body), body, &limits).unwrap();
             known.keep(metadata);
         }
-        let kept: Vec<_> = bodies.iter().map(|body| known.take(Kind::Result, body).is_some()).collect();
+        let kept: Vec<_> = bodies.iter().map(|body| take(&mut known, Kind::Result, body).is_some()).collect();
         assert_eq!(kept, [[false; KNOWN], [true; KNOWN]].concat());
     }
 }

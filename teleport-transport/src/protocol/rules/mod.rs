@@ -58,7 +58,7 @@ impl Sink for Frames {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
         match header.kind {
             Kind::Hello => {}
             Kind::Grant => {
@@ -67,6 +67,11 @@ impl Sink for Frames {
             kind => self.0.push((kind, header.id, header.flags)),
         }
         Ok(())
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+        self.0.push((header.kind, header.id, header.flags));
+        header.check_body(metadata)
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {

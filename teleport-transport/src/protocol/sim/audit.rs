@@ -48,8 +48,8 @@ struct Books {
     open: HashMap<(Way, u64), Open>,
     /// The chunk of each way that is being sent, and whether it has a checksum.
     chunk: [(u64, bool); 2],
-    /// The message of each way that is being sent, and the bytes of its body, if it has an inline payload with
-    /// a checksum.
+    /// The message of each way that is being sent, and the bytes of its body, if it has an inline payload
+    /// with a checksum.
     inline: [Option<(u64, usize)>; 2],
     is_finished: [bool; 2],
 }
@@ -96,6 +96,11 @@ struct Pages<'a> {
 }
 
 impl Pages<'_> {
+    fn check_unfinished(&self, kind: Kind) {
+        let is_finished = self.books.is_finished[self.way as usize];
+        Invariant::RulesKept.require(!is_finished, || format!("{kind} after goodbye"));
+    }
+
     fn head(&mut self, header: &Header, signature: &[u8]) -> Result<(), DecodeError> {
         let signature = Signature::decode(signature, &Limits::default())?;
         let at = self.way as usize;
@@ -126,15 +131,11 @@ impl Sink for Pages<'_> {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
         let (at, back, id) = (self.way as usize, self.way.back(), header.id);
-        self.books.inline[at] = None;
-        Invariant::RulesKept
-            .require(!self.books.is_finished[at], || format!("{} after goodbye", header.kind));
+        self.check_unfinished(header.kind);
         match header.kind {
             Kind::Hello => self.books.offered_bytes[back as usize] = Hello::decode(body)?.eager_credit_bytes,
-            Kind::Call => self.head(header, CallMetadata::decode(body)?.signature)?,
-            Kind::Result => self.head(header, ResultMetadata::decode(body)?.signature)?,
             Kind::Grant => {
                 for id in decode_ids(body)? {
                     if let Some(open) = self.books.open.get_mut(&(back, id)) {
@@ -152,6 +153,16 @@ impl Sink for Pages<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+        header.check_body(metadata)?;
+        self.check_unfinished(header.kind);
+        self.books.inline[self.way as usize] = None;
+        match header.kind {
+            Kind::Call => self.head(header, CallMetadata::decode(metadata)?.signature),
+            _ => self.head(header, ResultMetadata::decode(metadata)?.signature),
+        }
     }
 
     fn begin_chunk(&mut self, header: &Header) -> Result<(), DecodeError> {

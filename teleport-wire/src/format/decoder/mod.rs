@@ -21,10 +21,14 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called for each whole frame except data. Its checksum is right and its length is within the limits.
-    /// The inline `payload` of a call or result is no part of `body`, and its checksum is not compared yet.
-    /// All other frames have none.
-    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), Self::Error>;
+    /// Called for each whole frame except calls, results and data. Its checksum is right and its length is
+    /// within the limits.
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), Self::Error>;
+
+    /// Called for each whole call or result, with its payload if that is inline. The lengths are within the
+    /// limits, but the sink must [check](Header::check_body) the metadata. If it knows the bytes from an
+    /// earlier message, it need not compute their checksum again.
+    fn message(&mut self, header: &Header, metadata: &[u8], payload: &[u8]) -> Result<(), Self::Error>;
 
     /// Called when a data chunk of `header.length` bytes (1 byte to 1 MiB) begins.
     fn begin_chunk(&mut self, header: &Header) -> Result<(), Self::Error>;
@@ -59,9 +63,12 @@ enum State {
 /// impl Sink for Print {
 ///     type Error = DecodeError;
 ///     fn preface(&mut self) -> Result<(), DecodeError> { Ok(()) }
-///     fn frame(&mut self, header: &Header, _body: &[u8], _payload: &[u8]) -> Result<(), DecodeError> {
+///     fn frame(&mut self, header: &Header, _body: &[u8]) -> Result<(), DecodeError> {
 ///         assert_eq!((header.kind, header.id), (Kind::Ping, 7));
 ///         Ok(())
+///     }
+///     fn message(&mut self, header: &Header, metadata: &[u8], _: &[u8]) -> Result<(), DecodeError> {
+///         header.check_body(metadata)
 ///     }
 ///     fn begin_chunk(&mut self, _: &Header) -> Result<(), DecodeError> { Ok(()) }
 ///     fn chunk_bytes(&mut self, _: &[u8]) -> Result<(), DecodeError> { Ok(()) }
@@ -252,9 +259,12 @@ impl Decoder {
     /// Passes on a whole frame.
     #[inline]
     fn frame<S: Sink>(&self, header: &Header, body: &[u8], sink: &mut S) -> Result<(), S::Error> {
-        let (body, payload) = header.split_body(body, &self.limits)?;
+        if matches!(header.kind, Kind::Call | Kind::Result) {
+            let (metadata, payload) = header.split_body(body, &self.limits)?;
+            return sink.message(header, metadata, payload);
+        }
         header.check_body(body)?;
-        sink.frame(header, body, payload)
+        sink.frame(header, body)
     }
 
     fn body<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {

@@ -35,8 +35,14 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn frame(&mut self, header: &Header, body: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
-        self.events.push(Event::Frame(*header, body.to_vec(), payload.to_vec()));
+    fn frame(&mut self, header: &Header, body: &[u8]) -> Result<(), DecodeError> {
+        self.events.push(Event::Frame(*header, body.to_vec(), Vec::new()));
+        self.check(header.kind)
+    }
+
+    fn message(&mut self, header: &Header, metadata: &[u8], payload: &[u8]) -> Result<(), DecodeError> {
+        header.check_body(metadata)?;
+        self.events.push(Event::Frame(*header, metadata.to_vec(), payload.to_vec()));
         self.check(header.kind)
     }
 
