@@ -68,11 +68,11 @@ pub fn block_on<T>(
             continue;
         };
         let turn = if may_spin {
-            let turn = leader.spin(scratch, left);
+            let turn = sleeper.without_own_wakes(|| leader.spin(scratch, left));
             may_spin = turn != Turn::Empty;
             turn
         } else {
-            let turn = leader.sleep(sleeper, scratch, left);
+            let turn = sleeper.without_own_wakes(|| leader.sleep(sleeper, scratch, left));
             may_spin = leader.may_spin();
             turn
         };

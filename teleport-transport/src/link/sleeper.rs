@@ -2,6 +2,8 @@
 //!
 //! It is parked, or sleeps in `poll(2)` on the socket and on an event flag. A waker need not know which.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::{Arc, OnceLock};
 use std::task::Wake;
 use std::thread::{self, Thread};
@@ -54,6 +56,11 @@ impl WakeState {
     }
 }
 
+thread_local! {
+    /// The sleeper of this thread while it reads.
+    static READS: Cell<*const Sleeper> = const { Cell::new(ptr::null()) };
+}
+
 /// Returns the time left until `until`, or `None` for no limit.
 pub(super) fn left_until(until: Option<Instant>) -> Option<Duration> {
     until.map(|until| until.saturating_duration_since(Instant::now()))
@@ -74,6 +81,9 @@ impl Wake for Sleeper {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if READS.get() == Arc::as_ptr(self) {
+            return;
+        }
         // A thread that polls has created its event flag already.
         let flag = if self.state.wake() { self.flag.get() } else { None };
         match flag {
@@ -87,6 +97,19 @@ impl Sleeper {
     /// Makes the sleeper of this thread.
     pub(super) fn new() -> Arc<Sleeper> {
         Arc::new(Sleeper { thread: thread::current(), flag: OnceLock::new(), state: WakeState::new() })
+    }
+
+    /// Calls `read` in this thread, which checks its condition afterwards: what it reads need not wake it.
+    pub(super) fn without_own_wakes<T>(&self, read: impl FnOnce() -> T) -> T {
+        struct Restore(*const Sleeper);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                READS.set(self.0);
+            }
+        }
+        // A waker may run code that waits and reads in turn.
+        let _restore = Restore(READS.replace(ptr::from_ref(self)));
+        read()
     }
 
     /// Returns true if the thread can sleep on a socket: its event flag exists or can be created.
@@ -105,5 +128,35 @@ impl Sleeper {
         let is_readable = self.state.begin_poll() && flag.wait_with(socket, left);
         self.state.end_poll();
         is_readable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_woken(sleeper: &Sleeper) -> bool {
+        let is_woken = !sleeper.state.begin_poll();
+        sleeper.state.end_poll();
+        sleeper.state.reset();
+        is_woken
+    }
+
+    #[test]
+    fn a_thread_is_not_woken_by_what_it_reads_itself() {
+        let [sleeper, inner] = [Sleeper::new(), Sleeper::new()];
+        sleeper.without_own_wakes(|| sleeper.wake_by_ref());
+        assert!(!is_woken(&sleeper));
+        // Another thread does wake it, as does its own thread for the wait around this one.
+        sleeper.without_own_wakes(|| thread::scope(|scope| drop(scope.spawn(|| sleeper.wake_by_ref()))));
+        assert!(is_woken(&sleeper));
+        sleeper.without_own_wakes(|| {
+            inner.without_own_wakes(|| sleeper.wake_by_ref());
+            assert!(is_woken(&sleeper));
+            sleeper.wake_by_ref();
+        });
+        assert!(!is_woken(&sleeper));
+        sleeper.wake_by_ref();
+        assert!(is_woken(&sleeper));
     }
 }
