@@ -17,7 +17,7 @@ use super::status::Status;
 use crate::net::socket::Socket;
 use crate::reactor::mailbox::Command;
 use crate::reactor::poller::Poller;
-use crate::reactor::source::{Request, Source};
+use crate::reactor::source::{Request, Requested};
 
 /// A link, for parts that must not depend on its type.
 pub(super) trait Flush: std::fmt::Debug + Send + Sync {
@@ -40,7 +40,7 @@ pub(super) struct Port {
 #[derive(Clone)]
 pub(super) struct LoopHandle {
     poller: Poller,
-    link: Weak<dyn Source>,
+    link: Weak<dyn Requested>,
 }
 
 impl LoopHandle {
@@ -53,7 +53,7 @@ impl LoopHandle {
 }
 
 impl Port {
-    pub(super) fn new(key: usize, poller: &Poller, socket: &Arc<Socket>, link: Weak<dyn Source>) -> Port {
+    pub(super) fn new(key: usize, poller: &Poller, socket: &Arc<Socket>, link: Weak<dyn Requested>) -> Port {
         let event_loop = LoopHandle { poller: poller.clone(), link };
         Port { key, event_loop, status: Status::new(), socket: Arc::downgrade(socket) }
     }

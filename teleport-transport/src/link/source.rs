@@ -15,7 +15,7 @@ use crate::net::socket::Socket;
 use crate::protocol::{Closed, Role};
 use crate::reactor::mailbox::Command;
 use crate::reactor::poller::Poller;
-use crate::reactor::source::{Request, Scratch, Source, Turn};
+use crate::reactor::source::{Request, Requested, Scratch, Source, Turn};
 
 impl Poller {
     /// Takes over a connected socket and begins the handshake. With a `budget`, large messages wait for
@@ -33,7 +33,7 @@ impl Poller {
     ) -> io::Result<Arc<Link>> {
         let link = Link::new(self, socket, role, config, budget, handler);
         link.writer.lock().try_register(&link.port)?;
-        if self.send(Command::Attach(link.clone())) {
+        if self.send(Command::Attach(Box::new(link.clone()))) {
             Ok(link)
         } else {
             Err(io::Error::other("the poller has ended"))
@@ -41,7 +41,8 @@ impl Poller {
     }
 }
 
-impl Source for Link {
+// For the counted reference, so that the event loop need not count another one for each turn.
+impl Source for Arc<Link> {
     fn key(&self) -> usize {
         self.port.key
     }
@@ -54,7 +55,7 @@ impl Source for Link {
         self.port.status.only_reads()
     }
 
-    fn on_attached(self: Arc<Self>) {
+    fn on_attached(&self) {
         self.port.status.watch();
         // Also if a thread leads: a writable event may have been lost.
         self.writer.lock().register(&self.port);
@@ -66,7 +67,7 @@ impl Source for Link {
         self.receiving.lock().end();
     }
 
-    fn on_writable(self: Arc<Self>) {
+    fn on_writable(&self) {
         self.writer.on_writable(&self.port);
     }
 
@@ -74,10 +75,24 @@ impl Source for Link {
         self.port.status.set(Flag::ENDS);
     }
 
-    fn read(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn {
-        reader::read(&self, scratch, now)
+    fn read(&self, scratch: &mut Scratch, now: Instant) -> Turn {
+        reader::read(self, scratch, now)
     }
 
+    fn handle_timeout(&self, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
+        reader::handle_timeout(self, scratch, now)
+    }
+
+    fn handle_check(&self, now: Instant) -> Option<Instant> {
+        coalesce::check(&self.port, &self.writer, now, self.closed.get().is_none())
+    }
+
+    fn end(&self, scratch: &mut Scratch) {
+        closing::abort(self, Closed::Here, scratch);
+    }
+}
+
+impl Requested for Link {
     fn handle_request(self: Arc<Self>, request: Request, scratch: &mut Scratch) {
         match request {
             Request::Grant { id, charge } => {
@@ -90,13 +105,5 @@ impl Source for Link {
             Request::Drained => self.handler.drained(&self),
             Request::Abort => closing::abort(&self, Closed::Here, scratch),
         }
-    }
-
-    fn handle_timeout(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant> {
-        reader::handle_timeout(&self, scratch, now)
-    }
-
-    fn handle_check(self: Arc<Self>, now: Instant) -> Option<Instant> {
-        coalesce::check(&self.port, &self.writer, now, self.closed.get().is_none())
     }
 }

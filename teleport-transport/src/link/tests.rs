@@ -421,8 +421,7 @@ fn a_busy_link_does_not_starve_others() {
     pair.server.answer(id, answer).expect("it is open");
     // The client's answer must be found, while the server's end has another call in each round.
     let (client, server) = (pair.client.clone(), pair.server.clone());
-    let server: Arc<dyn Source> = server;
-    let rounds = pair.poller.rounds_until_found(server, client.key(), || {
+    let rounds = pair.poller.rounds_until_found(Box::new(server), client.key(), || {
         let call = Message::call(&CallHead::new("act"), &tree!(1), &Limits::default()).expect("it is small");
         client.call(call, |_| true).expect("it is open");
         flush_coalesced();

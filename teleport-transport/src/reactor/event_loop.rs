@@ -8,7 +8,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -18,7 +17,7 @@ use teleport_wire::QuickHash;
 
 use super::accept::Listeners;
 use super::mailbox::{self, Command};
-use super::source::{Request, Scratch, Source, Turn};
+use super::source::{Scratch, Source, Turn};
 use super::spin::SharedSpin;
 use super::timers::Timers;
 use crate::sys::wait_for;
@@ -38,9 +37,24 @@ const MAX_HOT_TIME: Duration = Duration::from_micros(50);
 const MIN_SLEEP: Duration = Duration::from_millis(1);
 
 struct Entry {
-    source: Arc<dyn Source>,
+    source: Box<dyn Source>,
     /// The source is in the list of those with more to read.
     is_ready: bool,
+}
+
+impl Entry {
+    /// Reads for one turn. A source that is in `ready`, for its next turn, has had one in this round.
+    fn read(&mut self, key: usize, ready: &mut VecDeque<usize>, scratch: &mut Scratch, now: Instant) -> Turn {
+        if self.is_ready {
+            return Turn::More;
+        }
+        let turn = self.source.read(scratch, now);
+        if turn == Turn::More {
+            self.is_ready = true;
+            ready.push_back(key);
+        }
+        turn
+    }
 }
 
 pub(super) struct EventLoop {
@@ -163,15 +177,10 @@ impl EventLoop {
             let others_turn = now - *polled >= MAX_HOT_TIME;
             let hot = hot.as_mut().filter(|(_, entry)| !others_turn && entry.source.only_reads());
             let is_hot = hot.is_some();
-            if let Some((key, entry)) = hot {
-                let turn = entry.source.clone().read(scratch, now);
-                if turn == Turn::More {
-                    entry.is_ready = true;
-                    ready.push_back(*key);
-                }
-                if turn != Turn::Empty {
-                    return Some((Ok(()), now));
-                }
+            if let Some((key, entry)) = hot
+                && entry.read(*key, ready, scratch, now) != Turn::Empty
+            {
+                return Some((Ok(()), now));
             }
             reads += 1;
             if is_hot && reads % READS_PER_POLL > 0 {
@@ -207,27 +216,16 @@ impl EventLoop {
                 && let Some(entry) = self.sources.get_mut(&key)
             {
                 entry.is_ready = false;
-                self.read(key, now);
+                entry.read(key, &mut self.ready, &mut self.scratch, now);
             }
         }
         self.listeners.take_turns(&mut self.timeouts);
     }
 
-    /// Reads for one turn. A source that is queued for its next turn has had one in this round.
-    fn read(&mut self, key: usize, now: Instant) {
-        if let Some(entry) = self.sources.get_mut(&key)
-            && !entry.is_ready
-            && entry.source.clone().read(&mut self.scratch, now) == Turn::More
-        {
-            entry.is_ready = true;
-            self.ready.push_back(key);
-        }
-    }
-
     fn handle_checks(&mut self, now: Instant) {
         while let Some(key) = self.checks.pop_due(now) {
             if let Some(entry) = self.sources.get(&key)
-                && let Some(next) = entry.source.clone().handle_check(now)
+                && let Some(next) = entry.source.handle_check(now)
             {
                 self.checks.add(next, key);
             }
@@ -238,12 +236,12 @@ impl EventLoop {
         let mut readers = 0;
         for event in events {
             let Token(key) = event.token();
-            let Some(entry) = self.sources.get(&key) else {
+            let Some(entry) = self.sources.get_mut(&key) else {
                 self.listeners.accept(key, &mut self.timeouts);
                 continue;
             };
             if event.is_writable() {
-                entry.source.clone().on_writable();
+                entry.source.on_writable();
             }
             if event.is_read_closed() {
                 entry.source.on_stream_end();
@@ -251,7 +249,7 @@ impl EventLoop {
             if event.is_readable() || event.is_error() || event.is_read_closed() {
                 readers += 1;
                 self.hot = Some(key).filter(|_| readers == 1);
-                self.read(key, now);
+                entry.read(key, &mut self.ready, &mut self.scratch, now);
             }
         }
     }
@@ -281,7 +279,11 @@ impl EventLoop {
                     source.on_detached();
                 }
             }
-            Command::Read(key) => self.read(key, now),
+            Command::Read(key) => {
+                if let Some(entry) = self.sources.get_mut(&key) {
+                    entry.read(key, &mut self.ready, &mut self.scratch, now);
+                }
+            }
             Command::Timeout(key, at) => self.timeouts.add(at, key),
             Command::Check(key, at) => self.checks.add(at, key),
             Command::Request(source, request) => source.handle_request(request, &mut self.scratch),
@@ -299,12 +301,12 @@ impl EventLoop {
         false
     }
 
-    fn attach(&mut self, source: Arc<dyn Source>, now: Instant) {
+    fn attach(&mut self, source: Box<dyn Source>, now: Instant) {
         let key = source.key();
         self.spin.join(source.spin_time());
         self.timeouts.add(now, key);
-        self.sources.insert(key, Entry { source: source.clone(), is_ready: false });
         source.on_attached();
+        self.sources.insert(key, Entry { source, is_ready: false });
     }
 
     fn handle_timeouts(&mut self, now: Instant) {
@@ -313,7 +315,7 @@ impl EventLoop {
                 self.listeners.accept(key, &mut self.timeouts);
                 continue;
             };
-            if let Some(next) = entry.source.clone().handle_timeout(&mut self.scratch, now) {
+            if let Some(next) = entry.source.handle_timeout(&mut self.scratch, now) {
                 // Never at once: otherwise this loop would not end.
                 self.timeouts.add(next.max(now + MIN_SLEEP), key);
             }
@@ -330,7 +332,7 @@ impl EventLoop {
             _ => None,
         }));
         for source in sources {
-            source.handle_request(Request::Abort, &mut self.scratch);
+            source.end(&mut self.scratch);
         }
         mailbox::set_poller(0);
     }
@@ -359,7 +361,7 @@ pub(crate) mod still {
         /// the number of rounds until only events of `other` are found, or `None` if that never happens.
         pub(crate) fn rounds_until_found(
             self,
-            hot: Arc<dyn Source>,
+            hot: Box<dyn Source>,
             other: usize,
             mut before: impl FnMut(),
         ) -> Option<usize> {

@@ -9,16 +9,16 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::accept::Acceptor;
-use super::source::{Request, Source};
+use super::source::{Request, Requested, Source};
 use crate::net::socket::listener::Listener;
 
 pub(crate) enum Command {
-    Attach(Arc<dyn Source>),
+    Attach(Box<dyn Source>),
     Detach(usize),
     Read(usize),
     Timeout(usize, Instant),
     Check(usize, Instant),
-    Request(Arc<dyn Source>, Request),
+    Request(Arc<dyn Requested>, Request),
     Listen(usize, Listener, Arc<dyn Acceptor>),
     Unlisten(usize, Sender<()>),
     Stop,

@@ -56,7 +56,7 @@ pub(crate) enum Request {
 ///
 /// The socket is registered under `key`, edge-triggered. Methods that take a `Scratch` run its wakers before
 /// they return.
-pub(crate) trait Source: Send + Sync {
+pub(crate) trait Source: Send {
     /// Returns a number that no other source of this process has or had.
     fn key(&self) -> usize;
 
@@ -66,27 +66,33 @@ pub(crate) trait Source: Send + Sync {
     /// Returns true if only the event loop reads the socket and the socket is not full.
     fn only_reads(&self) -> bool;
 
-    /// Called when the event loop has added the source. Earlier events of the socket were lost.
-    fn on_attached(self: Arc<Self>);
+    /// Called when the event loop adds the source. Earlier events of the socket were lost.
+    fn on_attached(&self);
 
     /// Called when the event loop has removed the source.
     fn on_detached(&self);
 
     /// Called when the socket is writable.
-    fn on_writable(self: Arc<Self>);
+    fn on_writable(&self);
 
     /// Called when the peer sends nothing more after the bytes that are still unread.
     fn on_stream_end(&self);
 
     /// Reads for one turn. Cheap if no bytes are available.
-    fn read(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Turn;
-
-    /// Handles one of its own requests. May run after `on_detached`.
-    fn handle_request(self: Arc<Self>, request: Request, scratch: &mut Scratch);
+    fn read(&self, scratch: &mut Scratch, now: Instant) -> Turn;
 
     /// Handles timeouts that are due. Returns the next one, or `None` if the source is closed.
-    fn handle_timeout(self: Arc<Self>, scratch: &mut Scratch, now: Instant) -> Option<Instant>;
+    fn handle_timeout(&self, scratch: &mut Scratch, now: Instant) -> Option<Instant>;
 
     /// Sends and reads what threads left behind. Returns the time of the next check, if one is needed.
-    fn handle_check(self: Arc<Self>, now: Instant) -> Option<Instant>;
+    fn handle_check(&self, now: Instant) -> Option<Instant>;
+
+    /// Ends the connection without a goodbye, because the event loop ends.
+    fn end(&self, scratch: &mut Scratch);
+}
+
+/// What a source and its requests have in common.
+pub(crate) trait Requested: Send + Sync {
+    /// Handles a request of the source to itself. May run after `on_detached`.
+    fn handle_request(self: Arc<Self>, request: Request, scratch: &mut Scratch);
 }
