@@ -101,7 +101,7 @@ pub use link::{
     flush_coalesced, needs_wake,
 };
 pub use memory::budget::{Budget, Charge, OnGrant};
-pub use memory::deferred_drop::drop_later;
+pub use memory::deferred_drop::{DropScope, drop_later};
 pub use memory::machine::machine_memory_bytes;
 pub use memory::pool::{MemoryError, Pool, PoolStats};
 pub use memory::rows::{Pages, Row, RowMemory, Rows, Slab, Ticket};

@@ -14,7 +14,7 @@ use teleport_transport::{Interrupted, ReaderRole};
 use crate::api::future::CallFuture;
 use crate::api::on_disconnect::OnDisconnect;
 use crate::calls::pending::Request;
-use crate::engine::sending::{self, Submission};
+use crate::engine::sending::{Sent, Submission, Unsent};
 use crate::engine::shared::Engine;
 use crate::error::call::CallError;
 
@@ -56,8 +56,9 @@ impl<R> fmt::Debug for Call<R> {
 
 impl<R: FromTree> Call<R> {
     pub(crate) fn new(engine: Arc<Engine>, method: Key, tree: Tree, on_disconnect: OnDisconnect) -> Call<R> {
-        let request = Request { method, tree, time: None, is_idempotent: false, resumes: false };
-        Call { engine, request, reply: PhantomData }.on_disconnect(on_disconnect)
+        let resumes = on_disconnect == OnDisconnect::Resume;
+        let request = Request { resumes, ..Request::new(method, tree) };
+        Call { engine, request, reply: PhantomData }
     }
 
     /// Bounds the time of the call, from when it is sent, waited for or first polled. The wait for a slot
@@ -107,9 +108,13 @@ impl<R: FromTree> Call<R> {
     ///
     /// # Errors
     /// Returns any [`CallError`] except `Full` and a `Cancelled` by this side.
-    pub fn wait(self) -> Result<R, CallError> {
+    pub fn wait(mut self) -> Result<R, CallError> {
         let mut reader = None;
-        self.send_with(true, &mut reader)?.wait_with(&mut reader)
+        let future = match self.engine.send(&mut self.request, Some(&mut reader)) {
+            Ok(id) => self.sent(id),
+            Err(unsent) => self.send_later(unsent, &mut reader)?,
+        };
+        future.wait_with(&mut reader)
     }
 
     /// Sends the call and returns a future for its result.
@@ -128,12 +133,25 @@ impl<R: FromTree> Call<R> {
     /// Returns the errors of calls that were not sent: `TooLarge`, `Encode`, `Connect`, `Deadline`, `Closed`,
     /// `OnPoller`, `Forked`, `Earlier`. Also returns `Disconnected`, `NotAlive` or `Closing` if the
     /// connection ends at this moment.
-    pub fn send(self) -> Result<CallFuture<R>, CallError> {
-        self.send_with(false, &mut None)
+    pub fn send(mut self) -> Result<CallFuture<R>, CallError> {
+        match self.engine.send(&mut self.request, None) {
+            Ok(id) => Ok(self.sent(id)),
+            Err(unsent) => self.send_later(unsent, &mut None),
+        }
     }
 
-    fn send_with(self, reads: bool, reader: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
-        sending::send(self.engine, self.request, reads, reader).map(CallFuture::new)
+    #[inline(always)]
+    fn sent(self, id: u64) -> CallFuture<R> {
+        CallFuture::new(Sent { engine: self.engine, method: self.request.method, id })
+    }
+
+    /// Waits for a slot, and sends the call.
+    #[cold]
+    fn send_later(self, unsent: Unsent, reader: &mut Option<ReaderRole>) -> Result<CallFuture<R>, CallError> {
+        match unsent {
+            Unsent::Failed(error) => Err(*error),
+            Unsent::NoSlot => Submission::new(self.engine, self.request).wait(reader).map(CallFuture::new),
+        }
     }
 
     /// Sends the call as [`send`](Call::send) does, but never blocks.
@@ -141,8 +159,9 @@ impl<R: FromTree> Call<R> {
     /// # Errors
     /// Returns [`CallError::Full`] if no slot is free or other calls wait for one, and [`CallError::Connect`]
     /// without a connection. Otherwise returns the errors of `send`.
-    pub fn try_send(self) -> Result<CallFuture<R>, CallError> {
-        sending::try_send(self.engine, self.request).map(CallFuture::new)
+    pub fn try_send(mut self) -> Result<CallFuture<R>, CallError> {
+        let id = self.engine.try_send(&mut self.request)?;
+        Ok(self.sent(id))
     }
 }
 

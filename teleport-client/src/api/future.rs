@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use teleport_transport::wire::{FromTree, Ran, Tree};
 use teleport_transport::{
-    Interrupted, ReaderRole, block_on_or_unwind, on_poller_thread, unwind_if_interrupted,
+    Interrupted, ReaderRole, Reply, block_on_or_unwind, needs_wake, on_poller_thread, unwind_if_interrupted,
 };
 
 use crate::calls::pending::Outcome;
@@ -63,15 +63,24 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// Panics if [`wait_timeout`](CallFuture::wait_timeout) has returned the result already.
     pub fn wait(mut self) -> Result<R, CallError> {
-        match self.look() {
-            Ok(outcome) => self.convert(outcome),
-            Err(mut reader) => self.wait_until(None, &mut reader).unwrap_or_else(|| Err(self.on_poller())),
+        let mut outcome = None;
+        if let Err(mut reader) = self.look(&mut outcome) {
+            self.wait_until(None, &mut reader, &mut outcome);
+        }
+        match outcome {
+            Some(outcome) => self.convert(outcome),
+            None => Err(self.on_poller()),
         }
     }
 
     /// Waits for a call that this thread has just sent, while it held `reader`.
     pub(crate) fn wait_with(mut self, reader: &mut Option<ReaderRole>) -> Result<R, CallError> {
-        self.wait_until(None, reader).unwrap_or_else(|| Err(self.on_poller()))
+        let mut outcome = None;
+        self.wait_until(None, reader, &mut outcome);
+        match outcome {
+            Some(outcome) => self.convert(outcome),
+            None => Err(self.on_poller()),
+        }
     }
 
     /// **Blocks** until the result arrives, for at most `time`. Returns `None` after that time: the call
@@ -83,13 +92,13 @@ impl<R: FromTree> CallFuture<R> {
     /// # Panics
     /// Panics if it has returned the result already.
     pub fn wait_timeout(&mut self, time: Duration) -> Result<Option<R>, CallError> {
-        let mut reader = match self.look() {
-            Ok(outcome) => return self.convert(outcome).map(Some),
-            Err(reader) => reader,
-        };
-        let until = Instant::now().checked_add(time);
-        match self.wait_until(until, &mut reader) {
-            Some(result) => result.map(Some),
+        let mut outcome = None;
+        if let Err(mut reader) = self.look(&mut outcome) {
+            let until = Instant::now().checked_add(time);
+            self.wait_until(until, &mut reader, &mut outcome);
+        }
+        match outcome {
+            Some(outcome) => self.convert(outcome).map(Some),
             None if on_poller_thread() && !time.is_zero() => Err(self.on_poller()),
             None => Ok(None),
         }
@@ -104,7 +113,7 @@ impl<R: FromTree> CallFuture<R> {
             return true;
         }
         let Sent { engine, id, .. } = &self.call;
-        engine.ask(None, |calls, released| calls.ask(*id, None, released)).is_ready()
+        engine.ask(false, |calls| calls.ask(*id, None)).is_ready()
     }
 
     /// The method that was called.
@@ -130,17 +139,20 @@ impl<R: FromTree> CallFuture<R> {
         self
     }
 
-    /// Returns `None` if `until` is reached first, or if this thread must not wait.
+    /// Waits for the outcome. There is none if `until` is reached first, or if this thread must not wait.
     fn wait_until(
         &mut self,
         until: Option<Instant>,
         reader: &mut Option<ReaderRole>,
-    ) -> Option<Result<R, CallError>> {
+        outcome: &mut Option<Outcome>,
+    ) {
         let until = if on_poller_thread() { Some(Instant::now()) } else { until };
-        let outcome = block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx))?;
+        // If the connection ends meanwhile, the call has been waited for since before the next one began, and
+        // so that is read.
+        let reads = reader.is_some();
+        block_on_or_unwind(reader, until, |cx| self.poll_outcome(cx, reads, outcome));
         // Conversion may run user code that takes long or makes calls. Other threads can read meanwhile.
         *reader = None;
-        Some(self.convert(outcome))
     }
 
     fn on_poller(&self) -> CallError {
@@ -148,43 +160,61 @@ impl<R: FromTree> CallFuture<R> {
     }
 
     /// Takes the outcome, if it has arrived. Otherwise takes the read role of the connection, if it is free.
-    fn look(&mut self) -> Result<Outcome, Option<ReaderRole>> {
-        if let Some(error) = self.unreadable() {
-            return Ok(Err(error));
+    #[inline]
+    fn look(&mut self, outcome: &mut Option<Outcome>) -> Result<(), Option<ReaderRole>> {
+        if self.is_unreadable(outcome) {
+            return Ok(());
         }
         unwind_if_interrupted();
         let Sent { engine, id, .. } = &self.call;
-        let found = engine.ask_or_lead(|calls, released| calls.take(*id, None, released));
+        let found = engine.ask_or_lead(|calls| calls.take(*id, None, outcome));
         self.is_read = found.is_ok();
         found
     }
 
-    fn poll_outcome(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        if let Some(error) = self.unreadable() {
-            return Poll::Ready(Err(error));
+    fn poll_outcome(&mut self, cx: &Context<'_>, reads: bool, outcome: &mut Option<Outcome>) -> Poll<()> {
+        if self.is_unreadable(outcome) {
+            return Poll::Ready(());
         }
         let Sent { engine, id, .. } = &self.call;
-        let polled = engine.ask(Some(cx), |calls, released| calls.take(*id, Some(cx), released));
+        let polled = engine.ask(reads, |calls| calls.take(*id, Some(cx), outcome));
         self.is_read = polled.is_ready();
         polled
     }
 
-    /// Returns the error in a forked process, where no result arrives.
-    fn unreadable(&mut self) -> Option<CallError> {
+    /// Returns true in a forked process, where no result arrives. The outcome is then an error.
+    #[inline(always)]
+    fn is_unreadable(&mut self, outcome: &mut Option<Outcome>) -> bool {
+        let is_unreadable = self.is_read || self.is_elsewhere();
+        if is_unreadable {
+            self.fail_unread(outcome);
+        }
+        is_unreadable
+    }
+
+    #[cold]
+    fn fail_unread(&mut self, outcome: &mut Option<Outcome>) {
         assert!(!self.is_read, "the result of {} was taken before", self.method());
-        let error = self.call.engine.check_process(&self.call.method, Ran::Maybe).err()?;
         self.is_read = true;
-        Some(error)
+        *outcome = Some(Err(CallError::Forked { method: self.call.method.clone(), ran: Ran::Maybe }));
     }
 
     /// Converts the result to `R`. From now on its memory belongs to the user and no longer counts for the
     /// connection.
+    #[inline(always)]
     fn convert(&self, outcome: Outcome) -> Result<R, CallError> {
-        let reply = outcome?;
         let method = || self.call.method.clone();
-        let tree =
-            reply.tree.map_err(|source| CallError::Garbled { method: method(), source: Box::new(source) })?;
-        R::from_tree(tree).map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
+        match outcome {
+            Ok(Reply { tree: Ok(tree), lease }) => {
+                let result = R::from_tree(tree);
+                drop(lease);
+                result.map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
+            }
+            Ok(Reply { tree: Err(source), .. }) => {
+                Err(CallError::Garbled { method: method(), source: Box::new(source) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the read role of the connection, unless there is nothing to wait for.
@@ -193,10 +223,11 @@ impl<R: FromTree> CallFuture<R> {
             return None;
         }
         let Sent { engine, id, .. } = &self.call;
-        engine.ask_or_lead(|calls, released| calls.ask(*id, None, released)).err().flatten()
+        engine.ask_or_lead(|calls| calls.ask(*id, None)).err().flatten()
     }
 
     /// Returns true in a process that was forked from the call's. No result arrives there.
+    #[inline]
     fn is_elsewhere(&self) -> bool {
         !self.call.engine.process.is_current()
     }
@@ -207,7 +238,7 @@ impl<R: FromTree> CallFuture<R> {
             return Poll::Ready(());
         }
         let Sent { engine, id, .. } = &self.call;
-        engine.ask(Some(cx), |calls, released| calls.ask(*id, Some(cx), released))
+        engine.ask(!needs_wake(cx), |calls| calls.ask(*id, Some(cx)))
     }
 }
 
@@ -234,8 +265,9 @@ impl<R: FromTree> Future for CallFuture<R> {
         if let Some(interrupted) = Interrupted::poll(cx) {
             interrupted.unwind();
         }
-        let outcome = ready!(self.poll_outcome(cx));
-        Poll::Ready(self.convert(outcome))
+        let mut outcome = None;
+        ready!(self.poll_outcome(cx, false, &mut outcome));
+        outcome.map_or(Poll::Pending, |outcome| Poll::Ready(self.convert(outcome)))
     }
 }
 

@@ -33,6 +33,12 @@ impl Failures {
         self.queue.pop_front()
     }
 
+    /// Returns true if the next call must report a failure.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.from_next_call && !self.queue.is_empty()
+    }
+
     /// Takes the oldest failure, if the next call must report it.
     pub(crate) fn take_for_next_call(&mut self) -> Option<CallError> {
         if self.from_next_call { self.take() } else { None }

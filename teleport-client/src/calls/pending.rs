@@ -4,13 +4,14 @@
 //! -> the future takes it. A call whose future was dropped goes with its answer.
 //!
 //! It is in the [table](crate::calls::table::CallTable), under the lock of the client's state. So it never
-//! drops a value of the user and never runs a waker: it moves them to [`Released`] or to `Wakers`.
+//! drops a value of the user and never runs a waker: it moves them to [`Released`] or to `Wakers`, or returns
+//! them.
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use teleport_transport::Reply;
-use teleport_transport::wire::{CallHead, Key, Limits, Message, Ran, Tree};
+use teleport_transport::wire::{CallHead, EncodeError, Key, Limits, Message, Ran, RemoteError, Tree};
+use teleport_transport::{DropScope, Reply, Wakers, drop_later};
 
 use crate::calls::deferred_results::Demand;
 use crate::calls::in_doubt::InDoubt;
@@ -43,32 +44,50 @@ pub(crate) struct Request {
     pub(crate) tree: Tree,
     /// The time limit of the call.
     pub(crate) time: Option<Duration>,
+    /// The end of that time, once it has started.
+    pub(crate) deadline: Option<Deadline>,
     pub(crate) is_idempotent: bool,
     /// The call survives its connection.
     pub(crate) resumes: bool,
 }
 
 impl Request {
-    /// Returns the deadline of the call, whose time starts now.
-    pub(crate) fn deadline(&self) -> Option<Deadline> {
-        Deadline::after(self.time?, Instant::now())
+    pub(crate) fn new(method: Key, tree: Tree) -> Request {
+        Request { method, tree, time: None, deadline: None, is_idempotent: false, resumes: false }
     }
 
-    /// Encodes the call for a server with these limits. `left` is the rest of the time until `deadline`.
-    pub(crate) fn encode(
-        &self,
-        deadline: Option<Deadline>,
-        left: Duration,
-        limits: &Limits,
-    ) -> Result<Message, CallError> {
-        if let Some(deadline) = deadline.filter(|_| left.is_zero()) {
-            return Err(deadline.error(&self.method, Ran::No));
+    /// Starts the time of the call, unless it has started. Returns all of it if it starts now.
+    pub(crate) fn start(&mut self) -> Option<Duration> {
+        let time = self.time.filter(|_| self.deadline.is_none())?;
+        self.deadline = Deadline::after(time, Instant::now());
+        self.deadline.map(|deadline| deadline.time)
+    }
+
+    /// Returns the rest of the time of the call.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Encodes the call for a server with these limits. `left` is the rest of its time, if that is limited.
+    #[inline]
+    pub(crate) fn encode(&self, left: Option<Duration>, limits: &Limits) -> Result<Message, Box<CallError>> {
+        if left == Some(Duration::ZERO) {
+            return Err(self.overdue());
         }
         let (resume, idempotent) = (self.resumes, self.resumes && self.is_idempotent);
-        let deadline = deadline.map(|_| left);
-        let head = CallHead { deadline, idempotent, resume, ..CallHead::new(&self.method) };
-        Message::call(&head, &self.tree, limits)
-            .map_err(|error| CallError::encode(self.method.clone(), error))
+        let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&self.method) };
+        Message::call(&head, &self.tree, limits).map_err(|error| self.not_encoded(error))
+    }
+
+    #[cold]
+    fn overdue(&self) -> Box<CallError> {
+        let (method, ran) = (self.method.clone(), Ran::No);
+        Box::new(CallError::Deadline { method, time: self.time, reason: String::new(), ran })
+    }
+
+    #[cold]
+    fn not_encoded(&self, error: EncodeError) -> Box<CallError> {
+        Box::new(CallError::encode(self.method.clone(), error))
     }
 }
 
@@ -108,38 +127,86 @@ pub(crate) struct PendingCall {
 }
 
 impl PendingCall {
-    /// Creates the call that is sent as `id`. Takes the arguments out of `request` if they may be sent again.
-    pub(crate) fn new(request: &mut Request, deadline: Option<Deadline>, id: u64) -> PendingCall {
-        let resumes = request.resumes;
+    /// Creates a call that is sent as `id`.
+    #[inline]
+    pub(crate) fn new(method: Key, id: u64) -> PendingCall {
         PendingCall {
-            method: request.method.clone(),
-            deadline,
-            resumes,
-            is_idempotent: resumes && request.is_idempotent,
+            method,
+            deadline: None,
+            resumes: false,
+            is_idempotent: false,
             stage: Stage::Sent,
             demand: Demand::new(),
             outcome: None,
             waker: None,
-            arguments: resumes.then(|| std::mem::replace(&mut request.tree, Tree::Null)),
+            arguments: None,
             first_id: id,
+        }
+    }
+
+    /// Notes what is needed beyond a plain call. Takes the arguments out of `request` if they may be sent
+    /// again.
+    #[inline]
+    pub(crate) fn keep(&mut self, request: &mut Request) {
+        if request.deadline.is_some() {
+            self.deadline = request.deadline;
+        }
+        if request.resumes {
+            self.resumes = true;
+            self.is_idempotent = request.is_idempotent;
+            self.arguments = Some(std::mem::take(&mut request.tree));
         }
     }
 
     /// Creates a call that was given up, and whose answer the server keeps.
     pub(crate) fn forgotten(id: u64) -> PendingCall {
-        let method = Key::from_static("");
-        let mut request =
-            Request { method, tree: Tree::Null, time: None, is_idempotent: false, resumes: true };
-        let mut call = PendingCall::new(&mut request, None, id);
+        let mut call = PendingCall::new(Key::from_static(""), id);
         call.demand.release();
-        PendingCall { stage: Stage::Withdrawn, arguments: None, ..call }
+        PendingCall { stage: Stage::Withdrawn, resumes: true, ..call }
     }
 
     /// Returns what is needed to send the call again, or `None` if the arguments are gone.
-    pub(crate) fn request(&self) -> Option<(Request, Option<Deadline>)> {
+    pub(crate) fn request(&self) -> Option<Request> {
+        let Self { is_idempotent, resumes, deadline, .. } = *self;
+        let time = deadline.map(|deadline| deadline.time);
         let (method, tree) = (self.method.clone(), self.arguments.clone()?);
-        let (is_idempotent, resumes) = (self.is_idempotent, self.resumes);
-        Some((Request { method, tree, time: None, is_idempotent, resumes }, self.deadline))
+        Some(Request { method, tree, time, deadline, is_idempotent, resumes })
+    }
+
+    /// Gives a call that has ended its outcome. Returns false if nobody reads that.
+    #[inline(always)]
+    pub(crate) fn end(
+        &mut self,
+        outcome: Outcome,
+        waiting: &mut usize,
+        wakers: &mut Wakers,
+        released: &mut Released,
+    ) -> bool {
+        released.drop_arguments(&mut self.arguments);
+        if !self.demand.has_future() {
+            released.outcomes.push(outcome);
+            return false;
+        }
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
+        }
+        if let Some(waker) = self.waker.take() {
+            *waiting -= 1;
+            wakers.push(waker);
+        }
+        true
+    }
+
+    /// Returns the error of a call that the server answered with one.
+    #[cold]
+    pub(crate) fn remote(&self, error: RemoteError) -> CallError {
+        CallError::remote(self.method.clone(), error)
+    }
+
+    /// Returns true if nobody needs anything of the call.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over) && !self.demand.has_future()
     }
 
     /// Returns true if the call holds a slot.
@@ -150,14 +217,28 @@ impl PendingCall {
 
 /// Values that the state no longer needs, to be dropped or reported once it is unlocked: both may run code of
 /// the user.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Released {
     /// Outcomes that no future reads.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Arguments of calls that are not sent again.
-    pub(crate) arguments: Vec<Tree>,
-    /// Wakers that wait for nothing any more.
-    pub(crate) wakers: Vec<Waker>,
+    /// Drops arguments when it ends.
+    _scope: DropScope,
+}
+
+impl Released {
+    /// Creates it before the state is locked.
+    #[inline]
+    pub(crate) fn new() -> Released {
+        Released { outcomes: Vec::new(), _scope: DropScope::enter() }
+    }
+
+    /// Drops arguments later, because their call is not sent again.
+    #[inline]
+    pub(crate) fn drop_arguments(&mut self, arguments: &mut Option<Tree>) {
+        if let Some(arguments) = arguments.take() {
+            drop_later(arguments);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -167,8 +248,7 @@ mod tests {
     impl Request {
         /// A call that does not survive its connection.
         pub(crate) fn plain() -> Request {
-            let method = Key::from_static("act");
-            Request { method, tree: Tree::Null, time: None, is_idempotent: false, resumes: false }
+            Request::new(Key::from_static("act"), Tree::Null)
         }
 
         pub(crate) fn surviving(is_idempotent: bool) -> Request {

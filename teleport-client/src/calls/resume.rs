@@ -175,8 +175,9 @@ impl<L: Clone> ClientState<L> {
     /// Releases the arguments of a call, because the server has them. An idempotent call keeps them, for
     /// another server.
     pub(crate) fn arrived(&mut self, id: u64, released: &mut Released) {
-        let call = self.table.sent_mut(id).filter(|call| !call.is_idempotent);
-        released.arguments.extend(call.and_then(|call| call.arguments.take()));
+        if let Some(call) = self.table.sent_mut(id).filter(|call| !call.is_idempotent) {
+            released.drop_arguments(&mut call.arguments);
+        }
     }
 
     /// Allows new calls, because calls of earlier connections have continued. Does nothing if this connection

@@ -90,14 +90,20 @@ impl<L: Clone> ClientState<L> {
 
     /// Returns the error of a call that the client does not accept: because it is closed, or because the call
     /// must report the failure of an earlier one.
+    #[inline]
     fn check(&mut self, method: &Key) -> Result<(), CallError> {
-        if let Some(error) = self.failures.take_for_next_call() {
-            return Err(CallError::Earlier { source: Box::new(error) });
-        }
-        if self.is_closing {
-            return Err(CallError::Closed { method: method.clone(), ran: Ran::No });
+        if self.failures.is_due() || self.is_closing {
+            return Err(self.not_accepted(method));
         }
         Ok(())
+    }
+
+    #[cold]
+    fn not_accepted(&mut self, method: &Key) -> CallError {
+        match self.failures.take_for_next_call() {
+            Some(error) => CallError::Earlier { source: Box::new(error) },
+            None => CallError::Closed { method: method.clone(), ran: Ran::No },
+        }
     }
 
     /// Takes a slot, or a place in the queue for one. The ticket is that of the place.
@@ -165,6 +171,7 @@ impl<L: Clone> ClientState<L> {
     // ---- Calls ----
 
     /// Returns the reason why a call that is about to be sent on `connection` cannot be sent.
+    #[inline]
     fn refusal(&mut self, connection: usize, has_slot: bool, request: &Request) -> Option<Refused> {
         if !self.connection.is_current(connection) {
             return Some(Refused::Stale);
@@ -173,7 +180,7 @@ impl<L: Clone> ClientState<L> {
             return None;
         }
         if let Err(error) = self.check(&request.method) {
-            return Some(Refused::Failed(error));
+            return Some(Refused::Failed(Box::new(error)));
         }
         let has_room = self.slots.line().is_empty() && self.room().is_some();
         if has_room { None } else { Some(Refused::Full) }
@@ -184,23 +191,24 @@ impl<L: Clone> ClientState<L> {
     /// # Errors
     /// Fails if the connection is over. Without an assigned slot, fails too if none is free or the client
     /// accepts no call.
+    #[inline]
     pub(crate) fn register(
         &mut self,
         connection: usize,
         id: u64,
         request: &mut Request,
-        deadline: Option<Deadline>,
         has_slot: bool,
     ) -> Result<(), Refused> {
         if let Some(refused) = self.refusal(connection, has_slot, request) {
             return Err(refused);
         }
         self.slots.given -= usize::from(has_slot);
-        self.table.insert(id, PendingCall::new(request, deadline, id));
+        self.table.send(id, request);
         Ok(())
     }
 
     /// Handles the answer to a call. Returns true if the server keeps the answer until it is acknowledged.
+    #[inline(always)]
     pub(crate) fn answered(
         &mut self,
         connection: usize,
@@ -391,7 +399,7 @@ pub(crate) enum Refused {
     Stale,
     /// No slot is free, or other calls wait for one.
     Full,
-    Failed(CallError),
+    Failed(Box<CallError>),
 }
 
 /// Returns true if the call did not arrive completely: it never runs and gets no answer.

@@ -6,23 +6,34 @@
 //! Bound: the client's slots, withdrawn calls up to the server's limit, and the outcomes that are not read.
 
 use std::collections::BTreeMap;
-use std::task::Context;
+use std::task::{Context, Waker};
 
 use teleport_transport::wire::{Id128, Resume};
 use teleport_transport::{Answer, IdTable, Wakers, needs_wake};
 
 use crate::calls::in_doubt::InDoubt;
-use crate::calls::pending::{Outcome, PendingCall, Released, Stage};
-use crate::error::call::CallError;
+use crate::calls::pending::{Outcome, PendingCall, Released, Request, Stage};
 
 /// The result of asking for an outcome.
 #[derive(Debug)]
-pub(crate) enum Asked<T> {
-    Ready(T),
-    /// There is no outcome yet. The id is that of a deferred result, which the caller must fetch.
+pub(crate) enum Asked {
+    Ready,
+    /// There is no outcome yet.
     Pending {
+        /// The id of a deferred result, which the caller must fetch.
         deferred: Option<u64>,
+        /// An earlier waker, which is dropped without the lock.
+        earlier: Option<Waker>,
     },
+}
+
+/// What is left of a call whose future is dropped, to be dropped or used without the lock.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) outcome: Option<Outcome>,
+    /// The id of a deferred result, which the caller must fetch.
+    pub(crate) deferred: Option<u64>,
+    pub(crate) waker: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -69,16 +80,14 @@ impl Counts {
 }
 
 impl CallTable {
-    /// Adds a call that is sent on the current connection.
-    pub(crate) fn insert(&mut self, id: u64, call: PendingCall) {
+    /// Adds a call that is sent on the current connection as `id`. Takes the arguments out of `request` if
+    /// they may be sent again.
+    #[inline]
+    pub(crate) fn send(&mut self, id: u64, request: &mut Request) {
         self.last_id = self.last_id.max(id);
-        self.has_session |= call.resumes;
-        self.put(id, call);
-    }
-
-    fn put(&mut self, id: u64, call: PendingCall) {
-        self.counts.of(&call.stage).into_iter().for_each(|count| *count += 1);
-        self.calls.insert(id, call);
+        self.has_session |= request.resumes;
+        self.counts.sent += 1;
+        self.calls.insert(id, PendingCall::new(request.method.clone(), id)).keep(request);
     }
 
     /// Returns the call `id`, if it has a slot.
@@ -106,6 +115,7 @@ impl CallTable {
 
     /// Handles an answer. Returns true if the server keeps the answer until it is acknowledged, and `None` if
     /// no call waits for one.
+    #[inline(always)]
     pub(crate) fn answer(
         &mut self,
         id: u64,
@@ -114,21 +124,21 @@ impl CallTable {
         released: &mut Released,
     ) -> Option<bool> {
         let call = self.calls.get_mut(id);
-        match call.as_ref().map(|call| &call.stage) {
-            Some(Stage::Sent) => {}
-            Some(Stage::Withdrawn) => {
-                released.outcomes.extend(answer.ok().map(Ok));
-                return self.forget(id, released);
-            }
-            Some(Stage::InDoubt(_) | Stage::Over) | None => {
-                released.outcomes.extend(answer.ok().map(Ok));
-                return None;
-            }
-        }
-        let call = call?;
+        let Some(call) = call.filter(|call| matches!(call.stage, Stage::Sent)) else {
+            released.outcomes.extend(answer.ok().map(Ok));
+            return self.forget(id, released);
+        };
         let is_kept = call.resumes;
-        let outcome = answer.map_err(|error| CallError::remote(call.method.clone(), error));
-        self.end(id, Stage::Over, outcome, wakers, released);
+        let outcome = match answer {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(call.remote(error)),
+        };
+        call.stage = Stage::Over;
+        self.counts.sent -= 1;
+        let first_id = call.first_id;
+        if !call.end(outcome, &mut self.counts.waiting, wakers, released) {
+            self.remove(id, first_id);
+        }
         Some(is_kept)
     }
 
@@ -144,17 +154,9 @@ impl CallTable {
     ) {
         let Some(call) = self.calls.get_mut(id).filter(|call| call.is_in_flight()) else { return };
         self.counts.change(call, stage);
-        if call.arguments.is_some() {
-            released.arguments.extend(call.arguments.take());
-        }
-        if !call.demand.has_future() {
-            released.outcomes.push(outcome);
-            return self.remove_if_over(id);
-        }
-        call.outcome = Some(outcome);
-        if let Some(waker) = call.waker.take() {
-            self.counts.waiting -= 1;
-            wakers.push(waker);
+        if !call.end(outcome, &mut self.counts.waiting, wakers, released) && call.is_over() {
+            let first_id = call.first_id;
+            self.remove(id, first_id);
         }
     }
 
@@ -164,20 +166,21 @@ impl CallTable {
         let call = self.calls.get_mut(id).filter(|call| matches!(call.stage, Stage::Withdrawn))?;
         let is_kept = call.resumes;
         self.counts.change(call, Stage::Over);
-        released.arguments.extend(call.arguments.take());
-        self.remove_if_over(id);
+        released.drop_arguments(&mut call.arguments);
+        if call.is_over() {
+            let first_id = call.first_id;
+            self.remove(id, first_id);
+        }
         Some(is_kept)
     }
 
-    /// Removes a call of which nobody needs anything. Its waker and its arguments are gone before.
-    fn remove_if_over(&mut self, id: u64) {
-        let is_over = |call: &&PendingCall| matches!(call.stage, Stage::Over) && !call.demand.has_future();
-        if let Some(call) = self.calls.get(id).filter(is_over) {
-            if call.first_id != id {
-                self.moved.remove(&call.first_id);
-            }
-            self.calls.discard(id);
+    /// Removes a call that is over. Its waker and its arguments are gone before.
+    #[inline]
+    fn remove(&mut self, id: u64, first_id: u64) {
+        if first_id != id {
+            self.moved.remove(&first_id);
         }
+        self.calls.discard(id);
     }
 
     // ---- Between two connections ----
@@ -213,7 +216,10 @@ impl CallTable {
     pub(crate) fn expect_unwanted(&mut self, id: u64) {
         match self.calls.get_mut(id) {
             Some(call) => drop(self.counts.change(call, Stage::Withdrawn)),
-            None => self.put(id, PendingCall::forgotten(id)),
+            None => {
+                self.counts.withdrawn += 1;
+                self.calls.insert(id, PendingCall::forgotten(id));
+            }
         }
     }
 
@@ -244,64 +250,65 @@ impl CallTable {
         if self.moved.is_empty() { first_id } else { self.moved.get(&first_id).copied().unwrap_or(first_id) }
     }
 
-    /// Takes the outcome of a call, for its future. If there is none yet, `cx` is woken when it arrives,
-    /// unless it polls again by itself.
+    /// Moves the outcome of a call to `outcome`, which is `None`, for its future. If there is no outcome yet,
+    /// `cx` is woken when it arrives, unless it polls again by itself.
+    #[inline]
     pub(crate) fn take(
         &mut self,
         first_id: u64,
         cx: Option<&Context<'_>>,
-        released: &mut Released,
-    ) -> Asked<Outcome> {
+        outcome: &mut Option<Outcome>,
+    ) -> Asked {
         let id = self.current_id(first_id);
-        let Some(call) = self.calls.get_mut(id) else { return Asked::Pending { deferred: None } };
-        let Some(outcome) = call.outcome.take() else { return self.wait(id, cx, released) };
+        let Some(call) = self.calls.get_mut(id).filter(|call| call.outcome.is_some()) else {
+            return self.wait(id, cx);
+        };
+        std::mem::swap(outcome, &mut call.outcome);
         call.demand.release();
-        self.remove_if_over(id);
-        Asked::Ready(outcome)
+        if call.is_over() {
+            let first_id = call.first_id;
+            self.remove(id, first_id);
+        }
+        Asked::Ready
     }
 
     /// Does the same as `take`, but leaves the outcome there.
-    pub(crate) fn ask(
-        &mut self,
-        first_id: u64,
-        cx: Option<&Context<'_>>,
-        released: &mut Released,
-    ) -> Asked<()> {
+    pub(crate) fn ask(&mut self, first_id: u64, cx: Option<&Context<'_>>) -> Asked {
         let id = self.current_id(first_id);
         if self.calls.get(id).is_some_and(|call| call.outcome.is_some()) {
-            return Asked::Ready(());
+            return Asked::Ready;
         }
-        self.wait(id, cx, released)
+        self.wait(id, cx)
     }
 
-    fn wait<T>(&mut self, id: u64, cx: Option<&Context<'_>>, released: &mut Released) -> Asked<T> {
-        let Some(call) = self.calls.get_mut(id) else { return Asked::Pending { deferred: None } };
+    #[inline(never)]
+    fn wait(&mut self, id: u64, cx: Option<&Context<'_>>) -> Asked {
+        let Some(call) = self.calls.get_mut(id) else {
+            return Asked::Pending { deferred: None, earlier: None };
+        };
+        let mut earlier = None;
         if let Some(waker) = cx.filter(|cx| needs_wake(cx)).map(Context::waker)
             && !call.waker.as_ref().is_some_and(|earlier| earlier.will_wake(waker))
         {
-            let earlier = call.waker.replace(waker.clone());
+            earlier = call.waker.replace(waker.clone());
             self.counts.waiting += usize::from(earlier.is_none());
-            released.wakers.extend(earlier);
         }
-        Asked::Pending { deferred: call.demand.ask().then_some(id) }
+        Asked::Pending { deferred: call.demand.ask().then_some(id), earlier }
     }
 
-    /// Releases a call whose future is dropped. Returns its outcome if it has one, and the id of a deferred
-    /// result, which the caller must fetch.
-    pub(crate) fn release(
-        &mut self,
-        first_id: u64,
-        released: &mut Released,
-    ) -> (Option<Outcome>, Option<u64>) {
+    /// Releases a call whose future is dropped.
+    pub(crate) fn release(&mut self, first_id: u64) -> Left {
         let id = self.current_id(first_id);
-        let Some(call) = self.calls.get_mut(id) else { return (None, None) };
+        let Some(call) = self.calls.get_mut(id) else { return Left::default() };
         let waker = call.waker.take();
         self.counts.waiting -= usize::from(waker.is_some());
-        released.wakers.extend(waker);
         let deferred = call.demand.release().then_some(id);
         let outcome = call.outcome.take();
-        self.remove_if_over(id);
-        (outcome, deferred)
+        if call.is_over() {
+            let first_id = call.first_id;
+            self.remove(id, first_id);
+        }
+        Left { outcome, deferred, waker }
     }
 
     /// Returns true if a future waits for an outcome.

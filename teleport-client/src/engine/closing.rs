@@ -78,7 +78,7 @@ impl Engine {
 
     /// Says goodbye, once. Calls that are still in flight fail.
     fn end(&self, wakers: &mut Wakers) {
-        let mut released = Released::default();
+        let mut released = Released::new();
         let connection = self.with(|client| client.end(wakers, &mut released));
         self.notify();
         self.dispose(released);

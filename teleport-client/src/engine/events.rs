@@ -18,6 +18,9 @@ use crate::engine::resume::Resuming;
 use crate::engine::shared::{Engine, Locked};
 use crate::engine::timer::Alarm;
 
+/// Answers that the server keeps are acknowledged in groups of this size.
+const MAX_KEPT: usize = 16;
+
 impl Gate for Engine {
     /// A client answers no calls. The link refuses them before it calls this.
     fn admit(&self, method: &str, _payload_bytes: u64) -> Result<u32, RemoteError> {
@@ -58,7 +61,7 @@ impl Handler for Engine {
 
     /// Notes that the server has these calls with their arguments.
     fn acknowledged(&self, link: &Arc<Link>, ids: &[u64]) {
-        let mut released = Released::default();
+        let mut released = Released::new();
         self.with(|client| {
             if client.connection.is_current(link.key()) {
                 ids.iter().for_each(|id| client.arrived(*id, &mut released));
@@ -85,21 +88,29 @@ impl Handler for Engine {
         is_awaited
     }
 
-    fn answered(&self, link: &Arc<Link>, answers: Answers<'_, '_>, wakers: &mut Wakers) {
-        let (mut kept, mut released) = (Vec::new(), Released::default());
-        let is_closing = {
+    fn answered(&self, link: &Arc<Link>, mut answers: Answers<'_, '_>, wakers: &mut Wakers) {
+        let mut released = Released::new();
+        let is_closing = loop {
+            let (mut kept, mut count) = ([0; MAX_KEPT], 0);
             let mut state = self.state.lock();
-            for (id, answer) in answers {
+            while count < MAX_KEPT
+                && let Some((id, answer)) = answers.next()
+            {
                 if state.answered(link.key(), id, answer, wakers, &mut released) {
-                    kept.push(id);
+                    kept[count] = id;
+                    count += 1;
                 }
             }
             state.client.admit(wakers);
-            state.client.is_closing
+            let is_closing = state.client.is_closing;
+            drop(state);
+            if count > 0 {
+                link.acknowledge(&kept[..count]);
+            }
+            if count < MAX_KEPT {
+                break is_closing;
+            }
         };
-        if !kept.is_empty() {
-            link.acknowledge(&kept);
-        }
         self.dispose(released);
         if is_closing {
             self.end_if_idle(wakers);
@@ -113,6 +124,7 @@ impl Handler for Engine {
 
 impl Locked {
     /// Handles one answer. Returns true if the server keeps it until it is acknowledged.
+    #[inline(always)]
     fn answered(
         &mut self,
         connection: usize,
@@ -121,23 +133,31 @@ impl Locked {
         wakers: &mut Wakers,
         released: &mut Released,
     ) -> bool {
-        let Some(reason) = put_off_reason(&answer) else {
-            return self.client.answered(connection, id, answer, wakers, released);
-        };
+        if let Err(error) = &answer
+            && let Some(reason) = put_off_reason(error)
+            && self.put_off(connection, id, reason)
+        {
+            return true;
+        }
+        self.client.answered(connection, id, answer, wakers, released)
+    }
+
+    #[cold]
+    fn put_off(&mut self, connection: usize, id: u64, reason: Closed) -> bool {
         let is_put_off = self.client.put_off(connection, id, reason, Instant::now());
         if is_put_off {
             self.client.counters.received(0);
             self.ring_at_next_expiry();
         }
-        is_put_off || self.client.answered(connection, id, answer, wakers, released)
+        is_put_off
     }
 }
 
 /// If a closing server refused a call that had not started, returns the reason why the call waits for the
 /// next server.
-fn put_off_reason(answer: &Answer) -> Option<Closed> {
-    match answer {
-        Err(RemoteError { kind: kind @ ErrorKind::Closing, ran: Ran::No, message, .. }) => {
+fn put_off_reason(error: &RemoteError) -> Option<Closed> {
+    match error {
+        RemoteError { kind: kind @ ErrorKind::Closing, ran: Ran::No, message, .. } => {
             Some(Closed::Goodbye { kind: Some(*kind), reason: message.clone() })
         }
         _ => None,

@@ -37,10 +37,11 @@ impl Engine {
         last.ok().flatten()
     }
 
-    /// Notes the link of a call.
-    pub(crate) fn set_last_link(&self, link: &Arc<Link>, limits: Limits) {
-        let last = LastLink { engine: self.address(), link: Arc::downgrade(link), limits };
-        let before = LAST.try_with(|current| current.replace(Some(last)));
+    /// Notes the link of a call, or forgets that of the last one.
+    pub(crate) fn set_last_link(&self, link: Option<(&Arc<Link>, Limits)>) {
+        let engine = self.address();
+        let last = link.map(|(link, limits)| LastLink { engine, link: Arc::downgrade(link), limits });
+        let before = LAST.try_with(|current| current.replace(last));
         drop(before);
     }
 

@@ -5,7 +5,7 @@
 //! calls may be sent. Runs on the thread that reads the connection. Never waits.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use teleport_transport::protocol::{Closed, SendError};
 use teleport_transport::wire::{CallAnswer, Limits, Message, Ran, Resume};
@@ -44,7 +44,7 @@ impl<'a> Resuming<'a> {
         answers: &[(u64, CallAnswer)],
         wakers: &'a mut Wakers,
     ) {
-        let mut released = Released::default();
+        let mut released = Released::new();
         let resumed = engine.with(|client| client.resumed(link.key(), answers, wakers, &mut released));
         engine.dispose(released);
         let Some((limits, resumed)) = resumed else { return };
@@ -97,24 +97,22 @@ impl<'a> Resuming<'a> {
     /// Encodes a call that is sent again. If that fails, so does the call.
     fn message(&mut self, id: u64) -> Option<Message> {
         let call = self.engine.with(|client| Some(client.table.in_flight_call(id)?.request()))?;
-        let Some((request, deadline)) = call else {
+        let Some(request) = call else {
             // The server said first that it has them, and now that it does not: it is unknown whether the
             // call ran.
             let reason = Arc::new(Closed::Lost { error: None });
             self.fail(id, |call| CallError::lost(call.method.clone(), &reason, Ran::Maybe));
             return None;
         };
-        let now = Instant::now();
-        let left = deadline.map_or(Duration::ZERO, |deadline| deadline.at.saturating_duration_since(now));
-        let message = request.encode(deadline, left, &self.limits);
+        let message = request.encode(request.left(), &self.limits);
         // They may own memory of the user.
         drop_later(request.tree);
-        message.map_err(|error| self.fail(id, |_| error.clone())).ok()
+        message.map_err(|error| self.fail(id, |_| (*error).clone())).ok()
     }
 
     /// Fails a call that is not sent again.
     fn fail(&mut self, id: u64, error: impl Fn(&PendingCall) -> CallError) {
-        let mut released = Released::default();
+        let mut released = Released::new();
         self.engine.with(|client| client.fail(id, error, self.wakers, &mut released));
         self.engine.dispose(released);
     }

@@ -22,13 +22,13 @@ use parking_lot::Mutex;
 use teleport_transport::protocol::{Closed, Withdrawn};
 use teleport_transport::wire::{Key, Limits, Ran};
 use teleport_transport::{
-    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, drop_later,
-    flush_coalesced, needs_wake, on_poller_thread,
+    Budget, Config, ForkGuard, Link, Poller, ReaderRole, Wakers, block_on_or_unwind, flush_coalesced,
+    on_poller_thread,
 };
 
 use crate::calls::pending::{Outcome, PendingCall, Released};
 use crate::calls::state::{ClientState, GivenUp, is_forgotten};
-use crate::calls::table::{Asked, CallTable};
+use crate::calls::table::{Asked, CallTable, Left};
 use crate::connect::backoff;
 use crate::connect::resolver::Resolver;
 use crate::engine::timer::{self, AlarmClock};
@@ -174,16 +174,11 @@ impl Engine {
         }
     }
 
-    /// Asks the table for an outcome, which may be waited for from now on. If the caller does not poll again
-    /// by itself while it reads the connection, another thread must read it.
-    pub(crate) fn ask<T>(
-        &self,
-        cx: Option<&Context<'_>>,
-        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
-    ) -> Poll<T> {
-        let reads = cx.is_some_and(|cx| !needs_wake(cx));
+    /// Asks the table for an outcome, which may be waited for from now on. Unless the caller `reads` the
+    /// connection and polls again by itself, another thread must read it.
+    pub(crate) fn ask(&self, reads: bool, ask: impl FnOnce(&mut CallTable) -> Asked) -> Poll<()> {
         match self.ask_with_link(reads, ask) {
-            Ok(found) => Poll::Ready(found),
+            Ok(()) => Poll::Ready(()),
             Err(link) => {
                 if !reads {
                     flush_coalesced();
@@ -196,29 +191,31 @@ impl Engine {
 
     /// Asks the table for an outcome, which this thread is about to wait for. If there is none, takes the
     /// read role of the connection, unless another thread has it.
-    pub(crate) fn ask_or_lead<T>(
+    #[inline]
+    pub(crate) fn ask_or_lead(
         &self,
-        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
-    ) -> Result<T, Option<ReaderRole>> {
+        ask: impl FnOnce(&mut CallTable) -> Asked,
+    ) -> Result<(), Option<ReaderRole>> {
         self.ask_with_link(false, ask).map_err(|link| link.filter(|_| !on_poller_thread())?.lead())
     }
 
-    /// Returns the outcome, or the link if there is one and the caller needs it.
-    fn ask_with_link<T>(
+    /// Asks the table for an outcome. If there is none, returns the link if there is one and the caller needs
+    /// it.
+    #[inline]
+    fn ask_with_link(
         &self,
         reads: bool,
-        ask: impl FnOnce(&mut CallTable, &mut Released) -> Asked<T>,
-    ) -> Result<T, Option<Arc<Link>>> {
-        let mut released = Released::default();
-        let asked = self.with(|client| match ask(&mut client.table, &mut released) {
-            Asked::Ready(found) => Ok(found),
-            Asked::Pending { deferred } if reads && deferred.is_none() => Err((None, None)),
-            Asked::Pending { deferred } => Err((deferred, current_link(client))),
+        ask: impl FnOnce(&mut CallTable) -> Asked,
+    ) -> Result<(), Option<Arc<Link>>> {
+        let pending = self.with(|client| match ask(&mut client.table) {
+            Asked::Ready => None,
+            Asked::Pending { deferred, earlier } => {
+                let needs_link = !reads || deferred.is_some();
+                Some((deferred, earlier, if needs_link { current_link(client) } else { None }))
+            }
         });
-        let (deferred, link) = match asked {
-            Ok(found) => return Ok(found),
-            Err(pending) => pending,
-        };
+        let Some((deferred, earlier, link)) = pending else { return Ok(()) };
+        drop(earlier);
         if let (Some(id), Some(link)) = (deferred, &link) {
             link.want(id);
         }
@@ -239,13 +236,8 @@ impl Engine {
     // ---- Outcomes ----
 
     /// Drops what the state has released, and keeps the failures of calls without a future for `check`.
-    pub(crate) fn dispose(&self, released: Released) {
-        let Released { outcomes, arguments, wakers } = released;
-        outcomes.into_iter().filter_map(Result::err).for_each(|error| self.report(error));
-        drop(wakers);
-        if !arguments.is_empty() {
-            drop_later(arguments);
-        }
+    pub(crate) fn dispose(&self, mut released: Released) {
+        released.outcomes.drain(..).filter_map(Result::err).for_each(|error| self.report(error));
     }
 
     /// Keeps the failure of a call whose future was dropped.
@@ -265,7 +257,7 @@ impl Engine {
         error: impl Fn(&PendingCall, Ran) -> Option<CallError>,
         wakers: &mut Wakers,
     ) -> Option<Ran> {
-        let (mut withdrawn, mut released) = (None, Released::default());
+        let (mut withdrawn, mut released) = (None, Released::new());
         let ran = loop {
             let given_up = self.with(|client| client.give_up(id, withdrawn, &error, wakers, &mut released));
             match given_up {
@@ -296,8 +288,8 @@ impl Engine {
 
     /// Releases the call of a future that is dropped. Returns its outcome, if it has arrived.
     pub(crate) fn drop_future(&self, first_id: u64) -> Option<Outcome> {
-        let mut released = Released::default();
-        let (outcome, deferred) = self.with(|client| client.table.release(first_id, &mut released));
+        let Left { outcome, deferred, waker } = self.with(|client| client.table.release(first_id));
+        drop(waker);
         self.fetch(deferred);
         outcome
     }
@@ -305,7 +297,7 @@ impl Engine {
     /// Withdraws from its link a call that nobody wants and that the server still has.
     pub(crate) fn withdraw_unwanted(&self, link: &Arc<Link>, id: u64, wakers: &mut Wakers) {
         if is_forgotten(withdraw(link, id)) {
-            let mut released = Released::default();
+            let mut released = Released::new();
             self.with(|client| client.forget(link.key(), id, wakers, &mut released));
             self.dispose(released);
         }
@@ -316,7 +308,7 @@ impl Engine {
     /// Handles the end of a connection. Fails its calls that do not survive it, and reconnects.
     pub(crate) fn lose(&self, link: &Arc<Link>, reason: &Arc<Closed>, wakers: &mut Wakers) {
         // Before the state is locked: a link may take that lock under its own ones.
-        let (states, mut released) = (link.call_states(), Released::default());
+        let (states, mut released) = (link.call_states(), Released::new());
         let (failed, dials) = {
             let mut state = self.state.lock();
             let now = Instant::now();

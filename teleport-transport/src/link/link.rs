@@ -20,6 +20,7 @@ use crate::net::socket::Socket;
 use crate::protocol::{
     self, Closed, Inbound, Quota, Role, SendError, SharedOutbound, UnsentBytes, Withdrawn,
 };
+use crate::reactor::mailbox::on_poller_thread;
 use crate::reactor::poller::Poller;
 use crate::reactor::source::Request;
 use crate::reactor::spin::Spin;
@@ -353,10 +354,16 @@ impl Link {
     }
 
     /// Informs the peer that calls (on a server) or answers (on a client) were received completely. For
-    /// handler methods: the acknowledgement is sent after they return.
+    /// handler methods: the event loop sends the acknowledgement after they return. A thread that
+    /// [leads](Link::lead) sends it with its next call or before it waits again, and the event loop does so
+    /// some 20 ms after the thread has left.
     pub fn acknowledge(&self, ids: &[u64]) {
         self.writer.with(|outbound| ids.iter().for_each(|id| outbound.send_ack(*id)));
-        cork::write_at_end(self.port.key);
+        if on_poller_thread() {
+            cork::write_at_end(self.port.key);
+        } else {
+            self.port.status.set(Flag::COALESCED);
+        }
     }
 }
 

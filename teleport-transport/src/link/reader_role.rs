@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::coalesce::leave_unread;
 use super::link::Link;
+use super::port::Flush as _;
 use super::reader::{UNWATCHED, read};
 use super::sleeper::Sleeper;
 use crate::reactor::mailbox::Command;
@@ -57,6 +58,7 @@ impl ReaderRole {
     /// Reads until something arrives, for at most the spin time and at most `left`. Reading without polling
     /// first saves a system call for each answer. Returns `Empty` if nothing arrived.
     pub(super) fn spin(&mut self, scratch: &mut Scratch, left: Option<Duration>) -> Turn {
+        self.link.flush_coalesced();
         let start = Instant::now();
         let look = |now| Some(read(&self.link, scratch, now)).filter(|turn| *turn != Turn::Empty);
         let found = self.link.spin.run(start, left, look);
@@ -66,6 +68,7 @@ impl ReaderRole {
 
     /// Sleeps until bytes arrive, the thread is woken or `left` is over, and reads what arrived.
     pub(super) fn sleep(&mut self, sleeper: &Sleeper, scratch: &mut Scratch, left: Option<Duration>) -> Turn {
+        self.link.flush_coalesced();
         let Link { spin, port, .. } = &*self.link;
         let since = self.since.or_else(|| spin.is_on().then(Instant::now));
         let Some(is_readable) = sleeper.can_poll().then(|| port.sleep(sleeper, left)).flatten() else {

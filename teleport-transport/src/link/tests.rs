@@ -7,7 +7,7 @@ mod models;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use teleport_wire::{Array, CallHead, Hello, Limits, Message, RemoteError, Tree, tree};
@@ -15,9 +15,10 @@ use teleport_wire::{Array, CallHead, Hello, Limits, Message, RemoteError, Tree, 
 use super::link::Link;
 use super::port::Flush;
 use super::reader::{UNWATCHED, handle_timeout, read};
-use super::status::Flag;
+use super::reader_role::ReaderRole;
+use super::status::{Flag, QuietTimeout};
 use super::{Answers, Calls, Handler, TurnClock, coalesce, flush_coalesced};
-use crate::config::Config;
+use crate::config::{Config, random_id};
 use crate::net::socket::Socket;
 use crate::net::socket::listener::Listener;
 use crate::protocol::{Call, Closed, Gate, Lease, Role, Withdrawn};
@@ -33,6 +34,8 @@ struct Above {
     /// Woken by each answer.
     waker: Mutex<Option<Waker>>,
     calls: Mutex<Vec<Call>>,
+    /// The ids of messages that the peer has acknowledged.
+    acknowledged: Mutex<Vec<u64>>,
 }
 
 impl Gate for Above {
@@ -50,6 +53,10 @@ impl Handler for Above {
 
     fn answered(&self, _: &Arc<Link>, _: Answers<'_, '_>, wakers: &mut Wakers) {
         self.waker.lock().iter().for_each(|waker| wakers.push(waker.clone()));
+    }
+
+    fn acknowledged(&self, _link: &Arc<Link>, ids: &[u64]) {
+        self.acknowledged.lock().extend_from_slice(ids);
     }
 
     fn is_waited_for(&self) -> bool {
@@ -81,7 +88,14 @@ impl Pair {
         let (above_client, above_server) = (Arc::new(Above::default()), Arc::new(Above::default()));
         let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
         let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
-        let mut pair = Pair { poller, client, server, above_client, above_server, scratch: Scratch::new() };
+        let mut pair = Pair {
+            poller,
+            client,
+            server,
+            above_client,
+            above_server,
+            scratch: Scratch::new(Wakers::default()),
+        };
         for link in [&pair.client, &pair.server] {
             link.writer.lock().try_register(&link.port).expect("there are descriptors");
             link.flush();
@@ -330,6 +344,42 @@ fn answers_of_one_thread_go_together() {
     assert_eq!(pair.client.writer.lock().outbound.open_calls(), 1, "nobody is left to hold them");
     pair.answer(ids[2]);
     assert_eq!(pair.client.writer.lock().outbound.open_calls(), 0, "it waits for no other");
+}
+
+#[test]
+fn what_a_leader_acknowledges_goes_with_its_next_call_or_before_it_waits_or_soon_after_it_left() {
+    let session = random_id();
+    let mut pair = Pair::with(Config { session, resume: true, ..Config::default() });
+    let next_steps: [fn(&mut Pair, ReaderRole); 3] = [
+        |pair, _| {
+            let id = pair.call(&Tree::Null);
+            assert_eq!(pair.calls().len(), 1);
+            pair.answer(id);
+        },
+        |pair, mut role| assert_eq!(role.spin(&mut pair.scratch, Some(Duration::ZERO)), Turn::Empty),
+        |pair, role| {
+            drop(role);
+            let link = &pair.client;
+            let asked = pair.poller.commands().into_iter().any(|command| {
+                matches!(command, Command::Timeout(key, at) if key == link.key() && at <= Instant::now() + UNWATCHED)
+            });
+            assert!(asked || link.port.status.handle_quiet_timeout(&mut 0) != QuietTimeout::Done);
+            handle_timeout(link, &mut pair.scratch, Instant::now());
+        },
+    ];
+    for next_step in next_steps {
+        let role = pair.client.lead().expect("nobody leads");
+        let id = pair.call(&Tree::Null);
+        pair.calls();
+        pair.answer(id);
+        pair.client.acknowledge(&[id]);
+        pair.read_both();
+        assert!(pair.is_held() && pair.above_server.acknowledged.lock().is_empty());
+        next_step(&mut pair, role);
+        pair.read_both();
+        assert!(!pair.is_held());
+        assert_eq!(std::mem::take(&mut *pair.above_server.acknowledged.lock()), [id]);
+    }
 }
 
 #[test]

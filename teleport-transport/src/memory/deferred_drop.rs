@@ -6,20 +6,14 @@
 //! locks are released. Without a scope, values are dropped at once. A destructor's panic is caught and
 //! logged. Never blocks. Bound: the values that one turn of reading or writing releases.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use teleport_wire::Buffer;
+use teleport_wire::{Buffer, Tree};
 
-/// The capacity that a thread keeps: the buffers of a few small messages.
+/// The capacity that a thread keeps: the trees of a few small messages.
 const KEPT_CAPACITY: usize = 64;
-
-struct Deferred {
-    buffers: RefCell<Vec<Buffer>>,
-    others: RefCell<Vec<Box<dyn Any>>>,
-}
 
 /// Added to the word of a thread for each scope that it has entered.
 const SCOPE: usize = 2;
@@ -30,21 +24,20 @@ thread_local! {
     /// The scopes that this thread is in, and whether it has deferred a value. Apart from the values, because
     /// a word without a destructor is cheap to change, and most scopes defer nothing.
     static SCOPES: Cell<usize> = const { Cell::new(0) };
-    static DEFERRED: Deferred = const {
-        Deferred { buffers: RefCell::new(Vec::new()), others: RefCell::new(Vec::new()) }
-    };
+    static DEFERRED: RefCell<Vec<Tree>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Defers drops of this thread until the outermost scope ends. Enter it before taking a lock.
 #[derive(Debug)]
-pub(crate) struct DropScope {
+pub struct DropScope {
     /// The scope belongs to the thread.
     _not_send: PhantomData<*const ()>,
 }
 
 impl DropScope {
+    /// Enters a scope, which may be one within another.
     #[inline]
-    pub(crate) fn enter() -> DropScope {
+    pub fn enter() -> DropScope {
         SCOPES.set(SCOPES.get() + SCOPE);
         DropScope { _not_send: PhantomData }
     }
@@ -66,59 +59,48 @@ impl Drop for DropScope {
 #[inline(never)]
 fn drop_deferred() {
     SCOPES.set(0);
-    while let Ok(mut buffers) = DEFERRED.try_with(|deferred| deferred.buffers.take())
-        && !buffers.is_empty()
+    while let Ok(mut deferred) = DEFERRED.try_with(RefCell::take)
+        && !deferred.is_empty()
     {
-        buffers.drain(..).for_each(drop_one);
-        if buffers.capacity() <= KEPT_CAPACITY {
-            let _ = DEFERRED.try_with(|deferred| {
-                let mut kept = deferred.buffers.borrow_mut();
+        deferred.drain(..).for_each(drop_one);
+        if deferred.capacity() <= KEPT_CAPACITY {
+            let _ = DEFERRED.try_with(|kept| {
+                let mut kept = kept.borrow_mut();
                 if kept.capacity() == 0 {
-                    *kept = buffers;
+                    *kept = deferred;
                 }
             });
         }
     }
-    while let Ok(others) = DEFERRED.try_with(|deferred| deferred.others.take())
-        && !others.is_empty()
-    {
-        others.into_iter().for_each(drop_one);
-    }
 }
 
-fn drop_one(value: impl Sized) {
-    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+fn drop_one(tree: Tree) {
+    if catch_unwind(AssertUnwindSafe(|| drop(tree))).is_err() {
         tracing::error!("the destructor of a sent array's owner panicked");
-    }
-}
-
-/// Defers `value` if a scope is entered, and drops it otherwise.
-fn defer<T>(value: T, push: impl FnOnce(&Deferred, T)) {
-    let scopes = SCOPES.get();
-    let mut value = Some(value);
-    if scopes >= SCOPE {
-        // Fails while the thread ends; then the value is dropped at once.
-        let _ = DEFERRED.try_with(|deferred| value.take().map(|value| push(deferred, value)));
-        SCOPES.set(scopes | HAS_DEFERRED);
-    }
-    if let Some(value) = value {
-        drop_one(value);
     }
 }
 
 /// Drops `buffer` once this thread holds no lock of a link.
 pub(crate) fn drop_buffer_later(buffer: Buffer) {
-    defer(buffer, |deferred, buffer| deferred.buffers.borrow_mut().push(buffer));
+    drop_later(Tree::Bytes(buffer));
 }
 
-/// Drops a value whose destructor may run the user's code, such as the arguments of a call, once this thread
-/// holds no lock of a link.
+/// Drops `tree`, such as the arguments of a call, once this thread holds no lock of a link: a destructor of
+/// the user that used the link would deadlock.
 ///
-/// For [handlers](crate::Handler), which run while their link's receiving half is locked: a destructor that
-/// used the link would deadlock. Elsewhere the value is dropped at once. A panic of its destructor is caught
-/// and logged.
-pub fn drop_later<T: 'static>(value: T) {
-    defer(value, |deferred, value| deferred.others.borrow_mut().push(Box::new(value)));
+/// That is the end of the thread's outermost [`DropScope`]. A [handler](crate::Handler) runs in one. Without
+/// a scope, the tree is dropped at once. A panic of a destructor is caught and logged.
+pub fn drop_later(tree: Tree) {
+    let scopes = SCOPES.get();
+    let mut tree = Some(tree);
+    if scopes >= SCOPE {
+        // Fails while the thread ends; then the tree is dropped at once.
+        let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().extend(tree.take()));
+        SCOPES.set(scopes | HAS_DEFERRED);
+    }
+    if let Some(tree) = tree {
+        drop_one(tree);
+    }
 }
 
 #[cfg(test)]
@@ -144,8 +126,9 @@ mod tests {
     }
 
     fn throw(dropped: &Arc<AtomicUsize>, then: fn()) {
-        drop_buffer_later(Buffer::from_owner(Owner(dropped.clone(), then)));
-        drop_later(Owner(dropped.clone(), then));
+        let buffer = || Buffer::from_owner(Owner(dropped.clone(), then));
+        drop_buffer_later(buffer());
+        drop_later(Tree::List(vec![Tree::Bytes(buffer())]));
     }
 
     #[test]
@@ -168,6 +151,11 @@ mod tests {
         let dropped = Arc::new(AtomicUsize::new(0));
         static LAST: AtomicUsize = AtomicUsize::new(0);
         struct Last;
+        impl AsRef<[u8]> for Last {
+            fn as_ref(&self) -> &[u8] {
+                &[1]
+            }
+        }
         impl Drop for Last {
             fn drop(&mut self) {
                 LAST.fetch_add(1, Ordering::Relaxed);
@@ -176,7 +164,7 @@ mod tests {
         let scope = DropScope::enter();
         throw(&dropped, || {
             let _scope = DropScope::enter();
-            drop_later(Last);
+            drop_buffer_later(Buffer::from_owner(Last));
         });
         throw(&dropped, || panic!("this destructor panics"));
         throw(&dropped, || {});

@@ -71,31 +71,31 @@ impl<V> IdTable<V> {
         }
     }
 
-    /// Adds an entry, or replaces the one with the same id.
+    /// Adds an entry, or replaces the one with the same id. Returns the entry.
     #[inline]
-    pub fn insert(&mut self, id: u64, value: V) {
+    pub fn insert(&mut self, id: u64, value: V) -> &mut V {
         let place = self.place(id);
-        match self.places.get_mut(place) {
-            Some(free @ None) if self.others.is_empty() => {
-                *free = Some((id, value));
-                self.taken += 1;
-            }
-            _ => self.insert_anywhere(id, value),
+        let is_free = self.others.is_empty() && matches!(self.places.get(place), Some(None));
+        if !is_free {
+            return self.insert_anywhere(id, value);
         }
+        self.taken += 1;
+        &mut self.places[place].insert((id, value)).1
     }
 
     #[cold]
     #[inline(never)]
-    fn insert_anywhere(&mut self, id: u64, value: V) {
-        if let Some(before) = self.get_mut(id) {
+    fn insert_anywhere(&mut self, id: u64, value: V) -> &mut V {
+        if self.get(id).is_none() {
+            let is_free = |table: &IdTable<V>| matches!(table.places.get(table.place(id)), Some(None));
+            while !is_free(self) && (self.places.len() < MIN_PLACES || self.taken * 2 > self.places.len()) {
+                self.grow();
+            }
+            self.put(id, value);
+        } else if let Some(before) = self.get_mut(id) {
             *before = value;
-            return;
         }
-        let is_free = |table: &IdTable<V>| matches!(table.places.get(table.place(id)), Some(None));
-        while !is_free(self) && (self.places.len() < MIN_PLACES || self.taken * 2 > self.places.len()) {
-            self.grow();
-        }
-        self.put(id, value);
+        self.get_mut(id).expect("it was put there")
     }
 
     fn put(&mut self, id: u64, value: V) {
@@ -153,8 +153,14 @@ impl<V> IdTable<V> {
                     self.shrink();
                 }
             }
-            _ => drop(self.remove(id)),
+            _ => self.discard_other(id),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn discard_other(&mut self, id: u64) {
+        self.others.remove(&id);
     }
 
     #[cold]
@@ -270,7 +276,7 @@ mod tests {
     #[test]
     fn an_empty_table_keeps_little_memory() {
         let mut table = IdTable::default();
-        (0..1000).for_each(|id| table.insert(id, ()));
+        (0..1000).for_each(|id| *table.insert(id, ()) = ());
         (0..1000).for_each(|id| assert_eq!(table.remove(id), Some(())));
         assert_eq!(table.places.capacity(), 0);
     }

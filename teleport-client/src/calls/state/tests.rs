@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::calls::resume::Opening;
-use crate::calls::table::Asked;
+use crate::calls::table::{Asked, Left};
 use teleport_transport::protocol::Closed;
 use teleport_transport::wire::{CallState, ErrorKind, Id128, Limits, RemoteError};
 
@@ -23,7 +23,7 @@ impl Fixture {
     fn new(max_inflight: usize) -> Fixture {
         let now = Instant::now();
         let state = ClientState::new(max_inflight, Some(1000 * MS), "tcp://here:1".into(), false, now);
-        Fixture { state, wakers: Wakers::default(), released: Released::default(), now }
+        Fixture { state, wakers: Wakers::default(), released: Released::new(), now }
     }
 
     fn connected(max_inflight: usize, max_open_calls: usize) -> Fixture {
@@ -77,8 +77,8 @@ impl Fixture {
     }
 
     fn send_with(&mut self, connection: usize, id: u64, time: Option<Duration>, mut request: Request) {
-        let deadline = time.and_then(|time| Deadline::after(time, self.now));
-        let sent = self.state.register(connection, id, &mut request, deadline, false);
+        request.deadline = time.and_then(|time| Deadline::after(time, self.now));
+        let sent = self.state.register(connection, id, &mut request, false);
         assert!(sent.is_ok(), "{sent:?}");
     }
 
@@ -99,10 +99,9 @@ impl Fixture {
 
     /// The outcome of a call, taken by its future.
     fn outcome(&mut self, id: u64) -> Option<CallError> {
-        match self.state.table.take(id, None, &mut self.released) {
-            Asked::Ready(outcome) => Some(outcome.expect_err("the tests answer with errors")),
-            Asked::Pending { .. } => None,
-        }
+        let mut outcome = None;
+        self.state.table.take(id, None, &mut outcome);
+        outcome.map(|outcome| outcome.expect_err("the tests answer with errors"))
     }
 
     fn is_answered(&mut self, id: u64) -> bool {
@@ -159,7 +158,7 @@ fn slots_go_to_the_first_in_line() {
     assert!(x.polled(second).is_none());
     assert!(x.has_been_admitted(first));
     // A newcomer does not overtake.
-    let refused = x.state.register(1, 3, &mut Request::plain(), None, false);
+    let refused = x.state.register(1, 3, &mut Request::plain(), false);
     assert!(matches!(refused, Err(Refused::Full)));
     let third = x.wait(None);
     x.state.give_back(&mut x.wakers);
@@ -171,7 +170,7 @@ fn slots_go_to_the_first_in_line() {
     x.state.leave(fourth, &mut x.wakers);
     assert!(x.has_been_admitted(fifth));
     assert_eq!((x.state.in_flight(), x.state.slots.line().len()), (2, 0));
-    assert!(x.state.register(1, 3, &mut Request::plain(), None, true).is_ok());
+    assert!(x.state.register(1, 3, &mut Request::plain(), true).is_ok());
     assert_eq!((x.state.in_flight(), x.state.slots.given), (2, 0));
 }
 
@@ -180,7 +179,7 @@ fn the_server_may_allow_fewer() {
     let mut x = Fixture::connected(16, 2);
     assert!(x.has_slot() && x.has_slot());
     assert!(!x.has_slot());
-    assert!(matches!(x.state.register(1, 1, &mut Request::plain(), None, false), Err(Refused::Full)));
+    assert!(matches!(x.state.register(1, 1, &mut Request::plain(), false), Err(Refused::Full)));
     let error = x.state.no_slot(&"act".into());
     assert!(matches!(error, CallError::Full { max_inflight: 2, .. }));
 }
@@ -204,7 +203,7 @@ fn a_withdrawn_call_frees_its_slot_but_stays_open_at_the_server() {
     }
     assert_eq!(x.state.in_flight(), 1);
     // A call of which nothing was sent gets no answer.
-    assert!(x.state.register(1, 3, &mut Request::plain(), None, true).is_ok());
+    assert!(x.state.register(1, 3, &mut Request::plain(), true).is_ok());
     assert_eq!(x.give_up(3, Withdrawn::NeverSent), Some(Ran::No));
     assert_eq!((x.state.in_flight(), x.state.table.open_at_server()), (0, 0));
     assert!(x.released.outcomes.is_empty(), "their futures have not read the outcomes");
@@ -228,7 +227,7 @@ fn a_lost_connection_fails_what_was_sent_and_keeps_what_waits() {
     x.open(2, 100);
     assert!(x.has_been_admitted(waiter));
     // A call that took long to encode learns that its first connection is over.
-    assert!(matches!(x.state.register(1, 2, &mut Request::plain(), None, true), Err(Refused::Stale)));
+    assert!(matches!(x.state.register(1, 2, &mut Request::plain(), true), Err(Refused::Stale)));
     x.state.give_back(&mut x.wakers);
     assert_eq!(x.state.in_flight(), 0);
 }
@@ -291,10 +290,11 @@ fn closing_refuses_what_was_not_sent() {
     assert!(matches!(x.polled(waiter), Some(Err(CallError::Closed { ran: Ran::No, .. }))));
     let cx = Context::from_waker(Waker::noop());
     assert!(x.state.acquire(&mut None, &"act".into(), None, || x.now, &cx).is_err());
-    let refused = x.state.register(1, 2, &mut Request::plain(), None, false);
-    assert!(matches!(refused, Err(Refused::Failed(CallError::Closed { .. }))));
+    let refused = x.state.register(1, 2, &mut Request::plain(), false);
+    let Err(Refused::Failed(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(*error, CallError::Closed { .. }));
     assert_eq!((x.state.in_flight(), x.state.table.in_flight_futures()), (1, 1));
-    assert!(matches!(x.state.table.release(1, &mut x.released), (None, None)));
+    assert!(matches!(x.state.table.release(1), Left { outcome: None, deferred: None, .. }));
     assert_eq!((x.state.in_flight(), x.state.table.in_flight_futures()), (1, 0));
     let last = x.state.end(&mut x.wakers, &mut x.released);
     assert!(last.is_some() && x.state.connection.is_over() && x.state.in_flight() == 0);
@@ -309,7 +309,7 @@ fn deferred_results_are_checked_when_a_later_call_is_waited_for_long() {
     for id in [1, 4] {
         assert!(!x.state.pending(1, id).expect("it was sent").demand.accepts());
     }
-    assert!(matches!(x.state.table.ask(3, None, &mut x.released), Asked::Pending { deferred: None }));
+    assert!(matches!(x.state.table.ask(3, None), Asked::Pending { deferred: None, .. }));
     assert!(x.state.table.ask_before_awaited().is_empty(), "it has not waited for long");
     assert_eq!(x.state.table.ask_before_awaited(), [1], "the result of the fourth call blocks nobody");
     assert!(x.state.table.ask_before_awaited().is_empty(), "it is fetched once");

@@ -5,6 +5,7 @@ use std::task::{Wake, Waker};
 
 use super::*;
 use crate::calls::pending::Request;
+use crate::error::call::CallError;
 use teleport_transport::wire::{ErrorKind, Ran, RemoteError};
 
 struct Nothing;
@@ -21,6 +22,8 @@ struct Fixture {
     table: CallTable,
     wakers: Wakers,
     released: Released,
+    /// The wakers that the table returned, because they wait for nothing any more.
+    dropped_wakers: usize,
     /// Of the task that waits.
     waker: Waker,
 }
@@ -28,10 +31,10 @@ struct Fixture {
 impl Fixture {
     /// Sends a call with each of these ids.
     fn with(ids: impl IntoIterator<Item = u64>) -> Fixture {
-        let (table, wakers, released) = (CallTable::default(), Wakers::default(), Released::default());
-        let mut fixture = Fixture { table, wakers, released, waker: waker() };
+        let (table, wakers, released) = (CallTable::default(), Wakers::default(), Released::new());
+        let mut fixture = Fixture { table, wakers, released, dropped_wakers: 0, waker: waker() };
         for id in ids {
-            fixture.table.insert(id, PendingCall::new(&mut Request::plain(), None, id));
+            fixture.table.send(id, &mut Request::plain());
         }
         fixture
     }
@@ -43,14 +46,15 @@ impl Fixture {
 
     /// The id in the outcome of a call, if its future finds one.
     fn take(&mut self, id: u64) -> Option<String> {
-        match self.table.take(id, Some(&Context::from_waker(&self.waker)), &mut self.released) {
-            Asked::Ready(outcome) => Some(text(&outcome)),
-            Asked::Pending { .. } => None,
-        }
+        let mut outcome = None;
+        let asked = self.table.take(id, Some(&Context::from_waker(&self.waker)), &mut outcome);
+        assert_eq!(matches!(asked, Asked::Ready), outcome.is_some());
+        outcome.as_ref().map(text)
     }
 
     fn release(&mut self, id: u64) -> (Option<String>, Option<u64>) {
-        let (outcome, deferred) = self.table.release(id, &mut self.released);
+        let Left { outcome, deferred, waker } = self.table.release(id);
+        self.dropped_wakers += usize::from(waker.is_some());
         (outcome.map(|outcome| text(&outcome)), deferred)
     }
 
@@ -74,7 +78,7 @@ fn the_first_outcome_counts() {
     assert_eq!(x.answer(1), None);
     let late = CallError::Closed { method: "act".into(), ran: Ran::Maybe };
     x.table.end(1, Stage::Over, Err(late), &mut x.wakers, &mut x.released);
-    assert!(matches!(x.table.ask(1, None, &mut x.released), Asked::Ready(())));
+    assert!(matches!(x.table.ask(1, None), Asked::Ready));
     assert_eq!(x.take(1).as_deref(), Some("1"));
     assert!(x.released().is_empty() && x.table.futures() == 0);
 }
@@ -100,7 +104,7 @@ fn waiters_count_until_the_outcome_is_there_or_unwanted() {
     x.answer(1);
     assert!(!x.wakers.is_empty() && x.table.has_waiter());
     x.release(2);
-    assert_eq!((x.table.has_waiter(), x.released.wakers.len()), (false, 1));
+    assert_eq!((x.table.has_waiter(), x.dropped_wakers), (false, 1));
     x.release(1);
     assert!(!x.table.has_waiter());
 }
@@ -110,26 +114,28 @@ fn a_new_waker_replaces_the_earlier_one() {
     let mut x = Fixture::with([1]);
     assert_eq!(x.take(1), None);
     let waker = waker();
-    for _ in 0..2 {
-        let _ = x.table.ask(1, Some(&Context::from_waker(&waker)), &mut x.released);
-    }
-    assert_eq!(x.released.wakers.len(), 1, "the first one, which is dropped without the lock");
+    let mut ask = || match x.table.ask(1, Some(&Context::from_waker(&waker))) {
+        Asked::Ready => panic!("it has not come"),
+        Asked::Pending { earlier, .. } => earlier,
+    };
+    let first = ask().expect("it is dropped without the lock");
+    assert!(first.will_wake(&x.waker) && ask().is_none());
     x.answer(1);
     assert!(!x.table.has_waiter());
 }
 
 #[test]
 fn a_deferred_result_is_fetched_by_the_first_that_asks() {
-    fn pending<T>(asked: Asked<T>) -> Option<u64> {
+    fn pending(asked: Asked) -> Option<u64> {
         match asked {
-            Asked::Ready(_) => panic!("it has not come"),
-            Asked::Pending { deferred } => deferred,
+            Asked::Ready => panic!("it has not come"),
+            Asked::Pending { deferred, .. } => deferred,
         }
     }
     let asks: [fn(&mut Fixture) -> Option<u64>; 5] = [
-        |x| pending(x.table.take(7, None, &mut x.released)),
-        |x| pending(x.table.ask(7, Some(&Context::from_waker(&x.waker)), &mut x.released)),
-        |x| pending(x.table.ask(7, None, &mut x.released)),
+        |x| pending(x.table.take(7, None, &mut None)),
+        |x| pending(x.table.ask(7, Some(&Context::from_waker(&x.waker)))),
+        |x| pending(x.table.ask(7, None)),
         |x| x.table.ask_all().pop(),
         |x| x.release(7).1,
     ];
@@ -152,7 +158,7 @@ fn a_place_that_is_free_again_has_no_outcome_of_another_call() {
     assert_eq!(x.take(1).as_deref(), Some("1"));
     // The next calls use the memory of the first one, but not its id.
     for id in 3..200 {
-        x.table.insert(id, PendingCall::new(&mut Request::plain(), None, id));
+        x.table.send(id, &mut Request::plain());
         x.answer(id);
         assert_eq!((x.take(1), x.release(1)), (None, (None, None)));
         assert_eq!(x.answer(1), None);

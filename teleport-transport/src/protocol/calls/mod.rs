@@ -234,7 +234,9 @@ impl Calls {
             Some(call) if call.is_awaited && call.progress(id, self.last_begun_id) == Progress::Sent => {
                 return Ok(true);
             }
-            Some(call) => self.table.insert(id, call),
+            Some(call) => {
+                self.table.insert(id, call);
+            }
             None => {}
         }
         self.on_result_head(id)

@@ -90,7 +90,7 @@ fn a_server_without_the_session_gets_only_idempotent_calls_and_those_that_never_
     assert!(x.outcome(1).is_none() && x.is_answered(3) && x.outcome(3).is_none());
     let id = x.state.table.current_id(1);
     assert_eq!((id, x.give_up(id, Withdrawn::NeverSent)), (4, Some(Ran::No)));
-    assert!(matches!(x.state.table.release(1, &mut x.released), (Some(Err(_)), None)));
+    assert!(matches!(x.state.table.release(1), Left { outcome: Some(Err(_)), deferred: None, .. }));
     assert_eq!((x.state.in_flight(), x.state.table.futures(), x.state.table.current_id(1)), (0, 0, 1));
 }
 
