@@ -107,7 +107,7 @@ proptest! {
     fn results_go_row_by_row(tree in trees_of_arrays(), rows in 1..5usize, seed: u64) {
         let trees: Vec<Tree> = (0..rows).map(|row| refilled(&tree, seed.wrapping_add(row as u64 * 1000))).collect();
         let stack = Tree::stack(&trees).unwrap();
-        let stacked = BatchResult::new(&stack, rows).unwrap();
+        let mut stacked = BatchResult::new(&stack, rows).unwrap();
         let memory: Vec<_> = stack.leaves().map(|leaf| leaf.as_array().unwrap().as_bytes().as_ptr_range()).collect();
         for (row, expected) in trees.iter().enumerate() {
             let message = stacked.row(row, &Limits::default()).unwrap();
@@ -188,7 +188,7 @@ fn results_with_another_number_of_rows_are_refused() {
 
 #[test]
 fn nulls_go_to_every_row() {
-    let result = BatchResult::new(&tree!([null, {"a": null}]), 2).unwrap();
+    let mut result = BatchResult::new(&tree!([null, {"a": null}]), 2).unwrap();
     for row in 0..result.rows() {
         let message = result.row(row, &Limits::default()).unwrap();
         let (signature, order) = parts(&message);
@@ -200,7 +200,7 @@ fn nulls_go_to_every_row() {
 
 #[test]
 fn each_receiver_has_its_own_limits() {
-    let result = BatchResult::new(&Array::zeros::<u8>([2, 1000]).into(), 2).unwrap();
+    let mut result = BatchResult::new(&Array::zeros::<u8>([2, 1000]).into(), 2).unwrap();
     let small = Limits { max_message_bytes: 999, ..Limits::default() };
     for _ in 0..2 {
         let error = result.row(1, &small).unwrap_err();
@@ -216,7 +216,7 @@ fn each_receiver_has_its_own_limits() {
 #[test]
 fn large_rows_are_not_copied() {
     let stack = Array::zeros::<u8>([3, 5000]);
-    let result = BatchResult::new(&tree!({"large": stack.clone(), "small": vec![1, 2, 3]}), 3).unwrap();
+    let mut result = BatchResult::new(&tree!({"large": stack.clone(), "small": vec![1, 2, 3]}), 3).unwrap();
     let message = result.row(2, &Limits::default()).unwrap();
     assert_eq!(message.pieces()[0].as_ptr(), stack.as_bytes()[10_000..].as_ptr());
     assert_eq!((message.pieces().len(), message.inline_payload().len()), (2, 0));

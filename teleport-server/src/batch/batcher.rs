@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use teleport_transport::wire::{ErrorKind, Order, Ran, RemoteError, Signature};
-use teleport_transport::{Budget, Lent, Row, Rows, Ticket};
+use teleport_transport::{Budget, Lent, Rows, Ticket};
 
 use crate::api::stats::BatchStats;
 use crate::batch::memory::{BatchMemory, PlacedRow, slab_rows};
@@ -123,17 +123,17 @@ impl Batcher {
         let group = memory.group(&mut scheduler.groups, signature)?;
         let placed = scheduler.place(group, Waiter::default());
         let row = memory.take_row(placed.seat, group, placed.is_new_slab);
-        let row = row.map(|memory| Arc::new(Row::new(Some(memory))));
-        match &row {
-            Ok(row) => {
+        let ticket = row.map(|memory| Ticket::new(Some(memory), placed.key, self.clone()));
+        match &ticket {
+            Ok(ticket) => {
                 let waiter = scheduler.value_mut(placed.key).expect("it was placed under this lock");
-                let (row, slab) = (row.clone(), placed.seat.slab);
+                let (row, slab) = (ticket.row().clone(), placed.seat.slab);
                 waiter.placed = Some(PlacedRow { row, slab, order: order.clone() });
             }
             Err(_) => drop(scheduler.remove(placed.key)),
         }
         self.settle(inner);
-        Ok(Some(Ticket::new(row?, placed.key, self.clone())))
+        ticket.map(Some)
     }
 
     /// Takes a complete call, with the key of its ticket. Returns when to check whether it has waited for too

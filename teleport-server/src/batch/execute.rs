@@ -104,7 +104,7 @@ impl Run<'_> {
 
     /// Sends each call its row of the result.
     fn answer_rows(&self, ran: Result<BatchResult, RemoteError>) {
-        let result = match ran {
+        let mut result = match ran {
             Ok(result) => result,
             Err(error) => return batch_failed(&self.calls.calls, error),
         };

@@ -8,6 +8,7 @@
 
 mod known;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::format::checksum::checksum;
@@ -134,6 +135,7 @@ impl Message {
             } else {
                 (&[][..], scratch.leaves.iter().copied().cloned().collect())
             };
+            let copied = copied.iter().map(|leaf| &leaf[..]);
             let bytes = join(metadata, copied, if is_small { payload_bytes as usize } else { 0 });
             let metadata_bytes = metadata.len() as u32;
             let kind = head.kind;
@@ -146,15 +148,17 @@ impl Message {
         message
     }
 
-    /// Returns the message with another payload of the same size.
-    pub(crate) fn with_other_payload(&self, payload: Vec<Buffer>) -> Message {
-        let payload_bytes = self.payload_bytes as usize;
-        let is_small = self.pieces.is_empty();
-        let (bytes, pieces) = if is_small {
-            let leaves: Vec<&Buffer> = payload.iter().collect();
-            (join(self.metadata(), &leaves, payload_bytes), Vec::new())
+    /// Returns the message with another payload of the same size: this range of each of the buffers.
+    pub(crate) fn with_payload_of(
+        &self,
+        buffers: &[Buffer],
+        range: impl Fn(&Buffer) -> Range<usize>,
+    ) -> Message {
+        let (bytes, pieces) = if self.pieces.is_empty() {
+            let leaves = buffers.iter().map(|buffer| &buffer[range(buffer)]);
+            (join(self.metadata(), leaves, self.payload_bytes as usize), Vec::new())
         } else {
-            (self.bytes.clone(), payload)
+            (self.bytes.clone(), buffers.iter().map(|buffer| buffer.slice(range(buffer))).collect())
         };
         Message { bytes, pieces, ..*self }
     }
@@ -254,7 +258,7 @@ impl Message {
 
 /// Returns the metadata and the copied leaves, which have `payload_bytes` bytes.
 #[inline]
-fn join(metadata: &[u8], leaves: &[&Buffer], payload_bytes: usize) -> Buffer {
+fn join<'a>(metadata: &[u8], leaves: impl Iterator<Item = &'a [u8]>, payload_bytes: usize) -> Buffer {
     let mut bytes = Buffer::fresh(metadata.len() + payload_bytes);
     let (place, mut rest) = bytes.bytes_mut().split_at_mut(metadata.len());
     place.copy_from_slice(metadata);

@@ -4,8 +4,6 @@
 //! row for each call -> [`BatchResult::row`] makes the message of one call. Payload is shared with the
 //! arrays. Metadata is the same for all rows, and is encoded once for each set of limits.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use crate::format::{encode_error::EncodeError, limits::Limits, message::Message};
 use crate::model::buffer::Buffer;
 use crate::model::tree::ops::{check_rows, row};
@@ -22,7 +20,7 @@ const MAX_ENCODED: usize = 4;
 /// use teleport_wire::{Array, BatchResult, Limits, tree};
 ///
 /// let actions = Array::from_vec(vec![1i32, 2, 3, 4, 5, 6], [3, 2])?;
-/// let result = BatchResult::new(&tree!({"action": actions, "value": vec![0.1, 0.2, 0.3]}), 3)?;
+/// let mut result = BatchResult::new(&tree!({"action": actions, "value": vec![0.1, 0.2, 0.3]}), 3)?;
 /// let message = result.row(2, &Limits::default())?;
 /// assert_eq!(message.inline_payload()[..8], [5, 0, 0, 0, 6, 0, 0, 0]);
 /// assert_eq!(message.payload_bytes(), 8 + 8);
@@ -36,11 +34,9 @@ pub struct BatchResult {
     /// The memory of the arrays that have bytes, in the order of the payload. Invariant: each is `rows` times
     /// as long as its row.
     stacks: Box<[Buffer]>,
-    encoded: Mutex<Vec<(Limits, Encoded)>>,
+    /// The message of the first row, or the reason why there can be none.
+    encoded: Vec<(Limits, Result<Message, EncodeError>)>,
 }
-
-/// A message without its payload, or the reason why there can be none.
-type Encoded = Result<Arc<Message>, EncodeError>;
 
 impl BatchResult {
     /// Takes `tree` as the results of `rows` calls. It shares the memory of the arrays.
@@ -53,7 +49,7 @@ impl BatchResult {
         let mut stacks = Vec::new();
         collect(tree, &mut stacks);
         let first = if rows > 0 { row(tree, 0) } else { Tree::Null };
-        Ok(BatchResult { rows, first, stacks: stacks.into(), encoded: Mutex::default() })
+        Ok(BatchResult { rows, first, stacks: stacks.into(), encoded: Vec::new() })
     }
 
     /// Returns the number of rows.
@@ -68,26 +64,24 @@ impl BatchResult {
     ///
     /// # Panics
     /// Panics if there is no such row.
-    pub fn row(&self, row: usize, limits: &Limits) -> Result<Message, EncodeError> {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
-        let encoded = self.encoded(limits)?;
-        let slice = |stack: &Buffer| {
-            let bytes = stack.len() / self.rows;
-            stack.slice(row * bytes..(row + 1) * bytes)
-        };
-        Ok(encoded.with_other_payload(self.stacks.iter().map(slice).collect()))
+    pub fn row(&mut self, row: usize, limits: &Limits) -> Result<Message, EncodeError> {
+        let rows = self.rows;
+        assert!(row < rows, "row {row} of {rows}");
+        let known = self.encoded.iter().position(|(of, _)| of == limits);
+        let index = known.unwrap_or_else(|| self.encode(limits));
+        let first = self.encoded[index].1.as_ref().map_err(Clone::clone)?;
+        Ok(first.with_payload_of(&self.stacks, |stack| {
+            let bytes = stack.len() / rows;
+            row * bytes..(row + 1) * bytes
+        }))
     }
 
-    fn encoded(&self, limits: &Limits) -> Encoded {
-        // A panic cannot leave a partial entry: entries are made before they are inserted.
-        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = encoded.iter().find(|(of, _)| of == limits) {
-            return known.clone();
-        }
-        let message = Message::result(&self.first, limits).map(Arc::new);
-        encoded.truncate(MAX_ENCODED - 1);
-        encoded.insert(0, (*limits, message.clone()));
-        message
+    /// Encodes the first row. Returns its index in `encoded`.
+    #[cold]
+    fn encode(&mut self, limits: &Limits) -> usize {
+        self.encoded.truncate(MAX_ENCODED - 1);
+        self.encoded.insert(0, (*limits, Message::result(&self.first, limits)));
+        0
     }
 }
 

@@ -5,19 +5,22 @@
 //! lost from then on. The lock is held for one non-blocking system call, or to copy what has arrived. Bound:
 //! the payload of the signature.
 
+use std::fmt;
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::RowMemory;
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use super::{RowMemory, Rows};
 
 /// Holds a row of a slab for one call.
-#[derive(Debug)]
 pub struct Row {
     state: Mutex<RowState>,
     /// Payload bytes in the memory, counted from the first. Written with `state` locked. `Relaxed`, since a
     /// reader without the lock learns only the number and does not touch the bytes.
     filled_bytes: AtomicU64,
+    /// What its ticket informs, and by which key.
+    owner: Option<(Arc<dyn Rows>, u64)>,
 }
 
 #[derive(Debug)]
@@ -33,10 +36,18 @@ impl Row {
     /// Creates a row without payload. Without memory it drops what arrives, unless it is
     /// [moved](Row::move_to) first.
     pub fn new(memory: Option<RowMemory>) -> Row {
-        Row {
-            state: Mutex::new(RowState { memory, leaf: 0, is_lost: false }),
-            filled_bytes: AtomicU64::new(0),
-        }
+        Row::owned(memory, None)
+    }
+
+    /// Creates a row with a ticket.
+    pub(super) fn owned(memory: Option<RowMemory>, owner: Option<(Arc<dyn Rows>, u64)>) -> Row {
+        let state = RowState { memory, leaf: 0, is_lost: false };
+        Row { state: Mutex::new(state), filled_bytes: AtomicU64::new(0), owner }
+    }
+
+    /// Returns what its ticket informs, and by which key.
+    pub(super) fn owner(&self) -> Option<&(Arc<dyn Rows>, u64)> {
+        self.owner.as_ref()
     }
 
     /// Returns the payload bytes that have arrived and were not dropped. Never blocks.
@@ -140,5 +151,11 @@ impl RowGuard<'_> {
             memory.copy_from(before, filled_bytes);
         }
         Ok((filled_bytes, self.state.memory.replace(memory)))
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("filled_bytes", &self.filled_bytes()).finish_non_exhaustive()
     }
 }

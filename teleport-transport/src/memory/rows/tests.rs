@@ -272,7 +272,7 @@ fn a_ticket_is_completed_or_abandoned() {
         }
     }
     let seen = Arc::new(Seen::default());
-    let ticket = |key| Ticket::new(Arc::new(Row::new(None)), key, seen.clone());
+    let ticket = |key| Ticket::new(None, key, seen.clone());
     assert_eq!((ticket(3).complete(), ticket(4).key()), (3, 4));
     drop(ticket(5));
     assert_eq!(*seen.0.lock(), [4, 5]);

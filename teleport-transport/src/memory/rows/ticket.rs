@@ -1,9 +1,8 @@
 //! The hold of a connection on a row while it receives the row's call.
 
-use std::fmt;
 use std::sync::Arc;
 
-use super::Row;
+use super::{Row, RowMemory};
 
 /// The owner of rows, which is notified of rows that will never be complete.
 pub trait Rows: Send + Sync {
@@ -17,48 +16,41 @@ pub trait Rows: Send + Sync {
 ///
 /// A single pointer, so that calls without a row stay small.
 #[derive(Debug)]
-pub struct Ticket(Box<TicketInner>);
-
-struct TicketInner {
-    row: Arc<Row>,
-    key: u64,
-    rows: Arc<dyn Rows>,
-    is_complete: bool,
+pub struct Ticket {
+    /// `None` once the call is complete.
+    row: Option<Arc<Row>>,
 }
 
 impl Ticket {
-    /// Creates a ticket for `row`, which `rows` knows as `key`.
-    pub fn new(row: Arc<Row>, key: u64, rows: Arc<dyn Rows>) -> Ticket {
-        Ticket(Box::new(TicketInner { row, key, rows, is_complete: false }))
-    }
-
-    /// Returns the key of its row.
-    pub fn key(&self) -> u64 {
-        self.0.key
+    /// Creates a row without payload, as [`Row::new`] does, that `rows` knows as `key`.
+    ///
+    /// The row refers to `rows`, which must not keep it for ever.
+    pub fn new(memory: Option<RowMemory>, key: u64, rows: Arc<dyn Rows>) -> Ticket {
+        Ticket { row: Some(Arc::new(Row::owned(memory, Some((rows, key))))) }
     }
 
     /// Returns its row.
     pub fn row(&self) -> &Arc<Row> {
-        &self.0.row
+        self.row.as_ref().expect("a ticket that is complete is gone")
+    }
+
+    /// Returns the key of its row.
+    pub fn key(&self) -> u64 {
+        self.row().owner().map_or(0, |(_, key)| *key)
     }
 
     /// Marks the call as complete. Returns the key.
     pub fn complete(mut self) -> u64 {
-        self.0.is_complete = true;
-        self.0.key
+        let key = self.key();
+        self.row = None;
+        key
     }
 }
 
-impl Drop for TicketInner {
+impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.is_complete {
-            self.rows.abandoned(self.key);
+        if let Some((rows, key)) = self.row.as_deref().and_then(Row::owner) {
+            rows.abandoned(*key);
         }
-    }
-}
-
-impl fmt::Debug for TicketInner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("key", &self.key).field("row", &self.row).finish_non_exhaustive()
     }
 }

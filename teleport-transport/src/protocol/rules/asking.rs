@@ -7,7 +7,7 @@ use teleport_wire::{Order, Signature};
 
 use super::placing::new_slab;
 use super::*;
-use crate::memory::rows::{Row, Rows, Ticket};
+use crate::memory::rows::{Rows, Ticket};
 
 /// How often each question was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,8 +80,7 @@ impl Gate for Asking {
     ) -> Result<Option<Ticket>, RemoteError> {
         self.count(|asked| &mut asked.place);
         self.check_unlocked();
-        let row = Row::new(new_slab(signature).claim(0));
-        Ok(Some(Ticket::new(Arc::new(row), 0, Arc::new(self.clone()))))
+        Ok(Some(Ticket::new(new_slab(signature).claim(0), 0, Arc::new(self.clone()))))
     }
 }
 

@@ -64,9 +64,9 @@ impl Gate for Above {
         } else {
             new_slab(signature).claim(0)
         };
-        let row = Arc::new(Row::new(memory));
-        batch.rows.push(row.clone());
-        Ok(Some(Ticket::new(row, key, Arc::new(self.clone()))))
+        let ticket = Ticket::new(memory, key, Arc::new(self.clone()));
+        batch.rows.push(ticket.row().clone());
+        Ok(Some(ticket))
     }
 }
 

@@ -68,9 +68,10 @@ impl Gate for Arranger {
             _ if slot.is_multiple_of(3) => Ok(None),
             _ => {
                 state.last_key += 1;
-                let row = Arc::new(Row::new(Some(state.claim(signature))));
-                state.open.insert(state.last_key, (signature.clone(), row.clone()));
-                Ok(Some(Ticket::new(row, state.last_key, Arc::new(self.clone()))))
+                let memory = Some(state.claim(signature));
+                let ticket = Ticket::new(memory, state.last_key, Arc::new(self.clone()));
+                state.open.insert(state.last_key, (signature.clone(), ticket.row().clone()));
+                Ok(Some(ticket))
             }
         }
     }

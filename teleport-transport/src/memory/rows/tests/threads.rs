@@ -99,9 +99,9 @@ fn a_vacated_row_leaves_its_bytes_to_the_next() {
 fn a_batch_is_taken_when_all_of_it_has_come() {
     loom::model(|| {
         let slab = slab();
-        let row = Arc::new(Row::new(slab.claim(0)));
         let count = Arc::new(Count::default());
-        let ticket = Ticket::new(row.clone(), 7, count.clone());
+        let ticket = Ticket::new(slab.claim(0), 7, count.clone());
+        let row = ticket.row().clone();
         let done = Arc::new(loom::sync::Mutex::new(None));
         let reader = {
             let done = done.clone();
@@ -130,9 +130,9 @@ fn a_batch_is_taken_when_all_of_it_has_come() {
 fn a_row_is_abandoned_once_while_it_is_moved() {
     loom::model(|| {
         let (from, to) = (slab(), slab());
-        let row = Arc::new(Row::new(from.claim(0)));
         let count = Arc::new(Count::default());
-        let ticket = Ticket::new(row.clone(), 7, count.clone());
+        let ticket = Ticket::new(from.claim(0), 7, count.clone());
+        let row = ticket.row().clone();
         let reader = thread::spawn(move || {
             read(ticket.row(), &SENT, 3, 4);
             drop(ticket); // the connection died
