@@ -254,8 +254,9 @@ impl Calls {
 
     // ---- The calls of a server's peer ----
 
-    /// The head of a call arrived: opens the call. `unstaged_answers` are written but not staged. Returns a
-    /// refusal if there is no room for its structure, which must not be kept then.
+    /// The head of a call arrived: opens the call. `unstaged_answers` are written but not staged. Returns
+    /// false if there is no room for its structure: the call must be refused, with
+    /// [`no_room`](Calls::no_room).
     pub(super) fn on_call(
         &mut self,
         id: u64,
@@ -263,7 +264,7 @@ impl Calls {
         unstaged_answers: usize,
         config: &Config,
         charge: impl FnOnce(u64) -> Option<Charge>,
-    ) -> Result<Option<RemoteError>, ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         if id <= self.last_id || (self.is_known(id) && self.table.get(id).is_some()) {
             return Err(self.reused(id));
         }
@@ -287,15 +288,19 @@ impl Calls {
             }
         }
         self.table.insert(id, call);
-        let refusal = || {
-            let text = format!(
-                "names, shapes and nodes of this call take {structure_bytes} bytes beside the {held_bytes} of calls \
-                 that have no answer yet, past the server's {max_bytes} per connection (`max_structure_bytes`): make \
-                 fewer at once, or calls of fewer nodes"
-            );
-            RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
-        };
-        Ok((!fits).then(refusal))
+        Ok(fits)
+    }
+
+    /// Returns the refusal of a call whose structure has no room.
+    #[cold]
+    pub(super) fn no_room(&self, structure_bytes: u64, config: &Config) -> RemoteError {
+        let (held_bytes, max_bytes) = (self.structure_bytes, config.max_structure_bytes);
+        let text = format!(
+            "names, shapes and nodes of this call take {structure_bytes} bytes beside the {held_bytes} of calls that \
+             have no answer yet, past the server's {max_bytes} per connection (`max_structure_bytes`): make fewer at \
+             once, or calls of fewer nodes"
+        );
+        RemoteError::new(ErrorKind::Overloaded, Ran::No, text)
     }
 
     /// Returns the error for a call whose id is not new.
@@ -355,7 +360,8 @@ mod tests {
 
     impl Calls {
         fn arrive(&mut self, id: u64, structure_bytes: u64, config: &Config) -> Option<RemoteError> {
-            self.on_call(id, structure_bytes, 0, config, |_| None).expect("the call is legal")
+            let has_room = self.on_call(id, structure_bytes, 0, config, |_| None).expect("the call is legal");
+            (!has_room).then(|| self.no_room(structure_bytes, config))
         }
 
         /// Begins a call and stages all of it, a part or nothing.
@@ -413,7 +419,7 @@ mod tests {
             None
         };
         let huge = LARGE_STRUCTURE_BYTES + 1;
-        assert!(matches!(calls.on_call(1, huge, 0, &config, charge), Ok(None)));
+        assert!(matches!(calls.on_call(1, huge, 0, &config, charge), Ok(true)));
         assert_eq!(charged_bytes, huge);
         let refusal = calls.arrive(2, 1, &config).expect("there is no room");
         let text =

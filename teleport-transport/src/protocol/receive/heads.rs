@@ -40,10 +40,14 @@ impl<O: SharedOutbound> Session<'_, O> {
         if !outbound.resumption.begin_call() {
             return Err(ProtocolError::OutOfTurn { kind: Kind::Call });
         }
-        let refusal = outbound.queue.on_call(id, metadata.structure_bytes, config)?;
+        let has_room = outbound.queue.on_call(id, metadata.structure_bytes, config)?;
         outbound.queue.ledger.on_eager(eager_bytes)?;
         let resume = metadata.resume && outbound.resumes();
-        let admitted = refusal.map_or_else(|| self.admit(&mut metadata, method), Err);
+        let admitted = if has_room {
+            self.admit(&mut metadata, method)
+        } else {
+            Err(outbound.queue.calls.no_room(metadata.structure_bytes, config))
+        };
         let kind = HeadKind::Call {
             slot: metadata.slot,
             has_rows: metadata.has_rows,
@@ -139,6 +143,8 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// Begins a legal message: completes it, or waits for its payload. Returns true if it is complete.
+    // Inline, as is what it calls: the kind is known at each of its two callers.
+    #[inline(always)]
     fn begin(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata, payload: &[u8]) -> bool {
         let id = header.id;
         let is_right = || header.payload_crc().is_none_or(|crc| checksum(0, payload) == crc);
@@ -146,6 +152,13 @@ impl<O: SharedOutbound> Session<'_, O> {
             self.complete_at_once(id, kind, metadata, payload);
             return true;
         }
+        self.wait_for_payload(header, kind, metadata);
+        false
+    }
+
+    #[inline(never)]
+    fn wait_for_payload(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata) {
+        let id = header.id;
         let mut message = Incoming::new(Head::new(kind, metadata));
         if header.is_eager() {
             message.admit_eager(&self.reception.credit);
@@ -153,10 +166,10 @@ impl<O: SharedOutbound> Session<'_, O> {
             self.events.push(Event::Wants { id, bytes: metadata.memory_bytes });
         }
         self.reception.messages.insert(id, message);
-        false
     }
 
     /// Begins a legal message that nobody wants: drops its payload as it arrives.
+    #[cold]
     fn begin_dropped(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata) {
         if metadata.memory_bytes > 0 {
             let mut message = Incoming::dropped(Head::new(kind, metadata));
@@ -168,18 +181,25 @@ impl<O: SharedOutbound> Session<'_, O> {
     }
 
     /// Completes a message that has arrived whole.
+    #[inline(always)]
     fn complete_at_once(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, payload: &[u8]) {
         self.reception.received_bytes += payload.len() as u64;
         let queue = &mut self.sending.outbound().queue;
-        let is_small = metadata.memory_bytes <= MAX_UNLEASED_BYTES;
-        if is_small {
+        if metadata.memory_bytes <= MAX_UNLEASED_BYTES {
             queue.ledger.return_unleased(metadata.memory_bytes);
             if !metadata.has_rows {
                 let tree = metadata.signature.build_copied(&metadata.order, payload);
                 return kind.report(self.events, id, tree, None, Lease::default());
             }
         }
+        self.complete_in_place(id, kind, metadata, payload);
+    }
+
+    /// Completes a message that is large, or whose payload has a row.
+    #[inline(never)]
+    fn complete_in_place(&mut self, id: u64, kind: HeadKind, metadata: &Metadata, payload: &[u8]) {
         self.sending.release();
+        let is_small = metadata.memory_bytes <= MAX_UNLEASED_BYTES;
         let credit = &self.reception.credit;
         let mut lease = if is_small { Lease::default() } else { Lease::eager(metadata.memory_bytes, credit) };
         match self.take(metadata, payload, &mut lease) {

@@ -49,7 +49,7 @@ impl Known {
     ///
     /// # Errors
     /// Fails if the header's checksum is not that of these bytes. It is computed only for another deadline.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         header: &Header,
@@ -72,7 +72,7 @@ impl Known {
     }
 
     /// Keeps metadata for the next message like it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep(&mut self, metadata: Box<Metadata>) {
         if !metadata.body.is_empty() {
             let place = metadata.place;

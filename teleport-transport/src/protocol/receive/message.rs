@@ -46,7 +46,7 @@ pub(super) enum HeadKind {
 impl HeadKind {
     /// Adds the event of a complete message.
     // In each arm, so that the event is built where it stays.
-    #[inline]
+    #[inline(always)]
     pub(super) fn report(
         self,
         events: &mut Vec<Event>,

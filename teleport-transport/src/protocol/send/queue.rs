@@ -173,13 +173,14 @@ impl Queue {
 
     // ---- What the peer sent ----
 
-    /// The head of a call arrived. Returns a refusal if there is no room for its structure.
+    /// The head of a call arrived. Returns false if there is no room for its structure.
+    #[inline]
     pub(in crate::protocol) fn on_call(
         &mut self,
         id: u64,
         structure_bytes: u64,
         config: &Config,
-    ) -> Result<Option<RemoteError>, ProtocolError> {
+    ) -> Result<bool, ProtocolError> {
         if self.calls.is_known(id) && self.outgoing.has(id) {
             return Err(self.calls.reused(id));
         }

@@ -171,7 +171,7 @@ impl Pair {
         if self.model.unfinished() >= MAX_OPEN_CALLS as usize {
             assert!(matches!(arrived, Err(ProtocolError::TooManyCalls { .. })), "{arrived:?}");
         } else {
-            assert!(matches!(arrived, Ok(None)), "{arrived:?}");
+            assert!(matches!(arrived, Ok(true)), "{arrived:?}");
             self.model.calls.insert(self.last_id, CallState::Unsent);
         }
     }
