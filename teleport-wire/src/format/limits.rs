@@ -7,8 +7,8 @@
 /// rate as without chunks), and a small call waits less than a millisecond for it.
 pub const MAX_CHUNK_BYTES: u64 = 1 << 20;
 
-/// Bytes of a payload in the same frame as its metadata. A receiver copies it, which costs less than a second
-/// frame up to about this length.
+/// Bytes of a payload in the same frame as its metadata. A receiver copies it, so a longer one, which is read
+/// directly into its memory, is cheaper in a frame of its own.
 pub const MAX_INLINE_BYTES: u64 = 16 << 10;
 
 /// Axes of one array. NumPy allowed 32 for two decades.

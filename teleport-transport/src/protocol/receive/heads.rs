@@ -62,7 +62,8 @@ impl<O: SharedOutbound> Session<'_, O> {
             return Ok(false);
         }
         self.reception.has_new_structure |= metadata.structure_bytes > LARGE_STRUCTURE_BYTES;
-        let is_complete = self.begin(header, kind, &metadata, payload);
+        let whole = whole_payload(header, &metadata, payload);
+        let is_complete = self.begin(header, kind, &metadata, whole);
         self.reception.known.keep(metadata);
         Ok(is_complete)
     }
@@ -80,13 +81,14 @@ impl<O: SharedOutbound> Session<'_, O> {
         let eager_bytes = eager_bytes(header, &metadata, payload)?;
         let queue = &mut self.sending.outbound().queue;
         queue.ledger.on_eager(eager_bytes)?;
-        let is_awaited = if payload.len() as u64 == metadata.payload_bytes {
+        let whole = whole_payload(header, &metadata, payload);
+        let is_awaited = if whole.is_some() {
             queue.calls.on_result_at_once(id)?
         } else {
             queue.calls.on_result_head(id)?
         };
         let is_complete = if is_awaited {
-            self.begin(header, HeadKind::Result, &metadata, payload)
+            self.begin(header, HeadKind::Result, &metadata, whole)
         } else {
             self.begin_dropped(header, HeadKind::Result, &metadata);
             // It is granted anyway, because the server must be able to send the rest.
@@ -142,13 +144,13 @@ impl<O: SharedOutbound> Session<'_, O> {
         Ok(())
     }
 
-    /// Begins a legal message: completes it, or waits for its payload. Returns true if it is complete.
+    /// Begins a legal message: completes it with its whole payload, or waits for that. Returns true if it is
+    /// complete.
     // Inline, as is what it calls: the kind is known at each of its two callers.
     #[inline(always)]
-    fn begin(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata, payload: &[u8]) -> bool {
+    fn begin(&mut self, header: &Header, kind: HeadKind, metadata: &Metadata, whole: Option<&[u8]>) -> bool {
         let id = header.id;
-        let is_right = || header.payload_crc().is_none_or(|crc| checksum(0, payload) == crc);
-        if payload.len() as u64 == metadata.payload_bytes && is_right() {
+        if let Some(payload) = whole {
             self.complete_at_once(id, kind, metadata, payload);
             return true;
         }
@@ -228,6 +230,13 @@ impl<O: SharedOutbound> Session<'_, O> {
         }
         Ok((signature.build(order, memory), None))
     }
+}
+
+/// Returns the payload of a message that is whole. A payload with a wrong checksum is none.
+#[inline]
+fn whole_payload<'a>(header: &Header, metadata: &Metadata, payload: &'a [u8]) -> Option<&'a [u8]> {
+    let is_right = || header.payload_crc().is_none_or(|crc| checksum(0, payload) == crc);
+    (payload.len() as u64 == metadata.payload_bytes && is_right()).then_some(payload)
 }
 
 /// Returns the eager credit that a message uses; 0 for one that waits for a grant. An inline payload must be
