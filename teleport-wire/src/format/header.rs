@@ -63,9 +63,6 @@ struct Rule {
     /// A body is longer than the shortest by a multiple of this.
     step: u64,
     max_arg: u32,
-    /// The flags that a plain header may have, each combination as the bit with its number. Only the frames
-    /// of messages have plain headers: call, result, error and data.
-    plain: u8,
 }
 
 enum Id {
@@ -76,17 +73,17 @@ enum Id {
     Any,
 }
 
+/// The shortest metadata of a call: that of a method with one letter and null.
+const MIN_CALL_BYTES: usize = 26;
+
+/// The shortest metadata of a result: that of null.
+const MIN_RESULT_BYTES: usize = 9;
+
 /// One rule for each kind, in the order of their numbers from 1.
 const RULES: [Rule; 17] = {
     use Id::{Any, NotZero, Zero};
     const fn rule(kind: Kind, flags: u8, id: Id, min: usize, max: u64) -> Rule {
-        let plain = match kind {
-            Kind::Call | Kind::Result => 1 << 0 | 1 << 1 | 1 << 3 | 1 << 7,
-            Kind::Data => 1 << 0 | 1 << 1,
-            Kind::Error => 1 << 0,
-            _ => 0,
-        };
-        Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0, plain }
+        Rule { kind, flags, id, length: (min as u64, max), step: 1, max_arg: 0 }
     }
     const fn empty(kind: Kind, id: Id) -> Rule {
         rule(kind, 0, id, 0, 0)
@@ -98,8 +95,8 @@ const RULES: [Rule; 17] = {
     const HEAD: u8 = Header::EAGER | Header::INLINE | Header::CHECKED;
     [
         rule(Kind::Hello, 0, Zero, Hello::MIN_BYTES, Hello::MAX_BYTES as u64),
-        rule(Kind::Call, HEAD, NotZero, 26, ANY_BODY),
-        rule(Kind::Result, HEAD, NotZero, 9, ANY_BODY),
+        rule(Kind::Call, HEAD, NotZero, MIN_CALL_BYTES, ANY_BODY),
+        rule(Kind::Result, HEAD, NotZero, MIN_RESULT_BYTES, ANY_BODY),
         rule(Kind::Error, 0, NotZero, RemoteError::FIXED_BYTES, RemoteError::MAX_BYTES as u64),
         rule(Kind::Data, Header::CHECKSUM | Header::SHARED, NotZero, 1, MAX_CHUNK_BYTES),
         empty(Kind::Abort, NotZero),
@@ -276,23 +273,7 @@ impl Header {
     /// # Errors
     /// Returns [`DecodeError`] if the bytes are not a header of this version. The rest of the stream is
     /// unreadable then.
-    #[inline]
     pub fn decode(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
-        let Words { header_crc, computed, first, id, length, arg } = Words::of(bytes);
-        // Almost all frames are those of messages, whose header needs few comparisons.
-        if header_crc == computed
-            && let Some(rule) = rule_of(first as u8)
-            && rule.is_plain(first, id, length, arg, limits)
-        {
-            let (flags, body_crc) = ((first >> 8) as u8, (first >> 32) as u32);
-            return Ok(FrameHeader::Known(Header { kind: rule.kind, flags, body_crc, id, length, arg }));
-        }
-        Header::decode_any(bytes, limits)
-    }
-
-    /// Decodes any header.
-    #[cold]
-    fn decode_any(bytes: &[u8; Header::BYTES], limits: &Limits) -> Result<FrameHeader, DecodeError> {
         let Words { header_crc: found, computed, first, id, length, arg } = Words::of(bytes);
         if found != computed {
             return Err(DecodeError::HeaderChecksum { found, computed });
@@ -310,6 +291,31 @@ impl Header {
         let header = Header { kind: rule.kind, flags, body_crc, id, length, arg };
         header.check(rule, max_metadata_bytes)?;
         Ok(FrameHeader::Known(header))
+    }
+
+    /// Decodes the header of a call or result that is right by all rules and has an inline payload without a
+    /// checksum, or does not claim credit. Almost all frames are such, and need few comparisons.
+    #[inline]
+    pub(crate) fn decode_plain(bytes: &[u8; Header::BYTES], limits: &Limits) -> Option<Header> {
+        const INLINE: u32 = (Header::EAGER | Header::INLINE) as u32;
+        let Words { header_crc, computed, first, id, length, arg } = Words::of(bytes);
+        let (kind, min) = match first as u8 {
+            number if number == Kind::Call.number() => (Kind::Call, MIN_CALL_BYTES as u64),
+            number if number == Kind::Result.number() => (Kind::Result, MIN_RESULT_BYTES as u64),
+            _ => return None,
+        };
+        // The reserved bytes are above the flags.
+        let flags_and_reserved = first as u32 >> 8;
+        let is_inline = flags_and_reserved == INLINE;
+        let max = u64::from(limits.max_metadata_bytes) + if is_inline { MAX_INLINE_BYTES } else { 0 };
+        let is_right = header_crc == computed
+            && (is_inline || flags_and_reserved == 0)
+            && length >= min + u64::from(is_inline)
+            && length <= max
+            && id != 0
+            && arg == 0;
+        let (flags, body_crc) = (flags_and_reserved as u8, (first >> 32) as u32);
+        is_right.then_some(Header { kind, flags, body_crc, id, length, arg })
     }
 
     /// Splits a body into the part that `body_crc` covers, and the inline payload. That is empty without
@@ -409,28 +415,6 @@ impl Words {
         let [first, id, length, last] = [0, 1, 2, 3].map(|index| u64::from_le_bytes(words[index]));
         let (arg, header_crc) = (last as u32, (last >> 32) as u32);
         Words { first, id, length, arg, header_crc, computed: checksum_of_words(first, id, length, arg) }
-    }
-}
-
-impl Rule {
-    /// Returns true for the header of a message's frame that is right by all rules, shared data excepted.
-    #[inline]
-    fn is_plain(&self, first: u64, id: u64, length: u64, arg: u32, limits: &Limits) -> bool {
-        // The reserved bytes are above the flags.
-        let (flags_and_reserved, body_crc) = (first as u32 >> 8, first >> 32);
-        if flags_and_reserved >= 8 || self.plain >> flags_and_reserved & 1 == 0 || id == 0 {
-            return false;
-        }
-        let (mut min, mut max) = self.length;
-        if !matches!(self.kind, Kind::Data) {
-            let is_inline = u64::from(flags_and_reserved & u32::from(Header::INLINE) != 0);
-            min += is_inline;
-            max = max.min(u64::from(limits.max_metadata_bytes) + is_inline * MAX_INLINE_BYTES);
-        } else if body_crc != 0 && flags_and_reserved == 0 {
-            return false;
-        }
-        let has_arg = flags_and_reserved & u32::from(Header::CHECKED) != 0;
-        (arg == 0 || has_arg) && length >= min && length <= max
     }
 }
 

@@ -220,40 +220,55 @@ impl Decoder {
     }
 
     fn header<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
-        let whole = if self.partial_bytes == 0 { rest.split_first_chunk() } else { None };
-        let decoded = if let Some((bytes, later)) = whole {
+        if self.partial_bytes == 0
+            && let Some((bytes, later)) = rest.split_first_chunk()
+            && let Some(header) = Header::decode_plain(bytes, &self.limits)
+        {
             *rest = later;
-            Header::decode(bytes, &self.limits)?
-        } else {
-            if !self.collect(rest, Header::BYTES) {
-                return Ok(());
-            }
-            self.partial_bytes = 0;
-            Header::decode(&self.partial, &self.limits)?
-        };
-        let header = match decoded {
-            FrameHeader::Known(header) => header,
-            FrameHeader::Skip { length } => {
-                self.state = if length == 0 { State::Header } else { State::Skip(length) };
-                return Ok(());
-            }
-        };
-        if header.kind == Kind::Data {
-            sink.begin_chunk(&header)?;
-            // `Header::decode` refuses empty data and data longer than a chunk.
-            self.state = State::Chunk(header.length as usize);
+            return self.begin_body(&header, rest, sink);
+        }
+        self.any_header(rest, sink)
+    }
+
+    #[inline(never)]
+    fn any_header<S: Sink>(&mut self, rest: &mut &[u8], sink: &mut S) -> Result<(), S::Error> {
+        if !self.collect(rest, Header::BYTES) {
             return Ok(());
         }
-        sink.header(&header)?;
-        // Most small frames have arrived whole. Their body is not copied.
-        let length = header.length as usize;
-        if rest.len() >= length {
-            let (body, later) = rest.split_at(length);
-            *rest = later;
-            return self.frame(&header, body, sink);
+        self.partial_bytes = 0;
+        match Header::decode(&self.partial, &self.limits)? {
+            FrameHeader::Skip { length: 0 } => {}
+            FrameHeader::Skip { length } => self.state = State::Skip(length),
+            FrameHeader::Known(header) if header.kind == Kind::Data => {
+                sink.begin_chunk(&header)?;
+                // `Header::decode` refuses empty data and data longer than a chunk.
+                self.state = State::Chunk(header.length as usize);
+            }
+            FrameHeader::Known(header) => return self.begin_body(&header, rest, sink),
         }
-        self.state = State::Body(header);
         Ok(())
+    }
+
+    /// Passes on the frame with this header if its body has arrived, and waits for it otherwise.
+    #[inline]
+    fn begin_body<S: Sink>(
+        &mut self,
+        header: &Header,
+        rest: &mut &[u8],
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        sink.header(header)?;
+        match rest.split_at_checked(header.length as usize) {
+            // Most small frames have arrived whole. Their body is not copied.
+            Some((body, later)) => {
+                *rest = later;
+                self.frame(header, body, sink)
+            }
+            None => {
+                self.state = State::Body(*header);
+                Ok(())
+            }
+        }
     }
 
     /// Passes on a whole frame.
