@@ -58,6 +58,18 @@ fn encoding_allocates_a_list_of_large_arrays_only() {
 }
 
 #[test]
+fn building_a_dict_of_numbers_and_a_small_array_allocates_nothing() {
+    let (_, message) = encode(&tree!({"b": 1, "a": 2.5, "inner": {"x": (vec![1.0; 100])}}));
+    let metadata = CallMetadata::decode(message.metadata()).expect("it was just encoded");
+    let signature = Signature::decode(metadata.signature, &Limits::default()).expect("it was just encoded");
+    let order = Order::decode(metadata.order, &signature).expect("it was just encoded");
+    let build = || signature.build_copied(&order, message.inline_payload()).expect("it is the payload");
+    drop(build());
+    let (count, tree) = allocations(build);
+    assert_eq!(count, 0, "{tree:?}");
+}
+
+#[test]
 fn building_one_array_from_a_known_signature_allocates_nothing() {
     let (_, message) = encode(&Tree::from(Array::zeros::<u8>([64, 64, 3])));
     let metadata = CallMetadata::decode(message.metadata()).expect("it was just encoded");

@@ -23,7 +23,8 @@ struct Tests {
 const TESTS: [Tests; 3] = [
     Tests {
         package: "teleport-wire",
-        // Casts, text without a check, buffers and their owners; the processor's own CRC instruction.
+        // Casts, text without a check, buffers and their owners, lists on them; the processor's own CRC
+        // instruction.
         always: &[
             "model::buffer::",
             "model::element::",

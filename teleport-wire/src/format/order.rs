@@ -86,8 +86,8 @@ impl Order {
         Ok(Order { ordered: Some(Arc::new(Ordered { places, keys })) })
     }
 
-    /// Returns the places of the sorted entries in the sender's order, for each dict with two or more entries,
-    /// in preorder. It is empty if they are sorted.
+    /// Returns the places of the sorted entries in the sender's order, for each dict with two or more
+    /// entries, in preorder. It is empty if they are sorted.
     pub(crate) fn places(&self) -> &[u32] {
         self.ordered.as_ref().map_or(&[], |ordered| &ordered.places)
     }

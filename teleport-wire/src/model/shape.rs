@@ -45,6 +45,12 @@ impl Shape {
         }
     }
 
+    /// Returns true if the sizes are stored inline.
+    #[inline]
+    pub(crate) fn is_inline(&self) -> bool {
+        matches!(self.0, Sizes::Inline { .. })
+    }
+
     /// Returns this shape with a first axis of `size` before the others.
     pub fn with_first(&self, size: usize) -> Shape {
         std::iter::once(size).chain(self.iter().copied()).collect()

@@ -280,9 +280,11 @@ impl Place {
             return false;
         }
         let place = &mut payload[self.start as usize..][..leaf.len()];
-        // Most scalars have this length, for which a call to copy it costs more than the copy.
-        match (<&mut [u8; 8]>::try_from(&mut *place), <&[u8; 8]>::try_from(leaf)) {
-            (Ok(place), Ok(leaf)) => *place = *leaf,
+        // The lengths of numbers, for which a call to copy them costs more than the copy.
+        match *leaf {
+            [a] => place[0] = a,
+            [a, b, c, d] => place.copy_from_slice(&[a, b, c, d]),
+            [a, b, c, d, e, f, g, h] => place.copy_from_slice(&[a, b, c, d, e, f, g, h]),
             _ => place.copy_from_slice(leaf),
         }
         true

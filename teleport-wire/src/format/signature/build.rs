@@ -10,7 +10,7 @@ use crate::format::signature::{Leaf, LeafKind, Node, Signature};
 use crate::format::{decode_error::DecodeError, order::Order};
 use crate::model::tree::error::{TreeError, TreePath};
 use crate::model::tree::{Dict, Tree, keys::Keys};
-use crate::model::{array::Array, buffer::Buffer, text::Text};
+use crate::model::{array::Array, buffer::Buffer, buffer::list::List, text::Text};
 
 impl Signature {
     /// Builds the tree whose payload is in `memory`, with dicts in the order of the sender.
@@ -48,7 +48,7 @@ impl Signature {
             let (expected, found) = (self.payload_bytes, payload.len() as u64);
             return Err(DecodeError::MemoryLength { expected, found });
         }
-        Copier { walk: Walk::new(self, order), payload }.node()
+        Builder { walk: Walk::new(self, order), leaves: Copied { payload } }.tree()
     }
 
     /// Builds the tree whose leaves are at the ascending `ranges` of `memory`. With `rows`, arrays have a
@@ -61,7 +61,8 @@ impl Signature {
         rows: Option<usize>,
     ) -> Result<Tree, DecodeError> {
         let buffers = Buffers::new(memory, ranges);
-        Builder { walk: Walk::new(self, order), ranges: ranges.iter(), buffers, rows }.node()
+        let leaves = Received { ranges: ranges.iter(), buffers, rows };
+        Builder { walk: Walk::new(self, order), leaves }.tree()
     }
 
     /// Checks that messages of this signature can be stacked, each as one row of every array.
@@ -168,8 +169,67 @@ impl Buffers {
     }
 }
 
-struct Builder<'a> {
+/// Makes the leaves of a tree.
+trait Leaves {
+    /// Makes the next leaf at its place, which is a null.
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError>;
+}
+
+/// Builds a tree from top to bottom, each node at its place.
+struct Builder<'a, L> {
     walk: Walk<'a>,
+    leaves: L,
+}
+
+impl<L: Leaves> Builder<'_, L> {
+    #[inline(always)]
+    fn tree(mut self) -> Result<Tree, DecodeError> {
+        let mut tree = Tree::Null;
+        self.node(&mut tree)?;
+        Ok(tree)
+    }
+
+    #[inline(always)]
+    fn node(&mut self, place: &mut Tree) -> Result<(), DecodeError> {
+        match self.walk.node() {
+            Node::Null => {}
+            Node::Leaf => self.leaves.leaf(self.walk.leaf(), place)?,
+            Node::List(count) => {
+                // Without the capacity it could be up to four times as long.
+                let mut list = Vec::with_capacity(count as usize);
+                list.resize_with(count as usize, Tree::default);
+                self.children(&mut list, &[])?;
+                put(place, Tree::List(list));
+            }
+            Node::Dict(count) => {
+                let (keys, places) = self.walk.keys(count);
+                let mut trees = List::defaults(count as usize);
+                self.children(&mut trees, places)?;
+                put(place, Tree::Dict(Dict::with_keys(keys.cloned(), trees)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the next nodes at these places, or in order if there are no places.
+    #[inline(never)]
+    fn children(&mut self, trees: &mut [Tree], places: &[u32]) -> Result<(), DecodeError> {
+        for index in 0..trees.len() {
+            let place = if places.is_empty() { index } else { places[index] as usize };
+            self.node(&mut trees[place])?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a tree where a null is. A null needs no drop.
+#[inline(always)]
+fn put(place: &mut Tree, tree: Tree) {
+    std::mem::forget(std::mem::replace(place, tree));
+}
+
+/// Leaves in place, in the memory that the payload was received into.
+struct Received<'a> {
     /// The memory of the leaves to come.
     ranges: std::slice::Iter<'a, Range<usize>>,
     buffers: Buffers,
@@ -177,106 +237,50 @@ struct Builder<'a> {
     rows: Option<usize>,
 }
 
-impl Builder<'_> {
-    fn node(&mut self) -> Result<Tree, DecodeError> {
-        match self.walk.node() {
-            Node::Null => Ok(Tree::Null),
-            Node::Leaf => self.leaf(),
-            Node::List(count) => Ok(Tree::List(self.children(count, &[])?)),
-            Node::Dict(count) => self.dict(count),
-        }
-    }
-
-    fn children(&mut self, count: u32, places: &[u32]) -> Result<Vec<Tree>, DecodeError> {
-        collect(count, places, || self.node())
-    }
-
-    fn leaf(&mut self) -> Result<Tree, DecodeError> {
+impl Leaves for Received<'_> {
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError> {
         let range = self.ranges.next().expect("there is a range for each leaf");
         let buffer = match &mut self.buffers {
             Buffers::One(memory) => std::mem::take(memory),
             Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
             Buffers::Shared(memory) => memory.slice(range.clone()),
         };
-        match &self.walk.leaf().kind {
-            LeafKind::Array { dtype, shape } => {
-                let shape = self.rows.map_or_else(|| shape.clone(), |rows| shape.with_first(rows));
-                let array = Array::from_buffer(*dtype, shape, buffer);
-                Ok(Tree::Array(array.expect("the leaf has the bytes of its shape")))
-            }
-            LeafKind::String => text(buffer),
-            LeafKind::Bytes => Ok(Tree::Bytes(buffer)),
-        }
-    }
-
-    fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
-        let (keys, places) = self.walk.keys(count);
-        Ok(Tree::Dict(Dict::with_keys(keys.cloned(), self.children(count, places)?)))
+        put(
+            place,
+            match &leaf.kind {
+                LeafKind::Array { dtype, shape } => {
+                    let shape = self.rows.map_or_else(|| shape.clone(), |rows| shape.with_first(rows));
+                    let array = Array::from_buffer(*dtype, shape, buffer);
+                    Tree::Array(array.expect("the leaf has the bytes of its shape"))
+                }
+                LeafKind::String => text(buffer)?,
+                LeafKind::Bytes => Tree::Bytes(buffer),
+            },
+        );
+        Ok(())
     }
 }
 
-/// Builds the next `count` nodes, and moves each to its place, or leaves them in order if there are no places.
-#[inline(always)]
-fn collect(
-    count: u32,
-    places: &[u32],
-    mut node: impl FnMut() -> Result<Tree, DecodeError>,
-) -> Result<Vec<Tree>, DecodeError> {
-    // `Iterator::collect` would allocate in steps, and up to twice as much.
-    let mut trees = Vec::with_capacity(count as usize);
-    if places.is_empty() {
-        for _ in 0..count {
-            trees.push(node()?);
-        }
-        return Ok(trees);
-    }
-    trees.resize_with(count as usize, Tree::default);
-    for place in places {
-        // Places differ, so what was there is a null. It needs no drop.
-        std::mem::forget(std::mem::replace(&mut trees[*place as usize], node()?));
-    }
-    Ok(trees)
-}
-
-/// Builds a tree whose leaves are copied.
-struct Copier<'a> {
-    walk: Walk<'a>,
+/// Leaves that are copied.
+struct Copied<'a> {
     /// The rest of the payload.
     payload: &'a [u8],
 }
 
-impl Copier<'_> {
+impl Leaves for Copied<'_> {
     #[inline(always)]
-    fn node(&mut self) -> Result<Tree, DecodeError> {
-        match self.walk.node() {
-            Node::Null => Ok(Tree::Null),
-            Node::Leaf => self.leaf(),
-            Node::List(count) => Ok(Tree::List(self.children(count, &[])?)),
-            Node::Dict(count) => self.dict(count),
-        }
-    }
-
-    #[inline(always)]
-    fn leaf(&mut self) -> Result<Tree, DecodeError> {
-        let leaf = self.walk.leaf();
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError> {
         let (bytes, rest) = self.payload.split_at(leaf.memory.len());
         self.payload = rest;
         let buffer = Buffer::copy_from(bytes);
         match &leaf.kind {
-            LeafKind::Array { dtype, shape } => Ok(Tree::Array(Array::of_leaf(*dtype, shape, buffer))),
-            LeafKind::String => text(buffer),
-            LeafKind::Bytes => Ok(Tree::Bytes(buffer)),
+            LeafKind::Array { dtype, shape } => {
+                put(place, Tree::Array(Array::of_leaf(*dtype, shape, buffer)));
+            }
+            LeafKind::String => put(place, text(buffer)?),
+            LeafKind::Bytes => put(place, Tree::Bytes(buffer)),
         }
-    }
-
-    #[inline(never)]
-    fn children(&mut self, count: u32, places: &[u32]) -> Result<Vec<Tree>, DecodeError> {
-        collect(count, places, || self.node())
-    }
-
-    fn dict(&mut self, count: u32) -> Result<Tree, DecodeError> {
-        let (keys, places) = self.walk.keys(count);
-        Ok(Tree::Dict(Dict::with_keys(keys.cloned(), self.children(count, places)?)))
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::format::decode_error::DecodeError;
 use crate::format::limits::{LEAF_ALIGNMENT, Limits};
 use crate::model::tree::{Tree, key::Key, keys::Keys};
-use crate::model::{buffer::Buffer, dtype::DType, shape::Shape};
+use crate::model::{buffer::Buffer, buffer::list::List, dtype::DType, shape::Shape};
 
 /// The first byte of each node.
 pub(crate) mod tag {
@@ -151,7 +151,10 @@ impl Signature {
             + self.runs.capacity() * size_of::<Run>();
         // The bytes, the names as counted text, and the sizes of arrays of many dimensions twice.
         let text = self.bytes.len() * 3 + keys * 2 * size_of::<usize>();
-        let tree = self.nodes.len() * size_of::<Tree>() + self.leaves.len() * 2 * size_of::<Buffer>();
+        // What the memory of a dict's trees takes besides them.
+        let trees = |keys: &Arc<Keys>| List::<Tree>::taken_bytes(keys.names().len());
+        let dicts: usize = self.keys.iter().map(trees).sum::<usize>() - keys * size_of::<Tree>();
+        let tree = self.nodes.len() * size_of::<Tree>() + dicts + self.leaves.len() * 2 * size_of::<Buffer>();
         (size_of::<Signature>() + lists + text + tree) as u64
     }
 

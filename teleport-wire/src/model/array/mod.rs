@@ -124,6 +124,12 @@ impl Array {
         self.shape == *shape
     }
 
+    /// Returns true if there is memory to give back when the array is dropped.
+    #[inline]
+    pub(crate) fn has_drop(&self) -> bool {
+        !(self.shape.is_inline() && self.buffer.is_inline())
+    }
+
     /// Returns the number of axes: 0 for a scalar.
     pub fn rank(&self) -> usize {
         self.shape.len()

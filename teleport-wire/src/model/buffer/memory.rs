@@ -12,6 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The alignment of allocated memory in bytes.
 pub(super) const ALIGNMENT: usize = 64;
 
+/// Has the alignment of allocated memory.
+#[repr(align(64))]
+pub(super) struct Line;
+
+const _: () = assert!(align_of::<Line>() == ALIGNMENT);
+
 /// The count of the buffers that share some memory, and what is done with the memory when there are none.
 pub(super) struct Header {
     count: AtomicUsize,
@@ -57,6 +63,11 @@ impl Owner {
         let value = NonNull::from(unsafe { &mut (*counted.as_ptr()).value });
         // SAFETY: the header comes first, and the pointer is that of the whole box.
         (unsafe { Owner::from_raw(counted.cast()) }, value)
+    }
+
+    /// Returns the memory that a value and the count of its owners take.
+    pub(super) const fn taken_bytes<T>() -> usize {
+        size_of::<Counted<T>>()
     }
 
     #[inline]

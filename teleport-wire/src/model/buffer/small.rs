@@ -1,10 +1,10 @@
 //! Small memory, which threads reuse: a small message needs no allocation for its arrays.
 //!
 //! Flow: [`take`] -> a buffer -> its last part is dropped, on any thread -> that thread's stock -> [`take`]
-//! on that thread. Where one thread takes and another drops, full lists go from one stock to the other through
-//! the depot. A block holds its bytes behind the count of their owners. The sizes of blocks are powers of two.
-//! The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size, which is
-//! 448 KiB for each thread, and twice as much for the depot.
+//! on that thread. Where one thread takes and another drops, full lists go from one stock to the other
+//! through the depot. A block holds its bytes behind the count of their owners. The sizes of blocks are
+//! powers of two. The stock of a thread is freed when the thread ends. Bound: 64 KiB of blocks of each size,
+//! which is 448 KiB for each thread, and twice as much for the depot.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
@@ -71,8 +71,8 @@ impl Block {
     }
 }
 
-/// Blocks that are linked by `next`. Invariant: they are alive, and nothing else points to them. Their count is
-/// one: that of the owner that was dropped, and is made again with the next buffer.
+/// Blocks that are linked by `next`. Invariant: they are alive, and nothing else points to them. Their count
+/// is one: that of the owner that was dropped, and is made again with the next buffer.
 type List = Option<NonNull<Block>>;
 
 /// Frees the blocks of a list.
@@ -213,6 +213,11 @@ const FULL: [usize; SIZES] = {
     }
     full
 };
+
+/// Returns the memory that a new block for `len` bytes takes, which must be 1 to [`MAX_SMALL_BYTES`].
+pub(super) const fn taken_bytes(len: usize) -> usize {
+    Block::layout(size_of_len(len)).size()
+}
 
 /// Returns the only owner of at least `len` writable bytes, and their start. `len` must be 1 to
 /// [`MAX_SMALL_BYTES`]. The bytes have any values.

@@ -13,6 +13,7 @@ pub(crate) mod ops;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::buffer::list::{HasDrop, List};
 use crate::model::convert::{FromTree, IntoTree};
 use crate::model::tree::error::{TreeError, TreePath};
 use crate::model::tree::key::{Key, Step};
@@ -177,6 +178,20 @@ impl Tree {
     }
 }
 
+impl HasDrop for Tree {
+    /// Returns false for nulls and numbers, which have no memory.
+    #[inline]
+    fn has_drop(&self) -> bool {
+        match self {
+            Tree::Null => false,
+            Tree::Array(array) => array.has_drop(),
+            Tree::String(text) => !text.buffer().is_inline(),
+            Tree::Bytes(bytes) => !bytes.is_inline(),
+            Tree::List(_) | Tree::Dict(_) => true,
+        }
+    }
+}
+
 impl TreeError {
     /// Returns the error for a tree of another kind, for implementations of [`FromTree`].
     ///
@@ -216,7 +231,7 @@ pub struct Dict {
     /// if there are none.
     keys: Option<Arc<Keys>>,
     /// Invariant: one for each name.
-    trees: Vec<Tree>,
+    trees: List<Tree>,
 }
 
 impl Dict {
@@ -228,11 +243,11 @@ impl Dict {
     /// Creates an empty dict with room for a number of entries.
     pub fn with_capacity(entries: usize) -> Dict {
         let keys = (entries > 0).then(|| Arc::new(Keys::with_capacity(entries)));
-        Dict { keys, trees: Vec::with_capacity(entries) }
+        Dict { keys, trees: List::with_capacity(entries) }
     }
 
     /// Creates a dict of shared names, which has a tree for each.
-    pub(crate) fn with_keys(keys: Option<Arc<Keys>>, trees: Vec<Tree>) -> Dict {
+    pub(crate) fn with_keys(keys: Option<Arc<Keys>>, trees: List<Tree>) -> Dict {
         assert_eq!(keys.as_ref().map_or(0, |keys| keys.names().len()), trees.len(), "a tree for each name");
         Dict { keys, trees }
     }
@@ -308,13 +323,13 @@ impl Dict {
 
     /// Iterates over the entries in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Key, &Tree)> + ExactSizeIterator {
-        self.names().iter().zip(&self.trees)
+        self.names().iter().zip(&*self.trees)
     }
 
     /// Iterates over the entries in order, with trees for writing.
     pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (&Key, &mut Tree)> + ExactSizeIterator {
         let names = self.keys.as_ref().map_or(&[][..], |keys| keys.names());
-        names.iter().zip(&mut self.trees)
+        names.iter().zip(&mut *self.trees)
     }
 
     /// Iterates over the names in order.
@@ -388,7 +403,7 @@ impl IntoIterator for Dict {
             Some(Ok(keys)) => keys.into_names(),
             Some(Err(keys)) => keys.names().to_vec(),
         };
-        Entries(names.into_iter().zip(self.trees))
+        Entries(names.into_iter().zip(self.trees.into_vec()))
     }
 }
 
