@@ -128,11 +128,10 @@ impl Outgoing {
         if !is_copied || metadata_bytes > MAX_COPIED_METADATA_BYTES {
             return self.write_parts(id, message, is_eager, checksum, is_noted);
         }
-        let before = self.buffer.extent();
-        self.buffer.append_with(|out| message.append_frame(id, checksum, out));
+        let inline_bytes = self.buffer.append_with(|out| message.append_frame(id, checksum, out));
         self.push(Written {
             id,
-            extent: self.buffer.extent_since(before),
+            extent: Extent { inline_bytes, segments: 0 },
             eager_bytes: if is_eager { message.memory_bytes() } else { 0 },
             metadata_bytes: metadata_bytes as u32,
             payload_bytes: payload_bytes as u32,

@@ -85,15 +85,17 @@ impl WriteBuffer {
         self.append_with(|inline| inline.extend_from_slice(bytes));
     }
 
-    /// Appends what `write` appends to the copied bytes.
+    /// Appends what `write` appends to the copied bytes. Returns the number of these bytes.
     #[inline]
-    pub(super) fn append_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn append_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         if self.inline.capacity() == 0 {
             self.inline = spare();
         }
         let before = self.inline.len();
         write(&mut self.inline);
-        self.remaining_bytes += self.inline.len() - before;
+        let bytes = self.inline.len() - before;
+        self.remaining_bytes += bytes;
+        bytes
     }
 
     /// Appends a buffer without copying it.

@@ -101,8 +101,7 @@ pub(super) fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Me
 /// are those of the payload in its order.
 #[cold]
 pub(super) fn learn(head: &Head<'_>, tree: &Tree, limits: &Limits, message: &Message, leaves: &[&Buffer]) {
-    if !message.pieces.is_empty() || message.metadata().len() > MAX_METADATA_BYTES || leaves.len() > MAX_NODES
-    {
+    if message.pieces.is_some() || message.metadata().len() > MAX_METADATA_BYTES || leaves.len() > MAX_NODES {
         return;
     }
     let _ = SHAPES.try_with(|shapes| {
@@ -234,7 +233,7 @@ impl Known {
             metadata_bytes: metadata_bytes as u32,
             metadata_crc,
             bytes: bytes.into_buffer(),
-            pieces: Vec::new(),
+            pieces: None,
             payload_bytes: u64::from(self.payload_bytes),
             memory_bytes: self.memory_bytes,
         })
