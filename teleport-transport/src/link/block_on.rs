@@ -10,7 +10,6 @@ use super::coalesce::flush_coalesced;
 use super::reader_role::ReaderRole;
 use super::sleeper::{Sleeper, left_until};
 use crate::reactor::source::{Scratch, Turn};
-use crate::reactor::wakers::Wakers;
 
 /// State of a waiting thread, kept for its next wait.
 struct Local {
@@ -47,10 +46,7 @@ pub fn block_on<T>(
     // the state is not kept.
     let mut local = LOCAL.try_with(RefCell::take).ok().flatten().unwrap_or_else(|| {
         let sleeper = Sleeper::new();
-        let waker = Waker::from(sleeper.clone());
-        // This thread polls after each turn of reading.
-        let scratch = Scratch::new(Wakers::of_thread(waker.clone()));
-        Box::new(Local { sleeper, waker, scratch })
+        Box::new(Local { waker: Waker::from(sleeper.clone()), sleeper, scratch: Scratch::new() })
     });
     let Local { sleeper, waker, scratch } = &mut *local;
     let mut may_spin = role.as_mut().is_some_and(ReaderRole::may_spin);

@@ -88,14 +88,7 @@ impl Pair {
         let (above_client, above_server) = (Arc::new(Above::default()), Arc::new(Above::default()));
         let client = Link::new(&poller.poller, client, Role::Client, &config, None, above_client.clone());
         let server = Link::new(&poller.poller, server, Role::Server, &config, None, above_server.clone());
-        let mut pair = Pair {
-            poller,
-            client,
-            server,
-            above_client,
-            above_server,
-            scratch: Scratch::new(Wakers::default()),
-        };
+        let mut pair = Pair { poller, client, server, above_client, above_server, scratch: Scratch::new() };
         for link in [&pair.client, &pair.server] {
             link.writer.lock().try_register(&link.port).expect("there are descriptors");
             link.flush();

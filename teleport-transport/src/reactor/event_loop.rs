@@ -20,7 +20,6 @@ use super::mailbox::{self, Command};
 use super::source::{Scratch, Source, Turn};
 use super::spin::SharedSpin;
 use super::timers::Timers;
-use super::wakers::Wakers;
 use crate::sys::wait_for;
 
 /// Readiness events taken from the kernel at once.
@@ -90,7 +89,7 @@ impl EventLoop {
             spin: SharedSpin::new(),
             hot: None,
             polled: Instant::now(),
-            scratch: Scratch::new(Wakers::default()),
+            scratch: Scratch::new(),
         }
     }
 

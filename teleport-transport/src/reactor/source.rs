@@ -21,8 +21,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new(wakers: Wakers) -> Scratch {
-        Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers }
+    pub(crate) fn new() -> Scratch {
+        Scratch { ahead: Box::new([0; READ_AHEAD_BYTES]), events: Vec::new(), wakers: Wakers::default() }
     }
 }
 

@@ -5,44 +5,31 @@ use std::task::Waker;
 
 /// Wakers to run once no lock is held.
 #[derive(Debug, Default)]
-pub struct Wakers {
-    wakers: Vec<Waker>,
-    /// The waker of the thread that runs them, if it polls again by itself afterwards.
-    own: Option<Waker>,
-}
+pub struct Wakers(Vec<Waker>);
 
 impl Wakers {
-    /// Returns the list of a thread that polls again after it has run them. So its own waker, which is `own`,
-    /// need not run.
-    pub(crate) fn of_thread(own: Waker) -> Wakers {
-        Wakers { wakers: Vec::new(), own: Some(own) }
-    }
-
     /// Adds a waker.
     pub fn push(&mut self, waker: Waker) {
-        self.wakers.push(waker);
+        self.0.push(waker);
     }
 
     /// Adds a waker, unless one of the same task is there.
     pub fn push_once(&mut self, waker: &Waker) {
-        if !self.wakers.iter().any(|other| other.will_wake(waker)) {
-            self.wakers.push(waker.clone());
+        if !self.0.iter().any(|other| other.will_wake(waker)) {
+            self.0.push(waker.clone());
         }
     }
 
     /// Returns true if there is no waker.
     pub fn is_empty(&self) -> bool {
-        self.wakers.is_empty()
+        self.0.is_empty()
     }
 
     /// Runs and removes all wakers. The caller must hold no lock that a waker could need.
     ///
     /// The panic of a waker is logged. The others still run.
     pub fn wake_all(&mut self) {
-        for waker in self.wakers.drain(..) {
-            if self.own.as_ref().is_some_and(|own| own.will_wake(&waker)) {
-                continue;
-            }
+        for waker in self.0.drain(..) {
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
                 tracing::error!("a waker panicked");
             }
@@ -83,17 +70,5 @@ mod tests {
         }
         wakers.wake_all();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_thread_does_not_wake_itself() {
-        let [own, other] = [(); 2].map(|()| Arc::new(Count(AtomicUsize::new(0))));
-        let waker = Waker::from(own.clone());
-        let mut wakers = Wakers::of_thread(waker.clone());
-        wakers.push(waker);
-        wakers.push(other.clone().into());
-        wakers.wake_all();
-        assert_eq!([own, other].map(|count| count.0.load(Ordering::Relaxed)), [0, 1]);
-        assert!(wakers.is_empty());
     }
 }
