@@ -59,9 +59,12 @@ impl Drop for DropScope {
 #[inline(never)]
 fn drop_deferred() {
     SCOPES.set(0);
-    while let Ok(mut deferred) = DEFERRED.try_with(RefCell::take)
-        && !deferred.is_empty()
-    {
+    // Keeps the memory of an empty list.
+    let take = |deferred: &RefCell<Vec<Tree>>| {
+        let is_empty = deferred.borrow().is_empty();
+        if is_empty { None } else { Some(deferred.take()) }
+    };
+    while let Ok(Some(mut deferred)) = DEFERRED.try_with(take) {
         deferred.drain(..).for_each(drop_one);
         if deferred.capacity() <= KEPT_CAPACITY {
             let _ = DEFERRED.try_with(|kept| {

@@ -2,7 +2,7 @@
 //!
 //! Flow: a slot is set -> `stage`. Bound: each slot holds one number, or an id for each open message.
 
-use teleport_wire::{Header, Kind, MAX_IDS, encode_frame, encode_ids};
+use teleport_wire::{Header, Kind, MAX_IDS};
 
 use super::write_buffer::WriteBuffer;
 
@@ -81,9 +81,10 @@ impl Frames {
         }
         buffer.append(&std::mem::take(&mut self.resume));
         for (kind, ids) in [(Kind::Grant, &mut self.grants), (Kind::Ack, &mut self.acks)] {
-            for ids in std::mem::take(ids).chunks(MAX_IDS) {
-                buffer.append(&encode_frame(kind, 0, &encode_ids(ids)));
+            for ids in ids.chunks(MAX_IDS) {
+                buffer.append_with(|out| append_ids(kind, ids, out));
             }
+            ids.clear();
         }
         for (kind, ids) in [(Kind::Abort, &mut self.aborts), (Kind::Cancel, &mut self.cancels)] {
             for id in std::mem::take(ids) {
@@ -91,4 +92,13 @@ impl Frames {
             }
         }
     }
+}
+
+/// Appends a frame whose body is a list of ids.
+fn append_ids(kind: Kind, ids: &[u64], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; Header::BYTES]);
+    ids.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    let (header, body) = out[start..].split_at_mut(Header::BYTES);
+    header.copy_from_slice(&Header::of_body(kind, 0, body).encode());
 }

@@ -6,7 +6,7 @@
 //! empty buffer has no memory: threads lend it theirs. Bounds: the messages that may be queued; what the
 //! writer has is bounded by one `stage`.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
@@ -24,9 +24,12 @@ const MAX_SPARE_BYTES: usize = 64 << 10;
 /// A thread without spare memory allocates this much: room for a few small messages.
 const MIN_BYTES: usize = 4 << 10;
 
+/// A thread that writes fills two buffers at once, if it sends control frames before messages.
+const MAX_SPARES: usize = 2;
+
 thread_local! {
-    /// The memory for the next buffer that this thread fills.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The memory for the next buffers that this thread fills.
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Frames in the order in which they are written to the socket.
@@ -242,7 +245,13 @@ impl WriteBuffer {
         inline.clear();
         (self.start, self.taken_bytes) = (0, 0);
         if (1..=MAX_SPARE_BYTES).contains(&inline.capacity()) {
-            let _ = SPARE.try_with(|spare| spare.set(inline));
+            // Fails while the thread ends; then the memory is freed.
+            let _ = SPARES.try_with(|spares| {
+                let mut spares = spares.borrow_mut();
+                if spares.len() < MAX_SPARES {
+                    spares.push(inline);
+                }
+            });
         }
         if self.shared.capacity() > MAX_SEGMENTS_PER_WRITE {
             self.shared = VecDeque::new();
@@ -254,8 +263,8 @@ impl WriteBuffer {
 #[cold]
 fn spare() -> Vec<u8> {
     // Fails while the thread ends; then there is no spare memory.
-    let spare = SPARE.try_with(Cell::take).unwrap_or_default();
-    if spare.capacity() == 0 { Vec::with_capacity(MIN_BYTES) } else { spare }
+    let spare = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    spare.ok().flatten().unwrap_or_else(|| Vec::with_capacity(MIN_BYTES))
 }
 
 #[cfg(test)]
@@ -390,9 +399,13 @@ mod tests {
             buffer.append(&vec![0; bytes]);
             buffer.advance(bytes);
             assert_eq!(buffer.inline.capacity(), 0);
-            let spare = SPARE.take();
-            assert!(spare.is_empty() && spare.capacity() <= MAX_SPARE_BYTES);
-            SPARE.set(spare);
         }
+        let is_small = |spare: &Vec<u8>| spare.is_empty() && spare.capacity() <= MAX_SPARE_BYTES;
+        assert!(SPARES.with_borrow(|spares| spares.len() == 1 && spares.iter().all(is_small)));
+        // Buffers that are filled at once are kept, up to a few.
+        let mut buffers: [WriteBuffer; MAX_SPARES + 1] = std::array::from_fn(|_| WriteBuffer::default());
+        buffers.iter_mut().for_each(|buffer| buffer.append(&[0; 1000]));
+        buffers.iter_mut().for_each(|buffer| buffer.advance(1000));
+        assert!(SPARES.with_borrow(|spares| spares.len() == MAX_SPARES && spares.iter().all(is_small)));
     }
 }
