@@ -206,9 +206,11 @@ impl<R: FromTree> CallFuture<R> {
         let method = || self.call.method.clone();
         match outcome {
             Ok(Reply { tree: Ok(tree), lease }) => {
-                let result = R::from_tree(tree);
                 drop(lease);
-                result.map_err(|source| CallError::Reply { method: method(), source: Box::new(source) })
+                match R::from_tree(tree) {
+                    Ok(result) => Ok(result),
+                    Err(source) => Err(CallError::Reply { method: method(), source: Box::new(source) }),
+                }
             }
             Ok(Reply { tree: Err(source), .. }) => {
                 Err(CallError::Garbled { method: method(), source: Box::new(source) })

@@ -173,28 +173,15 @@ impl PendingCall {
         Some(Request { method, tree, time, deadline, is_idempotent, resumes })
     }
 
-    /// Gives a call that has ended its outcome. Returns false if nobody reads that.
-    #[inline(always)]
-    pub(crate) fn end(
-        &mut self,
-        outcome: Outcome,
-        waiting: &mut usize,
-        wakers: &mut Wakers,
-        released: &mut Released,
-    ) -> bool {
+    /// Ends a call, before it gets its outcome. Returns false if no future reads that.
+    #[inline]
+    pub(crate) fn end(&mut self, waiting: &mut usize, wakers: &mut Wakers, released: &mut Released) -> bool {
         released.drop_arguments(&mut self.arguments);
-        if !self.demand.has_future() {
-            released.outcomes.push(outcome);
-            return false;
-        }
-        if self.outcome.is_none() {
-            self.outcome = Some(outcome);
-        }
         if let Some(waker) = self.waker.take() {
             *waiting -= 1;
             wakers.push(waker);
         }
-        true
+        self.demand.has_future()
     }
 
     /// Returns the error of a call that the server answered with one.

@@ -207,19 +207,20 @@ impl<L: Clone> ClientState<L> {
         Ok(())
     }
 
-    /// Handles the answer to a call. Returns true if the server keeps the answer until it is acknowledged.
-    #[inline(always)]
+    /// Handles the answer to a call, which it takes. Returns true if the server keeps the answer until it is
+    /// acknowledged.
+    #[inline]
     pub(crate) fn answered(
         &mut self,
         connection: usize,
         id: u64,
-        answer: Answer,
+        answer: &mut Option<Answer>,
         wakers: &mut Wakers,
         released: &mut Released,
     ) -> bool {
-        self.counters.received(answer_bytes(&answer));
+        self.counters.received(answer.as_ref().map_or(0, answer_bytes));
         if !self.connection.is_current(connection) {
-            released.outcomes.extend(answer.ok().map(Ok));
+            released.outcomes.extend(answer.take().and_then(Result::ok).map(Ok));
             return false;
         }
         let Some(is_kept) = self.table.answer(id, answer, wakers, released) else { return false };

@@ -113,30 +113,33 @@ impl CallTable {
 
     // ---- The connection ----
 
-    /// Handles an answer. Returns true if the server keeps the answer until it is acknowledged, and `None` if
-    /// no call waits for one.
-    #[inline(always)]
+    /// Handles an answer, which it moves out of `answer`: an answer is large, and moves only once here. Returns
+    /// true if the server keeps the answer until it is acknowledged, and `None` if no call waits for one.
+    #[inline]
     pub(crate) fn answer(
         &mut self,
         id: u64,
-        answer: Answer,
+        answer: &mut Option<Answer>,
         wakers: &mut Wakers,
         released: &mut Released,
     ) -> Option<bool> {
         let call = self.calls.get_mut(id);
         let Some(call) = call.filter(|call| matches!(call.stage, Stage::Sent)) else {
-            released.outcomes.extend(answer.ok().map(Ok));
+            released.outcomes.extend(answer.take().and_then(Result::ok).map(Ok));
             return self.forget(id, released);
         };
-        let is_kept = call.resumes;
-        let outcome = match answer {
-            Ok(reply) => Ok(reply),
-            Err(error) => Err(call.remote(error)),
-        };
+        let (is_kept, first_id) = (call.resumes, call.first_id);
         call.stage = Stage::Over;
         self.counts.sent -= 1;
-        let first_id = call.first_id;
-        if !call.end(outcome, &mut self.counts.waiting, wakers, released) {
+        if call.end(&mut self.counts.waiting, wakers, released) {
+            match answer.take() {
+                Some(Ok(reply)) => call.outcome = Some(Ok(reply)),
+                Some(Err(error)) => call.outcome = Some(Err(call.remote(error))),
+                None => {}
+            }
+        } else {
+            let outcome = answer.take().map(|answer| answer.map_err(|error| call.remote(error)));
+            released.outcomes.extend(outcome);
             self.remove(id, first_id);
         }
         Some(is_kept)
@@ -154,7 +157,12 @@ impl CallTable {
     ) {
         let Some(call) = self.calls.get_mut(id).filter(|call| call.is_in_flight()) else { return };
         self.counts.change(call, stage);
-        if !call.end(outcome, &mut self.counts.waiting, wakers, released) && call.is_over() {
+        if call.end(&mut self.counts.waiting, wakers, released) {
+            call.outcome = Some(outcome);
+            return;
+        }
+        released.outcomes.push(outcome);
+        if call.is_over() {
             let first_id = call.first_id;
             self.remove(id, first_id);
         }
@@ -252,7 +260,7 @@ impl CallTable {
 
     /// Moves the outcome of a call to `outcome`, which is `None`, for its future. If there is no outcome yet,
     /// `cx` is woken when it arrives, unless it polls again by itself.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &mut self,
         first_id: u64,
@@ -263,7 +271,7 @@ impl CallTable {
         let Some(call) = self.calls.get_mut(id).filter(|call| call.outcome.is_some()) else {
             return self.wait(id, cx);
         };
-        std::mem::swap(outcome, &mut call.outcome);
+        *outcome = call.outcome.take();
         call.demand.release();
         if call.is_over() {
             let first_id = call.first_id;

@@ -96,7 +96,7 @@ impl Handler for Engine {
             while count < MAX_KEPT
                 && let Some((id, answer)) = answers.next()
             {
-                if state.answered(link.key(), id, answer, wakers, &mut released) {
+                if state.answered(link.key(), id, &mut Some(answer), wakers, &mut released) {
                     kept[count] = id;
                     count += 1;
                 }
@@ -124,16 +124,16 @@ impl Handler for Engine {
 
 impl Locked {
     /// Handles one answer. Returns true if the server keeps it until it is acknowledged.
-    #[inline(always)]
+    #[inline]
     fn answered(
         &mut self,
         connection: usize,
         id: u64,
-        answer: Answer,
+        answer: &mut Option<Answer>,
         wakers: &mut Wakers,
         released: &mut Released,
     ) -> bool {
-        if let Err(error) = &answer
+        if let Some(Err(error)) = answer
             && let Some(reason) = put_off_reason(error)
             && self.put_off(connection, id, reason)
         {

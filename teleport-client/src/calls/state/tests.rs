@@ -92,7 +92,8 @@ impl Fixture {
     /// Answers a call with an error. Returns true if the server keeps it until it is acknowledged.
     fn answer(&mut self, connection: usize, id: u64) -> bool {
         let answer = Err(RemoteError::new(ErrorKind::Failed, Ran::Yes, "answered"));
-        let is_kept = self.state.answered(connection, id, answer, &mut self.wakers, &mut self.released);
+        let is_kept =
+            self.state.answered(connection, id, &mut Some(answer), &mut self.wakers, &mut self.released);
         self.state.admit(&mut self.wakers);
         is_kept
     }

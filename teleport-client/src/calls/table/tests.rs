@@ -41,7 +41,7 @@ impl Fixture {
 
     fn answer(&mut self, id: u64) -> Option<bool> {
         let answer = Err(RemoteError::new(ErrorKind::Failed, Ran::Yes, id.to_string()));
-        self.table.answer(id, answer, &mut self.wakers, &mut self.released)
+        self.table.answer(id, &mut Some(answer), &mut self.wakers, &mut self.released)
     }
 
     /// The id in the outcome of a call, if its future finds one.
