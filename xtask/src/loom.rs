@@ -1,7 +1,7 @@
 //! Models of threads, run by loom in all orders in which their threads may go on.
 //!
-//! A file of `teleport-transport` that calls `loom::model` holds models only: with `--cfg loom`, other tests
-//! would use loom's locks outside of a model. So the step runs the tests of exactly these files.
+//! A file that calls `loom::model` holds models only: with `--cfg loom`, other tests would use loom's locks
+//! outside of a model. So the step runs the tests of exactly these files.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use crate::ci::Count;
 use crate::failure::Failure;
 use crate::shell;
 
-const CRATE: &str = "teleport-transport";
+/// The crates that have models.
+const CRATES: [&str; 2] = ["teleport-transport", "teleport-server"];
 
 /// The time for one model, unless the environment sets another. A model with more orders than fit is cut off
 /// and counts as passed; it should bound its preemptions itself.
@@ -17,26 +18,31 @@ const MAX_SECONDS: &str = "60";
 
 /// Runs all models; the detail for CI's table is their number.
 pub(crate) fn check() -> Result<String, Failure> {
-    let modules = modules()?;
-    let mut command = shell::cargo(&format!("test -p {CRATE} --lib --"));
-    command.args(&modules).env("RUSTFLAGS", "--cfg loom");
-    // With other flags everything is built anew: in a folder of its own, so that the next step finds its own
-    // again.
-    command.env("CARGO_TARGET_DIR", shell::target().join("loom"));
-    if std::env::var_os("LOOM_MAX_DURATION").is_none() {
-        command.env("LOOM_MAX_DURATION", MAX_SECONDS);
+    let (mut passed, mut files) = (0, 0);
+    for name in CRATES {
+        let modules = modules(name)?;
+        let mut command = shell::cargo(&format!("test -p {name} --lib --"));
+        command.args(&modules).env("RUSTFLAGS", "--cfg loom");
+        // With other flags everything is built anew: in a folder of its own, so that the next step finds its
+        // own again.
+        command.env("CARGO_TARGET_DIR", shell::target().join("loom"));
+        if std::env::var_os("LOOM_MAX_DURATION").is_none() {
+            command.env("LOOM_MAX_DURATION", MAX_SECONDS);
+        }
+        let mut count = Count::default();
+        shell::watched(&mut command, |line| count.read(line))?;
+        if count.passed == 0 {
+            return Err(Failure::NoTests { filter: modules.join(" ") });
+        }
+        passed += count.passed;
+        files += modules.len();
     }
-    let mut count = Count::default();
-    shell::watched(&mut command, |line| count.read(line))?;
-    match count.passed {
-        0 => Err(Failure::NoTests { filter: modules.join(" ") }),
-        passed => Ok(format!("{passed} passed, of {} files", modules.len())),
-    }
+    Ok(format!("{passed} passed, of {files} files"))
 }
 
-/// The modules that hold models, as the names of their tests begin.
-fn modules() -> Result<Vec<String>, Failure> {
-    let src = shell::root().join(CRATE).join("src");
+/// The modules of a crate that hold models, as the names of their tests begin.
+fn modules(name: &str) -> Result<Vec<String>, Failure> {
+    let src = shell::root().join(name).join("src");
     let mut modules = Vec::new();
     for path in shell::files(&src, "rs")? {
         if shell::read(&path)?.contains("loom::model") {
@@ -65,7 +71,9 @@ mod tests {
 
     #[test]
     fn all_files_with_models_are_found() {
-        let modules = modules().unwrap();
-        assert!(modules.iter().any(|module| module.contains("rows::")), "{modules:?}");
+        for (name, part) in CRATES.into_iter().zip(["rows::", "queue::"]) {
+            let modules = modules(name).unwrap();
+            assert!(modules.iter().any(|module| module.contains(part)), "{modules:?}");
+        }
     }
 }

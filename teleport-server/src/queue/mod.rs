@@ -2,6 +2,9 @@
 
 pub(crate) mod batch_timers;
 pub(crate) mod fair_queue;
+#[cfg(all(loom, test))]
+mod models;
 pub(crate) mod pool;
+mod sync;
 #[cfg(test)]
 mod tests;

@@ -9,14 +9,12 @@
 //!
 //! Bound: the open calls of all clients.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
-
-use teleport_transport::{Spin, hand_over};
 
 use crate::queue::batch_timers::BatchTimers;
 use crate::queue::fair_queue::{FairQueue, Queueable, Queued};
+use crate::queue::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Spin, hand_over};
 
 /// One piece of work for a worker, with its slot in the order of logs if it needs one.
 #[derive(Debug)]
