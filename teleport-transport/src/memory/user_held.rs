@@ -5,9 +5,15 @@
 //! dropped. Memory that is dropped before it is handed over never counts. Never blocks. Costs two small
 //! allocations a message, and none for messages too small to count.
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::sync::Arc;
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use teleport_wire::Buffer;
 
 /// Messages up to this size are not counted: counting them would cost as much as they do.

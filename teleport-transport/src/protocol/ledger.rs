@@ -7,10 +7,16 @@
 //! credit of both sides, queued bytes, and large results, which are charged to the budget until they are
 //! sent. Never blocks. Bounds: the connection's eager credit, 4 KiB for each open call, and the budget.
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::fmt;
 use std::sync::Arc;
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU64, Ordering};
 use teleport_wire::Message;
 
 use super::charged_results::ChargedResults;
