@@ -85,16 +85,17 @@ impl<'a> CallMetadata<'a> {
 /// first fields. The body may be shorter. Returns `None` if it lacks these fields.
 #[inline]
 pub(super) fn metadata_bytes(kind: Kind, body: &[u8]) -> Option<u64> {
-    let lengths = |at: usize| {
-        let lengths = u64::from_le_bytes(*body.get(at..)?.first_chunk()?);
-        Some((lengths & u64::from(u32::MAX)) + (lengths >> 32))
-    };
     match kind {
         Kind::Call => {
-            let method_bytes = u16::from_le_bytes(*body.first_chunk()?);
-            Some(CALL_FIXED_BYTES + u64::from(method_bytes) + lengths(4)?)
+            let (words, _) = body.first_chunk::<16>()?.as_chunks::<8>();
+            let [first, second] = [0, 1].map(|index| u64::from_le_bytes(words[index]));
+            let (method_bytes, signature_bytes) = (first & 0xFFFF, first >> 32);
+            Some(CALL_FIXED_BYTES + method_bytes + signature_bytes + (second & 0xFFFF_FFFF))
         }
-        _ => Some(RESULT_FIXED_BYTES + lengths(0)?),
+        _ => {
+            let lengths = u64::from_le_bytes(*body.first_chunk()?);
+            Some(RESULT_FIXED_BYTES + (lengths & 0xFFFF_FFFF) + (lengths >> 32))
+        }
     }
 }
 

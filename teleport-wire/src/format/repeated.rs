@@ -16,9 +16,10 @@ impl CallMetadata<'_> {
     /// Then it is as valid as that one.
     #[inline]
     pub fn repeats(known: &[u8], body: &[u8]) -> bool {
-        known.len() == body.len()
-            && body.get(..DEADLINE.start) == known.get(..DEADLINE.start)
-            && body.get(DEADLINE.end..) == known.get(DEADLINE.end..)
+        const FIXED_BYTES: usize = DEADLINE.end;
+        let parts = (known.split_first_chunk::<FIXED_BYTES>(), body.split_first_chunk::<FIXED_BYTES>());
+        let (Some((known, known_names)), Some((body, names))) = parts else { return false };
+        known[..DEADLINE.start] == body[..DEADLINE.start] && known_names == names
     }
 
     /// Returns true if both valid bodies of calls have the same deadline, or none.
