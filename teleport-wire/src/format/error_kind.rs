@@ -155,21 +155,18 @@ impl RemoteError {
     /// Encodes the body of an error frame. Texts above their limit are cut between two characters. An empty
     /// backtrace is decoded as `None`.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_parts(|parts| parts.concat())
+    }
+
+    /// Calls `join` with the parts of the body.
+    pub(crate) fn encode_parts<T>(&self, join: impl FnOnce(&[&[u8]; 4]) -> T) -> T {
         let code = truncate(&self.code, MAX_CODE_BYTES);
         let message = truncate(&self.message, MAX_ERROR_BYTES);
         let backtrace = truncate(self.backtrace.as_deref().unwrap_or(""), MAX_BACKTRACE_BYTES);
-        let texts = [code, message, backtrace];
-        let mut body =
-            Vec::with_capacity(Self::FIXED_BYTES + texts.iter().map(|text| text.len()).sum::<usize>());
-        body.extend_from_slice(&self.kind.number().to_le_bytes());
-        body.extend_from_slice(&[self.ran as u8, 0]);
-        for text in texts {
-            body.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        }
-        for text in texts {
-            body.extend_from_slice(text.as_bytes());
-        }
-        body
+        let kind = u32::from(self.kind.number()) | u32::from(self.ran as u8) << 16;
+        let lengths = [code, message, backtrace].map(|text| text.len() as u32);
+        let fixed = [kind, lengths[0], lengths[1], lengths[2]].map(u32::to_le_bytes);
+        join(&[fixed.as_flattened(), code.as_bytes(), message.as_bytes(), backtrace.as_bytes()])
     }
 
     /// Decodes the body of an error frame.

@@ -83,10 +83,11 @@ impl Message {
 
     /// Encodes the error that ends a call. Long texts are cut.
     pub fn error(error: &RemoteError) -> Message {
-        let body = error.encode();
-        let (metadata_bytes, metadata_crc) = (body.len() as u32, checksum(0, &body));
-        let (bytes, pieces) = (Buffer::copy_from(&body), None);
-        let (payload_bytes, memory_bytes) = (0, 0);
+        let bytes = error.encode_parts(|[fixed, texts @ ..]| {
+            join(fixed, texts.iter().copied(), texts.iter().map(|text| text.len()).sum())
+        });
+        let (metadata_bytes, metadata_crc) = (bytes.len() as u32, checksum(0, &bytes));
+        let (pieces, payload_bytes, memory_bytes) = (None, 0, 0);
         Message {
             kind: Kind::Error,
             metadata_bytes,
