@@ -9,7 +9,7 @@ use std::time::Duration;
 const QUICK: Duration = Duration::from_micros(30);
 
 /// A longer run counts as this, so that one interruption of the thread has little effect.
-const MAX_COUNTED: Duration = Duration::from_millis(1);
+const MAX_COUNTED_NS: u64 = 1_000_000;
 
 /// A moving average of the last few runs, in nanoseconds; `u32::MAX` before the first.
 #[derive(Debug)]
@@ -28,7 +28,8 @@ impl RunTime {
 
     /// Notes runs that took this `time` together.
     pub(crate) fn note(&self, runs: u32, time: Duration) {
-        let nanos = (time / runs.max(1)).min(MAX_COUNTED).subsec_nanos();
+        let all = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = (all / u64::from(runs.max(1))).min(MAX_COUNTED_NS) as u32;
         let add = |average: u32, _| match average {
             u32::MAX => nanos,
             average => average - average / 8 + nanos / 8,

@@ -68,7 +68,7 @@ impl Connection {
     ///
     /// There is no `call` if it runs at once: it is answered before anything else happens on its connection,
     /// and before the next connection of its session can resume. Its answer also tells that it has arrived.
-    #[inline]
+    #[inline(always)]
     fn note(&self, reply: &ReplyTo<'_>, call: Option<&Arc<OpenCall>>) -> bool {
         match (reply.session, call) {
             (None, None) => true,

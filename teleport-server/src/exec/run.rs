@@ -1,9 +1,9 @@
 //! One run of a function: from its arguments to the answer and the logs.
 //!
 //! Flow: give the memory of the arguments to the function -> run it -> encode the result -> answer -> leave
-//! the logs. Panics are caught up to the answer. All that may run a user's code is inside [`run_function`], for inline calls,
-//! calls of a pool and batches alike. Never waits for a client: the poller sends what the socket does not
-//! take at once.
+//! the logs. Panics are caught up to the answer. All that may run a user's code is inside [`run_function`],
+//! for inline calls, calls of a pool and batches alike. Never waits for a client: the poller sends what the
+//! socket does not take at once.
 
 use std::cell::{Cell, OnceCell};
 use std::mem;
@@ -25,8 +25,8 @@ use crate::exec::failures::function_failed;
 use crate::exec::panic::catch;
 use crate::runtime::counters::{Counted, Counters, CountersHere};
 
-/// The log warns of inline calls that take longer, alone or together with the quick ones that are measured with
-/// them, since they hold up every connection of their poller.
+/// The log warns of inline calls that take longer, alone or together with the quick ones that are measured
+/// with them, since they hold up every connection of their poller.
 const MAX_INLINE_TIME: Duration = Duration::from_millis(10);
 
 /// A call that is about to run.

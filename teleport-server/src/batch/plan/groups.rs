@@ -199,12 +199,22 @@ impl Groups {
         self.update_due(group);
     }
 
+    /// Notes a complete call, and marks it as ready to run.
+    pub(crate) fn arrived(&mut self, key: Key, seat: Seat, deadline: Option<Instant>, now: Instant) {
+        let id = self.change(seat.slab, |slab| {
+            slab.arrived(now);
+            slab.set_ready(now, key, seat.index);
+        });
+        let group = self.group_mut(id);
+        group.estimate.arrived(now);
+        group.deadlines.extend(deadline.map(|deadline| (deadline, key)));
+        self.update_due(id);
+    }
+
     /// Marks a call as ready to run.
     pub(crate) fn set_ready(&mut self, key: Key, seat: Seat, deadline: Option<Instant>, now: Instant) {
         let group = self.change(seat.slab, |slab| slab.set_ready(now, key, seat.index));
-        if let Some(deadline) = deadline {
-            self.group_mut(group).deadlines.insert((deadline, key));
-        }
+        self.group_mut(group).deadlines.extend(deadline.map(|deadline| (deadline, key)));
         self.update_due(group);
     }
 

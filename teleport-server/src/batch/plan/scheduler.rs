@@ -127,9 +127,8 @@ impl<T: Default> Scheduler<T> {
             return false;
         };
         row.deadline = deadline;
-        let group = self.groups.change(row.seat.slab, |slab| slab.arrived(now));
-        self.groups.group_mut(group).estimate.arrived(now);
-        self.set_ready(key, now);
+        row.phase = Phase::Ready(now);
+        self.groups.arrived(key, row.seat, deadline, now);
         true
     }
 
