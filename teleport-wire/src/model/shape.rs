@@ -25,10 +25,10 @@ const INLINE_RANK: usize = 4;
 pub struct Shape(Sizes);
 
 /// Invariant: equal shapes have equal values, so that comparisons can be derived.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 enum Sizes {
     /// Invariant: `rank <= INLINE_RANK`, and all sizes from `rank` on are 0.
-    Inline { rank: u8, sizes: [usize; INLINE_RANK] },
+    Inline { rank: u32, sizes: [usize; INLINE_RANK] },
     /// Invariant: more than `INLINE_RANK` sizes.
     Heap(Box<[usize]>),
 }
@@ -40,7 +40,7 @@ impl Shape {
     /// Returns the sizes, outermost first.
     pub fn as_slice(&self) -> &[usize] {
         match &self.0 {
-            Sizes::Inline { rank, sizes } => &sizes[..usize::from(*rank)],
+            Sizes::Inline { rank, sizes } => &sizes[..*rank as usize],
             Sizes::Heap(sizes) => sizes,
         }
     }
@@ -54,6 +54,24 @@ impl Shape {
     /// Returns this shape with a first axis of `size` before the others.
     pub fn with_first(&self, size: usize) -> Shape {
         std::iter::once(size).chain(self.iter().copied()).collect()
+    }
+}
+
+impl Clone for Sizes {
+    /// Copies what is stored inline, without a call.
+    #[inline]
+    fn clone(&self) -> Sizes {
+        match self {
+            Sizes::Inline { rank, sizes } => Sizes::Inline { rank: *rank, sizes: *sizes },
+            Sizes::Heap(sizes) => Sizes::clone_heap(sizes),
+        }
+    }
+}
+
+impl Sizes {
+    #[cold]
+    fn clone_heap(sizes: &[usize]) -> Sizes {
+        Sizes::Heap(sizes.into())
     }
 }
 
@@ -97,7 +115,7 @@ impl From<&[usize]> for Shape {
         match sizes.get_mut(..from.len()) {
             Some(inline) => {
                 inline.copy_from_slice(from);
-                Shape(Sizes::Inline { rank: from.len() as u8, sizes })
+                Shape(Sizes::Inline { rank: from.len() as u32, sizes })
             }
             None => Shape(Sizes::Heap(from.into())),
         }
@@ -116,7 +134,7 @@ impl FromIterator<usize> for Shape {
             sizes[rank] = size;
             rank += 1;
         }
-        Shape(Sizes::Inline { rank: rank as u8, sizes })
+        Shape(Sizes::Inline { rank: rank as u32, sizes })
     }
 }
 

@@ -220,7 +220,7 @@ impl Known {
         let mut metadata_crc = self.metadata_crc;
         let mut bytes = Buffer::fresh(metadata_bytes + payload_bytes);
         let (metadata, payload) = bytes.bytes_mut().split_at_mut(metadata_bytes);
-        if !copy(&mut self.nodes.iter(), tree, payload) {
+        if !copy(&mut self.nodes.iter(), std::slice::from_ref(tree), payload) {
             return None;
         }
         metadata.copy_from_slice(&self.metadata);
@@ -240,30 +240,23 @@ impl Known {
     }
 }
 
-/// Copies the leaves of `tree` to their places in `payload`. Returns false if the tree does not have the
-/// shape of the next `nodes`.
-#[inline(always)]
-fn copy(nodes: &mut Iter<'_, Node>, tree: &Tree, payload: &mut [u8]) -> bool {
-    match (nodes.next(), tree) {
+/// Copies the leaves of `trees` to their places in `payload`. Returns false if a tree does not have the shape
+/// of the next `nodes`.
+#[inline(never)]
+fn copy(nodes: &mut Iter<'_, Node>, trees: &[Tree], payload: &mut [u8]) -> bool {
+    trees.iter().all(|tree| match (nodes.next(), tree) {
         (Some(Node::Array { dtype, shape, place }), Tree::Array(array)) => {
             has_shape(array, *dtype, shape) && place.copy(array.buffer(), payload)
         }
         (Some(Node::Null), Tree::Null) => true,
         (Some(Node::String(place)), Tree::String(text)) => place.copy(text.buffer(), payload),
         (Some(Node::Bytes(place)), Tree::Bytes(bytes)) => place.copy(bytes, payload),
-        (Some(Node::List { count }), Tree::List(list)) => {
-            *count == list.len() && copy_list(nodes, list, payload)
-        }
+        (Some(Node::List { count }), Tree::List(list)) => *count == list.len() && copy(nodes, list, payload),
         (Some(Node::Dict { keys }), Tree::Dict(dict)) => {
-            dict.has_keys(keys.as_ref()) && copy_list(nodes, dict.trees(), payload)
+            dict.has_keys(keys.as_ref()) && copy(nodes, dict.trees(), payload)
         }
         _ => false,
-    }
-}
-
-#[inline(never)]
-fn copy_list(nodes: &mut Iter<'_, Node>, list: &[Tree], payload: &mut [u8]) -> bool {
-    list.iter().all(|tree| copy(nodes, tree, payload))
+    })
 }
 
 #[inline]

@@ -61,7 +61,7 @@ impl Buffer {
     }
 
     /// Copies at most [`MAX_INLINE_BYTES`] into a buffer.
-    #[inline]
+    #[inline(always)]
     fn inline(bytes: &[u8]) -> Buffer {
         let mut inline = [0; MAX_INLINE_BYTES];
         // The lengths of numbers, for which a call to copy them costs more than the copy.
@@ -110,11 +110,17 @@ impl Buffer {
 
     /// Copies `bytes` into new memory, aligned to [`ALIGNMENT`](Buffer::ALIGNMENT). Up to 8 bytes are copied
     /// into the buffer itself, aligned to 8, and move with it.
-    #[inline]
+    #[inline(always)]
     pub fn copy_from(bytes: &[u8]) -> Buffer {
         if bytes.len() <= MAX_INLINE_BYTES {
             return Buffer::inline(bytes);
         }
+        Buffer::copy_long(bytes)
+    }
+
+    /// Copies `bytes` into new memory.
+    #[inline(never)]
+    fn copy_long(bytes: &[u8]) -> Buffer {
         let mut copy = Buffer::fresh(bytes.len());
         copy.bytes_mut().copy_from_slice(bytes);
         copy.into_buffer()
