@@ -28,7 +28,14 @@ impl Wakers {
     /// Runs and removes all wakers. The caller must hold no lock that a waker could need.
     ///
     /// The panic of a waker is logged. The others still run.
+    #[inline]
     pub fn wake_all(&mut self) {
+        if !self.0.is_empty() {
+            self.wake_each();
+        }
+    }
+
+    fn wake_each(&mut self) {
         for waker in self.0.drain(..) {
             if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
                 tracing::error!("a waker panicked");

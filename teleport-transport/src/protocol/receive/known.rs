@@ -61,8 +61,15 @@ impl Known {
             Kind::Call => CallMetadata::repeats(&known.body, body),
             _ => *known.body == *body,
         };
-        let found = self.kept.iter_mut().find(|known| known.as_deref().is_some_and(repeats));
-        let Some(known) = found.and_then(Option::take) else { return Ok(None) };
+        // A loop, since the compiler leaves a call of `find` to its own function.
+        let mut found = None;
+        for known in &mut self.kept {
+            if known.as_deref().is_some_and(repeats) {
+                found = known.take();
+                break;
+            }
+        }
+        let Some(known) = found else { return Ok(None) };
         if kind == Kind::Call && !CallMetadata::has_same_deadline(&known.body, body) {
             header.check_body(body)?;
         } else {
