@@ -113,8 +113,9 @@ impl CallTable {
 
     // ---- The connection ----
 
-    /// Handles an answer, which it moves out of `answer`: an answer is large, and moves only once here. Returns
-    /// true if the server keeps the answer until it is acknowledged, and `None` if no call waits for one.
+    /// Handles an answer, which it moves out of `answer`: an answer is large, and moves only once here.
+    /// Returns true if the server keeps the answer until it is acknowledged, and `None` if no call waits for
+    /// one.
     #[inline]
     pub(crate) fn answer(
         &mut self,

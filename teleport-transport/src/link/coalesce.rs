@@ -86,11 +86,18 @@ impl Coalesce {
     }
 
     /// Lets the event loop run checks, if it does not yet.
+    #[inline]
     fn begin_checks(&mut self, port: &Port) {
-        if !std::mem::replace(&mut self.is_checked, true) {
-            self.last = Seen { pause: MIN_PAUSE, ..Seen::default() };
-            port.send(Command::Check(port.key, Instant::now() + MIN_PAUSE));
+        if !self.is_checked {
+            self.ask_for_checks(port);
         }
+    }
+
+    #[cold]
+    fn ask_for_checks(&mut self, port: &Port) {
+        self.is_checked = true;
+        self.last = Seen { pause: MIN_PAUSE, ..Seen::default() };
+        port.send(Command::Check(port.key, Instant::now() + MIN_PAUSE));
     }
 }
 
@@ -99,7 +106,7 @@ thread_local! {
 }
 
 /// The calls that a thread holds back on one link.
-pub(super) struct Group {
+struct Group {
     key: usize,
     link: Weak<dyn Flush>,
     /// The link's `gone` when the group began.
@@ -108,11 +115,11 @@ pub(super) struct Group {
     calls: usize,
 }
 
-impl Group {
-    pub(super) fn flush(&self) {
-        if let Some(link) = self.link.upgrade() {
-            link.flush_coalesced();
-        }
+/// Sends the calls that a link holds back, if it still exists.
+#[cold]
+pub(super) fn flush_other(link: &Weak<dyn Flush>) {
+    if let Some(link) = link.upgrade() {
+        link.flush_coalesced();
     }
 }
 
@@ -122,18 +129,22 @@ impl Group {
 pub fn flush_coalesced() {
     // Fails while the thread ends; then the event loop sends them.
     let group = GROUP.try_with(|group| if group.borrow().is_some() { group.take() } else { None });
-    if let Ok(Some(group)) = group {
-        group.flush();
+    if let Ok(Some(group)) = group
+        && let Some(link) = group.link.upgrade()
+    {
+        link.flush_coalesced();
     }
 }
 
 /// Holds back the call that this thread has just queued. Returns false if it should be written now. Also
-/// returns the group of another link, which the caller flushes once it holds no lock.
+/// returns another link for which this thread held calls back, and which the caller flushes once it holds no
+/// lock.
+#[inline]
 pub(super) fn hold(
     port: &Port,
     sending: &mut Sending,
     link: impl FnOnce() -> Weak<dyn Flush>,
-) -> (bool, Option<Group>) {
+) -> (bool, Option<Weak<dyn Flush>>) {
     let open_calls = sending.outbound.open_calls();
     let coalesce = &mut sending.coalesce;
     if on_poller_thread() || !coalesce.adaptive.should_try() {
@@ -145,7 +156,7 @@ pub(super) fn hold(
         let Some(group) = current.as_mut().filter(|group| group.key == key && group.gone == gone) else {
             let before = current.replace(Group { key, link: link(), gone, since: Instant::now(), calls: 1 });
             // An earlier group of this link was sent.
-            return (true, before.filter(|other| other.key != key));
+            return (true, before.filter(|other| other.key != key).map(|other| other.link));
         };
         group.calls += 1;
         let enough = (open_calls / 2).clamp(*GROUP_CALLS.start(), *GROUP_CALLS.end());

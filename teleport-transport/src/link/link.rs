@@ -187,7 +187,7 @@ impl Link {
             self.writer.write(&self.port, sending);
         }
         if let Some(other) = other {
-            other.flush();
+            coalesce::flush_other(&other);
         }
         Ok(id)
     }

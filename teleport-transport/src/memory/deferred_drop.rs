@@ -65,7 +65,10 @@ fn drop_deferred() {
         if is_empty { None } else { Some(deferred.take()) }
     };
     while let Ok(Some(mut deferred)) = DEFERRED.try_with(take) {
-        deferred.drain(..).for_each(drop_one);
+        // In their place, so that none moves.
+        while let Some(last) = deferred.len().checked_sub(1) {
+            drop_with(|| deferred.truncate(last));
+        }
         if deferred.capacity() <= KEPT_CAPACITY {
             let _ = DEFERRED.try_with(|kept| {
                 let mut kept = kept.borrow_mut();
@@ -77,8 +80,8 @@ fn drop_deferred() {
     }
 }
 
-fn drop_one(tree: Tree) {
-    if catch_unwind(AssertUnwindSafe(|| drop(tree))).is_err() {
+fn drop_with(drop: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(drop)).is_err() {
         tracing::error!("the destructor of a sent array's owner panicked");
     }
 }
@@ -98,11 +101,11 @@ pub fn drop_later(tree: Tree) {
     let mut tree = Some(tree);
     if scopes >= SCOPE {
         // Fails while the thread ends; then the tree is dropped at once.
-        let _ = DEFERRED.try_with(|deferred| deferred.borrow_mut().extend(tree.take()));
+        let _ = DEFERRED.try_with(|deferred| tree.take().map(|tree| deferred.borrow_mut().push(tree)));
         SCOPES.set(scopes | HAS_DEFERRED);
     }
     if let Some(tree) = tree {
-        drop_one(tree);
+        drop_with(|| drop(tree));
     }
 }
 

@@ -139,11 +139,14 @@ impl WriteBuffer {
     /// Moves the first bytes behind those of `other`.
     pub(super) fn take(&mut self, first: Extent, other: &mut WriteBuffer) {
         let end = self.start + first.inline_bytes;
-        for Shared { at, buffer } in self.shared.drain(..first.segments) {
-            other.append(&self.inline[self.start..at]);
-            self.start = at;
-            self.remaining_bytes -= buffer.len();
-            other.share(buffer);
+        // Most buffers share nothing.
+        if first.segments > 0 {
+            for Shared { at, buffer } in self.shared.drain(..first.segments) {
+                other.append(&self.inline[self.start..at]);
+                self.start = at;
+                self.remaining_bytes -= buffer.len();
+                other.share(buffer);
+            }
         }
         other.append(&self.inline[self.start..end]);
         self.start = end;
