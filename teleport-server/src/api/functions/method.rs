@@ -168,8 +168,9 @@ impl Method {
     /// another call. The log warns of calls longer than 10 ms.
     ///
     /// Answers of one connection that are made right after each other are sent together. So if a function
-    /// that usually takes less than 30 µs takes long once, earlier answers wait for it. They do not wait for
-    /// a function that usually takes longer.
+    /// that usually takes less than 30 µs takes long, earlier answers wait for it. The time of up to eight
+    /// such calls is measured together, so these may all be slow before the server notices. Answers do not
+    /// wait for a function that usually takes longer.
     pub fn inline<F, S, K>(function: F) -> Method
     where
         F: Function<S>,
