@@ -12,7 +12,7 @@ const BYTES: u64 = 1 << 20;
 fn memory_counts_between_its_handover_and_its_end_only() {
     loom::model(|| {
         let lent = Lent::default();
-        let (memory, loan) = lent.watch_bytes(Buffer::empty(), BYTES);
+        let (memory, loan) = lent.watch_bytes(Buffer::zeroed(64), BYTES);
         let threads = [thread::spawn(move || drop(loan)), thread::spawn(move || drop(memory))];
         let seen = lent.bytes();
         assert!(seen == 0 || seen == BYTES, "{seen}");
