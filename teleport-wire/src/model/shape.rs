@@ -63,16 +63,14 @@ impl Clone for Sizes {
     fn clone(&self) -> Sizes {
         match self {
             Sizes::Inline { rank, sizes } => Sizes::Inline { rank: *rank, sizes: *sizes },
-            Sizes::Heap(sizes) => Sizes::clone_heap(sizes),
+            Sizes::Heap(sizes) => Sizes::Heap(copy_sizes(sizes)),
         }
     }
 }
 
-impl Sizes {
-    #[cold]
-    fn clone_heap(sizes: &[usize]) -> Sizes {
-        Sizes::Heap(sizes.into())
-    }
+#[cold]
+fn copy_sizes(sizes: &[usize]) -> Box<[usize]> {
+    sizes.into()
 }
 
 impl Deref for Shape {

@@ -3,14 +3,16 @@
 //! Each array gets a part of the memory with one owner, so that a function can write it in place. Keys are
 //! shared with the signature. The depth that decoding allowed bounds the recursion.
 
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::format::signature::{Leaf, LeafKind, Node, Signature};
 use crate::format::{decode_error::DecodeError, order::Order};
+use crate::model::buffer::list::{self, List};
 use crate::model::tree::error::{TreeError, TreePath};
 use crate::model::tree::{Dict, Tree, keys::Keys};
-use crate::model::{array::Array, buffer::Buffer, buffer::list::List, text::Text};
+use crate::model::{array::Array, buffer::Buffer, text::Text};
 
 impl Signature {
     /// Builds the tree whose payload is in `memory`, with dicts in the order of the sender.
@@ -169,10 +171,13 @@ impl Buffers {
     }
 }
 
+/// The place of a node. It has a null, which needs no drop when the node is written.
+type Place = ManuallyDrop<Tree>;
+
 /// Makes the leaves of a tree.
 trait Leaves {
-    /// Makes the next leaf at its place, which is a null.
-    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError>;
+    /// Makes the next leaf at its place.
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Place) -> Result<(), DecodeError>;
 }
 
 /// Builds a tree from top to bottom, each node at its place.
@@ -184,13 +189,13 @@ struct Builder<'a, L> {
 impl<L: Leaves> Builder<'_, L> {
     #[inline(always)]
     fn tree(mut self) -> Result<Tree, DecodeError> {
-        let mut tree = Tree::Null;
-        self.node(&mut tree)?;
-        Ok(tree)
+        let mut place = ManuallyDrop::new(Tree::Null);
+        self.node(&mut place)?;
+        Ok(ManuallyDrop::into_inner(place))
     }
 
     #[inline(always)]
-    fn node(&mut self, place: &mut Tree) -> Result<(), DecodeError> {
+    fn node(&mut self, place: &mut Place) -> Result<(), DecodeError> {
         match self.walk.node() {
             Node::Null => {}
             Node::Leaf => self.leaves.leaf(self.walk.leaf(), place)?,
@@ -198,14 +203,14 @@ impl<L: Leaves> Builder<'_, L> {
                 // Without the capacity it could be up to four times as long.
                 let mut list = Vec::with_capacity(count as usize);
                 list.resize_with(count as usize, Tree::default);
-                self.children(&mut list, &[])?;
-                put(place, Tree::List(list));
+                self.children(list::places(&mut list), &[])?;
+                *place = ManuallyDrop::new(Tree::List(list));
             }
             Node::Dict(count) => {
                 let (keys, places) = self.walk.keys(count);
                 let mut trees = List::defaults(count as usize);
-                self.children(&mut trees, places)?;
-                put(place, Tree::Dict(Dict::with_keys(keys.cloned(), trees)));
+                self.children(list::places(&mut trees), places)?;
+                *place = ManuallyDrop::new(Tree::Dict(Dict::with_keys(keys.cloned(), trees)));
             }
         }
         Ok(())
@@ -213,19 +218,13 @@ impl<L: Leaves> Builder<'_, L> {
 
     /// Builds the next nodes at these places, or in order if there are no places.
     #[inline(never)]
-    fn children(&mut self, trees: &mut [Tree], places: &[u32]) -> Result<(), DecodeError> {
+    fn children(&mut self, trees: &mut [Place], places: &[u32]) -> Result<(), DecodeError> {
         for index in 0..trees.len() {
             let place = if places.is_empty() { index } else { places[index] as usize };
             self.node(&mut trees[place])?;
         }
         Ok(())
     }
-}
-
-/// Puts a tree where a null is. A null needs no drop.
-#[inline(always)]
-fn put(place: &mut Tree, tree: Tree) {
-    std::mem::forget(std::mem::replace(place, tree));
 }
 
 /// Leaves in place, in the memory that the payload was received into.
@@ -238,25 +237,22 @@ struct Received<'a> {
 }
 
 impl Leaves for Received<'_> {
-    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError> {
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Place) -> Result<(), DecodeError> {
         let range = self.ranges.next().expect("there is a range for each leaf");
         let buffer = match &mut self.buffers {
             Buffers::One(memory) => std::mem::take(memory),
             Buffers::Parts(parts) => parts.next().expect("split gives a part for each leaf"),
             Buffers::Shared(memory) => memory.slice(range.clone()),
         };
-        put(
-            place,
-            match &leaf.kind {
-                LeafKind::Array { dtype, shape } => {
-                    let shape = self.rows.map_or_else(|| shape.clone(), |rows| shape.with_first(rows));
-                    let array = Array::from_buffer(*dtype, shape, buffer);
-                    Tree::Array(array.expect("the leaf has the bytes of its shape"))
-                }
-                LeafKind::String => text(buffer)?,
-                LeafKind::Bytes => Tree::Bytes(buffer),
-            },
-        );
+        *place = ManuallyDrop::new(match &leaf.kind {
+            LeafKind::Array { dtype, shape } => {
+                let shape = self.rows.map_or_else(|| shape.clone(), |rows| shape.with_first(rows));
+                let array = Array::from_buffer(*dtype, shape, buffer);
+                Tree::Array(array.expect("the leaf has the bytes of its shape"))
+            }
+            LeafKind::String => text(buffer)?,
+            LeafKind::Bytes => Tree::Bytes(buffer),
+        });
         Ok(())
     }
 }
@@ -269,16 +265,16 @@ struct Copied<'a> {
 
 impl Leaves for Copied<'_> {
     #[inline(always)]
-    fn leaf(&mut self, leaf: &Leaf, place: &mut Tree) -> Result<(), DecodeError> {
+    fn leaf(&mut self, leaf: &Leaf, place: &mut Place) -> Result<(), DecodeError> {
         let (bytes, rest) = self.payload.split_at(leaf.memory.len());
         self.payload = rest;
         let buffer = Buffer::copy_from(bytes);
         match &leaf.kind {
             LeafKind::Array { dtype, shape } => {
-                put(place, Tree::Array(Array::of_leaf(*dtype, shape, buffer)));
+                *place = ManuallyDrop::new(Tree::Array(Array::of_leaf(*dtype, shape, buffer)));
             }
-            LeafKind::String => put(place, text(buffer)?),
-            LeafKind::Bytes => put(place, Tree::Bytes(buffer)),
+            LeafKind::String => *place = ManuallyDrop::new(text(buffer)?),
+            LeafKind::Bytes => *place = ManuallyDrop::new(Tree::Bytes(buffer)),
         }
         Ok(())
     }

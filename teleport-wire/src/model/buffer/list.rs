@@ -4,11 +4,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use crate::model::buffer::{ALIGNMENT, Buffer, Fresh};
+
+/// Returns the items as places that are written without dropping what they held.
+#[inline]
+pub(crate) fn places<T>(items: &mut [T]) -> &mut [ManuallyDrop<T>] {
+    let places = std::ptr::from_mut(items) as *mut [ManuallyDrop<T>];
+    // SAFETY: a `ManuallyDrop` has the layout of its value, and all of its values are valid for that.
+    unsafe { &mut *places }
+}
 
 /// Knows without a call whether there is something to do when it is dropped.
 pub(crate) trait HasDrop {
@@ -203,6 +211,18 @@ mod tests {
         assert_eq!(list.into_vec(), expected);
         assert_eq!(*List::<Item>::defaults(3), [const { (0, None) }; 3]);
         assert_eq!(List::<Item>::default().len(), 0);
+    }
+
+    #[test]
+    fn places_are_written_without_a_drop() {
+        let owner = Buffer::zeroed(100);
+        let mut list = List::<Item>::defaults(2);
+        places(&mut list)[1] = ManuallyDrop::new((7, Some(owner.clone())));
+        assert_eq!((list[0].0, list[1].0), (0, 7));
+        let taken = std::mem::take(&mut list[1]);
+        places(&mut list)[1] = ManuallyDrop::new(taken);
+        drop(list);
+        assert!(owner.is_unique(), "it was dropped once, with the list");
     }
 
     #[test]
