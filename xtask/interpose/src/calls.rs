@@ -77,7 +77,12 @@ counted! {
     // Futexes and all calls without a wrapper. The C library declares any number of arguments here, as for
     // fcntl and ioctl, but reads a fixed number from where callers put them. So do these functions, on
     // x86-64 and on 64-bit ARM.
-    syscall = c"syscall", (number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long;
+    syscall = c"syscall", (number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long,
+        |done: c_long| match number {
+            libc::SYS_recvfrom => RECEIVED.add(b as *const c_void, done as isize),
+            libc::SYS_sendto => SENT.add(b as *const c_void, done as isize),
+            _ => {}
+        };
     sched_yield = c"sched_yield", () -> c_int;
     nanosleep = c"nanosleep", (time: *const timespec, left: *mut timespec) -> c_int;
     mmap = c"mmap", (at: *mut c_void, length: size_t, protection: c_int, flags: c_int, fd: c_int,
