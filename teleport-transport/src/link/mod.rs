@@ -6,10 +6,8 @@
 //! [`closing`] ends both.
 //!
 //! # Locks
-//! Locks are taken in this order: the receiving half, the sending half, the socket. Readers and writers hold
-//! the socket's lock for one system call that does not block. A leading thread holds it while it sleeps.
-//! Closing the descriptor takes it exclusively, after waking that thread. No other lock is held while a
-//! thread waits for the network. Wakers and destructors of sent values run without any of these locks: see
+//! The receiving half is locked before the sending half. Neither is held while a thread waits for the network.
+//! The socket has no lock: see [`port`]. Wakers and destructors of sent values run without these locks: see
 //! [`Wakers`](crate::Wakers) and [`deferred_drop`](crate::memory::deferred_drop).
 //!
 //! All state that threads read without a lock is one word, [`Status`](status::Status).
