@@ -6,9 +6,9 @@
 //! [`closing`] ends both.
 //!
 //! # Locks
-//! The receiving half is locked before the sending half. Neither is held while a thread waits for the network.
-//! The socket has no lock: see [`port`]. Wakers and destructors of sent values run without these locks: see
-//! [`Wakers`](crate::Wakers) and [`deferred_drop`](crate::memory::deferred_drop).
+//! The receiving half is locked before the sending half. Neither is held while a thread waits for the
+//! network. The socket has no lock: see [`port`]. Wakers and destructors of sent values run without these
+//! locks: see [`Wakers`](crate::Wakers) and [`deferred_drop`](crate::memory::deferred_drop).
 //!
 //! All state that threads read without a lock is one word, [`Status`](status::Status).
 
