@@ -1,5 +1,7 @@
 //! The events of a connection, and the decisions that it asks of the layer above.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,6 +44,49 @@ pub struct Reply {
 /// The answer to a call: its result, or an error from the server or the connection.
 pub type Answer = Result<Reply, RemoteError>;
 
+/// The most ids that need no allocation. They take less room than a call.
+const MAX_FEW_IDS: usize = 8;
+
+/// A list of ids, most often a short one.
+pub struct Ids(IdList);
+
+enum IdList {
+    Few { ids: [u64; MAX_FEW_IDS], count: usize },
+    Many(Vec<u64>),
+}
+
+impl FromIterator<u64> for Ids {
+    fn from_iter<I: IntoIterator<Item = u64>>(ids: I) -> Ids {
+        let mut rest = ids.into_iter();
+        let (mut ids, mut count) = ([0; MAX_FEW_IDS], 0);
+        while let Some(id) = rest.next() {
+            if count == MAX_FEW_IDS {
+                return Ids(IdList::Many(ids.into_iter().chain([id]).chain(rest).collect()));
+            }
+            ids[count] = id;
+            count += 1;
+        }
+        Ids(IdList::Few { ids, count })
+    }
+}
+
+impl Deref for Ids {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match &self.0 {
+            IdList::Few { ids, count } => &ids[..*count],
+            IdList::Many(ids) => ids,
+        }
+    }
+}
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// An event of a connection.
 #[derive(Debug)]
 pub enum Event {
@@ -73,7 +118,7 @@ pub enum Event {
     /// server).
     Acknowledged {
         /// The calls.
-        ids: Vec<u64>,
+        ids: Ids,
     },
     /// A client asks for its calls of earlier connections, and waits for
     /// [`Outbound::send_resume_answer`](super::Outbound::send_resume_answer) (on a server).
@@ -141,5 +186,19 @@ pub trait Gate {
         _order: &Order,
     ) -> Result<Option<Ticket>, RemoteError> {
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_ids_has_all_of_them() {
+        for count in [0, 1, MAX_FEW_IDS as u64, MAX_FEW_IDS as u64 + 1, 100] {
+            let ids: Ids = (1..=count).collect();
+            assert!(ids.iter().copied().eq(1..=count));
+            assert_eq!(matches!(ids.0, IdList::Few { .. }), count <= MAX_FEW_IDS as u64);
+        }
     }
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::error::{Closed, ProtocolError, SendError};
-pub use self::event::{Answer, Call, Event, Gate, Reply};
+pub use self::event::{Answer, Call, Event, Gate, Ids, Reply};
 use self::ledger::ReturnedCredit;
 pub use self::ledger::{Lease, Ledger, Quota, UnsentBytes};
 pub use self::min_rate::SlowCalls;

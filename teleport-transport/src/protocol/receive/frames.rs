@@ -18,7 +18,7 @@ use super::known::Known;
 use super::message::Incoming;
 use crate::config::Config;
 use crate::protocol::error::ProtocolError;
-use crate::protocol::event::{Event, Gate};
+use crate::protocol::event::{Event, Gate, Ids};
 use crate::protocol::id_table::IdTable;
 use crate::protocol::ledger::ReturnedCredit;
 use crate::protocol::send::{Outbound, SharedOutbound};
@@ -187,7 +187,7 @@ impl<O: SharedOutbound> Sink for Session<'_, O> {
                 ids.try_for_each(|id| queue.on_grant(id))?;
             }
             (Kind::Ack, _) if self.resumes() => {
-                let ids: Vec<u64> = teleport_wire::decode_ids(body)?.collect();
+                let ids: Ids = teleport_wire::decode_ids(body)?.collect();
                 self.sending.outbound().queue.on_ack(&ids)?;
                 self.events.push(Event::Acknowledged { ids });
             }
