@@ -58,26 +58,23 @@ impl Drop for DropScope {
 #[cold]
 #[inline(never)]
 fn drop_deferred() {
-    SCOPES.set(0);
-    // Keeps the memory of an empty list.
-    let take = |deferred: &RefCell<Vec<Tree>>| {
-        let is_empty = deferred.borrow().is_empty();
-        if is_empty { None } else { Some(deferred.take()) }
-    };
-    while let Ok(Some(mut deferred)) = DEFERRED.try_with(take) {
-        // In their place, so that none moves.
-        while let Some(last) = deferred.len().checked_sub(1) {
-            drop_with(|| deferred.truncate(last));
-        }
-        if deferred.capacity() <= KEPT_CAPACITY {
-            let _ = DEFERRED.try_with(|kept| {
-                let mut kept = kept.borrow_mut();
-                if kept.capacity() == 0 {
-                    *kept = deferred;
-                }
-            });
-        }
+    // In a scope, so that a destructor that enters another one leaves its values to this loop.
+    SCOPES.set(SCOPE);
+    // Fails while the thread ends; then the list is dropped with the thread.
+    while let Ok(Some(tree)) = DEFERRED.try_with(pop_deferred) {
+        drop_with(|| drop(tree));
     }
+    SCOPES.set(0);
+}
+
+/// Returns the last deferred value. An empty list keeps little memory.
+fn pop_deferred(deferred: &RefCell<Vec<Tree>>) -> Option<Tree> {
+    let mut deferred = deferred.borrow_mut();
+    let last = deferred.pop();
+    if last.is_none() && deferred.capacity() > KEPT_CAPACITY {
+        *deferred = Vec::new();
+    }
+    last
 }
 
 fn drop_with(drop: impl FnOnce()) {
@@ -176,5 +173,21 @@ mod tests {
         throw(&dropped, || {});
         drop(scope);
         assert_eq!((dropped.load(Ordering::Relaxed), LAST.load(Ordering::Relaxed)), (6, 2));
+    }
+
+    #[test]
+    fn destructors_that_enter_scopes_do_not_nest() {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let scope = DropScope::enter();
+        for _ in 0..100_000 {
+            let then = || {
+                let _scope = DropScope::enter();
+                drop_buffer_later(Buffer::copy_from(&[1]));
+            };
+            drop_buffer_later(Buffer::from_owner(Owner(dropped.clone(), then)));
+        }
+        drop(scope);
+        assert_eq!((dropped.load(Ordering::Relaxed), SCOPES.get()), (100_000, 0));
+        assert!(DEFERRED.with_borrow(|kept| kept.is_empty() && kept.capacity() <= KEPT_CAPACITY));
     }
 }
