@@ -6,7 +6,7 @@
 //! empty buffer has no memory: threads lend it theirs. Bounds: the messages that may be queued; what the
 //! writer has is bounded by one `stage`.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
@@ -32,8 +32,9 @@ const MAX_SPARES: usize = 2;
 const HEADROOM_BYTES: usize = 512;
 
 thread_local! {
-    /// The memory for the next buffers that this thread fills. They begin with the headroom.
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// The memory for the next buffers that this thread fills, the first of them filled first. Each has no
+    /// memory or begins with the headroom.
+    static SPARES: [Cell<Vec<u8>>; MAX_SPARES] = const { [const { Cell::new(Vec::new()) }; MAX_SPARES] };
 }
 
 /// Frames in the order in which they are written to the socket.
@@ -258,20 +259,25 @@ impl WriteBuffer {
     fn begin(&mut self) {
         self.inline = spare();
         self.start = self.inline.len();
-        self.shared.iter_mut().for_each(|shared| shared.at = self.start);
+        // Almost always there are none.
+        if !self.shared.is_empty() {
+            self.shared.iter_mut().for_each(|shared| shared.at = self.start);
+        }
     }
 
     /// Lends the memory of the empty buffer to the next one that this thread fills.
     fn recycle(&mut self) {
         let mut inline = mem::take(&mut self.inline);
-        inline.truncate(HEADROOM_BYTES);
         (self.start, self.taken_bytes) = (0, 0);
         if (1..=MAX_SPARE_BYTES).contains(&inline.capacity()) {
-            // Fails while the thread ends; then the memory is freed.
+            inline.truncate(HEADROOM_BYTES);
+            // Fails while the thread ends; then the memory is freed. The memory of the first place moves on.
             let _ = SPARES.try_with(|spares| {
-                let mut spares = spares.borrow_mut();
-                if spares.len() < MAX_SPARES {
-                    spares.push(inline);
+                for spare in spares {
+                    inline = spare.replace(mem::take(&mut inline));
+                    if inline.capacity() == 0 {
+                        break;
+                    }
                 }
             });
         }
@@ -284,8 +290,11 @@ impl WriteBuffer {
 /// Returns memory for copied bytes, which begins with the headroom.
 fn spare() -> Vec<u8> {
     // Fails while the thread ends; then there is no spare memory.
-    let spare = SPARES.try_with(|spares| spares.borrow_mut().pop());
-    spare.ok().flatten().unwrap_or_else(|| {
+    let spare = SPARES.try_with(|spares| {
+        let kept = spares.iter().map(Cell::take).find(|spare| spare.capacity() > 0);
+        kept.unwrap_or_default()
+    });
+    spare.ok().filter(|spare| spare.capacity() > 0).unwrap_or_else(|| {
         let mut spare = Vec::with_capacity(HEADROOM_BYTES + MIN_BYTES);
         spare.resize(HEADROOM_BYTES, 0);
         spare
@@ -445,12 +454,25 @@ mod tests {
             buffer.advance(bytes);
             assert_eq!(buffer.inline.capacity(), 0);
         }
-        let is_small = |spare: &Vec<u8>| spare.len() == HEADROOM_BYTES && spare.capacity() <= MAX_SPARE_BYTES;
-        assert!(SPARES.with_borrow(|spares| spares.len() == 1 && spares.iter().all(is_small)));
+        assert_eq!(small_spares(), 1);
         // Buffers that are filled at once are kept, up to a few.
         let mut buffers: [WriteBuffer; MAX_SPARES + 1] = std::array::from_fn(|_| WriteBuffer::default());
         buffers.iter_mut().for_each(|buffer| buffer.append(&[0; 1000]));
         buffers.iter_mut().for_each(|buffer| buffer.advance(1000));
-        assert!(SPARES.with_borrow(|spares| spares.len() == MAX_SPARES && spares.iter().all(is_small)));
+        assert_eq!(small_spares(), MAX_SPARES);
+    }
+
+    /// Takes this thread's spare memory, and checks it. Puts it back and returns how much there was.
+    fn small_spares() -> usize {
+        SPARES.with(|spares| {
+            let count = |spare: &Cell<Vec<u8>>| {
+                let memory = spare.take();
+                let is_kept = memory.capacity() > 0;
+                assert!(!is_kept || memory.len() == HEADROOM_BYTES && memory.capacity() <= MAX_SPARE_BYTES);
+                spare.set(memory);
+                usize::from(is_kept)
+            };
+            spares.iter().map(count).sum()
+        })
     }
 }
