@@ -187,18 +187,25 @@ impl Sending {
     /// Moves the next frames from the queue into `buffer`. Returns false if there are none.
     fn stage(&mut self, port: &Port, buffer: &mut WriteBuffer) -> bool {
         self.coalesce.on_write(&port.status);
-        let progress = self.outbound.poll_write(buffer);
-        self.unwritten_bytes = buffer.remaining_bytes();
-        if progress.drained {
+        if self.outbound.poll_write(buffer) {
             port.event_loop.request(Request::Drained);
         }
-        // The goodbye was the last frame.
-        if progress.finished && !progress.staged && port.status.set(Flag::LINGERS) {
+        self.unwritten_bytes = buffer.remaining_bytes();
+        let has_staged = !buffer.is_empty();
+        if !has_staged && self.outbound.is_finished() {
+            self.linger(port);
+        }
+        has_staged
+    }
+
+    /// Ends this side's stream, because the goodbye was written, and waits for the peer to read it.
+    #[cold]
+    fn linger(&mut self, port: &Port) {
+        if port.status.set(Flag::LINGERS) {
             // An error means that the connection is gone, which reading will find.
             let _ = self.socket.as_ref().map(|socket| socket.shutdown_write());
             self.linger.close_within(LINGER, port);
         }
-        progress.staged
     }
 
     /// Ends a turn that has written everything.

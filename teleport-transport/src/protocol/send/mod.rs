@@ -54,19 +54,6 @@ pub enum Withdrawn {
     NotOpen,
 }
 
-/// The state of the send queue after [`Outbound::poll_write`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteProgress {
-    /// The buffer holds bytes for the socket.
-    pub staged: bool,
-    /// The goodbye was staged: nothing follows it.
-    pub finished: bool,
-    /// The unsent results are within the quota of [`Ledger::await_drain`]. Reported once.
-    pub drained: bool,
-    /// The calls without an answer, including a client's calls whose result is incomplete.
-    pub open_calls: usize,
-}
-
 #[derive(Debug)]
 enum Farewell {
     None,
@@ -345,19 +332,13 @@ impl Outbound {
 
     // ---- Answers ----
 
-    /// Moves the next frames into `buffer`, and returns what else a writer must know. This costs little if
-    /// there are none, so a writer asks again until there are none.
-    pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> WriteProgress {
-        let drained = self.has_work() && self.stage(buffer);
-        WriteProgress {
-            staged: !buffer.is_empty(),
-            finished: self.is_finished(),
-            drained,
-            open_calls: self.open_calls(),
-        }
+    /// Moves the next frames into `buffer`, if there are any. A writer asks again until it stays empty. Returns
+    /// true, once, if the unsent results are within the quota of [`Ledger::await_drain`].
+    #[inline]
+    pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> bool {
+        self.has_work() && self.stage(buffer)
     }
 
-    /// Moves the next frames into `buffer`. Returns true, once, if the unsent results are within the quota.
     fn stage(&mut self, buffer: &mut WriteBuffer) -> bool {
         if self.queue.ledger.is_credit_worth_frame() {
             self.send_credit();
