@@ -332,8 +332,8 @@ impl Outbound {
 
     // ---- Answers ----
 
-    /// Moves the next frames into `buffer`, if there are any. A writer asks again until it stays empty. Returns
-    /// true, once, if the unsent results are within the quota of [`Ledger::await_drain`].
+    /// Moves the next frames into `buffer`, if there are any. A writer asks again until it stays empty.
+    /// Returns true, once, if the unsent results are within the quota of [`Ledger::await_drain`].
     #[inline]
     pub fn poll_write(&mut self, buffer: &mut WriteBuffer) -> bool {
         self.has_work() && self.stage(buffer)
