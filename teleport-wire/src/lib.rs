@@ -43,7 +43,7 @@ pub use format::limits::{
     MAX_ERROR_BYTES, MAX_IDS, MAX_INLINE_BYTES, MAX_METHOD_BYTES, MAX_NAME_BYTES, MAX_OPEN_CALLS, MAX_RANK,
     MAX_REASON_BYTES,
 };
-pub use format::message::Message;
+pub use format::message::{Draft, FrameSizes, Message};
 pub use format::metadata::{CallHead, CallMetadata, ResultMetadata};
 pub use format::order::Order;
 pub use format::preface::{FirstBytes, Preface, PrefaceError, VERSION};

@@ -10,7 +10,7 @@
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use teleport_transport::wire::{CallHead, EncodeError, Key, Limits, Message, Ran, RemoteError, Tree};
+use teleport_transport::wire::{CallHead, Draft, EncodeError, Key, Limits, Message, Ran, RemoteError, Tree};
 use teleport_transport::{DropScope, Reply, Wakers, drop_later};
 
 use crate::calls::deferred_results::Demand;
@@ -68,15 +68,24 @@ impl Request {
         self.deadline.map(|deadline| deadline.at.saturating_duration_since(Instant::now()))
     }
 
-    /// Encodes the call for a server with these limits. `left` is the rest of its time, if that is limited.
+    /// Describes the call for a server with these limits. `left` is the rest of its time, if that is limited.
     #[inline]
-    pub(crate) fn encode(&self, left: Option<Duration>, limits: &Limits) -> Result<Message, Box<CallError>> {
-        if left == Some(Duration::ZERO) {
-            return Err(self.overdue());
-        }
+    pub(crate) fn draft<'a>(&'a self, left: Option<Duration>, limits: &'a Limits) -> Draft<'a> {
         let (resume, idempotent) = (self.resumes, self.resumes && self.is_idempotent);
         let head = CallHead { deadline: left, idempotent, resume, ..CallHead::new(&self.method) };
-        Message::call(&head, &self.tree, limits).map_err(|error| self.not_encoded(error))
+        Draft::call(&head, &self.tree, limits)
+    }
+
+    /// Encodes the call.
+    pub(crate) fn encode(&self, left: Option<Duration>, limits: &Limits) -> Result<Message, Box<CallError>> {
+        self.check_time(left)?;
+        self.draft(left, limits).encode().map_err(|error| self.not_encoded(error))
+    }
+
+    /// Returns an error if no time is left.
+    #[inline]
+    pub(crate) fn check_time(&self, left: Option<Duration>) -> Result<(), Box<CallError>> {
+        if left == Some(Duration::ZERO) { Err(self.overdue()) } else { Ok(()) }
     }
 
     #[cold]

@@ -1,4 +1,4 @@
-//! Sending a call: a slot, then the link.
+//! Sending a call: a slot, then the link, which encodes a small call where it queues it.
 //!
 //! Every call first tries to send with a free slot. If there is none, or no connection, it becomes a
 //! [`Submission`], which waits in the queue for slots. Blocking and awaiting callers wait in the same queue.
@@ -6,10 +6,10 @@
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use teleport_transport::protocol::{Closed, SendError};
-use teleport_transport::wire::{Key, Limits, Ran};
+use teleport_transport::protocol::{Closed, NewCall, SendError};
+use teleport_transport::wire::{Draft, Key, Limits, Ran};
 use teleport_transport::{Link, ReaderRole, Wakers, block_on_or_unwind, on_poller_thread};
 
 use crate::calls::pending::Request;
@@ -69,12 +69,14 @@ impl Engine {
         {
             **reader = link.lead();
         }
-        let message = request.encode(left, &limits).map_err(Unsent::Failed)?;
-        let (bytes, mut refused) = (message.payload_bytes(), None);
-        let sent = link.call(message, |id| {
-            refused = self.state.lock().register(link.key(), id, request, has_slot, bytes).err();
-            refused.is_none()
-        });
+        request.check_time(left).map_err(Unsent::Failed)?;
+        let refused = None;
+        let mut sending = Sending { engine: self, link: &link, limits, left, request, has_slot, refused };
+        let sent = match link.encode_call(&mut sending) {
+            Err(SendError::Unencoded) => sending.send_encoded()?,
+            sent => sent,
+        };
+        let refused = sending.refused;
         match sent {
             Ok(id) => Ok(id),
             Err(error) => {
@@ -126,6 +128,44 @@ impl Engine {
             }
         };
         Err(Unsent::Failed(error))
+    }
+}
+
+/// A call while it is sent.
+struct Sending<'a> {
+    engine: &'a Engine,
+    link: &'a Arc<Link>,
+    limits: Limits,
+    /// The rest of its time.
+    left: Option<Duration>,
+    request: &'a mut Request,
+    has_slot: bool,
+    refused: Option<Refused>,
+}
+
+impl NewCall for Sending<'_> {
+    #[inline]
+    fn draft(&self) -> Draft<'_> {
+        self.request.draft(self.left, &self.limits)
+    }
+
+    #[inline]
+    fn register(&mut self, id: u64, bytes: u64) -> bool {
+        let mut state = self.engine.state.lock();
+        let registered = state.register(self.link.key(), id, self.request, self.has_slot, bytes);
+        drop(state);
+        self.refused = registered.err();
+        self.refused.is_none()
+    }
+}
+
+impl Sending<'_> {
+    /// Encodes the call before it is sent, because it is large or has a new shape.
+    #[inline(never)]
+    fn send_encoded(&mut self) -> Result<Result<u64, SendError>, Unsent> {
+        let message = self.request.encode(self.left, &self.limits).map_err(Unsent::Failed)?;
+        let bytes = message.payload_bytes();
+        Ok(self.link.call(message, |id| self.register(id, bytes)))
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use teleport_transport::Link;
-use teleport_transport::wire::{Message, RemoteError};
+use teleport_transport::protocol::SendError;
+use teleport_transport::wire::{Draft, EncodeError, Message, RemoteError, Tree};
 
 use crate::call::caller::Caller;
 use crate::call::open_call::OpenCall;
@@ -68,6 +69,28 @@ impl ReplyTo<'_> {
             link.closed().is_none().then(|| link.key())
         });
         throttled_by.flatten()
+    }
+
+    /// Encodes and sends a result. Only the first answer of a call is sent.
+    ///
+    /// # Errors
+    /// Fails if the client would refuse the result.
+    #[inline]
+    pub(crate) fn result(&self, tree: &Tree) -> Result<(), EncodeError> {
+        let draft = Draft::result(tree, &self.caller.limits);
+        // A session keeps the message.
+        if self.session.is_none() {
+            let counters = self.shared().counters.here();
+            counters.add(Counted::Answered);
+            let Err(error) = self.link.encode_answer(self.id, &draft) else { return Ok(()) };
+            counters.take_back(Counted::Answered);
+            // The connection is over, or the call was answered or withdrawn before.
+            if error != SendError::Unencoded {
+                return Ok(());
+            }
+        }
+        self.answer(draft.encode()?);
+        Ok(())
     }
 
     /// Sends a result. Only the first answer of a call is sent.

@@ -10,7 +10,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use teleport_transport::wire::{Message, RemoteError, Tree};
+use teleport_transport::wire::{RemoteError, Tree};
 use teleport_transport::{Lease, Measured, TurnClock};
 
 use crate::api::functions::context::Context;
@@ -148,15 +148,9 @@ fn run(
     };
     let outcome = run_function(&call.reply.shared().counters, 1, |running| {
         let reply = function(mem::take(arguments), call)?;
-        match Message::result(&reply, &call.reply.caller.limits) {
-            Ok(message) => {
-                // First, so that a caller that has the answer finds that nothing runs.
-                drop(running);
-                call.reply.answer(message);
-                Ok(())
-            }
-            Err(error) => Err(unsendable(&error)),
-        }
+        // First, so that a caller that has the answer finds that nothing runs.
+        drop(running);
+        call.reply.result(&reply).map_err(|error| unsendable(&error))
     });
     if let Err(error) = outcome {
         call.fail(error);

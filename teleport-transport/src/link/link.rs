@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use teleport_wire::{CallAnswer, CallState, ErrorKind, Hello, Limits, Message, Resume};
+use teleport_wire::{CallAnswer, CallState, Draft, ErrorKind, Hello, Limits, Message, Resume};
 
 use super::coalesce::{self, MAX_COALESCED_BYTES};
 use super::cork::{self, AnswersTogether};
@@ -18,7 +18,7 @@ use crate::memory::budget::Budget;
 use crate::memory::deferred_drop::DropScope;
 use crate::net::socket::Socket;
 use crate::protocol::{
-    self, Closed, Inbound, Quota, Role, SendError, SharedOutbound, UnsentBytes, Withdrawn,
+    self, Closed, Inbound, NewCall, Outbound, Quota, Role, SendError, SharedOutbound, UnsentBytes, Withdrawn,
 };
 use crate::reactor::mailbox::on_poller_thread;
 use crate::reactor::poller::Poller;
@@ -168,10 +168,28 @@ impl Link {
         message: Message,
         register: impl FnOnce(u64) -> bool,
     ) -> Result<u64, SendError> {
+        self.queue_call(|outbound| outbound.send_call(message, register))
+    }
+
+    /// Does the same for a small call, which is encoded where it is queued: that saves a copy.
+    ///
+    /// # Errors
+    /// Fails as [`call`](Link::call) does, and with [`SendError::Unencoded`] if the call must be encoded
+    /// first.
+    #[inline]
+    pub fn encode_call(self: &Arc<Self>, call: &mut impl NewCall) -> Result<u64, SendError> {
+        self.queue_call(|outbound| outbound.encode_call(call))
+    }
+
+    #[inline]
+    fn queue_call(
+        self: &Arc<Self>,
+        queue: impl FnOnce(&mut Outbound) -> Result<u64, SendError>,
+    ) -> Result<u64, SendError> {
         self.check_fork()?;
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
-        let id = sending.outbound.send_call(message, register)?;
+        let id = queue(&mut sending.outbound)?;
         let may_wait = sending.outbound.open_calls() > 1
             && sending.outbound.ledger().queued_bytes() <= MAX_COALESCED_BYTES;
         // While another thread writes or the socket is full, the call shares the next write anyway.
@@ -204,10 +222,28 @@ impl Link {
     /// # Errors
     /// Fails if the link is over, or if the call was answered or withdrawn already.
     pub fn answer(self: &Arc<Self>, id: u64, message: Message) -> Result<(), SendError> {
+        self.queue_answer(|outbound| self.memory.queue_answer(&self.port, outbound, id, message))
+    }
+
+    /// Does the same for a small result, which is encoded where it is queued: that saves a copy.
+    ///
+    /// # Errors
+    /// Fails as [`answer`](Link::answer) does, and with [`SendError::Unencoded`] if the result must be
+    /// encoded first.
+    #[inline]
+    pub fn encode_answer(self: &Arc<Self>, id: u64, draft: &Draft<'_>) -> Result<(), SendError> {
+        self.queue_answer(|outbound| outbound.encode_answer(id, draft))
+    }
+
+    #[inline]
+    fn queue_answer(
+        self: &Arc<Self>,
+        queue: impl FnOnce(&mut Outbound) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
         self.check_fork()?;
         let _scope = DropScope::enter();
         let mut sending = self.writer.lock();
-        self.memory.queue_answer(&self.port, &mut sending.outbound, id, message)?;
+        queue(&mut sending.outbound)?;
         let may_wait = sending.outbound.ledger().queued_bytes() <= MAX_COALESCED_BYTES;
         if !(may_wait && cork::holds_answer(self.port.key)) {
             self.writer.write(&self.port, sending);

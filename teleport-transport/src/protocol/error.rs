@@ -215,6 +215,10 @@ pub enum SendError {
     /// The caller's `register` refused the call.
     #[error("the call was refused by the layer above")]
     Refused,
+    /// The message cannot be encoded where it is queued, because it is large or has a new shape. It must be
+    /// encoded first.
+    #[error("the message must be encoded before it is sent")]
+    Unencoded,
     /// This process was forked from the one that owns the connection.
     #[error("the connection belongs to the process that this one was forked from")]
     Forked,

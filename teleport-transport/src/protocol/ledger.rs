@@ -303,13 +303,18 @@ impl Ledger {
         message.payload_bytes() > 0 && message.memory_bytes() <= self.credit_bytes
     }
 
-    /// Counts a message to be sent. `eager_bytes` of the peer's credit pay for its payload.
+    /// Returns the most memory that a result may take that is sent without a grant and without a charge.
     #[inline]
-    pub(super) fn queue(&mut self, message: &Message, is_eager: bool) {
-        self.queued_bytes += message.payload_bytes() + message.metadata().len() as u64;
-        if is_eager {
-            self.credit_bytes -= message.memory_bytes();
-        }
+    pub(super) fn max_uncharged_bytes(&self) -> u64 {
+        self.credit_bytes.min(MIN_CHARGED_BYTES)
+    }
+
+    /// Counts the metadata and the payload of a message to be sent, together `bytes`. `eager_bytes` of the
+    /// peer's credit pay for its payload.
+    #[inline]
+    pub(super) fn queue(&mut self, bytes: u64, eager_bytes: u64) {
+        self.queued_bytes += bytes;
+        self.credit_bytes -= eager_bytes;
     }
 
     /// Counts queued bytes that are not sent any more. `eager_bytes` of credit paid for a message that the

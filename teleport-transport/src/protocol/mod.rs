@@ -37,7 +37,7 @@ pub use self::ledger::{Lease, Ledger, Quota, UnsentBytes};
 pub use self::min_rate::SlowCalls;
 pub use self::receive::{Inbound, Received};
 pub use self::send::write_buffer::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
-pub use self::send::{Outbound, SharedOutbound, Withdrawn};
+pub use self::send::{NewCall, Outbound, SharedOutbound, Withdrawn};
 use crate::config::Config;
 use crate::memory::budget::Budget;
 pub use crate::role::Role;

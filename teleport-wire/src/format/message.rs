@@ -1,15 +1,16 @@
 //! Calls, results and errors that are ready to send.
 //!
-//! Flow: tree -> [`Message`] -> [`Message::append_frame`] if it is small, else [`Message::header`],
-//! [`Message::metadata`], and the payload in chunks.
+//! Flow: tree -> [`Draft`] -> [`Draft::append_frame`] if it is small and its shape is known, else [`Message`]
+//! -> [`Message::append_frame`] if it is small, else [`Message::header`], [`Message::metadata`], and the
+//! payload in chunks.
 //!
 //! A small payload is copied behind the metadata, which costs less than to count the owner of each leaf, and
 //! is sent in the same frame. A large one stays in its owners' memory.
 
+mod draft;
 mod known;
 
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::format::checksum::checksum;
 use crate::format::encode::{Scratch, encode};
@@ -17,10 +18,10 @@ use crate::format::encode_error::EncodeError;
 use crate::format::error_kind::RemoteError;
 use crate::format::header::{Header, Kind};
 use crate::format::limits::{Limits, MAX_INLINE_BYTES, MAX_METHOD_BYTES};
-use crate::format::metadata::{CallHead, IDEMPOTENT, RESUME};
+use crate::format::metadata::CallHead;
 use crate::format::signature::Placement;
 use crate::model::{buffer::Buffer, tree::Tree};
-use known::Head;
+pub use draft::{Draft, FrameSizes};
 
 /// The longest array, string or bytes that is copied into a message.
 const MAX_COPIED_LEAF_BYTES: usize = 2 << 10;
@@ -55,21 +56,43 @@ pub struct Message {
     memory_bytes: u64,
 }
 
+impl Draft<'_> {
+    /// Encodes the message.
+    ///
+    /// # Errors
+    /// Returns [`EncodeError`] if the receiver would refuse it.
+    #[inline]
+    pub fn encode(&self) -> Result<Message, EncodeError> {
+        match known::encode(self) {
+            Some(message) => Ok(message),
+            None => Message::encode_new(self),
+        }
+    }
+
+    /// Encodes a small message at the end of `out`, as one frame. The payload has a CRC32C if `is_checked`.
+    ///
+    /// Returns `None`, and leaves `out` as it is, if the payload takes more than `max_memory_bytes` of the
+    /// receiver's memory or if this thread has not encoded several messages of this shape lately. The message
+    /// must then be [encoded](Draft::encode) first, which tells if the receiver would refuse it.
+    #[inline]
+    pub fn append_frame(
+        &self,
+        id: u64,
+        is_checked: bool,
+        max_memory_bytes: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<FrameSizes> {
+        known::append_frame(self, id, is_checked, max_memory_bytes, out)
+    }
+}
+
 impl Message {
     /// Encodes a call for a receiver with these limits.
     ///
     /// # Errors
     /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn call(head: &CallHead<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
-        let bytes = head.method.len();
-        if bytes == 0 || bytes > MAX_METHOD_BYTES {
-            return Err(EncodeError::MethodName { bytes, max_bytes: MAX_METHOD_BYTES });
-        }
-        let flags = if head.idempotent { IDEMPOTENT } else { 0 } | if head.resume { RESUME } else { 0 };
-        // Zero would mean that there is no deadline.
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        let deadline_micros = head.deadline.map_or(0, micros);
-        Message::encode(&Head { kind: Kind::Call, flags, method: head.method, deadline_micros }, tree, limits)
+        Draft::call(head, tree, limits).encode()
     }
 
     /// Encodes a result for a receiver with these limits.
@@ -77,8 +100,7 @@ impl Message {
     /// # Errors
     /// Returns [`EncodeError`] if the receiver would refuse it.
     pub fn result(tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
-        let head = Head { kind: Kind::Result, flags: 0, method: "", deadline_micros: 0 };
-        Message::encode(&head, tree, limits)
+        Draft::result(tree, limits).encode()
     }
 
     /// Encodes the error that ends a call. Long texts are cut.
@@ -99,23 +121,19 @@ impl Message {
         }
     }
 
-    #[inline]
-    fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
-        match known::encode(head, tree, limits) {
-            Some(message) => Ok(message),
-            None => Message::encode_new(head, tree, limits),
-        }
-    }
-
     /// Encodes a message whose shape is not known.
-    fn encode_new(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Result<Message, EncodeError> {
+    fn encode_new(draft: &Draft<'_>) -> Result<Message, EncodeError> {
+        let bytes = draft.method.len();
+        if draft.kind == Kind::Call && (bytes == 0 || bytes > MAX_METHOD_BYTES) {
+            return Err(EncodeError::MethodName { bytes, max_bytes: MAX_METHOD_BYTES });
+        }
         let mut scratch = Scratch::take();
-        let lengths_at = match head.kind {
+        let lengths_at = match draft.kind {
             Kind::Call => {
-                let method_and_flags = head.method.len() as u64 | u64::from(head.flags) << 16;
-                let fixed = [method_and_flags, 0, head.deadline_micros].map(u64::to_le_bytes);
+                let method_and_flags = draft.method.len() as u64 | u64::from(draft.flags) << 16;
+                let fixed = [method_and_flags, 0, draft.deadline_micros].map(u64::to_le_bytes);
                 scratch.metadata.extend_from_slice(fixed.as_flattened());
-                scratch.metadata.extend_from_slice(head.method.as_bytes());
+                scratch.metadata.extend_from_slice(draft.method.as_bytes());
                 4
             }
             _ => {
@@ -123,7 +141,7 @@ impl Message {
                 0
             }
         };
-        let encoded = encode(tree, &mut scratch, limits);
+        let encoded = encode(draft.tree, &mut scratch, draft.limits);
         let message = encoded.map(|encoded| {
             let metadata = &mut scratch.metadata[..];
             let lengths = u64::from(encoded.signature_bytes) | u64::from(encoded.order_bytes) << 32;
@@ -140,10 +158,10 @@ impl Message {
             let copied = copied.iter().map(|leaf| &leaf[..]);
             let bytes = join(metadata, copied, if is_small { payload_bytes as usize } else { 0 });
             let metadata_bytes = metadata.len() as u32;
-            let kind = head.kind;
+            let kind = draft.kind;
             let message =
                 Message { kind, metadata_bytes, metadata_crc, bytes, pieces, payload_bytes, memory_bytes };
-            known::learn(head, tree, limits, &message, &scratch.leaves);
+            known::learn(draft, &message, &scratch.leaves);
             message
         });
         scratch.give_back();
@@ -245,18 +263,30 @@ impl Message {
     /// payload has a CRC32C if `is_checked`. The frame is eager if there is such a payload.
     #[inline]
     pub fn append_frame(&self, id: u64, is_checked: bool, out: &mut Vec<u8>) {
-        let payload = self.inline_payload();
-        let (flags, arg) = match payload {
-            [] => (0, 0),
-            _ if is_checked => (Header::EAGER | Header::INLINE | Header::CHECKED, checksum(0, payload)),
-            _ => (Header::EAGER | Header::INLINE, 0),
-        };
-        let (body_crc, length) = (self.metadata_crc, self.bytes.len() as u64);
-        let header = Header { kind: self.kind, flags, body_crc, id, length, arg };
+        let (kind, body_crc, payload) = (self.kind, self.metadata_crc, self.inline_payload());
+        let header = frame_header(kind, id, body_crc, self.bytes.len(), payload, is_checked);
         out.reserve(Header::BYTES + self.bytes.len());
-        out.extend_from_slice(&header.encode());
+        out.extend_from_slice(&header);
         out.extend_from_slice(&self.bytes);
     }
+}
+
+/// Encodes the header of a frame with the metadata, which has the CRC32C `body_crc`, and this inline payload.
+#[inline(always)]
+fn frame_header(
+    kind: Kind,
+    id: u64,
+    body_crc: u32,
+    body_bytes: usize,
+    payload: &[u8],
+    is_checked: bool,
+) -> [u8; Header::BYTES] {
+    let (flags, arg) = match payload {
+        [] => (0, 0),
+        _ if is_checked => (Header::EAGER | Header::INLINE | Header::CHECKED, checksum(0, payload)),
+        _ => (Header::EAGER | Header::INLINE, 0),
+    };
+    Header { kind, flags, body_crc, id, length: body_bytes as u64, arg }.encode()
 }
 
 /// Returns the metadata and the copied leaves, which have `payload_bytes` bytes.

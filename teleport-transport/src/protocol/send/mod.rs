@@ -6,10 +6,10 @@
 //! Its methods are of four kinds, in this order: received things (`on_*`), queued things (`send_*`), timers
 //! (`handle_timeout`, in the receiving half), and answers (`poll_*`).
 //!
-//! Never touches a socket, reads a clock or copies an array, and drops no buffer while a lock is held (see
-//! [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`, answers by
-//! this side's, control frames by both. The bytes of answers are not bounded here: the layer above starts no
-//! more calls while too many are unsent (see [`Ledger::await_drain`]).
+//! Never touches a socket, reads a clock or copies a large array, and drops no buffer while a lock is held
+//! (see [`deferred_drop`](crate::memory::deferred_drop)). Bounds: calls by the peer's `max_open_calls`,
+//! answers by this side's, control frames by both. The bytes of answers are not bounded here: the layer above
+//! starts no more calls while too many are unsent (see [`Ledger::await_drain`]).
 
 mod control;
 mod outgoing;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use teleport_wire::{
-    CallAnswer, CallState, ErrorKind, Goodbye, Hello, Kind, Message, Preface, RemoteError, Resume,
+    CallAnswer, CallState, Draft, ErrorKind, Goodbye, Hello, Kind, Message, Preface, RemoteError, Resume,
     ResumeAnswer, encode_frame,
 };
 
@@ -40,6 +40,16 @@ use super::resume::Resumption;
 use crate::config::Config;
 use crate::memory::budget::Budget;
 use crate::role::Role;
+
+/// A call of the layer above, which is encoded where it is queued.
+pub trait NewCall {
+    /// Returns the call to be encoded.
+    fn draft(&self) -> Draft<'_>;
+
+    /// Gets the id before the call can be answered, and the size of the payload. May refuse the call by
+    /// returning false.
+    fn register(&mut self, id: u64, payload_bytes: u64) -> bool;
+}
 
 /// The outcome of withdrawing a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +181,19 @@ impl Outbound {
 
     // ---- What is queued ----
 
+    /// Encodes a small call where it is queued, and returns its id.
+    ///
+    /// # Errors
+    /// Fails as [`send_call`](Outbound::send_call) does, and with [`SendError::Unencoded`] if the call must
+    /// be encoded first.
+    #[inline]
+    pub fn encode_call(&mut self, call: &mut impl NewCall) -> Result<u64, SendError> {
+        self.may_call()?;
+        let id = self.queue.calls.next_id();
+        self.queue.encode_call(id, call)?;
+        Ok(id)
+    }
+
     /// Queues a call and returns its id. `register` gets the id before the call can be answered, and may
     /// refuse the call by returning false.
     ///
@@ -225,6 +248,17 @@ impl Outbound {
     /// Continues the ids of a client's calls after `id`, the last one of its earlier connections.
     pub fn number_after(&mut self, id: u64) {
         self.queue.calls.number_after(id);
+    }
+
+    /// Encodes a small result where it is queued.
+    ///
+    /// # Errors
+    /// Fails as [`send_answer`](Outbound::send_answer) does, and with [`SendError::Unencoded`] if the result
+    /// must be encoded first.
+    #[inline]
+    pub fn encode_answer(&mut self, id: u64, draft: &Draft<'_>) -> Result<(), SendError> {
+        self.sendable()?;
+        self.queue.encode_answer(id, draft)
     }
 
     /// Queues the answer to a call, a result or an error. Charges a large result to the budget, even if there

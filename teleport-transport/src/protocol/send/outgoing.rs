@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use teleport_wire::{Header, MAX_CHUNK_BYTES, Message};
+use teleport_wire::{Draft, FrameSizes, Header, MAX_CHUNK_BYTES, Message};
 
 use super::payload::Payload;
 use super::write_buffer::{Extent, WriteBuffer};
@@ -112,6 +112,25 @@ impl Outgoing {
         self.messages.iter().any(|written| written.id == id)
     }
 
+    /// Encodes a small message of a known shape at the end of the buffer. Returns its sizes, or `None` if it
+    /// must be encoded first, see [`Draft::append_frame`].
+    #[inline]
+    pub(super) fn encode(
+        &mut self,
+        id: u64,
+        draft: &Draft<'_>,
+        max_memory_bytes: u64,
+        checksum: bool,
+    ) -> Option<FrameSizes> {
+        let mut sizes = None;
+        let inline_bytes = self.buffer.append_with(|out| {
+            sizes = draft.append_frame(id, checksum, max_memory_bytes, out);
+        });
+        let sizes = sizes?;
+        self.push_copied(id, inline_bytes, sizes, sizes.memory_bytes, false);
+        Some(sizes)
+    }
+
     /// Appends the head of a message, and its payload if that is eager and small. Returns the rest of the
     /// payload. The staging of a message with a rest is noted.
     #[inline]
@@ -129,17 +148,35 @@ impl Outgoing {
             return self.write_parts(id, message, is_eager, checksum, is_noted);
         }
         let inline_bytes = self.buffer.append_with(|out| message.append_frame(id, checksum, out));
+        let sizes = FrameSizes {
+            metadata_bytes: metadata_bytes as u32,
+            payload_bytes: payload_bytes as u32,
+            memory_bytes: message.memory_bytes(),
+        };
+        self.push_copied(id, inline_bytes, sizes, if is_eager { sizes.memory_bytes } else { 0 }, is_noted);
+        None
+    }
+
+    /// Adds a message that was copied into one frame.
+    #[inline]
+    fn push_copied(
+        &mut self,
+        id: u64,
+        inline_bytes: usize,
+        sizes: FrameSizes,
+        eager_bytes: u64,
+        is_noted: bool,
+    ) {
         self.push(Written {
             id,
             extent: Extent { inline_bytes, segments: 0 },
-            eager_bytes: if is_eager { message.memory_bytes() } else { 0 },
-            metadata_bytes: metadata_bytes as u32,
-            payload_bytes: payload_bytes as u32,
+            eager_bytes,
+            metadata_bytes: sizes.metadata_bytes,
+            payload_bytes: sizes.payload_bytes,
             frames: 1,
             is_whole: true,
             is_noted,
         });
-        None
     }
 
     /// Does the same for a message that has more than a few copied bytes.

@@ -1,20 +1,21 @@
 //! The send queue: messages with their calls, control frames, and the ledger.
 //!
-//! Flow: `push` writes the head of a message, and a small payload -> `stage` moves what is written to the
+//! Flow: `encode` writes a small message of a known shape, `push` the head of any other one, and a small
+//! payload -> `stage` moves what is written to the
 //! writer, and writes chunks of large payloads. The peer's answers, grants and aborts change both the calls
 //! and their messages. Never touches a socket, and copies no large array. Bound: the open calls.
 
-use teleport_wire::{Kind, Message, RemoteError};
+use teleport_wire::{Draft, FrameSizes, Kind, Message, RemoteError};
 
-use super::Withdrawn;
 use super::control::Control;
 use super::outgoing::Outgoing;
 use super::payload::{MAX_SMALL_BYTES, Payload, drop_message};
 use super::schedule::Schedule;
 use super::write_buffer::WriteBuffer;
+use super::{NewCall, Withdrawn};
 use crate::config::Config;
 use crate::protocol::calls::{Calls, Progress};
-use crate::protocol::error::ProtocolError;
+use crate::protocol::error::{ProtocolError, SendError};
 use crate::protocol::ledger::Ledger;
 use crate::role::Role;
 
@@ -72,6 +73,48 @@ impl Queue {
 
     // ---- Messages of this side ----
 
+    /// Encodes a small call of a known shape where it is queued. `register` gets the size of its payload.
+    ///
+    /// # Errors
+    /// Fails if it must be encoded first, or if `register` refuses it.
+    #[inline]
+    pub(super) fn encode_call(&mut self, id: u64, call: &mut impl NewCall) -> Result<(), SendError> {
+        let max_memory_bytes = self.ledger.credit_bytes();
+        let sizes = self.outgoing.encode(id, &call.draft(), max_memory_bytes, self.checksum);
+        let sizes = sizes.ok_or(SendError::Unencoded)?;
+        if !call.register(id, u64::from(sizes.payload_bytes)) {
+            self.outgoing.cut(id);
+            return Err(SendError::Refused);
+        }
+        self.count(sizes);
+        self.calls.begin(id, None);
+        Ok(())
+    }
+
+    /// Encodes a small result of a known shape where it is queued.
+    ///
+    /// # Errors
+    /// Fails if it must be encoded first, or if the call was answered or is gone.
+    #[inline]
+    pub(super) fn encode_answer(&mut self, id: u64, draft: &Draft<'_>) -> Result<(), SendError> {
+        let max_memory_bytes = self.ledger.max_uncharged_bytes();
+        let sizes = self.outgoing.encode(id, draft, max_memory_bytes, self.checksum);
+        let sizes = sizes.ok_or(SendError::Unencoded)?;
+        if !self.calls.end_with_answer(id) {
+            self.outgoing.cut(id);
+            return Err(SendError::NotOpen { id });
+        }
+        self.count(sizes);
+        Ok(())
+    }
+
+    /// Counts an eager message in one frame.
+    #[inline]
+    fn count(&mut self, sizes: FrameSizes) {
+        let bytes = u64::from(sizes.metadata_bytes) + u64::from(sizes.payload_bytes);
+        self.ledger.queue(bytes, sizes.memory_bytes);
+    }
+
     /// Queues a call.
     pub(super) fn push_call(&mut self, id: u64, message: Message) {
         let is_eager = self.ledger.is_eager(&message);
@@ -98,7 +141,8 @@ impl Queue {
 
     /// Writes the head of a message, and its payload if that is eager and small. Returns the rest.
     fn write(&mut self, id: u64, message: Message, is_eager: bool, is_noted: bool) -> Option<Box<Payload>> {
-        self.ledger.queue(&message, is_eager);
+        let bytes = message.payload_bytes() + message.metadata().len() as u64;
+        self.ledger.queue(bytes, if is_eager { message.memory_bytes() } else { 0 });
         self.outgoing.write(id, message, is_eager, self.checksum, is_noted)
     }
 

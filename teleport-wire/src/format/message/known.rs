@@ -1,17 +1,18 @@
 //! Shapes of the small messages that this thread has encoded lately.
 //!
-//! Flow: [`encode`] compares a tree with the known shapes, and copies metadata and payload of the one that it
-//! has -> else the tree is encoded in full -> [`learn`] keeps its shape if it is seen a second time. A shape
-//! has been checked against the limits that it is kept with. Bound: 8 shapes of up to 4 KiB of metadata and
-//! 128 nodes for each thread.
+//! Flow: [`append_frame`] and [`encode`] compare a tree with the known shapes, and copy metadata and payload
+//! of the one that it has -> else the tree is encoded in full -> [`learn`] keeps its shape if it is seen a
+//! second time. A shape has been checked against the limits that it is kept with. Bound: 8 shapes of up to
+//! 4 KiB of metadata, 128 nodes and room for 16 KiB of payload for each thread.
 
 use std::cell::RefCell;
 use std::slice::Iter;
 use std::sync::Arc;
 
-use super::Message;
+use super::draft::{Draft, FrameSizes};
+use super::{Message, frame_header};
 use crate::format::checksum::checksum;
-use crate::format::header::Kind;
+use crate::format::header::{Header, Kind};
 use crate::format::limits::Limits;
 use crate::model::tree::{Tree, keys::Keys};
 use crate::model::{array::Array, buffer::Buffer, dtype::DType, shape::Shape};
@@ -25,16 +26,6 @@ const MAX_SEEN: usize = 8;
 
 /// Where the deadline is in the metadata of a call.
 const DEADLINE_AT: usize = 16;
-
-/// What the metadata of a message says besides its tree. A result has no flags, method and deadline.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Head<'a> {
-    pub(super) kind: Kind,
-    pub(super) flags: u16,
-    pub(super) method: &'a str,
-    /// Zero for no deadline.
-    pub(super) deadline_micros: u64,
-}
 
 /// The shape of a tree in the order of its sender.
 #[derive(Debug)]
@@ -63,11 +54,10 @@ struct Known {
     limits: Limits,
     /// In preorder.
     nodes: Box<[Node]>,
-    /// Without a deadline.
-    metadata: Box<[u8]>,
+    /// The place of a header, the metadata without a deadline, and the place of the payload.
+    frame: Box<[u8]>,
     metadata_crc: u32,
-    payload_bytes: u32,
-    memory_bytes: u64,
+    sizes: FrameSizes,
 }
 
 #[derive(Debug)]
@@ -89,34 +79,53 @@ thread_local! {
 }
 
 /// Encodes a message of a known shape.
+#[inline]
+pub(super) fn encode(draft: &Draft<'_>) -> Option<Message> {
+    find(|shapes| shapes.find(|known| known.encode(draft)))
+}
+
+/// Encodes a message of a known shape at the end of `out`, see [`Draft::append_frame`].
 #[inline(always)]
-pub(super) fn encode(head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
+pub(super) fn append_frame(
+    draft: &Draft<'_>,
+    id: u64,
+    is_checked: bool,
+    max_memory_bytes: u64,
+    out: &mut Vec<u8>,
+) -> Option<FrameSizes> {
+    find(|shapes| shapes.find(|known| known.append_frame(draft, id, is_checked, max_memory_bytes, out)))
+}
+
+/// Calls `function` with the shapes of this thread.
+#[inline(always)]
+fn find<T>(function: impl FnOnce(&mut Shapes) -> Option<T>) -> Option<T> {
     let mut found = None;
     // Fails while the thread ends.
-    let _ = SHAPES.try_with(|shapes| found = shapes.borrow_mut().encode(head, tree, limits));
+    let _ = SHAPES.try_with(|shapes| found = function(&mut shapes.borrow_mut()));
     found
 }
 
 /// Keeps the shape of a message, if it is small and one with the same metadata was seen before. The `leaves`
 /// are those of the payload in its order.
 #[cold]
-pub(super) fn learn(head: &Head<'_>, tree: &Tree, limits: &Limits, message: &Message, leaves: &[&Buffer]) {
+pub(super) fn learn(draft: &Draft<'_>, message: &Message, leaves: &[&Buffer]) {
     if message.pieces.is_some() || message.metadata().len() > MAX_METADATA_BYTES || leaves.len() > MAX_NODES {
         return;
     }
     let _ = SHAPES.try_with(|shapes| {
         if let Ok(mut shapes) = shapes.try_borrow_mut() {
-            shapes.learn(head, tree, limits, message, leaves);
+            shapes.learn(draft, message, leaves);
         }
     });
 }
 
 impl Shapes {
+    /// Returns what `encode` returns for the first shape for which that is something.
     #[inline(always)]
-    fn encode(&mut self, head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
+    fn find<T>(&mut self, mut encode: impl FnMut(&Known) -> Option<T>) -> Option<T> {
         let mut index = self.last;
         for _ in 0..self.known.len() {
-            if let Some(message) = self.known[index].encode(head, tree, limits) {
+            if let Some(message) = encode(&self.known[index]) {
                 self.last = index;
                 return Some(message);
             }
@@ -125,19 +134,15 @@ impl Shapes {
         None
     }
 
-    fn learn(
-        &mut self,
-        head: &Head<'_>,
-        tree: &Tree,
-        limits: &Limits,
-        message: &Message,
-        leaves: &[&Buffer],
-    ) {
-        let mut metadata: Box<[u8]> = message.metadata().into();
-        if head.deadline_micros != 0 {
+    fn learn(&mut self, draft: &Draft<'_>, message: &Message, leaves: &[&Buffer]) {
+        let body_bytes = message.bytes.len();
+        let mut frame = vec![0; Header::BYTES + body_bytes];
+        let metadata = &mut frame[Header::BYTES..][..message.metadata().len()];
+        metadata.copy_from_slice(message.metadata());
+        if draft.deadline_micros != 0 {
             metadata[DEADLINE_AT..][..8].fill(0);
         }
-        let metadata_crc = checksum(0, &metadata);
+        let metadata_crc = checksum(0, metadata);
         if !self.seen.contains(&metadata_crc) {
             self.seen[self.next_seen] = metadata_crc;
             self.next_seen = (self.next_seen + 1) % MAX_SEEN;
@@ -154,19 +159,22 @@ impl Shapes {
             .collect();
         places.sort_unstable_by_key(|(leaf, _)| leaf.addr());
         let mut nodes = Vec::new();
-        if !collect(tree, &places, &mut nodes) {
+        if !collect(draft.tree, &places, &mut nodes) {
             return;
         }
         let known = Known {
-            kind: head.kind,
-            flags: head.flags,
-            method: head.method.into(),
-            limits: *limits,
+            kind: draft.kind,
+            flags: draft.flags,
+            method: draft.method.into(),
+            limits: *draft.limits,
             nodes: nodes.into(),
-            metadata,
+            frame: frame.into(),
             metadata_crc,
-            payload_bytes: message.payload_bytes as u32,
-            memory_bytes: message.memory_bytes,
+            sizes: FrameSizes {
+                metadata_bytes: message.metadata_bytes,
+                payload_bytes: message.payload_bytes as u32,
+                memory_bytes: message.memory_bytes,
+            },
         };
         if self.known.len() < MAX_SHAPES {
             self.known.push(known);
@@ -207,36 +215,73 @@ fn collect(tree: &Tree, places: &[(*const Buffer, Place)], nodes: &mut Vec<Node>
 
 impl Known {
     /// Encodes a message, if it has this shape.
-    #[inline(always)]
-    fn encode(&self, head: &Head<'_>, tree: &Tree, limits: &Limits) -> Option<Message> {
-        let has_head = self.kind == head.kind
-            && self.flags == head.flags
-            && is_same_text(&self.method, head.method)
-            && self.limits == *limits;
-        if !has_head {
+    fn encode(&self, draft: &Draft<'_>) -> Option<Message> {
+        if !self.has_head(draft) {
             return None;
         }
-        let (metadata_bytes, payload_bytes) = (self.metadata.len(), self.payload_bytes as usize);
-        let mut metadata_crc = self.metadata_crc;
-        let mut bytes = Buffer::fresh(metadata_bytes + payload_bytes);
-        let (metadata, payload) = bytes.bytes_mut().split_at_mut(metadata_bytes);
-        if !copy(&mut self.nodes.iter(), std::slice::from_ref(tree), payload) {
-            return None;
-        }
-        metadata.copy_from_slice(&self.metadata);
-        if head.deadline_micros != 0 {
-            metadata[DEADLINE_AT..][..8].copy_from_slice(&head.deadline_micros.to_le_bytes());
-            metadata_crc = checksum(0, metadata);
-        }
+        let mut bytes = Buffer::fresh(self.frame.len() - Header::BYTES);
+        let body = bytes.bytes_mut();
+        let metadata_bytes = self.sizes.metadata_bytes as usize;
+        body[..metadata_bytes].copy_from_slice(&self.frame[Header::BYTES..][..metadata_bytes]);
+        let metadata_crc = self.fill(draft, body)?;
+        let FrameSizes { metadata_bytes, payload_bytes, memory_bytes } = self.sizes;
         Some(Message {
             kind: self.kind,
-            metadata_bytes: metadata_bytes as u32,
+            metadata_bytes,
             metadata_crc,
             bytes: bytes.into_buffer(),
             pieces: None,
-            payload_bytes: u64::from(self.payload_bytes),
-            memory_bytes: self.memory_bytes,
+            payload_bytes: u64::from(payload_bytes),
+            memory_bytes,
         })
+    }
+
+    /// Appends the frame of a message, if it has this shape.
+    #[inline(always)]
+    fn append_frame(
+        &self,
+        draft: &Draft<'_>,
+        id: u64,
+        is_checked: bool,
+        max_memory_bytes: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<FrameSizes> {
+        if !self.has_head(draft) || self.sizes.memory_bytes > max_memory_bytes {
+            return None;
+        }
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        let (header, body) = out[start..].split_at_mut(Header::BYTES);
+        let Some(metadata_crc) = self.fill(draft, body) else {
+            out.truncate(start);
+            return None;
+        };
+        let payload = &body[self.sizes.metadata_bytes as usize..];
+        header.copy_from_slice(&frame_header(self.kind, id, metadata_crc, body.len(), payload, is_checked));
+        Some(self.sizes)
+    }
+
+    #[inline(always)]
+    fn has_head(&self, draft: &Draft<'_>) -> bool {
+        self.kind == draft.kind
+            && self.flags == draft.flags
+            && is_same_text(&self.method, draft.method)
+            && self.limits == *draft.limits
+    }
+
+    /// Writes the payload and the deadline to a body. Returns the CRC32C of the metadata, or `None` if the
+    /// tree has another shape.
+    #[inline(always)]
+    fn fill(&self, draft: &Draft<'_>, body: &mut [u8]) -> Option<u32> {
+        let (metadata, payload) = body.split_at_mut(self.sizes.metadata_bytes as usize);
+        if !copy(&mut self.nodes.iter(), std::slice::from_ref(draft.tree), payload) {
+            return None;
+        }
+        if draft.deadline_micros == 0 {
+            return Some(self.metadata_crc);
+        }
+        metadata[DEADLINE_AT..][..8].copy_from_slice(&draft.deadline_micros.to_le_bytes());
+        Some(checksum(0, metadata))
     }
 }
 
@@ -293,6 +338,7 @@ fn is_same_text(left: &str, right: &str) -> bool {
 mod tests {
     use super::*;
     use crate::format::metadata::CallHead;
+    use crate::tree;
 
     fn known() -> usize {
         SHAPES.with_borrow(|shapes| shapes.known.len())
@@ -302,6 +348,45 @@ mod tests {
         for _ in 0..3 {
             Message::call(&CallHead::new("act"), tree, &Limits::default()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_frame_is_that_of_the_message() {
+        let tree = |first: u64| tree!({"z": first, "a": vec![2u8; 70], "t": "text"});
+        let (limits, time) = (Limits::default(), std::time::Duration::from_micros(9));
+        for deadline in [None, Some(time)] {
+            let head = CallHead { deadline, ..CallHead::new("act") };
+            encode_thrice(&tree(0));
+            for is_checked in [false, true] {
+                let (tree, mut frame, mut expected) = (tree(7), b"before".to_vec(), b"before".to_vec());
+                let message = Message::encode_new(&Draft::call(&head, &tree, &limits)).unwrap();
+                message.append_frame(5, is_checked, &mut expected);
+                let draft = Draft::call(&head, &tree, &limits);
+                let sizes = draft.append_frame(5, is_checked, message.memory_bytes(), &mut frame).unwrap();
+                assert_eq!(frame, expected);
+                let found = (u64::from(sizes.payload_bytes), sizes.memory_bytes);
+                assert_eq!(found, (message.payload_bytes(), message.memory_bytes()));
+                assert_eq!(sizes.metadata_bytes as usize, message.metadata().len());
+                assert_eq!(draft.encode().unwrap().bytes, message.bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_frame_of_another_shape() {
+        let (head, limits) = (CallHead::new("act"), Limits::default());
+        encode_thrice(&tree!([1, vec![1u8; 70]]));
+        let mut out = b"before".to_vec();
+        // The second leaf differs, so the first one has been copied.
+        for other in [tree!([1, vec![1u8; 71]]), tree!([1, "text"]), tree!([1])] {
+            assert_eq!(Draft::call(&head, &other, &limits).append_frame(1, true, 4096, &mut out), None);
+            assert_eq!(out, b"before");
+        }
+        // There is no room at the receiver.
+        let same = tree!([1, vec![1u8; 70]]);
+        assert_eq!(Draft::call(&head, &same, &limits).append_frame(1, true, 100, &mut out), None);
+        assert_eq!(out, b"before");
+        assert!(Draft::call(&head, &same, &limits).append_frame(1, true, 4096, &mut out).is_some());
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use teleport_wire::{
-    Array, CallHead, CallState, Dict, ErrorKind, Kind, Limits, Message, Ran, RemoteError, Tree,
+    Array, CallHead, CallState, Dict, Draft, ErrorKind, Kind, Limits, Message, Ran, RemoteError, Tree,
 };
 
 use self::model::Model;
 use super::write_buffer::{MAX_SEGMENTS_PER_WRITE, WriteBuffer};
-use super::{Outbound, Withdrawn};
+use super::{NewCall, Outbound, Withdrawn};
 use crate::config::Config;
 use crate::memory::budget::Budget;
-use crate::protocol::error::ProtocolError;
+use crate::protocol::error::{ProtocolError, SendError};
 use crate::protocol::halves;
 use crate::role::Role;
 
@@ -36,6 +36,25 @@ struct Pair {
     stages_one_in: u64,
     /// Most messages are as long as those may be that large ones wait for.
     floods: bool,
+    /// The messages that were encoded where they were queued.
+    encoded: u32,
+}
+
+/// A call that its layer registers or refuses.
+struct Encoded<'a> {
+    tree: &'a Tree,
+    limits: Limits,
+    registers: bool,
+}
+
+impl NewCall for Encoded<'_> {
+    fn draft(&self) -> Draft<'_> {
+        Draft::call(&CallHead::new("m"), self.tree, &self.limits)
+    }
+
+    fn register(&mut self, _: u64, _: u64) -> bool {
+        self.registers
+    }
 }
 
 impl Pair {
@@ -55,6 +74,7 @@ impl Pair {
             last_id: 0,
             stages_one_in: 4,
             floods: seed % 4 == 3,
+            encoded: 0,
         };
         pair.stages_one_in = if pair.floods { 150 } else { [4, 12, 24][pair.below(3) as usize] };
         pair.staged();
@@ -83,7 +103,8 @@ impl Pair {
         match self.below(24) {
             0..4 => Tree::Null,
             _ if self.floods && self.below(4) > 0 => array(60_000),
-            4..12 => array(self.below(300)),
+            4..8 => array(self.below(300)),
+            8..12 => array(64 + 64 * self.below(2)),
             12 => array(4096),
             13..16 => array(5000 + self.below(30_000)),
             16 => Tree::List(vec![array(100), array(3000), array(7)]),
@@ -122,8 +143,19 @@ impl Pair {
         if self.model.calls.len() < MAX_OPEN_CALLS as usize {
             let tree = self.tree();
             let message = Message::call(&CallHead::new("m"), &tree, &Limits::default()).expect("it is legal");
-            let id = self.outbound.send_call(message.clone(), |_| true).expect("few are open");
-            self.model.send(id, &message);
+            let mut call = Encoded { tree: &tree, limits: Limits::default(), registers: self.below(8) > 0 };
+            let id = match self.outbound.encode_call(&mut call) {
+                Err(SendError::Unencoded) => self.outbound.send_call(message.clone(), |_| true),
+                sent => {
+                    assert_eq!(sent == Err(SendError::Refused), !call.registers);
+                    self.encoded += 1;
+                    sent
+                }
+            };
+            match id {
+                Err(SendError::Refused) => {}
+                id => self.model.send(id.expect("few are open"), &message),
+            }
         }
     }
 
@@ -179,11 +211,22 @@ impl Pair {
     fn answer(&mut self) {
         let open: Vec<u64> = self.model.calls.keys().copied().collect();
         let Some(id) = self.pick(&open) else { return };
-        let message = match self.below(4) {
-            0 => Message::error(&failure()),
-            _ => Message::result(&self.tree(), &Limits::default()).expect("it is legal"),
-        };
-        assert_eq!(self.outbound.send_answer(id, message.clone()), Ok(()));
+        let (tree, limits, is_error) = (self.tree(), Limits::default(), self.below(4) == 0);
+        let draft = Draft::result(&tree, &limits);
+        let message =
+            if is_error { Message::error(&failure()) } else { draft.encode().expect("it is legal") };
+        let sent = if is_error { Err(SendError::Unencoded) } else { self.outbound.encode_answer(id, &draft) };
+        match sent {
+            Err(SendError::Unencoded) => {
+                assert_eq!(self.outbound.send_answer(id, message.clone()), Ok(()));
+            }
+            sent => {
+                assert_eq!(sent, Ok(()));
+                let again = self.outbound.encode_answer(id, &draft);
+                assert!(matches!(again, Err(SendError::NotOpen { .. } | SendError::Unencoded)), "{again:?}");
+                self.encoded += 1;
+            }
+        }
         assert!(self.outbound.send_answer(id, message.clone()).is_err(), "one answer is enough");
         self.model.send(id, &message);
     }
@@ -280,7 +323,7 @@ fn failure() -> RemoteError {
 
 #[test]
 fn the_queue_sends_what_a_list_of_messages_sends() {
-    let mut seen = [0; 6];
+    let mut seen = [0; 7];
     for seed in 0..RUNS {
         for role in [Role::Client, Role::Server] {
             let mut pair = Pair::new(role, seed);
@@ -295,6 +338,7 @@ fn the_queue_sends_what_a_list_of_messages_sends() {
                 of_run.cut_after_head,
                 of_run.short_chunks,
                 of_run.long_chunks,
+                pair.encoded,
             ];
             seen.iter_mut().zip(each).for_each(|(sum, count)| *sum += count);
             if pair.below(2) == 0 {
