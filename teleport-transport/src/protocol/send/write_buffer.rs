@@ -259,10 +259,7 @@ impl WriteBuffer {
     fn begin(&mut self) {
         self.inline = spare();
         self.start = self.inline.len();
-        // Almost always there are none.
-        if !self.shared.is_empty() {
-            self.shared.iter_mut().for_each(|shared| shared.at = self.start);
-        }
+        self.shared.iter_mut().for_each(|shared| shared.at = self.start);
     }
 
     /// Lends the memory of the empty buffer to the next one that this thread fills.
