@@ -3,8 +3,8 @@
 //! The lowest bits of an id tell its place, so ids in order need no search and never meet. If an entry is
 //! left behind by many others, an id may find its place taken: it goes to a map. Peers may choose ids but
 //! gain nothing by it: a lookup takes at most a search in the map. Bounds: the places are at most
-//! `MIN_PLACES` or four times the entries that there were at once. They have memory by pages, from their first
-//! use on, so ids in order take little more than their entries.
+//! `MIN_PLACES` or four times the entries that there were at once. They have memory by pages, from their
+//! first use on, so ids in order take little more than their entries.
 
 use std::collections::BTreeMap;
 use std::mem;
