@@ -24,12 +24,15 @@ pub(crate) type Outcome = Result<Reply, CallError>;
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
     pub(crate) time: Duration,
+    /// The call is being withdrawn because its time is over. An error of the server may come from that, and
+    /// may arrive first.
+    pub(crate) is_over: bool,
 }
 
 impl Deadline {
     /// Returns `None` if no clock can reach the end of `time`.
     pub(crate) fn after(time: Duration, now: Instant) -> Option<Deadline> {
-        Some(Deadline { at: now.checked_add(time)?, time })
+        Some(Deadline { at: now.checked_add(time)?, time, is_over: false })
     }
 
     pub(crate) fn error(self, method: &Key, ran: Ran) -> CallError {
@@ -196,7 +199,10 @@ impl PendingCall {
     /// Returns the error of a call that the server answered with one.
     #[cold]
     pub(crate) fn remote(&self, error: RemoteError) -> CallError {
-        CallError::remote(self.method.clone(), error)
+        match self.deadline.filter(|deadline| deadline.is_over) {
+            Some(deadline) => deadline.error(&self.method, error.ran),
+            None => CallError::remote(self.method.clone(), error),
+        }
     }
 
     /// Returns true if nobody needs anything of the call.

@@ -247,8 +247,14 @@ impl<L: Clone> ClientState<L> {
         let withdrawn = match (&call.stage, self.connection.current()) {
             (Stage::Sent, Some(connection)) => match withdrawn {
                 Some((key, withdrawn)) if key == connection.key => Some(withdrawn),
-                _ if error(call, Ran::Maybe).is_none() => return GivenUp::Ended,
-                _ => return GivenUp::Withdraw(connection.clone()),
+                _ => {
+                    let Some(error) = error(call, Ran::Maybe) else { return GivenUp::Ended };
+                    let connection = connection.clone();
+                    if matches!(error, CallError::Deadline { .. }) {
+                        self.table.time_is_over(id);
+                    }
+                    return GivenUp::Withdraw(connection);
+                }
             },
             // It is not on a connection any more.
             _ => withdrawn.map(|(_, withdrawn)| withdrawn).filter(|withdrawn| is_forgotten(*withdrawn)),

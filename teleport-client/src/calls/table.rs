@@ -100,6 +100,13 @@ impl CallTable {
         self.calls.get_mut(id).filter(|call| matches!(call.stage, Stage::Sent))
     }
 
+    /// Notes that the call `id` is being withdrawn because its time is over.
+    pub(crate) fn time_is_over(&mut self, id: u64) {
+        if let Some(deadline) = self.calls.get_mut(id).and_then(|call| call.deadline.as_mut()) {
+            deadline.is_over = true;
+        }
+    }
+
     /// Returns the call `id`, and its state at the server, if that is in doubt.
     pub(crate) fn in_doubt(&self, id: u64) -> Option<(&PendingCall, &InDoubt)> {
         let call = self.calls.get(id)?;

@@ -263,6 +263,20 @@ fn a_call_that_ends_while_it_expires_keeps_its_result() {
 }
 
 #[test]
+fn an_answer_to_the_withdrawal_of_an_expired_call_tells_of_its_deadline() {
+    let mut x = Fixture::connected(2, 100);
+    x.send(1, 1, Some(10 * MS));
+    let (late, Fixture { state, wakers, released, .. }) = (x.now + 10 * MS, &mut x);
+    let error = |call: &PendingCall, ran| expiry_error(call, ran, late);
+    let given_up = state.give_up(1, None, error, wakers, released);
+    let GivenUp::Withdraw(connection) = given_up else { panic!("it was sent") };
+    // The server answers before the call is given up.
+    let cancelled = RemoteError::new(ErrorKind::Cancelled, Ran::No, "the caller withdrew the call");
+    state.answered(connection.key, 1, &mut Some(Err(cancelled)), wakers, released);
+    assert!(matches!(x.outcome(1), Some(CallError::Deadline { ran: Ran::No, time: Some(_), .. })));
+}
+
+#[test]
 fn calls_wait_for_a_connection_only_until_their_time_is_over() {
     let mut x = Fixture::new(4);
     let (waiter, hurried) = (x.wait(None), x.wait(Some(10 * MS)));
