@@ -151,6 +151,9 @@ impl Array {
     }
 
     /// Returns the bytes of the items, in C order, little-endian.
+    ///
+    /// Up to 8 bytes may be in the array itself. Then their address changes when the array is moved: take it
+    /// only once the array has its final place.
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer
     }
@@ -204,8 +207,8 @@ impl Array {
         Array { dtype: self.dtype, shape: Shape::from(rest).with_first(end - start), buffer }
     }
 
-    /// Copies the array into memory of its own, aligned to [`Buffer::ALIGNMENT`]. The copy does not keep the
-    /// memory of this array alive.
+    /// Copies the array into memory of its own, aligned to [`Buffer::ALIGNMENT`], or to 8 if it has at most
+    /// 8 bytes. The copy does not keep the memory of this array alive.
     pub fn detach(&self) -> Array {
         Array { dtype: self.dtype, shape: self.shape.clone(), buffer: Buffer::copy_from(&self.buffer) }
     }
