@@ -148,7 +148,7 @@ impl Raw {
         self.send(message.metadata());
     }
 
-    /// Sends a whole message with its payload, without waiting for a grant. The payload has frames of its own.
+    /// Sends a whole message with its payload, in frames of its own, without waiting for a grant.
     pub fn send_eager(&mut self, id: u64, message: &Message) {
         self.send_head(id, message, message.payload_bytes() > 0);
         for part in message.payload() {

@@ -56,16 +56,8 @@ pub(crate) fn answer_bytes(answer: &Result<Reply, RemoteError>) -> u64 {
     }
 }
 
-#[inline]
+/// Does the same as [`Tree::payload_bytes`] without an allocation. The format bounds the depth of the tree.
 fn payload_bytes(tree: &Tree) -> u64 {
-    match tree {
-        Tree::Array(array) => array.buffer().len() as u64,
-        other => other_bytes(other),
-    }
-}
-
-#[inline(never)]
-fn other_bytes(tree: &Tree) -> u64 {
     match tree {
         Tree::Null => 0,
         Tree::Array(array) => array.buffer().len() as u64,

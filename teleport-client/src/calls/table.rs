@@ -27,7 +27,7 @@ pub(crate) enum Asked {
     },
 }
 
-/// What is left of a call whose future is dropped, to be dropped or used without the lock.
+/// The values of a call whose future is dropped. The caller uses or drops them without the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     pub(crate) outcome: Option<Outcome>,
@@ -170,10 +170,7 @@ impl CallTable {
             return;
         }
         released.outcomes.push(outcome);
-        if call.is_over() {
-            let first_id = call.first_id;
-            self.remove(id, first_id);
-        }
+        self.remove_if_over(id);
     }
 
     /// Handles the end of a withdrawn call: its answer has arrived, or none will. Returns true if the server
@@ -183,11 +180,16 @@ impl CallTable {
         let is_kept = call.resumes;
         self.counts.change(call, Stage::Over);
         released.drop_arguments(&mut call.arguments);
-        if call.is_over() {
+        self.remove_if_over(id);
+        Some(is_kept)
+    }
+
+    /// Removes a call of which nobody needs anything.
+    fn remove_if_over(&mut self, id: u64) {
+        if let Some(call) = self.calls.get(id).filter(|call| call.is_over()) {
             let first_id = call.first_id;
             self.remove(id, first_id);
         }
-        Some(is_kept)
     }
 
     /// Removes a call that is over. Its waker and its arguments are gone before.
@@ -320,10 +322,7 @@ impl CallTable {
         self.counts.waiting -= usize::from(waker.is_some());
         let deferred = call.demand.release().then_some(id);
         let outcome = call.outcome.take();
-        if call.is_over() {
-            let first_id = call.first_id;
-            self.remove(id, first_id);
-        }
+        self.remove_if_over(id);
         Left { outcome, deferred, waker }
     }
 

@@ -31,7 +31,7 @@ pub struct TurnClock {
 /// Pieces of work that were measured together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
-    /// What their thread named them.
+    /// The kind with which they began.
     pub kind: u32,
     /// How many they were; not zero.
     pub pieces: u32,

@@ -91,7 +91,7 @@ pub(crate) trait Source: Send {
     fn end(&self, scratch: &mut Scratch);
 }
 
-/// What a source and its requests have in common.
+/// A source that sends requests to itself through its event loop.
 pub(crate) trait Requested: Send + Sync {
     /// Handles a request of the source to itself. May run after `on_detached`.
     fn handle_request(self: Arc<Self>, request: Request, scratch: &mut Scratch);

@@ -12,7 +12,7 @@ use crate::api::error::{BoxError, failed, misfit};
 use crate::api::functions::context::Context;
 use crate::api::functions::list::{ErasedList, IntoReplies, ListFunction, erase};
 
-/// What a function is called for: one call, or the calls of a batch.
+/// The call that a function answers, or the calls of a batch.
 pub(crate) trait Purpose {
     /// Creates the context of the function.
     fn context(&self) -> Context;

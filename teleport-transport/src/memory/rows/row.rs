@@ -19,7 +19,7 @@ pub struct Row {
     /// Payload bytes in the memory, counted from the first. Written with `state` locked. `Relaxed`, since a
     /// reader without the lock learns only the number and does not touch the bytes.
     filled_bytes: AtomicU64,
-    /// What its ticket informs, and by which key.
+    /// The layer that owns the slab, and the key by which it knows this row. Its ticket notifies that layer.
     owner: Option<(Arc<dyn Rows>, u64)>,
 }
 

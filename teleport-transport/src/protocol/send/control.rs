@@ -14,8 +14,8 @@ pub(in crate::protocol) struct Control {
     has_frames: bool,
 }
 
-/// What each kind of frame will say. At most one ping, pong and credit is queued, however often one is
-/// requested.
+/// The contents of the queued frames, by kind. At most one ping, pong and credit is queued, however often one
+/// is requested.
 #[derive(Debug, Default)]
 pub(in crate::protocol) struct Frames {
     pub(in crate::protocol) ping: Option<u64>,
