@@ -45,7 +45,7 @@ impl Row {
         Row { state: Mutex::new(state), filled_bytes: AtomicU64::new(0), owner }
     }
 
-    /// Returns what its ticket informs, and by which key.
+    /// Returns the layer that owns the slab, and the key of this row.
     pub(super) fn owner(&self) -> Option<&(Arc<dyn Rows>, u64)> {
         self.owner.as_ref()
     }
